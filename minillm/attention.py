@@ -1,0 +1,57 @@
+"""Causal self-attention: the only part of a Transformer in which one position sees another.
+
+Source: Vaswani et al., "Attention Is All You Need" (2017), section 3.2. The letters are those of config.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import ops as numpy_ops
+from .steps import identity
+
+
+def causal_mask(positions, n_keys):
+    """Return which keys each query may see: key s is visible from position p when s <= p.
+
+    positions: [B,T], where each new token stands in its own row; n_keys: S -> [B,T,S] of bool. Counting from the
+    row's own position makes one line serve prefill, decode with a cache, and rows of different lengths.
+    """
+    return np.arange(n_keys) <= positions[..., None]  # [S], [B,T,1] -> [B,T,S]
+
+
+def split_heads(x, n_head):
+    """[B,T,C] -> [B,H,T,D]: head h owns columns h*D to (h+1)*D."""
+    B, T, C = x.shape
+    return x.reshape(B, T, n_head, C // n_head).swapaxes(1, 2)
+
+
+def merge_heads(x):
+    """[B,H,T,D] -> [B,T,C], the inverse of split_heads."""
+    B, H, T, D = x.shape
+    return x.swapaxes(1, 2).reshape(B, T, H * D)
+
+
+def scaled_dot_product_attention(q, k, v, mask, scale, step=identity, ops=numpy_ops):
+    """Average the values, each weighted by how well its key fits the query: softmax(q k^T * scale + mask) v.
+
+    q: [B,H,T,D]; k, v: [B,H,S,D]; mask: [B,T,S], True where a key may be seen -> [B,H,T,D].
+    """
+    scores = step("scores", q @ k.swapaxes(-1, -2) * scale)  # [B,H,T,D] @ [B,H,D,S] -> [B,H,T,S]
+    weights = step("weights", ops.softmax(np.where(mask[:, None], scores, -np.inf)))  # rows sum to 1
+    return step("context", weights @ v)  # [B,H,T,S] @ [B,H,S,D] -> [B,H,T,D]
+
+
+def causal_self_attention(x, c_attn, c_proj, *, n_head, scale, positions, past=None, step=identity, ops=numpy_ops):
+    """Let every position gather from itself and the ones before it, in n_head ways at once.
+
+    x: [B,T,C]; c_attn: weight [C,3C] and bias, q | k | v side by side; c_proj: weight [C,C] and bias; positions: [B,T];
+    past: one layer of a KVCache, which keeps the new keys and values and returns all -> [B,T,C].
+    """
+    qkv = step("c_attn", ops.linear(x, **c_attn))  # [B,T,C] -> [B,T,3C]
+    q, k, v = (step(name, split_heads(part, n_head)) for name, part in zip("qkv", np.split(qkv, 3, axis=-1)))
+    if past is not None:
+        k, v = past.append(k, v)  # [B,H,T,D] -> [B,H,S,D]
+    mask = causal_mask(positions, k.shape[2])  # [B,T,S]
+    context = scaled_dot_product_attention(q, k, v, mask, scale, step, ops)  # [B,H,T,D]
+    return step("out", ops.linear(merge_heads(context), **c_proj))  # [B,T,C] -> [B,T,C]

@@ -1,0 +1,106 @@
+"""The KV cache: the keys and values of all positions so far, kept so that each is computed once.
+
+A row is one sequence. Every row has its own length; positions and mask follow from the lengths alone, so that rows of
+different lengths share a batch, and one can be cut, copied or moved without touching another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .config import GPT2Config
+from .errors import InputError
+
+
+class KVCache:
+    """Room for `capacity` positions in each of `batch` rows: keys, values [L,B,H,capacity,D], lengths [B].
+
+    Bytes: 2 L C capacity per row times the dtype's size; 73,728 a position for GPT-2 124M in float32.
+    """
+
+    def __init__(self, config: GPT2Config, batch: int = 1, capacity: int | None = None, dtype=np.float32):
+        capacity = config.n_positions if capacity is None else capacity
+        if not 1 <= capacity <= config.n_positions:
+            raise InputError(f"cache capacity {capacity}: the model has {config.n_positions} positions")
+        if batch < 1:
+            raise InputError(f"cache batch {batch}: needs at least one row")
+        # Zeros, not empty: what lies beyond a row's length has weight 0, and 0 * NaN would be NaN.
+        self.keys = np.zeros((config.n_layer, batch, config.n_head, capacity, config.head_dim), dtype)
+        self.values = np.zeros_like(self.keys)
+        self.lengths = np.zeros(batch, dtype=np.int64)
+
+    @property
+    def batch(self) -> int:
+        """B, the number of rows."""
+        return self.keys.shape[1]
+
+    @property
+    def capacity(self) -> int:
+        """The most positions that a row can hold."""
+        return self.keys.shape[3]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes reserved for keys and values."""
+        return self.keys.nbytes + self.values.nbytes
+
+    def __repr__(self) -> str:
+        return f"KVCache(lengths={self.lengths.tolist()}, capacity={self.capacity}, {self.nbytes / 1e6:.1f} MB)"
+
+    def layer(self, index: int) -> LayerCache:
+        """Return the part that belongs to one layer."""
+        return LayerCache(self.keys[index], self.values[index], self.lengths)
+
+    def advance(self, counts) -> None:
+        """Take the last `counts` ([B] or one number) appended positions as seen: the last act of a forward pass."""
+        self.lengths += counts
+
+    def truncate(self, length: int, row: int | None = None) -> None:
+        """Forget all positions from `length` on, in one row or in all that are longer; 0 empties."""
+        rows = slice(None) if row is None else row
+        if length < 0 or (row is not None and length > self.lengths[row]):
+            raise InputError(f"cannot truncate to length {length}: the rows have lengths {self.lengths.tolist()}")
+        self.lengths[rows] = np.minimum(self.lengths[rows], length)
+
+    def take(self, rows: Sequence[int]) -> KVCache:
+        """Return a new cache of copies of `rows`, in that order; a row may be taken twice (beams, samples)."""
+        rows = np.asarray(rows, dtype=np.int64)
+        return self._made_of(self.keys[:, rows], self.values[:, rows], self.lengths[rows])
+
+    @classmethod
+    def join(cls, caches: Sequence[KVCache]) -> KVCache:
+        """Return a new cache with the rows of all `caches`, one after another; capacities must be equal."""
+        if len({(c.keys.shape[0], *c.keys.shape[2:]) for c in caches}) != 1:
+            raise InputError(f"cannot join caches of different shapes: {[c.keys.shape for c in caches]}")
+        keys = np.concatenate([c.keys for c in caches], axis=1)
+        values = np.concatenate([c.values for c in caches], axis=1)
+        return cls._made_of(keys, values, np.concatenate([c.lengths for c in caches]))
+
+    @classmethod
+    def _made_of(cls, keys, values, lengths) -> KVCache:
+        cache = object.__new__(cls)
+        cache.keys, cache.values, cache.lengths = keys, values, lengths
+        return cache
+
+
+class LayerCache:
+    """One layer of a KVCache: keys, values [B,H,capacity,D]."""
+
+    def __init__(self, keys, values, lengths):
+        self.keys, self.values, self.lengths = keys, values, lengths
+
+    def append(self, k, v):
+        """Write new keys and values [B,H,T,D] behind each row's length; return all [B,H,S,D] as views.
+
+        S = the longest row + T. The lengths move only in KVCache.advance, once for all layers; what stands beyond a
+        row's length (padding, the past of a longer row) is hidden by the mask and overwritten later.
+        """
+        T, capacity = k.shape[2], self.keys.shape[2]
+        for row, start in enumerate(self.lengths):
+            fits = min(T, capacity - start)  # only padding can fail to fit: the model has checked the rest
+            self.keys[row, :, start : start + fits] = k[row, :, :fits]
+            self.values[row, :, start : start + fits] = v[row, :, :fits]
+        S = min(int(self.lengths.max()) + T, capacity)
+        return self.keys[:, :, :S], self.values[:, :, :S]

@@ -1,0 +1,158 @@
+"""The safetensors format, read through a memory map and written whole.
+
+Layout: 8 bytes, the header's length as a little-endian unsigned integer; the header, JSON, from each name to
+{"dtype", "shape", "data_offsets": [begin, end]} counted from the header's end, "__metadata__" holding text; then the
+data, without gaps. Source: the format's description in huggingface/safetensors. The library's NumPy side has no
+bfloat16 and copies, hence our own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..files import atomic_file, read_json
+
+DTYPES = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16,
+    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
+    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8, "BOOL": np.bool_,
+}  # fmt: skip
+NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items() if name != "BF16"}
+MAX_HEADER = 100_000_000  # bytes; the format's own limit
+
+
+def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return the tensors by name and the metadata of a safetensors file.
+
+    Arrays are read-only views of the mapped file, in the stored dtype; bfloat16 comes as float32 (a copy). Raises
+    InputError, naming the file and the tensor, for whatever does not agree with itself.
+    """
+    path = Path(path)
+    with open(path, "rb") as file:
+        size = file.seek(0, 2)
+        if size < 8:
+            raise InputError(f"{path}: {size} bytes are no safetensors file; copy or download it again")
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    n_header = int.from_bytes(data[:8], "little")
+    if n_header > min(MAX_HEADER, size - 8):
+        raise InputError(f"{path}: the header claims {n_header:,} bytes of a file of {size:,}: truncated or not safetensors")
+    try:
+        header = json.loads(data[8 : 8 + n_header], object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: the header is not valid JSON ({error})") from None
+    if not isinstance(header, dict):
+        raise InputError(f"{path}: the header is not a table of tensors")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise InputError(f"{path}: __metadata__ must map text to text")
+
+    n_data, tensors, spans = size - 8 - n_header, {}, []
+    for name, entry in header.items():
+        dtype, shape, begin, end = _checked_entry(path, name, entry, n_data)
+        spans.append((begin, end, name))
+        array = np.frombuffer(data, dtype, math.prod(shape), 8 + n_header + begin).reshape(shape)
+        tensors[name] = bfloat16_to_float32(array) if entry["dtype"] == "BF16" else array
+    position = 0
+    for begin, end, name in sorted(spans):
+        if begin != position:
+            raise InputError(f"{path}: tensor {name!r} begins at byte {begin}, the one before ends at {position}")
+        position = end
+    if position != n_data:
+        raise InputError(f"{path}: the tensors end at byte {position:,} of {n_data:,} bytes of data")
+    return tensors, metadata
+
+
+def _no_duplicates(pairs):
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return table
+
+
+def _checked_entry(path, name, entry, n_data: int):
+    """Return dtype, shape, begin and end of one tensor, after checking that they agree with each other."""
+
+    def wrong(what: str) -> InputError:
+        return InputError(f"{path}: tensor {name!r}: {what}")
+
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise wrong("its entry must have dtype, shape and data_offsets")
+    if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
+        raise wrong(f"dtype {entry['dtype']!r} is unknown; known: {', '.join(DTYPES)}")
+    for key in ("shape", "data_offsets"):
+        if not isinstance(entry[key], list) or not all(type(n) is int and n >= 0 for n in entry[key]):
+            raise wrong(f"{key} {entry[key]!r} must be a list of whole numbers of at least 0")
+    if len(entry["data_offsets"]) != 2:
+        raise wrong(f"data_offsets {entry['data_offsets']} must be [begin, end]")
+    dtype, shape, (begin, end) = np.dtype(DTYPES[entry["dtype"]]), entry["shape"], entry["data_offsets"]
+    if not begin <= end <= n_data:
+        raise wrong(f"data_offsets {[begin, end]} lie outside the file's {n_data:,} bytes of data: truncated?")
+    if end - begin != math.prod(shape) * dtype.itemsize:
+        raise wrong(f"shape {shape} of {entry['dtype']} takes {math.prod(shape) * dtype.itemsize:,} bytes, not {end - begin:,}")
+    return dtype, shape, begin, end
+
+
+def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
+    """Widen bfloat16, given as uint16: it is the upper half of a float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def write(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file, all or nothing: the tensors in their own dtypes, each aligned to its size."""
+    entries: dict = {"__metadata__": dict(metadata)} if metadata else {}
+    position = 0
+    ordered = sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize)  # the widest first: all stay aligned
+    for name, array in ordered:
+        if array.dtype not in NAMES:
+            raise InputError(f"{path}: tensor {name!r} has dtype {array.dtype}, which safetensors cannot hold")
+        offsets = [position, position + array.nbytes]
+        entries[name] = {"dtype": NAMES[array.dtype], "shape": list(array.shape), "data_offsets": offsets}
+        position += array.nbytes
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    with atomic_file(Path(path)) as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for _, array in ordered:
+            file.write(np.ascontiguousarray(array).data)
+
+
+def read_folder(folder: Path) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Yield (file, name, array) of model.safetensors in `folder`, or of all shards that its index names."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.exists():
+        files: dict[str, set[str]] = {single.name: set()}
+    elif index.exists():
+        files = _shards(index)
+    else:
+        others = [f.name for pattern in ("*.bin", "*.h5", "*.msgpack", "*.gguf") for f in folder.glob(pattern)]
+        hint = f"; it has {others[0]}: save it again with save_pretrained of transformers" if others else ""
+        raise InputError(f"{folder} has no model.safetensors{hint}")
+    for file, promised in files.items():
+        if not (folder / file).exists():
+            raise InputError(f"{index}: names the shard {file}, which is not there")
+        tensors, _ = read(folder / file)
+        if missing := sorted(promised - set(tensors)):
+            raise InputError(f"{folder / file}: tensor {missing[0]!r}, which the index promises, is not there")
+        for name, array in tensors.items():
+            yield file, name, array
+
+
+def _shards(index: Path) -> dict[str, set[str]]:
+    """Return the names that each shard holds, by file."""
+    table = read_json(index)
+    weight_map = table.get("weight_map") if isinstance(table, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise InputError(f"{index}: has no weight_map")
+    files: dict[str, set[str]] = {}
+    for name, file in weight_map.items():
+        if not isinstance(file, str) or Path(file).name != file:
+            raise InputError(f"{index}: the shard {file!r} of {name!r} must be a file name in the same folder")
+        files.setdefault(file, set()).add(name)
+    return files

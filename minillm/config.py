@@ -1,0 +1,119 @@
+"""The shape of a GPT-2, under GPT-2's own names, and the letters that every shape comment uses.
+
+B rows of a batch    T new positions in this call    S all positions seen (past + T)    V vocab_size    L n_layer
+C n_embd             H n_head                        D = C / H, size of a head          F hidden size of the MLP
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import InputError
+from .files import read_json
+
+ACTIVATIONS = ("gelu_new", "gelu", "relu")
+
+
+@dataclass(frozen=True)
+class GPT2Config:
+    """What config.json says of a GPT-2; the defaults are the 124M model's. Raises InputError on what cannot be."""
+
+    vocab_size: int = 50257  # V
+    n_positions: int = 1024
+    n_embd: int = 768  # C
+    n_layer: int = 12  # L
+    n_head: int = 12  # H
+    n_inner: int | None = None  # F; None means 4C
+    activation_function: str = "gelu_new"
+    layer_norm_epsilon: float = 1e-5
+    scale_attn_weights: bool = True
+    scale_attn_by_inverse_layer_idx: bool = False
+    reorder_and_upcast_attn: bool = False  # scores in float32 at least: always so here
+    tie_word_embeddings: bool = True
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not _fits(value, field.type):
+                raise InputError(f"{field.name} is {value!r}; it must be of type {field.type}")
+        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}; it must be at least 1")
+        if self.n_embd % self.n_head:
+            raise InputError(f"n_embd {self.n_embd} cannot be split into n_head {self.n_head} equal heads")
+        if self.activation_function not in ACTIVATIONS:
+            raise InputError(f"activation_function {self.activation_function!r} is unknown; known: {', '.join(ACTIVATIONS)}")
+        if not 0 <= self.layer_norm_epsilon < 1:
+            raise InputError(f"layer_norm_epsilon is {self.layer_norm_epsilon}; it must be in [0, 1)")
+
+    @property
+    def head_dim(self) -> int:
+        """D, the size of one head."""
+        return self.n_embd // self.n_head
+
+    @property
+    def hidden_dim(self) -> int:
+        """F, the hidden size of the feed forward."""
+        return self.n_inner if self.n_inner is not None else 4 * self.n_embd
+
+    def attention_scale(self, layer: int) -> float:
+        """The factor on q k^T in one layer: 1/sqrt(D), unless the config says otherwise. A Python float: keeps dtypes."""
+        scale = self.head_dim**-0.5 if self.scale_attn_weights else 1.0
+        return scale / (layer + 1) if self.scale_attn_by_inverse_layer_idx else scale
+
+    @classmethod
+    def from_dict(cls, values: dict) -> GPT2Config:
+        """Read what a Hugging Face config.json holds; training-only entries are ignored, other models refused."""
+        if values.get("model_type", "gpt2") != "gpt2":
+            raise InputError(f"model_type is {values['model_type']!r}; minillm reads 'gpt2'")
+        if values.get("add_cross_attention"):
+            raise InputError("add_cross_attention is true; minillm has no cross-attention")
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> GPT2Config:
+        """Read config.json; errors name the file."""
+        values = read_json(Path(path))
+        if not isinstance(values, dict):
+            raise InputError(f"{path}: not a table of settings")
+        try:
+            return cls.from_dict(values)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+
+    def to_dict(self) -> dict:
+        """Return what Hugging Face's config.json holds."""
+        return {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **dataclasses.asdict(self)}
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every parameter by its checkpoint name, matrices as [in, out], tables as [rows, C]."""
+        V, P, C, F = self.vocab_size, self.n_positions, self.n_embd, self.hidden_dim
+        block = {
+            "ln_1.weight": (C,), "ln_1.bias": (C,),
+            "attn.c_attn.weight": (C, 3 * C), "attn.c_attn.bias": (3 * C,),
+            "attn.c_proj.weight": (C, C), "attn.c_proj.bias": (C,),
+            "ln_2.weight": (C,), "ln_2.bias": (C,),
+            "mlp.c_fc.weight": (C, F), "mlp.c_fc.bias": (F,),
+            "mlp.c_proj.weight": (F, C), "mlp.c_proj.bias": (C,),
+        }  # fmt: skip
+        return {
+            "wte.weight": (V, C),
+            "wpe.weight": (P, C),
+            **{f"h.{i}.{name}": shape for i in range(self.n_layer) for name, shape in block.items()},
+            "ln_f.weight": (C,),
+            "ln_f.bias": (C,),
+            **({} if self.tie_word_embeddings else {"lm_head.weight": (V, C)}),
+        }
+
+
+def _fits(value, annotation: str) -> bool:
+    """Whether `value` is of the annotated type; True is no int, an int is a float."""
+    kinds = {"int": (int,), "float": (float, int), "bool": (bool,), "str": (str,), "None": (type(None),)}
+    allowed = tuple(kind for name in annotation.split(" | ") for kind in kinds[name])
+    return isinstance(value, allowed) and (bool in allowed or not isinstance(value, bool))

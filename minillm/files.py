@@ -1,0 +1,38 @@
+"""Reading and writing files so that nothing is lost and every failure is one line that names the file."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import InputError
+
+
+def read_json(path: Path):
+    """Return what the JSON file holds; InputError naming the file if it is not JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from None
+
+
+@contextmanager
+def atomic_file(path: Path):
+    """Open a temporary file beside `path` for writing bytes; rename it to `path` only when all is written."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, all or nothing."""
+    with atomic_file(path) as file:
+        file.write(data)

@@ -1,0 +1,180 @@
+"""GPT-2: ids -> logits, parameters by their checkpoint names.
+
+Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), section 2.3. Reference:
+GPT2LMHeadModel of Hugging Face transformers, eager attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from . import ops as numpy_ops
+from .attention import causal_self_attention
+from .cache import KVCache
+from .config import GPT2Config
+from .errors import InputError
+from .feed_forward import feed_forward
+from .steps import Step, Trace, identity, under
+
+
+def block(x, ln_1, attn, ln_2, mlp, *, config, layer, positions, past=None, step=identity, ops=numpy_ops):
+    """One Transformer block: x + attention(norm(x)), then x + feed_forward(norm(x)). [B,T,C] -> [B,T,C]."""
+    eps, attn_step, mlp_step = config.layer_norm_epsilon, under("attn.", step), under("mlp.", step)
+    normed = step("ln_1", ops.layer_norm(x, **ln_1, eps=eps))
+    attended = causal_self_attention(
+        normed, **attn, n_head=config.n_head, scale=config.attention_scale(layer),
+        positions=positions, past=past, step=attn_step, ops=ops,
+    )  # fmt: skip
+    x = attn_step("residual", x + attended)
+    normed = step("ln_2", ops.layer_norm(x, **ln_2, eps=eps))
+    return mlp_step("residual", x + feed_forward(normed, **mlp, activation=config.activation_function, step=mlp_step, ops=ops))
+
+
+class GPT2:
+    """GPT-2 on NumPy arrays: `model(ids)` gives logits; parameters is {checkpoint name: array}, `ops` the twin used.
+
+    Matrices are [in, out]. The dtype of wte.weight is that of every activation, of the cache and of the logits.
+    """
+
+    def __init__(self, config: GPT2Config, parameters: Mapping[str, np.ndarray], ops=numpy_ops):
+        self.config, self.parameters, self.ops = config, dict(parameters), ops
+        for name, shape in config.parameter_shapes().items():
+            found = self.parameters[name].shape if name in self.parameters else "missing"
+            if found != shape:
+                raise InputError(f"parameter {name} is {found}; this config needs {shape}")
+        self._tree = _as_tree(self.parameters)
+
+    def forward(self, ids, positions, cache=None, step=identity, keep=slice(None)):
+        """The whole of GPT-2: ids, positions [B,T] -> logits [B,T,V] (or of the positions that `keep` picks)."""
+        config, weights, ops = self.config, self._tree, self.ops
+        wte = step("wte", weights["wte"]["weight"].take(ids, axis=0))  # [B,T] -> [B,T,C]
+        wpe = step("wpe", weights["wpe"]["weight"].take(positions, axis=0, mode="clip"))  # only padding is clipped
+        x = step("embed", wte + wpe)
+        for i in range(config.n_layer):
+            past = None if cache is None else cache.layer(i)
+            x = block(x, **weights["h"][str(i)], config=config, layer=i, positions=positions, past=past,
+                      step=under(f"h.{i}.", step), ops=ops)  # fmt: skip
+        x = step("ln_f", ops.layer_norm(x[keep], **weights["ln_f"], eps=config.layer_norm_epsilon))
+        head = weights["wte" if config.tie_word_embeddings else "lm_head"]["weight"]
+        return step("logits", ops.linear(x, head.T))  # [B,T,C] @ [C,V] -> [B,T,V]
+
+    def __call__(self, ids, cache: KVCache | None = None, *, lengths=None, last: bool = False, step: Step = identity):
+        """Return the logits of the next token after every position: ids [T] or [B,T] -> [T,V] or [B,T,V].
+
+        cache: what came before; the new positions are added to it. lengths [B]: how many ids of each row are real, the
+        rest being padding on the right (its logits mean nothing). last: only each row's last real position, T = 1.
+        Raises InputError for ids outside the vocabulary, and when a row would outgrow the cache or n_positions.
+        """
+        ids, single = self._checked_ids(ids)
+        B, T = ids.shape
+        lengths = np.full(B, T) if lengths is None else np.asarray(lengths)
+        if lengths.shape != (B,) or lengths.min() < 1 or lengths.max() > T:
+            raise InputError(f"lengths {lengths.tolist()} do not fit {B} rows of {T} ids")
+        past = np.zeros(B, np.int64) if cache is None else cache.lengths
+        room = self.config.n_positions if cache is None else cache.capacity
+        if len(past) != B:
+            raise InputError(f"the cache has {len(past)} rows and the ids {B}")
+        if (past + lengths).max() > room:
+            raise InputError(f"{(past + lengths).max()} positions do not fit: there is room for {room}")
+        positions = past[:, None] + np.arange(T)  # [B,T]
+        keep = (np.arange(B)[:, None], lengths[:, None] - 1) if last else slice(None)
+        logits = self.forward(ids, positions, cache, step, keep)
+        if cache is not None:
+            cache.advance(lengths)
+        return logits[0] if single else logits
+
+    def _checked_ids(self, ids) -> tuple[np.ndarray, bool]:
+        """Return ids as [B,T] of int64, and whether a batch axis was added."""
+        try:
+            ids = np.asarray(ids)
+        except ValueError:
+            raise InputError("ids must form one rectangle; pad ragged rows on the right and give lengths") from None
+        if ids.ndim not in (1, 2) or ids.size == 0:
+            raise InputError(f"ids have shape {ids.shape}; needed: (T,) or (B, T), at least one id")
+        if not np.issubdtype(ids.dtype, np.integer):
+            raise InputError(f"ids must be integers, not {ids.dtype}")
+        if ids.min() < 0 or ids.max() >= self.config.vocab_size:
+            wrong = ids[(ids < 0) | (ids >= self.config.vocab_size)][0]
+            raise InputError(f"id {wrong} is outside the vocabulary of {self.config.vocab_size}")
+        return np.atleast_2d(ids.astype(np.int64)), ids.ndim == 1
+
+    # ---- what it is
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The working type of the model."""
+        return self.parameters["wte.weight"].dtype
+
+    @property
+    def n_parameters(self) -> int:
+        """The number of parameters; a tied head counts once."""
+        return sum(p.size for p in self.parameters.values())
+
+    def __repr__(self) -> str:
+        c = self.config
+        shape = f"n_layer={c.n_layer}, n_head={c.n_head}, n_embd={c.n_embd}, vocab_size={c.vocab_size}"
+        return f"GPT2({shape}, {self.n_parameters:,} parameters, {self.dtype})"
+
+    def new_cache(self, batch: int = 1, capacity: int | None = None) -> KVCache:
+        """Return an empty KVCache of this model's shape and dtype."""
+        return KVCache(self.config, batch, capacity, self.dtype)
+
+    def trace(self, ids, cache: KVCache | None = None, **kwargs) -> Trace:
+        """Return every intermediate of one pass by its step name; ids [T] are traced as one row [1,T]."""
+        trace = Trace()
+        self(np.atleast_2d(ids), cache, step=trace, **kwargs)
+        return trace
+
+    def astype(self, dtype) -> GPT2:
+        """Return the model with parameters of another floating type."""
+        return GPT2(self.config, {n: p.astype(dtype, copy=False) for n, p in self.parameters.items()}, self.ops)
+
+    # ---- from and to other rooms
+
+    @classmethod
+    def random(cls, config: GPT2Config, seed: int = 0, dtype=np.float32) -> GPT2:
+        """Return an untrained model as GPT-2 starts: weights N(0, 0.02^2), biases 0, norms 1, and the projections into
+        the residual stream divided by sqrt(2 L). Source: Radford et al. (2019), section 2.3."""
+        rng = np.random.default_rng(seed)
+
+        def start(name: str, shape: tuple[int, ...]) -> np.ndarray:
+            if len(shape) == 1:
+                return (np.ones if name.endswith("weight") else np.zeros)(shape, dtype)
+            spread = 0.02 / np.sqrt(2 * config.n_layer) if "c_proj" in name else 0.02
+            return (rng.standard_normal(shape, np.float32) * np.float32(spread)).astype(dtype, copy=False)
+
+        return cls(config, {name: start(name, shape) for name, shape in config.parameter_shapes().items()})
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path, dtype=np.float32) -> GPT2:
+        """Load from a folder in Hugging Face layout, a bundled name or a hub name; see minillm.checkpoints."""
+        from .checkpoints import load_model
+
+        return load_model(name_or_folder, dtype)
+
+    def save_pretrained(self, folder: str | Path, dtype=None) -> None:
+        """Write config.json and model.safetensors, which transformers loads; stored as `dtype` if given."""
+        from .checkpoints import save_model
+
+        save_model(self, folder, dtype)
+
+    def generate(self, ids, max_new_tokens: int | None = None, **kwargs) -> np.ndarray:
+        """Return `ids` with the generated ones behind them; the options are those of minillm.generate."""
+        from .decoding import generate_ids
+
+        return generate_ids(self, ids, max_new_tokens, **kwargs)
+
+
+def _as_tree(parameters: Mapping[str, np.ndarray]) -> dict:
+    """{"h.0.ln_1.bias": b} -> {"h": {"0": {"ln_1": {"bias": b}}}}: a layer's weights become keyword arguments."""
+    tree: dict = {}
+    for name, array in parameters.items():
+        *path, leaf = name.split(".")
+        node = tree
+        for key in path:
+            node = node.setdefault(key, {})
+        node[leaf] = array
+    return tree

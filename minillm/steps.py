@@ -1,0 +1,184 @@
+"""The one seam for looking, timing and intervening: every function that forms an intermediate passes it to `step`.
+
+`step(name, value) -> value`. A Trace records what passes, a Patch returns something else, a Relay compares and hands on
+the reference's value. Names follow the checkpoint (`h.0.attn.scores`), so that none has to be learnt twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+Step = Callable[[str, np.ndarray], np.ndarray]
+
+# The names of one block in the order in which they are formed; q, k, v: [B,H,T,D], scores and weights: [B,H,T,S].
+BLOCK_PHASES = {
+    "ln_1": "attend",
+    "attn.c_attn": "attend",
+    "attn.q": "attend",
+    "attn.k": "attend",  # as computed, before caching
+    "attn.v": "attend",
+    "attn.scores": "attend",  # scaled, not yet masked
+    "attn.weights": "attend",
+    "attn.context": "attend",
+    "attn.out": "attend",
+    "attn.residual": "attend",
+    "ln_2": "feed forward",
+    "mlp.c_fc": "feed forward",
+    "mlp.act": "feed forward",
+    "mlp.out": "feed forward",
+    "mlp.residual": "feed forward",
+}
+OUTER_PHASES = {
+    "wte": "embed",
+    "wpe": "embed",
+    "embed": "embed",  # their sum
+    "ln_f": "unembed",
+    "logits": "unembed",
+    "probs": "choose",
+    "next": "choose",
+}
+
+
+def phase_of(name: str) -> str:
+    """Return the phase of a cycle that a step belongs to: embed, attend, feed forward, unembed or choose."""
+    if name in OUTER_PHASES:
+        return OUTER_PHASES[name]
+    return BLOCK_PHASES[name.split(".", 2)[2]]
+
+
+def step_names(n_layer: int) -> list[str]:
+    """Return the name of every intermediate of one forward pass, in the order in which they are formed."""
+    blocks = [f"h.{i}.{name}" for i in range(n_layer) for name in BLOCK_PHASES]
+    return ["wte", "wpe", "embed", *blocks, "ln_f", "logits"]
+
+
+def identity(name: str, value):
+    """Look at nothing: the default step."""
+    return value
+
+
+def under(prefix: str, step: Step) -> Step:
+    """Return `step` with `prefix` before each name; identity stays identity."""
+    return step if step is identity else lambda name, value: step(prefix + name, value)
+
+
+class Trace(dict):
+    """A mapping from step name to array that fills itself: pass it as `step`.
+
+    It keeps references, not copies: the forward never writes into an array that has passed.
+    """
+
+    def __call__(self, name: str, value):
+        self[name] = value
+        return value
+
+
+class Patch:
+    """A step that replaces values: `replacements` maps a name to a new array or to a function of the old one."""
+
+    def __init__(self, replacements: Mapping[str, np.ndarray | Callable], then: Step = identity):
+        self.replacements, self.then = replacements, then
+
+    def __call__(self, name: str, value):
+        if name in self.replacements:
+            new = self.replacements[name]
+            value = new(value) if callable(new) else new
+        return self.then(name, value)
+
+
+class Relay:
+    """A step that records and hands on the *reference's* value, so that one mistake reddens one step only.
+
+    `trace` holds what was computed at each step from the reference's own inputs; compare it with `diff`.
+    """
+
+    def __init__(self, reference: Mapping[str, np.ndarray]):
+        self.reference, self.trace = reference, Trace()
+
+    def __call__(self, name: str, value):
+        self.trace(name, value)
+        return np.asarray(self.reference[name], dtype=value.dtype) if name in self.reference else value
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One step compared: `largest` = max |ours - theirs| at `index`; `relative` = that over max |theirs|."""
+
+    name: str
+    status: str  # OK, DIFF, SHAPE, MISSING
+    largest: float = 0.0
+    relative: float = 0.0
+    index: tuple[int, ...] = ()
+    ours: float = 0.0
+    theirs: float = 0.0
+    note: str = ""
+
+
+class Report(list):
+    """The differences of all steps, in order."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every step is OK; an empty report is not."""
+        return bool(self) and all(d.status == "OK" for d in self)
+
+    @property
+    def first(self) -> Difference | None:
+        """The first step that is not OK, or None."""
+        return next((d for d in self if d.status != "OK"), None)
+
+    @property
+    def worst(self) -> Difference | None:
+        """The step with the largest relative difference, or None where nothing was compared."""
+        return max(self, key=lambda d: d.relative, default=None)
+
+    def __str__(self) -> str:
+        lines = [f"{'step':<20} {'':<7} {'largest':>9} {'relative':>9}  at, ours, reference"]
+        for d in self:
+            where = d.note or f"{list(d.index)} {d.ours:.9g} {d.theirs:.9g}"
+            lines.append(f"{d.name:<20} {d.status:<7} {d.largest:9.2e} {d.relative:9.2e}  {where}")
+        return "\n".join(lines)
+
+
+def diff(
+    trace: Mapping[str, np.ndarray],
+    reference: Mapping[str, np.ndarray],
+    tolerance: float | Callable[[str], float] = 1e-5,
+    names: Iterable[str] | None = None,
+) -> Report:
+    """Compare a trace with a reference, step by step, in the reference's order (or that of `names`).
+
+    A step is OK when max |ours - theirs| <= tolerance * max |theirs|; `tolerance` may depend on the step's name. A NaN
+    on either side is a DIFF.
+    """
+    report = Report()
+    for name in reference if names is None else names:
+        if name not in trace or name not in reference:
+            report.append(Difference(name, "MISSING", note="not in the " + ("trace" if name not in trace else "reference")))
+            continue
+        ours, theirs = np.asarray(trace[name]), np.asarray(reference[name])
+        if ours.shape != theirs.shape:
+            report.append(Difference(name, "SHAPE", note=f"{ours.shape}, reference {theirs.shape}"))
+            continue
+        with np.errstate(invalid="ignore"):
+            distance = np.abs(ours.astype(np.float64) - theirs)
+        distance[np.isnan(distance)] = np.inf
+        index = np.unravel_index(distance.argmax(), distance.shape) if distance.size else ()
+        largest = float(distance[index]) if distance.size else 0.0
+        scale = float(np.abs(theirs).max()) if theirs.size else 0.0
+        limit = tolerance(name) if callable(tolerance) else tolerance
+        report.append(
+            Difference(
+                name,
+                "OK" if largest <= limit * scale else "DIFF",
+                largest,
+                largest / scale if scale else largest,
+                tuple(int(i) for i in index),
+                float(ours[index]) if distance.size else 0.0,
+                float(theirs[index]) if distance.size else 0.0,
+            )
+        )
+    return report

@@ -1,0 +1,375 @@
+"""Byte-level byte-pair encoding, as in GPT-2: text -> ids -> text, and how it got there.
+
+Text is cut into pieces by a pattern, each piece is written as UTF-8 bytes, and neighbouring parts are merged in the
+order in which the merges were learnt, until no learnt pair is left. No text is unknown: every byte is a token.
+
+Source: Sennrich, Haddow, Birch, "Neural Machine Translation of Rare Words with Subword Units" (2016); Radford et al.,
+"Language Models are Unsupervised Multitask Learners" (2019), section 2.2. Reference: Hugging Face tokenizers.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import regex
+
+from .errors import InputError
+from .files import read_json, write_atomically
+
+# A contraction, or letters, digits or other signs with at most one space before them, or a run of white space (whose
+# last character is left for the piece after it). From OpenAI's encoder.py; contractions in lower case only.
+GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+END_OF_TEXT = "<|endoftext|>"
+CACHED_PIECES = 1 << 17  # pieces remembered by encode(); English prose has about 60,000 different ones in 38 MB
+CACHED_LENGTH = 64  # longer pieces (rulers, base64) hardly ever come back
+
+
+@cache
+def byte_to_char() -> dict[int, str]:
+    """Return the printable character that stands for each of the 256 bytes in vocab.json and merges.txt.
+
+    Bytes that Latin-1 prints stand for themselves, in order; the other 68 are numbered upwards from U+0100. The order
+    of this table is the order of GPT-2's first 256 ids. Source: OpenAI's encoder.py.
+    """
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [b for b in range(256) if b not in printable]
+    return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
+
+
+@cache
+def char_to_byte() -> dict[str, int]:
+    return {char: byte for byte, char in byte_to_char().items()}
+
+
+@dataclass(frozen=True)
+class Merge:
+    """One merge at work: parts `left` and `right` at index `at` become one, by the merge learnt `rank`-th."""
+
+    rank: int
+    at: int
+    left: bytes
+    right: bytes
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One piece of a text and its tokens: `data` the UTF-8 bytes, `merges` in the order in which they were made."""
+
+    text: str
+    data: bytes
+    merges: tuple[Merge, ...]
+    ids: tuple[int, ...]
+    tokens: tuple[bytes, ...]
+
+
+class Tokenizer:
+    """Byte-level BPE: `encode` text to ids, `decode` ids to text, `explain` the way, `train` the merges.
+
+    tokens: the bytes of every id, id by id. merges: pairs of ids (left, right), the earliest learnt first; each makes
+    the token whose bytes are left + right. special_tokens: text -> id; never split, never made by merges.
+    """
+
+    def __init__(self, tokens: list[bytes], merges: list[tuple[int, int]], special_tokens: dict[str, int]):
+        self.tokens, self.merges, self.special_tokens = tokens, merges, special_tokens
+        special_ids = set(special_tokens.values())
+        ids = {token: i for i, token in enumerate(tokens) if i not in special_ids}
+        self._byte_ids = [ids[bytes([b])] for b in range(256)]
+        # (left, right) -> (rank, id of the merged token)
+        self._ranks = {(a, b): (rank, ids[tokens[a] + tokens[b]]) for rank, (a, b) in enumerate(merges)}
+        self._split = regex.compile(GPT2_PATTERN).findall
+        self._known: dict[str, tuple[int, ...]] = {}
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids, specials included."""
+        return len(self.tokens)
+
+    @property
+    def eot_id(self) -> int | None:
+        """The id of <|endoftext|>, which stands between documents, or None."""
+        return self.special_tokens.get(END_OF_TEXT)
+
+    def __repr__(self) -> str:
+        return f"Tokenizer(vocab_size={self.vocab_size}, special_tokens={list(self.special_tokens)})"
+
+    # ---- text -> ids
+
+    def encode(self, text: str, allowed_special: Iterable[str] | str = ()) -> list[int]:
+        """Return the ids of `text`; specials in `allowed_special` ("all" for every one) become their own id.
+
+        A special that is not allowed is ordinary text. Lone surrogates become U+FFFD.
+        """
+        ids: list[int] = []
+        for part, special_id in self._parts(text, allowed_special):
+            if special_id is not None:
+                ids.append(special_id)
+            else:
+                for piece in self._split(part):
+                    ids.extend(self._known.get(piece) or self._encode_piece(piece))
+        return ids
+
+    def encode_batch(self, texts: Iterable[str], allowed_special: Iterable[str] | str = ()) -> list[list[int]]:
+        """Return the ids of each text."""
+        return [self.encode(text, allowed_special) for text in texts]
+
+    def explain(self, text: str, allowed_special: Iterable[str] | str = ()) -> list[Piece]:
+        """Return the pieces of `text`, each with its bytes, every merge in order and the ids they end in.
+
+        Example: explain("low")[0].merges -> (Merge(rank=.., at=1, left=b"o", right=b"w"), Merge(.., left=b"l", ...)).
+        """
+        pieces = []
+        for part, special_id in self._parts(text, allowed_special):
+            if special_id is not None:
+                data = part.encode()
+                pieces.append(Piece(part, data, (), (special_id,), (data,)))
+                continue
+            for piece in self._split(part):
+                merges: list[Merge] = []
+                ids = self._merge(piece.encode(), merges.append)
+                pieces.append(Piece(piece, piece.encode(), tuple(merges), ids, tuple(self.tokens[i] for i in ids)))
+        return pieces
+
+    def _parts(self, text: str, allowed_special: Iterable[str] | str) -> Iterator[tuple[str, int | None]]:
+        """Cut `text` at the allowed specials: (ordinary text, None) or (special, its id)."""
+        text = well_formed(text)
+        allowed = self.special_tokens if allowed_special == "all" else set(allowed_special)
+        if unknown := [s for s in allowed if s not in self.special_tokens]:
+            raise InputError(f"allowed_special {unknown[0]!r} is not a special token; known: {[*self.special_tokens]}")
+        return split_at_specials(text, {s: self.special_tokens[s] for s in allowed})
+
+    def _encode_piece(self, piece: str) -> tuple[int, ...]:
+        ids = self._merge(piece.encode())
+        if len(piece) <= CACHED_LENGTH:
+            if len(self._known) >= CACHED_PIECES:
+                self._known.clear()
+            self._known[piece] = ids
+        return ids
+
+    def _merge(self, data: bytes, record: Callable[[Merge], None] | None = None) -> tuple[int, ...]:
+        """Merge the bytes of one piece until no learnt pair is left: always the lowest rank, the leftmost first.
+
+        The parts are a linked list and the candidate pairs a heap, so that a piece of n bytes takes O(n log n).
+        """
+        ids = [self._byte_ids[b] for b in data]
+        after = [*range(1, len(ids)), -1]
+        before = [*range(-1, len(ids) - 1)]
+        candidates: list[tuple[int, int, int, int]] = []  # (rank, position of the left part, left, right)
+
+        def propose(left: int, right: int) -> None:
+            if left >= 0 and right >= 0 and (pair := (ids[left], ids[right])) in self._ranks:
+                heapq.heappush(candidates, (self._ranks[pair][0], left, *pair))
+
+        for i in range(len(ids) - 1):
+            propose(i, i + 1)
+        while candidates:
+            rank, i, left, right = heapq.heappop(candidates)
+            j = after[i]
+            if ids[i] != left or j < 0 or ids[j] != right:
+                continue  # one of the two has meanwhile been merged with another neighbour
+            if record:
+                at = sum(1 for k in range(i) if ids[k] >= 0)
+                record(Merge(rank, at, self.tokens[left], self.tokens[right]))
+            ids[i], ids[j] = self._ranks[left, right][1], -1
+            after[i] = after[j]
+            if after[i] >= 0:
+                before[after[i]] = i
+            propose(before[i], i)
+            propose(i, after[i])
+        return tuple(i for i in ids if i >= 0)
+
+    # ---- ids -> text
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """Return the bytes that `ids` stand for."""
+        try:
+            return b"".join([self.tokens[i] for i in map(self._checked, ids)])
+        except TypeError:
+            raise InputError(f"decode needs a flat sequence of integer ids, not {ids!r:.60}") from None
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def _checked(self, i: int) -> int:
+        if not 0 <= i < len(self.tokens):
+            raise InputError(f"id {i} is not in the vocabulary of {len(self.tokens)} tokens (0 to {len(self.tokens) - 1})")
+        return i
+
+    # ---- learning the merges
+
+    @classmethod
+    def train(
+        cls,
+        texts: Iterable[str],
+        vocab_size: int,
+        special_tokens: Iterable[str] = (END_OF_TEXT,),
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Tokenizer:
+        """Learn merges from `texts` until there are `vocab_size` tokens: 256 bytes, the merges, the specials.
+
+        Each turn merges the pair of neighbouring tokens that occurs most often (of equal ones, the lowest ids), and
+        recounts only in the words that hold it. Specials inside a text cut it and are not counted. `texts` is read
+        once, and only the count of each different piece is kept. `progress(what, done, total)` is called as it goes.
+        Fewer tokens result where no pair occurs twice. Raises InputError when vocab_size cannot hold the bytes.
+        """
+        specials = list(dict.fromkeys(special_tokens))
+        n_merges = vocab_size - 256 - len(specials)
+        if n_merges < 0:
+            raise InputError(f"vocab_size {vocab_size} is too small: 256 bytes and {len(specials)} specials come first")
+        tokens = [bytes([b]) for b in byte_to_char()]
+        words = [list(w) for w in _count_pieces(texts, specials, tokens, progress).items()]  # [ids, count] each
+        merges: list[tuple[int, int]] = []
+        ids_of = {token: i for i, token in enumerate(tokens)}
+
+        pair_counts: Counter[tuple[int, int]] = Counter()
+        holders: defaultdict[tuple[int, int], set[int]] = defaultdict(set)  # which words hold the pair
+        for w, (ids, count) in enumerate(words):
+            for pair in itertools.pairwise(ids):
+                pair_counts[pair] += count
+                holders[pair].add(w)
+        heap = [(-count, pair) for pair, count in pair_counts.items()]
+        heapq.heapify(heap)
+        while len(tokens) < 256 + n_merges and heap:
+            negative, pair = heapq.heappop(heap)
+            if -negative != pair_counts[pair]:
+                if pair_counts[pair] > 0:
+                    heapq.heappush(heap, (-pair_counts[pair], pair))  # an old count: queue it anew
+                continue
+            if -negative < 2:
+                break
+            token = tokens[pair[0]] + tokens[pair[1]]
+            new_id = ids_of.setdefault(token, len(tokens))
+            if new_id == len(tokens):  # not so where two pairs make the same bytes: a+bc, ab+c
+                tokens.append(token)
+            merges.append(pair)
+            changed: Counter[tuple[int, int]] = Counter()
+            for w in holders.pop(pair):
+                ids, count = words[w]
+                words[w][0] = merged = _replace_pair(ids, pair, new_id)
+                for old in itertools.pairwise(ids):
+                    changed[old] -= count
+                for new in itertools.pairwise(merged):
+                    changed[new] += count
+                    if new_id in new:
+                        holders[new].add(w)
+            for other, change in changed.items():
+                if change:
+                    pair_counts[other] += change
+                    if change > 0:
+                        heapq.heappush(heap, (-pair_counts[other], other))
+            if progress:
+                progress("learning merges", len(tokens) - 256, n_merges)
+        ids_of_specials = {s: len(tokens) + i for i, s in enumerate(specials)}
+        return cls([*tokens, *(s.encode() for s in specials)], merges, ids_of_specials)
+
+    # ---- files
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Tokenizer:
+        """Read GPT-2's vocab.json and merges.txt (with or without its #version line) from `folder`.
+
+        A vocabulary entry that is neither a byte nor made by a merge is a special token.
+        Raises InputError naming the file and what is wrong: a missing byte, a hole in the ids, an unusable merge.
+        """
+        vocab_file, merges_file = Path(folder) / "vocab.json", Path(folder) / "merges.txt"
+        vocab = read_json(vocab_file)
+        if not isinstance(vocab, dict) or not all(type(i) is int for i in vocab.values()):
+            raise InputError(f"{vocab_file}: not a table of tokens and their ids")
+        by_id = {i: token for token, i in vocab.items()}
+        if holes := [i for i in range(len(vocab)) if i not in by_id]:
+            raise InputError(f"{vocab_file}: id {holes[0]} is missing; {len(vocab)} tokens need ids 0 to {len(vocab) - 1}")
+        if missing := [char for char in byte_to_char().values() if char not in vocab]:
+            raise InputError(f"{vocab_file}: the byte {missing[0]!r} (of 256) is missing: not a byte-level vocabulary")
+
+        made = set(byte_to_char().values())
+        merges = []
+        try:
+            lines = merges_file.read_text(encoding="utf-8").split("\n")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{merges_file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+        for number, line in enumerate(lines, 1):
+            line = line.rstrip("\r")
+            if not line or (number == 1 and line.startswith("#version")):
+                continue
+            left, _, right = line.partition(" ")
+            for token in (left, right, left + right):
+                if not token or token not in vocab or " " in token:
+                    raise InputError(f"{merges_file}, line {number}: {line!r} needs {token!r}, which is not in vocab.json")
+            merges.append((vocab[left], vocab[right]))
+            made.add(left + right)
+
+        def token_bytes(token: str) -> bytes:
+            return bytes(char_to_byte()[char] for char in token) if token in made else token.encode()
+
+        special_tokens = {token: i for token, i in vocab.items() if token not in made}
+        return cls([token_bytes(by_id[i]) for i in range(len(vocab))], merges, special_tokens)
+
+    def save(self, folder: str | Path) -> None:
+        """Write vocab.json and merges.txt, as GPT-2 has them, into `folder`."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        specials = {i: s for s, i in self.special_tokens.items()}
+        names = [
+            specials[i] if i in specials else "".join(byte_to_char()[b] for b in token) for i, token in enumerate(self.tokens)
+        ]
+        vocab = json.dumps({name: i for i, name in enumerate(names)}, ensure_ascii=False)
+        write_atomically(folder / "vocab.json", vocab.encode())
+        lines = ["#version: 0.2", *(f"{names[a]} {names[b]}" for a, b in self.merges)]
+        write_atomically(folder / "merges.txt", ("\n".join(lines) + "\n").encode())
+
+
+def well_formed(text: str) -> str:
+    """Return `text` with surrogate pairs joined and lone surrogates, which UTF-8 cannot hold, as U+FFFD."""
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def split_at_specials(text: str, specials: dict[str, int]) -> Iterator[tuple[str, int | None]]:
+    """Cut `text` at every special, the longest first where several fit: (text, None) or (special, id)."""
+    if not specials:
+        yield text, None
+        return
+    pattern = "|".join(regex.escape(s) for s in sorted(specials, key=len, reverse=True))
+    for part in regex.split(f"({pattern})", text):
+        if part:
+            yield part, specials.get(part)
+
+
+def _count_pieces(texts, specials, tokens, progress) -> dict[tuple[int, ...], int]:
+    """Count the pieces of all texts, each as the ids of its bytes."""
+    split = regex.compile(GPT2_PATTERN).findall
+    counts: Counter[str] = Counter()
+    specials = dict.fromkeys(specials, 0)
+    characters = 0
+    for text in texts:
+        for part, special in split_at_specials(well_formed(text), specials):
+            if special is None:
+                counts.update(split(part))
+        characters += len(text)
+        if progress:
+            progress("counting words", characters, 0)
+    byte_ids = {token[0]: i for i, token in enumerate(tokens)}
+    return {tuple(byte_ids[b] for b in piece.encode()): count for piece, count in counts.items()}
+
+
+def _replace_pair(ids, pair: tuple[int, int], new_id: int) -> tuple[int, ...]:
+    """Replace each occurrence of `pair`, from the left: (1, 2, 3, 1, 2), (1, 2), 9 -> (9, 3, 9)."""
+    out, i = [], 0
+    while i < len(ids):
+        if ids[i : i + 2] == pair:
+            out.append(new_id)
+            i += 2
+        else:
+            out.append(ids[i])
+            i += 1
+    return tuple(out)
