@@ -10,10 +10,19 @@ from pathlib import Path
 from .errors import InputError
 
 
-def read_json(path: Path):
-    """Return what the JSON file holds; InputError naming the file if it is not JSON."""
+def read_bytes(path: Path) -> bytes:
+    """Return what the file holds; InputError naming it if it is not there."""
     try:
-        return json.loads(path.read_bytes())
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file") from None
+
+
+def read_json(path: Path):
+    """Return what the JSON file holds; InputError naming the file if it is missing or not JSON."""
+    data = read_bytes(path)
+    try:
+        return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error})") from None
 

@@ -116,6 +116,10 @@ class Difference:
     theirs: float = 0.0
     note: str = ""
 
+    def __str__(self) -> str:
+        where = self.note or f"{list(self.index)}: {self.ours:.9g}, reference {self.theirs:.9g}"
+        return f"{self.name:<20} {self.status:<7} largest {self.largest:.1e} relative {self.relative:.1e} at {where}"
+
 
 class Report(list):
     """The differences of all steps, in order."""
@@ -136,11 +140,7 @@ class Report(list):
         return max(self, key=lambda d: d.relative, default=None)
 
     def __str__(self) -> str:
-        lines = [f"{'step':<20} {'':<7} {'largest':>9} {'relative':>9}  at, ours, reference"]
-        for d in self:
-            where = d.note or f"{list(d.index)} {d.ours:.9g} {d.theirs:.9g}"
-            lines.append(f"{d.name:<20} {d.status:<7} {d.largest:9.2e} {d.relative:9.2e}  {where}")
-        return "\n".join(lines)
+        return "\n".join(map(str, self))
 
 
 def diff(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import json
+import operator
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from pathlib import Path
 import regex
 
 from .errors import InputError
-from .files import read_json, write_atomically
+from .files import read_bytes, read_json, write_atomically
+from .progress import Update, progress_bar
 
 # A contraction, or letters, digits or other signs with at most one space before them, or a run of white space (whose
 # last character is left for the piece after it). From OpenAI's encoder.py; contractions in lower case only.
@@ -198,7 +200,7 @@ class Tokenizer:
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def _checked(self, i: int) -> int:
-        if not 0 <= i < len(self.tokens):
+        if not 0 <= operator.index(i) < len(self.tokens):
             raise InputError(f"id {i} is not in the vocabulary of {len(self.tokens)} tokens (0 to {len(self.tokens) - 1})")
         return i
 
@@ -210,62 +212,26 @@ class Tokenizer:
         texts: Iterable[str],
         vocab_size: int,
         special_tokens: Iterable[str] = (END_OF_TEXT,),
-        progress: Callable[[str, int, int], None] | None = None,
+        show_progress: bool = True,
     ) -> Tokenizer:
         """Learn merges from `texts` until there are `vocab_size` tokens: 256 bytes, the merges, the specials.
 
         Each turn merges the pair of neighbouring tokens that occurs most often (of equal ones, the lowest ids), and
         recounts only in the words that hold it. Specials inside a text cut it and are not counted. `texts` is read
-        once, and only the count of each different piece is kept. `progress(what, done, total)` is called as it goes.
-        Fewer tokens result where no pair occurs twice. Raises InputError when vocab_size cannot hold the bytes.
+        once, and only the count of each different piece is kept. Fewer tokens result where no pair occurs twice. A bar
+        shows the progress on a terminal. Raises InputError when vocab_size cannot hold the bytes.
         """
         specials = list(dict.fromkeys(special_tokens))
+        if wrong := unusable_specials(specials):
+            raise InputError(f"{wrong[0]!r} cannot be a special token: it is empty or not Unicode text")
         n_merges = vocab_size - 256 - len(specials)
         if n_merges < 0:
             raise InputError(f"vocab_size {vocab_size} is too small: 256 bytes and {len(specials)} specials come first")
         tokens = [bytes([b]) for b in byte_to_char()]
-        words = [list(w) for w in _count_pieces(texts, specials, tokens, progress).items()]  # [ids, count] each
-        merges: list[tuple[int, int]] = []
-        ids_of = {token: i for i, token in enumerate(tokens)}
-
-        pair_counts: Counter[tuple[int, int]] = Counter()
-        holders: defaultdict[tuple[int, int], set[int]] = defaultdict(set)  # which words hold the pair
-        for w, (ids, count) in enumerate(words):
-            for pair in itertools.pairwise(ids):
-                pair_counts[pair] += count
-                holders[pair].add(w)
-        heap = [(-count, pair) for pair, count in pair_counts.items()]
-        heapq.heapify(heap)
-        while len(tokens) < 256 + n_merges and heap:
-            negative, pair = heapq.heappop(heap)
-            if -negative != pair_counts[pair]:
-                if pair_counts[pair] > 0:
-                    heapq.heappush(heap, (-pair_counts[pair], pair))  # an old count: queue it anew
-                continue
-            if -negative < 2:
-                break
-            token = tokens[pair[0]] + tokens[pair[1]]
-            new_id = ids_of.setdefault(token, len(tokens))
-            if new_id == len(tokens):  # not so where two pairs make the same bytes: a+bc, ab+c
-                tokens.append(token)
-            merges.append(pair)
-            changed: Counter[tuple[int, int]] = Counter()
-            for w in holders.pop(pair):
-                ids, count = words[w]
-                words[w][0] = merged = _replace_pair(ids, pair, new_id)
-                for old in itertools.pairwise(ids):
-                    changed[old] -= count
-                for new in itertools.pairwise(merged):
-                    changed[new] += count
-                    if new_id in new:
-                        holders[new].add(w)
-            for other, change in changed.items():
-                if change:
-                    pair_counts[other] += change
-                    if change > 0:
-                        heapq.heappush(heap, (-pair_counts[other], other))
-            if progress:
-                progress("learning merges", len(tokens) - 256, n_merges)
+        with progress_bar("characters", show_progress) as update:
+            words = [list(w) for w in _count_pieces(texts, specials, tokens, update).items()]  # [ids, count] each
+        with progress_bar("merges", show_progress) as update:
+            merges = _learn_merges(tokens, words, n_merges, update)
         ids_of_specials = {s: len(tokens) + i for i, s in enumerate(specials)}
         return cls([*tokens, *(s.encode() for s in specials)], merges, ids_of_specials)
 
@@ -291,7 +257,7 @@ class Tokenizer:
         made = set(byte_to_char().values())
         merges = []
         try:
-            lines = merges_file.read_text(encoding="utf-8").split("\n")
+            lines = read_bytes(merges_file).decode("utf-8").split("\n")
         except UnicodeDecodeError as error:
             raise InputError(f"{merges_file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
         for number, line in enumerate(lines, 1):
@@ -304,11 +270,15 @@ class Tokenizer:
                     raise InputError(f"{merges_file}, line {number}: {line!r} needs {token!r}, which is not in vocab.json")
             merges.append((vocab[left], vocab[right]))
             made.add(left + right)
+        if unmade := [token for pair in merges for token in map(by_id.get, pair) if token not in made]:
+            raise InputError(f"{merges_file}: {unmade[0]!r} is merged, but it is neither a byte nor made by a merge")
 
         def token_bytes(token: str) -> bytes:
             return bytes(char_to_byte()[char] for char in token) if token in made else token.encode()
 
         special_tokens = {token: i for token, i in vocab.items() if token not in made}
+        if wrong := unusable_specials(special_tokens):
+            raise InputError(f"{vocab_file}: {wrong[0]!r} cannot be a special token: it is empty or not Unicode text")
         return cls([token_bytes(by_id[i]) for i in range(len(vocab))], merges, special_tokens)
 
     def save(self, folder: str | Path) -> None:
@@ -319,8 +289,10 @@ class Tokenizer:
         names = [
             specials[i] if i in specials else "".join(byte_to_char()[b] for b in token) for i, token in enumerate(self.tokens)
         ]
-        vocab = json.dumps({name: i for i, name in enumerate(names)}, ensure_ascii=False)
-        write_atomically(folder / "vocab.json", vocab.encode())
+        vocab = {name: i for i, name in enumerate(names)}
+        if clash := [s for s in self.special_tokens if names.count(s) > 1]:
+            raise InputError(f"the special token {clash[0]!r} is written in vocab.json like another token: rename it")
+        write_atomically(folder / "vocab.json", json.dumps(vocab, ensure_ascii=False).encode())
         lines = ["#version: 0.2", *(f"{names[a]} {names[b]}" for a, b in self.merges)]
         write_atomically(folder / "merges.txt", ("\n".join(lines) + "\n").encode())
 
@@ -334,6 +306,11 @@ def well_formed(text: str) -> str:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def unusable_specials(specials: Iterable[str]) -> list[str]:
+    """Return the specials that no text or no file can hold: the empty one, and those with lone surrogates."""
+    return [s for s in specials if not s or s != well_formed(s)]
+
+
 def split_at_specials(text: str, specials: dict[str, int]) -> Iterator[tuple[str, int | None]]:
     """Cut `text` at every special, the longest first where several fit: (text, None) or (special, id)."""
     if not specials:
@@ -345,7 +322,7 @@ def split_at_specials(text: str, specials: dict[str, int]) -> Iterator[tuple[str
             yield part, specials.get(part)
 
 
-def _count_pieces(texts, specials, tokens, progress) -> dict[tuple[int, ...], int]:
+def _count_pieces(texts, specials, tokens, update: Update) -> dict[tuple[int, ...], int]:
     """Count the pieces of all texts, each as the ids of its bytes."""
     split = regex.compile(GPT2_PATTERN).findall
     counts: Counter[str] = Counter()
@@ -356,10 +333,54 @@ def _count_pieces(texts, specials, tokens, progress) -> dict[tuple[int, ...], in
             if special is None:
                 counts.update(split(part))
         characters += len(text)
-        if progress:
-            progress("counting words", characters, 0)
+        update("counting words", characters, None)
     byte_ids = {token[0]: i for i, token in enumerate(tokens)}
     return {tuple(byte_ids[b] for b in piece.encode()): count for piece, count in counts.items()}
+
+
+def _learn_merges(tokens: list[bytes], words: list[list], n_merges: int, update: Update) -> list[tuple[int, int]]:
+    """Append up to `n_merges` tokens to `tokens`, merging them in `words` ([ids, count] each); return the pairs."""
+    merges: list[tuple[int, int]] = []
+    ids_of = {token: i for i, token in enumerate(tokens)}
+
+    pair_counts: Counter[tuple[int, int]] = Counter()
+    holders: defaultdict[tuple[int, int], set[int]] = defaultdict(set)  # which words hold the pair
+    for w, (ids, count) in enumerate(words):
+        for pair in itertools.pairwise(ids):
+            pair_counts[pair] += count
+            holders[pair].add(w)
+    heap = [(-count, pair) for pair, count in pair_counts.items()]
+    heapq.heapify(heap)
+    while len(tokens) < 256 + n_merges and heap:
+        negative, pair = heapq.heappop(heap)
+        if -negative != pair_counts[pair]:
+            if pair_counts[pair] > 0:
+                heapq.heappush(heap, (-pair_counts[pair], pair))  # an old count: queue it anew
+            continue
+        if -negative < 2:
+            break
+        token = tokens[pair[0]] + tokens[pair[1]]
+        new_id = ids_of.setdefault(token, len(tokens))
+        if new_id == len(tokens):  # not so where two pairs make the same bytes: a+bc, ab+c
+            tokens.append(token)
+        merges.append(pair)
+        changed: Counter[tuple[int, int]] = Counter()
+        for w in holders.pop(pair):
+            ids, count = words[w]
+            words[w][0] = merged = _replace_pair(ids, pair, new_id)
+            for old in itertools.pairwise(ids):
+                changed[old] -= count
+            for new in itertools.pairwise(merged):
+                changed[new] += count
+                if new_id in new:
+                    holders[new].add(w)
+        for other, change in changed.items():
+            if change:
+                pair_counts[other] += change
+                if change > 0:
+                    heapq.heappush(heap, (-pair_counts[other], other))
+        update("learning merges", len(tokens) - 256, n_merges)
+    return merges
 
 
 def _replace_pair(ids, pair: tuple[int, int], new_id: int) -> tuple[int, ...]:

@@ -47,19 +47,16 @@ def checked(config: GPT2Config, tensors: Iterable[tuple[str, str, np.ndarray]], 
     copy of wte.weight as lm_head.weight where the head is tied.
     """
     shapes, parameters = config.parameter_shapes(), {}
-    tied_copy = None
+    known = shapes | {"lm_head.weight": shapes["wte.weight"]}
     for file, stored_name, array in tensors:
         name = stored_name.removeprefix("transformer.")
         if name.endswith((".attn.bias", ".attn.masked_bias")):
             continue
         where = f"{folder / file}: tensor {stored_name!r}"
-        if name == "lm_head.weight" and config.tie_word_embeddings:
-            tied_copy = (where, array)
-            continue
-        if name not in shapes:
+        if name not in known:
             raise InputError(f"{where} {array.shape} is not part of the GPT-2 that config.json describes")
-        if array.shape != shapes[name]:
-            raise InputError(f"{where} has shape {array.shape}; config.json needs {shapes[name]}")
+        if array.shape != known[name]:
+            raise InputError(f"{where} has shape {array.shape}; config.json needs {known[name]}")
         if not np.issubdtype(array.dtype, np.floating):
             raise InputError(f"{where} holds {array.dtype}; parameters are floating-point numbers")
         if name in parameters:
@@ -68,8 +65,10 @@ def checked(config: GPT2Config, tensors: Iterable[tuple[str, str, np.ndarray]], 
     if missing := [name for name in shapes if name not in parameters]:
         of = f"{len(missing)} of {len(shapes)} tensors are missing, the first"
         raise InputError(f"{folder}: {of} {missing[0]!r} {shapes[missing[0]]}")
-    if tied_copy is not None and not np.array_equal(tied_copy[1].astype(dtype), parameters["wte.weight"]):
-        raise InputError(f"{tied_copy[0]} differs from wte.weight, but config.json says tie_word_embeddings: true")
+    tied_copy = parameters.pop("lm_head.weight", None) if config.tie_word_embeddings else None
+    if tied_copy is not None and not np.array_equal(tied_copy, parameters["wte.weight"], equal_nan=True):
+        differ = "lm_head.weight differs from wte.weight"
+        raise InputError(f"{folder / 'config.json'}: tie_word_embeddings is true, but {differ}")
     return parameters
 
 
@@ -81,8 +80,8 @@ def save_model(model: GPT2, folder: str | Path, dtype=None) -> None:
     for name, array in model.parameters.items():
         with np.errstate(over="ignore"):
             stored = array.astype(dtype or array.dtype, copy=False)
-        if not np.isfinite(stored).all() and np.isfinite(array).all():
-            raise InputError(f"{name} has values up to {np.abs(array).max():.3g}, too large for {np.dtype(dtype)}")
+        if (overflown := np.isfinite(array) & ~np.isfinite(stored)).any():
+            raise InputError(f"{name} has values up to {np.abs(array[overflown]).max():.3g}, too large for {stored.dtype}")
         tensors[name if name.startswith("lm_head") else f"transformer.{name}"] = stored
     safetensors.write(folder / "model.safetensors", tensors, {"format": "pt"})
     stored_type = str(next(iter(tensors.values())).dtype)

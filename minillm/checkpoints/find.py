@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ..errors import InputError
@@ -19,7 +20,7 @@ def bundled_names() -> list[str]:
 def find_folder(name_or_folder: str | Path) -> Path:
     """Return the folder of a model: a folder as it is, a bundled name, or a hub name, downloaded if need be."""
     name = str(name_or_folder)
-    if Path(name).is_dir():
+    if os.path.isdir(name):  # unlike Path.is_dir, False for "" and for what is too long for a path
         return Path(name)
     for root in BUNDLED:
         if name in bundled_names() and (root / name).is_dir():
@@ -39,5 +40,5 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=HUB_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{known}, and the Hugging Face hub did not give it: {reason}") from None

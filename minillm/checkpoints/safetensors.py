@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import mmap
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -26,6 +27,7 @@ DTYPES = {
 }  # fmt: skip
 NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items() if name != "BF16"}
 MAX_HEADER = 100_000_000  # bytes; the format's own limit
+MAX_DIMENSIONS = 64  # NumPy's
 
 
 def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -44,7 +46,7 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if n_header > min(MAX_HEADER, size - 8):
         raise InputError(f"{path}: the header claims {n_header:,} bytes of a file of {size:,}: truncated or not safetensors")
     try:
-        header = json.loads(data[8 : 8 + n_header], object_pairs_hook=_no_duplicates)
+        header = json.loads(data[8 : 8 + n_header].decode("utf-8"), object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: the header is not valid JSON ({error})") from None
     if not isinstance(header, dict):
@@ -72,7 +74,8 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 def _no_duplicates(pairs):
     table = dict(pairs)
     if len(table) != len(pairs):
-        raise ValueError("a name occurs twice")
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{twice!r:.100} occurs twice")
     return table
 
 
@@ -80,18 +83,20 @@ def _checked_entry(path, name, entry, n_data: int):
     """Return dtype, shape, begin and end of one tensor, after checking that they agree with each other."""
 
     def wrong(what: str) -> InputError:
-        return InputError(f"{path}: tensor {name!r}: {what}")
+        return InputError(f"{path}: tensor {name!r:.100}: {what}")
 
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise wrong("its entry must have dtype, shape and data_offsets")
     if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
-        raise wrong(f"dtype {entry['dtype']!r} is unknown; known: {', '.join(DTYPES)}")
+        raise wrong(f"dtype {entry['dtype']!r:.100} is unknown; known: {', '.join(DTYPES)}")
     for key in ("shape", "data_offsets"):
         if not isinstance(entry[key], list) or not all(type(n) is int and n >= 0 for n in entry[key]):
-            raise wrong(f"{key} {entry[key]!r} must be a list of whole numbers of at least 0")
+            raise wrong(f"{key} {entry[key]!r:.100} must be a list of whole numbers of at least 0")
     if len(entry["data_offsets"]) != 2:
-        raise wrong(f"data_offsets {entry['data_offsets']} must be [begin, end]")
+        raise wrong(f"data_offsets {entry['data_offsets']!r:.100} must be [begin, end]")
     dtype, shape, (begin, end) = np.dtype(DTYPES[entry["dtype"]]), entry["shape"], entry["data_offsets"]
+    if len(shape) > MAX_DIMENSIONS or math.prod(n or 1 for n in shape) * dtype.itemsize >= 2**63:
+        raise wrong(f"shape {shape!r:.100} is more than an array can have")  # an empty one, [0, 2**63], too
     if not begin <= end <= n_data:
         raise wrong(f"data_offsets {[begin, end]} lie outside the file's {n_data:,} bytes of data: truncated?")
     if end - begin != math.prod(shape) * dtype.itemsize:
@@ -110,6 +115,8 @@ def write(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping
     position = 0
     ordered = sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize)  # the widest first: all stay aligned
     for name, array in ordered:
+        if name == "__metadata__":
+            raise InputError(f"{path}: no tensor can be called {name!r}: there the format keeps its metadata")
         if array.dtype not in NAMES:
             raise InputError(f"{path}: tensor {name!r} has dtype {array.dtype}, which safetensors cannot hold")
         offsets = [position, position + array.nbytes]
@@ -135,8 +142,8 @@ def read_folder(folder: Path) -> Iterator[tuple[str, str, np.ndarray]]:
         hint = f"; it has {others[0]}: save it again with save_pretrained of transformers" if others else ""
         raise InputError(f"{folder} has no model.safetensors{hint}")
     for file, promised in files.items():
-        if not (folder / file).exists():
-            raise InputError(f"{index}: names the shard {file}, which is not there")
+        if not (folder / file).is_file():
+            raise InputError(f"{index}: names the shard {file!r}, which is not there")
         tensors, _ = read(folder / file)
         if missing := sorted(promised - set(tensors)):
             raise InputError(f"{folder / file}: tensor {missing[0]!r}, which the index promises, is not there")

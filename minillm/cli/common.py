@@ -1,0 +1,58 @@
+"""What several subcommands share: the model option, text from an argument or standard input, tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from ..errors import InputError
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="tales", help="a folder, a bundled name or a hub name (default: %(default)s)")
+
+
+def add_text(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("text", nargs="?", help=f"{what}; from standard input if left out or -")
+
+
+def text_of(args: argparse.Namespace) -> str:
+    """Return the text argument, or standard input, whose last line end is dropped."""
+    if args.text not in (None, "-"):
+        return args.text
+    if args.text is None and sys.stdin.isatty():
+        raise InputError("no text: give it as an argument, or pipe it in")
+    data = sys.stdin.buffer.read()
+    try:
+        return data.decode("utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input is not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def write(text: str, end: str = "\n") -> None:
+    """Print now, with a question mark for whatever the terminal's encoding lacks."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding), end=end, flush=True)
+
+
+def write_json(value) -> None:
+    write(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence], align: str) -> str:
+    """Return aligned columns; `align` has one of < and > for each."""
+    cells = [[str(cell) for cell in row] for row in (headings, *rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(headings))]
+    lines = ["  ".join(f"{c:{a}{w}}" for c, a, w in zip(row, align, widths)).rstrip() for row in cells]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def shown(data: bytes) -> str:
+    """Return a token's bytes as a person can read them: quoted, spaces visible, odd bytes as \\x.."""
+    try:
+        text = data.decode("utf-8")
+        return repr(text) if text.isprintable() else ascii(text)
+    except UnicodeDecodeError:
+        return repr(data)[1:]

@@ -1,0 +1,52 @@
+"""Show what a model is: its config, its parameters and the memory that it takes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+
+from .common import table, write, write_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="?", default="tales", help="a folder, a bundled name or a hub name (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> None:
+    from ..checkpoints import find_folder, load_model
+
+    folder = find_folder(args.model)
+    model = load_model(folder)
+    config = model.config
+    groups: dict[str, list] = {}  # the blocks are alike: one line for all
+    for name, array in model.parameters.items():
+        groups.setdefault(re.sub(r"^h\.\d+\.", "h.*.", name), []).append(array)
+    weights = sum(array.nbytes for array in model.parameters.values())
+    cache = model.new_cache()
+    per_token = cache.nbytes // cache.capacity
+    if args.json:
+        write_json(
+            {
+                "folder": str(folder),
+                "config": dataclasses.asdict(config),
+                "parameters": {name: list(array.shape) for name, array in model.parameters.items()},
+                "n_parameters": model.n_parameters,
+                "n_tensors": len(model.parameters),
+                "bytes": {"weights": weights, "cache_per_token": per_token, "cache_full": cache.nbytes},
+            }
+        )
+        return
+    write(f"{folder}\n")
+    for field in dataclasses.fields(config):
+        write(f"{field.name:<32} {getattr(config, field.name)}")
+    rows = [
+        (name, " x ".join(map(str, arrays[0].shape)), len(arrays), f"{sum(a.size for a in arrays):,}",
+         f"{100 * sum(a.size for a in arrays) / model.n_parameters:.1f} %")
+        for name, arrays in groups.items()
+    ]  # fmt: skip
+    write("\n" + table(("parameter", "shape", "how many", "numbers", "share"), rows, "<<>>>"))
+    write(f"\n{model.n_parameters:,} parameters in {len(model.parameters)} tensors")
+    write(f"weights in memory   {weights / 1e6:10.1f} MB as {model.dtype}")
+    write(f"KV cache            {per_token:10,} bytes a token, {cache.nbytes / 1e6:.1f} MB at {config.n_positions} positions")

@@ -1,0 +1,274 @@
+"""Generation: greedy, sampling, limits, stops, streaming text, sliding, beams; transformers in the live tier."""
+
+import numpy as np
+import pytest
+
+import minillm
+from minillm import GPT2, GPT2Config, InputError, Tokenizer
+from minillm.decoding import Options
+from minillm.decoding.loop import moments
+from minillm.decoding.text import TextStream
+from minillm.ops import log_softmax
+from minillm.steps import Trace
+
+CONFIG = GPT2Config(vocab_size=61, n_positions=24, n_embd=20, n_layer=2, n_head=4)
+MODEL = GPT2.random(CONFIG, seed=5)
+for name in MODEL.parameters:  # far from uniform, so that greedy has something to prefer
+    if name.endswith("weight") and "ln" not in name:
+        MODEL.parameters[name] *= 12
+PROMPT = [3, 1, 4, 1, 5]
+
+
+@pytest.fixture(scope="module")
+def draft():
+    return minillm.load("tales-draft")
+
+
+def text_of(moments):
+    return "".join(m.text for m in moments)
+
+
+# ---- greedy and sampling
+
+
+def test_greedy_takes_the_argmax_of_the_whole_text_each_time():
+    ids = MODEL.generate(PROMPT, 15)
+    for n in range(5, 20):
+        assert ids[n] == MODEL(ids[:n])[-1].argmax()
+
+
+def test_batches_are_rows_of_their_own():
+    both = MODEL.generate([PROMPT, PROMPT[::-1]], 6)
+    assert both.dtype == np.int64
+    np.testing.assert_array_equal(both[1], MODEL.generate(PROMPT[::-1], 6))
+
+
+def test_the_same_seed_gives_the_same_text_and_another_another():
+    sample = [MODEL.generate(PROMPT, 12, temperature=1.5, seed=seed).tolist() for seed in (1, 1, 2)]
+    assert sample[0] == sample[1] != sample[2]
+
+
+def test_sampling_follows_the_distribution():
+    """600 draws of one token: each count within four standard deviations of n p."""
+    probs = Options(temperature=2.0).distribution(MODEL(PROMPT)[-1], PROMPT)
+    draws = [MODEL.generate(PROMPT, 1, temperature=2.0, seed=seed)[-1] for seed in range(600)]
+    counts = np.bincount(draws, minlength=61)
+    assert (np.abs(counts - 600 * probs) <= 4 * np.sqrt(600 * probs * (1 - probs)) + 1).all()
+
+
+def test_moments_tell_what_happened(draft):
+    model, tokenizer = draft
+    story = list(minillm.generate(model, tokenizer, "Once upon a time", max_new_tokens=7))
+    assert [m.index for m in story] == list(range(7))
+    assert [m.cycle.kind for m in story] == ["prefill"] + ["decode"] * 6
+    assert (story[0].cycle.rows, story[0].cycle.positions, story[1].cycle.positions) == (1, 4, 1)
+    assert [m.finish for m in story] == [None] * 6 + ["length"]
+    times = [t for m in story for t in (m.cycle.start, m.cycle.end, m.time)]
+    assert times == sorted(times)
+    ids = tokenizer.encode("Once upon a time")
+    for m in story:  # float32: cached against uncached; worst measured 2e-6
+        assert m.logprob == pytest.approx(log_softmax(model(ids)[-1])[m.id], abs=1e-4)
+        ids.append(m.id)
+    assert text_of(story) == tokenizer.decode([m.id for m in story])
+
+
+def test_the_step_sees_probs_and_next():
+    trace = Trace()
+    (moment,) = moments(MODEL, PROMPT, Options(max_new_tokens=1), trace)
+    assert trace["probs"].shape == (61,) and trace["next"] == moment.id == trace["probs"].argmax()
+    assert trace["logits"].shape == (1, 1, 61)
+
+
+# ---- limits
+
+
+def test_lengths():
+    assert len(MODEL.generate(PROMPT)) == 25  # 64 by default, or as many as fit: the last needs no position
+    assert len(MODEL.generate(PROMPT, max_length=9)) == 9
+    assert len(MODEL.generate(PROMPT, 3, max_length=20)) == 8
+    assert len(MODEL.generate(PROMPT, 20)) == 25
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_new_tokens": -5}, "max_new_tokens is -5; it must be a whole number of at least 1"),
+        ({"max_new_tokens": 2.5}, "max_new_tokens is 2.5"),
+        ({"max_length": 5}, "max_length 5 counts the prompt, which has 5 tokens already"),
+        ({"max_new_tokens": 21}, "ask for at most 20"),
+        ({"temperature": -1}, "temperature is -1; it must be 0"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"temperature": float("inf")}, "temperature is inf"),
+        ({"top_p": 2}, "top_p is 2; it must be above 0 and at most 1"),
+        ({"top_p": 0}, "top_p is 0"),
+        ({"top_k": 0}, "top_k is 0"),
+        ({"min_p": -0.1}, "min_p is -0.1"),
+        ({"repetition_penalty": 0}, "repetition_penalty is 0"),
+        ({"num_beams": 0}, "num_beams is 0"),
+        ({"num_beams": 2, "temperature": 1.0}, "set one only"),
+        ({"num_beams": 2, "on_full": "slide"}, "on_full='error'"),
+        ({"early_stopping": "maybe"}, "early_stopping is 'maybe'"),
+        ({"seed": -1}, "seed is -1"),
+        ({"on_full": "wrap"}, "on_full is 'wrap'"),
+        ({"temperature": "hot"}, "temperature is 'hot'"),
+    ],
+)
+def test_unusable_options_are_refused(options, message):
+    with pytest.raises(InputError, match=message.replace("(", r"\(")):
+        MODEL.generate(PROMPT, **options)
+
+
+def test_unusable_prompts_are_refused(draft):
+    with pytest.raises(InputError, match="prompt is empty"):
+        minillm.generate(*draft, "")
+    with pytest.raises(InputError, match="the prompt has 25 tokens and the model 24 positions"):
+        MODEL.generate([1] * 25)
+    other = GPT2.random(CONFIG)
+    with pytest.raises(InputError, match="the tokenizer has 4096 tokens and the model 61"):
+        minillm.generate(other, draft[1], "hello")
+
+
+def test_sliding_starts_anew_from_the_last_half_window():
+    ids = MODEL.generate(PROMPT, 60, on_full="slide").tolist()
+    assert len(ids) == 65
+    start = 0  # of the window that the model sees
+    for n in range(5, 65):
+        if n - start > 24:
+            start = n - 12
+        assert ids[n] == MODEL(ids[start:n])[-1].argmax(), n
+
+
+def test_sliding_keeps_the_end_of_a_long_prompt():
+    prompt = np.arange(100) % 61
+    assert MODEL.generate(prompt, 1, on_full="slide")[-1] == MODEL(prompt[-12:])[-1].argmax()
+
+
+# ---- ends
+
+
+def test_a_stop_token_ends_and_is_reported(draft):
+    model, tokenizer = draft
+    first = list(minillm.generate(model, tokenizer, "Once upon a time", max_new_tokens=9))
+    end = next(m.id for m in first if m.index >= 4)
+    story = list(minillm.generate(model, tokenizer, "Once upon a time", max_new_tokens=9, stop_tokens=[end]))
+    assert story[-1].id == end and story[-1].finish == "eos" and story[-1].text == ""
+    n = len(story) - 1
+    assert [m.id for m in story] == [m.id for m in first[: n + 1]]
+    assert text_of(story) == text_of(first[:n])
+
+
+def test_stop_strings_end_the_text_before_them(draft):
+    whole = text_of(minillm.generate(*draft, "Once upon a time", max_new_tokens=30))
+    stop = whole[17:23]  # across tokens
+    story = list(minillm.generate(*draft, "Once upon a time", max_new_tokens=30, stop=["never there", stop]))
+    assert text_of(story) == whole[: whole.index(stop)]
+    assert story[-1].finish == "stop" and len(story) < 30
+
+
+@pytest.mark.parametrize("text", ["héllo 😀 wörld", "👩‍👩‍👧 über", "日本語"])
+def test_no_half_characters_are_shown(text):
+    tokenizer = Tokenizer.train([], 257)  # every byte its own token
+    stream = TextStream(tokenizer)
+    shown = [stream.push(i) for i in tokenizer.encode(text)]
+    assert "".join(shown) == text
+    assert "\ufffd" not in "".join(shown) and "" in shown
+
+
+def test_an_unfinished_character_is_shown_as_such_at_the_end():
+    tokenizer = Tokenizer.train([], 257)
+    stream = TextStream(tokenizer)
+    ids = tokenizer.encode("aé")
+    assert [stream.push(ids[0]), stream.push(ids[1], last=True)] == ["a", "\ufffd"]
+
+
+@pytest.mark.parametrize(
+    ("stop", "text", "shown"),
+    [("END", "the END of", "the "), ("END", "EN END", "EN "), ("aab", "aaab", "a"), (["x", "yx"], "zyx", "z"), ("no", "n", "n")],
+)
+def test_text_that_may_begin_a_stop_waits(stop, text, shown):
+    tokenizer = Tokenizer.train([], 257)
+    stream = TextStream(tokenizer, stop)
+    out = ""
+    for n, i in enumerate(tokenizer.encode(text), 1):
+        out += stream.push(i, last=n == len(text))
+        assert shown.startswith(out)
+        if stream.stopped:
+            break
+    assert out == shown
+
+
+@pytest.mark.parametrize("stop", ["", ["a", ""], [3]])
+def test_empty_stops_are_refused(draft, stop):
+    with pytest.raises(InputError, match="stop is"):
+        minillm.generate(*draft, "hello", stop=stop)
+
+
+# ---- beams
+
+
+def test_one_beam_is_greedy_and_more_find_likelier_texts():
+    def logprob(ids):
+        return sum(log_softmax(MODEL(ids[:n])[-1])[ids[n]] for n in range(5, len(ids)))
+
+    greedy, beams = MODEL.generate(PROMPT, 8), MODEL.generate(PROMPT, 8, num_beams=6)
+    assert logprob(beams) > logprob(greedy) + 0.1
+
+
+def test_beams_as_many_as_texts_find_the_best_of_all():
+    """Two new tokens from a vocabulary of 61: 61 beams see all 61^2 texts."""
+    first = log_softmax(MODEL(PROMPT)[-1])
+    scores = np.stack([first[i] + log_softmax(MODEL([*PROMPT, i])[-1]) for i in range(61)])
+    best = np.unravel_index(scores.argmax(), scores.shape)
+    assert MODEL.generate(PROMPT, 2, num_beams=61)[-2:].tolist() == [int(i) for i in best]
+
+
+def test_beam_moments(draft):
+    search = list(minillm.generate(*draft, "The king", max_new_tokens=10, num_beams=3))
+    assert [m.cycle.rows for m in search] == [1] + [3] * 9
+    assert search[-1].finish == "length" and len(text_of(search)) > 10
+
+
+# ---- live: the tokens of transformers
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory):
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("torch").set_num_threads(1)  # the model is tiny
+    transformers.utils.logging.set_verbosity_error()
+    folder = tmp_path_factory.mktemp("model")
+    MODEL.save_pretrained(folder)
+    return transformers.GPT2LMHeadModel.from_pretrained(folder).double().eval()
+
+
+LIVE = [
+    {},
+    {"repetition_penalty": 1.3},
+    {"num_beams": 2},
+    {"num_beams": 4},
+    {"num_beams": 5, "length_penalty": 2.0},
+    {"num_beams": 3, "length_penalty": -1.0},
+    {"num_beams": 4, "early_stopping": True},
+    {"num_beams": 4, "early_stopping": "never"},
+    {"num_beams": 4, "early_stopping": "never", "length_penalty": 0.0},
+    {"num_beams": 3, "repetition_penalty": 1.2},
+]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("options", LIVE, ids=str)
+@pytest.mark.parametrize("n_stops", [0, 1, 3])
+def test_tokens_equal_transformers(theirs, options, n_stops):
+    """float64 on both sides; the stop tokens are those that come most often, so that they end some of the texts."""
+    torch = pytest.importorskip("torch")
+    model, prompts = MODEL.astype(np.float64), np.random.default_rng(0).integers(0, 61, (8, 4))
+    often = np.bincount(model.generate(prompts, 15)[:, 4:].ravel()).argsort()[::-1]
+    stops = [int(i) for i in often[1 : 1 + n_stops]]
+    expected = []
+    for ids in torch.tensor(prompts)[:, None]:  # the mask is given, or transformers takes a 0 in the prompt for padding
+        fixed = dict(attention_mask=torch.ones_like(ids), pad_token_id=0, do_sample=False, max_new_tokens=15)
+        expected.append(theirs.generate(ids, eos_token_id=stops or None, **fixed, **options)[0].tolist())
+    ours = [model.generate(prompt, 15, stop_tokens=stops, **options).tolist() for prompt in prompts]
+    assert ours == expected
+    longer_wins = options.get("length_penalty") == 2.0
+    assert not stops or longer_wins or any(len(ids) < 19 for ids in ours)

@@ -1,0 +1,185 @@
+"""The reference match: every intermediate of every stored model, and a gallery of classic mistakes that it catches."""
+
+import math
+
+import numpy as np
+import pytest
+
+from minillm import GPT2, attention, ops
+from minillm.checkpoints import load_model
+from minillm.reference import TOLERANCES, Reference, record, verify
+from minillm.steps import Relay, diff, step_names
+from tests.reference.make import HERE, RANDOM, stored
+
+FOLDERS = stored()
+
+
+def test_all_references_are_there():
+    assert {f.name for f in FOLDERS} == {*RANDOM, "tales", "tales-draft"}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
+def test_every_step_equals_the_reference(folder, dtype):
+    """Tolerances and worst cases: see reference.TOLERANCES."""
+    report = verify(load_model(folder), Reference.load(folder), dtype)
+    assert report.ok, f"\n{report}"
+    assert len(report) == len(step_names(load_model(folder).config.n_layer))
+
+
+@pytest.mark.parametrize("folder", [f for f in FOLDERS if f.parent != HERE], ids=lambda f: f.name)
+def test_greedy_continuation_equals_the_reference(folder):
+    reference = Reference.load(folder)
+    assert len(reference.greedy) == 40
+    ids = load_model(folder).generate(reference.ids[0], 40)
+    assert ids[reference.ids.shape[1] :].tolist() == reference.greedy.tolist()
+
+
+# ---- wrong answers must fail: each mistake, and the one step that must turn red when every step is fed the reference's
+
+
+def no_mask(monkeypatch):
+    monkeypatch.setattr(attention, "causal_mask", lambda p, n: np.ones((*p.shape, n), bool))
+
+
+def mask_off_by_one(monkeypatch):
+    monkeypatch.setattr(attention, "causal_mask", lambda p, n: np.arange(n) < np.maximum(p[..., None], 1))
+
+
+def mask_after_softmax(monkeypatch):
+    def attend(q, k, v, mask, scale, step, ops):
+        scores = step("scores", q @ k.swapaxes(-1, -2) * scale)
+        return step("context", step("weights", ops.softmax(scores) * mask[:, None]) @ v)
+
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", attend)
+
+
+def unscaled_scores(monkeypatch):
+    monkeypatch.setattr("minillm.config.GPT2Config.attention_scale", lambda self, layer: 1.0)
+
+
+def scaled_by_d(monkeypatch):
+    monkeypatch.setattr("minillm.config.GPT2Config.attention_scale", lambda self, layer: 1.0 / self.head_dim)
+
+
+def erf_gelu(monkeypatch):
+    monkeypatch.setattr(ops, "gelu_new", ops.gelu)
+
+
+def softmax_over_queries(monkeypatch):
+    monkeypatch.setattr(ops, "softmax", lambda x: np.exp(x) / np.exp(x).sum(axis=-2, keepdims=True))
+
+
+def unbiased_variance(monkeypatch):
+    def layer_norm(x, weight, bias, eps):
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, ddof=1, keepdims=True) + eps) * weight + bias
+
+    monkeypatch.setattr(ops, "layer_norm", layer_norm)
+
+
+def epsilon_outside_the_root(monkeypatch):
+    def layer_norm(x, weight, bias, eps):
+        return (x - x.mean(-1, keepdims=True)) / (np.sqrt(x.var(-1, keepdims=True)) + eps) * weight + bias
+
+    monkeypatch.setattr(ops, "layer_norm", layer_norm)
+
+
+def heads_mixed(monkeypatch):
+    def split(x, n_head):
+        B, T, C = x.shape
+        return x.reshape(B, n_head, T, C // n_head)  # the transpose is missing
+
+    monkeypatch.setattr(attention, "split_heads", split)
+
+
+def heads_not_merged(monkeypatch):
+    monkeypatch.setattr(attention, "merge_heads", lambda x: x.reshape(x.shape[0], x.shape[2], -1))
+
+
+def positions_from_one(monkeypatch):
+    forward = GPT2.forward
+    monkeypatch.setattr(GPT2, "forward", lambda self, ids, positions, *rest: forward(self, ids, positions + 1, *rest))
+
+
+def no_bias(monkeypatch):
+    monkeypatch.setattr(ops, "linear", lambda x, weight, bias=None: x @ weight)
+
+
+# The kinds of step that redden, the first one first: one operation, in all the places that use it.
+GALLERY = {
+    no_mask: ["attn.weights"],
+    mask_off_by_one: ["attn.weights"],
+    mask_after_softmax: ["attn.weights"],
+    unscaled_scores: ["attn.scores"],
+    scaled_by_d: ["attn.scores"],
+    erf_gelu: ["mlp.act"],
+    softmax_over_queries: ["attn.weights"],
+    unbiased_variance: ["ln_1", "ln_2", "ln_f"],
+    epsilon_outside_the_root: ["ln_1", "ln_2"],  # at ln_f the variance is so large that 1e-5 drowns
+    heads_mixed: ["attn.q", "attn.k", "attn.v"],
+    heads_not_merged: ["attn.out"],
+    positions_from_one: ["wpe", "attn.weights"],
+    no_bias: ["attn.c_attn", "attn.out", "mlp.c_fc", "mlp.out"],
+}
+
+
+@pytest.mark.parametrize("mistake", GALLERY, ids=lambda m: m.__name__)
+def test_every_classic_mistake_is_caught_at_its_own_step(mistake, monkeypatch):
+    folder = HERE / "odd-heads"
+    model, reference = load_model(folder), Reference.load(folder)
+    mistake(monkeypatch)
+    relay = Relay(reference.steps)
+    model(reference.ids, step=relay)
+    report = diff(relay.trace, reference.steps, TOLERANCES[np.dtype(np.float32)])
+    red = [d.name.split(".", 2)[-1] if d.name.startswith("h.") else d.name for d in report if d.status != "OK"]
+    assert list(dict.fromkeys(red)) == GALLERY[mistake]
+
+
+def test_a_float64_scalar_would_be_seen(monkeypatch):
+    monkeypatch.setattr("minillm.config.GPT2Config.attention_scale", lambda self, layer: np.float64(1) / np.sqrt(self.head_dim))
+    trace = load_model(HERE / "odd-heads").trace([[1, 2, 3]])
+    assert trace["h.0.attn.scores"].dtype == np.float64  # which test_model's dtype test would refuse
+
+
+# ---- live: the same, recorded now
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
+def test_stored_references_are_what_transformers_says_now(folder):
+    """Not bit-equal from machine to machine: float64 sums in other orders; worst measured 2e-14 relative."""
+    old = Reference.load(folder)
+    new = record(folder, old.ids, len(old.greedy))
+    report = diff(old.steps, new.steps, 1e-10)
+    assert report.ok, f"\n{report}"
+    assert new.greedy.tolist() == old.greedy.tolist()
+
+
+@pytest.mark.live
+def test_the_whole_gpt2_124m_shape(tmp_path):
+    """Real size from a random seed: every step, float32 and float64, and a greedy continuation."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    transformers.GPT2LMHeadModel(transformers.GPT2Config()).save_pretrained(tmp_path)
+    reference = record(tmp_path, np.random.default_rng(0).integers(0, 50257, (1, 24)), n_greedy=8)
+    model = load_model(tmp_path)
+    assert model.n_parameters == 124_439_808 and len(model.parameters) == 148
+    for dtype in (np.float32, np.float64):
+        report = verify(model, reference, dtype)
+        assert report.ok, f"\n{report}"
+        print(f"worst at the 124M shape, {np.dtype(dtype)}: {report.worst}")
+    ids = model.astype(np.float64).generate(reference.ids[0], 8)
+    assert ids[24:].tolist() == reference.greedy.tolist()
+
+
+@pytest.mark.live
+def test_reorder_and_upcast_changes_nothing_in_float32(tmp_path):
+    """transformers computes these scores in float32 whatever the dtype, so only float32 can be compared (to 2e-5)."""
+    pytest.importorskip("transformers")
+    source = load_model(HERE / "odd-heads")
+    config = type(source.config)(**{**vars(source.config), "reorder_and_upcast_attn": True})
+    GPT2(config, source.parameters).save_pretrained(tmp_path)
+    reference = record(tmp_path, [[1, 2, 3, 4, 5]], dtype="float32")
+    assert verify(load_model(tmp_path), reference).ok
+    assert math.isclose(reference.steps["h.0.attn.weights"].sum(), 3 * 5, rel_tol=1e-5)
