@@ -22,14 +22,12 @@ def causal_mask(positions, n_keys):
 
 def split_heads(x, n_head):
     """[B,T,C] -> [B,H,T,D]: head h owns columns h*D to (h+1)*D."""
-    B, T, C = x.shape
-    return x.reshape(B, T, n_head, C // n_head).swapaxes(1, 2)
+    return x.reshape(*x.shape[:2], n_head, -1).swapaxes(1, 2)
 
 
 def merge_heads(x):
     """[B,H,T,D] -> [B,T,C], the inverse of split_heads."""
-    B, H, T, D = x.shape
-    return x.swapaxes(1, 2).reshape(B, T, H * D)
+    return x.swapaxes(1, 2).reshape(x.shape[0], x.shape[2], -1)
 
 
 def scaled_dot_product_attention(q, k, v, mask, scale, step=identity, ops=numpy_ops):
@@ -48,10 +46,8 @@ def causal_self_attention(x, c_attn, c_proj, *, n_head, scale, positions, past=N
     x: [B,T,C]; c_attn: weight [C,3C] and bias, q | k | v side by side; c_proj: weight [C,C] and bias; positions: [B,T];
     past: one layer of a KVCache, which keeps the new keys and values and returns all -> [B,T,C].
     """
-    qkv = step("c_attn", ops.linear(x, **c_attn))  # [B,T,C] -> [B,T,3C]
-    q, k, v = (step(name, split_heads(part, n_head)) for name, part in zip("qkv", np.split(qkv, 3, axis=-1)))
-    if past is not None:
-        k, v = past.append(k, v)  # [B,H,T,D] -> [B,H,S,D]
-    mask = causal_mask(positions, k.shape[2])  # [B,T,S]
-    context = scaled_dot_product_attention(q, k, v, mask, scale, step, ops)  # [B,H,T,D]
+    qkv = np.split(step("c_attn", ops.linear(x, **c_attn)), 3, axis=-1)  # [B,T,C] -> 3 x [B,T,C]
+    q, k, v = (step(name, split_heads(part, n_head)) for name, part in zip("qkv", qkv))  # each [B,H,T,D]
+    k, v = past.append(k, v) if past else (k, v)  # [B,H,T,D] -> [B,H,S,D]
+    context = scaled_dot_product_attention(q, k, v, causal_mask(positions, k.shape[2]), scale, step, ops)  # [B,H,T,D]
     return step("out", ops.linear(merge_heads(context), **c_proj))  # [B,T,C] -> [B,T,C]

@@ -11,6 +11,6 @@ def feed_forward(x, c_fc, c_proj, *, activation="gelu_new", step=identity, ops=n
 
     x: [B,T,C]; c_fc: weight [C,F] and bias; c_proj: weight [F,C] and bias -> [B,T,C].
     """
-    hidden = step("c_fc", ops.linear(x, **c_fc))  # [B,T,C] -> [B,T,F]
-    hidden = step("act", getattr(ops, activation)(hidden))
-    return step("out", ops.linear(hidden, **c_proj))  # [B,T,F] -> [B,T,C]
+    expanded = step("c_fc", ops.linear(x, **c_fc))  # [B,T,C] -> [B,T,F]
+    bent = step("act", getattr(ops, activation)(expanded))
+    return step("out", ops.linear(bent, **c_proj))  # [B,T,F] -> [B,T,C]

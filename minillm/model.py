@@ -22,15 +22,12 @@ from .steps import Step, Trace, identity, under
 
 def block(x, ln_1, attn, ln_2, mlp, *, config, layer, positions, past=None, step=identity, ops=numpy_ops):
     """One Transformer block: x + attention(norm(x)), then x + feed_forward(norm(x)). [B,T,C] -> [B,T,C]."""
-    eps, attn_step, mlp_step = config.layer_norm_epsilon, under("attn.", step), under("mlp.", step)
-    normed = step("ln_1", ops.layer_norm(x, **ln_1, eps=eps))
-    attended = causal_self_attention(
-        normed, **attn, n_head=config.n_head, scale=config.attention_scale(layer),
-        positions=positions, past=past, step=attn_step, ops=ops,
-    )  # fmt: skip
-    x = attn_step("residual", x + attended)
-    normed = step("ln_2", ops.layer_norm(x, **ln_2, eps=eps))
-    return mlp_step("residual", x + feed_forward(normed, **mlp, activation=config.activation_function, step=mlp_step, ops=ops))
+    shape = {"n_head": config.n_head, "scale": config.attention_scale(layer), "positions": positions, "past": past}
+    normed = step("ln_1", ops.layer_norm(x, **ln_1, eps=config.layer_norm_epsilon))
+    x = step("attn.residual", x + causal_self_attention(normed, **attn, **shape, step=under("attn.", step), ops=ops))
+    normed = step("ln_2", ops.layer_norm(x, **ln_2, eps=config.layer_norm_epsilon))
+    bend = {"activation": config.activation_function, "step": under("mlp.", step), "ops": ops}
+    return step("mlp.residual", x + feed_forward(normed, **mlp, **bend))
 
 
 class GPT2:
@@ -53,13 +50,11 @@ class GPT2:
         wte = step("wte", weights["wte"]["weight"].take(ids, axis=0))  # [B,T] -> [B,T,C]
         wpe = step("wpe", weights["wpe"]["weight"].take(positions, axis=0, mode="clip"))  # only padding is clipped
         x = step("embed", wte + wpe)
-        for i in range(config.n_layer):
-            past = None if cache is None else cache.layer(i)
-            x = block(x, **weights["h"][str(i)], config=config, layer=i, positions=positions, past=past,
-                      step=under(f"h.{i}.", step), ops=ops)  # fmt: skip
+        for i, layer in enumerate(weights["h"]):
+            run = {"positions": positions, "past": cache and cache.layer(i), "step": under(f"h.{i}.", step), "ops": ops}
+            x = block(x, **layer, config=config, layer=i, **run)  # [B,T,C] -> [B,T,C]
         x = step("ln_f", ops.layer_norm(x[keep], **weights["ln_f"], eps=config.layer_norm_epsilon))
-        head = weights["wte" if config.tie_word_embeddings else "lm_head"]["weight"]
-        return step("logits", ops.linear(x, head.T))  # [B,T,C] @ [C,V] -> [B,T,V]
+        return step("logits", ops.linear(x, weights["lm_head"]["weight"].T))  # [B,T,C] @ [C,V] -> [B,T,V]
 
     def __call__(self, ids, cache: KVCache | None = None, *, lengths=None, last: bool = False, step: Step = identity):
         """Return the logits of the next token after every position: ids [T] or [B,T] -> [T,V] or [B,T,V].
@@ -169,7 +164,10 @@ class GPT2:
 
 
 def _as_tree(parameters: Mapping[str, np.ndarray]) -> dict:
-    """{"h.0.ln_1.bias": b} -> {"h": {"0": {"ln_1": {"bias": b}}}}: a layer's weights become keyword arguments."""
+    """{"h.0.ln_1.bias": b} -> {"h": [{"ln_1": {"bias": b}}]}: a layer's weights become keyword arguments.
+
+    A tied head is there twice, as wte and as lm_head.
+    """
     tree: dict = {}
     for name, array in parameters.items():
         *path, leaf = name.split(".")
@@ -177,4 +175,5 @@ def _as_tree(parameters: Mapping[str, np.ndarray]) -> dict:
         for key in path:
             node = node.setdefault(key, {})
         node[leaf] = array
-    return tree
+    tree["h"] = [tree["h"][str(i)] for i in range(len(tree["h"]))]
+    return {"lm_head": tree["wte"], **tree}

@@ -11,14 +11,13 @@ import math
 import numpy as np
 
 
-def linear(x, weight, bias=None):
+def linear(x, weight, bias=0.0):
     """Multiply by a weight and add a bias: y = x W + b.
 
     x: [..., in]; weight: [in, out], as GPT-2's Conv1D stores it; bias: [out] -> [..., out]. The only place where a
     weight multiplies. All rows go into one product, so that a batch reads the weight once.
     """
-    y = (x.reshape(-1, x.shape[-1]) @ weight).reshape(*x.shape[:-1], weight.shape[-1])  # [..., in] -> [..., out]
-    return y if bias is None else y + bias
+    return (x.reshape(-1, x.shape[-1]) @ weight).reshape(*x.shape[:-1], -1) + bias  # [..., in] -> [..., out]
 
 
 def layer_norm(x, weight, bias, eps=1e-5):
@@ -28,8 +27,7 @@ def layer_norm(x, weight, bias, eps=1e-5):
     root. Source: Ba, Kiros, Hinton, "Layer Normalization" (2016).
     """
     centred = x - x.mean(axis=-1, keepdims=True)
-    variance = (centred * centred).mean(axis=-1, keepdims=True)
-    return centred / np.sqrt(variance + eps) * weight + bias
+    return centred / np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + eps) * weight + bias
 
 
 def softmax(x):

@@ -162,6 +162,7 @@ class Tokenizer:
         ids = [self._byte_ids[b] for b in data]
         after = [*range(1, len(ids)), -1]
         before = [*range(-1, len(ids) - 1)]
+        alive = bytearray(b"\1") * len(ids)  # counts the parts before one far faster than a loop over ids
         candidates: list[tuple[int, int, int, int]] = []  # (rank, position of the left part, left, right)
 
         def propose(left: int, right: int) -> None:
@@ -176,9 +177,8 @@ class Tokenizer:
             if ids[i] != left or j < 0 or ids[j] != right:
                 continue  # one of the two has meanwhile been merged with another neighbour
             if record:
-                at = sum(1 for k in range(i) if ids[k] >= 0)
-                record(Merge(rank, at, self.tokens[left], self.tokens[right]))
-            ids[i], ids[j] = self._ranks[left, right][1], -1
+                record(Merge(rank, alive.count(1, 0, i), self.tokens[left], self.tokens[right]))
+            ids[i], ids[j], alive[j] = self._ranks[left, right][1], -1, 0
             after[i] = after[j]
             if after[i] >= 0:
                 before[after[i]] = i
@@ -266,7 +266,7 @@ class Tokenizer:
                 continue
             left, _, right = line.partition(" ")
             for token in (left, right, left + right):
-                if not token or token not in vocab or " " in token:
+                if token not in vocab:
                     raise InputError(f"{merges_file}, line {number}: {line!r} needs {token!r}, which is not in vocab.json")
             merges.append((vocab[left], vocab[right]))
             made.add(left + right)

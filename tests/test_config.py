@@ -25,6 +25,7 @@ def test_defaults_are_the_124m_model():
     config = GPT2Config()
     assert len(config.parameter_shapes()) == 148
     assert (config.head_dim, config.hidden_dim, config.attention_scale(3)) == (64, 3072, 0.125)
+    assert (config.n_positions, config.activation_function, config.layer_norm_epsilon) == (1024, "gelu_new", 1e-5)
 
 
 def test_an_untied_head_is_a_parameter_of_its_own():

@@ -74,6 +74,8 @@ def checked(config: GPT2Config, tensors: Iterable[tuple[str, str, np.ndarray]], 
 
 def save_model(model: GPT2, folder: str | Path, dtype=None) -> None:
     """Write config.json and model.safetensors into `folder`, as transformers names them; stored as `dtype` if given."""
+    if dtype is not None and not np.issubdtype(dtype, np.floating):
+        raise InputError(f"parameters cannot be stored as {np.dtype(dtype)}: they are floating-point numbers")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}

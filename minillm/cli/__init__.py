@@ -8,9 +8,9 @@ import sys
 
 from .. import __version__
 from ..errors import InputError
-from . import generate, info, probs, tokenize, verify
+from . import bench, generate, info, probs, tokenize, verify
 
-COMMANDS = (generate, probs, tokenize, info, verify)
+COMMANDS = (generate, probs, tokenize, info, verify, bench)
 INTERRUPTED, CLOSED_PIPE = 130, 141  # what a shell reports for SIGINT and SIGPIPE
 
 

@@ -1,0 +1,55 @@
+"""What several test files share: where the data lie, tokenizers, and the hostile strings."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from minillm import Tokenizer
+
+TESTS = Path(__file__).resolve().parent
+TRAINING_TEXT = "the low lower lowest, the new newer newest; it's the wide wider widest <|endoftext|>"
+
+
+def _hostile_strings() -> dict[str, str]:
+    """Read {name: text}, a Python literal since JSON would join surrogates; the long ones are (text, times)."""
+    entries = ast.literal_eval((TESTS / "data" / "hostile.txt").read_text(encoding="utf-8"))
+    return {name: e if isinstance(e, str) else e[0] * e[1] for name, e in entries.items()}
+
+
+HOSTILE = _hostile_strings()
+
+
+@pytest.fixture(params=HOSTILE.values(), ids=HOSTILE.keys())
+def hostile_text(request) -> str:
+    """Each of the hostile strings of tests/data/hostile.txt in turn."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """../shared/data beside the checkout: texts and GPT-2's vocabulary, too large for the repository."""
+    folder = TESTS.parent.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there: the shared data are not part of the repository")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gpt2_tokenizer(shared_data) -> Tokenizer:
+    """The tokenizer of GPT-2's own files."""
+    return Tokenizer.from_pretrained(shared_data / "gpt2")
+
+
+@pytest.fixture(scope="session")
+def small_tokenizer() -> Tokenizer:
+    """A tokenizer of at most 40 merges, learnt from one line repeated; knows <|endoftext|>."""
+    return Tokenizer.train([TRAINING_TEXT] * 3, 256 + 40 + 1)
+
+
+@pytest.fixture(scope="session", params=["small", "gpt2"])
+def tokenizer(request) -> Tokenizer:
+    """Both tokenizers in turn."""
+    return request.getfixturevalue(f"{request.param}_tokenizer")
