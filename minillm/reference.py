@@ -63,7 +63,7 @@ def record(folder: str | Path, ids, n_greedy: int = 0, dtype="float64") -> Refer
         from transformers import GPT2LMHeadModel
         from transformers.utils import logging
     except ImportError as error:
-        raise InputError(f'{error.name} is not installed: python -m pip install "minillm-gpt2[reference]"') from None
+        raise InputError(f"{error.name} is not installed: python -m pip install torch transformers") from None
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     model = GPT2LMHeadModel.from_pretrained(folder, attn_implementation="eager", dtype=getattr(torch, dtype)).eval()

@@ -104,7 +104,7 @@ class Tokenizer:
     # ---- text -> ids
 
     def encode(self, text: str, allowed_special: Iterable[str] | str = ()) -> list[int]:
-        """Return the ids of `text`; specials in `allowed_special` ("all" for every one) become their own id.
+        """Return the ids of `text`; specials in `allowed_special` (one, several, "all") become their own id.
 
         A special that is not allowed is ordinary text. Lone surrogates become U+FFFD.
         """
@@ -141,7 +141,9 @@ class Tokenizer:
     def _parts(self, text: str, allowed_special: Iterable[str] | str) -> Iterator[tuple[str, int | None]]:
         """Cut `text` at the allowed specials: (ordinary text, None) or (special, its id)."""
         text = well_formed(text)
-        allowed = self.special_tokens if allowed_special == "all" else set(allowed_special)
+        if isinstance(allowed_special, str):
+            allowed_special = self.special_tokens if allowed_special == "all" else [allowed_special]
+        allowed = set(allowed_special)
         if unknown := [s for s in allowed if s not in self.special_tokens]:
             raise InputError(f"allowed_special {unknown[0]!r} is not a special token; known: {[*self.special_tokens]}")
         return split_at_specials(text, {s: self.special_tokens[s] for s in allowed})

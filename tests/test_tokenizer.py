@@ -84,7 +84,7 @@ def test_batch_takes_any_iterable(small_tokenizer):
     assert small_tokenizer.encode_batch(iter(texts), "all") == [small_tokenizer.encode(t, "all") for t in texts]
 
 
-@pytest.mark.parametrize("allowed", ["all", [END_OF_TEXT], iter([END_OF_TEXT])])
+@pytest.mark.parametrize("allowed", ["all", END_OF_TEXT, [END_OF_TEXT], iter([END_OF_TEXT])])
 def test_allowed_special_becomes_its_own_id(small_tokenizer, allowed):
     ids = small_tokenizer.encode(f"the{END_OF_TEXT}{END_OF_TEXT} low", allowed)
     eot = small_tokenizer.eot_id

@@ -36,7 +36,7 @@ def _from_hub(name: str) -> Path:
         import huggingface_hub
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ImportError:
-        raise InputError(f'{known}; to fetch it from the Hugging Face hub: python -m pip install "minillm-gpt2[hub]"') from None
+        raise InputError(f"{known}; to fetch it from the Hugging Face hub: python -m pip install huggingface_hub") from None
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=HUB_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
