@@ -9,9 +9,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 
-# Name -> the file it lives in. `attention` streams over the keys; `DecodeStep` is the fused step for one row.
+# Name -> the file it lives in (no file may bear one of these names: importing it would set the module in its place). `attention` streams over the keys; `DecodeStep` is the fused step for one row.
 ROOMS = {
-    "linear": "linear",
+    "linear": "matrices",
     "layer_norm": "rows",
     "softmax": "rows",
     "log_softmax": "rows",
@@ -33,7 +33,5 @@ def available() -> bool:
 def __getattr__(name: str):
     if name not in ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{ROOMS[name]}", __name__), name)
-    # A file may bear the name of its function (linear): importing it set the module here, so set the function over it.
-    globals()[name] = value
-    return value
+    globals()[name] = getattr(importlib.import_module(f".{ROOMS[name]}", __name__), name)
+    return globals()[name]

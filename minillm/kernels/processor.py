@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from numba.core.registry import cpu_target
 
-# ("x86_64-...", "znver4", "+avx2,+avx512vnni,-amx,..."); Numba's disk cache is keyed by the same three.
-FEATURES = frozenset(f[1:] for f in cpu_target.target_context.codegen().magic_tuple()[2].split(",") if f.startswith("+"))
+# For example "x86_64-unknown-linux-gnu", "znver4", "+avx2,+avx512vnni,-amx"; Numba's disk cache is keyed by the same.
+TRIPLE, CPU, _features = cpu_target.target_context.codegen().magic_tuple()
+FEATURES = frozenset(feature[1:] for feature in _features.split(",") if feature.startswith("+"))
