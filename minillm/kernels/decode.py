@@ -12,6 +12,8 @@ import math
 import threading
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 from .compile import jit
 from .matrices import flat_panels
@@ -22,50 +24,51 @@ from .rows import exponentials, maximum, normalize_row
 from .threads import meet, n_threads, together
 
 KINDS = ("float32", "bfloat16", "float16", "int8", "int4", "int4_min")
-FLOAT32, BFLOAT16, FLOAT16, INT8, INT4, INT4_MIN = range(6)
 ACTIVATIONS = ("gelu_new", "gelu", "relu")
-MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")  # of a block, in the order of their use
-KIND, PANELS, INPUTS, WIDTH, VALUES, SCALES, MINIMA, BIAS = range(8)  # columns of the table of matrices
-# What is finished at each time stamp; of a block, and after all blocks.
+MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")  # the four products of a block
+BLOCK_WEIGHTS = tuple(f"{name}.weight" for name in MATRICES)
+PANELS, INPUTS, WIDTH, VALUES, SCALES, MINIMA, BITS, BIAS = range(8)  # columns of the table of matrices
+# What is finished at each time stamp: of a block, and after all blocks.
 BLOCK_STAMPS = ("ln_1", "attn.c_attn", "attn.context", "attn.residual", "ln_2", "mlp.act", "mlp.residual")
 LAST_STAMPS = ("ln_f", "logits")
 
 
 @jit
-def share(n, thread, threads):
-    """The first and the one-after-last of n that belong to a thread."""
-    return n * thread // threads, n * (thread + 1) // threads
+def float_product(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y):
+    """Panels first to end of y = W h + bias for a float type, that of `sample`."""
+    panels = array_at(matrix[VALUES], matrix[PANELS], matrix[WIDTH], sample.dtype)[first:end]
+    float_matvec(panels, h[: matrix[INPUTS]], bias, y, 16 * first)
 
 
 @jit
-def multiply(matrix, h, q, q_scales, q_sums, biases, y, thread, threads):
-    """This thread's share of y = W h + bias, for a row of the table of matrices; returns its columns' bounds.
-
-    h: float32 [>= K], filled with zeros up to whole blocks; q, q_scales, q_sums: room of this thread's own.
-    """
-    kind, panels, k, width = matrix[KIND], matrix[PANELS], matrix[INPUTS], matrix[WIDTH]
-    first, end = share(panels, thread, threads)
-    column = 16 * first
-    bias = biases[matrix[BIAS] : matrix[BIAS] + 16 * panels]
-    if kind == FLOAT32:
-        float_matvec(array_at(matrix[VALUES], panels, width, np.float32)[first:end], h[:k], bias, y, column)
-    elif kind == BFLOAT16:
-        float_matvec(array_at(matrix[VALUES], panels, width, np.uint16)[first:end], h[:k], bias, y, column)
-    elif kind == FLOAT16:
-        float_matvec(array_at(matrix[VALUES], panels, width, np.int16)[first:end], h[:k], bias, y, column)
+def block_product(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y):
+    """Panels first to end of y = W h + bias for blocks of 8 or 4 bits; q, q_scales, q_sums: room for h in 8 bits."""
+    panels, blocks = matrix[PANELS], (matrix[INPUTS] + 31) // 32
+    q, q_scales, q_sums = q[:blocks], q_scales[:blocks], q_sums[:blocks]
+    quantize(h[: 32 * blocks].reshape(blocks, 32), q, q_scales, q_sums)
+    words = q.reshape(32 * blocks).view(np.int32)
+    values = array_at(matrix[VALUES], panels, matrix[WIDTH], np.uint8)[first:end]
+    scales = array_at(matrix[SCALES], panels, 16 * blocks, np.int16)[first:end]
+    if matrix[BITS] == 8:
+        int8_matvec(values, scales, words, q_scales, q_sums, bias, y, 16 * first)
     else:
-        blocks = (k + 31) // 32
-        q, q_scales, q_sums = q[:blocks], q_scales[:blocks], q_sums[:blocks]
-        quantize(h[: 32 * blocks].reshape(blocks, 32), q, q_scales, q_sums)
-        words = q.reshape(32 * blocks).view(np.int32)
-        values = array_at(matrix[VALUES], panels, width, np.uint8)[first:end]
-        scales = array_at(matrix[SCALES], panels, 16 * blocks, np.int16)[first:end]
-        if kind == INT8:
-            int8_matvec(values, scales, words, q_scales, q_sums, bias, y, column)
-        else:
-            minima = array_at(matrix[MINIMA], panels, 16 * blocks if kind == INT4_MIN else 0, np.int16)[first:end]
-            int4_matvec(values, scales, minima, words, q_scales, q_sums, bias, y, column)
-    return column, 16 * end
+        minima = array_at(matrix[MINIMA], panels, 16 * blocks if matrix[MINIMA] else 0, np.int16)[first:end]
+        int4_matvec(values, scales, minima, words, q_scales, q_sums, bias, y, 16 * first)
+
+
+def product(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y):
+    """One of the two above. `sample` is an empty array of the stored type: with it Numba chooses while it compiles, so
+    that a float32 model need not wait for the products of blocks to be compiled."""
+    chosen = block_product if sample.dtype == np.uint8 else float_product
+    chosen(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y)
+
+
+@overload(product)
+def _(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y):
+    chosen = block_product if sample.dtype == types.uint8 else float_product
+    return lambda sample, matrix, first, end, h, q, q_scales, q_sums, bias, y: chosen(
+        sample, matrix, first, end, h, q, q_scales, q_sums, bias, y
+    )
 
 
 @jit
@@ -102,66 +105,61 @@ def activate(x, kind):
 
 @jit
 def decode_kernel(
-    thread, threads, state, stamps, matrices, biases, norms, scales, eps, activation, keys, values, position,
-    x, qkv, context, out, hidden, logits, own_h, own_q, own_q_scales, own_q_sums, own_scores,
+    thread, threads, state, stamps, sample, head_sample, matrices, biases, norms, scales, eps, activation,
+    keys, values, position, x, qkv, context, out, hidden, logits, own_h, own_q, own_q_scales, own_q_sums, own_scores,
 ):  # fmt: skip
-    """From x, the embedded token, to the logits. Run by every thread; see DecodeStep for the arguments.
+    """From x, the embedded token, to the logits. Run by every thread at once; DecodeStep makes the arguments.
 
     matrices: [4 L + 1, 8]; norms: [2 L + 1, 2, C]; keys, values: [L, H, capacity, D]; own_*: one row for each thread.
+    One place in the code for all four products of a block: each place costs a third of a second of compiling.
     """
     L, H, D, C = keys.shape[0], keys.shape[1], keys.shape[3], x.shape[0]
     h, q, q_scales, q_sums = own_h[thread], own_q[thread], own_q_scales[thread], own_q_sums[thread]
-    head, end_head = share(H, thread, threads)
-    for layer in range(L):
-        normalize_row(x, norms[2 * layer, 0], norms[2 * layer, 1], eps, h)
-        stamp(stamps, 7 * layer, thread)
-        multiply(matrices[4 * layer], h, q, q_scales, q_sums, biases, qkv, thread, threads)
-        meet(state, threads)  # a head's q, k and v may come from several threads
-        stamp(stamps, 7 * layer + 1, thread)
-        for i in range(head, end_head):
-            new_key, new_value = keys[layer, i, position], values[layer, i, position]
-            for d in range(D):
-                new_key[d] = qkv[C + i * D + d]
-                new_value[d] = qkv[2 * C + i * D + d]
-            attend(
-                qkv[i * D : i * D + D], keys[layer, i, : position + 1], values[layer, i, : position + 1],
-                scales[layer], own_scores[thread, : position + 1], context[i * D : i * D + D],
-            )  # fmt: skip
+    scores, n = own_scores[thread, : position + 1], 0
+    for i in range(4 * L):
+        matrix, j = matrices[i], i % 4
+        if j % 2 == 0:  # ln_1 before c_attn, ln_2 before c_fc
+            normalize_row(x, norms[i // 2, 0], norms[i // 2, 1], eps, h)
+            n = stamp(stamps, n, thread)
+        source = h if j % 2 == 0 else context if j == 1 else hidden
+        target = qkv if j == 0 else hidden if j == 2 else out
+        first, end = matrix[PANELS] * thread // threads, matrix[PANELS] * (thread + 1) // threads
+        bias = biases[matrix[BIAS] : matrix[BIAS] + 16 * matrix[PANELS]]
+        product(sample, matrix, first, end, source, q, q_scales, q_sums, bias, target)
+        if j == 2:
+            activate(hidden[16 * first : 16 * end], activation)
+        elif j % 2 == 1:  # the residual stream takes up both projections
+            mine, change = x[16 * first : 16 * end], out[16 * first : 16 * end]
+            for c in range(mine.shape[0]):
+                mine[c] += change[c]
         meet(state, threads)
-        stamp(stamps, 7 * layer + 2, thread)
-        first, end = multiply(matrices[4 * layer + 1], context, q, q_scales, q_sums, biases, out, thread, threads)
-        add_to(x[first:end], out[first:end])
-        meet(state, threads)
-        stamp(stamps, 7 * layer + 3, thread)
-        normalize_row(x, norms[2 * layer + 1, 0], norms[2 * layer + 1, 1], eps, h)
-        stamp(stamps, 7 * layer + 4, thread)
-        first, end = multiply(matrices[4 * layer + 2], h, q, q_scales, q_sums, biases, hidden, thread, threads)
-        activate(hidden[first:end], activation)
-        meet(state, threads)
-        stamp(stamps, 7 * layer + 5, thread)
-        first, end = multiply(matrices[4 * layer + 3], hidden, q, q_scales, q_sums, biases, out, thread, threads)
-        add_to(x[first:end], out[first:end])
-        meet(state, threads)
-        stamp(stamps, 7 * layer + 6, thread)
+        n = stamp(stamps, n, thread)
+        if j == 0:  # a head's q, k and v may have come from several threads
+            for head in range(H * thread // threads, H * (thread + 1) // threads):
+                new_key, new_value = keys[i // 4, head, position], values[i // 4, head, position]
+                for d in range(D):
+                    new_key[d] = qkv[C + head * D + d]
+                    new_value[d] = qkv[2 * C + head * D + d]
+                past_keys, past_values = keys[i // 4, head, : position + 1], values[i // 4, head, : position + 1]
+                mine = slice(head * D, head * D + D)
+                attend(qkv[mine], past_keys, past_values, scales[i // 4], scores, context[mine])
+            meet(state, threads)
+            n = stamp(stamps, n, thread)
     normalize_row(x, norms[2 * L, 0], norms[2 * L, 1], eps, h)
-    stamp(stamps, 7 * L, thread)
-    multiply(matrices[4 * L], h, q, q_scales, q_sums, biases, logits, thread, threads)
+    n = stamp(stamps, n, thread)
+    matrix = matrices[4 * L]
+    first, end = matrix[PANELS] * thread // threads, matrix[PANELS] * (thread + 1) // threads
+    product(head_sample, matrix, first, end, h, q, q_scales, q_sums, biases[matrix[BIAS] :], logits)
     meet(state, threads)
-    stamp(stamps, 7 * L + 1, thread)
+    stamp(stamps, n, thread)
 
 
 @jit
-def add_to(x, y):
-    """x += y, as far as x goes: the last panel of y may reach beyond."""
-    for i in range(x.shape[0]):
-        x[i] += y[i]
-
-
-@jit
-def stamp(stamps, i, thread):
-    """Write down when step i was finished; the first thread keeps the book."""
+def stamp(stamps, n, thread):
+    """Write down when step n was finished (the first thread keeps the book); returns the next step's number."""
     if thread == 0:
-        stamps[i] = ticks()
+        stamps[n] = ticks()
+    return n + 1
 
 
 def padded(x, size):
@@ -186,11 +184,13 @@ class DecodeStep:
         names = [f"h.{i}.{m}" for i in range(L) for m in MATRICES]
         matrices = [(parameters[f"{n}.weight"], parameters[f"{n}.bias"]) for n in names] + [(head, np.zeros(0, np.float32))]
         self._stored = [flat_panels(weight) for weight, _ in matrices]  # kept alive: the table holds addresses only
+        self._samples = tuple(np.empty(0, stored[0].dtype) for stored in (self._stored[0], self._stored[-1]))
         self.matrices, biases = np.zeros((len(matrices), 8), np.int64), []
         for row, (weight, bias), stored in zip(self.matrices, matrices, self._stored):
-            addresses = [a.ctypes.data for a in (*stored, stored[0], stored[0])[:3]]
-            offset = sum(map(len, biases))
-            row[:] = (KINDS.index(weight.kind), len(stored[0]), weight.k, stored[0].shape[1], *addresses, offset)
+            row[[PANELS, INPUTS, WIDTH, BIAS]] = len(stored[0]), weight.k, stored[0].shape[1], sum(map(len, biases))
+            row[BITS] = 4 if weight.kind.startswith("int4") else 8
+            for column, array in zip((VALUES, SCALES, MINIMA), stored):
+                row[column] = array.ctypes.data if array.size else 0
             biases.append(padded(bias, 16 * len(stored[0])))
         self.biases = np.concatenate(biases)
         norms = [f"h.{i}.ln_{j}" for i in range(L) for j in (1, 2)] + ["ln_f"]
@@ -217,6 +217,9 @@ class DecodeStep:
                 return f"{name} is not a stored weight; the fused step multiplies by {', '.join(KINDS)}"
             if not matrix and p.dtype != np.float32:
                 return f"{name} is {p.dtype}; the fused step computes in float32"
+        stored = {p.arrays[next(iter(p.arrays))].dtype for n, p in parameters.items() if n.endswith(BLOCK_WEIGHTS)}
+        if len(stored) > 1:
+            return f"the blocks' matrices are stored as {len(stored)} types; the fused step takes one, and another for the head"
         return None
 
     def __call__(self, token: int, cache, row: int = 0) -> np.ndarray:
@@ -236,7 +239,7 @@ class DecodeStep:
             self.started = now()
             np.add(self.parameters["wte.weight"].take(token), self.parameters["wpe.weight"][position], out=self._x)
             common = (
-                self._state, self.stamps, self.matrices, self.biases, self.norms, self.scales,
+                self._state, self.stamps, *self._samples, self.matrices, self.biases, self.norms, self.scales,
                 self.config.layer_norm_epsilon, ACTIVATIONS.index(self.config.activation_function),
                 keys, values, position, self._x, *self._shared, *self._own,
             )  # fmt: skip
