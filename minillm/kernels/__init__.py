@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 
-# Name -> the file it lives in (no file may bear one of these names: importing it would set the module in its place). `attention` streams over the keys; `DecodeStep` is the fused step for one row.
+# Name -> the file it lives in. No file may bear one of these names: importing it would set the module in its place.
+# `attention` streams over the keys; `DecodeStep` is the fused step for one row.
 ROOMS = {
     "linear": "matrices",
     "layer_norm": "rows",

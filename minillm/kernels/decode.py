@@ -16,11 +16,12 @@ from numba import types
 from numba.extending import overload
 
 from .compile import jit
-from .matrices import flat_panels
 from .mathematics import exp
+from .matrices import flat_panels
 from .memory import array_at, ticks
 from .products import float_matvec, int4_matvec, int8_matvec, quantize
-from .rows import exponentials, maximum, normalize_row
+from .rows import normalize_row
+from .streaming import attend
 from .threads import meet, n_threads, together
 
 KINDS = ("float32", "bfloat16", "float16", "int8", "int4", "int4_min")
@@ -69,23 +70,6 @@ def _(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y):
     return lambda sample, matrix, first, end, h, q, q_scales, q_sums, bias, y: chosen(
         sample, matrix, first, end, h, q, q_scales, q_sums, bias, y
     )
-
-
-@jit
-def attend(q, keys, values, scale, scores, context):
-    """One head's new position: context = softmax(q keys^T * scale) values. q, context: [D]; keys, values: [S, D]."""
-    for s in range(keys.shape[0]):
-        key, total = keys[s], np.float32(0)
-        for d in range(q.shape[0]):
-            total += q[d] * key[d]
-        scores[s] = total * scale
-    total = exponentials(scores, maximum(scores), scores)
-    for d in range(context.shape[0]):
-        context[d] = 0
-    for s in range(keys.shape[0]):
-        value, weight = values[s], scores[s] / total
-        for d in range(context.shape[0]):
-            context[d] += weight * value[d]
 
 
 @jit
