@@ -1,0 +1,38 @@
+"""The twins of ops.py in Numba: the same names and signatures, for speed. `GPT2(..., ops=kernels)` computes with them.
+
+Numba is imported, and kernels are compiled, when a name is first used: importing this room costs nothing and works
+without Numba. Kernels are plain loops over one thread's share; threads.py shares the work out.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+
+# Name -> the file it lives in. No file may bear one of these names: importing it would set the module in its place.
+# `attention` streams over the keys; `DecodeStep` is the fused step for one row.
+ROOMS = {
+    "linear": "matrices",
+    "layer_norm": "rows",
+    "softmax": "rows",
+    "log_softmax": "rows",
+    "cross_entropy": "rows",
+    "gelu_new": "elementwise",
+    "gelu": "elementwise",
+    "relu": "elementwise",
+    "attention": "streaming",
+    "DecodeStep": "decode",
+}
+__all__ = [*ROOMS, "available"]
+
+
+def available() -> bool:
+    """Whether Numba is installed."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def __getattr__(name: str):
+    if name not in ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = getattr(importlib.import_module(f".{ROOMS[name]}", __name__), name)
+    return globals()[name]

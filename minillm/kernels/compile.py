@@ -1,0 +1,59 @@
+"""How kernels are compiled and kept: `@jit`, a disk cache that heals itself, and why the flags are what they are."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from pathlib import Path
+
+import numba
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+
+# Sums may be reordered, which is what lets LLVM use vectors for them; infinities and NaN keep their meaning, because
+# masked scores are -inf. exp must not be reordered at all: its two-part ln 2 would be added up first and lost.
+SUMS = {"reassoc", "contract", "nsz"}
+EXACT = {"contract"}
+
+
+def source_stamp() -> str:
+    """A hash of all kernel sources: Numba itself would look only at the one file that a kernel is in."""
+    files = sorted(Path(__file__).parent.glob("**/*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+STAMP = source_stamp()
+
+
+class HealingCache(FunctionCache):
+    """Numba's disk cache (the package's __pycache__, or the user's cache folder where that cannot be written), in which
+    a damaged or outdated file means compiling again, and a folder that refuses writing means doing without."""
+
+    def __init__(self, function):
+        super().__init__(function)
+        self._cache_file = IndexDataCacheFile(self.cache_path, self._impl.filename_base, STAMP)
+
+    def load_overload(self, signature, target_context):
+        try:
+            return super().load_overload(signature, target_context)
+        except Exception:  # whatever unpickling garbage may raise
+            with contextlib.suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, signature, data):
+        try:
+            super().save_overload(signature, data)
+        except Exception:  # a full disk, or an index damaged by someone else meanwhile: the kernel itself is fine
+            with contextlib.suppress(OSError):
+                self.flush()
+
+
+def jit(function=None, *, fastmath=SUMS, **options):
+    """numba.njit without the GIL, cached on disk. error_model numpy: 1 / 0 is inf and needs no branch."""
+    if function is None:
+        return lambda function: jit(function, fastmath=fastmath, **options)
+    kernel = numba.njit(nogil=True, fastmath=fastmath, error_model="numpy", **options)(function)
+    if hasattr(kernel, "_cache"):  # not so under NUMBA_DISABLE_JIT, where the kernel is the function
+        with contextlib.suppress(RuntimeError, OSError):  # no folder at all can be written
+            kernel._cache = HealingCache(function)
+    return kernel

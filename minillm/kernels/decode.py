@@ -1,0 +1,238 @@
+"""The fused decode step: the whole of GPT-2 for one row and one new position, in one call of one kernel.
+
+The second of the two forwards; the readable one is model.py, and tests hold both equal. All threads run `decode_kernel`
+side by side on a workspace made beforehand. Each owns a share of every product's outputs and of the heads; what is cheap
+(norms, rounding a product's input to 8 bits) every thread does for itself, because that is faster than waiting for
+another to do it. So a block has five places where all must `meet`.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from .compile import jit
+from .mathematics import exp
+from .matrices import flat_panels
+from .memory import array_at, ticks
+from .products import float_matvec, int4_matvec, int8_matvec, quantize
+from .rows import normalize_row
+from .streaming import attend
+from .threads import meet, n_threads, together
+
+KINDS = ("float32", "bfloat16", "float16", "int8", "int4", "int4_min")
+ACTIVATIONS = ("gelu_new", "gelu", "relu")
+MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")  # the four products of a block
+BLOCK_WEIGHTS = tuple(f"{name}.weight" for name in MATRICES)
+PANELS, INPUTS, WIDTH, VALUES, SCALES, MINIMA, BITS, BIAS = range(8)  # columns of the table of matrices
+# What is finished at each time stamp: of a block, and after all blocks.
+BLOCK_STAMPS = ("ln_1", "attn.c_attn", "attn.context", "attn.residual", "ln_2", "mlp.act", "mlp.residual")
+LAST_STAMPS = ("ln_f", "logits")
+
+
+@jit
+def float_product(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y):
+    """Panels first to end of y = W h + bias for a float type, that of `sample`."""
+    panels = array_at(matrix[VALUES], matrix[PANELS], matrix[WIDTH], sample.dtype)[first:end]
+    float_matvec(panels, h[: matrix[INPUTS]], bias, y, 16 * first)
+
+
+@jit
+def block_product(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y):
+    """Panels first to end of y = W h + bias for blocks of 8 or 4 bits; q, q_scales, q_sums: room for h in 8 bits."""
+    panels, blocks = matrix[PANELS], (matrix[INPUTS] + 31) // 32
+    q, q_scales, q_sums = q[:blocks], q_scales[:blocks], q_sums[:blocks]
+    quantize(h[: 32 * blocks].reshape(blocks, 32), q, q_scales, q_sums)
+    words = q.reshape(32 * blocks).view(np.int32)
+    values = array_at(matrix[VALUES], panels, matrix[WIDTH], np.uint8)[first:end]
+    scales = array_at(matrix[SCALES], panels, 16 * blocks, np.int16)[first:end]
+    if matrix[BITS] == 8:
+        int8_matvec(values, scales, words, q_scales, q_sums, bias, y, 16 * first)
+    else:
+        minima = array_at(matrix[MINIMA], panels, 16 * blocks if matrix[MINIMA] else 0, np.int16)[first:end]
+        int4_matvec(values, scales, minima, words, q_scales, q_sums, bias, y, 16 * first)
+
+
+def product(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y):
+    """One of the two above. `sample` is an empty array of the stored type: with it Numba chooses while it compiles, so
+    that a float32 model need not wait for the products of blocks to be compiled."""
+    chosen = block_product if sample.dtype == np.uint8 else float_product
+    chosen(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y)
+
+
+@overload(product)
+def _(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y):
+    chosen = block_product if sample.dtype == types.uint8 else float_product
+    return lambda sample, matrix, first, end, h, q, q_scales, q_sums, bias, y: chosen(
+        sample, matrix, first, end, h, q, q_scales, q_sums, bias, y
+    )
+
+
+@jit
+def activate(x, kind):
+    """The bend of the feed forward, in place."""
+    if kind == 0:
+        slope, cubic = np.float32(-2.0 * math.sqrt(2.0 / math.pi)), np.float32(0.044715)
+        for i in range(x.shape[0]):
+            x[i] = x[i] / (np.float32(1) + exp(slope * (x[i] + cubic * (x[i] * x[i] * x[i]))))
+    elif kind == 1:
+        for i in range(x.shape[0]):
+            x[i] = np.float32(0.5) * x[i] * (np.float32(1) + math.erf(x[i] * np.float32(math.sqrt(0.5))))
+    else:
+        for i in range(x.shape[0]):
+            x[i] = x[i] if x[i] > 0 else np.float32(0)
+
+
+@jit
+def decode_kernel(
+    thread, threads, state, stamps, sample, head_sample, matrices, biases, norms, scales, eps, activation,
+    keys, values, position, x, qkv, context, out, hidden, logits, own_h, own_q, own_q_scales, own_q_sums, own_scores,
+):  # fmt: skip
+    """From x, the embedded token, to the logits. Run by every thread at once; DecodeStep makes the arguments.
+
+    matrices: [4 L + 1, 8]; norms: [2 L + 1, 2, C]; keys, values: [L, H, capacity, D]; own_*: one row for each thread.
+    One place in the code for all four products of a block: each place costs a third of a second of compiling.
+    """
+    L, H, D, C = keys.shape[0], keys.shape[1], keys.shape[3], x.shape[0]
+    h, q, q_scales, q_sums = own_h[thread], own_q[thread], own_q_scales[thread], own_q_sums[thread]
+    scores, n = own_scores[thread, : position + 1], 0
+    for i in range(4 * L):
+        matrix, j = matrices[i], i % 4
+        if j % 2 == 0:  # ln_1 before c_attn, ln_2 before c_fc
+            normalize_row(x, norms[i // 2, 0], norms[i // 2, 1], eps, h)
+            n = stamp(stamps, n, thread)
+        source = h if j % 2 == 0 else context if j == 1 else hidden
+        target = qkv if j == 0 else hidden if j == 2 else out
+        first, end = matrix[PANELS] * thread // threads, matrix[PANELS] * (thread + 1) // threads
+        bias = biases[matrix[BIAS] : matrix[BIAS] + 16 * matrix[PANELS]]
+        product(sample, matrix, first, end, source, q, q_scales, q_sums, bias, target)
+        if j == 2:
+            activate(hidden[16 * first : 16 * end], activation)
+        elif j % 2 == 1:  # the residual stream takes up both projections
+            mine, change = x[16 * first : 16 * end], out[16 * first : 16 * end]
+            for c in range(mine.shape[0]):
+                mine[c] += change[c]
+        meet(state, threads)
+        n = stamp(stamps, n, thread)
+        if j == 0:  # a head's q, k and v may have come from several threads
+            for head in range(H * thread // threads, H * (thread + 1) // threads):
+                new_key, new_value = keys[i // 4, head, position], values[i // 4, head, position]
+                for d in range(D):
+                    new_key[d] = qkv[C + head * D + d]
+                    new_value[d] = qkv[2 * C + head * D + d]
+                past_keys, past_values = keys[i // 4, head, : position + 1], values[i // 4, head, : position + 1]
+                mine = slice(head * D, head * D + D)
+                attend(qkv[mine], past_keys, past_values, scales[i // 4], scores, context[mine])
+            meet(state, threads)
+            n = stamp(stamps, n, thread)
+    normalize_row(x, norms[2 * L, 0], norms[2 * L, 1], eps, h)
+    n = stamp(stamps, n, thread)
+    matrix = matrices[4 * L]
+    first, end = matrix[PANELS] * thread // threads, matrix[PANELS] * (thread + 1) // threads
+    product(head_sample, matrix, first, end, h, q, q_scales, q_sums, biases[matrix[BIAS] :], logits)
+    meet(state, threads)
+    stamp(stamps, n, thread)
+
+
+@jit
+def stamp(stamps, n, thread):
+    """Write down when step n was finished (the first thread keeps the book); returns the next step's number."""
+    if thread == 0:
+        stamps[n] = ticks()
+    return n + 1
+
+
+def padded(x, size):
+    """x with zeros behind it up to `size`."""
+    return np.pad(x, (0, size - len(x)))
+
+
+class DecodeStep:
+    """GPT-2 for one row, one token at a time: step(id, cache) -> logits [V].
+
+    config, parameters: the model's; every matrix is a Weight of KINDS (also mixed), everything else float32. `stamps`
+    holds the `ticks` at which each of `names` was finished in the last call, `started` those at its beginning.
+    """
+
+    def __init__(self, config, parameters):
+        refusal = self.refusal(config, parameters)
+        if refusal:
+            raise ValueError(refusal)
+        self.config, self.parameters = config, parameters
+        L, C, F = config.n_layer, config.n_embd, config.hidden_dim
+        head = parameters["wte.weight" if config.tie_word_embeddings else "lm_head.weight"].T
+        names = [f"h.{i}.{m}" for i in range(L) for m in MATRICES]
+        matrices = [(parameters[f"{n}.weight"], parameters[f"{n}.bias"]) for n in names] + [(head, np.zeros(0, np.float32))]
+        self._stored = [flat_panels(weight) for weight, _ in matrices]  # kept alive: the table holds addresses only
+        self._samples = tuple(np.empty(0, stored[0].dtype) for stored in (self._stored[0], self._stored[-1]))
+        self.matrices, biases = np.zeros((len(matrices), 8), np.int64), []
+        for row, (weight, bias), stored in zip(self.matrices, matrices, self._stored):
+            row[[PANELS, INPUTS, WIDTH, BIAS]] = len(stored[0]), weight.k, stored[0].shape[1], sum(map(len, biases))
+            row[BITS] = 4 if weight.kind.startswith("int4") else 8
+            for column, array in zip((VALUES, SCALES, MINIMA), stored):
+                row[column] = array.ctypes.data if array.size else 0
+            biases.append(padded(bias, 16 * len(stored[0])))
+        self.biases = np.concatenate(biases)
+        norms = [f"h.{i}.ln_{j}" for i in range(L) for j in (1, 2)] + ["ln_f"]
+        self.norms = np.stack([[parameters[f"{n}.weight"], parameters[f"{n}.bias"]] for n in norms])
+        self.scales = np.array([config.attention_scale(i) for i in range(L)], np.float32)
+        self.names = [f"h.{i}.{name}" for i in range(L) for name in BLOCK_STAMPS] + list(LAST_STAMPS)
+        self.stamps, self.started, self._state = np.zeros(len(self.names), np.int64), 0, np.zeros(48, np.int64)
+        self.threads, self._one_at_a_time = n_threads(), threading.Lock()
+        whole = -(-max(C, F) // 32) * 32  # room for whole blocks; what lies behind the inputs stays zero
+        self._shared = tuple(np.zeros(-(-n // 32) * 32, np.float32) for n in (3 * C, C, C, F, config.vocab_size))
+        self._x = np.zeros(C, np.float32)
+        own = [((whole,), np.float32), ((whole // 32, 32), np.int8), ((whole // 32,), np.float32)]
+        own += [((whole // 32,), np.int32), ((config.n_positions,), np.float32)]
+        self._own = tuple(np.zeros((self.threads, *shape), dtype) for shape, dtype in own)
+
+    @staticmethod
+    def refusal(config, parameters) -> str | None:
+        """Why this model cannot be decoded here, or None: then the readable forward serves."""
+        if config.activation_function not in ACTIVATIONS:
+            return f"the fused step knows {', '.join(ACTIVATIONS)}, not {config.activation_function}"
+        for name, p in parameters.items():
+            matrix = p.ndim == 2 and name != "wpe.weight"
+            if matrix and getattr(p, "kind", None) not in KINDS:
+                return f"{name} is not a stored weight; the fused step multiplies by {', '.join(KINDS)}"
+            if not matrix and p.dtype != np.float32:
+                return f"{name} is {p.dtype}; the fused step computes in float32"
+        stored = {p.arrays[next(iter(p.arrays))].dtype for n, p in parameters.items() if n.endswith(BLOCK_WEIGHTS)}
+        if len(stored) > 1:
+            return f"the blocks' matrices are stored as {len(stored)} types; the fused step takes one, and another for the head"
+        return None
+
+    def __call__(self, token: int, cache, row: int = 0) -> np.ndarray:
+        """Logits [V] after one more token in one row of a float32 KVCache, which grows by it.
+
+        The result is a view of the workspace, overwritten by the next call.
+        """
+        position = int(cache.lengths[row])
+        if not 0 <= token < self.config.vocab_size:
+            raise ValueError(f"id {token} is outside the vocabulary of {self.config.vocab_size}")
+        if position >= min(cache.capacity, self.config.n_positions):
+            raise ValueError(f"position {position} does not fit: there is room for {cache.capacity}")
+        keys, values = cache.keys[:, row], cache.values[:, row]
+        if keys.dtype != np.float32:
+            raise ValueError(f"the cache is {keys.dtype}; the fused step needs float32")
+        with self._one_at_a_time:  # there is one workspace
+            self.started = now()
+            np.add(self.parameters["wte.weight"].take(token), self.parameters["wpe.weight"][position], out=self._x)
+            common = (
+                self._state, self.stamps, *self._samples, self.matrices, self.biases, self.norms, self.scales,
+                self.config.layer_norm_epsilon, ACTIVATIONS.index(self.config.activation_function),
+                keys, values, position, self._x, *self._shared, *self._own,
+            )  # fmt: skip
+            together(lambda thread: decode_kernel(thread, self.threads, *common), self.threads, self._state)
+            cache.lengths[row] += 1
+            return self._shared[-1][: self.config.vocab_size]
+
+
+@jit
+def now():
+    """The ticks of this moment."""
+    return ticks()

@@ -1,0 +1,129 @@
+"""Operations on the rows of the last axis: layer norm, softmax and its relatives. Twins of those in ops.py."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .compile import jit
+from .elementwise import working
+from .mathematics import exp
+from .threads import in_parallel
+from .vectors import larger
+
+
+@jit
+def maximum(x):
+    """The largest number of a row; -inf where all are."""
+    m = x[0]
+    for i in range(x.shape[0]):
+        m = larger(m, x[i])
+    return m
+
+
+@jit
+def normalize_row(x, weight, bias, eps, y):
+    """One row of layer_norm: mean, variance of the centred row (no cancellation), result."""
+    n = x.dtype.type(x.shape[0])
+    total = x.dtype.type(0)
+    for i in range(x.shape[0]):
+        total += x[i]
+    mean = total / n
+    total = x.dtype.type(0)
+    for i in range(x.shape[0]):
+        total += (x[i] - mean) * (x[i] - mean)
+    inverse = x.dtype.type(1) / np.sqrt(total / n + x.dtype.type(eps))
+    for i in range(x.shape[0]):
+        y[i] = (x[i] - mean) * inverse * weight[i] + bias[i]
+
+
+@jit
+def exponentials(x, m, y):
+    """y = exp(x - m); returns their sum."""
+    total = x.dtype.type(0)
+    for i in range(x.shape[0]):
+        y[i] = exp(x[i] - m)
+        total += y[i]
+    return total
+
+
+@jit
+def sum_of_exponentials(x, m):
+    """The sum of exp(x - m)."""
+    total = x.dtype.type(0)
+    for i in range(x.shape[0]):
+        total += exp(x[i] - m)
+    return total
+
+
+@jit
+def _layer_norm(x, weight, bias, eps, y):
+    for row in range(x.shape[0]):
+        normalize_row(x[row], weight, bias, eps, y[row])
+
+
+@jit
+def _softmax(x, y):
+    for row in range(x.shape[0]):
+        inverse = x.dtype.type(1) / exponentials(x[row], maximum(x[row]), y[row])
+        for i in range(x.shape[1]):
+            y[row, i] *= inverse
+
+
+@jit
+def _log_softmax(x, y):
+    for row in range(x.shape[0]):
+        m = maximum(x[row])
+        shift = np.log(sum_of_exponentials(x[row], m))
+        for i in range(x.shape[1]):
+            y[row, i] = (x[row, i] - m) - shift
+
+
+@jit
+def _cross_entropy(logits, targets, losses):
+    for row in range(logits.shape[0]):
+        m = maximum(logits[row])
+        losses[row] = np.log(sum_of_exponentials(logits[row], m)) - (logits[row, targets[row]] - m)
+
+
+def on_every_row(kernel, x, *parameters, cost):
+    """Call kernel(rows, *parameters, out) on shares of x's rows along the last axis; the result has the shape of x."""
+    x = working(x)
+    y = np.empty_like(x)
+    rows, out = x.reshape(-1, x.shape[-1]), y.reshape(-1, x.shape[-1])
+    in_parallel(lambda part: kernel(rows[part], *parameters, out[part]), len(rows), cost=cost * x.size)
+    return y
+
+
+def layer_norm(x, weight, bias, eps=1e-5):
+    """Give every row mean 0 and variance 1, then scale and shift: (x - mean) / sqrt(variance + eps) * w + b.
+
+    x: [..., C]; weight, bias: [C] -> [..., C].
+    """
+    x = working(x)
+    weight, bias = (np.ascontiguousarray(p, x.dtype) for p in (weight, bias))
+    return on_every_row(_layer_norm, x, weight, bias, float(eps), cost=5)
+
+
+def softmax(x):
+    """Turn scores into probabilities along the last axis: exp(x_i) / sum_j exp(x_j). x: [..., N] -> [..., N]."""
+    return on_every_row(_softmax, x, cost=20)
+
+
+def log_softmax(x):
+    """Return the logarithm of softmax(x): x_i - log(sum_j exp(x_j)). x: [..., N] -> [..., N]."""
+    return on_every_row(_log_softmax, x, cost=20)
+
+
+def cross_entropy(logits, targets):
+    """Return the loss of every target: -log softmax(logits)[target], in nats. No array of logits' size is formed.
+
+    logits: [..., V]; targets: [...] ids in [-V, V), checked -> [...].
+    """
+    logits = working(logits)
+    V = logits.shape[-1]
+    targets = np.broadcast_to(np.asarray(targets), logits.shape[:-1])
+    if targets.size and (targets.min() < -V or targets.max() >= V):  # a kernel would read whatever lies there
+        raise IndexError(f"targets reach from {targets.min()} to {targets.max()}; there are {V} logits")
+    rows, ids, losses = logits.reshape(-1, V), np.ravel(targets) % V, np.empty(targets.size, logits.dtype)
+    in_parallel(lambda part: _cross_entropy(rows[part], ids[part], losses[part]), len(rows), cost=20 * logits.size)
+    return losses.reshape(targets.shape)

@@ -1,0 +1,241 @@
+"""Sixteen lanes at a time: the few vector operations that the products are written in.
+
+Each function below says in NumPy what it means, and runs like that where Numba is switched off (NUMBA_DISABLE_JIT=1).
+Inside a kernel Numba replaces it by the instructions that `lowering` names: a vector is then one register, and LLVM
+splits it where the processor's registers are shorter, so that the same kernels run on AVX-512, AVX2 and Arm. Only
+`dot4` needs to know the processor: LLVM never finds VNNI's `vpdpbusd` by itself.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import lower_builtin, models, register_model, type_callable
+
+from .processor import FEATURES
+
+LANES = 16
+
+
+class Vector(types.Type):
+    """Numba's type for 16 lanes of one kind: `floats` (float32) or `words` (int32, or four bytes each)."""
+
+    def __init__(self, kind: str):
+        self.kind = kind
+        super().__init__(name=f"Vector({kind})")
+
+
+FLOATS, WORDS = Vector("floats"), Vector("words")
+LLVM_FLOATS, LLVM_WORDS = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(ir.IntType(32), LANES)
+LLVM_HALVES = ir.VectorType(ir.IntType(16), LANES)
+
+
+@register_model(Vector)
+class VectorModel(models.PrimitiveModel):
+    """A Vector is one LLVM vector, in registers wherever LLVM can keep it there."""
+
+    def __init__(self, manager, fe_type):
+        super().__init__(manager, fe_type, LLVM_FLOATS if fe_type is FLOATS else LLVM_WORDS)
+
+
+# ---- what they mean
+
+
+def zeros():
+    """Sixteen float32 zeros."""
+    return np.zeros(LANES, np.float32)
+
+
+def spread(x):
+    """Sixteen copies of one float32, or of one integer as int32."""
+    return np.full(LANES, x, np.float32 if isinstance(x, np.floating) else np.int32)
+
+
+def load(a, i):
+    """The 16 numbers a[i : i + 16] as float32; a: 1-D of float32, of uint16 (bfloat16's bits) or of int16 (float16's)."""
+    part = a[i : i + LANES]
+    if part.dtype == np.uint16:  # bfloat16 is the upper half of a float32
+        return (part.astype(np.uint32) << 16).view(np.float32)
+    return part.view(np.float16).astype(np.float32) if part.dtype == np.int16 else part.copy()
+
+
+def load_bytes(a, i):
+    """The 64 bytes a[i : i + 64], four to a lane; a: 1-D of uint8."""
+    return a[i : i + 4 * LANES].view(np.int32)
+
+
+def low_nibbles(w):
+    """The lower four bits of every byte."""
+    return w & np.int32(0x0F0F0F0F)
+
+
+def high_nibbles(w):
+    """The upper four bits of every byte, moved down."""
+    return (w >> np.int32(4)) & np.int32(0x0F0F0F0F)
+
+
+def store(a, i, v):
+    """a[i : i + 16] = v; a: 1-D of float32."""
+    a[i : i + LANES] = v
+
+
+def fma(a, b, c):
+    """a * b + c in every lane, rounded once where the processor can."""
+    return a * b + c
+
+
+def scale_by(a, x):
+    """a * x in every lane, for one float32 x."""
+    return a * x
+
+
+def to_floats(w):
+    """int32 lanes as float32."""
+    return w.astype(np.float32)
+
+
+def dot4(total, w, x):
+    """In every lane: total + the dot product of w's four unsigned bytes with x's four signed ones (VNNI's vpdpbusd)."""
+    products = w.view(np.uint8).astype(np.int32) * x.view(np.int8).astype(np.int32)
+    return total + products.reshape(LANES, 4).sum(axis=1, dtype=np.int32)
+
+
+def larger(a, b):
+    """The larger of two numbers, neither of them NaN; not a vector, but a loop over it becomes one."""
+    return a if a > b else b
+
+
+# ---- what they become
+
+
+def becomes(meaning, typer):
+    """Decorate the function that builds `meaning` out of LLVM instructions; typer(*types) -> the type of its result."""
+
+    def register(build):
+        type_callable(meaning)(lambda context: typer)
+        lower_builtin(meaning, types.VarArg(types.Any))(build)
+        return build
+
+    return register
+
+
+def constant(vector, value):
+    """`value` in every lane of an LLVM vector type."""
+    return ir.Constant(vector, [value] * vector.count)
+
+
+def pointer(context, builder, signature, values, vector):
+    """The address of values[0][values[1]], to be read or written as `vector`; no test of bounds, no wrap-around."""
+    data = context.make_array(signature.args[0])(context, builder, values[0]).data
+    index = context.cast(builder, values[1], signature.args[1], types.intp)
+    return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
+
+
+@becomes(zeros, lambda: FLOATS)
+def _(context, builder, signature, values):
+    return constant(LLVM_FLOATS, 0.0)
+
+
+@becomes(spread, lambda x: FLOATS if x == types.float32 else WORDS)
+def _(context, builder, signature, values):
+    if signature.return_type is FLOATS:
+        return spread_out(builder, values[0], LLVM_FLOATS)
+    return spread_out(builder, context.cast(builder, values[0], signature.args[0], types.int32), LLVM_WORDS)
+
+
+def spread_out(builder, value, vector):
+    """LLVM's way to say "in every lane": into the first one, then a shuffle that takes lane 0 sixteen times."""
+    nothing = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(nothing, value, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, nothing, constant(LLVM_WORDS, 0))
+
+
+@becomes(load, lambda a, i: FLOATS)
+def _(context, builder, signature, values):
+    dtype = signature.args[0].dtype
+    if dtype == types.float32:
+        return builder.load(pointer(context, builder, signature, values, LLVM_FLOATS), align=4)
+    halves = builder.load(pointer(context, builder, signature, values, LLVM_HALVES), align=2)
+    if dtype == types.uint16:
+        return builder.bitcast(builder.shl(builder.zext(halves, LLVM_WORDS), constant(LLVM_WORDS, 16)), LLVM_FLOATS)
+    if "f16c" in FEATURES or "fullfp16" in FEATURES:
+        return builder.fpext(builder.bitcast(halves, ir.VectorType(ir.HalfType(), LANES)), LLVM_FLOATS)
+    return half_by_arithmetic(builder, halves)
+
+
+def half_by_arithmetic(builder, halves):
+    """float16 to float32 without an instruction for it: shift exponent and fraction into place, then correct the
+    exponent's bias by a product with 2**112, which is exact and serves subnormal numbers too. Finite numbers only."""
+    wide = builder.zext(halves, LLVM_WORDS)
+    size = builder.shl(builder.and_(wide, constant(LLVM_WORDS, 0x7FFF)), constant(LLVM_WORDS, 13))
+    size = builder.fmul(builder.bitcast(size, LLVM_FLOATS), constant(LLVM_FLOATS, 2.0**112))
+    sign = builder.shl(builder.and_(wide, constant(LLVM_WORDS, 0x8000)), constant(LLVM_WORDS, 16))
+    return builder.bitcast(builder.or_(builder.bitcast(size, LLVM_WORDS), sign), LLVM_FLOATS)
+
+
+@becomes(load_bytes, lambda a, i: WORDS)
+def _(context, builder, signature, values):
+    return builder.load(pointer(context, builder, signature, values, LLVM_WORDS), align=1)
+
+
+@becomes(low_nibbles, lambda w: WORDS)
+def _(context, builder, signature, values):
+    return builder.and_(values[0], constant(LLVM_WORDS, 0x0F0F0F0F))
+
+
+@becomes(high_nibbles, lambda w: WORDS)
+def _(context, builder, signature, values):
+    return builder.and_(builder.lshr(values[0], constant(LLVM_WORDS, 4)), constant(LLVM_WORDS, 0x0F0F0F0F))
+
+
+@becomes(store, lambda a, i, v: types.none)
+def _(context, builder, signature, values):
+    builder.store(values[2], pointer(context, builder, signature, values, LLVM_FLOATS), align=4)
+    return context.get_dummy_value()
+
+
+@becomes(fma, lambda a, b, c: FLOATS)
+def _(context, builder, signature, values):
+    product = builder.fmul(values[0], values[1], flags=("contract",))  # contract: LLVM may fuse the two
+    return builder.fadd(product, values[2], flags=("contract",))
+
+
+@becomes(scale_by, lambda a, x: FLOATS)
+def _(context, builder, signature, values):
+    return builder.fmul(values[0], spread_out(builder, values[1], LLVM_FLOATS))
+
+
+@becomes(larger, lambda a, b: a)
+def _(context, builder, signature, values):
+    # "No NaN" must stand on the very choice before LLVM sees a maximum in it; Numba's flags reach the comparison only.
+    above = builder.fcmp_ordered(">", *values, flags=("nnan", "nsz"))
+    return builder.select(above, *values, flags=("nnan", "nsz"))
+
+
+@becomes(to_floats, lambda w: FLOATS)
+def _(context, builder, signature, values):
+    return builder.sitofp(values[0], LLVM_FLOATS)
+
+
+def dot4_portable(context, builder, signature, values):
+    """The products one by one; LLVM makes of it what the processor has (pmaddwd on x86 without VNNI)."""
+    total, w, x = values
+    quads = ir.VectorType(ir.IntType(8), 4 * LANES)
+    wide = ir.VectorType(ir.IntType(32), 4 * LANES)
+    products = builder.mul(builder.zext(builder.bitcast(w, quads), wide), builder.sext(builder.bitcast(x, quads), wide))
+    for k in range(4):
+        every_fourth = ir.Constant(LLVM_WORDS, [4 * lane + k for lane in range(LANES)])
+        total = builder.add(total, builder.shuffle_vector(products, ir.Constant(wide, ir.Undefined), every_fourth))
+    return total
+
+
+def dot4_vnni(context, builder, signature, values):
+    """One instruction for 64 products."""
+    kind = ir.FunctionType(LLVM_WORDS, [LLVM_WORDS] * 3)
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.vpdpbusd.512")
+    return builder.call(function, values)
+
+
+becomes(dot4, lambda total, w, x: WORDS)(dot4_vnni if "avx512vnni" in FEATURES else dot4_portable)

@@ -1,0 +1,128 @@
+"""What a weight is: a matrix that knows how it is stored, and that only `linear` multiplies by.
+
+Stored are rows, each one output of the product: w[n, k] for output n and input k. Sixteen rows make a *panel*, in which
+the numbers of one k stand side by side: a kernel reads the panel from one end to the other, keeps one output in each of
+16 lanes, and never adds across lanes. The last panel is filled up with rows of zeros.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+LANES = 16
+SLAB = 1024  # rows that are encoded or decoded at once, so that a conversion needs little memory
+
+
+class Weight:
+    """Base of all stored matrices; a kind of storage adds `kind`, `encode` and `decode`.
+
+    A table has the stored rows' own shape [N,K] and `take`; its transpose `T` [K,N] is what `linear` multiplies by.
+    `arrays` are what is stored: {name: array}, all [panels, ...], and all that a file needs to hold.
+    """
+
+    kind = ""
+    block = 1  # how many neighbouring k share a scale; K is filled up to a multiple
+    dtype = np.dtype(np.float32)  # of what comes out
+    __array_ufunc__ = None  # makes `ndarray @ weight` come here, to __rmatmul__
+
+    def __init__(self, arrays: dict[str, np.ndarray], n: int, k: int, transposed: bool = False):
+        self.arrays, self.n, self.k, self.transposed = arrays, n, k, transposed
+
+    @classmethod
+    def from_table(cls, table) -> Weight:
+        """Store a table [N,K], whose rows are looked up (an embedding)."""
+        n, k = table.shape
+        panels, blocks = -(-n // LANES), -(-k // cls.block)
+        arrays = {name: np.empty((panels, *shape), dtype) for name, (shape, dtype) in cls.layout(blocks * cls.block).items()}
+        for start in range(0, panels * LANES, SLAB):
+            rows = np.asarray(table[start : start + SLAB], np.float32)
+            missing = -len(rows) % LANES, blocks * cls.block - k
+            rows = np.pad(rows, ((0, missing[0]), (0, missing[1])))
+            for name, part in cls.encode(rows).items():
+                arrays[name][start // LANES : (start + len(rows)) // LANES] = part
+        return cls(arrays, n, k)
+
+    @classmethod
+    def from_matrix(cls, matrix) -> Weight:
+        """Store a matrix [in,out], as GPT-2's Conv1D has it, for products x W."""
+        return cls.from_table(matrix.T).T
+
+    @classmethod
+    def layout(cls, k: int) -> dict[str, tuple[tuple[int, ...], type]]:
+        """The shape, without the panels' axis, and the dtype of each array."""
+        raise NotImplementedError
+
+    @classmethod
+    def encode(cls, rows) -> dict[str, np.ndarray]:
+        """rows: float32 [16 P, K] -> the arrays of P panels."""
+        raise NotImplementedError
+
+    def decode(self, panel, lane) -> np.ndarray:
+        """The rows that stand in `lane` of `panel`, index arrays of one shape [...]: float32 [..., K filled up]."""
+        raise NotImplementedError
+
+    def take(self, ids, axis=0, mode="raise") -> np.ndarray:
+        """Rows by number, like ndarray.take(ids, axis=0): ids [...] -> float32 [..., K]."""
+        if self.transposed or axis != 0:
+            raise TypeError("take looks up rows of a table: axis=0, not transposed")
+        ids = np.asarray(ids)
+        if mode == "clip":
+            ids = np.clip(ids, 0, self.n - 1)
+        elif ids.size and (ids.min() < -self.n or ids.max() >= self.n):
+            raise IndexError(f"ids reach from {ids.min()} to {ids.max()}; the table has {self.n} rows")
+        return self.decode(*np.divmod(ids % self.n, LANES))[..., : self.k]
+
+    @property
+    def T(self) -> Weight:
+        """The transpose: the same storage, looked at from the other side."""
+        return type(self)(self.arrays, self.n, self.k, not self.transposed)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.k, self.n) if self.transposed else (self.n, self.k)
+
+    @property
+    def ndim(self) -> int:
+        return 2
+
+    @property
+    def size(self) -> int:
+        """How many numbers it stands for."""
+        return self.n * self.k
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes are stored: what a product reads."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+    def slabs(self):
+        """Yield (start, rows): all rows in order, decoded a slab at a time."""
+        table = self.T if self.transposed else self
+        for start in range(0, self.n, SLAB):
+            yield start, table.take(np.arange(start, min(start + SLAB, self.n)))
+
+    def dense(self) -> np.ndarray:
+        """The whole matrix as float32."""
+        table = np.empty((self.n, self.k), np.float32)
+        for start, rows in self.slabs():
+            table[start : start + len(rows)] = rows
+        return table.T if self.transposed else table
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self.dense() if dtype is None else self.dense().astype(dtype, copy=False)
+
+    def astype(self, dtype, copy=True):
+        """This weight for float32, else an ndarray of that type."""
+        return self if np.dtype(dtype) == self.dtype else self.dense().astype(dtype)
+
+    def __rmatmul__(self, x):
+        """x @ W in plain NumPy, a slab of rows at a time: how the textbook multiplies by a stored weight."""
+        if not self.transposed:
+            return x @ self.dense()
+        y = np.empty((*x.shape[:-1], self.n), np.result_type(x, self.dtype))
+        for start, rows in self.slabs():
+            y[..., start : start + len(rows)] = x @ rows.T
+        return y
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}{self.shape}, {self.nbytes / 1e6:.1f} MB"
