@@ -30,13 +30,17 @@ def merge_heads(x):
     return x.swapaxes(1, 2).reshape(x.shape[0], x.shape[2], -1)
 
 
-def scaled_dot_product_attention(q, k, v, mask, scale, step=identity, ops=numpy_ops):
+def scaled_dot_product_attention(q, k, v, positions, scale, step=identity, ops=numpy_ops):
     """Average the values, each weighted by how well its key fits the query: softmax(q k^T * scale + mask) v.
 
-    q: [B,H,T,D]; k, v: [B,H,S,D]; mask: [B,T,S], True where a key may be seen -> [B,H,T,D].
+    q: [B,H,T,D]; k, v: [B,H,S,D]; positions: [B,T] -> [B,H,T,D]. A twin with an `attention` of its own, which forms no
+    scores, is asked when nobody looks at them.
     """
+    if step is identity and hasattr(ops, "attention"):
+        return ops.attention(q, k, v, positions, scale)
     scores = step("scores", q @ k.swapaxes(-1, -2) * scale)  # [B,H,T,D] @ [B,H,D,S] -> [B,H,T,S]
-    weights = step("weights", ops.softmax(np.where(mask[:, None], scores, -np.inf)))  # rows sum to 1
+    visible = causal_mask(positions, k.shape[2])[:, None]  # [B,1,T,S]
+    weights = step("weights", ops.softmax(np.where(visible, scores, -np.inf)))  # rows sum to 1
     return step("context", weights @ v)  # [B,H,T,S] @ [B,H,S,D] -> [B,H,T,D]
 
 
@@ -49,5 +53,5 @@ def causal_self_attention(x, c_attn, c_proj, *, n_head, scale, positions, past=N
     qkv = np.split(step("c_attn", ops.linear(x, **c_attn)), 3, axis=-1)  # [B,T,C] -> 3 x [B,T,C]
     q, k, v = (step(name, split_heads(part, n_head)) for name, part in zip("qkv", qkv))  # each [B,H,T,D]
     k, v = past.append(k, v) if past else (k, v)  # [B,H,T,D] -> [B,H,S,D]
-    context = scaled_dot_product_attention(q, k, v, causal_mask(positions, k.shape[2]), scale, step, ops)  # [B,H,T,D]
+    context = scaled_dot_product_attention(q, k, v, positions, scale, step, ops)  # [B,H,T,D]
     return step("out", ops.linear(merge_heads(context), **c_proj))  # [B,T,C] -> [B,T,C]

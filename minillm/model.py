@@ -7,6 +7,7 @@ GPT2LMHeadModel of Hugging Face transformers, eager attention.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def block(x, ln_1, attn, ln_2, mlp, *, config, layer, positions, past=None, step
 
 
 class GPT2:
-    """GPT-2 on NumPy arrays: `model(ids)` gives logits; parameters is {checkpoint name: array}, `ops` the twin used.
+    """GPT-2: `model(ids)` gives logits; parameters is {checkpoint name: array or Weight}, `ops` the twin used.
 
     Matrices are [in, out]. The dtype of wte.weight is that of every activation, of the cache and of the logits.
     """
@@ -43,6 +44,8 @@ class GPT2:
             if found != shape:
                 raise InputError(f"parameter {name} is {found}; this config needs {shape}")
         self._tree = _as_tree(self.parameters)
+        fused = getattr(ops, "DecodeStep", None)
+        self._fused = fused if fused and fused.refusal(config, self.parameters) is None else None
 
     def forward(self, ids, positions, cache=None, step=identity, keep=slice(None)):
         """The whole of GPT-2: ids, positions [B,T] -> logits [B,T,V] (or of the positions that `keep` picks)."""
@@ -74,6 +77,9 @@ class GPT2:
             raise InputError(f"the cache has {len(past)} rows and the ids {B}")
         if (past + lengths).max() > room:
             raise InputError(f"{(past + lengths).max()} positions do not fit: there is room for {room}")
+        if self._fused and step is identity and ids.shape == (1, 1) and cache is not None:
+            logits = self._decode_step(int(ids[0, 0]), cache).copy()[None]  # [1,V]: the second of the two forwards
+            return logits if single else logits[None]
         positions = past[:, None] + np.arange(T)  # [B,T]
         keep = (np.arange(B)[:, None], lengths[:, None] - 1) if last else slice(None)
         logits = self.forward(ids, positions, cache, step, keep)
@@ -95,6 +101,11 @@ class GPT2:
             wrong = ids[(ids < 0) | (ids >= self.config.vocab_size)][0]
             raise InputError(f"id {wrong} is outside the vocabulary of {self.config.vocab_size}")
         return np.atleast_2d(ids.astype(np.int64)), ids.ndim == 1
+
+    @cached_property
+    def _decode_step(self):
+        """The twin's fused step for one row and one position, made at first use: it has a workspace."""
+        return self._fused(self.config, self.parameters)
 
     # ---- what it is
 
@@ -144,17 +155,23 @@ class GPT2:
         return cls(config, {name: start(name, shape) for name, shape in config.parameter_shapes().items()})
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path, dtype=np.float32) -> GPT2:
+    def from_pretrained(cls, name_or_folder: str | Path, dtype=None, kernels: str | None = None) -> GPT2:
         """Load from a folder in Hugging Face layout, a bundled name or a hub name; see minillm.checkpoints."""
         from .checkpoints import load_model
 
-        return load_model(name_or_folder, dtype)
+        return load_model(name_or_folder, dtype, kernels)
 
     def save_pretrained(self, folder: str | Path, dtype=None) -> None:
         """Write config.json and model.safetensors, which transformers loads; stored as `dtype` if given."""
         from .checkpoints import save_model
 
         save_model(self, folder, dtype)
+
+    def quantize(self, kind: str) -> GPT2:
+        """Return the model with every matrix stored as `kind`: bfloat16, float16, int8, int4, int4_min, float32."""
+        from .compression import quantize
+
+        return quantize(self, kind)
 
     def generate(self, ids, max_new_tokens: int | None = None, **kwargs) -> np.ndarray:
         """Return `ids` with the generated ones behind them; the options are those of minillm.generate."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import os
 from pathlib import Path
 
 import pytest
 
 from minillm import Tokenizer
+
+os.environ["MINILLM_KERNELS"] = "numpy"  # tests of kernels ask for them by name; the others need not compile any
 
 TESTS = Path(__file__).resolve().parent
 TRAINING_TEXT = "the low lower lowest, the new newer newest; it's the wide wider widest <|endoftext|>"

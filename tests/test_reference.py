@@ -47,9 +47,10 @@ def mask_off_by_one(monkeypatch):
 
 
 def mask_after_softmax(monkeypatch):
-    def attend(q, k, v, mask, scale, step, ops):
+    def attend(q, k, v, positions, scale, step, ops):
         scores = step("scores", q @ k.swapaxes(-1, -2) * scale)
-        return step("context", step("weights", ops.softmax(scores) * mask[:, None]) @ v)
+        mask = attention.causal_mask(positions, k.shape[2])[:, None]
+        return step("context", step("weights", ops.softmax(scores) * mask) @ v)
 
     monkeypatch.setattr(attention, "scaled_dot_product_attention", attend)
 

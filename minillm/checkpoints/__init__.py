@@ -8,36 +8,59 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import ops as numpy_ops
 from ..config import GPT2Config
 from ..errors import InputError
 from ..files import write_atomically
 from ..model import GPT2
 from ..tokenizer import Tokenizer
+from ..twins import twin
+from ..weights import KINDS, BFloat16, Weight, store_parameters
 from . import safetensors
 from .find import find_folder
+from .stored import pack
+
+FLOATS = ("float64", "float32", "float16", "bfloat16")  # what a file holds that transformers reads
 
 __all__ = ["find_folder", "load", "load_model", "save_model"]
 
 
-def load(name_or_folder: str | Path = "tales", dtype=np.float32) -> tuple[GPT2, Tokenizer]:
-    """Return (model, tokenizer) of a folder, a bundled name ("tales", "tales-draft") or a hub name ("gpt2")."""
+def load(name_or_folder: str | Path = "tales", dtype=None, kernels: str | None = None) -> tuple[GPT2, Tokenizer]:
+    """Return (model, tokenizer) of a folder, a bundled name ("tales", "tales-draft") or a hub name ("gpt2").
+
+    dtype and kernels: see load_model.
+    """
     folder = find_folder(name_or_folder)
     tokenizer = Tokenizer.from_pretrained(folder)
-    model = load_model(folder, dtype)
+    model = load_model(folder, dtype, kernels)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise InputError(f"{folder}: vocab.json has {tokenizer.vocab_size} tokens, the model {model.config.vocab_size}")
     return model, tokenizer
 
 
-def load_model(name_or_folder: str | Path, dtype=np.float32) -> GPT2:
+def load_model(name_or_folder: str | Path, dtype=None, kernels: str | None = None) -> GPT2:
     """Return the model of a folder in Hugging Face layout (config.json, model.safetensors or shards) or of a name.
 
-    Arrays stored in `dtype` are used where they lie, memory-mapped; others are converted. Raises InputError naming the
-    file, the tensor and both shapes where config and tensors disagree.
+    dtype: float32, float64, or a stored precision (bfloat16, float16, int8, int4, int4_min); None keeps a quantised
+    model as it is and takes float32 for any other. kernels: "numpy", "numba" or "auto" (see minillm.twins). NumPy uses
+    arrays of its dtype where they lie, memory-mapped; kernels store each matrix in their own order, one at a time.
+    Raises InputError naming the file, the tensor and both shapes where config and tensors disagree.
     """
+    if (kind := _name_of(dtype)) not in (None, "float64", *KINDS):
+        raise InputError(f"dtype is {kind!r}; it must be float64 or one of {', '.join(KINDS)}")
+    ops = twin(kernels)
     folder = find_folder(name_or_folder)
     config = GPT2Config.from_file(folder / "config.json")
-    return GPT2(config, checked(config, safetensors.read_folder(folder), folder, dtype))
+    working = np.float64 if kind == "float64" else np.float32
+    parameters = checked(config, safetensors.read_folder(folder), folder, working)
+    stored = any(isinstance(p, Weight) for p in parameters.values())
+    if stored and kind is not None:
+        parameters = {n: p.dense().astype(working) if isinstance(p, Weight) else p for n, p in parameters.items()}
+    elif not stored:
+        kind = kind or "float32"
+    if kind in KINDS and (kind != "float32" or ops is not numpy_ops):
+        parameters = store_parameters(parameters, kind, release=True)
+    return GPT2(config, parameters, ops)
 
 
 def checked(config: GPT2Config, tensors: Iterable[tuple[str, str, np.ndarray]], folder: Path, dtype) -> dict[str, np.ndarray]:
@@ -57,11 +80,11 @@ def checked(config: GPT2Config, tensors: Iterable[tuple[str, str, np.ndarray]], 
             raise InputError(f"{where} {array.shape} is not part of the GPT-2 that config.json describes")
         if array.shape != known[name]:
             raise InputError(f"{where} has shape {array.shape}; config.json needs {known[name]}")
-        if not np.issubdtype(array.dtype, np.floating):
+        if not np.issubdtype(array.dtype, np.floating):  # a Weight's dtype is that of what comes out
             raise InputError(f"{where} holds {array.dtype}; parameters are floating-point numbers")
         if name in parameters:
             raise InputError(f"{where} comes a second time")
-        parameters[name] = array.astype(dtype, copy=not array.flags.aligned)
+        parameters[name] = array if isinstance(array, Weight) else array.astype(dtype, copy=not array.flags.aligned)
     if missing := [name for name in shapes if name not in parameters]:
         of = f"{len(missing)} of {len(shapes)} tensors are missing, the first"
         raise InputError(f"{folder}: {of} {missing[0]!r} {shapes[missing[0]]}")
@@ -73,20 +96,38 @@ def checked(config: GPT2Config, tensors: Iterable[tuple[str, str, np.ndarray]], 
 
 
 def save_model(model: GPT2, folder: str | Path, dtype=None) -> None:
-    """Write config.json and model.safetensors into `folder`, as transformers names them; stored as `dtype` if given."""
-    if dtype is not None and not np.issubdtype(dtype, np.floating):
-        raise InputError(f"parameters cannot be stored as {np.dtype(dtype)}: they are floating-point numbers")
+    """Write config.json and model.safetensors into `folder`; stored as `dtype` if given, one of FLOATS.
+
+    transformers loads the result, unless matrices are quantised (see checkpoints.stored), which only minillm reads.
+    """
+    if (dtype := _name_of(dtype)) not in (None, *FLOATS):
+        raise InputError(f"parameters cannot be stored as {dtype}; it must be one of {', '.join(FLOATS)}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {}
-    for name, array in model.parameters.items():
+    arrays, quantized, bfloat16 = {}, {}, set()
+    for name, parameter in model.parameters.items():
+        full_name = name if name.startswith("lm_head") else f"transformer.{name}"
+        stored = isinstance(parameter, Weight)
+        if stored and parameter.block > 1 and dtype is None:
+            quantized[full_name] = parameter
+            continue
+        array = parameter.dense() if stored else parameter
+        kind = dtype or (parameter.kind if stored else str(array.dtype))
+        if kind == "bfloat16":
+            bfloat16.add(full_name)
+            arrays[full_name] = BFloat16.to_stored(array.astype(np.float32))
+            continue
         with np.errstate(over="ignore"):
-            stored = array.astype(dtype or array.dtype, copy=False)
-        if (overflown := np.isfinite(array) & ~np.isfinite(stored)).any():
-            raise InputError(f"{name} has values up to {np.abs(array[overflown]).max():.3g}, too large for {stored.dtype}")
-        tensors[name if name.startswith("lm_head") else f"transformer.{name}"] = stored
-    safetensors.write(folder / "model.safetensors", tensors, {"format": "pt"})
-    stored_type = str(next(iter(tensors.values())).dtype)
-    write_atomically(
-        folder / "config.json", (json.dumps(model.config.to_dict() | {"dtype": stored_type}, indent=2) + "\n").encode()
-    )
+            arrays[full_name] = array.astype(kind, copy=False)
+        if (overflown := np.isfinite(array) & ~np.isfinite(arrays[full_name])).any():
+            raise InputError(f"{name} has values up to {np.abs(array[overflown]).max():.3g}, too large for {kind}")
+    tensors, metadata = pack(quantized)
+    safetensors.write(folder / "model.safetensors", arrays | tensors, {"format": "pt", **metadata}, bfloat16)
+    matrix = model.parameters["wte.weight"]
+    config = model.config.to_dict() | {"dtype": dtype or getattr(matrix, "kind", str(matrix.dtype))}
+    write_atomically(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+
+
+def _name_of(dtype) -> str | None:
+    """np.float32, "float32" or np.dtype("float32") -> "float32"; the stored precisions are names already."""
+    return dtype if dtype is None or isinstance(dtype, str) else str(np.dtype(dtype))

@@ -12,13 +12,14 @@ import json
 import math
 import mmap
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
 from ..files import atomic_file, read_json
+from . import stored
 
 DTYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16,
@@ -109,8 +110,16 @@ def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
-def write(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file, all or nothing: the tensors in their own dtypes, each aligned to its size."""
+def write(
+    path: str | Path,
+    tensors: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str] | None = None,
+    bfloat16: Collection[str] = (),
+) -> None:
+    """Write a safetensors file, all or nothing: the tensors in their own dtypes, each aligned to its size.
+
+    bfloat16: the names of those whose uint16 numbers are the bits of bfloat16.
+    """
     entries: dict = {"__metadata__": dict(metadata)} if metadata else {}
     position = 0
     ordered = sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize)  # the widest first: all stay aligned
@@ -120,7 +129,8 @@ def write(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping
         if array.dtype not in NAMES:
             raise InputError(f"{path}: tensor {name!r} has dtype {array.dtype}, which safetensors cannot hold")
         offsets = [position, position + array.nbytes]
-        entries[name] = {"dtype": NAMES[array.dtype], "shape": list(array.shape), "data_offsets": offsets}
+        dtype = "BF16" if name in bfloat16 else NAMES[array.dtype]
+        entries[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": offsets}
         position += array.nbytes
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
@@ -144,10 +154,10 @@ def read_folder(folder: Path) -> Iterator[tuple[str, str, np.ndarray]]:
     for file, promised in files.items():
         if not (folder / file).is_file():
             raise InputError(f"{index}: names the shard {file!r}, which is not there")
-        tensors, _ = read(folder / file)
+        tensors, metadata = read(folder / file)
         if missing := sorted(promised - set(tensors)):
             raise InputError(f"{folder / file}: tensor {missing[0]!r}, which the index promises, is not there")
-        for name, array in tensors.items():
+        for name, array in stored.unpack(folder / file, tensors, metadata).items():
             yield file, name, array
 
 

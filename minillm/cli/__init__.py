@@ -8,9 +8,9 @@ import sys
 
 from .. import __version__
 from ..errors import InputError
-from . import bench, generate, info, probs, tokenize, verify
+from . import bench, generate, info, probs, tokenize, verify, warmup
 
-COMMANDS = (generate, probs, tokenize, info, verify, bench)
+COMMANDS = (generate, probs, tokenize, info, verify, bench, warmup)
 INTERRUPTED, CLOSED_PIPE = 130, 141  # what a shell reports for SIGINT and SIGPIPE
 
 

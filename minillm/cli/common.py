@@ -14,6 +14,26 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="tales", help="a folder, a bundled name or a hub name (default: %(default)s)")
 
 
+def add_compute(parser: argparse.ArgumentParser) -> None:
+    """The options for how to compute, which `load` reads."""
+    parser.add_argument(
+        "--kernels", choices=("auto", "numba", "numpy"), help="which functions (default: auto, or $MINILLM_KERNELS)"
+    )
+    parser.add_argument("--dtype", metavar="TYPE", help="float32, float64, bfloat16, float16, int8, int4 or int4_min")
+    parser.add_argument("--threads", type=int, metavar="N", help="how many threads (default: $NUMBA_NUM_THREADS, or all cores)")
+
+
+def load(args: argparse.Namespace):
+    """Return (model, tokenizer) as the options ask for."""
+    import minillm
+
+    from ..twins import set_threads
+
+    if args.threads is not None:
+        set_threads(args.threads)
+    return minillm.load(args.model, args.dtype, args.kernels)
+
+
 def add_text(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("text", nargs="?", help=f"{what}; from standard input if left out or -")
 

@@ -13,7 +13,7 @@ from dataclasses import fields
 from time import perf_counter
 
 from ..decoding.options import DEFAULT_NEW_TOKENS, Options
-from .common import add_model, add_text, text_of, write, write_json
+from .common import add_compute, add_model, add_text, load, text_of, write, write_json
 
 TEMPERATURE = 0.8  # of the command line, where people look for stories; the library's default is greedy
 
@@ -21,6 +21,7 @@ TEMPERATURE = 0.8  # of the command line, where people look for stories; the lib
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_text(parser, "the prompt")
     add_model(parser)
+    add_compute(parser)
     length = f"tokens to add (default {DEFAULT_NEW_TOKENS})"
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help=length)
     parser.add_argument("--max-length", type=int, metavar="N", help="most tokens in all, the prompt counted")
@@ -39,11 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from .. import generate, load
+    from .. import generate
 
     prompt = text_of(args)
     start = perf_counter()
-    model, tokenizer = load(args.model)
+    model, tokenizer = load(args)
     loaded = perf_counter()
     temperature = args.temperature
     if temperature is None:

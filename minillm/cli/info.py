@@ -6,11 +6,12 @@ import argparse
 import dataclasses
 import re
 
-from .common import table, write, write_json
+from .common import add_compute, table, write, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", default="tales", help="a folder, a bundled name or a hub name (default: %(default)s)")
+    add_compute(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -18,13 +19,14 @@ def run(args: argparse.Namespace) -> None:
     from ..checkpoints import find_folder, load_model
 
     folder = find_folder(args.model)
-    model = load_model(folder)
+    model = load_model(folder, args.dtype, args.kernels)
     config = model.config
     groups: dict[str, list] = {}  # the blocks are alike: one line for all
     for name, array in model.parameters.items():
         groups.setdefault(re.sub(r"^h\.\d+\.", "h.*.", name), []).append(array)
     weights = sum(array.nbytes for array in model.parameters.values())
     cache = model.new_cache()
+    stored = getattr(model.parameters["wte.weight"], "kind", str(model.dtype))
     per_token = cache.nbytes // cache.capacity
     if args.json:
         write_json(
@@ -48,5 +50,5 @@ def run(args: argparse.Namespace) -> None:
     ]  # fmt: skip
     write("\n" + table(("parameter", "shape", "how many", "numbers", "share"), rows, "<<>>>"))
     write(f"\n{model.n_parameters:,} parameters in {len(model.parameters)} tensors")
-    write(f"weights in memory   {weights / 1e6:10.1f} MB as {model.dtype}")
+    write(f"weights in memory   {weights / 1e6:10.1f} MB, matrices as {stored}")
     write(f"KV cache            {per_token:10,} bytes a token, {cache.nbytes / 1e6:.1f} MB at {config.n_positions} positions")

@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from ..errors import InputError
-from .common import add_model, add_text, shown, table, text_of, write, write_json
+from .common import add_compute, add_model, add_text, load, shown, table, text_of, write, write_json
 
 BAR = 30  # characters of the longest bar
 
@@ -20,19 +20,19 @@ BAR = 30  # characters of the longest bar
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_text(parser, "the text")
     add_model(parser)
+    add_compute(parser)
     parser.add_argument("--top", type=int, default=10, metavar="N", help="how many tokens to list (default: %(default)s)")
     parser.add_argument("--next", action="append", default=[], metavar="TEXT", help="P of this continuation; may be given often")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> None:
-    from .. import load
     from ..scoring import continuation_logprob, next_logprobs, score
 
     text = text_of(args)
     if args.top < 0:
         raise InputError(f"--top is {args.top}; it must be 0 or more")
-    model, tokenizer = load(args.model)
+    model, tokenizer = load(args)
     ids = tokenizer.encode(text, allowed_special="all")
     if not ids:
         raise InputError("the text is empty: give at least one character")

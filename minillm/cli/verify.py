@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", help="a folder, a bundled name or a hub name (default: all bundled models)")
     parser.add_argument("--live", action="store_true", help="against an installed transformers, not the stored reference")
     parser.add_argument("--all", action="store_true", help="a line for every step, not one for each kind")
+    parser.add_argument("--kernels", choices=("numba", "numpy"), default="numpy", help="which functions (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -41,7 +42,7 @@ def check(name: str, args: argparse.Namespace) -> dict:
     from ..tokenizer import Tokenizer
 
     folder = find_folder(name)
-    model = load_model(folder)
+    model = load_model(folder, kernels=args.kernels)
     tokenizer = Tokenizer.from_pretrained(folder) if (folder / "vocab.json").exists() else None
     if args.live:
         n_greedy = min(LIVE_GREEDY, model.config.n_positions // 2)

@@ -22,6 +22,7 @@ ROOMS = {
     "relu": "elementwise",
     "attention": "streaming",
     "DecodeStep": "decode",
+    "set_threads": "threads",
 }
 __all__ = [*ROOMS, "available"]
 

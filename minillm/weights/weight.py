@@ -32,11 +32,10 @@ class Weight:
     def from_table(cls, table) -> Weight:
         """Store a table [N,K], whose rows are looked up (an embedding)."""
         n, k = table.shape
-        panels, blocks = -(-n // LANES), -(-k // cls.block)
-        arrays = {name: np.empty((panels, *shape), dtype) for name, (shape, dtype) in cls.layout(blocks * cls.block).items()}
-        for start in range(0, panels * LANES, SLAB):
+        arrays = {name: np.empty(shape, dtype) for name, (shape, dtype) in cls.shapes(n, k).items()}
+        for start in range(0, n, SLAB):
             rows = np.asarray(table[start : start + SLAB], np.float32)
-            missing = -len(rows) % LANES, blocks * cls.block - k
+            missing = -len(rows) % LANES, -k % cls.block
             rows = np.pad(rows, ((0, missing[0]), (0, missing[1])))
             for name, part in cls.encode(rows).items():
                 arrays[name][start // LANES : (start + len(rows)) // LANES] = part
@@ -46,6 +45,12 @@ class Weight:
     def from_matrix(cls, matrix) -> Weight:
         """Store a matrix [in,out], as GPT-2's Conv1D has it, for products x W."""
         return cls.from_table(matrix.T).T
+
+    @classmethod
+    def shapes(cls, n: int, k: int) -> dict[str, tuple[tuple[int, ...], type]]:
+        """The shape and the dtype of each array that stores a table [n,k]."""
+        layout = cls.layout(-(-k // cls.block) * cls.block)
+        return {name: ((-(-n // LANES), *shape), dtype) for name, (shape, dtype) in layout.items()}
 
     @classmethod
     def layout(cls, k: int) -> dict[str, tuple[tuple[int, ...], type]]:

@@ -1,0 +1,65 @@
+"""Which functions a model computes with: the textbook (ops) or its Numba twin (kernels), chosen by name."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from types import ModuleType
+
+from . import kernels, ops
+from .errors import InputError
+from .progress import Update
+from .weights import KINDS, store_parameters
+
+NAMES = ("auto", "numba", "numpy")
+
+
+def twin(name: str | None = None) -> ModuleType:
+    """Return the module of functions called `name`: "numpy" is ops, "numba" is kernels, "auto" is kernels if possible.
+
+    None takes the environment variable MINILLM_KERNELS, or "auto". Where Numba is missing, "auto" takes ops, says so
+    once, and "numba" raises InputError.
+    """
+    source = "kernels" if name else "MINILLM_KERNELS"
+    name = name or os.environ.get("MINILLM_KERNELS") or "auto"
+    if name not in NAMES:
+        raise InputError(f"{source} is {name!r}; it must be one of {', '.join(NAMES)}")
+    if name == "numpy":
+        return ops
+    if kernels.available():
+        return kernels
+    if name == "numba":
+        raise InputError("Numba is not installed: python -m pip install numba (or choose the kernels numpy)")
+    warnings.warn("Numba is not installed: computing with NumPy, which is slower", RuntimeWarning, stacklevel=2)
+    return ops
+
+
+def set_threads(n: int) -> None:
+    """Compute with n threads from now on, in kernels and in NumPy's BLAS, which never run at the same time."""
+    if n < 1:
+        raise InputError(f"threads is {n}; it must be at least 1")
+    import threadpoolctl
+
+    threadpoolctl.threadpool_limits(n, user_api="blas")
+    if kernels.available():
+        kernels.set_threads(n)
+
+
+def warm_up(update: Update = lambda what, done, total: None) -> None:
+    """Compile every kernel, for every stored precision, so that later runs find them on disk."""
+    from .config import GPT2Config
+    from .model import GPT2
+
+    ops_twin = twin("numba")
+    ids = [[1, 2, 3], [4, 5, 6]]
+    tiny = GPT2.random(GPT2Config(vocab_size=16, n_positions=8, n_embd=32, n_layer=1, n_head=2))
+    for done, kind in enumerate(KINDS):
+        update("compiling", done, len(KINDS))
+        model = GPT2(tiny.config, store_parameters(tiny.parameters, kind), ops_twin)
+        cache = model.new_cache()
+        model(ids)  # several rows
+        model(ids[0], cache)
+        model([4], cache)  # the fused step
+        model([5], cache, step=lambda name, value: value)  # the readable one for one row
+    ops_twin.cross_entropy(ops_twin.log_softmax(tiny(ids)), ids)
+    update("compiling", len(KINDS), len(KINDS))
