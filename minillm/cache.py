@@ -27,8 +27,9 @@ class KVCache:
         if batch < 1:
             raise InputError(f"cache batch {batch}: needs at least one row")
         # Zeros, not empty: what lies beyond a row's length has weight 0, and 0 * NaN would be NaN.
-        self.keys = np.zeros((config.n_layer, batch, config.n_head, capacity, config.head_dim), dtype)
-        self.values = np.zeros_like(self.keys)
+        # (np.zeros also leaves the memory untouched until it is used; np.zeros_like would not.)
+        shape = (config.n_layer, batch, config.n_head, capacity, config.head_dim)
+        self.keys, self.values = np.zeros(shape, dtype), np.zeros(shape, dtype)
         self.lengths = np.zeros(batch, dtype=np.int64)
 
     @property
@@ -92,7 +93,8 @@ class LayerCache:
         self.keys, self.values, self.lengths = keys, values, lengths
 
     def append(self, k, v):
-        """Write new keys and values [B,H,T,D] behind each row's length; return all [B,H,S,D] as views.
+        """Write new keys and values [B,H,T,D] behind each row's length; return all [B,H,S,D], as views
+        unless the cache stores another dtype than the model computes with.
 
         S = the longest row + T. The lengths move only in KVCache.advance, once for all layers; what stands beyond a
         row's length (padding, the past of a longer row) is hidden by the mask and overwritten later.
@@ -103,4 +105,4 @@ class LayerCache:
             self.keys[row, :, start : start + fits] = k[row, :, :fits]
             self.values[row, :, start : start + fits] = v[row, :, :fits]
         S = min(int(self.lengths.max()) + T, capacity)
-        return self.keys[:, :, :S], self.values[:, :, :S]
+        return tuple(all_[:, :, :S].astype(k.dtype, copy=False) for all_ in (self.keys, self.values))

@@ -77,8 +77,8 @@ class GPT2:
             raise InputError(f"the cache has {len(past)} rows and the ids {B}")
         if (past + lengths).max() > room:
             raise InputError(f"{(past + lengths).max()} positions do not fit: there is room for {room}")
-        if self._fused and step is identity and ids.shape == (1, 1) and cache is not None:
-            logits = self._decode_step(int(ids[0, 0]), cache).copy()[None]  # [1,V]: the second of the two forwards
+        if self._fused and step is identity and ids.shape == (1, 1) and cache is not None and cache.keys.dtype == np.float32:
+            logits = self._decode_step(int(ids[0, 0]), cache)[None]  # [1,V]: the second of the two forwards
             return logits if single else logits[None]
         positions = past[:, None] + np.arange(T)  # [B,T]
         keep = (np.arange(B)[:, None], lengths[:, None] - 1) if last else slice(None)
@@ -124,9 +124,9 @@ class GPT2:
         shape = f"n_layer={c.n_layer}, n_head={c.n_head}, n_embd={c.n_embd}, vocab_size={c.vocab_size}"
         return f"GPT2({shape}, {self.n_parameters:,} parameters, {self.dtype})"
 
-    def new_cache(self, batch: int = 1, capacity: int | None = None) -> KVCache:
-        """Return an empty KVCache of this model's shape and dtype."""
-        return KVCache(self.config, batch, capacity, self.dtype)
+    def new_cache(self, batch: int = 1, capacity: int | None = None, dtype=None) -> KVCache:
+        """Return an empty KVCache of this model's shape; dtype is the model's, or float16 for half the memory."""
+        return KVCache(self.config, batch, capacity, dtype or self.dtype)
 
     def trace(self, ids, cache: KVCache | None = None, **kwargs) -> Trace:
         """Return every intermediate of one pass by its step name; ids [T] are traced as one row [1,T]."""

@@ -1,4 +1,4 @@
-"""What the model makes of a text: the log-probability of each token, and what may come next."""
+"""What the model makes of a text: the log-probability of each token, what may come next, and bits per byte."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 from .errors import InputError
 from .model import GPT2
 from .ops import cross_entropy, log_softmax
+from .progress import progress_bar
+from .tokenizer import END_OF_TEXT, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -54,3 +56,59 @@ def next_logprobs(model: GPT2, ids: Sequence[int]) -> np.ndarray:
 def continuation_logprob(model: GPT2, ids: Sequence[int], continuation: Sequence[int]) -> float:
     """Return log P(continuation | ids) in nats: a word of several tokens multiplies their probabilities."""
     return float(score(model, [*ids, *continuation]).logprobs[len(ids) - 1 :].sum(dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class LongScore:
+    """A long text in windows: nats [predicted tokens], the position in its window of each, and the bytes of the text."""
+
+    nats: np.ndarray
+    positions: np.ndarray
+    n_bytes: int
+    window: int
+    stride: int
+
+    @property
+    def bits_per_byte(self) -> float:
+        """sum(-log2 P) over the bytes of the text: comparable between tokenizers."""
+        return float(self.nats.sum()) / math.log(2) / self.n_bytes
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean -log P a token: comparable only with the same tokenizer, window and stride."""
+        return math.exp(self.nats.mean())
+
+
+def score_long(
+    model: GPT2, tokenizer: Tokenizer, text: str, window: int | None = None, stride: int | None = None, show_progress: bool = True
+) -> LongScore:
+    """Score a text of any length, in windows of `window` positions that begin every `stride` positions.
+
+    Each window is seen alone, and only what no earlier window has predicted counts: with stride = window (the default,
+    n_positions both) every token is predicted once, from what its window holds before it; a smaller stride gives each at
+    least window - stride tokens of context and takes longer. Documents end in a line <|endoftext|>: that token is predicted
+    too, its name is not counted as bytes, and the line end behind it is dropped.
+    """
+    window = window or model.config.n_positions
+    stride = stride or window
+    if not 1 <= stride <= window <= model.config.n_positions:
+        raise InputError(f"window {window} and stride {stride}: needed 1 <= stride <= window <= {model.config.n_positions}")
+    documents = text.split(END_OF_TEXT + "\n")
+    ends = [] if tokenizer.eot_id is None else [tokenizer.eot_id]
+    ids = np.array([i for n, d in enumerate(documents) for i in (*(ends if n else ()), *tokenizer.encode(d))], dtype=np.int64)
+    if len(ids) < 2:
+        raise InputError("the text has fewer than two tokens: there is nothing to predict")
+    nats, positions, predicted = [], [], 1  # the first token is given
+    with progress_bar("tokens", show_progress) as update:
+        for start in range(0, len(ids) - 1, stride):
+            inputs, targets = ids[start : start + window], ids[start + 1 : start + window + 1]
+            logits = model(inputs[: len(targets)])
+            new = predicted - start - 1  # what earlier windows have predicted of this one
+            nats.append(cross_entropy(logits[new:], targets[new:]).astype(np.float64))
+            positions.append(np.arange(new, len(targets)))
+            predicted = start + 1 + len(targets)
+            update("scoring", predicted, len(ids))
+            if predicted == len(ids):
+                break
+    n_bytes = sum(len(d.encode()) for d in documents)
+    return LongScore(np.concatenate(nats), np.concatenate(positions), n_bytes, window, stride)

@@ -97,6 +97,17 @@ def test_probs_multiply_to_the_whole(cli):
     assert cli("probs", "The", "--model", "tales-draft", "--json")[0] == 0  # one token: nothing to predict
 
 
+def test_score_states_its_protocol(cli, tmp_path):
+    file = tmp_path / "tale.txt"
+    file.write_text("Once upon a time there was a king.\n<|endoftext|>\nAnd a queen.\n", encoding="utf-8")
+    code, out, _ = cli("score", str(file), "--model", "tales-draft", "--window", "8")
+    assert code == 0 and "bits a byte" in out and "window 8, stride 8" in out
+    values = json.loads(cli("score", str(file), "--model", "tales-draft", "--json")[1])
+    assert values["bytes"] == 48 and 1 < values["bits_per_byte"] < 4 and values["window"] == 512
+    file.write_bytes(b"\xff")
+    assert cli("score", str(file))[::2] == (2, f"minillm: {file}: not UTF-8 text (invalid start byte at byte 0)\n")
+
+
 def test_info_counts(cli):
     values = json.loads(cli("info", "tales-draft", "--json")[1])
     assert values["n_parameters"] == 986_624 and values["bytes"]["weights"] == 4 * 986_624
@@ -145,6 +156,11 @@ def test_bench_measures_and_names_what_is_missing(monkeypatch, cli):
         (["generate", TEXT, "--stop", ""], "stop is"),
         (["generate", TEXT, "--num-beams", "2", "--temperature", "1"], "set one only"),
         (["generate", TEXT, "--seed", "-1"], "seed is -1"),
+        (["score", "no-such-file"], "no-such-file: No such file"),
+        (["score", "README.md", "--window", "0"], "--window is 0"),
+        (["score", "README.md", "--window", "513"], "stride <= window <= 512"),
+        (["generate", TEXT, "--dtype", "int3"], "dtype is 'int3'; it must be"),
+        (["generate", TEXT, "--threads", "0"], "threads is 0"),
         (["probs", ""], "the text is empty"),
         (["probs", "a", "--next", ""], "--next is empty"),
         (["probs", "a", "--top", "-1"], "--top is -1"),

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from minillm import GPT2, GPT2Config, InputError
+from minillm import GPT2, GPT2Config, InputError, Tokenizer
 from minillm.ops import softmax
-from minillm.scoring import continuation_logprob, next_logprobs, score
+from minillm.scoring import continuation_logprob, next_logprobs, score, score_long
 
 MODEL = GPT2.random(GPT2Config(vocab_size=31, n_positions=8, n_embd=8, n_layer=2, n_head=2), dtype=np.float64)
 IDS = [3, 1, 4, 1, 5]
@@ -35,3 +35,33 @@ def test_the_next_token_and_a_continuation():
 def test_too_long_a_text_is_refused():
     with pytest.raises(InputError, match="9 tokens do not fit the model's 8 positions"):
         score(MODEL, [0] * 9)
+
+
+# ---- long texts
+
+TOKENIZER = Tokenizer.train([], 257)  # every byte its own token
+LONG = GPT2.random(GPT2Config(vocab_size=257, n_positions=8, n_embd=8, n_layer=1, n_head=2), dtype=np.float64)
+TEXT = "a tale\n<|endoftext|>\nand another\n<|endoftext|>\n"
+
+
+def test_every_token_is_predicted_once_whatever_the_window():
+    ids = [*b"a tale\n", 256, *b"and another\n", 256]
+    ids = [TOKENIZER.encode(chr(i))[0] if i < 256 else i for i in ids]
+    for window, stride in ((8, 8), (8, 3), (5, 5), (4, 1)):
+        result = score_long(LONG, TOKENIZER, TEXT, window, stride)
+        assert len(result.nats) == len(ids) - 1 and result.n_bytes == 19
+        for n in range(1, len(ids)):  # by hand: the window that predicts token n first
+            start = next(s for s in range(0, len(ids), stride) if s < n <= s + window)
+            expected = -np.log(softmax(LONG(ids[start:n])[-1])[ids[n]])
+            assert result.nats[n - 1] == pytest.approx(expected, rel=1e-10)
+            assert result.positions[n - 1] == n - 1 - start
+    assert result.bits_per_byte == pytest.approx(result.nats.sum() / np.log(2) / 19)
+    assert result.perplexity == pytest.approx(np.exp(result.nats.mean()))
+
+
+def test_windows_and_texts_that_cannot_be_scored():
+    for window, stride in ((9, 9), (4, 5), (4, -1)):
+        with pytest.raises(InputError, match="stride <= window <= 8"):
+            score_long(LONG, TOKENIZER, TEXT, window, stride)
+    with pytest.raises(InputError, match="fewer than two tokens"):
+        score_long(LONG, TOKENIZER, "a")

@@ -59,7 +59,7 @@ def load_model(name_or_folder: str | Path, dtype=None, kernels: str | None = Non
     elif not stored:
         kind = kind or "float32"
     if kind in KINDS and (kind != "float32" or ops is not numpy_ops):
-        parameters = store_parameters(parameters, kind, release=True)
+        parameters = store_parameters(parameters, kind, release=safetensors.forget)
     return GPT2(config, parameters, ops)
 
 

@@ -105,6 +105,15 @@ def _checked_entry(path, name, entry, n_data: int):
     return dtype, shape, begin, end
 
 
+def forget(array: np.ndarray) -> None:
+    """Give back the memory that the file mapped for `array` takes, where the system can; it is read again when needed."""
+    base = array
+    while isinstance(base, np.ndarray | memoryview):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    if isinstance(base, mmap.mmap) and hasattr(base, "madvise"):
+        base.madvise(mmap.MADV_DONTNEED)
+
+
 def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
     """Widen bfloat16, given as uint16: it is the upper half of a float32."""
     return (bits.astype(np.uint32) << 16).view(np.float32)

@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--length-penalty", type=float, default=1.0, metavar="X", help="of beam search: above 0 favours longer")
     parser.add_argument("--seed", type=int, help="the same seed gives the same text")
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before TEXT; may be given often")
+    parser.add_argument("--cache-dtype", choices=("float32", "float16"), help="of the KV cache: float16 halves its memory")
     parser.add_argument("--on-full", choices=("error", "slide"), default="error", help="when the positions run out")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     parser.add_argument("--stats", action="store_true", help="print tokens/s of prefill and decode (on stderr)")

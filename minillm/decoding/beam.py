@@ -31,7 +31,7 @@ def beam_search(model, ids, n_new, options, step) -> Iterator[Moment]:
     n, penalty = options.num_beams, options.length_penalty
     stop_tokens = _stop_tokens(model, options)
     n_candidates = max(2, 1 + len(stop_tokens)) * n  # so many that n remain even if all that can stop do
-    cache = model.new_cache(capacity=min(model.config.n_positions, len(ids) + n_new))
+    cache = model.new_cache(capacity=min(model.config.n_positions, len(ids) + n_new), dtype=options.cache_dtype)
     running, finished = [Beam(ids, (), 0.0)], []  # finished: (score / length**penalty, beam), the best first
     fresh = [ids]
     for length in range(1, n_new + 1):

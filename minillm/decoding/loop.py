@@ -107,7 +107,7 @@ def moments(model: GPT2, ids: Sequence[int], options: Options, step: Step = iden
 def _one_by_one(model, ids, n_new, options, step) -> Iterator[Moment]:
     rng = np.random.default_rng(options.seed)
     stop_tokens, n_positions = _stop_tokens(model, options), model.config.n_positions
-    cache = model.new_cache(capacity=min(n_positions, len(ids) + n_new))
+    cache = model.new_cache(capacity=min(n_positions, len(ids) + n_new), dtype=options.cache_dtype)
     fresh = ids  # what the cache has not seen
     for index in range(n_new):
         if cache.lengths[0] + len(fresh) > n_positions:  # full: forget all, and read the last half window anew

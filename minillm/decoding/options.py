@@ -27,6 +27,7 @@ class Options:
     or when none is possible ("never").
     stop_tokens: ids that end the text; None means the model's eos_token_id.
     seed: of the random draws; None takes a new one.
+    cache_dtype: of the KV cache; None is the model's, "float16" halves its memory and rounds.
     on_full: when the positions run out, "error", or "slide": start anew from the last half window.
     """
 
@@ -42,6 +43,7 @@ class Options:
     early_stopping: bool | str = False
     stop_tokens: Sequence[int] | None = None
     seed: int | None = None
+    cache_dtype: str | None = None
     on_full: str = "error"
 
     def __post_init__(self):
@@ -58,6 +60,7 @@ class Options:
             ("length_penalty", "a number", math.isfinite),
             ("early_stopping", "True, False or 'never'", lambda e: e in (True, False, "never")),
             ("seed", "a whole number of at least 0", lambda s: int(s) == s and s >= 0),
+            ("cache_dtype", "'float64', 'float32' or 'float16'", lambda d: d in ("float64", "float32", "float16")),
             ("on_full", "'error' or 'slide'", lambda o: o in ("error", "slide")),
         ):
             value = getattr(self, name)

@@ -207,10 +207,7 @@ class DecodeStep:
         return None
 
     def __call__(self, token: int, cache, row: int = 0) -> np.ndarray:
-        """Logits [V] after one more token in one row of a float32 KVCache, which grows by it.
-
-        The result is a view of the workspace, overwritten by the next call.
-        """
+        """Logits [V] after one more token in one row of a float32 KVCache, which grows by it."""
         position = int(cache.lengths[row])
         if not 0 <= token < self.config.vocab_size:
             raise ValueError(f"id {token} is outside the vocabulary of {self.config.vocab_size}")
@@ -229,7 +226,7 @@ class DecodeStep:
             )  # fmt: skip
             together(lambda thread: decode_kernel(thread, self.threads, *common), self.threads, self._state)
             cache.lengths[row] += 1
-            return self._shared[-1][: self.config.vocab_size]
+            return self._shared[-1][: self.config.vocab_size].copy()
 
 
 @jit

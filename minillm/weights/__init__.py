@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -26,14 +26,17 @@ def store(array, kind: str, *, table: bool = False) -> Weight:
     return KINDS[kind].from_table(array) if table else KINDS[kind].from_matrix(array)
 
 
-def store_parameters(parameters: Mapping[str, np.ndarray], kind: str, *, release: bool = False) -> dict:
+def store_parameters(
+    parameters: Mapping[str, np.ndarray], kind: str, release: Callable[[np.ndarray], None] | None = None
+) -> dict:
     """Return a model's parameters with every matrix that `linear` multiplies by stored as `kind`, the rest untouched.
 
-    release: drop each matrix from `parameters` (then a dict) as soon as it is stored: one at a time is held twice.
+    release: called with each matrix when it is stored, and the largest come first: so one matrix at a time is held twice.
     """
-    stored = {}
-    for name in list(parameters):
-        array = parameters.pop(name) if release else parameters[name]
-        matrix = isinstance(array, np.ndarray) and array.ndim == 2 and name != "wpe.weight"
-        stored[name] = store(array, kind, table=name in TABLES) if matrix else array
+    stored = dict(parameters)
+    for name, array in sorted(parameters.items(), key=lambda item: -item[1].size):
+        if isinstance(array, np.ndarray) and array.ndim == 2 and name != "wpe.weight":
+            stored[name] = store(array, kind, table=name in TABLES)
+            if release:
+                release(array)
     return stored

@@ -109,6 +109,7 @@ def test_lengths():
         ({"num_beams": 2, "on_full": "slide"}, "on_full='error'"),
         ({"early_stopping": "maybe"}, "early_stopping is 'maybe'"),
         ({"seed": -1}, "seed is -1"),
+        ({"cache_dtype": "int8"}, "cache_dtype is 'int8'"),
         ({"on_full": "wrap"}, "on_full is 'wrap'"),
         ({"temperature": "hot"}, "temperature is 'hot'"),
     ],
