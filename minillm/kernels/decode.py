@@ -15,7 +15,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from .compile import jit
+from .compile import helper, jit
 from .mathematics import exp
 from .matrices import flat_panels
 from .memory import array_at, ticks
@@ -34,14 +34,14 @@ BLOCK_STAMPS = ("ln_1", "attn.c_attn", "attn.context", "attn.residual", "ln_2", 
 LAST_STAMPS = ("ln_f", "logits")
 
 
-@jit
+@helper
 def float_product(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y):
     """Panels first to end of y = W h + bias for a float type, that of `sample`."""
     panels = array_at(matrix[VALUES], matrix[PANELS], matrix[WIDTH], sample.dtype)[first:end]
     float_matvec(panels, h[: matrix[INPUTS]], bias, y, 16 * first)
 
 
-@jit
+@helper
 def block_product(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y):
     """Panels first to end of y = W h + bias for blocks of 8 or 4 bits; q, q_scales, q_sums: room for h in 8 bits."""
     panels, blocks = matrix[PANELS], (matrix[INPUTS] + 31) // 32
@@ -72,7 +72,7 @@ def _(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y):
     )
 
 
-@jit
+@helper
 def activate(x, kind):
     """The bend of the feed forward, in place."""
     if kind == 0:
@@ -138,7 +138,7 @@ def decode_kernel(
     stamp(stamps, n, thread)
 
 
-@jit
+@helper
 def stamp(stamps, n, thread):
     """Write down when step n was finished (the first thread keeps the book); returns the next step's number."""
     if thread == 0:
@@ -206,10 +206,10 @@ class DecodeStep:
             return f"the blocks' matrices are stored as {len(stored)} types; the fused step takes one, and another for the head"
         return None
 
-    def __call__(self, token: int, cache, row: int = 0) -> np.ndarray:
+    def __call__(self, token: int, cache, row: int = 0, copy: bool = False) -> np.ndarray:
         """Logits [V] after one more token in one row of a float32 KVCache, which grows by it.
 
-        The result is a view of the workspace, overwritten by the next call.
+        The result is a view of the workspace, overwritten by the next call, unless a copy is asked for.
         """
         position = int(cache.lengths[row])
         if not 0 <= token < self.config.vocab_size:
@@ -229,7 +229,8 @@ class DecodeStep:
             )  # fmt: skip
             together(lambda thread: decode_kernel(thread, self.threads, *common), self.threads, self._state)
             cache.lengths[row] += 1
-            return self._shared[-1][: self.config.vocab_size]
+            logits = self._shared[-1][: self.config.vocab_size]
+            return logits.copy() if copy else logits
 
 
 @jit

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .compile import jit
+from .compile import helper, jit
 from .products import float_matmul
 from .rows import exponentials, maximum
 from .threads import in_parallel
@@ -15,7 +15,7 @@ from .threads import in_parallel
 KEYS, QUERIES = 256, 64  # of one tile: its scores are 64 KiB, which stay in the second-level cache
 
 
-@jit
+@helper
 def attend(q, keys, values, scale, scores, context):
     """One query: context = softmax(q keys^T * scale) values. q, context: [D]; keys, values: [S,D]; scores: room for S."""
     for s in range(keys.shape[0]):
@@ -96,7 +96,7 @@ def in_tiles(q, keys, values, positions, scale, out):
             out[t, d] = sums[t, d] / total[t]
 
 
-@jit
+@helper
 def pack_keys(keys, panels):
     """[n,D] -> [n / 16, 16 D]: sixteen keys side by side, as products.py wants the outputs of a weight."""
     D = keys.shape[1]
@@ -110,7 +110,7 @@ def pack_keys(keys, panels):
             panel[16 * d + s % 16] = 0
 
 
-@jit
+@helper
 def pack_values(values, panels):
     """[n,D] -> [D / 16, 16 n], both rounded up with zeros: sixteen columns of the values side by side."""
     n, D = values.shape
