@@ -150,7 +150,7 @@ def test_what_it_cannot_do_is_refused():
     mixed["h.1.mlp.c_fc.weight"] = store_parameters({"h.1.mlp.c_fc.weight": model.parameters["h.1.mlp.c_fc.weight"]}, "float16")[
         "h.1.mlp.c_fc.weight"
     ]
-    with pytest.raises(ValueError, match="2 types"):
+    with pytest.raises(ValueError, match="2 kinds"):
         kernels.DecodeStep(SMALL, mixed)
     model = stored(model, "float32")
     step, cache = kernels.DecodeStep(SMALL, model.parameters), model.new_cache(capacity=1)
