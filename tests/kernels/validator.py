@@ -131,12 +131,29 @@ def check_attention(twin, dtype, seed=0, sizes=((1, 1, 1, 1, 1), (2, 3, 5, 5, 12
             )
 
 
+def check_ladders(seed=0):
+    """Yield (what, distance, tolerance) for every rung."""
+    from minillm.kernels.ladders import MATMUL, SOFTMAX
+
+    r, tolerance = np.random.default_rng(seed), TOLERANCE[np.dtype(np.float32)]
+    for M, K, N in ((1, 1, 1), (3, 5, 2), (4, 16, 32), (7, 33, 49)):
+        x = r.standard_normal((M, 2 * K)).astype(np.float32)[:, ::2]
+        w = r.standard_normal((N, K)).astype(np.float32).T
+        for name, rung in MATMUL.items():
+            yield f"matmul {name} {M}x{K}x{N}", distance(rung(x, w), ops.linear(x, w)), tolerance
+    for case, x in rows(seed, np.float32).items():
+        if x.ndim == 2 and x.size and len(x) < 100:
+            for name, rung in SOFTMAX.items():
+                yield f"softmax {name} {case}", distance(rung(x), ops.softmax(x)), tolerance
+
+
 def check_all(twin):
     """Yield (what, distance, tolerance) for everything in a size that plain Python can do too."""
     for dtype in (np.float32, np.float64):
         yield from check_rows(twin, dtype)
         yield from check_attention(twin, dtype, sizes=((1, 1, 1, 1, 1), (1, 2, 3, 20, 12), (1, 1, 2, 270, 4)))
     yield from check_linear(twin, shapes=((1, 33, 17), (3, 48, 50)))
+    yield from check_ladders()
 
 
 def failures(results) -> list[str]:
