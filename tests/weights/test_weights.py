@@ -129,7 +129,8 @@ def test_a_models_parameters():
     assert np.array_equal(stored.astype(np.float64).parameters["wte.weight"], parameters["wte.weight"].dense())
     released: list = []
     assert list(store_parameters(model.parameters, "float16", release=released.append)) == list(model.parameters)
-    assert released[0] is model.parameters["wte.weight"]  # the largest first: what is held twice stays small
+    sizes = [array.size for array in released]
+    assert len(sizes) > 4 and sizes == sorted(sizes, reverse=True)  # so that what is held twice stays small
 
 
 def test_unknown_kinds_are_refused_by_name():
