@@ -71,12 +71,12 @@ def _write_tables(comparison: Comparison, rounds: int) -> None:
         values, cost = getattr(result, kind), comparison.cost(result, kind)
         used = median(values) * cost / 1e9
         row = [result.name, f"{median(values):,.1f}", f"{min(values):,.1f}-{max(values):,.1f}"]
-        row += [f"{result.ratio(first, kind):.2f}", f"{cost / (1e6 if kind == 'decode' else 1e9):,.3g}"]
+        row += [f"{result.ratio(first, kind):.2f}", f"{cost / 1e6:,.1f}"]
         return [*row, f"{used:,.1f}", f"{comparison.share(result, kind):.0%}"]
 
     def tokens(result) -> str:
         if result is comparison.reference:
-            return ""
+            return "reference"
         theirs = comparison.reference.tokens
         return "same" if result.tokens == theirs else f"differ from {_first_difference(result.tokens, theirs)}"
 
@@ -93,8 +93,12 @@ def _write_tables(comparison: Comparison, rounds: int) -> None:
     read, multiply = median(comparison.bandwidth) / 1e9, median(comparison.flops) / 1e9
     write(f"\nmedians of {rounds} interleaved rounds; ratio to {first.name}, round by round; greedy tokens against")
     write(f"{comparison.reference.name}; measured between: reading {read:.1f} GB/s, float32 GEMM {multiply:,.0f} GFLOP/s")
+    said: dict[str, list[str]] = {}  # what is the same for several is said once
     for r in comparison.results:
-        write(f"{r.name}: " + (f"missing ({r.missing})" if r.missing else ", ".join(f"{k} {v}" for k, v in r.versions.items())))
+        what = f"missing ({r.missing})" if r.missing else ", ".join(f"{k} {v}" for k, v in r.versions.items())
+        said.setdefault(what, []).append(r.name)
+    for what, names in said.items():
+        write(f"{', '.join(names)}: {what}")
 
 
 def _write_json(comparison: Comparison, model: str) -> None:
