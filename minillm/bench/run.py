@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from time import sleep
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from .worker import MACHINE
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 FOLDER_VARIABLES = ("TMPDIR", "TEMP", "TMP")
+PAUSE = 0.3  # seconds before each turn: Intel's OpenMP lets idle threads spin for 0.2 s, on the next peer's cores
 WORKER = (sys.executable, "-m", "minillm.bench.worker")
 
 
@@ -130,6 +132,7 @@ def run(
 
 
 def _one_round(comparison: Comparison, workers: dict[str, _Worker], request: dict, keep: bool) -> None:
+    sleep(PAUSE)
     limits = workers[MACHINE].answer(request)
     if "missing" in limits:
         raise InputError(f"the machine's limits cannot be measured: {limits['missing']}")
@@ -137,6 +140,7 @@ def _one_round(comparison: Comparison, workers: dict[str, _Worker], request: dic
         comparison.bandwidth.append(limits["bandwidth"])
         comparison.flops.append(limits["flops"])
     for result in comparison.measured:
+        sleep(PAUSE)
         answer = workers[result.name].answer(request)
         result.missing = answer.get("missing")
         if result.missing:

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from ..bench.peers import GROUPS, PEERS
-
     parser.add_argument("--model", help="a folder or a bundled name (default: GPT-2 124M's shape from a random seed)")
-    known = f"peers: {', '.join(PEERS)}; groups: {', '.join(GROUPS)}"
+    which = "llama.cpp-Q8_0, say, or groups: all, minillm, transformers, llama.cpp, ctranslate2, 32-bit, 16-bit, 8-bit, 4-bit"
     parser.add_argument(
-        "--peers", default="all", help=f"which, by commas, the first being the measure (default: %(default)s); {known}"
+        "--peers",
+        default="all",
+        help=f"by commas, the first being the measure: {which}; an unknown name lists all (default: %(default)s)",
     )
     for names, default, what in (
         (("--prompt", "--context"), 32, "tokens of the prompt: read in prefill, and the context that decode starts from"),

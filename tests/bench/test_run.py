@@ -17,7 +17,7 @@ from minillm import GPT2, GPT2Config, InputError, bench
 from minillm.bench import limits, worker
 from minillm.bench import run as run_function
 from minillm.bench.convert import bytes_read
-from minillm.bench.peers import PEERS, Peer, choose
+from minillm.bench.peers import GROUPS, PEERS, Peer, choose
 from minillm.cli import main
 
 CONFIG = GPT2Config(vocab_size=97, n_positions=32, n_embd=16, n_layer=2, n_head=2)
@@ -83,7 +83,9 @@ def compare(monkeypatch, tmp_path):
     """Compare fakes on a folder that holds a config: compare(names, prompt, new, rounds)."""
     for name, kind in FAKES.items():
         monkeypatch.setitem(PEERS, name, kind)
-    monkeypatch.setattr(sys.modules["minillm.bench.run"], "WORKER", (sys.executable, "-m", "tests.bench.test_run"))
+    run_module = sys.modules["minillm.bench.run"]
+    monkeypatch.setattr(run_module, "WORKER", (sys.executable, "-m", "tests.bench.test_run"))
+    monkeypatch.setattr(run_module, "PAUSE", 0)
     (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_dict()))
 
     def call(names, *args, **kwargs):
@@ -193,6 +195,16 @@ def test_the_machine_answers_as_a_peer(monkeypatch):
     machine.load("", 2)
     assert sum(part.nbytes for part in machine.parts) == 8_000_000
     assert all(1e8 < rate < 1e14 for rate in machine.measure([1], 1).values())
+
+
+def test_the_groups_that_the_help_names_are_there(capsys):
+    assert main(["bench", "--model", "tales-draft", "--peers", "nobody"]) == 2
+    listed = capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["bench", "--help"])
+    said = " ".join(capsys.readouterr().out.replace("-\n", "-").split())
+    assert "known: " + ", ".join(GROUPS) in listed and "groups: " + ", ".join(GROUPS) in said.replace("- ", "-")
+    assert all(peer in listed for peer in PEERS)
 
 
 def test_the_names_are_public():
