@@ -59,21 +59,28 @@ def cache_bytes(config: GPT2Config, bits: int) -> int:
 
 
 class MinillmNumpy(Peer):
-    """minillm's readable forward on NumPy, float32, with KV cache."""
+    """minillm's readable forward on NumPy, float32, with KV cache. Another of ours overrides `open`, and what it changes."""
+
+    cache_bits = 32
+
+    def open(self, folder: str, threads: int):
+        """Return the model."""
+        from ..model import GPT2
+
+        return GPT2.from_pretrained(folder)
 
     def load(self, folder: str, threads: int) -> None:
         from threadpoolctl import threadpool_info
 
         from .. import __version__
-        from ..model import GPT2
 
-        self.model = GPT2.from_pretrained(folder)
+        self.model = self.open(folder, threads)
         self.cache = self.model.new_cache()
         blas = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
         self.threads = max((pool["num_threads"] for pool in blas), default=1)
         self.versions = {"minillm": __version__, "numpy": np.__version__, **{p["internal_api"]: p["version"] for p in blas}}
         self.weight_bytes = bytes_read(((n, p.nbytes) for n, p in self.model.parameters.items()), self.model.config)
-        self.cache_bytes = cache_bytes(self.model.config, 32)
+        self.cache_bytes = cache_bytes(self.model.config, self.cache_bits)
 
     def prefill(self, ids) -> int:
         self.cache.truncate(0)

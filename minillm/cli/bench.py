@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ..bench import Comparison
 
 
+PLOT_FORMATS = (".png", ".svg", ".pdf")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="a folder or a bundled name (default: GPT-2 124M's shape from a random seed)")
     which = "llama.cpp-Q8_0, say, or groups: all, minillm, transformers, llama.cpp, ctranslate2, 32-bit, 16-bit, 8-bit, 4-bit"
@@ -50,29 +53,29 @@ def run(args: argparse.Namespace) -> None:
             raise InputError(f"--{name} is {getattr(args, name)}; it must be at least 1")
     if args.plot and not Path(args.plot).absolute().parent.is_dir():
         raise InputError(f"--plot {args.plot}: there is no such folder")
+    if args.plot and Path(args.plot).suffix.lower() not in PLOT_FORMATS:
+        raise InputError(f"--plot {args.plot}: the name must end in one of {', '.join(PLOT_FORMATS)}")
     with tempfile.TemporaryDirectory(prefix="minillm-bench-") as temporary:
         folder = find_folder(args.model) if args.model else temporary
         if not args.model:
             GPT2.random(GPT2Config(), seed=0).save_pretrained(folder)
         comparison = bench.run(folder, args.peers, args.prompt, args.new, args.rounds, args.threads)
-    if args.plot:
-        _draw(comparison, args.plot)
     if args.json:
         _write_json(comparison, args.model or "GPT-2 124M, random")
     else:
         _write_tables(comparison, args.rounds)
+    if args.plot:
+        _draw(comparison, args.plot)
 
 
 def _write_tables(comparison: Comparison, rounds: int) -> None:
     measured, first = comparison.measured, comparison.measured[0]
-    unit = {"decode": "GB/s", "prefill": "GFLOP/s"}
 
     def rates(result, kind) -> list:
         values, cost = getattr(result, kind), comparison.cost(result, kind)
-        used = median(values) * cost / 1e9
         row = [result.name, f"{median(values):,.1f}", f"{min(values):,.1f}-{max(values):,.1f}"]
         row += [f"{result.ratio(first, kind):.2f}", f"{cost / 1e6:,.1f}"]
-        return [*row, f"{used:,.1f}", f"{comparison.share(result, kind):.0%}"]
+        return [*row, f"{median(values) * cost / 1e9:,.1f}", f"{comparison.share(result, kind):.0%}"]
 
     def tokens(result) -> str:
         if result is comparison.reference:
@@ -84,10 +87,10 @@ def _write_tables(comparison: Comparison, rounds: int) -> None:
         return f"{result.peak_bytes / 1e6:,.0f}" if result.peak_bytes else "?"
 
     write(f"decode of {comparison.n_new} tokens after a prompt of {comparison.n_prompt}: tokens/s")
-    headings = ("peer", "median", "range", "ratio", "MB/token", unit["decode"], "of read", "greedy tokens")
+    headings = ("peer", "median", "range", "ratio", "MB/token", "GB/s", "of read", "greedy tokens")
     write(table(headings, [[*rates(r, "decode"), tokens(r)] for r in measured], "<>>>>>><"))
     write(f"\nprefill of {comparison.n_prompt} tokens: tokens/s; time to the first token; peak memory of the whole run")
-    headings = ("peer", "median", "range", "ratio", "MFLOP/token", unit["prefill"], "of GEMM", "first ms", "peak MB", "threads")
+    headings = ("peer", "median", "range", "ratio", "MFLOP/token", "GFLOP/s", "of GEMM", "first ms", "peak MB", "threads")
     rows = [[*rates(r, "prefill"), f"{1e3 * comparison.n_prompt / median(r.prefill):,.1f}", peak(r), r.threads] for r in measured]
     write(table(headings, rows, "<>>>>>>>>>"))
     read, multiply = median(comparison.bandwidth) / 1e9, median(comparison.flops) / 1e9
@@ -125,10 +128,7 @@ def _draw(comparison: Comparison, path: str) -> None:
     figure = Figure(figsize=(11, 1.5 + 0.4 * len(comparison.measured)), layout="constrained")
     for kind, ax in zip(("decode", "prefill"), figure.subplots(1, 2)):
         plots.rates(comparison, kind, ax)
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:  # ValueError: a format that matplotlib does not know
-        raise InputError(f"--plot {path}: {error}") from None
+    figure.savefig(path, dpi=150)
 
 
 def _first_difference(ours: list[int], theirs: list[int]) -> int:

@@ -154,7 +154,7 @@ def test_the_command_names_what_is_missing_and_draws(compare, capsys, tmp_path):
     assert main([*args, "--peers", "engine-other,minillm-steady", "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
     assert [(r["same_tokens"], r["decode_ratio"] == 1) for r in values["results"]] == [(False, True), (True, False)]
-    for plot, message in (("no/folder/x.png", "there is no such folder"), ("x.nothing", "nothing")):
+    for plot, message in (("no/folder/x.png", "there is no such folder"), ("x.nothing", "must end in one of .png, .svg, .pdf")):
         assert main([*args, "--peers", "minillm-steady", "--plot", plot]) == 2
         assert message in capsys.readouterr().err
 
