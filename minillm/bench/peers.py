@@ -67,7 +67,7 @@ class MinillmNumpy(Peer):
         """Return the model."""
         from ..model import GPT2
 
-        return GPT2.from_pretrained(folder)
+        return GPT2.from_pretrained(folder, kernels="numpy")
 
     def load(self, folder: str, threads: int) -> None:
         from threadpoolctl import threadpool_info
@@ -88,6 +88,50 @@ class MinillmNumpy(Peer):
 
     def decode(self, token: int) -> int:
         return int(self.model([token], self.cache, last=True)[-1].argmax())
+
+
+class MinillmFloat32(MinillmNumpy):
+    """minillm's kernels: the fused decode step, streaming attention, matrices stored as `dtype`."""
+
+    dtype = "float32"
+
+    def open(self, folder: str, threads: int):
+        from ..model import GPT2
+        from ..twins import set_threads
+
+        set_threads(threads)
+        return GPT2.from_pretrained(folder, self.dtype, kernels="numba")
+
+    def load(self, folder: str, threads: int) -> None:
+        import numba
+
+        super().load(folder, threads)
+        self.threads = threads
+        self.versions = {"minillm": self.versions["minillm"], "numba": numba.__version__}
+
+
+class MinillmBfloat16(MinillmFloat32):
+    """minillm's kernels with matrices in bfloat16."""
+
+    dtype, bits = "bfloat16", 16
+
+
+class MinillmFloat16(MinillmFloat32):
+    """minillm's kernels with matrices in float16."""
+
+    dtype, bits = "float16", 16
+
+
+class MinillmInt8(MinillmFloat32):
+    """minillm's kernels with matrices in blocks of 32 numbers of 8 bits and a float16 scale."""
+
+    dtype, bits = "int8", 8
+
+
+class MinillmInt4(MinillmFloat32):
+    """minillm's kernels with matrices in blocks of 32 numbers of 4 bits and a float16 scale."""
+
+    dtype, bits = "int4", 4
 
 
 class Transformers(Peer):
@@ -236,6 +280,11 @@ class CTranslate2Int8(CTranslate2):
 
 PEERS: dict[str, type[Peer]] = {
     "minillm-numpy": MinillmNumpy,
+    "minillm-float32": MinillmFloat32,
+    "minillm-bfloat16": MinillmBfloat16,
+    "minillm-float16": MinillmFloat16,
+    "minillm-int8": MinillmInt8,
+    "minillm-int4": MinillmInt4,
     "transformers-fp32": Transformers,
     "transformers-bf16": TransformersBf16,
     "llama.cpp-F32": LlamaCpp,
