@@ -53,7 +53,7 @@ def product(x, weight, bias):
         kernels(*(a[part] for a in stored), *inputs, start, y, 16 * part.start)
 
     if M:
-        in_parallel(work, P, unit=1 if M == 1 else 2, cost=M * K * N)
+        in_parallel(work, P, cost=M * K * N)
     return y.reshape(M, -1)[:, :N]
 
 
