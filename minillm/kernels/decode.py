@@ -19,10 +19,12 @@ from .compile import helper, jit
 from .mathematics import exp
 from .matrices import flat_panels
 from .memory import array_at, ticks
+from .processor import HAS_HALVES
 from .products import float_matvec, int4_matvec, int8_matvec, quantize
 from .rows import normalize_row
 from .streaming import attend
 from .threads import meet, n_threads, together
+from .vectors import stored_like
 
 # Every kind of weight that the step multiplies by, and a type to tell it by: for floats the one that they are stored in.
 SAMPLES = {
@@ -127,8 +129,8 @@ def decode_kernel(
                 all_keys, all_values = keys[i // 4, row, head, :S], values[i // 4, row, head, :S]
                 start = head * D
                 for d in range(D):
-                    all_keys[position, d] = qkv[C + start + d]
-                    all_values[position, d] = qkv[2 * C + start + d]
+                    all_keys[position, d] = stored_like(qkv[C + start + d], all_keys[position, d])
+                    all_values[position, d] = stored_like(qkv[2 * C + start + d], all_values[position, d])
                 attend(qkv[start : start + D], all_keys, all_values, scales[i // 4], scores[:S], context[start : start + D])
             meet(state, threads)
             n = stamp(stamps, n, thread)
@@ -210,7 +212,7 @@ class DecodeStep:
         return None
 
     def __call__(self, token: int, cache, row: int = 0, copy: bool = False) -> np.ndarray:
-        """Logits [V] after one more token in one row of a float32 KVCache, which grows by it.
+        """Logits [V] after one more token in one row of a KVCache (float32, or float16), which grows by it.
 
         The result is a view of the workspace, overwritten by the next call, unless a copy is asked for.
         """
@@ -219,15 +221,18 @@ class DecodeStep:
             raise ValueError(f"id {token} is outside the vocabulary of {self.config.vocab_size}")
         if position >= min(cache.capacity, self.config.n_positions):
             raise ValueError(f"position {position} does not fit: there is room for {cache.capacity}")
-        if cache.keys.dtype != np.float32:
-            raise ValueError(f"the cache is {cache.keys.dtype}; the fused step needs float32")
+        keys, values = cache.keys, cache.values
+        if keys.dtype == np.float16 and HAS_HALVES:
+            keys, values = keys.view(np.int16), values.view(np.int16)  # Numba has no float16
+        elif keys.dtype != np.float32:
+            raise ValueError(f"the cache is {keys.dtype}; the fused step needs float32, or float16 where the processor has it")
         with self._one_at_a_time:  # there is one workspace
             self.started = now()
             np.add(self.parameters["wte.weight"].take(token), self.parameters["wpe.weight"][position], out=self._x)
             common = (
                 self._state, self.stamps, *self._samples, self.matrices, self.biases, self.norms, self.scales,
                 self.config.layer_norm_epsilon, ACTIVATIONS.index(self.config.activation_function),
-                cache.keys, cache.values, row, position, self._x, *self._shared,
+                keys, values, row, position, self._x, *self._shared,
             )  # fmt: skip
             together(lambda i: decode_kernel(i, self.threads, *common, *self._own[i]), self.threads, self._state)
             cache.lengths[row] += 1

@@ -44,6 +44,7 @@ def rows(seed: int, dtype) -> dict[str, np.ndarray]:
         "equal": np.full((2, 31), 3.25),
     }
     cases = {name: x.astype(dtype) for name, x in cases.items()}
+    cases["nan"] = np.where(np.arange(60).reshape(3, 20) == 33, np.nan, cases["vector"][:1]).astype(dtype)
     cases["every second column"] = r.standard_normal((6, 80)).astype(dtype)[:, ::2]
     cases["backwards"] = r.standard_normal((6, 21)).astype(dtype)[::-1, ::-1]
     cases["transposed"] = r.standard_normal((40, 6)).astype(dtype).T
