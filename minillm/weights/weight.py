@@ -37,7 +37,8 @@ class Weight:
         for start in range(0, panels * LANES, SLAB):
             rows = np.asarray(table[start : start + SLAB], np.float32)
             missing = -len(rows) % LANES, blocks * cls.block - k
-            rows = np.pad(rows, ((0, missing[0]), (0, missing[1])))
+            if any(missing):  # np.pad copies in any case
+                rows = np.pad(rows, ((0, missing[0]), (0, missing[1])))
             for name, part in cls.encode(rows).items():
                 arrays[name][start // LANES : (start + len(rows)) // LANES] = part
         return cls(arrays, n, k)

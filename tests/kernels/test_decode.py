@@ -13,7 +13,7 @@ from minillm.config import GPT2Config
 from minillm.kernels import threads
 from minillm.kernels.processor import HAS_HALVES
 from minillm.model import GPT2
-from minillm.weights import KINDS, store_parameters
+from minillm.weights import KINDS, Weight, store_parameters
 
 # n_embd 36: neither whole panels of 16 nor whole blocks of 32; 12 heads of 3 numbers would be shared by up to 4 threads
 SMALL = GPT2Config(vocab_size=131, n_positions=20, n_embd=36, n_layer=3, n_head=3)
@@ -103,6 +103,26 @@ def test_one_row_of_a_batch():
     model(ids[:, :5], cache)
     close(step(int(ids[1, 5]), cache, row=1), model(ids[1])[-1], "float32")
     assert cache.lengths.tolist() == [5, 6, 5]
+
+
+@pytest.mark.parametrize("kind", ["float32", "int4"])
+def test_weights_in_a_mapped_file(kind, tmp_path):
+    model = stored(random_model(SMALL), kind)
+    mapped = {}
+    for name, p in model.parameters.items():
+        if isinstance(p, Weight):
+            arrays = {}
+            for key, array in p.arrays.items():
+                np.save(tmp_path / f"{name}.{key}.npy", array)
+                arrays[key] = np.load(tmp_path / f"{name}.{key}.npy", mmap_mode="r")
+            mapped[name] = type(p)(arrays, p.n, p.k, p.transposed)
+        else:
+            mapped[name] = p.copy()
+            mapped[name].flags.writeable = False
+    ids = np.arange(9)
+    mapped = GPT2(SMALL, mapped, kernels)
+    assert np.array_equal(decode(mapped, ids)[0], decode(model, ids)[0])
+    close(mapped(ids), model(ids), kind)
 
 
 def test_cache_of_float16():
