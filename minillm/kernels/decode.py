@@ -33,6 +33,7 @@ SAMPLES = {
 }  # fmt: skip
 ACTIVATIONS = ("gelu_new", "gelu", "relu")
 MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")  # the four products of a block
+TABLES = ("wte.weight", "lm_head.weight")
 BLOCK_WEIGHTS = tuple(f"{name}.weight" for name in MATRICES)
 PANELS, INPUTS, WIDTH, VALUES, SCALES, MINIMA, BIAS = range(7)  # columns of the table of matrices
 # What is finished at each time stamp: of a block, and after all blocks.
@@ -204,6 +205,8 @@ class DecodeStep:
             matrix = p.ndim == 2 and name != "wpe.weight"
             if matrix and getattr(p, "kind", None) not in SAMPLES:
                 return f"{name} is not a stored weight; the fused step multiplies by {', '.join(SAMPLES)}"
+            if matrix and p.transposed == (name in TABLES):
+                return f"{name} is stored the other way round: a table as it is, a matrix [in,out] transposed"
             if not matrix and p.dtype != np.float32:
                 return f"{name} is {p.dtype}; the fused step computes in float32"
         samples = {SAMPLES[p.kind] for name, p in parameters.items() if name.endswith(BLOCK_WEIGHTS)}

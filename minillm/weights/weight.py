@@ -26,7 +26,8 @@ class Weight:
     __array_ufunc__ = None  # makes `ndarray @ weight` come here, to __rmatmul__
 
     def __init__(self, arrays: dict[str, np.ndarray], n: int, k: int, transposed: bool = False):
-        self.arrays, self.n, self.k, self.transposed = arrays, n, k, transposed
+        self.arrays = {name: arrays[name] for name in self.layout(0)}  # in the order of the layout: kernels rely on it
+        self.n, self.k, self.transposed = n, k, transposed
 
     @classmethod
     def from_table(cls, table) -> Weight:

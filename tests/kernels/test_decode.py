@@ -13,7 +13,7 @@ from minillm.config import GPT2Config
 from minillm.kernels import threads
 from minillm.kernels.processor import HAS_HALVES
 from minillm.model import GPT2
-from minillm.weights import KINDS, Weight, store_parameters
+from minillm.weights import KINDS, Float32, Weight, store_parameters
 
 # n_embd 36: neither whole panels of 16 nor whole blocks of 32; 12 heads of 3 numbers would be shared by up to 4 threads
 SMALL = GPT2Config(vocab_size=131, n_positions=20, n_embd=36, n_layer=3, n_head=3)
@@ -192,6 +192,8 @@ def test_what_it_cannot_do_is_refused():
     with pytest.raises(ValueError, match="2 kinds"):
         kernels.DecodeStep(SMALL, mixed)
     model = stored(model, "float32")
+    table = Float32.from_table(np.zeros((36, 108), np.float32))
+    assert "other way round" in kernels.DecodeStep.refusal(SMALL, {**model.parameters, "h.0.attn.c_attn.weight": table})
     step, cache = kernels.DecodeStep(SMALL, model.parameters), model.new_cache(capacity=1)
     with pytest.raises(ValueError, match="id 131 is outside the vocabulary of 131"):
         step(131, cache)
