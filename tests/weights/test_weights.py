@@ -136,3 +136,9 @@ def test_a_models_parameters():
 def test_unknown_kinds_are_refused_by_name():
     with pytest.raises(ValueError, match="'int3'; known: float32, bfloat16"):
         store(np.zeros((2, 2), np.float32), "int3")
+
+
+def test_arrays_may_come_in_any_order():
+    weight = store(RNG.standard_normal((40, 20)).astype(np.float32), "int4_min")
+    again = Int4Min(dict(reversed(weight.arrays.items())), weight.n, weight.k, weight.transposed)
+    assert list(again.arrays) == ["values", "scales", "minima"] and np.array_equal(again.dense(), weight.dense())
