@@ -30,7 +30,7 @@ def saved(tmp_path):
 
 
 def compared(folder, *names):
-    pytest.importorskip("ctranslate2" if "ctranslate2" in names[0] else "llama_cpp", reason="pip install 'minillm-gpt2[bench]'")
+    pytest.importorskip("ctranslate2" if "ctranslate2" in names[0] else "llama_cpp", reason="needs the extra bench: pip install -e '.[bench]'")
     comparison = bench.run(folder, ["minillm-numpy", *names], n_prompt=20, n_new=30, rounds=1, threads=1)
     assert [result.missing for result in comparison.results] == [None] * (1 + len(names))
     return comparison.results
@@ -63,7 +63,7 @@ def test_narrow_weights_read_less_and_begin_alike(saved, name, bits):
     """
     folder = saved()
     if "llama" in name:
-        gguf = pytest.importorskip("gguf", reason="pip install 'minillm-gpt2[bench]'")
+        gguf = pytest.importorskip("gguf", reason="needs the extra bench: pip install -e '.[bench]'")
         kind, model = gguf.GGMLQuantizationType[name.partition("-")[2]], load_model(folder)
         for key, array in model.parameters.items():
             if array.ndim == 2 and key != "wpe.weight":
@@ -79,7 +79,7 @@ def test_narrow_weights_read_less_and_begin_alike(saved, name, bits):
 @pytest.mark.live
 @pytest.mark.parametrize(("precision", "step"), [("F32", 0), ("F16", 2**-11), ("Q8_0", 1 / 254), ("Q4_0", 1 / 8)])
 def test_every_matrix_is_in_the_type_asked_for(saved, tmp_path, precision, step):
-    gguf = pytest.importorskip("gguf", reason="pip install 'minillm-gpt2[bench]'")
+    gguf = pytest.importorskip("gguf", reason="needs the extra bench: pip install -e '.[bench]'")
     folder, path = saved(), tmp_path / "model.gguf"
     n_bytes = convert.write_gguf(folder, path, precision)
     tensors = {t.name: t for t in gguf.GGUFReader(path).tensors}
@@ -97,13 +97,13 @@ def test_every_matrix_is_in_the_type_asked_for(saved, tmp_path, precision, step)
 
 @pytest.mark.parametrize("settings", [{"scale_attn_weights": False}, {"scale_attn_by_inverse_layer_idx": True}])
 def test_models_that_the_engines_cannot_run_are_refused(saved, tmp_path, settings):
-    pytest.importorskip("gguf", reason="pip install 'minillm-gpt2[bench]'")
+    pytest.importorskip("gguf", reason="needs the extra bench: pip install -e '.[bench]'")
     with pytest.raises(InputError, match=r"llama.cpp has no GPT-2 whose attention scores are not divided by sqrt\(D\)"):
         convert.write_gguf(saved(**settings), tmp_path / "x", "F32")
 
 
 def test_what_gguf_cannot_hold_is_refused(saved, tmp_path):
-    pytest.importorskip("gguf", reason="pip install 'minillm-gpt2[bench]'")
+    pytest.importorskip("gguf", reason="needs the extra bench: pip install -e '.[bench]'")
     with pytest.raises(InputError, match="no GPT-2 with activation_function 'relu'"):
         convert.write_gguf(saved(activation_function="relu"), tmp_path / "x", "F32")
     with pytest.raises(InputError, match="whole blocks of 32; n_embd is 16, n_inner 64"):
