@@ -30,7 +30,8 @@ def saved(tmp_path):
 
 
 def compared(folder, *names):
-    pytest.importorskip("ctranslate2" if "ctranslate2" in names[0] else "llama_cpp", reason="needs the extra bench: pip install -e '.[bench]'")
+    engine = "ctranslate2" if "ctranslate2" in names[0] else "llama_cpp"
+    pytest.importorskip(engine, reason="needs the extra bench: pip install -e '.[bench]'")
     comparison = bench.run(folder, ["minillm-numpy", *names], n_prompt=20, n_new=30, rounds=1, threads=1)
     assert [result.missing for result in comparison.results] == [None] * (1 + len(names))
     return comparison.results
