@@ -78,8 +78,8 @@ class GPT2:
             raise InputError(f"the cache has {len(past)} rows and the ids {B}")
         if (past + lengths).max() > room:
             raise InputError(f"{(past + lengths).max()} positions do not fit: there is room for {room}")
-        in_order = cache is not None and cache.in_order and cache.keys.dtype == np.float32
-        if self._fused and step is identity and ids.shape == (1, 1) and in_order:
+        fused = self._fused and cache is not None and cache.in_order and cache.keys.dtype in self._fused.caches
+        if fused and step is identity and ids.shape == (1, 1):
             logits = self._decode_step(int(ids[0, 0]), cache)[None]  # [1,V]: the second of the two forwards
             return logits if single else logits[None]
         positions = past[:, None] + np.arange(T)  # [B,T]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
+from pathlib import Path
 from types import ModuleType
+
+import numpy as np
 
 from . import kernels, ops
 from .errors import InputError
@@ -45,20 +48,30 @@ def set_threads(n: int) -> None:
         kernels.set_threads(n)
 
 
+def must_compile(ops_twin: ModuleType) -> bool:
+    """Whether kernels are asked for and none is on disk yet: the first run after an installation, some seconds longer."""
+    if ops_twin is not kernels:
+        return False
+    from .kernels.products import float_matmul
+
+    cache = getattr(float_matmul, "_cache", None)
+    return cache is not None and not Path(cache._cache_file._index_path).exists()
+
+
 def warm_up(update: Update = lambda what, done, total: None) -> None:
     """Compile every kernel, for every stored precision, so that later runs find them on disk."""
     from .config import GPT2Config
     from .model import GPT2
 
     ops_twin = twin("numba")
-    ids = [[1, 2, 3], [4, 5, 6]]
-    tiny = GPT2.random(GPT2Config(vocab_size=16, n_positions=8, n_embd=32, n_layer=1, n_head=2))
+    ids = np.arange(2 * 70).reshape(2, 70) % 16  # so many that attention goes by tiles
+    tiny = GPT2.random(GPT2Config(vocab_size=16, n_positions=80, n_embd=32, n_layer=1, n_head=2))
     for done, kind in enumerate(KINDS):
         update("compiling", done, len(KINDS))
         model = GPT2(tiny.config, store_parameters(tiny.parameters, kind), ops_twin)
         cache = model.new_cache()
         model(ids)  # several rows
-        model(ids[0], cache)
+        model(ids[0, :3], cache)
         model([4], cache)  # the fused step
         model([5], cache, step=lambda name, value: value)  # the readable one for one row
     ops_twin.cross_entropy(ops_twin.log_softmax(tiny(ids)), ids)

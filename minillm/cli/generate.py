@@ -18,7 +18,7 @@ from ..decoding.options import DEFAULT_NEW_TOKENS, Options
 from ..decoding.speculative import acceptance
 from .common import add_compute, add_model, add_text, load, text_of, write, write_json
 
-TEMPERATURE = 0.8  # of the command line, where people look for stories; the library's default is greedy
+TEMPERATURE, MIN_P = 0.8, 0.05  # of the command line, where people look for stories; the library's default is greedy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, metavar="T", help=f"0 is greedy (default {TEMPERATURE}; with beams 0)")
     parser.add_argument("--top-k", type=int, metavar="K", help="choose among the K likeliest tokens")
     parser.add_argument("--top-p", type=float, metavar="P", help="choose among the likeliest that together reach P")
-    parser.add_argument("--min-p", type=float, metavar="P", help="choose among those at least P times as likely as the likeliest")
+    min_p = "choose among those at least P times as likely as the likeliest (default %(default)s; 0 for all)"
+    parser.add_argument("--min-p", type=float, default=MIN_P, metavar="P", help=min_p)
     parser.add_argument("--repetition-penalty", type=float, default=1.0, metavar="R", help="above 1: repeat less")
     parser.add_argument("--num-beams", type=int, default=1, metavar="N", help="search with N beams")
     parser.add_argument("--length-penalty", type=float, default=1.0, metavar="X", help="of beam search: above 0 favours longer")

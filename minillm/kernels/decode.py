@@ -15,64 +15,72 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from .compile import jit
+from .compile import helper, jit
 from .mathematics import exp
 from .matrices import flat_panels
 from .memory import array_at, ticks
+from .processor import HAS_HALVES
 from .products import float_matvec, int4_matvec, int8_matvec, quantize
 from .rows import normalize_row
 from .streaming import attend
 from .threads import meet, n_threads, together
+from .vectors import stored_like
 
-KINDS = ("float32", "bfloat16", "float16", "int8", "int4", "int4_min")
+# Every kind of weight that the step multiplies by, and a type to tell it by: for floats the one that they are stored in.
+SAMPLES = {
+    "float32": np.float32, "bfloat16": np.uint16, "float16": np.int16,
+    "int8": np.uint8, "int4": np.int8, "int4_min": np.int8,
+}  # fmt: skip
 ACTIVATIONS = ("gelu_new", "gelu", "relu")
 MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")  # the four products of a block
+TABLES = ("wte.weight", "lm_head.weight")
 BLOCK_WEIGHTS = tuple(f"{name}.weight" for name in MATRICES)
-PANELS, INPUTS, WIDTH, VALUES, SCALES, MINIMA, BITS, BIAS = range(8)  # columns of the table of matrices
+PANELS, INPUTS, WIDTH, VALUES, SCALES, MINIMA, BIAS = range(7)  # columns of the table of matrices
 # What is finished at each time stamp: of a block, and after all blocks.
 BLOCK_STAMPS = ("ln_1", "attn.c_attn", "attn.context", "attn.residual", "ln_2", "mlp.act", "mlp.residual")
 LAST_STAMPS = ("ln_f", "logits")
 
 
-@jit
 def float_product(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y):
     """Panels first to end of y = W h + bias for a float type, that of `sample`."""
     panels = array_at(matrix[VALUES], matrix[PANELS], matrix[WIDTH], sample.dtype)[first:end]
     float_matvec(panels, h[: matrix[INPUTS]], bias, y, 16 * first)
 
 
-@jit
-def block_product(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y):
-    """Panels first to end of y = W h + bias for blocks of 8 or 4 bits; q, q_scales, q_sums: room for h in 8 bits."""
+def int8_product(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y):
+    """Panels first to end of y = W h + bias for blocks of 8 bits; q, q_scales, q_sums: room for h in 8 bits."""
     panels, blocks = matrix[PANELS], (matrix[INPUTS] + 31) // 32
     q, q_scales, q_sums = q[:blocks], q_scales[:blocks], q_sums[:blocks]
     quantize(h[: 32 * blocks].reshape(blocks, 32), q, q_scales, q_sums)
-    words = q.reshape(32 * blocks).view(np.int32)
     values = array_at(matrix[VALUES], panels, matrix[WIDTH], np.uint8)[first:end]
     scales = array_at(matrix[SCALES], panels, 16 * blocks, np.int16)[first:end]
-    if matrix[BITS] == 8:
-        int8_matvec(values, scales, words, q_scales, q_sums, bias, y, 16 * first)
-    else:
-        minima = array_at(matrix[MINIMA], panels, 16 * blocks if matrix[MINIMA] else 0, np.int16)[first:end]
-        int4_matvec(values, scales, minima, words, q_scales, q_sums, bias, y, 16 * first)
+    int8_matvec(values, scales, q.reshape(32 * blocks).view(np.int32), q_scales, q_sums, bias, y, 16 * first)
+
+
+def int4_product(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y):
+    """The same for blocks of 4 bits, with or without minima."""
+    panels, blocks = matrix[PANELS], (matrix[INPUTS] + 31) // 32
+    q, q_scales, q_sums = q[:blocks], q_scales[:blocks], q_sums[:blocks]
+    quantize(h[: 32 * blocks].reshape(blocks, 32), q, q_scales, q_sums)
+    values = array_at(matrix[VALUES], panels, matrix[WIDTH], np.uint8)[first:end]
+    scales = array_at(matrix[SCALES], panels, 16 * blocks, np.int16)[first:end]
+    minima = array_at(matrix[MINIMA], panels, 16 * blocks if matrix[MINIMA] else 0, np.int16)[first:end]
+    int4_matvec(values, scales, minima, q.reshape(32 * blocks).view(np.int32), q_scales, q_sums, bias, y, 16 * first)
 
 
 def product(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y):
-    """One of the two above. `sample` is an empty array of the stored type: with it Numba chooses while it compiles, so
-    that a float32 model need not wait for the products of blocks to be compiled."""
-    chosen = block_product if sample.dtype == np.uint8 else float_product
+    """One of the three above. `sample` is an empty array whose type stands for the kind (SAMPLES): by it Numba chooses
+    while it compiles, so that nobody waits for products that the model does not need."""
+    chosen = {np.dtype(np.uint8): int8_product, np.dtype(np.int8): int4_product}.get(sample.dtype, float_product)
     chosen(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y)
 
 
 @overload(product)
 def _(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y):
-    chosen = block_product if sample.dtype == types.uint8 else float_product
-    return lambda sample, matrix, first, end, h, q, q_scales, q_sums, bias, y: chosen(
-        sample, matrix, first, end, h, q, q_scales, q_sums, bias, y
-    )
+    return {types.uint8: int8_product, types.int8: int4_product}.get(sample.dtype, float_product)
 
 
-@jit
+@helper
 def activate(x, kind):
     """The bend of the feed forward, in place."""
     if kind == 0:
@@ -90,16 +98,15 @@ def activate(x, kind):
 @jit
 def decode_kernel(
     thread, threads, state, stamps, sample, head_sample, matrices, biases, norms, scales, eps, activation,
-    keys, values, position, x, qkv, context, out, hidden, logits, own_h, own_q, own_q_scales, own_q_sums, own_scores,
+    keys, values, row, position, x, qkv, context, out, hidden, logits, h, q, q_scales, q_sums, scores,
 ):  # fmt: skip
     """From x, the embedded token, to the logits. Run by every thread at once; DecodeStep makes the arguments.
 
-    matrices: [4 L + 1, 8]; norms: [2 L + 1, 2, C]; keys, values: [L, H, capacity, D]; own_*: one row for each thread.
+    matrices: [4 L + 1, 7]; norms: [2 L + 1, 2, C]; keys, values: [L, B, H, capacity, D]; h, q, q_scales, q_sums and
+    scores: this thread's own room; x, qkv, context, out, hidden, logits: everybody's.
     One place in the code for all four products of a block: each place costs a third of a second of compiling.
     """
-    L, H, D, C = keys.shape[0], keys.shape[1], keys.shape[3], x.shape[0]
-    h, q, q_scales, q_sums = own_h[thread], own_q[thread], own_q_scales[thread], own_q_sums[thread]
-    scores, n = own_scores[thread, : position + 1], 0
+    L, H, D, C, S, n = keys.shape[0], keys.shape[2], keys.shape[4], x.shape[0], position + 1, 0
     for i in range(4 * L):
         matrix, j = matrices[i], i % 4
         if j % 2 == 0:  # ln_1 before c_attn, ln_2 before c_fc
@@ -120,13 +127,12 @@ def decode_kernel(
         n = stamp(stamps, n, thread)
         if j == 0:  # a head's q, k and v may have come from several threads
             for head in range(H * thread // threads, H * (thread + 1) // threads):
-                new_key, new_value = keys[i // 4, head, position], values[i // 4, head, position]
+                all_keys, all_values = keys[i // 4, row, head, :S], values[i // 4, row, head, :S]
+                start = head * D
                 for d in range(D):
-                    new_key[d] = qkv[C + head * D + d]
-                    new_value[d] = qkv[2 * C + head * D + d]
-                past_keys, past_values = keys[i // 4, head, : position + 1], values[i // 4, head, : position + 1]
-                mine = slice(head * D, head * D + D)
-                attend(qkv[mine], past_keys, past_values, scales[i // 4], scores, context[mine])
+                    all_keys[position, d] = stored_like(qkv[C + start + d], all_keys[position, d])
+                    all_values[position, d] = stored_like(qkv[2 * C + start + d], all_values[position, d])
+                attend(qkv[start : start + D], all_keys, all_values, scales[i // 4], scores[:S], context[start : start + D])
             meet(state, threads)
             n = stamp(stamps, n, thread)
     normalize_row(x, norms[2 * L, 0], norms[2 * L, 1], eps, h)
@@ -138,7 +144,7 @@ def decode_kernel(
     stamp(stamps, n, thread)
 
 
-@jit
+@helper
 def stamp(stamps, n, thread):
     """Write down when step n was finished (the first thread keeps the book); returns the next step's number."""
     if thread == 0:
@@ -154,9 +160,12 @@ def padded(x, size):
 class DecodeStep:
     """GPT-2 for one row, one token at a time: step(id, cache) -> logits [V].
 
-    config, parameters: the model's; every matrix is a Weight of KINDS (also mixed), everything else float32. `stamps`
-    holds the `ticks` at which each of `names` was finished in the last call, `started` those at its beginning.
+    config, parameters: the model's; every matrix is a Weight of a kind in SAMPLES (the head may be of another than the blocks),
+    everything else float32. `stamps` holds the `ticks` at which each of `names` was finished in the last call, and
+    `started` those at its beginning.
     """
+
+    caches = (np.float32, np.float16) if HAS_HALVES else (np.float32,)  # the dtypes of a KVCache that it can use
 
     def __init__(self, config, parameters):
         refusal = self.refusal(config, parameters)
@@ -168,11 +177,10 @@ class DecodeStep:
         names = [f"h.{i}.{m}" for i in range(L) for m in MATRICES]
         matrices = [(parameters[f"{n}.weight"], parameters[f"{n}.bias"]) for n in names] + [(head, np.zeros(0, np.float32))]
         self._stored = [flat_panels(weight) for weight, _ in matrices]  # kept alive: the table holds addresses only
-        self._samples = tuple(np.empty(0, stored[0].dtype) for stored in (self._stored[0], self._stored[-1]))
-        self.matrices, biases = np.zeros((len(matrices), 8), np.int64), []
+        self._samples = tuple(np.empty(0, SAMPLES[weight.kind]) for weight in (matrices[0][0], head))
+        self.matrices, biases = np.zeros((len(matrices), 7), np.int64), []
         for row, (weight, bias), stored in zip(self.matrices, matrices, self._stored):
             row[[PANELS, INPUTS, WIDTH, BIAS]] = len(stored[0]), weight.k, stored[0].shape[1], sum(map(len, biases))
-            row[BITS] = 4 if weight.kind.startswith("int4") else 8
             for column, array in zip((VALUES, SCALES, MINIMA), stored):
                 row[column] = array.ctypes.data if array.size else 0
             biases.append(padded(bias, 16 * len(stored[0])))
@@ -188,7 +196,7 @@ class DecodeStep:
         self._x = np.zeros(C, np.float32)
         own = [((whole,), np.float32), ((whole // 32, 32), np.int8), ((whole // 32,), np.float32)]
         own += [((whole // 32,), np.int32), ((config.n_positions,), np.float32)]
-        self._own = tuple(np.zeros((self.threads, *shape), dtype) for shape, dtype in own)
+        self._own = [[np.zeros(shape, dtype) for shape, dtype in own] for _ in range(self.threads)]
 
     @staticmethod
     def refusal(config, parameters) -> str | None:
@@ -197,34 +205,38 @@ class DecodeStep:
             return f"the fused step knows {', '.join(ACTIVATIONS)}, not {config.activation_function}"
         for name, p in parameters.items():
             matrix = p.ndim == 2 and name != "wpe.weight"
-            if matrix and getattr(p, "kind", None) not in KINDS:
-                return f"{name} is not a stored weight; the fused step multiplies by {', '.join(KINDS)}"
+            if matrix and getattr(p, "kind", None) not in SAMPLES:
+                return f"{name} is not a stored weight; the fused step multiplies by {', '.join(SAMPLES)}"
+            if matrix and p.transposed == (name in TABLES):
+                return f"{name} is stored the other way round: a table as it is, a matrix [in,out] transposed"
             if not matrix and p.dtype != np.float32:
                 return f"{name} is {p.dtype}; the fused step computes in float32"
-        stored = {p.arrays[next(iter(p.arrays))].dtype for n, p in parameters.items() if n.endswith(BLOCK_WEIGHTS)}
-        if len(stored) > 1:
-            return f"the blocks' matrices are stored as {len(stored)} types; the fused step takes one, and another for the head"
+        samples = {SAMPLES[p.kind] for name, p in parameters.items() if name.endswith(BLOCK_WEIGHTS)}
+        if len(samples) > 1:
+            return f"the blocks' matrices are of {len(samples)} kinds; the fused step takes one, and another for the head"
         return None
 
     def __call__(self, token: int, cache, row: int = 0) -> np.ndarray:
-        """Logits [V] after one more token in one row of a float32 KVCache, which grows by it."""
+        """Logits [V] after one more token in one row of a KVCache (float32, or float16), which grows by it."""
         position = int(cache.lengths[row])
         if not 0 <= token < self.config.vocab_size:
             raise ValueError(f"id {token} is outside the vocabulary of {self.config.vocab_size}")
         if position >= min(cache.capacity, self.config.n_positions):
             raise ValueError(f"position {position} does not fit: there is room for {cache.capacity}")
-        keys, values = cache.keys[:, row], cache.values[:, row]
-        if keys.dtype != np.float32:
-            raise ValueError(f"the cache is {keys.dtype}; the fused step needs float32")
+        keys, values = cache.keys, cache.values
+        if keys.dtype == np.float16 and HAS_HALVES:
+            keys, values = keys.view(np.int16), values.view(np.int16)  # Numba has no float16
+        elif keys.dtype != np.float32:
+            raise ValueError(f"the cache is {keys.dtype}; the fused step needs float32, or float16 where the processor has it")
         with self._one_at_a_time:  # there is one workspace
             self.started = now()
             np.add(self.parameters["wte.weight"].take(token), self.parameters["wpe.weight"][position], out=self._x)
             common = (
                 self._state, self.stamps, *self._samples, self.matrices, self.biases, self.norms, self.scales,
                 self.config.layer_norm_epsilon, ACTIVATIONS.index(self.config.activation_function),
-                keys, values, position, self._x, *self._shared, *self._own,
+                keys, values, row, position, self._x, *self._shared,
             )  # fmt: skip
-            together(lambda thread: decode_kernel(thread, self.threads, *common), self.threads, self._state)
+            together(lambda i: decode_kernel(i, self.threads, *common, *self._own[i]), self.threads, self._state)
             cache.lengths[row] += 1
             return self._shared[-1][: self.config.vocab_size].copy()
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from .compile import jit
+from .compile import helper, jit
 from .elementwise import working
 from .mathematics import exp
 from .threads import in_parallel
 from .vectors import larger
 
 
-@jit
+@helper
 def maximum(x):
     """The largest number of a row; -inf where all are."""
     m = x[0]
@@ -20,7 +20,7 @@ def maximum(x):
     return m
 
 
-@jit
+@helper
 def normalize_row(x, weight, bias, eps, y):
     """One row of layer_norm: mean, variance of the centred row (no cancellation), result."""
     n = x.dtype.type(x.shape[0])
@@ -36,7 +36,7 @@ def normalize_row(x, weight, bias, eps, y):
         y[i] = (x[i] - mean) * inverse * weight[i] + bias[i]
 
 
-@jit
+@helper
 def exponentials(x, m, y):
     """y = exp(x - m); returns their sum."""
     total = x.dtype.type(0)
@@ -46,7 +46,7 @@ def exponentials(x, m, y):
     return total
 
 
-@jit
+@helper
 def sum_of_exponentials(x, m):
     """The sum of exp(x - m)."""
     total = x.dtype.type(0)

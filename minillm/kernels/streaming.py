@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from .compile import jit
+from .compile import helper, jit
 from .products import float_matmul
 from .rows import exponentials, maximum
 from .threads import in_parallel
+from .vectors import number
 
 KEYS, QUERIES = 256, 64  # of one tile: its scores are 64 KiB, which stay in the second-level cache
 
 
-@jit
+@helper
 def attend(q, keys, values, scale, scores, context):
-    """One query: context = softmax(q keys^T * scale) values. q, context: [D]; keys, values: [S,D]; scores: room for S."""
+    """One query: context = softmax(q keys^T * scale) values. q, context: [D]; keys, values: [S,D], of float16
+    as int16 too; scores: room for S."""
     for s in range(keys.shape[0]):
         key, total = keys[s], q.dtype.type(0)
         for d in range(q.shape[0]):
-            total += q[d] * key[d]
+            total += q[d] * number(key[d])
         scores[s] = total * scale
     total = exponentials(scores, maximum(scores), scores)
     for d in range(context.shape[0]):
@@ -29,7 +31,7 @@ def attend(q, keys, values, scale, scores, context):
     for s in range(keys.shape[0]):
         value, weight = values[s], scores[s] / total
         for d in range(context.shape[0]):
-            context[d] += weight * value[d]
+            context[d] += weight * number(value[d])
 
 
 @jit
@@ -45,24 +47,21 @@ def one_by_one(q, keys, values, positions, scale, out):
 
 
 @jit
-def in_tiles(q, keys, values, positions, scale, out):
+def in_tiles(q, keys, values, positions, scale, out, m, total, sums, key_panels, value_room, room, tile_sums, nothing):
     """Tiles of queries by tiles of keys, each a small matrix product, softmax done a tile at a time.
 
     For every query are kept m, the largest score so far; total, the sum of exp(score - m); and the sum of the values
-    weighted by these. A tile with a larger score makes all three smaller by exp(old m - new m): nothing is forgotten.
+    weighted by these [T, D rounded up]. A tile with a larger score makes the latter two smaller by exp(old m - new m).
     """
-    T, S, D = q.shape[0], keys.shape[0], q.shape[1]
-    panels = (D + 15) // 16
-    width = 16 * panels
-    m, total, sums = np.full(T, -np.inf, np.float32), np.zeros(T, np.float32), np.zeros((T, width), np.float32)
-    key_panels = np.empty((KEYS // 16, 16 * D), np.float32)
-    room, value_room = np.empty(QUERIES * KEYS, np.float32), np.empty(width * KEYS, np.float32)
-    tile_sums = np.empty((QUERIES, width), np.float32)
-    nothing = np.zeros(max(KEYS, width), np.float32)
+    T, S, D, width = q.shape[0], keys.shape[0], q.shape[1], sums.shape[1]
+    for t in range(T):
+        m[t], total[t] = -np.inf, 0
+        for d in range(width):
+            sums[t, d] = 0
     for start in range(0, S, KEYS):
         n = min(KEYS, S - start)
         n16 = (n + 15) // 16 * 16
-        value_panels = value_room[: width * n16].reshape(panels, 16 * n16)
+        value_panels = value_room[: width * n16].reshape(width // 16, 16 * n16)
         pack_keys(keys[start : start + n], key_panels)
         pack_values(values[start : start + n], value_panels)
         for first in range(0, T, QUERIES):
@@ -96,30 +95,24 @@ def in_tiles(q, keys, values, positions, scale, out):
             out[t, d] = sums[t, d] / total[t]
 
 
-@jit
+@helper
 def pack_keys(keys, panels):
     """[n,D] -> [n / 16, 16 D]: sixteen keys side by side, as products.py wants the outputs of a weight."""
-    D = keys.shape[1]
     for s in range(keys.shape[0]):
         panel = panels[s // 16]
-        for d in range(D):
+        for d in range(keys.shape[1]):
             panel[16 * d + s % 16] = keys[s, d]
-    for s in range(keys.shape[0], (keys.shape[0] + 15) // 16 * 16):
-        panel = panels[s // 16]
-        for d in range(D):
-            panel[16 * d + s % 16] = 0
 
 
-@jit
+@helper
 def pack_values(values, panels):
     """[n,D] -> [D / 16, 16 n], both rounded up with zeros: sixteen columns of the values side by side."""
     n, D = values.shape
-    panels[:] = 0
     for c in range(panels.shape[0]):
         panel, columns = panels[c], min(16, D - 16 * c)
-        for s in range(n):
-            for d in range(columns):
-                panel[16 * s + d] = values[s, 16 * c + d]
+        for s in range(panel.shape[0] // 16):
+            for d in range(16):
+                panel[16 * s + d] = values[s, 16 * c + d] if s < n and d < columns else 0
 
 
 def attention(q, k, v, positions, scale):
@@ -131,14 +124,18 @@ def attention(q, k, v, positions, scale):
     (B, H, T, D), S = q.shape, k.shape[2]
     out = np.empty((B, T, H, D), q.dtype).swapaxes(1, 2)  # in memory as merge_heads wants it
     positions = np.ascontiguousarray(positions, np.int64)
-    kernel = in_tiles if q.dtype == np.float32 and T > 1 else one_by_one
+    width = -(-D // 16) * 16
+    shapes = [T, T, (T, width), (KEYS // 16, 16 * D), width * KEYS, QUERIES * KEYS, (QUERIES, width)]
+    tiles = q.dtype == np.float32 and T > 1 and T * S >= 4096  # less is done before in_tiles would be compiled
+    kernel = in_tiles if tiles else one_by_one
 
     def work(part):
+        room = [np.empty(shape, np.float32) for shape in shapes] + [np.zeros(max(KEYS, width), np.float32)]
         for head in range(part.start, part.stop):
             b, h = divmod(head, H)
             queries, keys, values = (np.ascontiguousarray(a[b, h], q.dtype) for a in (q, k, v))
             context = np.empty_like(queries)
-            kernel(queries, keys, values, positions[b], float(scale), context)
+            kernel(queries, keys, values, positions[b], float(scale), context, *(room if kernel is in_tiles else ()))
             out[b, h] = context
 
     in_parallel(work, B * H, cost=B * H * T * S * D)

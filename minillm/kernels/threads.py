@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import numba
@@ -23,7 +24,7 @@ _one_at_a_time = threading.Lock()
 
 
 def n_threads() -> int:
-    """How many threads kernels use: numba.set_num_threads, else NUMBA_NUM_THREADS or OMP_NUM_THREADS, else all cores."""
+    """How many threads kernels use: set_threads, else NUMBA_NUM_THREADS, else OMP_NUM_THREADS, else one a core."""
     return _limit if _limit is not None else numba.config.NUMBA_NUM_THREADS
 
 
@@ -56,16 +57,29 @@ def shares(n: int, parts: int, unit: int = 1) -> list[slice]:
 
 
 def in_parallel(work, n: int, *, unit: int = 1, cost: float = np.inf) -> None:
-    """Call work(share) for slices that cover range(n), one to a thread.
+    """Call work(share) for slices that cover range(n), on all threads; whoever is free takes the next.
 
-    cost: about how many multiplications it all takes; what a thread does in the time of a launch stays on one thread.
+    cost: about how many multiplications it all takes. What one thread does in the time of a launch stays on one, and
+    long work is cut finer, so that nobody waits long for a thread that the system has put aside.
     """
-    parts = shares(n, n_threads() if cost > 300_000 else 1, unit)
-    futures = [pool(len(parts) - 1).submit(work, part) for part in parts[1:]]
-    for part in parts[:1]:
-        work(part)
-    for future in futures:
-        future.result()
+    workers = n_threads() if cost > 300_000 else 1
+    waiting = deque(shares(n, workers if cost < 10_000_000 else 4 * workers, unit))
+
+    def take_turns():
+        while waiting:
+            try:
+                part = waiting.popleft()
+            except IndexError:  # someone else was quicker
+                return
+            work(part)
+
+    futures = [pool(workers - 1).submit(take_turns) for _ in range(min(workers, len(waiting)) - 1)]
+    try:
+        take_turns()
+    finally:
+        waiting.clear()
+        for future in futures:
+            future.result()
 
 
 # ---- keeping time inside a kernel
@@ -105,6 +119,17 @@ def atomic_add(typing_context, array, index, value):
 
 
 @intrinsic
+def atomic_load(typing_context, array, index):
+    """array[index], read anew each time and before all that follows: unlike adding 0 it leaves the others their copy."""
+
+    def build(context, builder, signature, values):
+        data = context.make_array(signature.args[0])(context, builder, values[0]).data
+        return builder.load_atomic(builder.gep(data, [values[1]]), "acquire", align=8)
+
+    return types.int64(array, types.intp), build
+
+
+@intrinsic
 def breathe(typing_context, long):
     """Let others run: a short pause, or after long waiting the rest of this thread's time slice."""
 
@@ -123,13 +148,13 @@ def meet(state, n):
     """Wait until n threads have come here: the last one opens the door for all."""
     if n == 1:
         return
-    this_round = atomic_add(state, ROUND, 0)
+    this_round = atomic_load(state, ROUND)
     if atomic_add(state, ARRIVED, 1) == n - 1:
         state[ARRIVED] = 0
         atomic_add(state, ROUND, 1)
         return
     waited = 0
-    while atomic_add(state, ROUND, 0) == this_round and atomic_add(state, ABANDONED, 0) == 0:
+    while atomic_load(state, ROUND) == this_round and atomic_load(state, ABANDONED) == 0:
         waited += 1
         breathe(waited > 4000)
 

@@ -1,0 +1,112 @@
+"""Sharing out: every item exactly once, errors handed on, no waiting for ever."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba")
+
+from minillm import kernels, ops
+from minillm.kernels import threads
+
+
+@pytest.fixture(params=[1, 2, 5])
+def some_threads(request):
+    threads.set_threads(request.param)
+    yield request.param
+    threads.set_threads(None)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 15, 16, 17, 1000])
+@pytest.mark.parametrize("unit", [1, 16])
+def test_every_item_once(some_threads, n, unit):
+    counts = np.zeros(n, int)
+    parts = []
+
+    def work(part):
+        counts[part] += 1
+        parts.append(part)
+
+    threads.in_parallel(work, n, unit=unit)
+    assert (counts == 1).all() and len(parts) <= 4 * some_threads and all(part.start % unit == 0 for part in parts)
+
+
+def test_errors_reach_the_caller(some_threads):
+    def work(part):
+        raise ArithmeticError(part.start)
+
+    with pytest.raises(ArithmeticError):
+        threads.in_parallel(work, 10)
+    state = np.zeros(48, np.int64)
+    with pytest.raises(ArithmeticError):
+        threads.together(lambda i: work(slice(i, i + 1)), some_threads, state)
+
+
+def test_nobody_waits_for_one_who_has_failed():
+    state = np.zeros(48, np.int64)
+
+    def work(i):
+        if i == 0:
+            raise KeyboardInterrupt
+        threads.meet(state, 2)  # would wait for ever
+
+    with pytest.raises(KeyboardInterrupt):
+        threads.together(work, 2, state)
+
+
+def test_many_python_threads_at_once(some_threads):
+    x = np.random.default_rng(0).standard_normal((8, 400, 300)).astype(np.float32)
+    with ThreadPoolExecutor(8) as pool:
+        for y, row in zip(pool.map(kernels.softmax, x), x):
+            assert np.abs(y - ops.softmax(row)).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"OMP_NUM_THREADS": "1"}, 1),
+        ({"OMP_NUM_THREADS": "3,2"}, 3),
+        ({"NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "2"}, 1),
+        ({"OMP_NUM_THREADS": "nonsense"}, None),
+    ],
+)
+def test_the_environment_is_respected(environment, expected):
+    clean = {k: v for k, v in os.environ.items() if k not in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS")}
+    program = (
+        "from minillm.kernels import threads; import numba; print(threads.n_threads(), numba.config.NUMBA_DEFAULT_NUM_THREADS)"
+    )
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**clean, "PYTHONPATH": root, **environment}, capture_output=True, text=True
+    )
+    found, default = map(int, done.stdout.split())
+    assert found == (expected or default)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_works_after_a_fork():
+    program = """
+import os, numpy as np
+from minillm import kernels
+x = np.zeros((4000, 300), np.float32)
+kernels.softmax(x)
+child = os.fork()
+if child:
+    os.waitpid(child, 0)
+print(kernels.softmax(x).sum().round(), flush=True)
+os._exit(0)
+"""
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.split() == ["4000.0", "4000.0"], done.stderr

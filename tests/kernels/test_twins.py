@@ -1,0 +1,95 @@
+"""Every twin against ops, in this process and in others with other settings of Numba."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba")
+
+from minillm import kernels
+from minillm.weights import Float32
+
+from .validator import check_attention, check_linear, check_rows, failures
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_rows(dtype, seed):
+    assert not failures(check_rows(kernels, dtype, seed))
+
+
+def test_linear():
+    assert not failures(check_linear(kernels))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_attention(dtype):
+    assert not failures(check_attention(kernels, dtype))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"NUMBA_DISABLE_JIT": "1"}, {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}],
+    ids=["without compiling", "generic processor"],
+)
+def test_in_another_process(settings, tmp_path):
+    environment = {**os.environ, **settings, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(HERE.parents[1])}
+    done = subprocess.run([sys.executable, HERE / "validator.py"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 wrong" in done.stdout
+    assert "vnni True" not in done.stdout or "NUMBA_DISABLE_JIT" in settings
+
+
+def test_wrong_twins_are_found():
+    class Wrong:
+        """Classic mistakes: GELU of the other form, n - 1 in the variance, no maximum subtracted."""
+
+        def __getattr__(self, name):
+            return getattr(kernels, name)
+
+        gelu_new = staticmethod(kernels.gelu)
+
+        @staticmethod
+        def softmax(x):
+            return np.exp(x) / np.exp(x).sum(axis=-1, keepdims=True)
+
+        @staticmethod
+        def layer_norm(x, weight, bias, eps=1e-5):
+            return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, ddof=1, keepdims=True) + eps) * weight + bias
+
+    found = {line.split()[0] for line in failures(check_rows(Wrong(), np.float32))}
+    assert found == {"gelu_new", "softmax", "layer_norm"}
+
+
+def test_targets_outside_are_refused():
+    with pytest.raises(IndexError, match="10 logits"):
+        kernels.cross_entropy(np.zeros((2, 10), np.float32), [3, 10])
+
+
+def test_unknown_names_are_refused_and_public_ones_exist():
+    assert all(callable(getattr(kernels, name)) for name in kernels.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'sofmax'"):
+        kernels.sofmax  # noqa: B018
+
+
+def test_a_weight_of_an_unknown_kind_multiplies_by_itself():
+    class Doubling(Float32):
+        kind = "doubling"
+
+        def __rmatmul__(self, x):
+            return 2 * super().__rmatmul__(x)
+
+    x, matrix = np.ones((3, 20), np.float32), np.ones((20, 7), np.float32)
+    assert (kernels.linear(x, Doubling.from_matrix(matrix)) == 40).all()
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    weight = Float32.from_matrix(np.ones((20, 7), np.float32))
+    with pytest.raises(ValueError, match="x has 19 columns and the weight 20 inputs"):
+        kernels.linear(np.ones((3, 19), np.float32), weight)

@@ -1,0 +1,189 @@
+"""One validator for every twin of ops: the same inputs, ordinary and nasty, through both, and the largest difference.
+
+`python tests/kernels/validator.py` runs all of it on minillm.kernels in this process's settings: the tests do so with
+NUMBA_DISABLE_JIT=1 and with the code for a processor without any extension, which only a process of its own can choose.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from minillm import ops
+from minillm.attention import scaled_dot_product_attention
+from minillm.config import GPT2Config
+from minillm.model import GPT2
+from minillm.weights import KINDS, store, store_parameters
+
+# Relative to the largest number of the result. float32: sums of up to 3072 numbers in another order; worst seen 2.1e-6.
+# float64: exp of libm against NumPy's; worst seen 2e-15.
+TOLERANCE = {np.dtype(np.float32): 5e-6, np.dtype(np.float64): 1e-14}
+# Products of blocks round x to 8 bits in groups of 32: at most half a step, 1/254 of the group's largest number, for
+# each input; over K inputs of random sign the worst seen was 1.0e-2 of the largest result (K = 33), 5e-3 from K = 256 on.
+ROUNDED = 2.5e-2
+
+
+def rows(seed: int, dtype) -> dict[str, np.ndarray]:
+    """Arrays for operations on the last axis, by what is nasty about them."""
+    r = np.random.default_rng(seed)
+    masked = r.standard_normal((4, 50))
+    masked[:, 7:] = -np.inf
+    masked[2, :49] = -np.inf
+    cases = {
+        "vector": r.standard_normal(10),
+        "length 1": r.standard_normal((3, 1)),
+        "no multiple of 16": r.standard_normal((5, 67)),
+        "batch": r.standard_normal((2, 3, 4, 33)),
+        "many": r.standard_normal((700, 512)),
+        "no rows": np.zeros((0, 8)),
+        "-inf": masked,
+        "huge": r.standard_normal((3, 40)) * 1e18,
+        "tiny": r.standard_normal((3, 40)) * 1e-18,
+        "far apart": np.array([[-1e4, 0.0, 1e4], [88.0, -88.0, 0.0], [-87.4, -103.0, -1.0]]),
+        "equal": np.full((2, 31), 3.25),
+    }
+    cases = {name: x.astype(dtype) for name, x in cases.items()}
+    cases["nan"] = np.where(np.arange(60).reshape(3, 20) == 33, np.nan, cases["vector"][:1]).astype(dtype)
+    cases["every second column"] = r.standard_normal((6, 80)).astype(dtype)[:, ::2]
+    cases["backwards"] = r.standard_normal((6, 21)).astype(dtype)[::-1, ::-1]
+    cases["transposed"] = r.standard_normal((40, 6)).astype(dtype).T
+    cases["read-only"] = r.standard_normal((4, 18)).astype(dtype)
+    cases["read-only"].flags.writeable = False
+    return cases
+
+
+def distance(ours, reference) -> float:
+    """The largest |ours - reference| over max |reference|; infinite where shape, dtype, infinities or NaN differ."""
+    ours, reference = np.asarray(ours), np.asarray(reference)
+    if ours.shape != reference.shape or ours.dtype != reference.dtype:
+        return np.inf
+    finite = np.isfinite(reference)
+    if not np.array_equal(ours[~finite], reference[~finite], equal_nan=True):
+        return np.inf
+    if not finite.any():
+        return 0.0
+    difference = np.abs(ours[finite].astype(np.float64) - reference[finite]).max()
+    return float(difference / max(np.abs(reference[finite]).max(), np.finfo(reference.dtype).tiny))
+
+
+def check_rows(twin, dtype, seed=0):
+    """Yield (what, distance, tolerance) for every operation but linear and attention."""
+    r = np.random.default_rng(seed)
+    for name, x in rows(seed, dtype).items():
+        N, tolerance = x.shape[-1], TOLERANCE[np.dtype(dtype)]
+        weight, bias = r.standard_normal((2, N)).astype(dtype)
+        targets = r.integers(0, N, x.shape[:-1])
+        finite = np.isfinite(x).all()
+        for op, arguments in {
+            "softmax": (x,),
+            "log_softmax": (x,),
+            "cross_entropy": (x, targets),
+            **({"layer_norm": (x, weight, bias), "gelu_new": (x,), "gelu": (x,), "relu": (x,)} if finite else {}),
+        }.items():
+            if op == "layer_norm" and name == "tiny":
+                tolerance = 1e-4 if dtype == np.float32 else tolerance  # variances of 1e-36 vanish beside eps
+            if op == "gelu_new" and name == "huge" and dtype == np.float32:
+                continue  # x^3 overflows: NumPy's tanh(inf) and our exp(-inf) agree, but its 0 * inf does not exist here
+            with np.errstate(all="ignore"):
+                reference = getattr(ops, op)(*arguments)
+                yield f"{op} {name}", distance(getattr(twin, op)(*arguments), reference), tolerance
+
+
+SHAPES = ((1, 768, 96), (1, 33, 1), (2, 1, 17), (3, 48, 50), (4, 64, 32), (5, 100, 31), (9, 31, 33), (70, 96, 64))
+
+
+def check_linear(twin, kinds=(None, *KINDS), shapes=SHAPES, seed=0):
+    """Yield (what, distance, tolerance) for linear with plain and stored weights; stored ones against their `dense`."""
+    r = np.random.default_rng(seed)
+    for M, K, N in shapes:
+        matrix, bias = r.standard_normal((K, N)).astype(np.float32), r.standard_normal(N).astype(np.float32)
+        x = r.standard_normal((M, K)).astype(np.float32)
+        for kind in kinds:
+            weight = matrix if kind is None else store(matrix, kind)
+            dense = np.asarray(weight)
+            tolerance = ROUNDED if str(kind).startswith("int") else TOLERANCE[x.dtype]
+            what = f"linear {kind} {M}x{K}x{N}"
+            yield what, distance(twin.linear(x, weight, bias), ops.linear(x, dense, bias)), tolerance
+            yield f"{what} no bias", distance(twin.linear(x, weight), ops.linear(x, dense)), tolerance
+            strided = np.repeat(x, 2, axis=-1)[None, ..., ::2]
+            yield f"{what} strided", distance(twin.linear(strided, weight, bias), ops.linear(x[None], dense, bias)), tolerance
+            x64 = x.astype(np.float64)
+            yield f"{what} float64", distance(twin.linear(x64, weight), ops.linear(x64, dense)), TOLERANCE[x64.dtype]
+
+
+def check_attention(twin, dtype, seed=0, sizes=((1, 1, 1, 1, 1), (2, 3, 5, 5, 12), (2, 2, 3, 300, 20), (1, 2, 70, 280, 16))):
+    """Yield (what, distance, tolerance) for streaming attention, rows of different lengths among them."""
+    r = np.random.default_rng(seed)
+    for B, H, T, S, D in sizes:
+        q, k, v = (r.standard_normal((B, H, n, D)).astype(dtype) for n in (T, S, S))
+        k = np.concatenate([k, np.full_like(k, np.nan)], axis=2)[:, :, :S]  # a cache's view: strides, and never read on
+        for name, queries, positions in (
+            ("", q, np.arange(S - T, S)[None].repeat(B, 0)),
+            (" ragged", q, np.sort(r.integers(0, S, (B, T)), axis=1)),
+            (" any order", q, r.integers(0, S + 3, (B, T))),
+            (" sharp", q * dtype(1e3), np.arange(S - T, S)[None].repeat(B, 0)),
+        ):
+            reference = scaled_dot_product_attention(queries, k, v, positions, D**-0.5)
+            # sharp: scores of 1e4 differ in their last bits, by 1e-3, before exp sees them
+            tolerance = TOLERANCE[np.dtype(dtype)] * (2000 if "sharp" in name else 1)
+            yield (
+                f"attention {(B, H, T, S, D)}{name}",
+                distance(twin.attention(queries, k, v, positions, D**-0.5), reference),
+                tolerance,
+            )
+
+
+def check_ladders(seed=0):
+    """Yield (what, distance, tolerance) for every rung."""
+    from minillm.kernels.ladders import MATMUL, SOFTMAX
+
+    r, tolerance = np.random.default_rng(seed), TOLERANCE[np.dtype(np.float32)]
+    for M, K, N in ((1, 1, 1), (3, 5, 2), (4, 16, 32), (7, 33, 49)):
+        x = r.standard_normal((M, 2 * K)).astype(np.float32)[:, ::2]
+        w = r.standard_normal((N, K)).astype(np.float32).T
+        for name, rung in MATMUL.items():
+            yield f"matmul {name} {M}x{K}x{N}", distance(rung(x, w), ops.linear(x, w)), tolerance
+    for case, x in rows(seed, np.float32).items():
+        if x.ndim == 2 and x.size and len(x) < 100:
+            for name, rung in SOFTMAX.items():
+                yield f"softmax {name} {case}", distance(rung(x), ops.softmax(x)), tolerance
+
+
+def check_decode(twin, seed=0):
+    """Yield (what, distance, tolerance) for the fused step, against the readable forward with the same weights."""
+    config = GPT2Config(vocab_size=21, n_positions=4, n_embd=20, n_layer=2, n_head=2)
+    for kind in KINDS:
+        model = GPT2(config, store_parameters(GPT2.random(config, seed).parameters, kind))
+        step, cache, ids = twin.DecodeStep(config, model.parameters), model.new_cache(), [3, 20, 0, 3]
+        logits = np.array([step(i, cache) for i in ids])
+        yield f"decode {kind}", distance(logits, model(ids)), ROUNDED if kind.startswith("int") else TOLERANCE[logits.dtype]
+
+
+def check_all(twin):
+    """Yield (what, distance, tolerance) for everything in a size that plain Python can do too."""
+    for dtype in (np.float32, np.float64):
+        yield from check_rows(twin, dtype)
+        yield from check_attention(twin, dtype, sizes=((1, 1, 1, 1, 1), (1, 2, 3, 20, 12), (1, 1, 2, 270, 4)))
+    yield from check_linear(twin, shapes=((1, 33, 17), (3, 48, 50)))
+    yield from check_ladders()
+    yield from check_decode(twin)
+
+
+def failures(results) -> list[str]:
+    """Those of `results` whose distance is above the tolerance, in words; there must be results at all."""
+    results = list(results)
+    assert results, "nothing was compared"
+    return [f"{what}: {found:.2e} > {tolerance:.0e}" for what, found, tolerance in results if not found <= tolerance]
+
+
+if __name__ == "__main__":
+    import minillm.kernels
+    from minillm.kernels.processor import CPU, FEATURES
+
+    warnings.simplefilter("ignore", RuntimeWarning)
+    results = list(check_all(minillm.kernels))
+    wrong = failures(results)
+    print(*wrong, sep="\n")
+    print(f"{len(results)} compared, {len(wrong)} wrong; {CPU}, vnni {'avx512vnni' in FEATURES}")
+    raise SystemExit(bool(wrong))
