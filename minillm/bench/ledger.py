@@ -101,12 +101,14 @@ def ledger(
 
 
 def _memory(entry: Entry, way: Way, n: int) -> None:
-    models = [way.model, *([way.draft.model] if hasattr(way.draft, "model") else [])]
-    weights = {id(p): p.nbytes for m in models for p in m.parameters.values()}  # a layer-skipping draft shares them
+    """The bytes of what is read and kept: weights (a layer-skipping draft shares its model's) and all caches."""
+    drafters = [way.draft.model] if hasattr(way.draft, "model") else []
+    weights = {id(p): p.nbytes for model in (way.model, *drafters) for p in model.parameters.values()}
     entry.weight_bytes = sum(weights.values())
     text = Continuation(way.model, [0], Options(**way.options, max_length=n))
     if text.options.use_cache:
         entry.cache_bytes = way.rows * text.new_cache(way.model).nbytes
+    entry.cache_bytes += sum(model.new_cache().nbytes for model in drafters)
 
 
 def _speed(way: Way, ids: Sequence[int], n_prompt: int, n_new: int) -> tuple[float, float]:

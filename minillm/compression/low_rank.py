@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import InputError
 from ..model import GPT2
 from ..weights import LowRank
-from .parts import BLOCK_MATRICES, chosen_matrices, dense
+from .parts import BLOCK_MATRICES, chosen_matrices, dense, like
 
 
 def break_even_rank(shape: tuple[int, int]) -> int:
@@ -24,8 +24,9 @@ def low_rank(model: GPT2, rank: int, matrices: Sequence[str] = BLOCK_MATRICES) -
     W = U S V^T; keep the `rank` largest singular values: W_r = (U_r S_r^1/2) (S_r^1/2 V_r^T), of all matrices of that rank
     the nearest to W in the Frobenius norm (Eckart, Young, 1936); |W - W_r|^2 is the sum of the squares left out.
     x W_r costs rank (in + out) multiplications instead of in * out, for memory and time alike: it pays below
-    `break_even_rank`, for a square matrix half its width. Exact at full rank only. Trained Transformers' matrices are of
-    nearly full rank, so expect to lose much: compare int8, which takes a quarter of the bytes and almost nothing away.
+    `break_even_rank`, for a square matrix half its width. The factors are stored the way that the matrix was. Exact at
+    full rank only. Trained Transformers' matrices are of nearly full rank, so expect to lose much: compare int8, which
+    takes a quarter of the bytes and almost nothing away.
     Raises InputError for a rank beyond a matrix. Source: Denton et al., "Exploiting Linear Structure" (2014).
     """
     parameters = dict(model.parameters)
@@ -35,5 +36,6 @@ def low_rank(model: GPT2, rank: int, matrices: Sequence[str] = BLOCK_MATRICES) -
             raise InputError(f"rank {rank} of {name} {w.shape}: it must be from 1 to {min(w.shape)}")
         u, s, vt = np.linalg.svd(w, full_matrices=False)
         root = np.sqrt(s[:rank])
-        parameters[name] = LowRank(u[:, :rank] * root, root[:, None] * vt[:rank])
+        left, right = (like(parameters[name], np.ascontiguousarray(f)) for f in (u[:, :rank] * root, root[:, None] * vt[:rank]))
+        parameters[name] = LowRank(left, right, model.ops.linear)
     return GPT2(model.config, parameters, model.ops)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .. import ops as numpy_ops
+
 
 class Implicit:
     """Base: a matrix [in,out] that knows its product x @ W, `shape`, `nbytes`, `size` (numbers stored) and `dense()`."""
@@ -22,21 +24,24 @@ class Implicit:
 
 
 class LowRank(Implicit):
-    """W = left right, with left [in,rank] and right [rank,out]: x W = (x left) right."""
+    """W = left right, with left [in,rank] and right [rank,out], arrays or stored Weights: x W = (x left) right.
 
-    def __init__(self, left: np.ndarray, right: np.ndarray):
-        self.left, self.right = np.ascontiguousarray(left), np.ascontiguousarray(right)
+    `linear` is the one of the model's twin: its products are used for both factors.
+    """
+
+    def __init__(self, left, right, linear=numpy_ops.linear):
+        self.left, self.right, self.linear = left, right, linear
         self.shape, self.dtype = (left.shape[0], right.shape[1]), left.dtype
         self.size, self.nbytes = left.size + right.size, left.nbytes + right.nbytes
 
     def dense(self) -> np.ndarray:
-        return self.left @ self.right
+        return np.asarray(self.left) @ np.asarray(self.right)
 
     def astype(self, dtype, copy=True) -> LowRank:
-        return LowRank(self.left.astype(dtype, copy=copy), self.right.astype(dtype, copy=copy))
+        return LowRank(self.left.astype(dtype, copy=copy), self.right.astype(dtype, copy=copy), self.linear)
 
     def __rmatmul__(self, x):
-        return x @ self.left @ self.right
+        return self.linear(self.linear(x, self.left), self.right)
 
 
 class Sparse(Implicit):
