@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--window", type=int, metavar="W", help="attend to the newest W positions only")
     draft = "guess tokens, which the model only checks: a model, ngram, skip:N layers, or int8, int4, ... of the same model"
     parser.add_argument("--draft", metavar="HOW", help=draft)
-    parser.add_argument("--draft-tokens", type=int, metavar="K", help="how many to guess at once (default 4; ngram 8)")
+    parser.add_argument("--draft-tokens", type=int, metavar="K", help="how many to guess at once (default 4; ngram up to 32)")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     parser.add_argument("--stats", action="store_true", help="print tokens/s of prefill and decode (on stderr)")
 

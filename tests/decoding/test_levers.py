@@ -340,12 +340,24 @@ def test_a_draft_of_fewer_positions_falls_silent():
 
 def test_ngrams_continue_repetitions_for_ever():
     text = batch.Continuation(MODEL, [1, 2, 3, 1, 2, 3, 1], Options())
-    guess_of = NGramDraft().start(text)
+    guess_of = NGramDraft(lengths=(4, 3, 2)).start(text)
     assert guess_of(7).ids == [2, 3, 1, 2, 3, 1, 2]
     text.ids += [9, 9]
     assert guess_of(7).ids == []
     text.ids += [9, 5, 3, 1]
-    assert guess_of(2).ids == [9, 9]  # what followed 3, 1 the last time
+    assert guess_of(2).ids == [9]  # what followed 3, 1 the last time; none of the last guess was right, so only one
+
+
+def test_guesses_grow_with_success():
+    text = batch.Continuation(MODEL, [1, 2] * 5, Options())
+    guess_of = NGramDraft(20).start(text)
+    for expected in (8, 16, 20, 20):
+        guess = guess_of(99)
+        assert len(guess.ids) == expected
+        text.ids += [*guess.ids, guess.ids[-2]]
+    text.ids += [*guess_of(99).ids[:3], 7]
+    text.ids += [1, 2] * 3
+    assert len(guess_of(99).ids) == 3
 
 
 def test_stop_strings_end_a_row_and_free_it():
