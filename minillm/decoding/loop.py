@@ -115,9 +115,10 @@ def _one_by_one(model, ids, n_new, options, step) -> Iterator[Moment]:
             fresh = ids[-max(1, n_positions // 2) :]
         logits, cycle = run_cycle(model, [fresh], cache, step)
         probs = step("probs", options.distribution(logits[0], ids))  # [V]
+        logprobs = log_softmax(logits[0])  # of the unfiltered model
         token = int(step("next", options.choose(probs, rng)))
         finish = "eos" if token in stop_tokens else "length" if index + 1 == n_new else None
-        yield Moment(index, token, "", float(log_softmax(logits[0])[token]), cycle, perf_counter_ns(), finish)
+        yield Moment(index, token, "", float(logprobs[token]), cycle, perf_counter_ns(), finish)
         if finish:
             return
         ids = [*ids, token]
@@ -128,6 +129,8 @@ def run_cycle(model: GPT2, ids, cache: KVCache, step: Step = identity) -> tuple[
     """Run the model once over ids [B,T]: the logits after each row's last token [B,V], and the cycle."""
     ids = np.asarray(ids)
     kind = "decode" if ids.shape[1] == 1 and cache.lengths.any() else "prefill"
+    if hasattr(step, "begin"):  # a Clock
+        step.begin(kind, *ids.shape, past=int(cache.lengths.max()))
     start = perf_counter_ns()
     logits = model(ids, cache, last=True, step=step)[:, 0]
     return logits, Cycle(kind, *ids.shape, start, perf_counter_ns())

@@ -1,0 +1,102 @@
+"""Draw where the time of a generation goes: a timing diagram, a table beside the machine's limits, pictures, a trace.
+
+minillm clock "Once upon a time"
+minillm clock "The king" --dtype int8 --plot clock.png --trace clock.json
+minillm clock "The king" --every-step --kernels numpy
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from .common import add_compute, add_model, add_text, load, table, text_of, write, write_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_text(parser, "the prompt")
+    add_model(parser)
+    add_compute(parser)
+    parser.add_argument("--max-new-tokens", type=int, default=16, metavar="N", help="how many moments (default: %(default)s)")
+    parser.add_argument(
+        "--every-step", action="store_true", help="time every step of the readable forward, not the faster one that generates"
+    )
+    parser.add_argument("--limits", metavar="FILE", help="take the machine's limits from FILE; where there is none, write it")
+    parser.add_argument("--no-limits", action="store_true", help="measure no limits: no predictions, no roofline")
+    parser.add_argument("--plot", metavar="FILE", help="write pictures: time line, phases by token, roofline, growth")
+    parser.add_argument("--trace", metavar="FILE", help="write a trace that ui.perfetto.dev and chrome://tracing open")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> None:
+    from ..clock.diagram import diagram
+    from ..clock.export import write_trace
+    from ..progress import progress_bar
+
+    text = text_of(args)
+    for file in (args.plot, args.trace):
+        check_writable(file)
+    model, tokenizer = load(args)
+    with progress_bar("steps", show=not args.json) as update:
+        report = timed(model, tokenizer, text, args, update)
+        growth = None
+        if args.plot:
+            from ..clock.growth import measure_growth
+
+            growth = measure_growth(update=update)
+    if args.trace:
+        write_trace(report, model.new_cache(capacity=1).nbytes, args.trace)
+    if args.plot:
+        from ..plots import clock_page
+
+        clock_page(report, growth).savefig(args.plot, dpi=150)
+    if args.json:
+        write_json(report.to_dict() | {"growth": growth.to_dict() if growth else None})
+        return
+    encoding = (sys.stdout.encoding or "ascii").lower()
+    write(diagram(report, terminal_width(), colour=wants_colour(), unicode=encoding.startswith("utf")))
+    headings, lines = report.table()
+    write("\n" + table(headings, lines, "<>>>>>>>><"[: len(headings)]))
+    write("\n".join([*report.summary(), *(growth.summary() if growth else [])]))
+
+
+def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
+    """Generate once to warm up (kernels compile, memory is touched), then under the clock, and measure the limits."""
+    from ..clock import Clock, Limits, Report, measure
+    from ..decoding import generate
+
+    list(generate(model, tokenizer, text, max_new_tokens=min(2, args.max_new_tokens), step=Clock(args.every_step)))
+    clock = Clock(args.every_step)
+    moments = []
+    for moment in generate(model, tokenizer, text, max_new_tokens=args.max_new_tokens, step=clock):
+        moments.append(moment)
+        update("generating", len(moments), args.max_new_tokens)
+    kind = getattr(model.parameters["h.0.mlp.c_fc.weight"], "kind", str(model.dtype))
+    limits = None
+    if args.limits and Path(args.limits).exists():
+        limits = Limits.load(args.limits)
+    elif not args.no_limits:
+        limits = measure(model.ops, [kind], update)
+        if args.limits:
+            limits.save(args.limits)
+    return Report(clock, model.config, kind, limits, [tokenizer.decode([m.id]) for m in moments])
+
+
+def check_writable(path: str | None) -> None:
+    """Say now, not after minutes of measuring, that a file cannot be written."""
+    if path:
+        with open(path, "ab"):
+            pass
+
+
+def terminal_width() -> int:
+    """How many characters a line may have: the terminal's, or 100."""
+    return shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 100
+
+
+def wants_colour() -> bool:
+    """Whether to colour: on a terminal that can, unless NO_COLOR (no-color.org) is set."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
