@@ -28,7 +28,7 @@ from .limits import Limits, measure
 from .prediction import predict, predicted_seconds
 
 NARROW = GPT2Config(vocab_size=64, n_positions=1024, n_embd=32, n_layer=2, n_head=1)
-LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024)
+LENGTHS = (16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 448, 512, 576, 640)
 ROUNDS = 5
 
 
@@ -113,6 +113,12 @@ class Growth:
         return cumulative(self.lengths, self.tokens)
 
     @property
+    def generation_bend(self) -> tuple[float, float]:
+        """Where generating without a cache bends from n^2 to n^3, and half the width of its 95 % interval: the terms
+        a n^2 / 2 and b n^3 / 3 of the summed passes are equal at 1.5 a / b."""
+        return tuple(1.5 * value for value in self.pass_fit.bend(1, 2))
+
+    @property
     def bends(self) -> dict[str, float]:
         """Where the two terms are equal by counting multiply-adds: of a pass 6C, of generating without a cache 9C."""
         return {"pass": 6.0 * self.config.n_embd, "generate": 9.0 * self.config.n_embd}
@@ -120,14 +126,16 @@ class Growth:
     def summary(self) -> list[str]:
         """Return what the fits say."""
         (linear, dl), (square, ds) = self.pass_fit.term(1), self.pass_fit.term(2)
-        bend, width = self.pass_fit.bend(1, 2)
+        (bend, width), (cube, cube_width) = self.pass_fit.bend(1, 2), self.generation_bend
         C, L = self.config.n_embd, self.config.n_layer
+        count = "by counting multiply-adds"
         return [
-            f"a pass of T tokens, C = {C}: ({linear * 1e6:.3g} ± {dl * 1e6:.1g}) us T + ({square * 1e9:.3g} ± {ds * 1e9:.1g}) ns T^2,"
-            f" R^2 {self.pass_fit.r2:.4f}",
-            f"  or {24 * L * C * C / linear / 1e9:.2g} GFLOP/s beside attention and {4 * L * C / square / 1e9:.2g} in it",
-            f"  equal at T = {bend:,.0f} ± {width:,.0f} (by counting at 6C = {6 * C}); generating n tokens without a cache",
-            f"  bends from n^2 to n^3 at n = {1.5 * bend:,.0f} ± {1.5 * width:,.0f} (by counting at 9C = {9 * C})",
+            f"a pass of T tokens, C = {C}: "
+            f"({linear * 1e6:.3g} ± {dl * 1e6:.1g}) us T + ({square * 1e9:.3g} ± {ds * 1e9:.1g}) ns T^2",
+            f"  R^2 {self.pass_fit.r2:.4f}; {24 * L * C * C / linear / 1e9:.2g} GFLOP/s in the first term, "
+            f"{4 * L * C / square / 1e9:.2g} in the second, where softmax takes as long as the products",
+            f"  equal at T = {bend:,.0f} ± {width:,.0f} ({count} at 6C = {6 * C})",
+            f"n tokens without a cache: n^2 bends into n^3 at n = {cube:,.0f} ± {cube_width:,.0f} ({count} at 9C = {9 * C})",
         ]
 
     def to_dict(self) -> dict:

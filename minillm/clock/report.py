@@ -13,7 +13,7 @@ from ..config import GPT2Config
 from ..errors import InputError
 from ..steps import phase_of
 from .clock import PHASES, Clock, CycleTimes
-from .costs import Cost, covered, total
+from .costs import Cost, covered, step_costs, total
 from .limits import Limits
 from .prediction import Prediction, local_name, predict
 
@@ -31,7 +31,8 @@ VIEWS = ("q", "k", "v")  # nothing is computed for them: named only where they a
 class Row:
     """One phase (part "") or part of it, over all layers: ns of the prefill, and of a decode cycle (median).
 
-    predicted: seconds of a decode cycle from the limits, None without; share: predicted / measured; binds: the limit.
+    ticks: reference cycles of the latter. cost, predicted, binds: of the decode cycle in the middle, its seconds and the
+    binding limit by the machine's limits (None without); prefill_cost: what the prefill has to do.
     """
 
     phase: str
@@ -39,7 +40,8 @@ class Row:
     prefill: float
     decode: float
     ticks: float
-    cost: Cost | None = None
+    cost: Cost
+    prefill_cost: Cost
     predicted: float | None = None
     binds: str = ""
 
@@ -97,6 +99,10 @@ class Report:
         gaps = np.diff([cycle.end for cycle in self.cycles])
         return float(np.percentile(gaps, percent)) if gaps.size else None
 
+    def costs(self, cycle: CycleTimes | None) -> dict[str, Cost]:
+        """What one cycle has to do, by step name; nothing for no cycle."""
+        return step_costs(self.config, cycle.positions, cycle.past, cycle.rows, self.kind) if cycle else {}
+
     def predictions(self, cycle: CycleTimes) -> dict[str, Prediction]:
         """What the limits say of one cycle; needs limits."""
         return predict(self.config, self.limits, cycle.names, cycle.positions, cycle.past, cycle.rows, self.kind)
@@ -135,13 +141,13 @@ class Report:
 
         decode = float(np.median([ns(cycle) for cycle in self.decode])) if self.decode else 0.0
         mine = [p for name, p in predicted.items() if name in names]
-        seconds = sum(p.seconds for p in mine)
         by_limit: dict[str, float] = {}
         for p in mine:
             by_limit[p.binds] = by_limit.get(p.binds, 0.0) + p.seconds
         binds = max(by_limit, key=by_limit.get, default="")
-        ticks = decode * self.ticks_per_second / 1e9
-        return Row(phase, part, ns(self.prefill), decode, ticks, total(p.cost for p in mine), seconds if mine else None, binds)
+        costs = [total(cost for name, cost in self.costs(c).items() if name in names) for c in (self.typical, self.prefill)]
+        ticks, seconds = decode * self.ticks_per_second / 1e9, sum(p.seconds for p in mine)
+        return Row(phase, part, ns(self.prefill), decode, ticks, *costs, seconds if mine else None, binds)
 
     def to_dict(self) -> dict:
         """All of it as JSON-able values, times in ns."""
