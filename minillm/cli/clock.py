@@ -13,6 +13,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from ..errors import InputError
 from .common import add_compute, add_model, add_text, load, table, text_of, write, write_json
 
 
@@ -37,8 +38,7 @@ def run(args: argparse.Namespace) -> None:
     from ..progress import progress_bar
 
     text = text_of(args)
-    for file in (args.plot, args.trace):
-        check_writable(file)
+    check_files(args)
     model, tokenizer = load(args)
     with progress_bar("steps", show=not args.json) as update:
         report = timed(model, tokenizer, text, args, update)
@@ -85,11 +85,18 @@ def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
     return Report(clock, model.config, kind, limits, [tokenizer.decode([m.id]) for m in moments])
 
 
-def check_writable(path: str | None) -> None:
-    """Say now, not after minutes of measuring, that a file cannot be written."""
-    if path:
-        with open(path, "ab"):
-            pass
+def check_files(args: argparse.Namespace) -> None:
+    """Say now, not after a minute of measuring, that a file cannot be written."""
+    if args.plot:
+        from matplotlib.figure import Figure
+
+        known = Figure().canvas.get_supported_filetypes()
+        if Path(args.plot).suffix.lower()[1:] not in known:
+            raise InputError(f"--plot {args.plot}: pictures can be written as {', '.join(sorted(known))}")
+    for path in (args.plot, args.trace):
+        if path:
+            with open(path, "ab"):
+                pass
 
 
 def terminal_width() -> int:

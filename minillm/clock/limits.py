@@ -125,11 +125,11 @@ def _threads(numba: bool) -> int:
     return max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
 
 
-def _seconds(work: Callable[[], object], calls: int = 1, tries: int = BEST_OF) -> float:
+def _seconds(work: Callable[[], object], calls: int = 1) -> float:
     """The shortest time of one call of `work`, each try being `calls` of them, after one for warming up."""
     work()
     best = math.inf
-    for _ in range(tries):
+    for _ in range(BEST_OF):
         start = perf_counter()
         for _ in range(calls):
             work()
