@@ -122,47 +122,101 @@ def _apart(heights, gap: float):
     return moved - (moved - heights).max(initial=0) / 2
 
 
-def generation_growth(growth: Growth, ax=None):
-    """Seconds to generate n tokens with and without a cache: measured, fitted, predicted; log-log, so that a power is a
-    slope, and the two terms of generating without a cache apart."""
-    ax, n = _axes(ax), growth.lengths
-    every = np.arange(1, n[-1] + 1)
-    (linear, _), (square, _) = growth.pass_fit.term(1), growth.pass_fit.term(2)
-    ax.plot(n, growth.without_cache, "o", color="black", markersize=5, label="no cache, measured")
-    ax.plot(every, np.cumsum(growth.pass_fit(every)), "-", color="black", linewidth=1, label="no cache, fitted")
-    ax.plot(every, linear * every**2 / 2, "--", color="0.5", linewidth=1, label="its term in n²")
-    ax.plot(every, square * every**3.0 / 3, ":", color="0.5", linewidth=1.4, label="its term in n³")
-    ax.plot(n, growth.with_cache, "s", color="#7fb3d9", markeredgecolor="black", markersize=5, label="with cache, measured")
-    ax.plot(every, np.cumsum(growth.token_fit(every)), "-", color="#1f4e79", linewidth=1, label="with cache, fitted")
-    bend, width = growth.generation_bend
-    if np.isfinite(bend):
-        ax.axvspan(max(bend - width, 1), bend + width, color="0.9", zorder=0)
-        ax.axvline(bend, color="black", linewidth=0.8)
-        text = f"bend at {bend:,.0f} ± {width:,.0f}\n(by counting 9C = {9 * growth.config.n_embd})"
-        ax.annotate(text, (max(bend, n[0]), 0.02), xycoords=("data", "axes fraction"), fontsize="x-small")
-    ax.set(xscale="log", yscale="log", xlim=(n[0] * 0.9, n[-1] * 1.1))
-    ax.set_ylim(growth.with_cache[0] / 5, growth.without_cache[-1] * 2)
-    ticks = [2**i for i in range(14) if n[0] <= 2**i <= n[-1]]
-    ax.set_xticks(ticks, ticks)
-    ax.set_xticks([], minor=True)
-    ax.set_xlabel("generated tokens n")
-    ax.set_ylabel("seconds in all")
-    ax.set_title(f"Growth, C = {growth.config.n_embd}: n² bends into n³ without a cache")
+def against_limits(report: Report, ax=None):
+    """For each part of a decode cycle the time measured (bar) and predicted from the limits (line), ms."""
+    ax, rows = _axes(ax), [row for row in report.rows if row.part and row.predicted]
+    rows = [row for row in rows if row.decode >= report.rows[-1].decode / 200]
+    for y, row in enumerate(rows):
+        ax.barh(y, row.decode / 1e6, height=0.7, edgecolor="black", linewidth=0.5, **_style(row.phase))
+        ax.plot([1e3 * row.predicted] * 2, [y - 0.45, y + 0.45], color="black", linewidth=3, label=None if y else "predicted")
+        furthest = max(row.decode / 1e6, 1e3 * row.predicted)
+        ax.annotate(
+            f"{row.share:.0%}, {row.binds}",
+            (furthest, y),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize="x-small",
+        )
+    ax.set_yticks(range(len(rows)), [f"{row.part}" for row in rows], fontsize="small")
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1.35 * max(max(row.decode / 1e6, 1e3 * row.predicted) for row in rows))
+    ax.set_xlabel("ms of a decode cycle, all layers")
+    whole = report.rows[-1]
+    ax.set_title(f"Measured {whole.decode / 1e6:.3g} ms, by the limits {1e3 * whole.predicted:.3g} ms")
+    ax.legend(fontsize="small", loc="lower right")
+    return ax
+
+
+def prompt_growth(growth: Growth, ax=None):
+    """Milliseconds of one pass against its length, and of one more token with a cache behind as many: measured, fitted
+    with both terms apart, predicted; log-log."""
+    ax, n, fit = _axes(ax), growth.lengths, growth.pass_fit
+    every = np.geomspace(n[0], n[-1], 200)
+    (linear, _), (square, _) = fit.term(1), fit.term(2)
+    ax.plot(n, 1e3 * growth.passes, "o", color="black", markersize=5, label="pass of T tokens, measured")
+    ax.plot(every, 1e3 * fit(every), "-", color="black", linewidth=1, label="fitted")
+    ax.plot(every, 1e3 * linear * every, "--", color="0.5", linewidth=1, label="its term in T")
+    ax.plot(every, 1e3 * square * every**2, ":", color="0.5", linewidth=1.4, label="its term in T²")
+    ax.plot(n, 1e3 * growth.predicted_passes, "x", color="black", markersize=5, label="predicted")
+    ax.plot(
+        n, 1e3 * growth.tokens, "s", color="#7fb3d9", markeredgecolor="black", markersize=5, label="one token behind a cache of T"
+    )
+    ax.plot(n, 1e3 * growth.predicted_tokens, "+", color="#1f4e79", markersize=6, label="predicted")
+    _mark(ax, *fit.bend(1, 2), f"6C = {6 * growth.config.n_embd}", n)
+    ax.set_ylim(500 * growth.tokens.min(), 2e3 * growth.passes[-1])
+    ax.set_xlabel("tokens T")
+    ax.set_ylabel("ms")
+    ax.set_title(f"One pass, C = {growth.config.n_embd}: T bends into T²")
     ax.legend(fontsize="x-small")
     return ax
 
 
+def generation_growth(growth: Growth, ax=None):
+    """Seconds to generate n tokens with and without a cache: measured and fitted; log-log, so that a power is a slope,
+    and the two terms of generating without a cache apart."""
+    ax, n = _axes(ax), growth.lengths
+    every = np.arange(1, n[-1] + 1)
+    (linear, _), (square, _) = growth.pass_fit.term(1), growth.pass_fit.term(2)
+    ax.plot(n, growth.without_cache, "o", color="black", markersize=5, label="no cache, measured")
+    ax.plot(every, np.cumsum(growth.pass_fit(every)), "-", color="black", linewidth=1, label="fitted")
+    ax.plot(every, linear * every**2 / 2, "--", color="0.5", linewidth=1, label="its term in n²")
+    ax.plot(every, square * every**3.0 / 3, ":", color="0.5", linewidth=1.4, label="its term in n³")
+    ax.plot(n, growth.with_cache, "s", color="#7fb3d9", markeredgecolor="black", markersize=5, label="with cache, measured")
+    ax.plot(every, np.cumsum(growth.token_fit(every)), "-", color="#1f4e79", linewidth=1, label="fitted")
+    _mark(ax, *growth.generation_bend, f"9C = {9 * growth.config.n_embd}", n)
+    ax.set_ylim(growth.with_cache[0] / 5, growth.without_cache[-1] * 2)
+    ax.set_xlabel("generated tokens n")
+    ax.set_ylabel("seconds in all")
+    ax.set_title(f"Generating, C = {growth.config.n_embd}: n² bends into n³ without a cache")
+    ax.legend(fontsize="x-small")
+    return ax
+
+
+def _mark(ax, bend: float, width: float, counted: str, n) -> None:
+    """Both axes logarithmic, lengths as powers of 2, and where two terms are equal, with its interval."""
+    ax.set(xscale="log", yscale="log", xlim=(n[0] * 0.9, n[-1] * 1.1))
+    ticks = [2**i for i in range(20) if n[0] <= 2**i <= n[-1]]
+    ax.set_xticks(ticks, ticks)
+    ax.set_xticks([], minor=True)
+    if np.isfinite(bend):
+        ax.axvspan(max(bend - width, n[0] / 2), bend + width, color="0.9", zorder=0)
+        ax.axvline(bend, color="black", linewidth=0.8)
+        text = f" equal at {bend:,.0f} ± {width:,.0f}\n (by counting {counted})"
+        ax.annotate(text, (max(bend, n[0]), 0.02), xycoords=("data", "axes fraction"), fontsize="x-small")
+
+
 def clock_page(report: Report, growth: Growth | None = None):
-    """Time line, phases by token, roofline (where there are limits) and growth (if given) on one page: the figure."""
+    """All of a report, and of a growth, on one page: the figure. Without limits there is no roofline."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 9.5), layout="constrained")
     drawings = [(time_line, report), (phases_by_token, report)]
-    drawings += [(roofline, report)] if report.limits else []
-    drawings += [(generation_growth, growth)] if growth else []
-    grid = figure.add_gridspec(-(-len(drawings) // 2), 2)
+    drawings += [(against_limits, report), (roofline, report)] if report.limits and report.decode else []
+    drawings += [(prompt_growth, growth), (generation_growth, growth)] if growth else []
+    columns = len(drawings) // 2
+    figure = Figure(figsize=(6.2 * columns, 9.5), layout="constrained")
     for i, (draw, what) in enumerate(drawings):
-        draw(what, figure.add_subplot(grid[divmod(i, 2)]))
+        draw(what, figure.add_subplot(2, columns, 1 + i // 2 + columns * (i % 2)))
     return figure
 
 

@@ -167,9 +167,10 @@ def test_pictures_return_their_axes(report, tmp_path):
     from minillm import plots
 
     growth = small_growth()
-    for draw, what in ((plots.time_line, report), (plots.phases_by_token, report), (plots.roofline, report)):
+    for draw in (plots.time_line, plots.phases_by_token, plots.against_limits, plots.roofline):
         ax = Figure().add_subplot()
-        assert draw(what, ax) is ax and ax.get_xlabel() and ax.get_title()
+        assert draw(report, ax) is ax and ax.get_xlabel() and ax.get_title()
+    assert plots.prompt_growth(growth, ax) is ax
     ax = plots.generation_growth(growth)
     assert ax.get_xlabel() == "generated tokens n" and ax.get_ylabel() == "seconds in all"
     plots.clock_page(report, growth).savefig(tmp_path / "page.png")
