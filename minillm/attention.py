@@ -39,8 +39,8 @@ def scaled_dot_product_attention(q, k, v, positions, scale, step=identity, ops=n
     if times_only(step) and hasattr(ops, "attention"):
         return step("context", ops.attention(q, k, v, positions, scale))
     scores = step("scores", q @ k.swapaxes(-1, -2) * scale)  # [B,H,T,D] @ [B,H,D,S] -> [B,H,T,S]
-    visible = causal_mask(positions, k.shape[2])[:, None]  # [B,1,T,S]
-    weights = step("weights", ops.softmax(np.where(visible, scores, -np.inf)))  # rows sum to 1
+    scores = np.where(causal_mask(positions, k.shape[2])[:, None], scores, -np.inf)  # [B,1,T,S], over all heads
+    weights = step("weights", ops.softmax(scores))  # rows sum to 1
     return step("context", weights @ v)  # [B,H,T,S] @ [B,H,S,D] -> [B,H,T,D]
 
 

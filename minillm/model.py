@@ -77,8 +77,9 @@ class GPT2:
             raise InputError(f"the cache has {len(past)} rows and the ids {B}")
         if (past + lengths).max() > room:
             raise InputError(f"{(past + lengths).max()} positions do not fit: there is room for {room}")
-        one = ids.shape == (1, 1) and cache is not None and cache.keys.dtype == np.float32
-        if one and self._fused and times_only(step):  # [1,V]: the second of the two forwards
+        one = ids.shape == (1, 1) and cache is not None
+        if one and self._fused and times_only(step) and cache.keys.dtype in self._fused.caches:
+            # [1,V]: the second of the two forwards, which tells a Clock when each step was finished
             logits = self._decode_step(int(ids[0, 0]), cache, tell=getattr(step, "stamps", None))[None]
             return logits if single else logits[None]
         positions = past[:, None] + np.arange(T)  # [B,T]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from pathlib import Path
 from types import ModuleType
 
 from . import kernels, ops
@@ -43,6 +44,16 @@ def set_threads(n: int) -> None:
     threadpoolctl.threadpool_limits(n, user_api="blas")
     if kernels.available():
         kernels.set_threads(n)
+
+
+def must_compile(ops_twin: ModuleType) -> bool:
+    """Whether kernels are asked for and none is on disk yet: the first run after an installation, some seconds longer."""
+    if ops_twin is not kernels:
+        return False
+    from .kernels.products import float_matmul
+
+    cache = getattr(float_matmul, "_cache", None)
+    return cache is not None and not Path(cache._cache_file._index_path).exists()
 
 
 def warm_up(update: Update = lambda what, done, total: None) -> None:

@@ -1,5 +1,5 @@
 """Everything that compares speed: peers in processes of their own, measured in turn, in one run."""
 
-from .run import Result, run
+from .run import Comparison, Result, run
 
-__all__ = ["Result", "run"]
+__all__ = ["Comparison", "Result", "run"]

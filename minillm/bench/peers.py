@@ -1,29 +1,86 @@
 """The engines that are compared: each loads a folder in Hugging Face layout and decodes greedily, one row.
 
-A peer is a class with `load(folder, threads)`, which sets `versions` and `threads` (as the engine itself reports them),
-`prefill(ids) -> next id`, which forgets all that was before, and `decode(id) -> next id`. Libraries are imported inside
-`load`, in the peer's own process.
+A peer is a class below and a line in PEERS. Its `load` runs in the peer's own process and imports the libraries there;
+whatever it writes goes into a temporary folder, which `run` removes.
 """
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import mkdtemp
+from time import perf_counter
+
 import numpy as np
 
+from ..config import GPT2Config
+from ..errors import InputError
+from .convert import bytes_read, in_another_process, write_ctranslate2, write_gguf
 
-class MinillmNumpy:
-    """minillm's readable forward on NumPy, float32, with KV cache."""
+
+class Peer:
+    """What `run` needs to know of an engine, and how it is timed.
+
+    load(folder, threads) sets versions, threads (as the engine itself reports them, where it does), weight_bytes (of all
+    weights that one decode step reads) and cache_bytes (of the keys and values of one position).
+    """
+
+    bits = 32  # how a weight is stored, for the groups of --peers
+    versions: dict[str, str]
+    threads: int
+    weight_bytes: int
+    cache_bytes: int
+
+    def load(self, folder: str, threads: int) -> None:
+        raise NotImplementedError
+
+    def prefill(self, ids: Sequence[int]) -> int:
+        """Forget all that was before, read the prompt, return the likeliest next id."""
+        raise NotImplementedError
+
+    def decode(self, token: int) -> int:
+        """Read one token more, return the likeliest next id."""
+        raise NotImplementedError
+
+    def measure(self, ids: Sequence[int], n_new: int) -> dict:
+        """Return the seconds of prefill and of n_new decode steps, and the n_new + 1 tokens."""
+        start = perf_counter()
+        tokens = [self.prefill(ids)]
+        first = perf_counter()
+        for _ in range(n_new):
+            tokens.append(self.decode(tokens[-1]))
+        return {"prefill_s": first - start, "decode_s": perf_counter() - first, "tokens": tokens}
+
+
+def cache_bytes(config: GPT2Config, bits: int) -> int:
+    """The bytes of one position's keys and values in all layers."""
+    return 2 * config.n_layer * config.n_embd * bits // 8
+
+
+class MinillmNumpy(Peer):
+    """minillm's readable forward on NumPy, float32, with KV cache. Another of ours overrides `open`, and what it changes."""
+
+    cache_bits = 32
+
+    def open(self, folder: str, threads: int):
+        """Return the model."""
+        from ..model import GPT2
+
+        return GPT2.from_pretrained(folder, kernels="numpy")
 
     def load(self, folder: str, threads: int) -> None:
         from threadpoolctl import threadpool_info
 
         from .. import __version__
-        from ..model import GPT2
 
-        self.model = GPT2.from_pretrained(folder)
+        self.model = self.open(folder, threads)
         self.cache = self.model.new_cache()
         blas = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
         self.threads = max((pool["num_threads"] for pool in blas), default=1)
         self.versions = {"minillm": __version__, "numpy": np.__version__, **{p["internal_api"]: p["version"] for p in blas}}
+        self.weight_bytes = bytes_read(((n, p.nbytes) for n, p in self.model.parameters.items()), self.model.config)
+        self.cache_bytes = cache_bytes(self.model.config, self.cache_bits)
 
     def prefill(self, ids) -> int:
         self.cache.truncate(0)
@@ -33,7 +90,51 @@ class MinillmNumpy:
         return int(self.model([token], self.cache, last=True)[-1].argmax())
 
 
-class Transformers:
+class MinillmFloat32(MinillmNumpy):
+    """minillm's kernels: the fused decode step, streaming attention, matrices stored as `dtype`."""
+
+    dtype = "float32"
+
+    def open(self, folder: str, threads: int):
+        from ..model import GPT2
+        from ..twins import set_threads
+
+        set_threads(threads)
+        return GPT2.from_pretrained(folder, self.dtype, kernels="numba")
+
+    def load(self, folder: str, threads: int) -> None:
+        import numba
+
+        super().load(folder, threads)
+        self.threads = threads
+        self.versions = {"minillm": self.versions["minillm"], "numba": numba.__version__}
+
+
+class MinillmBfloat16(MinillmFloat32):
+    """minillm's kernels with matrices in bfloat16."""
+
+    dtype, bits = "bfloat16", 16
+
+
+class MinillmFloat16(MinillmFloat32):
+    """minillm's kernels with matrices in float16."""
+
+    dtype, bits = "float16", 16
+
+
+class MinillmInt8(MinillmFloat32):
+    """minillm's kernels with matrices in blocks of 32 numbers of 8 bits and a float16 scale."""
+
+    dtype, bits = "int8", 8
+
+
+class MinillmInt4(MinillmFloat32):
+    """minillm's kernels with matrices in blocks of 32 numbers of 4 bits and a float16 scale."""
+
+    dtype, bits = "int4", 4
+
+
+class Transformers(Peer):
     """Hugging Face transformers with its own cache, called without the overhead of its generate()."""
 
     dtype = "float32"
@@ -50,6 +151,9 @@ class Transformers:
         self.model = transformers.GPT2LMHeadModel.from_pretrained(folder, dtype=getattr(torch, self.dtype)).eval()
         self.threads = torch.get_num_threads()
         self.versions = {"transformers": transformers.__version__, "torch": torch.__version__}
+        config = GPT2Config.from_file(Path(folder) / "config.json")
+        self.weight_bytes = bytes_read(((n, p.nbytes) for n, p in self.model.named_parameters()), config)
+        self.cache_bytes = cache_bytes(config, self.bits)
 
     def _next(self, ids) -> int:
         tensor = self.torch.as_tensor(ids)[None]
@@ -66,7 +170,146 @@ class Transformers:
 class TransformersBf16(Transformers):
     """transformers with weights and arithmetic in bfloat16."""
 
-    dtype = "bfloat16"
+    dtype, bits = "bfloat16", 16
 
 
-PEERS = {"minillm-numpy": MinillmNumpy, "transformers-fp32": Transformers, "transformers-bf16": TransformersBf16}
+class LlamaCpp(Peer):
+    """llama.cpp by its C functions, ids in and logits of the last position out; GGUF with every matrix in `precision`.
+
+    As it comes, but for the threads: float16 KV cache, flash attention where it chooses so, batches of 512. The context is
+    the model's.
+    """
+
+    precision = "F32"
+
+    def load(self, folder: str, threads: int) -> None:
+        import llama_cpp
+
+        config = GPT2Config.from_file(Path(folder) / "config.json")
+        path = Path(mkdtemp()) / "model.gguf"
+        self.weight_bytes = in_another_process(write_gguf, folder, path, self.precision)
+        self.llama, self.n_vocab = llama_cpp, config.vocab_size
+        llama_cpp.llama_backend_init()
+        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+        if not self.model:
+            raise InputError(f"llama.cpp cannot load its GGUF file of {folder}")
+        options = llama_cpp.llama_context_default_params()
+        options.n_ctx, options.n_threads, options.n_threads_batch = config.n_positions, threads, threads
+        self.context = llama_cpp.llama_init_from_model(self.model, options)
+        if not self.context:
+            raise InputError(f"llama.cpp makes no context of {config.n_positions} positions")
+        self.threads = llama_cpp.llama_n_threads(self.context)
+        features = llama_cpp.llama_print_system_info().decode().replace("CPU : ", "").split(" | ")
+        on = " ".join(feature.removesuffix(" = 1") for feature in features if feature.endswith(" = 1"))
+        self.versions = {"llama_cpp_python": llama_cpp.__version__, "built for": on}
+        self.cache_bytes = cache_bytes(config, 16)
+
+    def _next(self, ids) -> int:
+        array = (self.llama.llama_token * len(ids))(*ids)
+        if code := self.llama.llama_decode(self.context, self.llama.llama_batch_get_one(array, len(ids))):
+            raise InputError(f"llama_decode returned {code}")
+        logits = self.llama.llama_get_logits_ith(self.context, -1)
+        return int(np.ctypeslib.as_array(ctypes.cast(logits, ctypes.POINTER(ctypes.c_float)), (self.n_vocab,)).argmax())
+
+    def prefill(self, ids) -> int:
+        self.llama.llama_memory_clear(self.llama.llama_get_memory(self.context), True)
+        return self._next(ids)
+
+    def decode(self, token: int) -> int:
+        return self._next([token])
+
+
+class LlamaCppF16(LlamaCpp):
+    """llama.cpp with matrices in float16."""
+
+    precision, bits = "F16", 16
+
+
+class LlamaCppQ8(LlamaCpp):
+    """llama.cpp with matrices in blocks of 32 numbers of 8 bits and a float16 scale."""
+
+    precision, bits = "Q8_0", 8
+
+
+class LlamaCppQ4(LlamaCpp):
+    """llama.cpp with matrices in blocks of 32 numbers of 4 bits and a float16 scale."""
+
+    precision, bits = "Q4_0", 4
+
+
+class CTranslate2(Peer):
+    """CTranslate2's generator; its KV cache cannot be held from outside, so prompt and new tokens are one call.
+
+    A callback notes the time of each token: prefill ends with the first, decode with the last. Of the prompt, its loop reads
+    all but the last token at once, without logits, and the last as the first decode step: prefill is both together, the time
+    to the first token. (forward_batch would be one pass, but computes the logits of all positions.)
+    """
+
+    precision = "float32"
+
+    def load(self, folder: str, threads: int) -> None:
+        import ctranslate2
+
+        target = mkdtemp()
+        self.weight_bytes = in_another_process(write_ctranslate2, folder, target, self.precision)
+        self.generator = ctranslate2.Generator(target, compute_type=self.precision, inter_threads=1, intra_threads=threads)
+        self.threads = threads  # it does not say
+        self.versions = {"ctranslate2": ctranslate2.__version__, "computes in": self.generator.compute_type}
+        self.cache_bytes = cache_bytes(GPT2Config.from_file(Path(folder) / "config.json"), 32)
+
+    def measure(self, ids: Sequence[int], n_new: int) -> dict:
+        times, tokens = [], []
+
+        def note(step) -> None:
+            times.append(perf_counter())
+            tokens.append(step.token_id)
+
+        start = perf_counter()
+        prompt = [str(i) for i in ids]
+        self.generator.generate_batch([prompt], max_length=n_new + 1, include_prompt_in_result=False, callback=note)
+        if len(tokens) != n_new + 1:
+            raise InputError(f"CTranslate2 gave {len(tokens)} tokens instead of {n_new + 1}")
+        return {"prefill_s": times[0] - start, "decode_s": times[-1] - times[0], "tokens": tokens}
+
+
+class CTranslate2Int8(CTranslate2):
+    """CTranslate2 with matrices in 8 bits, a float32 scale a row."""
+
+    precision, bits = "int8", 8
+
+
+PEERS: dict[str, type[Peer]] = {
+    "minillm-numpy": MinillmNumpy,
+    "minillm-float32": MinillmFloat32,
+    "minillm-bfloat16": MinillmBfloat16,
+    "minillm-float16": MinillmFloat16,
+    "minillm-int8": MinillmInt8,
+    "minillm-int4": MinillmInt4,
+    "transformers-fp32": Transformers,
+    "transformers-bf16": TransformersBf16,
+    "llama.cpp-F32": LlamaCpp,
+    "llama.cpp-F16": LlamaCppF16,
+    "llama.cpp-Q8_0": LlamaCppQ8,
+    "llama.cpp-Q4_0": LlamaCppQ4,
+    "ctranslate2-fp32": CTranslate2,
+    "ctranslate2-int8": CTranslate2Int8,
+}
+
+
+def choose(names: str | Sequence[str]) -> list[str]:
+    """Return the peers that names and groups stand for, in the order given, each once.
+
+    A group is "all", a family ("llama.cpp": what stands before the first hyphen of a name) or a width ("8-bit"). Raises
+    InputError for a name that is neither.
+    """
+    chosen = []
+    for name in names.split(",") if isinstance(names, str) else names:
+        name = name.strip()
+        group = [peer for peer, kind in PEERS.items() if name in (peer, "all", peer.partition("-")[0], f"{kind.bits}-bit")]
+        if not group:
+            raise InputError(f"peer {name!r} is unknown; known: {', '.join(GROUPS)}; {', '.join(PEERS)}")
+        chosen += [peer for peer in group if peer not in chosen]
+    return chosen
+
+
+GROUPS = ("all", *dict.fromkeys(name.partition("-")[0] for name in PEERS), "32-bit", "16-bit", "8-bit", "4-bit")

@@ -6,28 +6,41 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from time import sleep
 
 import numpy as np
 
 from ..config import GPT2Config
 from ..errors import InputError
 from ..progress import progress_bar
-from .peers import PEERS
+from .limits import prefill_flop
+from .peers import choose
+from .worker import MACHINE
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+FOLDER_VARIABLES = ("TMPDIR", "TEMP", "TMP")
+PAUSE = 0.3  # seconds before each turn: Intel's OpenMP lets idle threads spin for 0.2 s, on the next peer's cores
+WORKER = (sys.executable, "-m", "minillm.bench.worker")
 
 
 @dataclass
 class Result:
-    """What one peer did: tokens/s of each round, prefill and decode; missing says why there are none."""
+    """What one peer did: tokens/s of each round, prefill and decode; missing says why there are none.
+
+    bytes_per_token: what one decode step reads, weights and, at the middle of the run, keys and values.
+    """
 
     name: str
     versions: dict[str, str] = field(default_factory=dict)
     threads: int = 0
+    weight_bytes: int = 0
+    cache_bytes: int = 0
+    bytes_per_token: float = 0.0
     prefill: list[float] = field(default_factory=list)
     decode: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
@@ -39,54 +52,137 @@ class Result:
         return median(mine / theirs for mine, theirs in zip(getattr(self, kind), getattr(other, kind)))
 
 
+@dataclass
+class Comparison:
+    """All results of a run, and of each of its rounds what the machine could do: bytes/s read, FLOP/s of a GEMM."""
+
+    n_prompt: int
+    n_new: int
+    flop_per_token: float  # of the prompt
+    results: list[Result] = field(default_factory=list)
+    bandwidth: list[float] = field(default_factory=list)
+    flops: list[float] = field(default_factory=list)
+
+    @property
+    def measured(self) -> list[Result]:
+        """The results that are not missing."""
+        return [result for result in self.results if not result.missing]
+
+    @property
+    def reference(self) -> Result:
+        """The one whose greedy tokens the others' are compared with: the first of minillm, else the first."""
+        return next((r for r in self.measured if r.name.startswith("minillm")), self.measured[0])
+
+    def cost(self, result: Result, kind: str) -> float:
+        """The bytes (decode) or FLOP (prefill) of one token."""
+        return result.bytes_per_token if kind == "decode" else self.flop_per_token
+
+    def share(self, result: Result, kind: str) -> float:
+        """The median over rounds of what was used of the measured bandwidth (decode) or of the GEMM's FLOP/s (prefill)."""
+        limits = self.bandwidth if kind == "decode" else self.flops
+        return median(rate * self.cost(result, kind) / most for rate, most in zip(getattr(result, kind), limits))
+
+    def limit(self, result: Result, kind: str) -> float:
+        """The tokens/s at which the machine's limit would be reached, in the median."""
+        return median(self.bandwidth if kind == "decode" else self.flops) / self.cost(result, kind)
+
+
 def run(
     folder: str | Path,
-    names: Sequence[str],
+    names: str | Sequence[str],
     n_prompt: int = 32,
     n_new: int = 64,
     rounds: int = 5,
     threads: int = 2,
-    seed: int = 0,
-) -> list[Result]:
-    """Return one Result for each name, from `rounds` rounds after one warm-up; the prompt is random ids.
+) -> Comparison:
+    """Compare peers and groups of peers in `rounds` rounds after one warm-up; the prompt is random ids.
 
-    Raises InputError for a peer that is unknown, and one that fails.
+    A peer that is not installed, cannot run this model, or fails is told in its result's `missing`; the others go on.
+    Raises InputError for a peer that is unknown, and where none could be measured.
     """
-    if unknown := [name for name in names if name not in PEERS]:
-        raise InputError(f"peer {unknown[0]!r} is unknown; known: {', '.join(PEERS)}")
+    names = choose(names)
     config = GPT2Config.from_file(Path(folder) / "config.json")
     if n_prompt + n_new > config.n_positions:
         raise InputError(f"{n_prompt} + {n_new} tokens do not fit the model's {config.n_positions} positions")
-    ids = np.random.default_rng(0).integers(0, config.vocab_size, n_prompt).tolist()
-    environment = os.environ | {variable: str(threads) for variable in THREAD_VARIABLES}
-    results, workers = [], {}
-    try:
-        for name in names:
-            command = [sys.executable, "-m", "minillm.bench.worker", name, str(folder), str(threads)]
-            workers[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-            results.append(Result(name, **_answer(name, workers[name])))
-        present = [result for result in results if not result.missing]
-        with progress_bar("rounds") as update:
-            for turn in range(rounds + 1):
-                for result in present:
-                    worker = workers[result.name]
-                    worker.stdin.write(json.dumps({"ids": ids, "new": n_new}) + "\n")
-                    worker.stdin.flush()
-                    answer = _answer(result.name, worker)
-                    if turn > 0:  # the first is the warm-up
-                        result.prefill.append(n_prompt / answer["prefill_s"])
-                        result.decode.append(n_new / answer["decode_s"])
-                    result.tokens, result.peak_bytes = answer["tokens"], answer["peak_bytes"]
-                update("measuring", turn, rounds)
-    finally:
-        for worker in workers.values():
-            worker.kill()
-            worker.communicate()
-    return results
+    request = {"ids": np.random.default_rng(0).integers(0, config.vocab_size, n_prompt).tolist(), "n_new": n_new}
+    comparison = Comparison(n_prompt, n_new, prefill_flop(config, n_prompt) / n_prompt)
+    workers: dict[str, _Worker] = {}
+    with tempfile.TemporaryDirectory(prefix="minillm-bench-", ignore_cleanup_errors=True) as scratch:
+        try:
+            with progress_bar("peers") as update:
+                for done, name in enumerate((MACHINE, *names)):
+                    update("loading", done, 1 + len(names))
+                    workers[name] = _Worker(name, folder, threads, Path(scratch))
+                    result = Result(name, **workers[name].answer())
+                    result.bytes_per_token = result.weight_bytes + result.cache_bytes * (n_prompt + (n_new + 1) / 2)
+                    if name != MACHINE:
+                        comparison.results.append(result)
+                    elif result.missing:
+                        raise InputError(f"the machine's limits cannot be measured: {result.missing}")
+            with progress_bar("rounds") as update:
+                for turn in range(rounds + 1):
+                    update("measuring", turn, rounds + 1)
+                    _one_round(comparison, workers, request, keep=turn > 0)  # the first is the warm-up
+        finally:
+            for worker in workers.values():
+                worker.end()
+    if not comparison.measured:
+        raise InputError("no peer could be measured: " + "; ".join(f"{r.name}: {r.missing}" for r in comparison.results))
+    return comparison
 
 
-def _answer(name: str, worker: subprocess.Popen) -> dict:
-    line = worker.stdout.readline()
-    if not line:
-        raise InputError(f"peer {name} ended with exit code {worker.wait()}; its own message stands above")
-    return json.loads(line)
+def _one_round(comparison: Comparison, workers: dict[str, _Worker], request: dict, keep: bool) -> None:
+    sleep(PAUSE)
+    limits = workers[MACHINE].answer(request)
+    if "missing" in limits:
+        raise InputError(f"the machine's limits cannot be measured: {limits['missing']}")
+    if keep:
+        comparison.bandwidth.append(limits["bandwidth"])
+        comparison.flops.append(limits["flops"])
+    for result in comparison.measured:
+        sleep(PAUSE)
+        answer = workers[result.name].answer(request)
+        result.missing = answer.get("missing")
+        if result.missing:
+            continue
+        if keep:
+            result.prefill.append(comparison.n_prompt / answer["prefill_s"])
+            result.decode.append(comparison.n_new / answer["decode_s"])
+        result.tokens, result.peak_bytes = answer["tokens"], answer["peak_bytes"]
+
+
+class _Worker:
+    """A process of bench/worker.py; its temporary files and its messages lie in a folder below `scratch`."""
+
+    def __init__(self, name: str, folder: str | Path, threads: int, scratch: Path):
+        own = Path(tempfile.mkdtemp(dir=scratch))
+        self.messages = own / "messages.txt"
+        environment = os.environ | {variable: str(threads) for variable in THREAD_VARIABLES}
+        environment |= {variable: str(own) for variable in FOLDER_VARIABLES}
+        with self.messages.open("wb") as messages:
+            self.process = subprocess.Popen(
+                [*WORKER, name, str(folder), str(threads)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=messages, text=True, env=environment,
+            )  # fmt: skip
+
+    def answer(self, request: dict | None = None) -> dict:
+        """Return what the worker says to a request, or {"missing": why it says nothing that can be read}."""
+        try:
+            if request is not None:
+                self.process.stdin.write(json.dumps(request) + "\n")
+                self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except OSError:  # it has ended
+            line = ""
+        try:
+            return json.loads(line)
+        except ValueError:
+            if line:
+                return {"missing": f"failed: answered {line.strip()[:60]!r}, which is not JSON"}
+        said = [text for text in self.messages.read_text(errors="replace").splitlines() if text.strip()]
+        return {"missing": f"failed with exit code {self.process.wait()}" + (f": {said[-1].strip()[:200]}" if said else "")}
+
+    def end(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.communicate()

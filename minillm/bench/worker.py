@@ -1,41 +1,56 @@
 """One peer in its own process: `python -m minillm.bench.worker PEER FOLDER THREADS`, spoken to in lines of JSON.
 
-Answers {"versions", "threads"} or {"missing"} once, then, for each line {"ids": prompt, "new": n}, the seconds of
-prefill and of n decode cycles, the tokens, and the peak memory so far.
+Answers {"versions", "threads", "weight_bytes", "cache_bytes"} or {"missing": reason} once, then, for each line
+{"ids": prompt, "n_new": n}, what the peer's `measure` returns, and the peak memory so far. Whatever else the peer's
+libraries print on standard output goes to standard error.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
-from time import perf_counter
 
+from ..errors import InputError
+from .limits import Machine
 from .peers import PEERS
+
+MACHINE = "the machine"
 
 
 def main() -> None:
     name, folder, threads = sys.argv[1:]
-    peer = PEERS[name]()
+    sys.stdout.flush()
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def answer(values: dict) -> None:
+        print(json.dumps(values), file=out, flush=True)
+
+    peer = Machine() if name == MACHINE else PEERS[name]()
     try:
         peer.load(folder, int(threads))
     except ImportError as error:
-        print(json.dumps({"missing": f"{error.name} is not installed"}), flush=True)
+        answer({"missing": f"{error.name} is not installed" if isinstance(error, ModuleNotFoundError) else str(error)})
         return
-    print(json.dumps({"versions": peer.versions, "threads": peer.threads}), flush=True)
+    except InputError as error:
+        answer({"missing": str(error)})
+        return
+    answer({key: getattr(peer, key) for key in ("versions", "threads", "weight_bytes", "cache_bytes")})
     for line in sys.stdin:
-        request = json.loads(line)
-        start = perf_counter()
-        tokens = [peer.prefill(request["ids"])]
-        first = perf_counter()
-        for _ in range(request["new"]):
-            tokens.append(peer.decode(tokens[-1]))
-        end = perf_counter()
-        answer = {"prefill_s": first - start, "decode_s": end - first, "tokens": tokens, "peak_bytes": peak_bytes()}
-        print(json.dumps(answer), flush=True)
+        answer(peer.measure(**json.loads(line)) | {"peak_bytes": peak_bytes()})
 
 
 def peak_bytes() -> int | None:
-    """The most memory this process has held, in bytes; None where the system does not say."""
+    """The most memory this process has held, in bytes; None where the system does not say.
+
+    Linux: of /proc, since what getrusage says there counts the memory of the parent that it was started from.
+    """
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        pass
     try:
         import resource
     except ImportError:  # Windows

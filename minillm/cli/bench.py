@@ -1,32 +1,45 @@
-"""Measure decode and prefill beside other engines, in turn, in one run.
+"""Measure decode and prefill beside other engines, in turn, in one run, and beside what the machine can do.
 
-minillm bench                                GPT-2 124M's shape, random weights
-minillm bench --model tales --rounds 9 --json
+minillm bench                                GPT-2 124M's shape, random weights, every peer that is installed
+minillm bench --peers 8-bit --context 900    decode after a prompt of 900 tokens
+minillm bench --model tales --rounds 9 --json --plot rates.png
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .common import table, write, write_json
 
+if TYPE_CHECKING:
+    from ..bench import Comparison
+
+
+PLOT_FORMATS = (".png", ".svg", ".pdf")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from ..bench.peers import PEERS
-
     parser.add_argument("--model", help="a folder or a bundled name (default: GPT-2 124M's shape from a random seed)")
-    parser.add_argument("--peers", default=",".join(PEERS), help="which, the first being the measure (default: %(default)s)")
-    for name, default, what in (
-        ("prompt", 32, "prompt tokens"),
-        ("new", 64, "tokens to decode"),
-        ("rounds", 5, "rounds, of which the median counts"),
-        ("threads", 2, "threads for each peer"),
+    which = "llama.cpp-Q8_0, say, or groups: all, minillm, transformers, llama.cpp, ctranslate2, 32-bit, 16-bit, 8-bit, 4-bit"
+    parser.add_argument(
+        "--peers",
+        default="all",
+        help=f"by commas, the first being the measure: {which}; an unknown name lists all (default: %(default)s)",
+    )
+    for names, default, what in (
+        (("--prompt", "--context"), 32, "tokens of the prompt: read in prefill, and the context that decode starts from"),
+        (("--new",), 64, "tokens to decode"),
+        (("--rounds",), 5, "rounds, of which the median counts"),
+        (("--threads",), 2, "threads for each peer"),
     ):
-        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what} (default: %(default)s)")
+        parser.add_argument(*names, type=int, default=default, metavar="N", help=f"{what} (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--plot", metavar="FILE.png", help="draw the rates and the machine's limits")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -38,32 +51,84 @@ def run(args: argparse.Namespace) -> None:
     for name in ("prompt", "new", "rounds", "threads"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name} is {getattr(args, name)}; it must be at least 1")
+    if args.plot and not Path(args.plot).absolute().parent.is_dir():
+        raise InputError(f"--plot {args.plot}: there is no such folder")
+    if args.plot and Path(args.plot).suffix.lower() not in PLOT_FORMATS:
+        raise InputError(f"--plot {args.plot}: the name must end in one of {', '.join(PLOT_FORMATS)}")
     with tempfile.TemporaryDirectory(prefix="minillm-bench-") as temporary:
         folder = find_folder(args.model) if args.model else temporary
         if not args.model:
             GPT2.random(GPT2Config(), seed=0).save_pretrained(folder)
-        results = bench.run(folder, args.peers.split(","), args.prompt, args.new, args.rounds, args.threads)
-    measured = [r for r in results if not r.missing]
+        comparison = bench.run(folder, args.peers, args.prompt, args.new, args.rounds, args.threads)
     if args.json:
-        what = {"model": args.model or "GPT-2 124M, random", "prompt": args.prompt, "new": args.new}
-        write_json(what | {"results": [vars(r) for r in results]})
-        return
-    rows = []
-    for r in measured:
-        row = [r.name]
-        for kind in ("decode", "prefill"):
-            rates = getattr(r, kind)
-            row += [f"{median(rates):,.1f}", f"{min(rates):,.1f}-{max(rates):,.1f}", f"{r.ratio(measured[0], kind):.2f}"]
-        row += [f"{r.peak_bytes / 1e6:,.0f}" if r.peak_bytes else "?", r.threads]
-        row.append("same" if r.tokens == measured[0].tokens else f"differ from {_first_difference(r.tokens, measured[0].tokens)}")
-        rows.append(row)
-    headings = ("peer", "decode", "range", "ratio", "prefill", "range", "ratio", "peak MB", "threads", "tokens")
-    if rows:
-        write(f"tokens/s: decode {args.new} after a prompt of {args.prompt}, prefill {args.prompt}")
-        write(table(headings, rows, "<>>>>>>>><"))
-        write(f"median of {args.rounds} interleaved rounds; ratio to {measured[0].name}, round by round")
-    for r in results:
-        write(f"{r.name}: " + (f"missing ({r.missing})" if r.missing else ", ".join(f"{k} {v}" for k, v in r.versions.items())))
+        _write_json(comparison, args.model or "GPT-2 124M, random")
+    else:
+        _write_tables(comparison, args.rounds)
+    if args.plot:
+        _draw(comparison, args.plot)
+
+
+def _write_tables(comparison: Comparison, rounds: int) -> None:
+    measured, first = comparison.measured, comparison.measured[0]
+
+    def rates(result, kind) -> list:
+        values, cost = getattr(result, kind), comparison.cost(result, kind)
+        row = [result.name, f"{median(values):,.1f}", f"{min(values):,.1f}-{max(values):,.1f}"]
+        row += [f"{result.ratio(first, kind):.2f}", f"{cost / 1e6:,.1f}"]
+        return [*row, f"{median(values) * cost / 1e9:,.1f}", f"{comparison.share(result, kind):.0%}"]
+
+    def tokens(result) -> str:
+        if result is comparison.reference:
+            return "reference"
+        theirs = comparison.reference.tokens
+        return "same" if result.tokens == theirs else f"differ from {_first_difference(result.tokens, theirs)}"
+
+    def peak(result) -> str:
+        return f"{result.peak_bytes / 1e6:,.0f}" if result.peak_bytes else "?"
+
+    write(f"decode of {comparison.n_new} tokens after a prompt of {comparison.n_prompt}: tokens/s")
+    headings = ("peer", "median", "range", "ratio", "MB/token", "GB/s", "of read", "greedy tokens")
+    write(table(headings, [[*rates(r, "decode"), tokens(r)] for r in measured], "<>>>>>><"))
+    write(f"\nprefill of {comparison.n_prompt} tokens: tokens/s; time to the first token; peak memory of the whole run")
+    headings = ("peer", "median", "range", "ratio", "MFLOP/token", "GFLOP/s", "of GEMM", "first ms", "peak MB", "threads")
+    rows = [[*rates(r, "prefill"), f"{1e3 * comparison.n_prompt / median(r.prefill):,.1f}", peak(r), r.threads] for r in measured]
+    write(table(headings, rows, "<>>>>>>>>>"))
+    read, multiply = median(comparison.bandwidth) / 1e9, median(comparison.flops) / 1e9
+    write(f"\nmedians of {rounds} interleaved rounds; ratio to {first.name}, round by round; greedy tokens against")
+    write(f"{comparison.reference.name}; measured between: reading {read:.1f} GB/s, float32 GEMM {multiply:,.0f} GFLOP/s")
+    said: dict[str, list[str]] = {}  # what is the same for several is said once
+    for r in comparison.results:
+        what = f"missing ({r.missing})" if r.missing else ", ".join(f"{k} {v}" for k, v in r.versions.items())
+        said.setdefault(what, []).append(r.name)
+    for what, names in said.items():
+        write(f"{', '.join(names)}: {what}")
+
+
+def _write_json(comparison: Comparison, model: str) -> None:
+    what = {"model": model, "prompt": comparison.n_prompt, "new": comparison.n_new}
+    limits = {"bandwidth": comparison.bandwidth, "flops": comparison.flops, "flop_per_token": comparison.flop_per_token}
+    results = []
+    for result in comparison.results:
+        derived = {}
+        if not result.missing:
+            for kind in ("decode", "prefill"):
+                derived[f"{kind}_ratio"] = result.ratio(comparison.measured[0], kind)
+                derived[f"{kind}_share"] = comparison.share(result, kind)
+            derived["first_token_s"] = comparison.n_prompt / median(result.prefill)
+            derived["same_tokens"] = result.tokens == comparison.reference.tokens
+        results.append(vars(result) | derived)
+    write_json(what | limits | {"results": results})
+
+
+def _draw(comparison: Comparison, path: str) -> None:
+    from matplotlib.figure import Figure
+
+    from .. import plots
+
+    figure = Figure(figsize=(11, 1.5 + 0.4 * len(comparison.measured)), layout="constrained")
+    for kind, ax in zip(("decode", "prefill"), figure.subplots(1, 2)):
+        plots.rates(comparison, kind, ax)
+    figure.savefig(path, dpi=150)
 
 
 def _first_difference(ours: list[int], theirs: list[int]) -> int:

@@ -27,11 +27,14 @@ def load(args: argparse.Namespace):
     """Return (model, tokenizer) as the options ask for."""
     import minillm
 
-    from ..twins import set_threads
+    from ..twins import must_compile, set_threads
 
     if args.threads is not None:
         set_threads(args.threads)
-    return minillm.load(args.model, args.dtype, args.kernels)
+    model, tokenizer = minillm.load(args.model, args.dtype, args.kernels)
+    if sys.stderr.isatty() and must_compile(model.ops):
+        print("compiling kernels, this once (a few seconds; `minillm warmup` compiles all of them)", file=sys.stderr)
+    return model, tokenizer
 
 
 def add_text(parser: argparse.ArgumentParser, what: str) -> None:

@@ -49,15 +49,17 @@ class HealingCache(FunctionCache):
 
 
 def helper(function=None, **options):
-    """A jit function that only kernels call: without the two entries for other callers it compiles a third faster."""
-    return jit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)
+    """A jit function that only kernels call: without an entry for Python it compiles faster."""
+    return jit(function, no_cpython_wrapper=True, **options)
 
 
 def jit(function=None, *, fastmath=SUMS, **options):
-    """numba.njit without the GIL, cached on disk. error_model numpy: 1 / 0 is inf and needs no branch."""
+    """numba.njit without the GIL, cached on disk; error_model numpy: 1 / 0 is inf and needs no branch."""
     if function is None:
         return lambda function: jit(function, fastmath=fastmath, **options)
-    kernel = numba.njit(nogil=True, fastmath=fastmath, error_model="numpy", **options)(function)
+    # no_cfunc_wrapper: no entry for C programs, which nobody needs and which takes its share of compiling
+    options = {"nogil": True, "fastmath": fastmath, "error_model": "numpy", "no_cfunc_wrapper": True, **options}
+    kernel = numba.njit(**options)(function)
     if hasattr(kernel, "_cache"):  # not so under NUMBA_DISABLE_JIT, where the kernel is the function
         with contextlib.suppress(RuntimeError, OSError):  # no folder at all can be written
             kernel._cache = HealingCache(function)

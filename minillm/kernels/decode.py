@@ -19,10 +19,12 @@ from .compile import helper, jit
 from .mathematics import exp
 from .matrices import flat_panels
 from .memory import array_at, ticks
+from .processor import HAS_HALVES
 from .products import float_matvec, int4_matvec, int8_matvec, quantize
 from .rows import normalize_row
 from .streaming import attend
 from .threads import meet, n_threads, together
+from .vectors import stored_like
 
 # Every kind of weight that the step multiplies by, and a type to tell it by: for floats the one that they are stored in.
 SAMPLES = {
@@ -31,6 +33,7 @@ SAMPLES = {
 }  # fmt: skip
 ACTIVATIONS = ("gelu_new", "gelu", "relu")
 MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")  # the four products of a block
+TABLES = ("wte.weight", "lm_head.weight")
 BLOCK_WEIGHTS = tuple(f"{name}.weight" for name in MATRICES)
 PANELS, INPUTS, WIDTH, VALUES, SCALES, MINIMA, BIAS = range(7)  # columns of the table of matrices
 # What is finished at each time stamp: of a block, and after all blocks.
@@ -127,8 +130,8 @@ def decode_kernel(
                 all_keys, all_values = keys[i // 4, row, head, :S], values[i // 4, row, head, :S]
                 start = head * D
                 for d in range(D):
-                    all_keys[position, d] = qkv[C + start + d]
-                    all_values[position, d] = qkv[2 * C + start + d]
+                    all_keys[position, d] = stored_like(qkv[C + start + d], all_keys[position, d])
+                    all_values[position, d] = stored_like(qkv[2 * C + start + d], all_values[position, d])
                 attend(qkv[start : start + D], all_keys, all_values, scales[i // 4], scores[:S], context[start : start + D])
             meet(state, threads)
             n = stamp(stamps, n, thread)
@@ -161,6 +164,8 @@ class DecodeStep:
     everything else float32. `stamps` holds the `ticks` at which each of `names` was finished in the last call, and
     `started` those when the token was embedded.
     """
+
+    caches = (np.float32, np.float16) if HAS_HALVES else (np.float32,)  # the dtypes of a KVCache that it can use
 
     def __init__(self, config, parameters):
         refusal = self.refusal(config, parameters)
@@ -202,6 +207,8 @@ class DecodeStep:
             matrix = p.ndim == 2 and name != "wpe.weight"
             if matrix and getattr(p, "kind", None) not in SAMPLES:
                 return f"{name} is not a stored weight; the fused step multiplies by {', '.join(SAMPLES)}"
+            if matrix and p.transposed == (name in TABLES):
+                return f"{name} is stored the other way round: a table as it is, a matrix [in,out] transposed"
             if not matrix and p.dtype != np.float32:
                 return f"{name} is {p.dtype}; the fused step computes in float32"
         samples = {SAMPLES[p.kind] for name, p in parameters.items() if name.endswith(BLOCK_WEIGHTS)}
@@ -210,7 +217,7 @@ class DecodeStep:
         return None
 
     def __call__(self, token: int, cache, row: int = 0, tell=None) -> np.ndarray:
-        """Logits [V] after one more token in one row of a float32 KVCache, which grows by it.
+        """Logits [V] after one more token in one row of a KVCache (float32, or float16), which grows by it.
 
         tell: called as tell(names, ticks) with what was finished when, `embed` first.
         """
@@ -219,15 +226,18 @@ class DecodeStep:
             raise ValueError(f"id {token} is outside the vocabulary of {self.config.vocab_size}")
         if position >= min(cache.capacity, self.config.n_positions):
             raise ValueError(f"position {position} does not fit: there is room for {cache.capacity}")
-        if cache.keys.dtype != np.float32:
-            raise ValueError(f"the cache is {cache.keys.dtype}; the fused step needs float32")
+        keys, values = cache.keys, cache.values
+        if keys.dtype == np.float16 and HAS_HALVES:
+            keys, values = keys.view(np.int16), values.view(np.int16)  # Numba has no float16
+        elif keys.dtype != np.float32:
+            raise ValueError(f"the cache is {keys.dtype}; the fused step needs float32, or float16 where the processor has it")
         with self._one_at_a_time:  # there is one workspace
             np.add(self.parameters["wte.weight"].take(token), self.parameters["wpe.weight"][position], out=self._x)
             self.started = now()
             common = (
                 self._state, self.stamps, *self._samples, self.matrices, self.biases, self.norms, self.scales,
                 self.config.layer_norm_epsilon, ACTIVATIONS.index(self.config.activation_function),
-                cache.keys, cache.values, row, position, self._x, *self._shared,
+                keys, values, row, position, self._x, *self._shared,
             )  # fmt: skip
             together(lambda i: decode_kernel(i, self.threads, *common, *self._own[i]), self.threads, self._state)
             cache.lengths[row] += 1

@@ -35,7 +35,7 @@ def exp32(x):
 
 def exp(x):
     """e^x in the type of x."""
-    return exp32(x) if isinstance(x, np.float32) else math.exp(x) if x < 709 else math.inf
+    return exp32(x) if isinstance(x, np.float32) else math.inf if x > 709.7 else math.exp(x)
 
 
 @overload(exp)

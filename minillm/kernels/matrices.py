@@ -12,8 +12,10 @@ from .elementwise import working
 from .products import float_matmul, float_matvec, int4_matmul, int4_matvec, int8_matmul, int8_matvec, quantize
 from .threads import in_parallel
 
-MATVEC = {"int8": int8_matvec, "int4": int4_matvec, "int4_min": int4_matvec}
-MATMUL = {"int8": int8_matmul, "int4": int4_matmul, "int4_min": int4_matmul}
+FLOATS = ("float32", "bfloat16", "float16")
+# The product for each kind, with one row and with several. A weight of another kind brings its own x @ weight.
+MATVEC = {**dict.fromkeys(FLOATS, float_matvec), "int8": int8_matvec, "int4": int4_matvec, "int4_min": int4_matvec}
+MATMUL = {**dict.fromkeys(FLOATS, float_matmul), "int8": int8_matmul, "int4": int4_matmul, "int4_min": int4_matmul}
 
 
 def linear(x, weight, bias=None):
@@ -23,7 +25,7 @@ def linear(x, weight, bias=None):
     """
     x = np.asarray(x)
     rows = x.reshape(-1, x.shape[-1])
-    if not hasattr(weight, "kind") or not weight.transposed or x.dtype != np.float32:
+    if getattr(weight, "kind", None) not in MATVEC or not weight.transposed or x.dtype != np.float32:
         y = rows @ weight
         if bias is not None:
             y = y + bias if y.dtype != np.result_type(y, bias) else np.add(y, bias, out=y)
@@ -36,24 +38,22 @@ def linear(x, weight, bias=None):
 
 def product(x, weight, bias):
     """x [M,K] times a stored weight [K,N], by the kernel for its kind and for one or several rows -> [M,N]."""
-    (M, K), N, P = x.shape, weight.shape[1], next(iter(weight.arrays.values())).shape[0]
+    (M, K), N, stored = x.shape, weight.shape[1], flat_panels(weight)
+    P = len(stored[0])
     start = np.zeros(16 * P, np.float32)  # where the sums start, for the last panel's empty rows too
     if bias is not None:
         start[:N] = bias
     y = np.empty((M, 16 * P), np.float32)
-    stored = flat_panels(weight)
-    if weight.kind.startswith("int"):
-        inputs, kernels = quantized(x), (MATVEC, MATMUL)[M > 1][weight.kind]
-    else:
-        inputs, kernels = (x,), (float_matvec, float_matmul)[M > 1]
+    kernel = (MATMUL if M > 1 else MATVEC)[weight.kind]
+    inputs = (x,) if weight.kind in FLOATS else quantized(x)
     if M == 1:
         inputs, y = tuple(a[0] for a in inputs), y[0]
 
     def work(part):
-        kernels(*(a[part] for a in stored), *inputs, start, y, 16 * part.start)
+        kernel(*(a[part] for a in stored), *inputs, start, y, 16 * part.start)
 
     if M:
-        in_parallel(work, P, unit=1 if M == 1 else 2, cost=M * K * N)
+        in_parallel(work, P, cost=M * K * N)
     return y.reshape(M, -1)[:, :N]
 
 

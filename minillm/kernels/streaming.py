@@ -11,17 +11,19 @@ from .compile import helper, jit
 from .products import float_matmul
 from .rows import exponentials, maximum
 from .threads import in_parallel
+from .vectors import number
 
 KEYS, QUERIES = 256, 64  # of one tile: its scores are 64 KiB, which stay in the second-level cache
 
 
 @helper
 def attend(q, keys, values, scale, scores, context):
-    """One query: context = softmax(q keys^T * scale) values. q, context: [D]; keys, values: [S,D]; scores: room for S."""
+    """One query: context = softmax(q keys^T * scale) values. q, context: [D]; keys, values: [S,D], of float16
+    as int16 too; scores: room for S."""
     for s in range(keys.shape[0]):
         key, total = keys[s], q.dtype.type(0)
         for d in range(q.shape[0]):
-            total += q[d] * key[d]
+            total += q[d] * number(key[d])
         scores[s] = total * scale
     total = exponentials(scores, maximum(scores), scores)
     for d in range(context.shape[0]):
@@ -29,7 +31,7 @@ def attend(q, keys, values, scale, scores, context):
     for s in range(keys.shape[0]):
         value, weight = values[s], scores[s] / total
         for d in range(context.shape[0]):
-            context[d] += weight * value[d]
+            context[d] += weight * number(value[d])
 
 
 @jit

@@ -119,6 +119,17 @@ def atomic_add(typing_context, array, index, value):
 
 
 @intrinsic
+def atomic_load(typing_context, array, index):
+    """array[index], read anew each time and before all that follows: unlike adding 0 it leaves the others their copy."""
+
+    def build(context, builder, signature, values):
+        data = context.make_array(signature.args[0])(context, builder, values[0]).data
+        return builder.load_atomic(builder.gep(data, [values[1]]), "acquire", align=8)
+
+    return types.int64(array, types.intp), build
+
+
+@intrinsic
 def breathe(typing_context, long):
     """Let others run: a short pause, or after long waiting the rest of this thread's time slice."""
 
@@ -137,13 +148,13 @@ def meet(state, n):
     """Wait until n threads have come here: the last one opens the door for all."""
     if n == 1:
         return
-    this_round = atomic_add(state, ROUND, 0)
+    this_round = atomic_load(state, ROUND)
     if atomic_add(state, ARRIVED, 1) == n - 1:
         state[ARRIVED] = 0
         atomic_add(state, ROUND, 1)
         return
     waited = 0
-    while atomic_add(state, ROUND, 0) == this_round and atomic_add(state, ABANDONED, 0) == 0:
+    while atomic_load(state, ROUND) == this_round and atomic_load(state, ABANDONED) == 0:
         waited += 1
         breathe(waited > 4000)
 

@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import lower_builtin, models, register_model, type_callable
 
-from .processor import FEATURES
+from .processor import FEATURES, HAS_HALVES
 
 LANES = 16
 
@@ -107,6 +107,16 @@ def larger(a, b):
     return a if a > b else b
 
 
+def number(x):
+    """x itself if it is a float, float32 of the float16 whose bits it is if an int16. Needs HAS_HALVES."""
+    return x if isinstance(x, (float, np.floating)) else np.int16(x).view(np.float16).astype(np.float32)
+
+
+def stored_like(x, other):
+    """The float x as `other` is kept: float16's bits if that is an int16. Needs HAS_HALVES."""
+    return x if isinstance(other, (float, np.floating)) else np.float16(x).view(np.int16)
+
+
 # ---- what they become
 
 
@@ -160,7 +170,7 @@ def _(context, builder, signature, values):
     halves = builder.load(pointer(context, builder, signature, values, LLVM_HALVES), align=2)
     if dtype == types.uint16:
         return builder.bitcast(builder.shl(builder.zext(halves, LLVM_WORDS), constant(LLVM_WORDS, 16)), LLVM_FLOATS)
-    if "f16c" in FEATURES or "fullfp16" in FEATURES:
+    if HAS_HALVES:
         return builder.fpext(builder.bitcast(halves, ir.VectorType(ir.HalfType(), LANES)), LLVM_FLOATS)
     return half_by_arithmetic(builder, halves)
 
@@ -212,6 +222,20 @@ def _(context, builder, signature, values):
     # "No NaN" must stand on the very choice before LLVM sees a maximum in it; Numba's flags reach the comparison only.
     above = builder.fcmp_ordered(">", *values, flags=("nnan", "nsz"))
     return builder.select(above, *values, flags=("nnan", "nsz"))
+
+
+@becomes(number, lambda x: types.float32 if x == types.int16 else x)
+def _(context, builder, signature, values):
+    if signature.args[0] != types.int16:
+        return values[0]
+    return builder.fpext(builder.bitcast(values[0], ir.HalfType()), ir.FloatType())
+
+
+@becomes(stored_like, lambda x, other: other)
+def _(context, builder, signature, values):
+    if signature.args[1] != types.int16:
+        return values[0]
+    return builder.bitcast(builder.fptrunc(values[0], ir.HalfType()), ir.IntType(16))
 
 
 @becomes(to_floats, lambda w: FLOATS)

@@ -78,8 +78,8 @@ class Int4(Weight):
     @classmethod
     def grid(cls, x):
         """x [16P, B, 32] -> {scales and so on [16P, B]}, steps: x in units of the grid, to be rounded to 0..15."""
-        largest = np.take_along_axis(x, np.abs(x).argmax(axis=-1)[..., None], axis=-1)[..., 0]
-        scales = halves(largest / -8.0)
+        low, high = x.min(axis=-1), x.max(axis=-1)
+        scales = halves(np.where(-low > high, low, high) / -8.0)
         return {"scales": scales}, divided(x, floats(scales)[..., None]) + 8
 
     @classmethod

@@ -26,7 +26,8 @@ class Weight:
     __array_ufunc__ = None  # makes `ndarray @ weight` come here, to __rmatmul__
 
     def __init__(self, arrays: dict[str, np.ndarray], n: int, k: int, transposed: bool = False):
-        self.arrays, self.n, self.k, self.transposed = arrays, n, k, transposed
+        self.arrays = {name: arrays[name] for name in self.layout(0)}  # in the order of the layout: kernels rely on it
+        self.n, self.k, self.transposed = n, k, transposed
 
     @classmethod
     def from_table(cls, table) -> Weight:
@@ -36,7 +37,8 @@ class Weight:
         for start in range(0, n, SLAB):
             rows = np.asarray(table[start : start + SLAB], np.float32)
             missing = -len(rows) % LANES, -k % cls.block
-            rows = np.pad(rows, ((0, missing[0]), (0, missing[1])))
+            if any(missing):  # np.pad copies in any case
+                rows = np.pad(rows, ((0, missing[0]), (0, missing[1])))
             for name, part in cls.encode(rows).items():
                 arrays[name][start // LANES : (start + len(rows)) // LANES] = part
         return cls(arrays, n, k)

@@ -8,10 +8,12 @@ import pytest
 pytest.importorskip("numba")
 
 from minillm import kernels
+from minillm.cache import KVCache
 from minillm.config import GPT2Config
 from minillm.kernels import threads
+from minillm.kernels.processor import HAS_HALVES
 from minillm.model import GPT2
-from minillm.weights import KINDS, store_parameters
+from minillm.weights import KINDS, Float32, Weight, store_parameters
 
 # n_embd 36: neither whole panels of 16 nor whole blocks of 32; 12 heads of 3 numbers would be shared by up to 4 threads
 SMALL = GPT2Config(vocab_size=131, n_positions=20, n_embd=36, n_layer=3, n_head=3)
@@ -103,6 +105,43 @@ def test_one_row_of_a_batch():
     assert cache.lengths.tolist() == [5, 6, 5]
 
 
+@pytest.mark.parametrize("kind", ["float32", "int4"])
+def test_weights_in_a_mapped_file(kind, tmp_path):
+    model = stored(random_model(SMALL), kind)
+    mapped = {}
+    for name, p in model.parameters.items():
+        if isinstance(p, Weight):
+            arrays = {}
+            for key, array in p.arrays.items():
+                np.save(tmp_path / f"{name}.{key}.npy", array)
+                arrays[key] = np.load(tmp_path / f"{name}.{key}.npy", mmap_mode="r")
+            mapped[name] = type(p)(arrays, p.n, p.k, p.transposed)
+        else:
+            mapped[name] = p.copy()
+            mapped[name].flags.writeable = False
+    ids = np.arange(9)
+    mapped = GPT2(SMALL, mapped, kernels)
+    assert np.array_equal(decode(mapped, ids)[0], decode(model, ids)[0])
+    close(mapped(ids), model(ids), kind)
+
+
+def test_cache_of_float16():
+    if not HAS_HALVES:
+        pytest.skip("this processor has no instruction for float16")
+    model = stored(random_model(SMALL), "float32")
+    ids = np.random.default_rng(1).integers(0, 131, 20)
+    step, cache = kernels.DecodeStep(model.config, model.parameters), KVCache(SMALL, dtype=np.float16)
+    exact = model(ids)
+    logits = np.array([step(int(i), cache) for i in ids])
+    # float16 keeps 11 bits of keys and values: worst seen 1.5e-4 of the largest logit
+    assert 0 < np.abs(logits - exact).max() <= 1e-3 * np.abs(exact).max()
+    reference = model.new_cache()
+    model(ids[:1], reference)  # the first key and value depend on no other
+    assert np.array_equal(cache.keys[0, 0, :, 0], reference.keys[0, 0, :, 0].astype(np.float16))
+    with pytest.raises(ValueError, match="the cache is float64"):
+        step(0, KVCache(SMALL, dtype=np.float64))
+
+
 def test_head_of_another_kind():
     model = random_model(SMALL)
     parameters = {**store_parameters(model.parameters, "int4"), "wte.weight": None}
@@ -153,6 +192,8 @@ def test_what_it_cannot_do_is_refused():
     with pytest.raises(ValueError, match="2 kinds"):
         kernels.DecodeStep(SMALL, mixed)
     model = stored(model, "float32")
+    table = Float32.from_table(np.zeros((36, 108), np.float32))
+    assert "other way round" in kernels.DecodeStep.refusal(SMALL, {**model.parameters, "h.0.attn.c_attn.weight": table})
     step, cache = kernels.DecodeStep(SMALL, model.parameters), model.new_cache(capacity=1)
     with pytest.raises(ValueError, match="id 131 is outside the vocabulary of 131"):
         step(131, cache)

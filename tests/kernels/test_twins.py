@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("numba")
 
 from minillm import kernels
+from minillm.weights import Float32
 
 from .validator import check_attention, check_linear, check_rows, failures
 
@@ -75,3 +76,20 @@ def test_unknown_names_are_refused_and_public_ones_exist():
     assert all(callable(getattr(kernels, name)) for name in kernels.__all__)
     with pytest.raises(AttributeError, match="no attribute 'sofmax'"):
         kernels.sofmax  # noqa: B018
+
+
+def test_a_weight_of_an_unknown_kind_multiplies_by_itself():
+    class Doubling(Float32):
+        kind = "doubling"
+
+        def __rmatmul__(self, x):
+            return 2 * super().__rmatmul__(x)
+
+    x, matrix = np.ones((3, 20), np.float32), np.ones((20, 7), np.float32)
+    assert (kernels.linear(x, Doubling.from_matrix(matrix)) == 40).all()
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    weight = Float32.from_matrix(np.ones((20, 7), np.float32))
+    with pytest.raises(ValueError, match="x has 19 columns and the weight 20 inputs"):
+        kernels.linear(np.ones((3, 19), np.float32), weight)

@@ -87,9 +87,9 @@ def tiled(x, w):
 
 
 def register_blocked(x, w):
-    """Four rows of x by 32 columns of W, their 128 sums in registers. The idea: load little for each product.
+    """Eight rows of x by 16 columns of W, their 128 sums in registers. The idea: load little for each product.
 
-    For each k six vectors' worth of loads serve eight vector products, and y is written once. W is packed first into
+    For each k one vector of W and eight numbers of x serve eight vector products, and y is written once. W is packed first into
     panels of 16 columns, in which the inner loop reads on and on; a model's weights are kept like that.
     0.56 of OpenBLAS with the packing, 1.0 without it: that is `linear` with a stored weight.
     """
@@ -101,7 +101,7 @@ def parallel(x, w):
 
     Two threads take half the time of one; that of a launch, some 40 us, is what a product must be worth.
     """
-    return _by_panels(x, w, lambda work, panels: in_parallel(work, panels, unit=2, cost=x.size * w.shape[1]))
+    return _by_panels(x, w, lambda work, panels: in_parallel(work, panels, cost=x.size * w.shape[1]))
 
 
 def _by_panels(x, w, for_all):

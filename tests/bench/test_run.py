@@ -1,0 +1,220 @@
+"""The protocol between run and its workers, with peers made here: this file is also the worker that knows them."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from time import sleep
+
+import numpy as np
+import pytest
+
+from minillm import GPT2, GPT2Config, InputError, bench
+from minillm.bench import limits, worker
+from minillm.bench import run as run_function
+from minillm.bench.convert import bytes_read
+from minillm.bench.peers import GROUPS, PEERS, Peer, choose
+from minillm.cli import main
+
+CONFIG = GPT2Config(vocab_size=97, n_positions=32, n_embd=16, n_layer=2, n_head=2)
+
+
+class Steady(Peer):
+    """Counts: every token is one more than the last; 2 ms a token of the prompt, 4 ms a decode step."""
+
+    def load(self, folder, threads):
+        self.versions, self.threads, self.weight_bytes, self.cache_bytes = {"steady": "1"}, threads, 1000, 10
+        Path(os.environ["TMPDIR"], "left behind").write_text("x")
+
+    def prefill(self, ids):
+        sleep(0.002 * len(ids))
+        return ids[-1] + 1
+
+    def decode(self, token):
+        sleep(0.004)
+        return token + 1
+
+
+class Other(Steady):
+    """Gives other tokens from the third on, and talks where the answers go."""
+
+    bits = 8
+
+    def decode(self, token):
+        print("chatty")
+        ctypes.CDLL(None).puts(b"chatty in C") if os.name != "nt" else None
+        return super().decode(token) + (token > 5)
+
+
+class Absent(Steady):
+    def load(self, folder, threads):
+        import no_such_library  # noqa: F401
+
+
+class Unable(Steady):
+    def load(self, folder, threads):
+        raise InputError("this engine has no such GPT-2")
+
+
+class Broken(Steady):
+    def load(self, folder, threads):
+        raise RuntimeError("symbol not found")
+
+
+class Dying(Steady):
+    def decode(self, token):
+        os._exit(7)
+
+
+class Babbling(Steady):
+    """Breaks the protocol, see the end of this file."""
+
+
+FAKES = {"minillm-steady": Steady, "engine-other": Other, "engine-absent": Absent, "engine-unable": Unable}
+FAKES |= {"engine-broken": Broken, "engine-dying": Dying, "babbling": Babbling}
+
+
+@pytest.fixture
+def compare(monkeypatch, tmp_path):
+    """Compare fakes on a folder that holds a config: compare(names, prompt, new, rounds)."""
+    for name, kind in FAKES.items():
+        monkeypatch.setitem(PEERS, name, kind)
+    run_module = sys.modules["minillm.bench.run"]
+    monkeypatch.setattr(run_module, "WORKER", (sys.executable, "-m", "tests.bench.test_run"))
+    monkeypatch.setattr(run_module, "PAUSE", 0)
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_dict()))
+
+    def call(names, *args, **kwargs):
+        return run_function(tmp_path, names, *args, **kwargs)
+
+    call.folder = tmp_path
+    return call
+
+
+def test_rates_bytes_and_shares(compare):
+    comparison = compare(["minillm-steady", "engine-other"], n_prompt=4, n_new=6, rounds=3, threads=1)
+    steady, other = comparison.results
+    assert steady.tokens == list(range(steady.tokens[0], steady.tokens[0] + 7)) and steady.threads == 1
+    for result in (steady, other):
+        assert len(result.prefill) == len(result.decode) == 3
+        assert 5 < min(result.prefill) <= max(result.prefill) <= 500 and 5 < min(result.decode) <= max(result.decode) <= 250
+        assert result.bytes_per_token == 1000 + 10 * 7.5  # positions 5, 6, ... 10 are read: 7.5 in the mean
+    assert steady.ratio(steady, "decode") == 1 and 0.1 < other.ratio(steady, "decode") < 10
+    assert comparison.reference is steady and steady.tokens != other.tokens
+    assert len(comparison.bandwidth) == len(comparison.flops) == 3
+    share = np.median([r * 1075 / b for r, b in zip(steady.decode, comparison.bandwidth)])
+    assert comparison.share(steady, "decode") == pytest.approx(share)
+    assert comparison.share(steady, "prefill") > 0 and comparison.limit(steady, "prefill") > max(steady.prefill)
+
+
+def test_what_cannot_be_measured_is_told_and_stops_nobody(compare):
+    names = ["engine-absent", "engine-unable", "engine-broken", "engine-dying", "babbling", "minillm-steady"]
+    comparison = compare(names, 2, 2, 1)
+    missing = {result.name: result.missing for result in comparison.results}
+    assert missing == {
+        "engine-absent": "no_such_library is not installed",
+        "engine-unable": "this engine has no such GPT-2",
+        "engine-broken": "failed with exit code 1: RuntimeError: symbol not found",
+        "engine-dying": "failed with exit code 7",
+        "babbling": "failed: answered 'hello', which is not JSON",
+        "minillm-steady": None,
+    }
+    assert [result.name for result in comparison.measured] == ["minillm-steady"]
+
+
+def test_nobody_to_measure_is_one_line(compare):
+    with pytest.raises(InputError, match="no peer could be measured: engine-absent: no_such_library is not installed") as error:
+        compare("engine-absent,engine-dying", 2, 2, 1)
+    assert "\n" not in str(error.value)
+
+
+def test_temporary_files_go_with_the_run(compare, monkeypatch, tmp_path_factory):
+    where = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setattr("tempfile.tempdir", str(where))
+    compare("minillm-steady", 2, 2, 1)
+    assert list(where.iterdir()) == []
+
+
+def test_peak_memory_is_the_workers_own(compare):
+    ballast = np.ones(300 * 2**20, np.uint8)
+    (result,) = compare("minillm-steady", 2, 2, 1).results
+    assert 2**20 < result.peak_bytes < ballast.nbytes
+
+
+def test_the_command_names_what_is_missing_and_draws(compare, capsys, tmp_path):
+    args = ["bench", "--model", str(compare.folder), "--prompt", "4", "--new", "6", "--rounds", "1"]
+    assert main([*args, "--peers", "engine,minillm-steady", "--plot", str(tmp_path / "rates.png")]) == 0
+    out = capsys.readouterr().out
+    assert "engine-absent: missing (no_such_library is not installed)" in out and "differ from" in out
+    assert (tmp_path / "rates.png").read_bytes().startswith(b"\x89PNG")
+    assert main([*args, "--peers", "engine-other,minillm-steady", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert [(r["same_tokens"], r["decode_ratio"] == 1) for r in values["results"]] == [(False, True), (True, False)]
+    for plot, message in (("no/folder/x.png", "there is no such folder"), ("x.nothing", "must end in one of .png, .svg, .pdf")):
+        assert main([*args, "--peers", "minillm-steady", "--plot", plot]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_peers_are_chosen_by_name_family_and_width(compare):
+    assert choose("engine-other, minillm-steady,engine-other") == ["engine-other", "minillm-steady"]
+    assert choose("engine")[0] == "engine-other" and len(choose("engine")) == 5
+    assert {"llama.cpp-Q8_0", "ctranslate2-int8", "engine-other"} <= set(choose("8-bit"))
+    assert choose("all") == list(PEERS) and choose(["minillm"])[-1] == "minillm-steady"
+    with pytest.raises(InputError, match="peer 'nobody' is unknown; known: all, "):
+        choose("minillm,nobody")
+
+
+def test_what_a_decode_step_reads_and_a_prompt_costs():
+    for tied in (True, False):
+        config = dataclasses.replace(CONFIG, tie_word_embeddings=tied)
+        model = GPT2.random(config)
+        rows = 32 * 16 + (0 if tied else 97 * 16)  # wpe, and wte where it is not the head
+        sizes = [(name, p.nbytes) for name, p in model.parameters.items()]
+        assert bytes_read(sizes, config) == 4 * (model.n_parameters - rows)
+    counted = 0
+
+    def step(name, value):
+        nonlocal counted
+        inputs = {"c_attn": 16, "c_fc": 16, "logits": 16, "out": 64 if ".mlp." in name else 16}.get(name.rpartition(".")[2], 0)
+        counted += 2 * inputs * value.size
+        return value
+
+    model(range(5), last=True, step=step)
+    assert limits.prefill_flop(CONFIG, 5) == counted + 2 * 4 * 16 * (1 + 2 + 3 + 4 + 5)  # two layers; scores and values
+    assert limits.prefill_flop(GPT2Config(), 512) / 1e9 == pytest.approx(91.9, abs=0.1)
+
+
+def test_the_machine_answers_as_a_peer(monkeypatch):
+    monkeypatch.setattr(limits, "READ_BYTES", 8_000_000)
+    monkeypatch.setattr(limits, "GEMM_SIZE", 64)
+    machine = limits.Machine()
+    machine.load("", 2)
+    assert sum(part.nbytes for part in machine.parts) == 8_000_000
+    assert all(1e8 < rate < 1e14 for rate in machine.measure([1], 1).values())
+
+
+def test_the_groups_that_the_help_names_are_there(capsys):
+    assert main(["bench", "--model", "tales-draft", "--peers", "nobody"]) == 2
+    listed = capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["bench", "--help"])
+    said = " ".join(capsys.readouterr().out.replace("-\n", "-").split())
+    assert "known: " + ", ".join(GROUPS) in listed and "groups: " + ", ".join(GROUPS) in said.replace("- ", "-")
+    assert all(peer in listed for peer in PEERS)
+
+
+def test_the_names_are_public():
+    assert bench.run is run_function and bench.Result and bench.Comparison
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "babbling":
+        print("hello", flush=True)
+        sys.exit()
+    PEERS.update(FAKES)
+    limits.READ_BYTES, limits.GEMM_SIZE = 8_000_000, 64
+    worker.main()
