@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .compile import jit
-from .matrices import MATVEC, flat_panels, quantized
-from .products import float_matvec
+from .matrices import FLOATS, MATVEC, flat_panels, quantized
 from .threads import in_parallel, meet, n_threads, together
 from .vectors import fma, load, spread, store, zeros
 
@@ -53,8 +52,6 @@ def row_product(weight, x, panels: int | None = None):
     thread, and does nothing else."""
     stored = tuple(array[:panels] for array in flat_panels(weight))
     y = np.zeros(16 * len(stored[0]), np.float32)
-    if weight.kind in MATVEC:
-        kernel, inputs = MATVEC[weight.kind], tuple(a[0] for a in quantized(x[None]))
-    else:
-        kernel, inputs = float_matvec, (x,)
+    inputs = (x,) if weight.kind in FLOATS else tuple(array[0] for array in quantized(x[None]))
+    kernel = MATVEC[weight.kind]
     return lambda: kernel(*stored, *inputs, y, y, 0)

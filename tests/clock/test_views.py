@@ -7,6 +7,7 @@ import pytest
 
 from minillm import GPT2, GPT2Config
 from minillm.cli import main
+from minillm.cli.clock import wants_colour
 from minillm.clock import Clock, CycleTimes, Report
 from minillm.clock.diagram import CORNERS, LEVELS, activity, diagram, duration, shortened
 from minillm.clock.export import trace_events, write_trace
@@ -209,3 +210,16 @@ def test_the_command_draws_and_tabulates(cli, tmp_path):
 def test_bad_input_is_one_line(cli, args, message):
     code, out, err = cli(*args, "--model", "tales-draft")
     assert (code, out) == (2, "") and message in err and err.count("\n") == 1
+
+
+def test_colour_is_for_terminals_that_want_it(monkeypatch):
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    assert not wants_colour()  # pytest's stdout is no terminal
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert wants_colour()
+    monkeypatch.setenv("TERM", "dumb")
+    assert not wants_colour()
+    monkeypatch.delenv("TERM")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not wants_colour()
