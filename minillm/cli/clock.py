@@ -3,6 +3,7 @@
 minillm clock "Once upon a time"
 minillm clock "The king" --dtype int8 --plot clock.png --trace clock.json
 minillm clock "The king" --every-step --kernels numpy
+minillm clock --predict 32,500 --dtype int8      measured / predicted, the memory measured in turn
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from statistics import median
 
 from ..errors import InputError
 from .common import add_compute, add_model, add_text, load, table, text_of, write, write_json
@@ -29,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-limits", action="store_true", help="measure no limits: no predictions, no roofline")
     parser.add_argument("--plot", metavar="FILE", help="write pictures: time line, phases by token, roofline, growth")
     parser.add_argument("--trace", metavar="FILE", help="write a trace that ui.perfetto.dev and chrome://tracing open")
+    parser.add_argument("--predict", metavar="N,N", help="no prompt: check the predictions of decode cycles at these contexts")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -37,6 +40,8 @@ def run(args: argparse.Namespace) -> None:
     from ..clock.export import write_trace
     from ..progress import progress_bar
 
+    if args.predict:
+        return predict(args)
     text = text_of(args)
     check_files(args)
     model, tokenizer = load(args)
@@ -65,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
 
 def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
     """Generate once to warm up (kernels compile, memory is touched), then under the clock, and measure the limits."""
-    from ..clock import Clock, Limits, Report, measure
+    from ..clock import Clock, Report
     from ..decoding import generate
 
     list(generate(model, tokenizer, text, max_new_tokens=min(2, args.max_new_tokens), step=Clock(args.every_step)))
@@ -74,15 +79,50 @@ def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
     for moment in generate(model, tokenizer, text, max_new_tokens=args.max_new_tokens, step=clock):
         moments.append(moment)
         update("generating", len(moments), args.max_new_tokens)
-    kind = getattr(model.parameters["h.0.mlp.c_fc.weight"], "kind", str(model.dtype))
-    limits = None
+    limits = None if args.no_limits else limits_of(model, args, update)
+    return Report(clock, model.config, stored_kind(model), limits, [tokenizer.decode([m.id]) for m in moments])
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Print measured and predicted decode times."""
+    from ..checkpoints import find_folder, load_model
+    from ..clock.check import check_predictions
+    from ..progress import progress_bar
+    from ..twins import set_threads
+
+    if not all(part.strip().isdigit() for part in args.predict.split(",")):
+        raise InputError(f"--predict {args.predict}: give contexts as whole numbers with commas between, like 32,500")
+    contexts = [int(part) for part in args.predict.split(",")]
+    if args.threads is not None:
+        set_threads(args.threads)
+    model = load_model(find_folder(args.model), args.dtype, args.kernels)
+    with progress_bar("rounds", show=not args.json) as update:
+        checks = check_predictions(model, limits_of(model, args, update), contexts, stored_kind(model), update=update)
+    if args.json:
+        write_json([{"past": c.past, "measured": c.measured.tolist(), "predicted": c.predicted.tolist()} for c in checks])
+        return
+    rows = [
+        (c.past, f"{1e3 * median(c.measured):.3f}", f"{1e3 * median(c.predicted):.3f}", *(f"{q:.2f}" for q in c.ratio))
+        for c in checks
+    ]
+    write(table(("context", "measured ms", "predicted ms", "ratio 25 %", "median", "75 %"), rows, ">>>>>>"))
+
+
+def limits_of(model, args: argparse.Namespace, update):
+    """The limits of the file that --limits names, else measured now (and kept there)."""
+    from ..clock import Limits, measure
+
     if args.limits and Path(args.limits).exists():
-        limits = Limits.load(args.limits)
-    elif not args.no_limits:
-        limits = measure(model.ops, [kind], update)
-        if args.limits:
-            limits.save(args.limits)
-    return Report(clock, model.config, kind, limits, [tokenizer.decode([m.id]) for m in moments])
+        return Limits.load(args.limits)
+    limits = measure(model.ops, [stored_kind(model)], update)
+    if args.limits:
+        limits.save(args.limits)
+    return limits
+
+
+def stored_kind(model) -> str:
+    """How the model's matrices are stored."""
+    return getattr(model.parameters["h.0.mlp.c_fc.weight"], "kind", str(model.dtype))
 
 
 def check_files(args: argparse.Namespace) -> None:

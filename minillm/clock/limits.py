@@ -1,7 +1,9 @@
 """What this machine can do at best, measured in the run that needs it: the roofs of the roofline.
 
 Bandwidth depends on where the numbers lie, so it is measured for arrays from the first-level cache's size to far beyond
-the last one's. Every limit is the best of several tries: a limit is what is never exceeded, not what is usual.
+the last one's; and on how: from 4 MiB on NumPy asks Linux for huge pages, which are read up to 1.7 times as fast as
+ordinary ones, so that many arrays of 2 MiB (a layer's matrix in 8 bits) are another limit than a large one. Every limit
+is the best of several tries: whatever else runs on the machine only takes away.
 """
 
 from __future__ import annotations
@@ -25,12 +27,14 @@ from ..progress import Update
 from ..weights import store
 
 ARRAYS = tuple(2**n for n in range(16, 29, 2))  # 64 KiB to 256 MiB
+PIECE, HUGE = 2**21, 2**22  # bytes of a small array, and from where on an array has huge pages
 BEST_OF = 5
 
 
 @dataclass(frozen=True)
 class Limits:
-    """bandwidth: {bytes of an array: bytes/s at which all threads together read it}. row, rows: {kind of storage:
+    """bandwidth: {bytes of an array: bytes/s at which all threads together read it}; scattered: the same for as many bytes
+    in arrays of 2 MiB. row, rows: {kind of storage:
     FLOP/s} of products with one row (weights in the cache) and with hundreds. elements: FLOP/s of softmax in the cache.
     call: seconds of a call of the twin's functions before any work; launch: seconds to begin work on all threads and to
     end it; meet: seconds for all to wait for each other in a kernel (both 0 where BLAS has threads of its own).
@@ -39,6 +43,7 @@ class Limits:
     machine: dict
     threads: int
     bandwidth: dict[int, float]
+    scattered: dict[int, float]
     row: dict[str, float]
     rows: dict[str, float]
     elements: float
@@ -46,10 +51,12 @@ class Limits:
     launch: float
     meet: float
 
-    def bandwidth_at(self, nbytes: float) -> float:
-        """Bytes/s for numbers that are read again after `nbytes` of others: interpolated in log(bytes)."""
-        sizes = sorted(self.bandwidth)
-        return float(np.interp(math.log(max(nbytes, 1)), np.log(sizes), [self.bandwidth[size] for size in sizes]))
+    def bandwidth_at(self, nbytes: float, array: float = HUGE) -> float:
+        """Bytes/s for numbers in arrays of `array` bytes that are read again after `nbytes` in all: interpolated in
+        log(bytes)."""
+        rates = self.bandwidth if array >= HUGE else self.scattered
+        sizes = sorted(rates)
+        return float(np.interp(math.log(max(nbytes, 1)), np.log(sizes), [rates[size] for size in sizes]))
 
     def save(self, path: str | Path) -> None:
         """Write them as JSON, with the machine's description."""
@@ -60,7 +67,8 @@ class Limits:
         """Read what `save` wrote; InputError names the file."""
         values = read_json(Path(path))
         try:
-            return cls(**{**values, "bandwidth": {int(size): float(rate) for size, rate in values["bandwidth"].items()}})
+            ladders = {n: {int(size): float(r) for size, r in values[n].items()} for n in ("bandwidth", "scattered")}
+            return cls(**{**values, **ladders})
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise InputError(f"{path}: not limits as `minillm clock --limits` writes them ({error})") from None
 
@@ -70,10 +78,11 @@ def measure(ops, kinds: Iterable[str], update: Update = lambda what, done, total
     kinds = sorted(set(kinds) | {"float32"})  # attention multiplies in float32, whatever the weights are stored as
     numba = ops is kernels and kernels.available()
     total = len(ARRAYS) + len(kinds) + 1
-    bandwidth, row, rows = {}, {}, {}
+    bandwidth, scattered, row, rows = {}, {}, {}, {}
     for done, size in enumerate(ARRAYS):
         update("measuring limits", done, total)
-        bandwidth[size] = _numba_bandwidth(size) if numba else _blas_bandwidth(size)
+        bandwidth[size] = _numba_bandwidth(size, 1) if numba else _blas_bandwidth(size)
+        scattered[size] = _numba_bandwidth(size, size // PIECE) if numba and size > PIECE else bandwidth[size]
     for done, kind in enumerate(kinds):
         update("measuring limits", len(ARRAYS) + done, total)
         row[kind], rows[kind] = _product_rates(ops, kind, numba)
@@ -88,7 +97,7 @@ def measure(ops, kinds: Iterable[str], update: Update = lambda what, done, total
     else:
         launch = meet = 0.0
     update("measuring limits", total, total)
-    return Limits(describe_machine(), _threads(numba), bandwidth, row, rows, elements, _call(ops), launch, meet)
+    return Limits(describe_machine(), _threads(numba), bandwidth, scattered, row, rows, elements, _call(ops), launch, meet)
 
 
 def describe_machine() -> dict:
@@ -146,12 +155,12 @@ def _call(ops) -> float:
     return sum(_seconds(call, 200) for call in calls) / len(calls)
 
 
-def _numba_bandwidth(size: int) -> float:
+def _numba_bandwidth(size: int, pieces: int) -> float:
     from ..kernels import limits as kernel
 
-    blocks = np.ones((size // 4096, 1024), np.float32)
+    arrays = [np.ones((size // pieces // 4096, 1024), np.float32) for _ in range(pieces)]
     times = max(1, 2**24 // size)  # long enough not to measure the launch
-    return size * times / _seconds(lambda: kernel.read_everything(blocks, times))
+    return size * times / _seconds(lambda: kernel.read_everything(arrays, times))
 
 
 def _blas_bandwidth(size: int) -> float:

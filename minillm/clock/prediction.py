@@ -54,14 +54,14 @@ def predict(
     """Return {name formed: Prediction} of one pass; the arguments are those of costs.step_costs.
 
     names: those that were formed: with `wte` among them it is the readable forward, without it the fused step. Weights
-    and cache come round once a pass, so they are read at the bandwidth of all of them together; activations, used at
-    once, at that of themselves.
+    and cache come round once a pass, so they are read at the bandwidth of all of them together (the cache as one array,
+    a weight as one of its own size); activations, used at once, at that of themselves.
     """
     names = list(names)
     fused = "wte" not in names
     costs = step_costs(config, T, past, batch, kind, kept, choose="next" in names)
     everything = total(costs.values())
-    once_a_pass = limits.bandwidth_at(everything.weights + everything.cache)
+    once_a_pass = everything.weights + everything.cache
     parts = covered(names, config.n_layer)
     predictions = {}
     for name, cost in folded(costs, names).items():
@@ -75,7 +75,9 @@ def predict(
             waiting = limits.call * sum(part in CALLED for part in local) + limits.launch * (cost.flops > LARGE)
         predictions[name] = Prediction(
             cost,
-            (cost.weights + cost.cache) / once_a_pass + cost.values / limits.bandwidth_at(cost.values),
+            cost.weights / limits.bandwidth_at(once_a_pass, cost.weights)
+            + cost.cache / limits.bandwidth_at(once_a_pass)
+            + cost.values / limits.bandwidth_at(cost.values),
             cost.products / rate + cost.elements / limits.elements,
             waiting,
         )

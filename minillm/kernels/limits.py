@@ -31,9 +31,16 @@ def meetings(state, n, times):
         meet(state, n)
 
 
-def read_everything(blocks, times: int = 1) -> None:
-    """Read blocks [n, 64 m] with all threads, each its share `times` over."""
-    in_parallel(lambda part: read(blocks[part], times, np.empty(16, np.float32)), len(blocks))
+def read_everything(arrays, times: int = 1) -> None:
+    """Read some arrays [n, 64 m] of one shape, one after another, `times` over, with all threads: each its share of each."""
+
+    def work(part):
+        sums = np.empty(16, np.float32)
+        for _ in range(times if len(arrays) > 1 else 1):
+            for array in arrays:
+                read(array[part], 1 if len(arrays) > 1 else times, sums)
+
+    in_parallel(work, len(arrays[0]))
 
 
 def launch() -> None:

@@ -4,11 +4,13 @@ import math
 
 import pytest
 
-from minillm import GPT2Config, InputError, kernels, ops
+from minillm import GPT2, GPT2Config, InputError, kernels, ops
+from minillm.clock import check
 from minillm.clock import limits as limits_module
 from minillm.clock.limits import Limits, measure
 from minillm.clock.prediction import predict, predicted_seconds
 from minillm.steps import step_names
+from minillm.weights import store_parameters
 
 NEEDS_NUMBA = pytest.mark.skipif(not kernels.available(), reason="Numba is not installed")
 GPT2_124M = GPT2Config()
@@ -20,7 +22,7 @@ FUSED = ["embed", *(f"h.{i}.{name}" for i in range(12) for name in BLOCK), "ln_f
 
 def made_up(bandwidth=math.inf, row=math.inf, rows=math.inf, elements=math.inf, call=0.0, launch=0.0, meet=0.0):
     rates = {"float32": row, "int8": row}
-    return Limits({}, 2, {65536: bandwidth, 2**28: bandwidth}, rates, {k: rows for k in rates}, elements, call, launch, meet)
+    return Limits({}, 2, {65536: bandwidth}, {65536: bandwidth}, rates, {k: rows for k in rates}, elements, call, launch, meet)
 
 
 def test_memory_alone_reads_the_weights_once():
@@ -65,8 +67,16 @@ def test_the_readable_forward_calls_a_function_for_each_operation():
 
 
 def test_bandwidth_lies_between_its_neighbours():
-    limits = Limits({}, 1, {2**16: 100.0, 2**20: 20.0}, {}, {}, 1.0, 0.0, 0.0, 0.0)
+    limits = Limits({}, 1, {2**16: 100.0, 2**20: 20.0}, {2**16: 100.0, 2**20: 10.0}, {}, {}, 1.0, 0.0, 0.0, 0.0)
     assert [limits.bandwidth_at(n) for n in (1, 2**16, 2**18, 2**20, 2**30)] == pytest.approx([100, 100, 60, 20, 20])
+    assert limits.bandwidth_at(2**30, array=2**20) == 10
+
+
+def test_small_matrices_are_read_from_ordinary_pages():
+    limits = Limits({}, 2, {1: 2e10}, {1: 1e10}, {"int8": math.inf, "float32": math.inf}, {}, math.inf, 0.0, 0.0, 0.0)
+    p = predict(GPT2_124M, limits, FUSED, 1, past=31, kind="int8")
+    assert p["h.0.attn.c_attn"].seconds == pytest.approx(768 * 2304 * 1.0625 / 1e10, rel=0.02)  # 1.9 MB a layer
+    assert p["logits"].seconds == pytest.approx(768 * 50257 * 1.0625 / 2e10, rel=0.02)  # 41 MB
 
 
 def test_limits_are_kept_with_the_machine(tmp_path):
@@ -86,3 +96,17 @@ def test_measured_limits_are_of_this_world(monkeypatch, twin):
     limits = measure(twin, ["float32"])
     assert all(1e7 < rate < 1e13 for rate in [*limits.bandwidth.values(), *limits.row.values(), *limits.rows.values()])
     assert 0 < limits.call < 0.1 and 0 <= limits.launch < 1 and 0 <= limits.meet < 1 and limits.machine["cores"] >= 1
+
+
+@NEEDS_NUMBA
+def test_a_check_compares_round_by_round(monkeypatch):
+    monkeypatch.setattr(check, "READ", 2**22)
+    config = GPT2Config(vocab_size=48, n_positions=16, n_embd=32, n_layer=1, n_head=2)
+    model = GPT2.random(config)
+    fused = GPT2(config, store_parameters(model.parameters, "int8"), kernels)
+    found = check.check_predictions(fused, made_up(1e10, 1e11, 1e11, 1e9), [3, 15], "int8", rounds=4)
+    assert [c.past for c in found] == [3, 15] and all(len(c.measured) == 4 and (c.ratio > 0).all() for c in found)
+    with pytest.raises(InputError, match="context 16 must be from 1 to 15"):
+        check.check_predictions(fused, made_up(), [3, 16])
+    with pytest.raises(InputError, match="choose --kernels numba"):
+        check.check_predictions(model, made_up(), [3])
