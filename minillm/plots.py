@@ -74,10 +74,10 @@ def time_line(report: Report, ax=None):
         ax.broken_barh(spans, (row - 0.38, 0.76), edgecolor="black", linewidth=0.3, **_style(phase))
     for number, cycle in enumerate(cycles):
         ax.axvline(cycle.end / 1e6, color="black", linewidth=0.8, linestyle=":")
-        what = f"prefill of {cycle.positions}" if cycle.kind == "prefill" else "decode"
-        text = report.texts[number] if number < len(report.texts) else ""
+        what = f"prefill of {cycle.positions}\n" if cycle.kind == "prefill" else ""
+        text = report.texts[number] if number < len(report.texts) else cycle.kind
         middle = (cycle.start + cycle.end) / 2e6
-        ax.annotate(f"{what}\n→ {text!r}", (middle, -0.6), ha="center", va="bottom", fontsize="x-small", annotation_clip=False)
+        ax.annotate(f"{what}{text!r}", (middle, -0.6), ha="center", va="bottom", fontsize="x-small", annotation_clip=False)
     ax.set_yticks(range(len(rows)), rows)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_xlim(0, cycles[-1].end / 1e6)
@@ -230,6 +230,7 @@ def _mark(ax, bend: float, width: float, counted: str, n) -> None:
     ticks = [2**i for i in range(20) if n[0] <= 2**i <= n[-1]]
     ax.set_xticks(ticks, ticks)
     ax.set_xticks([], minor=True)
+    ax.yaxis.set_minor_formatter("")
     if np.isfinite(bend):
         ax.axvspan(max(bend - width, n[0] / 2), bend + width, color="0.9", zorder=0)
         ax.axvline(bend, color="black", linewidth=0.8)

@@ -71,16 +71,17 @@ def run(args: argparse.Namespace) -> None:
 def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
     """Generate once to warm up (kernels compile, memory is touched), then under the clock, and measure the limits."""
     from ..clock import Clock, Report
-    from ..decoding import generate
+    from ..decoding import Options
+    from ..decoding.loop import moments
 
-    list(generate(model, tokenizer, text, max_new_tokens=min(2, args.max_new_tokens), step=Clock(args.every_step)))
-    clock = Clock(args.every_step)
-    moments = []
-    for moment in generate(model, tokenizer, text, max_new_tokens=args.max_new_tokens, step=clock):
-        moments.append(moment)
-        update("generating", len(moments), args.max_new_tokens)
+    ids = tokenizer.encode(text, allowed_special="all")
+    list(moments(model, ids, Options(max_new_tokens=min(2, args.max_new_tokens)), Clock(args.every_step)))
+    clock, tokens = Clock(args.every_step), []
+    for moment in moments(model, ids, Options(max_new_tokens=args.max_new_tokens), clock):
+        tokens.append(moment.id)
+        update("generating", len(tokens), args.max_new_tokens)
     limits = None if args.no_limits else limits_of(model, args, update)
-    return Report(clock, model.config, stored_kind(model), limits, [tokenizer.decode([m.id]) for m in moments])
+    return Report(clock, model.config, stored_kind(model), limits, [tokenizer.decode([token]) for token in tokens])
 
 
 def predict(args: argparse.Namespace) -> None:
