@@ -26,7 +26,7 @@ def test_the_intervals_of_noisy_fits_hold_the_truth_about_as_often_as_they_say()
         seconds = sum(c * n**p for p, c in enumerate(truth)) * (1 + 0.02 * rng.standard_normal(len(n)))
         value, width = fit(n, seconds, (0, 1, 2)).term(2)
         held += abs(value - truth[2]) <= width
-    assert 180 <= held <= 200  # 95 % of 200 is 190; 2 standard errors of 24 points hold a little less
+    assert 180 <= held <= 197  # 95 % of 200 is 190; 2 standard errors of 24 points hold a little less
 
 
 def test_a_term_too_many_is_not_significant():

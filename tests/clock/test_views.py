@@ -122,6 +122,8 @@ def test_the_trace_nests_cycles_layers_and_operations(report, tmp_path):
     by = {kind: [e for e in events if e.get("cat") == kind] for kind in ("cycle", "layer")}
     assert len(by["cycle"]) == 12 and len(by["layer"]) == 12 * CONFIG.n_layer
     assert sum(e["name"] == "h.1.mlp.act" for e in events) == 12 and by["cycle"][0]["args"]["text"] == report.texts[0]
+    operations = [e for e in events if e["name"].startswith("h.") and e["cat"] != "layer"]
+    assert sum(e["dur"] for e in by["layer"]) == pytest.approx(sum(e["dur"] for e in operations))
     caches = [e["args"]["cache"] for e in events if e["ph"] == "C" and e["name"].startswith("cache")]
     assert caches[:2] == [0, 3 * 512] and caches[-1] == 14 * 512
     ticks = [e["args"]["reference cycles"] for e in events if e["name"] == "reference cycles"]
