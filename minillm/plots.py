@@ -195,7 +195,7 @@ def prompt_growth(growth: Growth, ax=None):
     )
     ax.plot(n, 1e3 * growth.predicted_tokens, "+", color="#1f4e79", markersize=6, label="predicted")
     _mark(ax, *fit.bend(1, 2), f"6C = {6 * growth.config.n_embd}", n)
-    ax.set_ylim(500 * growth.tokens.min(), 2e3 * growth.passes[-1])
+    ax.set_ylim(300 * min(growth.tokens.min(), growth.predicted_tokens.min()), 2e3 * growth.passes[-1])
     ax.set_xlabel("tokens T")
     ax.set_ylabel("ms")
     ax.set_title(f"One pass, C = {growth.config.n_embd}: T bends into T²")

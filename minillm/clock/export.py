@@ -36,9 +36,10 @@ def trace_events(report: Report, bytes_per_position: int) -> dict:
         events += [_complete(layer, "layer", *span, {}) for layer, span in layers.items()]
         events += operations
         held = bytes_per_position * cycle.rows
-        events.append(_counter("cache, bytes", cycle.start, held * cycle.past))
-        events.append(_counter("cache, bytes", cycle.end, held * (cycle.past + cycle.positions)))
-        events.append(_counter("reference cycles", cycle.start, round((cycle.end - cycle.start) * report.ticks_per_second / 1e9)))
+        ticks = round((cycle.end - cycle.start) * report.ticks_per_second / 1e9)
+        events.append(_counter("cache", cycle.start, {"bytes": held * cycle.past}))
+        events.append(_counter("cache", cycle.end, {"bytes": held * (cycle.past + cycle.positions)}))
+        events.append(_counter("reference", cycle.start, {"cycles": ticks}))
     return {"traceEvents": events, "displayTimeUnit": "ns", "otherData": {"clock": report.source}}
 
 
@@ -54,5 +55,6 @@ def _complete(name: str, category: str, begin: float, end: float, args: dict) ->
     return {"ph": "X", "ts": begin / 1e3, "dur": (end - begin) / 1e3, **about}
 
 
-def _counter(name: str, at: float, value: float) -> dict:
-    return {"ph": "C", "name": name, "ts": round(at) / 1e3, "pid": 1, "args": {name.split(",")[0]: value}}
+def _counter(name: str, at: float, values: dict) -> dict:
+    """The values of a curve from `at` on; a viewer calls it by the name and that of the value."""
+    return {"ph": "C", "name": name, "ts": round(at) / 1e3, "pid": 1, "args": values}

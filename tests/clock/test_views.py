@@ -124,9 +124,9 @@ def test_the_trace_nests_cycles_layers_and_operations(report, tmp_path):
     assert sum(e["name"] == "h.1.mlp.act" for e in events) == 12 and by["cycle"][0]["args"]["text"] == report.texts[0]
     operations = [e for e in events if e["name"].startswith("h.") and e["cat"] != "layer"]
     assert sum(e["dur"] for e in by["layer"]) == pytest.approx(sum(e["dur"] for e in operations))
-    caches = [e["args"]["cache"] for e in events if e["ph"] == "C" and e["name"].startswith("cache")]
+    caches = [e["args"]["bytes"] for e in events if e["name"] == "cache"]
     assert caches[:2] == [0, 3 * 512] and caches[-1] == 14 * 512
-    ticks = [e["args"]["reference cycles"] for e in events if e["name"] == "reference cycles"]
+    ticks = [e["args"]["cycles"] for e in events if e["name"] == "reference"]
     assert len(ticks) == 12 and min(ticks) > 0
 
 
