@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import ops as numpy_ops
-from .steps import identity
+from .steps import identity, times_only
 
 
 def causal_mask(positions, n_keys):
@@ -36,8 +36,8 @@ def scaled_dot_product_attention(q, k, v, positions, scale, step=identity, ops=n
     q: [B,H,T,D]; k, v: [B,H,S,D]; positions: [B,T] -> [B,H,T,D]. A twin with an `attention` of its own, which forms no
     scores, is asked when nobody looks at them.
     """
-    if step is identity and hasattr(ops, "attention"):
-        return ops.attention(q, k, v, positions, scale)
+    if times_only(step) and hasattr(ops, "attention"):
+        return step("context", ops.attention(q, k, v, positions, scale))
     scores = step("scores", q @ k.swapaxes(-1, -2) * scale)  # [B,H,T,D] @ [B,H,D,S] -> [B,H,T,S]
     scores = np.where(causal_mask(positions, k.shape[2])[:, None], scores, -np.inf)  # [B,1,T,S], over all heads
     weights = step("weights", ops.softmax(scores))  # rows sum to 1

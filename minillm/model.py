@@ -18,7 +18,7 @@ from .cache import KVCache
 from .config import GPT2Config
 from .errors import InputError
 from .feed_forward import feed_forward
-from .steps import Step, Trace, identity, under
+from .steps import Step, Trace, identity, times_only, under
 
 
 def block(x, ln_1, attn, ln_2, mlp, *, config, layer, positions, past=None, step=identity, ops=numpy_ops):
@@ -79,8 +79,9 @@ class GPT2:
         if (past + lengths).max() > room:
             raise InputError(f"{(past + lengths).max()} positions do not fit: there is room for {room}")
         fused = self._fused and cache is not None and cache.in_order and cache.keys.dtype in self._fused.caches
-        if fused and step is identity and ids.shape == (1, 1):
-            logits = self._decode_step(int(ids[0, 0]), cache)[None]  # [1,V]: the second of the two forwards
+        if fused and times_only(step) and ids.shape == (1, 1):
+            # [1,V]: the second of the two forwards, which tells a Clock when each step was finished
+            logits = self._decode_step(int(ids[0, 0]), cache, tell=getattr(step, "stamps", None))[None]
             return logits if single else logits[None]
         positions = past[:, None] + np.arange(T)  # [B,T]
         keep = (np.arange(B)[:, None], lengths[:, None] - 1) if last else slice(None)

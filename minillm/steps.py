@@ -60,9 +60,21 @@ def identity(name: str, value):
     return value
 
 
+def times_only(step: Step) -> bool:
+    """Whether `step` looks at no value: identity, and a Clock. Then nothing is formed merely to be seen."""
+    return step is identity or getattr(step, "times_only", False)
+
+
 def under(prefix: str, step: Step) -> Step:
     """Return `step` with `prefix` before each name; identity stays identity."""
-    return step if step is identity else lambda name, value: step(prefix + name, value)
+    if step is identity:
+        return step
+
+    def prefixed(name, value):
+        return step(prefix + name, value)
+
+    prefixed.times_only = times_only(step)
+    return prefixed
 
 
 class Trace(dict):

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import InputError
+from ..ops import log_softmax
 from ..steps import identity
 from .loop import Continuation, Moment, run_cycle, shown
 from .options import Options
@@ -105,7 +106,7 @@ def _cycle(model, rows: list[Row], cache, step) -> Iterator[tuple[int, Moment]]:
     logits, cycle = run_cycle(model, padded, cache, step, lengths=lengths)  # [B,V]
     for row, its_logits in zip(rows, logits):
         probs = step("probs", row.text.distribution(its_logits))
-        moment = row.text.emit(int(step("next", row.text.choose(probs))), its_logits, cycle)
+        moment = row.text.emit(int(step("next", row.text.choose(probs))), log_softmax(its_logits), cycle)
         if row.stream is not None:
             moment = shown(moment, row.stream)
         row.done = moment.finish is not None

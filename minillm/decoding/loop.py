@@ -76,13 +76,12 @@ class Continuation:
         """The next token: the likeliest, or one drawn."""
         return self.options.choose(probs, self.rng)
 
-    def emit(self, token: int, logits, cycle: Cycle, before: Sequence[Cycle] = ()) -> Moment:
-        """Put `token` behind the text; logits [V] are those that it was chosen from."""
+    def emit(self, token: int, logprobs, cycle: Cycle, before: Sequence[Cycle] = ()) -> Moment:
+        """Put `token` behind the text; logprobs [V] are the unfiltered model's."""
         index, self.left = len(self.ids) - self.n_prompt, self.left - 1
         self.ids.append(token)
         finish = "eos" if token in self.stop_tokens else None if self.left else "length"
-        logprob = float(log_softmax(logits)[token])
-        return Moment(index, token, "", logprob, cycle, perf_counter_ns(), finish, tuple(before))
+        return Moment(index, token, "", float(logprobs[token]), cycle, perf_counter_ns(), finish, tuple(before))
 
     def new_cache(self, model: GPT2) -> KVCache:
         """A cache with room for all that may come; only the last `window` keys where the options say so."""
@@ -168,8 +167,9 @@ def _one_by_one(model: GPT2, text: Continuation, step: Step) -> Iterator[Moment]
         seen = 0 if cache is None else int(cache.lengths[0])
         logits, (*before, cycle) = read(model, text.ids[start + seen :], cache, chunk, step)
         probs = step("probs", text.distribution(logits))  # [V]
+        logprobs = log_softmax(logits)  # of the unfiltered model
         token = int(step("next", text.choose(probs)))
-        yield (moment := text.emit(token, logits, cycle, before))
+        yield (moment := text.emit(token, logprobs, cycle, before))
         if moment.finish:
             return
 
@@ -197,6 +197,8 @@ def run_cycle(
     """Run the model once over ids [B,T]: the logits after each row's last token [B,V] (or [B,T,V]), and the cycle."""
     ids = np.asarray(ids)
     kind = kind or ("decode" if ids.shape[1] == 1 and cache.lengths.any() else "prefill")
+    if hasattr(step, "begin"):  # a Clock
+        step.begin(kind, *ids.shape, past=0 if cache is None else int(cache.lengths.max()))
     start = perf_counter_ns()
     logits = model(ids, cache, lengths=lengths, last=last, step=step)
     return logits[:, 0] if last else logits, Cycle(kind, *ids.shape, start, perf_counter_ns())

@@ -29,6 +29,7 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import InputError
+from ..ops import log_softmax
 from . import filters
 from .loop import Continuation, Cycle, Moment, read, run_cycle
 
@@ -75,7 +76,7 @@ def _rounds(model, text, n_tokens, guess_of, step) -> Iterator[Moment]:
             probs = step("probs", text.distribution(row))
             drafted = guess.ids[i] if i < len(guess.ids) else None
             token = text.choose(probs) if drafted is None else accept(probs, drafted, guess.probs[i], text)
-            yield (moment := text.emit(int(step("next", token)), row, cycle, before if i == 0 else ()))
+            yield (moment := text.emit(int(step("next", token)), log_softmax(row), cycle, before if i == 0 else ()))
             if moment.finish:
                 return
             if moment.id != drafted:

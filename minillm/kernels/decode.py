@@ -162,7 +162,7 @@ class DecodeStep:
 
     config, parameters: the model's; every matrix is a Weight of a kind in SAMPLES (the head may be of another than the blocks),
     everything else float32. `stamps` holds the `ticks` at which each of `names` was finished in the last call, and
-    `started` those at its beginning.
+    `started` those when the token was embedded.
     """
 
     caches = (np.float32, np.float16) if HAS_HALVES else (np.float32,)  # the dtypes of a KVCache that it can use
@@ -216,8 +216,11 @@ class DecodeStep:
             return f"the blocks' matrices are of {len(samples)} kinds; the fused step takes one, and another for the head"
         return None
 
-    def __call__(self, token: int, cache, row: int = 0) -> np.ndarray:
-        """Logits [V] after one more token in one row of a KVCache (float32, or float16), which grows by it."""
+    def __call__(self, token: int, cache, row: int = 0, tell=None) -> np.ndarray:
+        """Logits [V] after one more token in one row of a KVCache (float32, or float16), which grows by it.
+
+        tell: called as tell(names, ticks) with what was finished when, `embed` first.
+        """
         position = int(cache.lengths[row])
         if not 0 <= token < self.config.vocab_size:
             raise ValueError(f"id {token} is outside the vocabulary of {self.config.vocab_size}")
@@ -229,8 +232,8 @@ class DecodeStep:
         elif keys.dtype != np.float32:
             raise ValueError(f"the cache is {keys.dtype}; the fused step needs float32, or float16 where the processor has it")
         with self._one_at_a_time:  # there is one workspace
-            self.started = now()
             np.add(self.parameters["wte.weight"].take(token), self.parameters["wpe.weight"][position], out=self._x)
+            self.started = now()
             common = (
                 self._state, self.stamps, *self._samples, self.matrices, self.biases, self.norms, self.scales,
                 self.config.layer_norm_epsilon, ACTIVATIONS.index(self.config.activation_function),
@@ -238,6 +241,8 @@ class DecodeStep:
             )  # fmt: skip
             together(lambda i: decode_kernel(i, self.threads, *common, *self._own[i]), self.threads, self._state)
             cache.lengths[row] += 1
+            if tell:
+                tell(["embed", *self.names], [self.started, *self.stamps.tolist()])
             return self._shared[-1][: self.config.vocab_size].copy()
 
 

@@ -1,0 +1,150 @@
+"""Draw where the time of a generation goes: a timing diagram, a table beside the machine's limits, pictures, a trace.
+
+minillm clock "Once upon a time"
+minillm clock "The king" --dtype int8 --plot clock.png --trace clock.json
+minillm clock "The king" --every-step --kernels numpy
+minillm clock --predict 32,500 --dtype int8      measured / predicted, the memory measured in turn
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+from statistics import median
+
+from ..errors import InputError
+from .common import add_compute, add_model, add_text, load, table, text_of, write, write_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_text(parser, "the prompt")
+    add_model(parser)
+    add_compute(parser)
+    parser.add_argument("--max-new-tokens", type=int, default=16, metavar="N", help="how many moments (default: %(default)s)")
+    parser.add_argument(
+        "--every-step", action="store_true", help="time every step of the readable forward, not the faster one that generates"
+    )
+    parser.add_argument("--limits", metavar="FILE", help="take the machine's limits from FILE; where there is none, write it")
+    parser.add_argument("--no-limits", action="store_true", help="measure no limits: no predictions, no roofline")
+    parser.add_argument("--plot", metavar="FILE", help="write pictures: time line, phases by token, roofline, growth")
+    parser.add_argument("--trace", metavar="FILE", help="write a trace that ui.perfetto.dev and chrome://tracing open")
+    parser.add_argument("--predict", metavar="N,N", help="no prompt: check the predictions of decode cycles at these contexts")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> None:
+    from ..clock.diagram import diagram
+    from ..clock.export import write_trace
+    from ..progress import progress_bar
+
+    if args.predict:
+        return predict(args)
+    text = text_of(args)
+    check_files(args)
+    model, tokenizer = load(args)
+    with progress_bar("steps", show=not args.json) as update:
+        report = timed(model, tokenizer, text, args, update)
+        growth = None
+        if args.plot:
+            from ..clock.growth import measure_growth
+
+            growth = measure_growth(update=update)
+    if args.trace:
+        write_trace(report, model.new_cache(capacity=1).nbytes, args.trace)
+    if args.plot:
+        from ..plots import clock_page
+
+        clock_page(report, growth).savefig(args.plot, dpi=150)
+    if args.json:
+        write_json(report.to_dict() | {"growth": growth.to_dict() if growth else None})
+        return
+    encoding = (sys.stdout.encoding or "ascii").lower()
+    write(diagram(report, terminal_width(), colour=wants_colour(), unicode=encoding.startswith("utf")))
+    headings, lines = report.table()
+    write("\n" + table(headings, lines, "<>>>>>>>><"[: len(headings)]))
+    write("\n".join([*report.summary(), *(growth.summary() if growth else [])]))
+
+
+def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
+    """Generate once to warm up (kernels compile, memory is touched), then under the clock, and measure the limits."""
+    from ..clock import Clock, Report
+    from ..decoding import Options
+    from ..decoding.loop import moments
+
+    ids = tokenizer.encode(text, allowed_special="all")
+    list(moments(model, ids, Options(max_new_tokens=min(2, args.max_new_tokens)), Clock(args.every_step)))
+    clock, tokens = Clock(args.every_step), []
+    for moment in moments(model, ids, Options(max_new_tokens=args.max_new_tokens), clock):
+        tokens.append(moment.id)
+        update("generating", len(tokens), args.max_new_tokens)
+    limits = None if args.no_limits else limits_of(model, args, update)
+    return Report(clock, model.config, stored_kind(model), limits, [tokenizer.decode([token]) for token in tokens])
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Print measured and predicted decode times."""
+    from ..checkpoints import find_folder, load_model
+    from ..clock.check import check_predictions
+    from ..progress import progress_bar
+    from ..twins import set_threads
+
+    if not all(part.strip().isdigit() for part in args.predict.split(",")):
+        raise InputError(f"--predict {args.predict}: give contexts as whole numbers with commas between, like 32,500")
+    contexts = [int(part) for part in args.predict.split(",")]
+    if args.threads is not None:
+        set_threads(args.threads)
+    model = load_model(find_folder(args.model), args.dtype, args.kernels)
+    with progress_bar("rounds", show=not args.json) as update:
+        checks = check_predictions(model, limits_of(model, args, update), contexts, stored_kind(model), update=update)
+    if args.json:
+        write_json([{"past": c.past, "measured": c.measured.tolist(), "predicted": c.predicted.tolist()} for c in checks])
+        return
+    rows = [
+        (c.past, f"{1e3 * median(c.measured):.3f}", f"{1e3 * median(c.predicted):.3f}", *(f"{q:.2f}" for q in c.ratio))
+        for c in checks
+    ]
+    write(table(("context", "measured ms", "predicted ms", "ratio 25 %", "median", "75 %"), rows, ">>>>>>"))
+
+
+def limits_of(model, args: argparse.Namespace, update):
+    """The limits of the file that --limits names, else measured now (and kept there)."""
+    from ..clock import Limits, measure
+
+    if args.limits and Path(args.limits).exists():
+        return Limits.load(args.limits)
+    limits = measure(model.ops, [stored_kind(model)], update)
+    if args.limits:
+        limits.save(args.limits)
+    return limits
+
+
+def stored_kind(model) -> str:
+    """How the model's matrices are stored."""
+    return getattr(model.parameters["h.0.mlp.c_fc.weight"], "kind", str(model.dtype))
+
+
+def check_files(args: argparse.Namespace) -> None:
+    """Say now, not after a minute of measuring, that a file cannot be written."""
+    if args.plot:
+        from matplotlib.figure import Figure
+
+        known = Figure().canvas.get_supported_filetypes()
+        if Path(args.plot).suffix.lower()[1:] not in known:
+            raise InputError(f"--plot {args.plot}: pictures can be written as {', '.join(sorted(known))}")
+    for path in (args.plot, args.trace):
+        if path:
+            with open(path, "ab"):
+                pass
+
+
+def terminal_width() -> int:
+    """How many characters a line may have: the terminal's, or 100."""
+    return shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 100
+
+
+def wants_colour() -> bool:
+    """Whether to colour: on a terminal that can, unless NO_COLOR (no-color.org) is set."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,90 @@
+"""Measured beside predicted, fairly: the memory's speed drifts by a factor of two within seconds on shared machines, so
+that it is measured anew before and after every few cycles, and the ratio is taken round by round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import numpy as np
+
+from .. import kernels
+from ..decoding.loop import run_cycle
+from ..errors import InputError
+from ..progress import Update
+from .clock import Clock
+from .limits import PIECE, Limits
+from .prediction import predict, predicted_seconds
+
+FAR = 2**26  # bytes from which an array lies in memory: what is measured anew
+READ, CYCLES = 2**27, 3  # bytes for one look at the memory; cycles between two looks
+
+
+@dataclass(frozen=True)
+class Check:
+    """Decode cycles behind `past` positions: seconds measured and predicted, [rounds] each."""
+
+    past: int
+    measured: np.ndarray
+    predicted: np.ndarray
+
+    @property
+    def ratio(self) -> np.ndarray:
+        """Quartiles of measured / predicted: 25 %, 50 %, 75 %."""
+        return np.percentile(self.measured / self.predicted, [25, 50, 75])
+
+
+def check_predictions(
+    model, limits: Limits, contexts: Sequence[int], kind: str = "float32", rounds: int = 20,
+    update: Update = lambda what, done, total: None,
+) -> list[Check]:  # fmt: skip
+    """Measure decode cycles at several contexts, and the memory in turn with them, on Numba's twin.
+
+    limits: the rest of them, measured by `measure`. InputError where a context does not fit the model.
+    """
+    if model.ops is not kernels:
+        raise InputError("predictions are checked for the Numba kernels: choose --kernels numba")
+    if wrong := [past for past in contexts if not 1 <= past < model.config.n_positions]:
+        raise InputError(f"context {wrong[0]} must be from 1 to {model.config.n_positions - 1}, one less than the positions")
+    rng, look, checks = np.random.default_rng(0), _Memory(), []
+    for past in contexts:
+        cache = model.new_cache()
+        model(rng.integers(0, model.config.vocab_size, past), cache, last=True)
+        times = []
+        for turn in range(rounds + 1):
+            update(f"context {past}", turn, rounds)
+            before, clock = look(), Clock()
+            for _ in range(CYCLES):
+                cache.truncate(past)
+                run_cycle(model, [[0]], cache, clock)
+            now = _with_memory(limits, (before + look()) / 2)
+            cycles = clock.cycles()
+            seconds = float(np.mean([cycle.net.sum() for cycle in cycles])) / 1e9
+            times.append((seconds, predicted_seconds(predict(model.config, now, cycles[0].names, 1, past, kind=kind))))
+        checks.append(Check(past, *np.array(times[1:]).T))  # the first round warms up
+    return checks
+
+
+class _Memory:
+    """A look at the memory: bytes/s of one array and of small ones."""
+
+    def __init__(self):
+        self.one = [np.ones((READ // 4096, 1024), np.float32)]
+        self.small = [np.ones((PIECE // 4096, 1024), np.float32) for _ in range(READ // PIECE)]
+
+    def __call__(self) -> np.ndarray:
+        from ..kernels.limits import read_everything
+
+        rates = []
+        for arrays in (self.one, self.small):
+            start = perf_counter()
+            read_everything(arrays)
+            rates.append(READ / (perf_counter() - start))
+        return np.array(rates)
+
+
+def _with_memory(limits: Limits, rates: np.ndarray) -> Limits:
+    """The limits with other rates for what lies in memory."""
+    one, small = ({s: r for s, r in ladder.items() if s < FAR} for ladder in (limits.bandwidth, limits.scattered))
+    return replace(limits, bandwidth=one | {FAR: float(rates[0])}, scattered=small | {FAR: float(rates[1])})

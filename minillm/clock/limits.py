@@ -1,0 +1,187 @@
+"""What this machine can do at best, measured in the run that needs it: the roofs of the roofline.
+
+Bandwidth depends on where the numbers lie, so it is measured for arrays from the first-level cache's size to far beyond
+the last one's; and on how: from 4 MiB on NumPy asks Linux for huge pages, which are read up to 1.7 times as fast as
+ordinary ones, so that many arrays of 2 MiB (a layer's matrix in 8 bits) are another limit than a large one. Every limit
+is the best of several tries: whatever else runs on the machine only takes away.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from .. import kernels
+from ..errors import InputError
+from ..files import read_json
+from ..progress import Update
+from ..weights import store
+
+ARRAYS = tuple(2**n for n in range(16, 29, 2))  # 64 KiB to 256 MiB
+PIECE, HUGE = 2**21, 2**22  # bytes of a small array, and from where on an array has huge pages
+BEST_OF = 5
+
+
+@dataclass(frozen=True)
+class Limits:
+    """bandwidth: {bytes of an array: bytes/s at which all threads together read it}; scattered: the same for as many bytes
+    in arrays of 2 MiB. row, rows: {kind of storage:
+    FLOP/s} of products with one row (weights in the cache) and with hundreds. elements: FLOP/s of softmax in the cache.
+    call: seconds of a call of the twin's functions before any work; launch: seconds to begin work on all threads and to
+    end it; meet: seconds for all to wait for each other in a kernel (both 0 where BLAS has threads of its own).
+    """
+
+    machine: dict
+    threads: int
+    bandwidth: dict[int, float]
+    scattered: dict[int, float]
+    row: dict[str, float]
+    rows: dict[str, float]
+    elements: float
+    call: float
+    launch: float
+    meet: float
+
+    def bandwidth_at(self, nbytes: float, array: float = HUGE) -> float:
+        """Bytes/s for numbers in arrays of `array` bytes that are read again after `nbytes` in all: interpolated in
+        log(bytes)."""
+        rates = self.bandwidth if array >= HUGE else self.scattered
+        sizes = sorted(rates)
+        return float(np.interp(math.log(max(nbytes, 1)), np.log(sizes), [rates[size] for size in sizes]))
+
+    def save(self, path: str | Path) -> None:
+        """Write them as JSON, with the machine's description."""
+        Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Limits:
+        """Read what `save` wrote; InputError names the file."""
+        values = read_json(Path(path))
+        try:
+            ladders = {n: {int(size): float(r) for size, r in values[n].items()} for n in ("bandwidth", "scattered")}
+            return cls(**{**values, **ladders})
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise InputError(f"{path}: not limits as `minillm clock --limits` writes them ({error})") from None
+
+
+def measure(ops, kinds: Iterable[str], update: Update = lambda what, done, total: None) -> Limits:
+    """Measure all limits for one twin and some kinds of storage; a second or two for each kind."""
+    kinds = sorted(set(kinds) | {"float32"})  # attention multiplies in float32, whatever the weights are stored as
+    numba = ops is kernels and kernels.available()
+    total = len(ARRAYS) + len(kinds) + 1
+    bandwidth, scattered, row, rows = {}, {}, {}, {}
+    for done, size in enumerate(ARRAYS):
+        update("measuring limits", done, total)
+        bandwidth[size] = _numba_bandwidth(size, 1) if numba else _blas_bandwidth(size)
+        scattered[size] = _numba_bandwidth(size, size // PIECE) if numba and size > PIECE else bandwidth[size]
+    for done, kind in enumerate(kinds):
+        update("measuring limits", len(ARRAYS) + done, total)
+        row[kind], rows[kind] = _product_rates(ops, kind, numba)
+    x = np.random.default_rng(0).standard_normal((64, 1024)).astype(np.float32)
+    elements = 5 * x.size / _seconds(lambda: ops.softmax(x))
+    if numba:
+        from ..kernels import limits as kernel
+
+        launch = _seconds(kernel.launch, 200)
+        kernel.meet_often(2000)
+        meet = max(0.0, (_seconds(lambda: kernel.meet_often(2000)) - _seconds(lambda: kernel.meet_often(0))) / 2000)
+    else:
+        launch = meet = 0.0
+    update("measuring limits", total, total)
+    return Limits(describe_machine(), _threads(numba), bandwidth, scattered, row, rows, elements, _call(ops), launch, meet)
+
+
+def describe_machine() -> dict:
+    """Return what the figures belong to: processor, cores, system and versions."""
+    versions = {"python": platform.python_version(), "numpy": np.__version__}
+    if kernels.available():
+        import numba
+
+        versions["numba"] = numba.__version__
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": versions,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _threads(numba: bool) -> int:
+    if numba:
+        from ..kernels.threads import n_threads
+
+        return n_threads()
+    from threadpoolctl import threadpool_info
+
+    return max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
+
+
+def _seconds(work: Callable[[], object], calls: int = 1) -> float:
+    """The shortest time of one call of `work`, each try being `calls` of them, after one for warming up."""
+    work()
+    best = math.inf
+    for _ in range(BEST_OF):
+        start = perf_counter()
+        for _ in range(calls):
+            work()
+        best = min(best, (perf_counter() - start) / calls)
+    return best
+
+
+def _call(ops) -> float:
+    """The mean over the twin's functions of what a call on a few numbers takes."""
+    x, one = np.ones((1, 16), np.float32), np.ones(16, np.float32)
+    calls = (
+        lambda: ops.linear(x, x.T), lambda: ops.layer_norm(x, one, one), lambda: ops.softmax(x), lambda: ops.gelu_new(x),
+    )  # fmt: skip
+    return sum(_seconds(call, 200) for call in calls) / len(calls)
+
+
+def _numba_bandwidth(size: int, pieces: int) -> float:
+    from ..kernels import limits as kernel
+
+    arrays = [np.ones((size // pieces // 4096, 1024), np.float32) for _ in range(pieces)]
+    times = max(1, 2**24 // size)  # long enough not to measure the launch
+    return size * times / _seconds(lambda: kernel.read_everything(arrays, times))
+
+
+def _blas_bandwidth(size: int) -> float:
+    matrix, x = np.ones((size // 4096, 1024), np.float32), np.ones(1024, np.float32)
+    return size / _seconds(lambda: matrix @ x, max(1, 2**24 // size))
+
+
+def _product_rates(ops, kind: str, numba: bool) -> tuple[float, float]:
+    """FLOP/s of a product with one row, weights in the second-level cache, and with 384 rows; on all threads."""
+    rng = np.random.default_rng(0)
+    n_in, n_out, many = 512, 256, 384
+    small, large = (rng.standard_normal(shape).astype(np.float32) for shape in ((n_in, n_out), (768, 1536)))
+    x, xs = rng.standard_normal(n_in).astype(np.float32), rng.standard_normal((many, 768)).astype(np.float32)
+    if kind == "float64":
+        numba, (small, large, x, xs) = False, (a.astype(kind) for a in (small, large, x, xs))
+    if numba:
+        from ..kernels import limits as kernel
+
+        weight, large = store(small, kind), store(large, kind)
+        work, nothing = kernel.row_product(weight, x), kernel.row_product(weight, x, panels=0)
+        row = 2 * small.size / (_seconds(work, 200) - _seconds(nothing, 200)) * _threads(numba)
+    else:
+        row = 2 * small.size / _seconds(lambda: x @ small, 200)
+    return row, 2 * many * large.size / _seconds(lambda: ops.linear(xs, large))

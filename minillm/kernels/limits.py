@@ -1,0 +1,64 @@
+"""What the machine can do at best: the simplest kernels that reach a limit, for minillm/clock to measure."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .compile import jit
+from .matrices import FLOATS, MATVEC, flat_panels, quantized
+from .threads import in_parallel, meet, n_threads, together
+from .vectors import fma, load, spread, store, zeros
+
+
+@jit
+def read(blocks, times, sums):
+    """Add up all numbers of float32 blocks [n, 64 m], `times` over, into sums [16]: nothing but reading."""
+    a = b = c = d = zeros()
+    one = spread(np.float32(1))
+    for _ in range(times):
+        for i in range(blocks.shape[0]):
+            x = blocks[i]
+            for j in range(x.shape[0] // 64):
+                a, b = fma(load(x, 64 * j), one, a), fma(load(x, 64 * j + 16), one, b)
+                c, d = fma(load(x, 64 * j + 32), one, c), fma(load(x, 64 * j + 48), one, d)
+    store(sums, 0, fma(fma(a, one, b), one, fma(c, one, d)))
+
+
+@jit
+def meetings(state, n, times):
+    """Meet `times` times."""
+    for _ in range(times):
+        meet(state, n)
+
+
+def read_everything(arrays, times: int = 1) -> None:
+    """Read some arrays [n, 64 m] of one shape, one after another, `times` over, with all threads: each its share of each."""
+
+    def work(part):
+        sums = np.empty(16, np.float32)
+        for _ in range(times if len(arrays) > 1 else 1):
+            for array in arrays:
+                read(array[part], 1 if len(arrays) > 1 else times, sums)
+
+    in_parallel(work, len(arrays[0]))
+
+
+def launch() -> None:
+    """Begin work on every thread, and wait for it: no work at all."""
+    in_parallel(lambda part: None, n_threads())
+
+
+def meet_often(times: int) -> None:
+    """Let all threads wait for each other `times` times."""
+    state = np.zeros(48, np.int64)
+    together(lambda thread: meetings(state, n_threads(), times), n_threads(), state)
+
+
+def row_product(weight, x, panels: int | None = None):
+    """Return a function that multiplies one row x [K] by a stored weight [K,N], or by its first panels only, on this
+    thread, and does nothing else."""
+    stored = tuple(array[:panels] for array in flat_panels(weight))
+    y = np.zeros(16 * len(stored[0]), np.float32)
+    inputs = (x,) if weight.kind in FLOATS else tuple(array[0] for array in quantized(x[None]))
+    kernel = MATVEC[weight.kind]
+    return lambda: kernel(*stored, *inputs, y, y, 0)
