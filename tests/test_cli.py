@@ -234,7 +234,7 @@ def test_a_closed_pipe_is_silence():
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_ctrl_c_ends_quietly():
-    process = started("generate", TEXT, "--model", "tales-draft", "--max-new-tokens", "500", "--on-full", "slide")
+    process = started("generate", TEXT, "--model", "tales-draft", "--max-new-tokens", "5000", "--on-full", "slide")
     process.stdout.read(len(TEXT) + 1)  # it is generating
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)

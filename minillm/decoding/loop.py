@@ -15,7 +15,6 @@ import numpy as np
 
 from ..cache import SlidingCache
 from ..errors import InputError
-from ..ops import log_softmax
 from ..steps import Step, identity
 from .options import Options
 from .text import TextStream
@@ -64,13 +63,13 @@ class Continuation:
         self.ids = [int(i) for i in ids]
         if not self.ids:
             raise InputError("the prompt is empty: give at least one token (<|endoftext|> starts a text from nothing)")
-        self.options, self.rng = options, np.random.default_rng(options.seed)
+        self.options, self.ops, self.rng = options, model.ops, np.random.default_rng(options.seed)
         self.n_prompt, self.left = len(self.ids), options.new_tokens(len(self.ids), model.config.n_positions)
         self.stop_tokens = _stop_tokens(model, options)
 
     def distribution(self, logits):
         """The probabilities [V] of the next token, after all filters."""
-        return self.options.distribution(logits, self.ids)
+        return self.options.distribution(logits, self.ids, self.ops)
 
     def choose(self, probs) -> int:
         """The next token: the likeliest, or one drawn."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from .. import ops as numpy_ops
 from ..errors import InputError
-from ..ops import softmax
 from . import filters
 
 DEFAULT_NEW_TOKENS = 64
@@ -126,15 +126,15 @@ class Options:
         """Return the logits after the repetition penalty, the one filter that greedy and beam search share."""
         return logits if self.repetition_penalty == 1.0 else filters.repetition_penalty(logits, ids, self.repetition_penalty)
 
-    def distribution(self, logits, ids):
-        """Return the probabilities [V] from which the next token is drawn; ids are the tokens so far."""
+    def distribution(self, logits, ids, ops=numpy_ops):
+        """Return the probabilities [V] from which the next token is drawn; ids are the tokens so far, ops the twin."""
         logits = self.penalised(logits, ids)
         if self.temperature > 0:
             logits = filters.temperature(logits, self.temperature)
             for filter_, setting in ((filters.top_k, self.top_k), (filters.top_p, self.top_p), (filters.min_p, self.min_p)):
                 if setting is not None and not (filter_ is filters.top_p and setting == 1):
                     logits = filter_(logits, setting)
-        return softmax(logits)
+        return ops.softmax(logits)
 
     def choose(self, probs, rng: np.random.Generator) -> int:
         """Return the next token: the likeliest if greedy, else one drawn from `probs`."""
