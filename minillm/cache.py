@@ -43,6 +43,11 @@ class KVCache:
         return self.keys.shape[3]
 
     @property
+    def in_order(self) -> bool:
+        """Whether position p of the only row stands at place p, in one piece: what the fused step needs."""
+        return self.keys.flags.c_contiguous and self.batch == 1
+
+    @property
     def nbytes(self) -> int:
         """Bytes reserved for keys and values."""
         return self.keys.nbytes + self.values.nbytes
@@ -69,6 +74,16 @@ class KVCache:
         """Return a new cache of copies of `rows`, in that order; a row may be taken twice (beams, samples)."""
         rows = np.asarray(rows, dtype=np.int64)
         return self._made_of(self.keys[:, rows], self.values[:, rows], self.lengths[rows])
+
+    def view(self, rows: slice) -> KVCache:
+        """Return neighbouring rows as a cache of their own in the same memory: what one appends, both have."""
+        return self._made_of(self.keys[:, rows], self.values[:, rows], self.lengths[rows])
+
+    def move(self, source: int, target: int) -> None:
+        """Put row `source` into the place of row `target`, whose own content is forgotten."""
+        length = self.lengths[target] = self.lengths[source]
+        for all_ in (self.keys, self.values):
+            all_[:, target, :, :length] = all_[:, source, :, :length]
 
     @classmethod
     def join(cls, caches: Sequence[KVCache]) -> KVCache:
@@ -106,3 +121,48 @@ class LayerCache:
             self.values[row, :, start : start + fits] = v[row, :, :fits]
         S = min(int(self.lengths.max()) + T, capacity)
         return tuple(all_[:, :, :S].astype(k.dtype, copy=False) for all_ in (self.keys, self.values))
+
+
+class SlidingCache(KVCache):
+    """Sliding window: a cache of the newest `window` keys and values only, each as computed at its own position.
+
+    Every layer attends to positions p - window < s <= p, so memory is window instead of S places and attention costs
+    window instead of S products a token; the last layer still hears of text up to L * window back, through the layers.
+    Position p stands at place p % window: softmax does not care for order, and a position is part of the key, added with
+    wpe at the bottom. Within n_positions only, since wpe has no more rows; one position at a time (T = 1), since a pass of
+    several would need keys that its last position must no longer see.
+
+    What is exact: the model with that band as its mask. It is not the trained model once S > window: the first tokens,
+    on which much attention rests, go. The alternative within the same memory of text, reading the last W tokens anew for
+    each new one, gives the trained model on a text that begins W tokens ago, for W positions of work a token instead of 1.
+    Source: Beltagy, Peters, Cohan, "Longformer" (2020), section 3.1; Xiao et al., "Efficient Streaming Language Models
+    with Attention Sinks" (2023), on what is lost with the first tokens.
+    """
+
+    in_order = False
+
+    def __init__(self, config: GPT2Config, batch: int, window: int, dtype=np.float32):
+        super().__init__(config, batch, window, dtype)
+        self._capacity = config.n_positions
+
+    @property
+    def capacity(self) -> int:
+        """The most positions that a row can see go by."""
+        return self._capacity
+
+    def layer(self, index: int) -> LayerCache:
+        return SlidingLayer(self.keys[index], self.values[index], self.lengths)
+
+
+class SlidingLayer(LayerCache):
+    """One layer of a SlidingCache."""
+
+    def append(self, k, v):
+        """Write one new key and value over the oldest; return those kept [B,H,<= window,D]."""
+        if k.shape[2] != 1:
+            raise InputError(f"a sliding cache takes one position at a time, not {k.shape[2]}")
+        window = self.keys.shape[2]
+        rows, places = np.arange(len(self.lengths)), self.lengths % window
+        self.keys[rows, :, places], self.values[rows, :, places] = k[:, :, 0], v[:, :, 0]
+        kept = min(int(self.lengths.max()) + 1, window)
+        return tuple(all_[:, :, :kept].astype(k.dtype, copy=False) for all_ in (self.keys, self.values))

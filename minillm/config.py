@@ -26,6 +26,7 @@ class GPT2Config:
     n_layer: int = 12  # L
     n_head: int = 12  # H
     n_inner: int | None = None  # F; None means 4C
+    head_size: int | None = None  # D; None means C / H. Not GPT-2's: a model whose heads were pruned has H D < C
     activation_function: str = "gelu_new"
     layer_norm_epsilon: float = 1e-5
     scale_attn_weights: bool = True
@@ -40,11 +41,11 @@ class GPT2Config:
             value = getattr(self, field.name)
             if not _fits(value, field.type):
                 raise InputError(f"{field.name} is {value!r}; it must be of type {field.type}")
-        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner"):
+        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner", "head_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; it must be at least 1")
-        if self.n_embd % self.n_head:
+        if self.head_size is None and self.n_embd % self.n_head:
             raise InputError(f"n_embd {self.n_embd} cannot be split into n_head {self.n_head} equal heads")
         if self.activation_function not in ACTIVATIONS:
             raise InputError(f"activation_function {self.activation_function!r} is unknown; known: {', '.join(ACTIVATIONS)}")
@@ -54,7 +55,7 @@ class GPT2Config:
     @property
     def head_dim(self) -> int:
         """D, the size of one head."""
-        return self.n_embd // self.n_head
+        return self.head_size if self.head_size is not None else self.n_embd // self.n_head
 
     @property
     def hidden_dim(self) -> int:
@@ -89,15 +90,17 @@ class GPT2Config:
 
     def to_dict(self) -> dict:
         """Return what Hugging Face's config.json holds."""
-        return {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **dataclasses.asdict(self)}
+        values = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **dataclasses.asdict(self)}
+        return {name: value for name, value in values.items() if name != "head_size" or value is not None}
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every parameter by its checkpoint name, matrices as [in, out], tables as [rows, C]."""
         V, P, C, F = self.vocab_size, self.n_positions, self.n_embd, self.hidden_dim
+        HD = self.n_head * self.head_dim  # C, unless heads were pruned
         block = {
             "ln_1.weight": (C,), "ln_1.bias": (C,),
-            "attn.c_attn.weight": (C, 3 * C), "attn.c_attn.bias": (3 * C,),
-            "attn.c_proj.weight": (C, C), "attn.c_proj.bias": (C,),
+            "attn.c_attn.weight": (C, 3 * HD), "attn.c_attn.bias": (3 * HD,),
+            "attn.c_proj.weight": (HD, C), "attn.c_proj.bias": (C,),
             "ln_2.weight": (C,), "ln_2.bias": (C,),
             "mlp.c_fc.weight": (C, F), "mlp.c_fc.bias": (F,),
             "mlp.c_proj.weight": (F, C), "mlp.c_proj.bias": (C,),

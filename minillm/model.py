@@ -45,7 +45,8 @@ class GPT2:
                 raise InputError(f"parameter {name} is {found}; this config needs {shape}")
         self._tree = _as_tree(self.parameters)
         fused = getattr(ops, "DecodeStep", None)
-        self._fused = fused if fused and fused.refusal(config, self.parameters) is None else None
+        whole = config.n_head * config.head_dim == config.n_embd  # the fused step has no room for pruned heads
+        self._fused = fused if fused and whole and fused.refusal(config, self.parameters) is None else None
 
     def forward(self, ids, positions, cache=None, step=identity, keep=slice(None)):
         """The whole of GPT-2: ids, positions [B,T] -> logits [B,T,V] (or of the positions that `keep` picks)."""
@@ -77,8 +78,8 @@ class GPT2:
             raise InputError(f"the cache has {len(past)} rows and the ids {B}")
         if (past + lengths).max() > room:
             raise InputError(f"{(past + lengths).max()} positions do not fit: there is room for {room}")
-        one = ids.shape == (1, 1) and cache is not None
-        if one and self._fused and times_only(step) and cache.keys.dtype in self._fused.caches:
+        fused = self._fused and cache is not None and cache.in_order and cache.keys.dtype in self._fused.caches
+        if fused and times_only(step) and ids.shape == (1, 1):
             # [1,V]: the second of the two forwards, which tells a Clock when each step was finished
             logits = self._decode_step(int(ids[0, 0]), cache, tell=getattr(step, "stamps", None))[None]
             return logits if single else logits[None]

@@ -7,6 +7,8 @@ import warnings
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+
 from . import kernels, ops
 from .errors import InputError
 from .progress import Update
@@ -62,14 +64,14 @@ def warm_up(update: Update = lambda what, done, total: None) -> None:
     from .model import GPT2
 
     ops_twin = twin("numba")
-    ids = [[1, 2, 3], [4, 5, 6]]
-    tiny = GPT2.random(GPT2Config(vocab_size=16, n_positions=8, n_embd=32, n_layer=1, n_head=2))
+    ids = np.arange(2 * 70).reshape(2, 70) % 16  # so many that attention goes by tiles
+    tiny = GPT2.random(GPT2Config(vocab_size=16, n_positions=80, n_embd=32, n_layer=1, n_head=2))
     for done, kind in enumerate(KINDS):
         update("compiling", done, len(KINDS))
         model = GPT2(tiny.config, store_parameters(tiny.parameters, kind), ops_twin)
         cache = model.new_cache()
         model(ids)  # several rows
-        model(ids[0], cache)
+        model(ids[0, :3], cache)
         model([4], cache)  # the fused step
         model([5], cache, step=lambda name, value: value)  # the readable one for one row
     ops_twin.cross_entropy(ops_twin.log_softmax(tiny(ids)), ids)

@@ -67,6 +67,29 @@ def test_beams_default_to_searching(cli):
     assert code == 0 and out.startswith(TEXT) and len(out) > len(TEXT) + 6
 
 
+def test_drafts_chunks_and_no_cache_print_the_same_text(cli):
+    greedy = ("generate", TEXT, "--model", "tales-draft", "--temperature", "0", "--max-new-tokens", "12")
+    expected = cli(*greedy)[1]
+    for more in (
+        ("--draft", "ngram"),
+        ("--draft", "int8", "--draft-tokens", "3"),
+        ("--draft", "skip:0"),
+        ("--chunk", "2"),
+        ("--no-cache",),
+    ):
+        assert cli(*greedy, *more)[:2] == (0, expected)
+    _, out, err = cli(*greedy, "--draft", "tales-draft", "--stats")
+    assert out == expected and [line.split()[0] for line in err.splitlines()] == [
+        "prefill",
+        "decode",
+        "draft",
+        "verify",
+        "guesses",
+        "load",
+    ]
+    assert "(100%)" in err
+
+
 def test_stop(cli):
     greedy = ("generate", TEXT, "--model", "tales-draft", "--max-new-tokens", "30", "--temperature", "0")
     whole = cli(*greedy)[1]
@@ -168,6 +191,12 @@ def test_bench_measures_and_names_what_is_missing(monkeypatch, cli):
         (["info", "."], "config.json"),
         (["bench", "--rounds", "0"], "--rounds is 0"),
         (["bench", "--model", "tales-draft", "--new", "1000"], "do not fit the model's 512 positions"),
+        (["generate", TEXT, "--model", "tales-draft", "--draft", "skip:x"], "skip:N needs a number"),
+        (["generate", TEXT, "--model", "tales-draft", "--draft", "skip:2"], "2 layers cannot be skipped of 2"),
+        (["generate", TEXT, "--model", "tales-draft", "--draft", "ngram", "--draft-tokens", "0"], "a draft of 0 tokens"),
+        (["generate", TEXT, "--draft", "ngram", "--no-cache"], "cannot be had with use_cache=False"),
+        (["generate", TEXT, "--chunk", "0"], "chunk is 0"),
+        (["compare", "README.md", "--quality-tokens", "-1"], "--quality-tokens is -1"),
         (["dance"], "invalid choice: 'dance'"),
         ([], "required: COMMAND"),
     ],
@@ -209,7 +238,7 @@ def test_ctrl_c_ends_quietly():
     process.stdout.read(len(TEXT) + 1)  # it is generating
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
-    assert process.returncode == 130 and err.strip() == b"" and out.endswith(b"\n")
+    assert (process.returncode, err.strip(), out[-1:]) == (130, b"", b"\n")
 
 
 # ---- start-up

@@ -24,7 +24,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from minillm.tokenizer import END_OF_TEXT, Tokenizer
 
 PRESETS = {
-    "tales": dict(n_layer=6, n_head=8, n_embd=256, steps=1300, lr=3e-3),
+    "tales": dict(n_layer=6, n_head=8, n_embd=256, steps=1500, lr=3e-3),
     "tales-draft": dict(n_layer=2, n_head=4, n_embd=128, steps=2500, lr=6e-3),
 }
 VOCABULARY, POSITIONS, BATCH, WARM_UP = 4096, 512, 8, 100

@@ -78,7 +78,10 @@ class Comparison:
         return result.bytes_per_token if kind == "decode" else self.flop_per_token
 
     def share(self, result: Result, kind: str) -> float:
-        """The median over rounds of what was used of the measured bandwidth (decode) or of the GEMM's FLOP/s (prefill)."""
+        """The median over rounds of what was used of the measured bandwidth (decode) or of the GEMM's FLOP/s (prefill).
+
+        More than 1 where weights stay in the processor's cache, or are multiplied as narrower numbers than float32.
+        """
         limits = self.bandwidth if kind == "decode" else self.flops
         return median(rate * self.cost(result, kind) / most for rate, most in zip(getattr(result, kind), limits))
 

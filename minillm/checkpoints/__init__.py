@@ -111,7 +111,7 @@ def save_model(model: GPT2, folder: str | Path, dtype=None) -> None:
         if stored and parameter.block > 1 and dtype is None:
             quantized[full_name] = parameter
             continue
-        array = parameter.dense() if stored else parameter
+        array = parameter.dense() if stored else np.asarray(parameter)  # low rank and sparse ones become whole matrices
         kind = dtype or (parameter.kind if stored else str(array.dtype))
         if kind == "bfloat16":
             bfloat16.add(full_name)

@@ -8,9 +8,9 @@ import sys
 
 from .. import __version__
 from ..errors import InputError
-from . import bench, clock, generate, info, probs, score, tokenize, verify, warmup
+from . import bench, clock, compare, generate, info, probs, score, tokenize, verify, warmup
 
-COMMANDS = (generate, probs, tokenize, score, info, verify, clock, bench, warmup)
+COMMANDS = (generate, probs, tokenize, score, info, verify, clock, bench, compare, warmup)
 INTERRUPTED, CLOSED_PIPE = 130, 141  # what a shell reports for SIGINT and SIGPIPE
 
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..errors import InputError
 
@@ -52,6 +53,14 @@ def text_of(args: argparse.Namespace) -> str:
         return data.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
         raise InputError(f"standard input is not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def text_of_file(file: Path) -> str:
+    """Return what a UTF-8 file holds."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
 def write(text: str, end: str = "\n") -> None:

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import InputError
-from .common import add_compute, add_model, load, write, write_json
+from .common import add_compute, add_model, load, text_of_file, write, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,10 +28,7 @@ def run(args: argparse.Namespace) -> None:
     for name in ("window", "stride"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise InputError(f"--{name} is {getattr(args, name)}; it must be at least 1")
-    try:
-        text = args.file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{args.file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    text = text_of_file(args.file)
     model, tokenizer = load(args)
     score = score_long(model, tokenizer, text, args.window, args.stride)
     edges = [int(2**n) for n in range(20) if 2**n < score.window] + [score.window]

@@ -1,6 +1,19 @@
-"""Choosing tokens: the filters, the loop, beam search, and text that streams."""
+"""Choosing tokens: the filters, the loop, beam search, drafts, batches, and text that streams."""
 
+from .batch import Request, generate_batch
 from .loop import Cycle, Moment, generate, generate_ids
 from .options import Options
+from .speculative import ModelDraft, NGramDraft, acceptance
 
-__all__ = ["Cycle", "Moment", "Options", "generate", "generate_ids"]
+__all__ = [
+    "Cycle",
+    "ModelDraft",
+    "Moment",
+    "NGramDraft",
+    "Options",
+    "Request",
+    "acceptance",
+    "generate",
+    "generate_batch",
+    "generate_ids",
+]

@@ -1,4 +1,8 @@
-"""The loop: generation as a clock. Each cycle runs the model once; each moment is one token."""
+"""The loop: generation as a clock. Each cycle runs the model once; each moment is one token.
+
+In plain decoding every moment has a cycle of its own. Where the two come apart (a prompt read in chunks, drafts, batches),
+a moment names the cycle that decided it, and `before` the cycles since the last moment that only led up to it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..cache import SlidingCache
 from ..errors import InputError
 from ..ops import log_softmax
 from ..steps import Step, identity
@@ -19,13 +24,14 @@ if TYPE_CHECKING:
     from ..cache import KVCache
     from ..model import GPT2
     from ..tokenizer import Tokenizer
+    from .speculative import Draft
 
 
 @dataclass(frozen=True)
 class Cycle:
     """One pass of the model: `rows` x `positions` new positions; start and end in ns of time.perf_counter_ns."""
 
-    kind: str  # prefill (a prompt, or a window anew) or decode (one new position)
+    kind: str  # prefill (a prompt, or a window anew), decode (one new position a row), draft, verify
     rows: int
     positions: int
     start: int
@@ -38,6 +44,7 @@ class Moment:
 
     cycle: the pass that it came from; time: when it was known, in ns. finish: why the text ends here, else None:
     "length" (as many as asked), "eos" (a stop token; it has no text) or "stop" (a stop string, not shown).
+    before: the passes since the last moment that brought no token themselves (chunks of a prompt, drafts).
     """
 
     index: int
@@ -47,33 +54,75 @@ class Moment:
     cycle: Cycle
     time: int
     finish: str | None = None
+    before: tuple[Cycle, ...] = ()
+
+
+class Continuation:
+    """One text being written: its ids so far, and what its options keep between cycles (draws, stops, what is left)."""
+
+    def __init__(self, model: GPT2, ids: Sequence[int], options: Options):
+        self.ids = [int(i) for i in ids]
+        if not self.ids:
+            raise InputError("the prompt is empty: give at least one token (<|endoftext|> starts a text from nothing)")
+        self.options, self.rng = options, np.random.default_rng(options.seed)
+        self.n_prompt, self.left = len(self.ids), options.new_tokens(len(self.ids), model.config.n_positions)
+        self.stop_tokens = _stop_tokens(model, options)
+
+    def distribution(self, logits):
+        """The probabilities [V] of the next token, after all filters."""
+        return self.options.distribution(logits, self.ids)
+
+    def choose(self, probs) -> int:
+        """The next token: the likeliest, or one drawn."""
+        return self.options.choose(probs, self.rng)
+
+    def emit(self, token: int, logprobs, cycle: Cycle, before: Sequence[Cycle] = ()) -> Moment:
+        """Put `token` behind the text; logprobs [V] are the unfiltered model's."""
+        index, self.left = len(self.ids) - self.n_prompt, self.left - 1
+        self.ids.append(token)
+        finish = "eos" if token in self.stop_tokens else None if self.left else "length"
+        return Moment(index, token, "", float(logprobs[token]), cycle, perf_counter_ns(), finish, tuple(before))
+
+    def new_cache(self, model: GPT2) -> KVCache:
+        """A cache with room for all that may come; only the last `window` keys where the options say so."""
+        options = self.options
+        capacity = min(model.config.n_positions, len(self.ids) + self.left)
+        if options.window is not None:
+            return SlidingCache(model.config, 1, min(options.window, capacity), options.cache_dtype or model.dtype)
+        return model.new_cache(capacity=capacity, dtype=options.cache_dtype)
 
 
 def generate(
     model: GPT2, tokenizer: Tokenizer, prompt: str | Sequence[int], *, stop: Sequence[str] | str = (),
-    step: Step = identity, **options,
+    draft: Draft | None = None, step: Step = identity, **options,
 ) -> Iterator[Moment]:  # fmt: skip
     """Continue `prompt` and yield the moments as they come; "".join(m.text for m in ...) is the new text.
 
     prompt: text, in which <|endoftext|> and other specials count as such, or ids. stop: strings before which to end.
     options: see decoding.Options (max_new_tokens, temperature, top_k, top_p, num_beams, seed, ...). With beams, all
-    moments come at the end. Raises InputError for an empty prompt, unusable options, and what does not fit.
+    moments come at the end. draft: guesses tokens that the model then only checks, see decoding.speculative. Raises
+    InputError for an empty prompt, unusable options, and what does not fit.
     """
     if tokenizer.vocab_size > model.config.vocab_size:
         raise InputError(f"the tokenizer has {tokenizer.vocab_size} tokens and the model {model.config.vocab_size}")
     ids = tokenizer.encode(prompt, allowed_special="all") if isinstance(prompt, str) else prompt
-    return _with_text(moments(model, ids, Options(**options), step), TextStream(tokenizer, stop))
+    return _with_text(moments(model, ids, Options(**options), step, draft), TextStream(tokenizer, stop))
 
 
 def _with_text(stream: Iterator[Moment], text: TextStream) -> Iterator[Moment]:
     for moment in stream:
-        if moment.finish == "eos":
-            yield replace(moment, text=text.flush())
+        moment = shown(moment, text)
+        yield moment
+        if moment.finish:
             return
-        shown = text.push(moment.id, last=moment.finish is not None)
-        yield replace(moment, text=shown, finish="stop" if text.stopped else moment.finish)
-        if text.stopped:
-            return
+
+
+def shown(moment: Moment, text: TextStream) -> Moment:
+    """The moment with the text that it makes certain; at a stop string it becomes the last."""
+    if moment.finish == "eos":
+        return replace(moment, text=text.flush())
+    certain = text.push(moment.id, last=moment.finish is not None)
+    return replace(moment, text=certain, finish="stop" if text.stopped else moment.finish)
 
 
 def generate_ids(model: GPT2, ids, max_new_tokens: int | None = None, **options) -> np.ndarray:
@@ -90,50 +139,69 @@ def generate_ids(model: GPT2, ids, max_new_tokens: int | None = None, **options)
     return out[0] if single else out
 
 
-def moments(model: GPT2, ids: Sequence[int], options: Options, step: Step = identity) -> Iterator[Moment]:
+def moments(
+    model: GPT2, ids: Sequence[int], options: Options, step: Step = identity, draft: Draft | None = None
+) -> Iterator[Moment]:
     """Yield one moment for each new token (text left empty): prefill the prompt, then one decode cycle a token."""
-    ids = [int(i) for i in ids]
-    if not ids:
-        raise InputError("the prompt is empty: give at least one token (<|endoftext|> starts a text from nothing)")
-    n_positions = model.config.n_positions
-    n_new = options.new_tokens(len(ids), n_positions)
+    text = Continuation(model, ids, options)
+    if draft is not None:
+        from .speculative import speculate
+
+        return speculate(model, text, draft, step)
     if options.num_beams > 1:
         from .beam import beam_search
 
-        return beam_search(model, ids, n_new, options, step)
-    return _one_by_one(model, ids, n_new, options, step)
+        return beam_search(model, text.ids, text.left, options, step)
+    return _one_by_one(model, text, step)
 
 
-def _one_by_one(model, ids, n_new, options, step) -> Iterator[Moment]:
-    rng = np.random.default_rng(options.seed)
-    stop_tokens, n_positions = _stop_tokens(model, options), model.config.n_positions
-    cache = model.new_cache(capacity=min(n_positions, len(ids) + n_new), dtype=options.cache_dtype)
-    fresh = ids  # what the cache has not seen
-    for index in range(n_new):
-        if cache.lengths[0] + len(fresh) > n_positions:  # full: forget all, and read the last half window anew
-            cache.truncate(0)
-            fresh = ids[-max(1, n_positions // 2) :]
-        logits, cycle = run_cycle(model, [fresh], cache, step)
-        probs = step("probs", options.distribution(logits[0], ids))  # [V]
-        logprobs = log_softmax(logits[0])  # of the unfiltered model
-        token = int(step("next", options.choose(probs, rng)))
-        finish = "eos" if token in stop_tokens else "length" if index + 1 == n_new else None
-        yield Moment(index, token, "", float(logprobs[token]), cycle, perf_counter_ns(), finish)
-        if finish:
+def _one_by_one(model: GPT2, text: Continuation, step: Step) -> Iterator[Moment]:
+    cache = text.new_cache(model) if text.options.use_cache else None
+    chunk = 1 if text.options.window is not None else text.options.chunk
+    start, n_positions = 0, model.config.n_positions  # start: of the window that the model sees
+    while True:
+        if len(text.ids) - start > n_positions:  # full: forget all, and read the last half window anew
+            start = len(text.ids) - max(1, n_positions // 2)
+            if cache is not None:
+                cache.truncate(0)
+        seen = 0 if cache is None else int(cache.lengths[0])
+        logits, (*before, cycle) = read(model, text.ids[start + seen :], cache, chunk, step)
+        probs = step("probs", text.distribution(logits))  # [V]
+        logprobs = log_softmax(logits)  # of the unfiltered model
+        token = int(step("next", text.choose(probs)))
+        yield (moment := text.emit(token, logprobs, cycle, before))
+        if moment.finish:
             return
-        ids = [*ids, token]
-        fresh = [token]
 
 
-def run_cycle(model: GPT2, ids, cache: KVCache, step: Step = identity) -> tuple[np.ndarray, Cycle]:
-    """Run the model once over ids [B,T]: the logits after each row's last token [B,V], and the cycle."""
+def read(model: GPT2, ids: Sequence[int], cache: KVCache | None, chunk: int | None, step: Step = identity):
+    """Run the model over one text's new ids [T], `chunk` at a time or all at once: the last logits [V], and the cycles.
+
+    Chunked prefill. Causality makes it exact: what position p computes depends on positions up to p only, and their keys
+    and values are in the cache already, so a prompt cut anywhere gives the same logits; a chunk's mask counts from its
+    first row's own position. It bounds what one cycle computes at once: scores [H, chunk, S] instead of [H, T, S] in the
+    textbook, activations [chunk, F], and for how long other texts wait. It costs re-reading the weights once a chunk.
+    Source: Agrawal et al., "SARATHI: Efficient LLM Inference by Piggybacking Decodes with Chunked Prefills" (2023).
+    """
+    kind = "decode" if len(ids) == 1 and cache is not None and cache.lengths.any() else "prefill"
+    cycles = []
+    for start in range(0, len(ids), chunk or len(ids)):
+        logits, cycle = run_cycle(model, [ids[start : start + (chunk or len(ids))]], cache, step, kind)
+        cycles.append(cycle)
+    return logits[0], cycles
+
+
+def run_cycle(
+    model: GPT2, ids, cache: KVCache | None, step: Step = identity, kind: str | None = None, lengths=None, last: bool = True
+) -> tuple[np.ndarray, Cycle]:
+    """Run the model once over ids [B,T]: the logits after each row's last token [B,V] (or [B,T,V]), and the cycle."""
     ids = np.asarray(ids)
-    kind = "decode" if ids.shape[1] == 1 and cache.lengths.any() else "prefill"
+    kind = kind or ("decode" if ids.shape[1] == 1 and cache.lengths.any() else "prefill")
     if hasattr(step, "begin"):  # a Clock
-        step.begin(kind, *ids.shape, past=int(cache.lengths.max()))
+        step.begin(kind, *ids.shape, past=0 if cache is None else int(cache.lengths.max()))
     start = perf_counter_ns()
-    logits = model(ids, cache, last=True, step=step)[:, 0]
-    return logits, Cycle(kind, *ids.shape, start, perf_counter_ns())
+    logits = model(ids, cache, lengths=lengths, last=last, step=step)
+    return logits[:, 0] if last else logits, Cycle(kind, *ids.shape, start, perf_counter_ns())
 
 
 def _stop_tokens(model: GPT2, options: Options) -> tuple[int, ...]:

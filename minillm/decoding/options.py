@@ -29,6 +29,9 @@ class Options:
     seed: of the random draws; None takes a new one.
     cache_dtype: of the KV cache; None is the model's, "float16" halves its memory and rounds.
     on_full: when the positions run out, "error", or "slide": start anew from the last half window.
+    chunk: read the prompt that many positions at a time (exact; see decoding.loop.read).
+    use_cache: without one every cycle reads the whole text anew: the same tokens for far more work.
+    window: attend to the newest `window` keys only (see cache.SlidingCache; another model, not exact).
     """
 
     max_new_tokens: int | None = None
@@ -45,6 +48,9 @@ class Options:
     seed: int | None = None
     cache_dtype: str | None = None
     on_full: str = "error"
+    chunk: int | None = None
+    use_cache: bool = True
+    window: int | None = None
 
     def __post_init__(self):
         whole = "a whole number of at least 1"
@@ -62,6 +68,9 @@ class Options:
             ("seed", "a whole number of at least 0", lambda s: int(s) == s and s >= 0),
             ("cache_dtype", "'float64', 'float32' or 'float16'", lambda d: d in ("float64", "float32", "float16")),
             ("on_full", "'error' or 'slide'", lambda o: o in ("error", "slide")),
+            ("chunk", whole, _at_least_one),
+            ("use_cache", "True or False", lambda c: c in (True, False)),
+            ("window", whole, _at_least_one),
         ):
             value = getattr(self, name)
             optional = next(f for f in fields(self) if f.name == name).default is None
@@ -75,6 +84,21 @@ class Options:
             raise InputError(f"num_beams {self.num_beams} searches and temperature {self.temperature} samples: set one only")
         if self.num_beams > 1 and self.on_full == "slide":
             raise InputError(f"num_beams {self.num_beams} needs on_full='error': scores across a slide do not compare")
+        if self.num_beams > 1 and self.chunk is not None:
+            raise InputError(f"num_beams {self.num_beams} reads the prompt at once: leave out chunk {self.chunk}")
+        if not self.use_cache:
+            for name in ("num_beams", "chunk", "window"):
+                if getattr(self, name) not in (None, 1):
+                    raise InputError(f"{name} {getattr(self, name)} needs the KV cache: leave out use_cache=False (--no-cache)")
+        if self.window is not None and (self.num_beams > 1 or self.chunk not in (None, 1)):
+            raise InputError(f"window {self.window} reads one position at a time: leave out num_beams and chunk")
+
+    def require_plain(self, lever: str, **more) -> None:
+        """Raise InputError for options that `lever` cannot be had with: beams, sliding, no cache, `more` {name: plain}."""
+        plain = {"num_beams": 1, "on_full": "error", "use_cache": True, "window": None, **more}
+        for name, value in plain.items():
+            if getattr(self, name) != value:
+                raise InputError(f"{lever} cannot be had with {name}={getattr(self, name)!r}: leave one out")
 
     def new_tokens(self, n_prompt: int, n_positions: int) -> int:
         """Return how many tokens may follow a prompt of n_prompt; InputError where they do not fit."""

@@ -11,12 +11,27 @@ import numpy as np
 
 from .blocks import Int4, Int4Min, Int8
 from .floats import BFloat16, Float16, Float32
+from .implicit import LowRank, Sparse
 from .weight import Weight
 
 KINDS: dict[str, type[Weight]] = {c.kind: c for c in (Float32, BFloat16, Float16, Int8, Int4, Int4Min)}
 TABLES = ("wte.weight", "lm_head.weight")  # [V,C]: looked up by row, and multiplied by when transposed
 
-__all__ = ["KINDS", "BFloat16", "Float16", "Float32", "Int4", "Int4Min", "Int8", "Weight", "store", "store_parameters"]
+__all__ = [
+    "KINDS",
+    "TABLES",
+    "BFloat16",
+    "Float16",
+    "Float32",
+    "Int4",
+    "Int4Min",
+    "Int8",
+    "LowRank",
+    "Sparse",
+    "Weight",
+    "store",
+    "store_parameters",
+]
 
 
 def store(array, kind: str, *, table: bool = False) -> Weight:

@@ -142,7 +142,7 @@ def test_temporary_files_go_with_the_run(compare, monkeypatch, tmp_path_factory)
 def test_peak_memory_is_the_workers_own(compare):
     ballast = np.ones(300 * 2**20, np.uint8)
     (result,) = compare("minillm-steady", 2, 2, 1).results
-    assert 2**20 < result.peak_bytes < ballast.nbytes
+    assert result.peak_bytes is None or 2**20 < result.peak_bytes < ballast.nbytes  # None: Windows does not say
 
 
 def test_the_command_names_what_is_missing_and_draws(compare, capsys, tmp_path):

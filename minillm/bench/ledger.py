@@ -1,0 +1,164 @@
+"""The ledger: any set of levers on one model and one text, in one table: speed, memory, and what it costs in quality.
+
+Speed: greedy continuations of the text's first tokens, all levers in turn within each round, so that a drift of the
+machine hits all alike; the median over rounds. Quality: the text in windows under every lever, against the unchanged model
+(plain): bits per byte, and D(p || q) = sum p log2(p / q) in bits a token. A lever whose proof says exact runs the unchanged
+model, whose figures it therefore has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+
+from ..cache import SlidingCache
+from ..decoding import Options, Request, generate_batch
+from ..decoding.loop import Continuation, Cycle, moments
+from ..errors import InputError
+from ..model import GPT2
+from ..ops import log_softmax
+from ..progress import progress_bar
+from ..tokenizer import Tokenizer
+from .levers import Way, apply_levers
+
+CALIBRATION = 256  # tokens from the text's end, by which pruning judges; not among those that quality is measured on
+
+
+@dataclass
+class Entry:
+    """One line. Rates in tokens/s, a number a round; missing says why there is nothing."""
+
+    levers: str
+    proof: str = ""
+    weight_bytes: int = 0
+    cache_bytes: int = 0
+    prefill: list[float] = field(default_factory=list)
+    decode: list[float] = field(default_factory=list)
+    bits_per_byte: float | None = None
+    change: float | None = None  # of the bits per byte, as a share
+    divergence: float | None = None  # bits a token
+    missing: str | None = None
+
+    def rate(self, kind: str) -> float | None:
+        """The median tokens/s of "prefill" or "decode", None while nothing is measured."""
+        rates = getattr(self, kind)
+        return median(rates) if rates else None
+
+
+def ledger(
+    model: GPT2,
+    tokenizer: Tokenizer,
+    text: str,
+    names: Sequence[str],
+    *,
+    n_prompt: int = 64,
+    n_new: int = 64,
+    rounds: int = 3,
+    quality_tokens: int = 1024,
+    entries: list[Entry] | None = None,
+) -> list[Entry]:
+    """Return an Entry for "plain" and for each of `names` (see bench.levers); a lever that cannot apply says why in its own.
+
+    quality_tokens: how many of the text's tokens are scored; 0 leaves quality out. entries: a list that is filled as the
+    measuring goes on, so that what was measured before an interruption is there.
+    """
+    ids = tokenizer.encode(text)
+    window = min(model.config.n_positions, max(quality_tokens, 1))
+    needed = max(n_prompt, quality_tokens + 1) + CALIBRATION
+    if len(ids) < needed:
+        raise InputError(f"the text has {len(ids):,} tokens; {needed:,} are needed: give a longer one, or score fewer tokens")
+    if n_prompt + n_new > model.config.n_positions:
+        raise InputError(f"{n_prompt} + {n_new} tokens do not fit the model's {model.config.n_positions} positions")
+    scored, entries = np.array(ids[: quality_tokens + 1]), [] if entries is None else entries
+    plain = Way(model, tokenizer, ids[-min(CALIBRATION, model.config.n_positions) :])
+    ways: list[tuple[Entry, Way]] = []
+    with progress_bar("steps") as update:
+        for done, name in enumerate(["plain", *names]):
+            update("levers and quality", done, len(names) + 1)
+            entries.append(entry := Entry(name))
+            try:
+                way, entry.proof = apply_levers(plain, name)
+                _memory(entry, way, n_prompt + n_new)
+                if quality_tokens:
+                    reference = entries[0].bits_per_byte
+                    _quality(entry, way, plain.model, scored, window, len(tokenizer.decode_bytes(scored[1:])), reference)
+                _speed(way, ids, n_prompt, min(4, n_new))  # warm-up, and whether it runs at all
+                ways.append((entry, way))
+            except InputError as error:
+                entry.missing = str(error)
+        for turn in range(rounds):
+            for done, (entry, way) in enumerate(ways):
+                update("speed", turn * len(ways) + done, rounds * len(ways))
+                prefill, decode = _speed(way, ids, n_prompt, n_new)
+                entry.prefill.append(prefill)
+                entry.decode.append(decode)
+    return entries
+
+
+def _memory(entry: Entry, way: Way, n: int) -> None:
+    """The bytes of what is read and kept: weights (a layer-skipping draft shares its model's) and all caches."""
+    drafters = [way.draft.model] if hasattr(way.draft, "model") else []
+    weights = {id(p): p.nbytes for model in (way.model, *drafters) for p in model.parameters.values()}
+    entry.weight_bytes = sum(weights.values())
+    text = Continuation(way.model, [0], Options(**way.options, max_length=n))
+    if text.options.use_cache:
+        entry.cache_bytes = way.rows * text.new_cache(way.model).nbytes
+    entry.cache_bytes += sum(model.new_cache().nbytes for model in drafters)
+
+
+def _speed(way: Way, ids: Sequence[int], n_prompt: int, n_new: int) -> tuple[float, float]:
+    """Tokens/s of reading the prompts, and of what follows the first token of each."""
+    options = Options(**way.options, max_new_tokens=n_new, stop_tokens=())
+    start = perf_counter()
+    if way.rows > 1:
+        if way.draft is not None:
+            raise InputError("a batch and a draft cannot be had at once: leave one out")
+        prompts = [ids[row : row + n_prompt] for row in range(way.rows)]
+        story = [m for _, m in generate_batch(way.model, [Request(p, options) for p in prompts], way.rows)]
+    else:
+        story = list(moments(way.model, ids[:n_prompt], options, draft=way.draft))
+    prefill = sum(_seconds(c) for c in dict.fromkeys(c for m in story[: way.rows] for c in (*m.before, m.cycle)))
+    later = perf_counter() - start - prefill
+    return way.rows * n_prompt / prefill, (len(story) - way.rows) / later
+
+
+def _seconds(cycle: Cycle) -> float:
+    return (cycle.end - cycle.start) / 1e9
+
+
+def _quality(entry: Entry, way: Way, reference: GPT2, ids, window: int, n_bytes: int, plain_bits: float | None) -> None:
+    """Bits per byte and divergence over windows of ids [N+1]; one window's logits are held at a time."""
+    nats = divergence = 0.0
+    for start in range(0, len(ids) - 1, window):
+        inputs, targets = ids[start : start + window], ids[start + 1 : start + window + 1]
+        inputs = inputs[: len(targets)]
+        q = log_softmax(_logits(way, inputs))
+        nats -= float(q[np.arange(len(targets)), targets].sum(dtype=np.float64))
+        if not entry.proof:
+            p = log_softmax(reference(inputs))
+            divergence += float((np.exp(p) * (p - q)).sum(dtype=np.float64))
+    entry.bits_per_byte = nats / math.log(2) / n_bytes
+    entry.divergence = divergence / math.log(2) / (len(ids) - 1)
+    entry.change = 0.0 if plain_bits is None else entry.bits_per_byte / plain_bits - 1
+
+
+def _logits(way: Way, ids) -> np.ndarray:
+    if "window" not in way.options:
+        return way.model(ids)
+    cache = SlidingCache(way.model.config, 1, way.options["window"], way.model.dtype)
+    return np.concatenate([way.model([i], cache) for i in ids])
+
+
+def frontier(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries than which none is both faster in decoding and better, the slowest first."""
+    measured = sorted((e for e in entries if e.decode and e.bits_per_byte), key=lambda e: (-e.rate("decode"), e.bits_per_byte))
+    best: list[Entry] = []
+    for entry in measured:
+        if not best or entry.bits_per_byte < best[-1].bits_per_byte:
+            best.append(entry)
+    return best[::-1]

@@ -1,0 +1,101 @@
+"""What every lever buys and costs: speed, memory and quality, in one table.
+
+minillm compare story.txt
+minillm compare story.txt --levers int8 ngram int8+ngram batch:8 low-rank:64 --plot ledger.png
+minillm compare story.txt --model FOLDER --quality-tokens 0 --levers int8 batch:8
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from .common import add_compute, add_model, load, table, text_of_file, write, write_json
+
+DEFAULT = ["no-cache", "chunk:16", "batch:8", "ngram", "window:32", "int8", "int4", "int8-body", "skip:1"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="a UTF-8 text file: its beginning is continued and scored")
+    add_model(parser)
+    add_compute(parser)
+    levers = "NAME or NAME:VALUE, joined by + to combine; ? lists them (default: " + " ".join(DEFAULT) + ")"
+    parser.add_argument("--levers", nargs="+", default=DEFAULT, metavar="LEVER", help=levers)
+    parser.add_argument("--prompt-tokens", type=int, default=64, metavar="N", help="default %(default)s")
+    parser.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="default %(default)s")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default %(default)s")
+    quality = "how many tokens are scored; 0 leaves quality out (default %(default)s)"
+    parser.add_argument("--quality-tokens", type=int, default=1024, metavar="N", help=quality)
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw speed against quality")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int | None:
+    from dataclasses import asdict
+
+    from ..bench.ledger import Entry, ledger
+    from ..bench.levers import LEVERS
+    from ..errors import InputError
+
+    if args.levers == ["?"]:
+        write(
+            table(("lever", "value", "exact", "what it is"), [lever_row(name, lever) for name, lever in LEVERS.items()], "<<<<")
+        )
+        return None
+    for name, least in (("prompt_tokens", 1), ("max_new_tokens", 2), ("rounds", 1), ("quality_tokens", 0)):
+        if getattr(args, name) < least:
+            raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least {least}")
+    text = text_of_file(args.file)
+    model, tokenizer = load(args)
+    sizes = {"n_prompt": args.prompt_tokens, "n_new": args.max_new_tokens, "rounds": args.rounds}
+    entries: list[Entry] = []
+    interrupted = False
+    try:
+        ledger(model, tokenizer, text, args.levers, quality_tokens=args.quality_tokens, entries=entries, **sizes)
+    except KeyboardInterrupt:
+        interrupted = True
+        print("\nminillm: interrupted; this is what was measured", file=sys.stderr)
+    if args.json:
+        write_json([{**asdict(e), "prefill_median": e.rate("prefill"), "decode_median": e.rate("decode")} for e in entries])
+    else:
+        headings = (
+            "levers",
+            "prefill/s",
+            "decode/s",
+            "speed-up",
+            "weights",
+            "cache",
+            "bits/byte",
+            "change",
+            "KL bits",
+            "exact by",
+        )
+        write(table(headings, [row(e, entries[0]) for e in entries], "<>>>>>>>><"))
+        for e in entries:
+            if e.missing:
+                print(f"minillm: {e.levers}: {e.missing}", file=sys.stderr)
+    if args.plot:
+        from ..bench.plot import speed_against_quality
+
+        speed_against_quality(entries).figure.savefig(args.plot, dpi=150)
+    return 130 if interrupted else None
+
+
+def row(e, plain) -> tuple:
+    """One line of the table; a dash for what was not measured."""
+
+    def number(value, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    decode, reference = e.rate("decode"), plain.rate("decode")
+    faster = decode / reference if decode and reference else None
+    return (
+        e.levers, number(e.rate("prefill"), ",.0f"), number(decode, ",.1f"), number(faster, ".2f"),
+        f"{e.weight_bytes / 1e6:,.1f} MB", f"{e.cache_bytes / 1e6:,.1f} MB",
+        number(e.bits_per_byte, ".4f"), number(e.change, "+.2%"), number(e.divergence, ".4f"), e.proof or "no",
+    )  # fmt: skip
+
+
+def lever_row(name: str, lever) -> tuple:
+    return name, lever.value.__name__ if lever.value else "", lever.proof or "no", lever.summary

@@ -1,0 +1,34 @@
+"""Drafts by name, as the command line and the ledger take them."""
+
+from __future__ import annotations
+
+from .. import ops
+from ..errors import InputError
+from ..weights import KINDS
+from .speculative import Draft, ModelDraft, NGramDraft
+
+
+def named_draft(name: str, model, tokenizer, n_tokens: int | None = None) -> Draft:
+    """Return the draft for `model` that is called `name`.
+
+    "ngram": look-up in the text; "skip:N": `model` without N of its layers; a kind of storage ("int8", "int4", ...):
+    `model` quantised; anything else is a model to load, which must have the same tokens.
+    """
+    n = {} if n_tokens is None else {"n_tokens": n_tokens}
+    if name == "ngram":
+        return NGramDraft(**n)
+    if name.startswith("skip:"):
+        from ..compression import skip_layers
+
+        count = name.removeprefix("skip:")
+        if not count.isdigit():
+            raise InputError(f"draft {name!r}: skip:N needs a number of layers")
+        return ModelDraft(skip_layers(model, int(count)), **n)
+    if name in KINDS:
+        return ModelDraft(model.quantize(name), **n)
+    from ..checkpoints import load
+
+    other, its_tokenizer = load(name, kernels="numpy" if model.ops is ops else "numba")
+    if its_tokenizer.tokens != tokenizer.tokens:
+        raise InputError(f"draft {name}: its vocabulary is another one; a draft must have the model's own tokens")
+    return ModelDraft(other, **n)

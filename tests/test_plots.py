@@ -1,0 +1,45 @@
+"""Figures show the numbers that they were given, on the axes that they were given."""
+
+from __future__ import annotations
+
+import matplotlib
+import pytest
+from matplotlib.figure import Figure
+
+from minillm import plots
+from minillm.bench import Comparison, Result
+
+COMPARISON = Comparison(
+    n_prompt=8,
+    n_new=4,
+    flop_per_token=10.0,
+    results=[
+        Result("minillm-x", bytes_per_token=100.0, decode=[1.0, 2.0, 9.0], prefill=[30.0, 30.0, 30.0]),
+        Result("engine-y", missing="it is not installed"),
+        Result("engine-z", bytes_per_token=50.0, decode=[4.0, 4.0, 4.0], prefill=[10.0, 20.0, 30.0]),
+    ],
+    bandwidth=[1000.0, 1000.0, 2000.0],
+    flops=[500.0, 500.0, 500.0],
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "middles", "limits"), [("decode", [2, 4], [10, 20]), ("prefill", [30, 20], [50, 50])], ids=["decode", "prefill"]
+)
+def test_rates(kind, middles, limits):
+    ax = Figure().subplots()
+    assert plots.rates(COMPARISON, kind, ax) is ax
+    assert [bar.get_width() for bar in ax.patches] == middles
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["minillm-x", "engine-z"]
+    assert limits in [list(line.get_xdata()) for line in ax.lines]
+    assert ax.get_xlabel() == "tokens/s" and kind in ax.get_title() and ax.get_xlim()[1] > max(limits)
+    assert ax.patches[0].get_facecolor() != ax.patches[1].get_facecolor() and ax.patches[1].get_hatch()
+
+
+def test_axes_are_made_where_none_are_given():
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    ax = plots.rates(COMPARISON)
+    assert ax.figure.axes == [ax] and "decode" in ax.get_title()
+    pyplot.close(ax.figure)
