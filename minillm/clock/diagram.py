@@ -33,7 +33,7 @@ def activity(cycle: CycleTimes, cells: int) -> dict[str, np.ndarray]:
 def diagram(report, width: int = 100, colour: bool = False, unicode: bool = True) -> str:
     """Return the diagram of a Report, `width` characters wide, at most BANDS bands of moments below each other."""
     levels, corners = (LEVELS, CORNERS) if unicode else (ASCII_LEVELS, ASCII_CORNERS)
-    texts = [*report.texts, *[""] * len(report.cycles)]
+    texts = [*report.texts, *[""] * len(report.cycles)][: len(report.cycles)]
     columns = max(1, (width - MARGIN) // COLUMN)
     bands = []
     for first in range(0, min(len(report.cycles), columns * BANDS), columns):
@@ -53,7 +53,7 @@ def _band(cycles: Sequence[CycleTimes], texts: Sequence[str], first: int, levels
 
     lines = [
         line("moment", [str(first + i) for i in range(len(cycles))]),
-        line("", [shortened(text, width) for text in texts]),
+        line("", [shortened(text, width) if text else "" for text in texts]),
         line("cycle", [c.kind + (f" {c.positions}" if c.positions > 1 else "") for c in cycles]),
         line("clock", [up + flat * (high - 2) + down + " " * low for _ in cycles], wave=True).rstrip(),
         line("", [(fall if i else " ") + " " * (high - 2) + rise + flat * low for i in range(len(cycles))], wave=True),

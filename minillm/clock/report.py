@@ -92,11 +92,16 @@ class Report:
     @property
     def first_token(self) -> float:
         """ns from the beginning to the first token."""
-        return self.prefill.end - self.prefill.start
+        return (self.token_times[0] if self.token_times else self.prefill.end) - self.prefill.start
+
+    @property
+    def token_times(self) -> list[float]:
+        """When each token was known, ns: when `next` passed. A chunk of a prompt gives none, a verified draft several."""
+        return [end for cycle in self.cycles for name, end in zip(cycle.names, cycle.ends.tolist()) if name == "next"]
 
     def between_tokens(self, percent: float) -> float | None:
         """The percentile of the times between two tokens, ns; None with one token."""
-        gaps = np.diff([cycle.end for cycle in self.cycles])
+        gaps = np.diff(self.token_times)
         return float(np.percentile(gaps, percent)) if gaps.size else None
 
     def costs(self, cycle: CycleTimes | None) -> dict[str, Cost]:
@@ -198,7 +203,7 @@ class Report:
     def summary(self) -> list[str]:
         """Return the sentences below the table."""
         lines = [f"first token after {self.first_token / 1e6:,.2f} ms (prefill of {self.prefill.positions})"]
-        if len(self.cycles) > 1:
+        if len(self.token_times) > 1:
             p50, p99 = (self.between_tokens(p) / 1e6 for p in (50, 99))
             lines[0] += f"; between tokens p50 {p50:,.2f} ms, p99 {p99:,.2f} ms"
         lines.append(f"phases are {self.inside:.1%} of {self.wall / 1e6:,.1f} ms; the rest is handing tokens over")

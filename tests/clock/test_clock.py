@@ -153,3 +153,17 @@ def test_without_numba_the_clock_reads_the_systems(monkeypatch):
     assert clock.source == "time.perf_counter_ns"
     generated(MODEL, clock, n=2)
     assert clock.ticks_per_second == pytest.approx(1e9, rel=0.05) and np.isfinite(clock.cycles()[0].end)
+
+
+def test_a_token_is_known_when_next_passes():
+    clock = Hand()
+    clock.cost = 0.0
+    clock.begin("prefill", 1, 3)
+    clock.pass_by("logits", 10)  # a chunk of the prompt: no token
+    clock.begin("prefill", 1, 2, past=3)
+    clock.pass_by("next", 10)
+    clock.begin("verify", 1, 2, past=5)
+    clock.pass_by("next", 7)
+    clock.pass_by("next", 1)
+    report = Report(clock, CONFIG)
+    assert report.token_times == [20, 27, 28] and report.first_token == 20 and report.between_tokens(50) == 4

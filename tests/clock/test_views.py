@@ -75,6 +75,7 @@ def test_the_diagram_has_a_row_for_each_phase_and_fits(report):
     names = ["moment", "", "cycle", "clock", "", "embed", "attend", "feed forward", "unembed", "choose", ""]
     assert [line[:14].strip() for line in first] == names
     assert first[2].split()[1:] == ["prefill", "3", "decode", "decode", "decode"] and repr(report.texts[0]) in first[1]
+    assert "''" not in drawn  # no text for cycles that are not there
     assert first[-1].count("s") >= 4  # ms or us below each column
     waves = "".join(first[5:10])
     assert set(waves) - set("embdatn fowrduchos") <= set(LEVELS) and LEVELS[-1] in waves and LEVELS[0] in waves
