@@ -66,9 +66,9 @@ def run(args: argparse.Namespace) -> None:
     moments, began = [], False
     try:
         for moment in generate(model, tokenizer, prompt, stop=args.stop, draft=draft, **options):
+            text, began = moment.text if began else prompt + moment.text, True
             if not args.json:
-                write(moment.text if began else prompt + moment.text, end="")
-            began = True
+                write(text, end="")
             moments.append(moment)
     finally:
         if began and not args.json:

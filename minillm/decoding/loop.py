@@ -15,6 +15,7 @@ import numpy as np
 
 from ..cache import SlidingCache
 from ..errors import InputError
+from ..ops import log_softmax
 from ..steps import Step, identity
 from .options import Options
 from .text import TextStream

@@ -35,8 +35,10 @@ def test_attention(dtype):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"NUMBA_DISABLE_JIT": "1"}, {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}],
-    ids=["without compiling", "generic processor"],
+    [
+        pytest.param({"NUMBA_DISABLE_JIT": "1"}, id="without compiling"),
+        pytest.param({"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}, id="generic processor", marks=pytest.mark.live),
+    ],
 )
 def test_in_another_process(settings, tmp_path):
     environment = {**os.environ, **settings, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(HERE.parents[1])}
