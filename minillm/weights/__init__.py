@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from .blocks import Int4, Int4Min, Int8
 from .floats import BFloat16, Float16, Float32
 from .implicit import LowRank, Sparse
-from .weight import Weight
+from .weight import Arena, Weight
 
 KINDS: dict[str, type[Weight]] = {c.kind: c for c in (Float32, BFloat16, Float16, Int8, Int4, Int4Min)}
 TABLES = ("wte.weight", "lm_head.weight")  # [V,C]: looked up by row, and multiplied by when transposed
@@ -34,11 +35,11 @@ __all__ = [
 ]
 
 
-def store(array, kind: str, *, table: bool = False) -> Weight:
-    """Store a matrix [in,out], or a table [rows,C], in one of KINDS."""
+def store(array, kind: str, *, table: bool = False, allocate=np.empty) -> Weight:
+    """Store a matrix [in,out], or a table [rows,C], in one of KINDS, in arrays from allocate(shape, dtype)."""
     if kind not in KINDS:
         raise ValueError(f"weights cannot be stored as {kind!r}; known: {', '.join(KINDS)}")
-    return KINDS[kind].from_table(array) if table else KINDS[kind].from_matrix(array)
+    return KINDS[kind].from_table(array, allocate) if table else KINDS[kind].from_matrix(array, allocate)
 
 
 def store_parameters(
@@ -46,12 +47,15 @@ def store_parameters(
 ) -> dict:
     """Return a model's parameters with every matrix that `linear` multiplies by stored as `kind`, the rest untouched.
 
-    release: called with each matrix when it is stored, and the largest come first: so one matrix at a time is held twice.
+    All lie in one Arena. release: called with each matrix when it is stored, and the largest come first: so one matrix at
+    a time is held twice.
     """
-    stored = dict(parameters)
-    for name, array in sorted(parameters.items(), key=lambda item: -item[1].size):
-        if isinstance(array, np.ndarray) and array.ndim == 2 and name != "wpe.weight":
-            stored[name] = store(array, kind, table=name in TABLES)
-            if release:
-                release(array)
+    matrices = {n: p for n, p in parameters.items() if isinstance(p, np.ndarray) and p.ndim == 2 and n != "wpe.weight"}
+    layouts = [KINDS[kind].shapes(*(p.shape if n in TABLES else p.shape[::-1])) for n, p in matrices.items()]
+    sizes = [math.prod(shape) * np.dtype(dtype).itemsize for layout in layouts for shape, dtype in layout.values()]
+    arena, stored = Arena(sum(map(Arena.rounded, sizes))), dict(parameters)
+    for name, array in sorted(matrices.items(), key=lambda item: -item[1].size):
+        stored[name] = store(array, kind, table=name in TABLES, allocate=arena)
+        if release:
+            release(array)
     return stored
