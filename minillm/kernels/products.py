@@ -33,35 +33,42 @@ def float_matvec(panels, x, bias, y, column):
 def float_matmul(panels, x, bias, y, column):
     """y = x W + bias. panels: [P, 16 K]; x: [M, K]; y: [M, all columns].
 
-    Eight rows by one panel are eight sums in registers: a vector of W is loaded (and made float32) once for eight
-    products. Where the rows run out, the last one is done again instead of a special case.
+    Eight rows by two panels are sixteen sums in registers: a vector of W is loaded (and made float32) once for eight
+    products, a number of x once for two; and two panels are two streams, which memory serves better than one. Where rows
+    or panels run out, the last one is done again instead of a special case.
     """
-    last = x.shape[0] - 1
-    for p in range(panels.shape[0]):
-        w, c = panels[p], column + 16 * p
+    last, last_panel = x.shape[0] - 1, panels.shape[0] - 1
+    for p in range(0, panels.shape[0], 2):
+        other = min(p + 1, last_panel)
+        left, right, c, d = panels[p], panels[other], column + 16 * p, column + 16 * other
         for m in range(0, x.shape[0], 8):
             m1, m2, m3, m4 = min(m + 1, last), min(m + 2, last), min(m + 3, last), min(m + 4, last)
             m5, m6, m7 = min(m + 5, last), min(m + 6, last), min(m + 7, last)
             x0, x1, x2, x3, x4, x5, x6, x7 = x[m], x[m1], x[m2], x[m3], x[m4], x[m5], x[m6], x[m7]
             a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = load(bias, c)
+            b0 = b1 = b2 = b3 = b4 = b5 = b6 = b7 = load(bias, d)
             for k in range(x.shape[1]):
-                v = load(w, 16 * k)
-                a0 = fma(v, spread(x0[k]), a0)
-                a1 = fma(v, spread(x1[k]), a1)
-                a2 = fma(v, spread(x2[k]), a2)
-                a3 = fma(v, spread(x3[k]), a3)
-                a4 = fma(v, spread(x4[k]), a4)
-                a5 = fma(v, spread(x5[k]), a5)
-                a6 = fma(v, spread(x6[k]), a6)
-                a7 = fma(v, spread(x7[k]), a7)
-            store(y[m], c, a0)
-            store(y[m1], c, a1)
-            store(y[m2], c, a2)
-            store(y[m3], c, a3)
-            store(y[m4], c, a4)
-            store(y[m5], c, a5)
-            store(y[m6], c, a6)
-            store(y[m7], c, a7)
+                w, v = load(left, 16 * k), load(right, 16 * k)
+                s = spread(x0[k])
+                a0, b0 = fma(w, s, a0), fma(v, s, b0)
+                s = spread(x1[k])
+                a1, b1 = fma(w, s, a1), fma(v, s, b1)
+                s = spread(x2[k])
+                a2, b2 = fma(w, s, a2), fma(v, s, b2)
+                s = spread(x3[k])
+                a3, b3 = fma(w, s, a3), fma(v, s, b3)
+                s = spread(x4[k])
+                a4, b4 = fma(w, s, a4), fma(v, s, b4)
+                s = spread(x5[k])
+                a5, b5 = fma(w, s, a5), fma(v, s, b5)
+                s = spread(x6[k])
+                a6, b6 = fma(w, s, a6), fma(v, s, b6)
+                s = spread(x7[k])
+                a7, b7 = fma(w, s, a7), fma(v, s, b7)
+            rows = (m, m1, m2, m3, m4, m5, m6, m7)
+            for row, a, b in zip(rows, (a0, a1, a2, a3, a4, a5, a6, a7), (b0, b1, b2, b3, b4, b5, b6, b7)):
+                store(y[row], c, a)
+                store(y[row], d, b)
 
 
 @jit
