@@ -125,7 +125,8 @@ class GPT2:
     def __repr__(self) -> str:
         c = self.config
         shape = f"n_layer={c.n_layer}, n_head={c.n_head}, n_embd={c.n_embd}, vocab_size={c.vocab_size}"
-        return f"GPT2({shape}, {self.n_parameters:,} parameters, {self.dtype})"
+        stored = getattr(self.parameters["wte.weight"], "kind", self.dtype)
+        return f"GPT2({shape}, {self.n_parameters:,} parameters, {stored})"
 
     def new_cache(self, batch: int = 1, capacity: int | None = None, dtype=None) -> KVCache:
         """Return an empty KVCache of this model's shape; dtype is the model's, or float16 for half the memory."""

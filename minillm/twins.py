@@ -30,6 +30,10 @@ def twin(name: str | None = None) -> ModuleType:
     if name == "numpy":
         return ops
     if kernels.available():
+        try:
+            import numba  # noqa: F401
+        except ValueError as error:  # NUMBA_NUM_THREADS=0, say
+            raise InputError(f"Numba does not start: {error} Look at the NUMBA_* environment variables.") from None
         return kernels
     if name == "numba":
         raise InputError("Numba is not installed: python -m pip install numba (or choose the kernels numpy)")
@@ -39,8 +43,9 @@ def twin(name: str | None = None) -> ModuleType:
 
 def set_threads(n: int) -> None:
     """Compute with n threads from now on, in kernels and in NumPy's BLAS, which never run at the same time."""
-    if n < 1:
-        raise InputError(f"threads is {n}; it must be at least 1")
+    most = max(64, os.cpu_count() or 1)
+    if not 1 <= n <= most:
+        raise InputError(f"threads is {n}; it must be 1 to {most}")
     import threadpoolctl
 
     threadpoolctl.threadpool_limits(n, user_api="blas")

@@ -184,6 +184,8 @@ def test_bench_measures_and_names_what_is_missing(monkeypatch, cli):
         (["score", "README.md", "--window", "513"], "stride <= window <= 512"),
         (["generate", TEXT, "--dtype", "int3"], "dtype is 'int3'; it must be"),
         (["generate", TEXT, "--threads", "0"], "threads is 0"),
+        (["generate", TEXT, "--threads", "10000"], "threads is 10000; it must be 1 to"),
+        (["compare", "README.md", "--plot", "picture.txt"], "the name must end in one of .png"),
         (["probs", ""], "the text is empty"),
         (["probs", "a", "--next", ""], "--next is empty"),
         (["probs", "a", "--top", "-1"], "--top is -1"),
@@ -230,6 +232,12 @@ def test_a_closed_pipe_is_silence():
     process.stdout.close()
     assert process.wait(20) == 141 and process.stderr.read() == b""
     process.stderr.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX shells")
+def test_a_closed_output_is_no_traceback():
+    done = subprocess.run(["bash", "-c", f'"{sys.executable}" -m minillm info tales-draft >&-'], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")

@@ -90,7 +90,7 @@ def ledger(
                 _speed(way, ids, n_prompt, min(4, n_new))  # warm-up, and whether it runs at all
                 ways.append((entry, way))
             except InputError as error:
-                entry.missing = str(error)
+                entry.missing, entry.proof = str(error), None
         for turn in range(rounds):
             for done, (entry, way) in enumerate(ways):
                 update("speed", turn * len(ways) + done, rounds * len(ways))

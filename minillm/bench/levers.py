@@ -44,6 +44,12 @@ class Lever:
     summary: str
 
 
+def _in_batch(way: Way, n: int) -> Way:
+    if n < 1:
+        raise InputError(f"a batch of {n} texts: it needs at least 1")
+    return replace(way, rows=n)
+
+
 def _with_draft(way: Way, name: str) -> Way:
     return replace(way, draft=named_draft(name, way.model, way.tokenizer))
 
@@ -51,7 +57,7 @@ def _with_draft(way: Way, name: str) -> Way:
 LEVERS = {
     "no-cache": Lever(lambda w: w.set(use_cache=False), None, "prove_no_cache", "everything anew for each token"),
     "chunk": Lever(lambda w, n: w.set(chunk=n), int, "prove_chunked", "prompt read N positions at a time"),
-    "batch": Lever(lambda w, n: replace(w, rows=n), int, "prove_batch", "N texts share each pass"),
+    "batch": Lever(_in_batch, int, "prove_batch", "N texts share each pass"),
     "ngram": Lever(lambda w: _with_draft(w, "ngram"), None, "prove_speculation_greedy", "drafts looked up in the text"),
     "draft": Lever(_with_draft, str, "prove_speculation_greedy", "drafts by MODEL, skip:N, int8, int4, ..."),
     "window": Lever(lambda w, n: w.set(window=n), int, None, "the newest N keys only"),

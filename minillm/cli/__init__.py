@@ -37,6 +37,9 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 a check failed, 2 unusable input."""
+    for stream in ("stdout", "stderr"):  # None where they were closed (`>&-`): then nobody reads
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     try:
         args = parser().parse_args(argv)
         code = args.run(args)
@@ -52,5 +55,6 @@ def main(argv: list[str] | None = None) -> int:
         print(f"minillm: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"minillm: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"minillm: {where}{error.strerror or error}", file=sys.stderr)
         return 2

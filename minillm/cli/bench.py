@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .common import table, write, write_json
+from .common import check_plot, table, write, write_json
 
 if TYPE_CHECKING:
     from ..bench import Comparison
-
-
-PLOT_FORMATS = (".png", ".svg", ".pdf")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,10 +47,7 @@ def run(args: argparse.Namespace) -> None:
     for name in ("prompt", "new", "rounds", "threads"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name} is {getattr(args, name)}; it must be at least 1")
-    if args.plot and not Path(args.plot).absolute().parent.is_dir():
-        raise InputError(f"--plot {args.plot}: there is no such folder")
-    if args.plot and Path(args.plot).suffix.lower() not in PLOT_FORMATS:
-        raise InputError(f"--plot {args.plot}: the name must end in one of {', '.join(PLOT_FORMATS)}")
+    check_plot(args.plot)
     with tempfile.TemporaryDirectory(prefix="minillm-bench-") as temporary:
         folder = find_folder(args.model) if args.model else temporary
         if not args.model:

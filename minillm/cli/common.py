@@ -46,7 +46,7 @@ def text_of(args: argparse.Namespace) -> str:
     """Return the text argument, or standard input, whose last line end is dropped."""
     if args.text not in (None, "-"):
         return args.text
-    if args.text is None and sys.stdin.isatty():
+    if sys.stdin is None or (args.text is None and sys.stdin.isatty()):
         raise InputError("no text: give it as an argument, or pipe it in")
     data = sys.stdin.buffer.read()
     try:
@@ -61,6 +61,19 @@ def text_of_file(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+PLOT_FORMATS = (".png", ".svg", ".pdf")
+
+
+def check_plot(path) -> None:
+    """Raise InputError, before anything is measured, for a picture that could not be written to `path` (None is none)."""
+    if path is None:
+        return
+    if Path(path).suffix.lower() not in PLOT_FORMATS:
+        raise InputError(f"--plot {path}: the name must end in one of {', '.join(PLOT_FORMATS)}")
+    if not Path(path).absolute().parent.is_dir():
+        raise InputError(f"--plot {path}: there is no such folder")
 
 
 def write(text: str, end: str = "\n") -> None:

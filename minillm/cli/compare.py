@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .common import add_compute, add_model, load, table, text_of_file, write, write_json
+from .common import add_compute, add_model, check_plot, load, table, text_of_file, write, write_json
 
 DEFAULT = ["no-cache", "chunk:16", "batch:8", "ngram", "window:32", "int8", "int4", "int8-body", "skip:1"]
 
@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int | None:
     for name, least in (("prompt_tokens", 1), ("max_new_tokens", 2), ("rounds", 1), ("quality_tokens", 0)):
         if getattr(args, name) < least:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least {least}")
+    check_plot(args.plot)
     text = text_of_file(args.file)
     model, tokenizer = load(args)
     sizes = {"n_prompt": args.prompt_tokens, "n_new": args.max_new_tokens, "rounds": args.rounds}
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int | None:
         from ..bench.plot import speed_against_quality
 
         speed_against_quality(entries).figure.savefig(args.plot, dpi=150)
-    return 130 if interrupted else None
+    return 130 if interrupted else 2 if any(e.missing for e in entries) else 0
 
 
 def row(e, plain) -> tuple:
@@ -92,8 +93,9 @@ def row(e, plain) -> tuple:
     faster = decode / reference if decode and reference else None
     return (
         e.levers, number(e.rate("prefill"), ",.0f"), number(decode, ",.1f"), number(faster, ".2f"),
-        f"{e.weight_bytes / 1e6:,.1f} MB", f"{e.cache_bytes / 1e6:,.1f} MB",
-        number(e.bits_per_byte, ".4f"), number(e.change, "+.2%"), number(e.divergence, ".4f"), e.proof or "no",
+        *("-" if e.missing else f"{n / 1e6:,.1f} MB" for n in (e.weight_bytes, e.cache_bytes)),
+        number(e.bits_per_byte, ".4f"), number(e.change, "+.2%"), number(e.divergence, ".4f"),
+        "-" if e.missing else e.proof or "no",
     )  # fmt: skip
 
 
