@@ -35,13 +35,22 @@ class Peer:
     def load(self, folder: str, threads: int) -> None:
         raise NotImplementedError
 
+    def forget(self) -> None:
+        """Empty the cache."""
+        raise NotImplementedError
+
+    def read(self, ids: Sequence[int]) -> int:
+        """Read ids behind what the cache holds, return the likeliest next id."""
+        raise NotImplementedError
+
     def prefill(self, ids: Sequence[int]) -> int:
         """Forget all that was before, read the prompt, return the likeliest next id."""
-        raise NotImplementedError
+        self.forget()
+        return self.read(ids)
 
     def decode(self, token: int) -> int:
         """Read one token more, return the likeliest next id."""
-        raise NotImplementedError
+        return self.read([token])
 
     def measure(self, ids: Sequence[int], n_new: int) -> dict:
         """Return the seconds of prefill and of n_new decode steps, and the n_new + 1 tokens."""
@@ -82,12 +91,11 @@ class MinillmNumpy(Peer):
         self.weight_bytes = bytes_read(((n, p.nbytes) for n, p in self.model.parameters.items()), self.model.config)
         self.cache_bytes = cache_bytes(self.model.config, self.cache_bits)
 
-    def prefill(self, ids) -> int:
+    def forget(self) -> None:
         self.cache.truncate(0)
-        return int(self.model(ids, self.cache, last=True)[-1].argmax())
 
-    def decode(self, token: int) -> int:
-        return int(self.model([token], self.cache, last=True)[-1].argmax())
+    def read(self, ids) -> int:
+        return int(self.model(ids, self.cache, last=True)[-1].argmax())
 
 
 class MinillmFloat32(MinillmNumpy):
@@ -155,16 +163,12 @@ class Transformers(Peer):
         self.weight_bytes = bytes_read(((n, p.nbytes) for n, p in self.model.named_parameters()), config)
         self.cache_bytes = cache_bytes(config, self.bits)
 
-    def _next(self, ids) -> int:
+    def forget(self) -> None:
+        self.cache = self.new_cache()
+
+    def read(self, ids) -> int:
         tensor = self.torch.as_tensor(ids)[None]
         return int(self.model(tensor, past_key_values=self.cache, use_cache=True, logits_to_keep=1).logits[0, -1].argmax())
-
-    def prefill(self, ids) -> int:
-        self.cache = self.new_cache()
-        return self._next(ids)
-
-    def decode(self, token: int) -> int:
-        return self._next([token])
 
 
 class TransformersBf16(Transformers):
@@ -204,19 +208,15 @@ class LlamaCpp(Peer):
         self.versions = {"llama_cpp_python": llama_cpp.__version__, "built for": on}
         self.cache_bytes = cache_bytes(config, 16)
 
-    def _next(self, ids) -> int:
+    def forget(self) -> None:
+        self.llama.llama_memory_clear(self.llama.llama_get_memory(self.context), True)
+
+    def read(self, ids) -> int:
         array = (self.llama.llama_token * len(ids))(*ids)
         if code := self.llama.llama_decode(self.context, self.llama.llama_batch_get_one(array, len(ids))):
             raise InputError(f"llama_decode returned {code}")
         logits = self.llama.llama_get_logits_ith(self.context, -1)
         return int(np.ctypeslib.as_array(ctypes.cast(logits, ctypes.POINTER(ctypes.c_float)), (self.n_vocab,)).argmax())
-
-    def prefill(self, ids) -> int:
-        self.llama.llama_memory_clear(self.llama.llama_get_memory(self.context), True)
-        return self._next(ids)
-
-    def decode(self, token: int) -> int:
-        return self._next([token])
 
 
 class LlamaCppF16(LlamaCpp):

@@ -77,9 +77,13 @@ def run(args: argparse.Namespace) -> int | None:
             if e.missing:
                 print(f"minillm: {e.levers}: {e.missing}", file=sys.stderr)
     if args.plot:
-        from ..bench.plot import speed_against_quality
+        from matplotlib.figure import Figure
 
-        speed_against_quality(entries).figure.savefig(args.plot, dpi=150)
+        from .. import plots
+
+        figure = Figure(figsize=(9, 6), layout="constrained")
+        plots.speed_against_quality(entries, figure.subplots())
+        figure.savefig(args.plot, dpi=150)
     return 130 if interrupted else 2 if any(e.missing for e in entries) else 0
 
 
