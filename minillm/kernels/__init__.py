@@ -23,6 +23,12 @@ ROOMS = {
     "attention": "streaming",
     "DecodeStep": "decode",
     "now": "decode",
+    "layer_norm_backward": "gradients",
+    "gelu_new_backward": "gradients",
+    "cross_entropy_backward": "gradients",
+    "embedding_backward": "gradients",
+    "attention_backward": "gradients",
+    "adamw_update": "gradients",
     "set_threads": "threads",
 }
 __all__ = [*ROOMS, "available"]

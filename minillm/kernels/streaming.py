@@ -9,7 +9,7 @@ import numpy as np
 
 from .compile import helper, jit
 from .products import float_matmul
-from .rows import exponentials, maximum
+from .rows import exponentiate, maximum
 from .threads import in_parallel
 from .vectors import number
 
@@ -25,7 +25,7 @@ def attend(q, keys, values, scale, scores, context):
         for d in range(q.shape[0]):
             total += q[d] * number(key[d])
         scores[s] = total * scale
-    total = exponentials(scores, maximum(scores), scores)
+    total = exponentiate(scores, maximum(scores))
     for d in range(context.shape[0]):
         context[d] = 0
     for s in range(keys.shape[0]):
@@ -34,10 +34,9 @@ def attend(q, keys, values, scale, scores, context):
             context[d] += weight * number(value[d])
 
 
-@jit
-def one_by_one(q, keys, values, positions, scale, out):
-    """Every query by itself: for a single one, and for float64. q, out: [T,D]; keys, values: [S,D]; positions: [T]."""
-    scores = np.empty(keys.shape[0], q.dtype)
+@helper
+def one_by_one(q, keys, values, positions, scale, out, scores):
+    """Every query by itself: for a single one, and for float64. q, out: [T,D]; keys, values: [S,D]; scores: room for S."""
     for t in range(q.shape[0]):
         seen = min(positions[t] + 1, keys.shape[0])
         if seen > 0:
@@ -46,7 +45,7 @@ def one_by_one(q, keys, values, positions, scale, out):
             out[t] = np.nan  # softmax of nothing
 
 
-@jit
+@helper
 def in_tiles(q, keys, values, positions, scale, out, m, total, sums, key_panels, value_room, room, tile_sums, nothing):
     """Tiles of queries by tiles of keys, each a small matrix product, softmax done a tile at a time.
 
@@ -71,8 +70,9 @@ def in_tiles(q, keys, values, positions, scale, out, m, total, sums, key_panels,
                 last_seen = max(last_seen, positions[first + t])
             if last_seen < start:  # the whole tile lies in the future
                 continue
-            scores = room[: rows * n16].reshape(rows, n16)
-            float_matmul(key_panels[: n16 // 16], q[first : first + rows], nothing, scores, 0)
+            some = min(n16, (last_seen - start + 16) // 16 * 16)  # of the keys: what comes after is not seen by the tile
+            scores = room[: rows * some].reshape(rows, some)
+            float_matmul(key_panels[: some // 16], q[first : first + rows], nothing, scores, 0)
             for t in range(rows):
                 row, seen = scores[t], min(n, positions[first + t] + 1 - start)
                 if seen > 0:
@@ -81,10 +81,10 @@ def in_tiles(q, keys, values, positions, scale, out, m, total, sums, key_panels,
                     new_m = max(m[first + t], maximum(row[:seen]))
                     shrink = np.exp(m[first + t] - new_m)  # 0 at the first tile, where m is -inf
                     m[first + t] = new_m
-                    total[first + t] = total[first + t] * shrink + exponentials(row[:seen], new_m, row[:seen])
+                    total[first + t] = total[first + t] * shrink + exponentiate(row[:seen], new_m)
                     for d in range(width):
                         sums[first + t, d] *= shrink
-                for s in range(max(seen, 0), n16):
+                for s in range(max(seen, 0), some):
                     row[s] = 0
             float_matmul(value_panels, scores, nothing, tile_sums, 0)
             for t in range(rows):
@@ -115,6 +115,39 @@ def pack_values(values, panels):
                 panel[16 * s + d] = values[s, 16 * c + d] if s < n and d < columns else 0
 
 
+@jit
+def heads_one_by_one(q, k, v, positions, scale, out, first, last):
+    """Heads first to last of all B * H, whose rows lie side by side or not, each copied to where they do."""
+    H, (T, D), S = q.shape[1], q.shape[2:], k.shape[2]
+    queries, keys, values = np.empty((T, D), q.dtype), np.empty((S, D), q.dtype), np.empty((S, D), q.dtype)
+    context, scores = np.empty((T, D), q.dtype), np.empty(S, q.dtype)
+    for head in range(first, last):
+        b, h = head // H, head % H
+        queries[:], keys[:], values[:] = q[b, h], k[b, h], v[b, h]
+        one_by_one(queries, keys, values, positions[b], scale, context, scores)
+        out[b, h] = context
+
+
+@jit
+def heads_in_tiles(q, k, v, positions, scale, out, first, last):
+    """heads_one_by_one, in tiles."""
+    H, (T, D), S = q.shape[1], q.shape[2:], k.shape[2]
+    queries, keys, values = np.empty((T, D), q.dtype), np.empty((S, D), q.dtype), np.empty((S, D), q.dtype)
+    context, width = np.empty((T, D), q.dtype), (D + 15) // 16 * 16
+    m, total, sums = np.empty(T, q.dtype), np.empty(T, q.dtype), np.empty((T, width), q.dtype)
+    key_panels, value_room = np.empty((KEYS // 16, 16 * D), q.dtype), np.empty(width * KEYS, q.dtype)
+    room, tile_sums = np.empty(QUERIES * KEYS, q.dtype), np.empty((QUERIES, width), q.dtype)
+    nothing = np.zeros(max(KEYS, width), q.dtype)
+    for head in range(first, last):
+        b, h = head // H, head % H
+        queries[:], keys[:], values[:] = q[b, h], k[b, h], v[b, h]
+        in_tiles(
+            queries, keys, values, positions[b], scale, context,
+            m, total, sums, key_panels, value_room, room, tile_sums, nothing,
+        )  # fmt: skip
+        out[b, h] = context
+
+
 def attention(q, k, v, positions, scale):
     """Causal attention, softmax(q k^T * scale) v where key s is visible from position p when s <= p.
 
@@ -124,19 +157,8 @@ def attention(q, k, v, positions, scale):
     (B, H, T, D), S = q.shape, k.shape[2]
     out = np.empty((B, T, H, D), q.dtype).swapaxes(1, 2)  # in memory as merge_heads wants it
     positions = np.ascontiguousarray(positions, np.int64)
-    width = -(-D // 16) * 16
-    shapes = [T, T, (T, width), (KEYS // 16, 16 * D), width * KEYS, QUERIES * KEYS, (QUERIES, width)]
-    tiles = q.dtype == np.float32 and T > 1 and T * S >= 4096  # less is done before in_tiles would be compiled
-    kernel = in_tiles if tiles else one_by_one
-
-    def work(part):
-        room = [np.empty(shape, np.float32) for shape in shapes] + [np.zeros(max(KEYS, width), np.float32)]
-        for head in range(part.start, part.stop):
-            b, h = divmod(head, H)
-            queries, keys, values = (np.ascontiguousarray(a[b, h], q.dtype) for a in (q, k, v))
-            context = np.empty_like(queries)
-            kernel(queries, keys, values, positions[b], float(scale), context, *(room if kernel is in_tiles else ()))
-            out[b, h] = context
-
-    in_parallel(work, B * H, cost=B * H * T * S * D)
+    k, v = k.astype(q.dtype, copy=False), v.astype(q.dtype, copy=False)
+    tiles = q.dtype == np.float32 and T > 1 and T * S >= 4096  # less is done before tiles would be compiled
+    kernel = heads_in_tiles if tiles else heads_one_by_one
+    in_parallel(lambda part: kernel(q, k, v, positions, float(scale), out, part.start, part.stop), B * H, cost=B * H * T * S * D)
     return out

@@ -54,8 +54,11 @@ def spread(x):
 
 
 def load(a, i):
-    """The 16 numbers a[i : i + 16] as float32; a: 1-D of float32, of uint16 (bfloat16's bits) or of int16 (float16's)."""
+    """The 16 numbers a[i : i + 16] as float32; a: 1-D of float32, of uint16 (bfloat16's bits) or of int16 (float16's). Of
+    int32, two bfloat16 each (`pair`), they stay what they are."""
     part = a[i : i + LANES]
+    if part.dtype == np.int32:
+        return part.copy()
     if part.dtype == np.uint16:  # bfloat16 is the upper half of a float32
         return (part.astype(np.uint32) << 16).view(np.float32)
     return part.view(np.float16).astype(np.float32) if part.dtype == np.int16 else part.copy()
@@ -77,13 +80,33 @@ def high_nibbles(w):
 
 
 def store(a, i, v):
-    """a[i : i + 16] = v; a: 1-D of float32."""
-    a[i : i + LANES] = v
+    """a[i : i + 16] = v; a: 1-D of float32, of int32 for words, or of uint16: then v is rounded to bfloat16."""
+    a[i : i + LANES] = nearest(v) >> np.uint32(16) if a.dtype == np.uint16 else v
+
+
+def nearest(v):
+    """float32 whose upper half is the nearest bfloat16 (of two as near the even one), as uint32; the lower half is noise."""
+    bits = v.view(np.uint32)
+    return bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+
+
+def pair(low, high):
+    """In every lane: two floats rounded to bfloat16, one in the lower and one in the upper half of an int32."""
+    return ((nearest(low) >> np.uint32(16)) | (nearest(high) & np.uint32(0xFFFF0000))).view(np.int32)
 
 
 def fma(a, b, c):
-    """a * b + c in every lane, rounded once where the processor can."""
+    """a * b + c in every lane, rounded once where the processor can. Of lanes that hold two bfloat16 each, both products."""
+    if a.dtype == np.int32:
+        (a_low, a_high), (b_low, b_high) = unpaired(a), unpaired(b)
+        return a_low * b_low + (a_high * b_high + c)
     return a * b + c
+
+
+def unpaired(words):
+    """The two float32 that stand, cut to bfloat16, in the lower and in the upper half of each int32."""
+    bits = words.view(np.uint32)
+    return (bits << np.uint32(16)).view(np.float32), (bits & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 def scale_by(a, x):
@@ -162,9 +185,11 @@ def spread_out(builder, value, vector):
     return builder.shuffle_vector(first, nothing, constant(LLVM_WORDS, 0))
 
 
-@becomes(load, lambda a, i: FLOATS)
+@becomes(load, lambda a, i: WORDS if a.dtype == types.int32 else FLOATS)
 def _(context, builder, signature, values):
     dtype = signature.args[0].dtype
+    if dtype == types.int32:
+        return builder.load(pointer(context, builder, signature, values, LLVM_WORDS), align=4)
     if dtype == types.float32:
         return builder.load(pointer(context, builder, signature, values, LLVM_FLOATS), align=4)
     halves = builder.load(pointer(context, builder, signature, values, LLVM_HALVES), align=2)
@@ -202,14 +227,68 @@ def _(context, builder, signature, values):
 
 @becomes(store, lambda a, i, v: types.none)
 def _(context, builder, signature, values):
-    builder.store(values[2], pointer(context, builder, signature, values, LLVM_FLOATS), align=4)
+    if signature.args[0].dtype == types.uint16:
+        halves = builder.trunc(builder.lshr(llvm_nearest(builder, values[2]), constant(LLVM_WORDS, 16)), LLVM_HALVES)
+        builder.store(halves, pointer(context, builder, signature, values, LLVM_HALVES), align=2)
+    else:
+        builder.store(values[2], pointer(context, builder, signature, values, values[2].type), align=4)
     return context.get_dummy_value()
+
+
+def llvm_nearest(builder, floats):
+    """`nearest` on an LLVM vector."""
+    bits = builder.bitcast(floats, LLVM_WORDS)
+    odd = builder.and_(builder.lshr(bits, constant(LLVM_WORDS, 16)), constant(LLVM_WORDS, 1))
+    return builder.add(builder.add(bits, constant(LLVM_WORDS, 0x7FFF)), odd)
+
+
+@becomes(pair, lambda low, high: WORDS)
+def _(context, builder, signature, values):
+    low, high = (llvm_nearest(builder, value) for value in values)
+    return builder.or_(builder.lshr(low, constant(LLVM_WORDS, 16)), builder.and_(high, constant(LLVM_WORDS, -65536)))
 
 
 @becomes(fma, lambda a, b, c: FLOATS)
 def _(context, builder, signature, values):
-    product = builder.fmul(values[0], values[1], flags=("contract",))  # contract: LLVM may fuse the two
-    return builder.fadd(product, values[2], flags=("contract",))
+    if signature.args[0] is WORDS:
+        return dot2(builder, *values)
+    return plain_fma(builder, *values)
+
+
+def plain_fma(builder, a, b, c):
+    """a * b + c on LLVM's vectors of floats."""
+    product = builder.fmul(a, b, flags=("contract",))  # contract: LLVM may fuse the two
+    return builder.fadd(product, c, flags=("contract",))
+
+
+class BFloat(ir.types._BaseFloatType):
+    """LLVM's bfloat, which llvmlite has no name for."""
+
+    null, intrinsic_name = "0.0", "bf16"
+
+    def __str__(self):
+        return "bfloat"
+
+
+BFloat._create_instance()  # llvmlite's types of numbers are singletons
+
+
+def dot2_portable(builder, a, b, c):
+    """The lower halves become floats by a shift, the upper ones by clearing what is below them."""
+    for part in (lambda w: builder.shl(w, constant(LLVM_WORDS, 16)), lambda w: builder.and_(w, constant(LLVM_WORDS, -65536))):
+        c = plain_fma(builder, *(builder.bitcast(part(w), LLVM_FLOATS) for w in (a, b)), c)
+    return c
+
+
+def dot2_avx512(builder, a, b, c):
+    """One instruction for 32 products."""
+    pairs = ir.VectorType(BFloat(), 2 * LANES)
+    kind = ir.FunctionType(LLVM_FLOATS, [LLVM_FLOATS, pairs, pairs])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512bf16.dpbf16ps.512")
+    return builder.call(function, [c, builder.bitcast(a, pairs), builder.bitcast(b, pairs)])
+
+
+dot2 = dot2_avx512 if "avx512bf16" in FEATURES else dot2_portable
 
 
 @becomes(scale_by, lambda a, x: FLOATS)

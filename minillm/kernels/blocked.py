@@ -1,0 +1,275 @@
+"""Products of many rows by many, as in training: matrices in blocks that stay in the cache, every block packed once.
+
+A block of the right-hand matrix is packed as panels of 16 columns (products.py), so that the inner loop reads nothing but
+consecutive numbers. In float32, or with both sides rounded to bfloat16, two to a word: then one instruction does twice the
+products, and the sums are float32 as before.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+
+from .compile import helper, jit
+from .elementwise import working
+from .matrices import linear
+from .threads import in_parallel, n_threads, shares
+from .vectors import fma, load, pair, spread, store, zeros
+
+ROWS, DEPTH = 128, 256  # of a block of the left-hand matrix, whose DEPTH numbers a row meet DEPTH rows of the other
+
+
+@helper
+def add_matmul(panels, x, y, column):
+    """y += x W for panels of W. panels: [P, 16 K]; x: [M, K]; y: float32 [M, all columns], of which those that begin at
+    `column`. panels and x: float32, or int32 with two bfloat16 each, K being the number of words.
+
+    Eight rows by two panels are sixteen sums in registers. Where rows or panels run out, the last one is done again
+    instead of a special case: every sum begins with what y held before any of them was stored.
+    """
+    last, last_panel = x.shape[0] - 1, panels.shape[0] - 1
+    for p in range(0, panels.shape[0], 2):
+        other = min(p + 1, last_panel)
+        left, right, c, d = panels[p], panels[other], column + 16 * p, column + 16 * other
+        for m in range(0, x.shape[0], 8):
+            m1, m2, m3, m4 = min(m + 1, last), min(m + 2, last), min(m + 3, last), min(m + 4, last)
+            m5, m6, m7 = min(m + 5, last), min(m + 6, last), min(m + 7, last)
+            x0, x1, x2, x3, x4, x5, x6, x7 = x[m], x[m1], x[m2], x[m3], x[m4], x[m5], x[m6], x[m7]
+            a0, a1, a2, a3 = load(y[m], c), load(y[m1], c), load(y[m2], c), load(y[m3], c)
+            a4, a5, a6, a7 = load(y[m4], c), load(y[m5], c), load(y[m6], c), load(y[m7], c)
+            b0, b1, b2, b3 = load(y[m], d), load(y[m1], d), load(y[m2], d), load(y[m3], d)
+            b4, b5, b6, b7 = load(y[m4], d), load(y[m5], d), load(y[m6], d), load(y[m7], d)
+            for k in range(x.shape[1]):
+                w, v = load(left, 16 * k), load(right, 16 * k)
+                s = spread(x0[k])
+                a0, b0 = fma(w, s, a0), fma(v, s, b0)
+                s = spread(x1[k])
+                a1, b1 = fma(w, s, a1), fma(v, s, b1)
+                s = spread(x2[k])
+                a2, b2 = fma(w, s, a2), fma(v, s, b2)
+                s = spread(x3[k])
+                a3, b3 = fma(w, s, a3), fma(v, s, b3)
+                s = spread(x4[k])
+                a4, b4 = fma(w, s, a4), fma(v, s, b4)
+                s = spread(x5[k])
+                a5, b5 = fma(w, s, a5), fma(v, s, b5)
+                s = spread(x6[k])
+                a6, b6 = fma(w, s, a6), fma(v, s, b6)
+                s = spread(x7[k])
+                a7, b7 = fma(w, s, a7), fma(v, s, b7)
+            rows = (m, m1, m2, m3, m4, m5, m6, m7)
+            for row, a, b in zip(rows, (a0, a1, a2, a3, a4, a5, a6, a7), (b0, b1, b2, b3, b4, b5, b6, b7)):
+                store(y[row], c, a)
+                store(y[row], d, b)
+
+
+@helper
+def half(x):
+    """The bits of the bfloat16 nearest to a float32."""
+    bits = np.float32(x).view(np.uint32)
+    return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+
+@helper
+def pack_panels(w, panels, per_word):
+    """w [K,N] as panels of 16 columns. panels: float32 [P, 16 K], or, with two numbers to a word, int32 [P, 16 ceil(K/2)],
+    whose words hold rows 2k and 2k + 1. What has no column in w stays as it is."""
+    K, N = w.shape
+    for k in range(0, K, per_word):
+        row, next_row = w[k], w[min(k + 1, K - 1)]
+        for p in range(N // 16):
+            if per_word == 1:
+                store(panels[p], 16 * k, load(row, 16 * p))
+            else:
+                high = load(next_row, 16 * p) if k + 1 < K else zeros()
+                store(panels[p], 8 * k, pair(load(row, 16 * p), high))
+        for n in range(N // 16 * 16, N):
+            if per_word == 1:
+                panels[N // 16, 16 * k + n % 16] = row[n]
+            else:
+                halves = panels[N // 16].view(np.uint16)
+                halves[16 * k + 2 * (n % 16)] = half(row[n])
+                halves[16 * k + 2 * (n % 16) + 1] = half(next_row[n]) if k + 1 < K else np.uint16(0)
+
+
+@helper
+def pack_transposed(w, panels, per_word):
+    """w^T as pack_panels has it. w: [N,K]."""
+    for n in range(w.shape[0]):
+        panel, row = panels[n // 16], w[n]
+        if per_word == 1:
+            for k in range(w.shape[1]):
+                panel[16 * k + n % 16] = row[k]
+        else:
+            halves = panel.view(np.uint16)
+            for k in range(w.shape[1]):
+                halves[32 * (k // 2) + 2 * (n % 16) + k % 2] = half(row[k])
+
+
+@helper
+def pack_rows(x, rows, per_word):
+    """x [M,K] row by row. rows: float32 [M,K], or int32 [M, ceil(K/2)] of two numbers each."""
+    full = x.shape[1] // 16 * 16
+    for m in range(x.shape[0]):
+        row = x[m]
+        if per_word == 1:
+            for k in range(0, full, 16):
+                store(rows[m], k, load(row, k))
+            for k in range(full, x.shape[1]):
+                rows[m, k] = row[k]
+        else:
+            halves = rows[m].view(np.uint16)
+            for k in range(0, full, 16):
+                store(halves, k, load(row, k))
+            for k in range(full, x.shape[1]):
+                halves[k] = half(row[k])
+
+
+@jit
+def pack_blocks(w, transposed, panels, per_word, first, last):
+    """Panels first to last of w [K,N], or of w^T for w [N,K]. panels: [blocks, P, 16 depth], zeros at first; each block's
+    hold depth rows of the matrix (or twice that many)."""
+    rows = panels.shape[2] // 16 * per_word
+    for block in range(panels.shape[0]):
+        out, start = panels[block, first:last], block * rows
+        if transposed:
+            pack_transposed(w[16 * first : 16 * last, start : start + rows], out, per_word)
+        else:
+            pack_panels(w[start : start + rows, 16 * first : 16 * last], out, per_word)
+
+
+@jit
+def multiply_rows(x, panels, bias, y, room, per_word):
+    """y = x W + bias for a share of the rows. x: [M,K]; panels: of all of W; y: [M, 16 P]; room: zeros [ROWS, depth]."""
+    rows = room.shape[1] * per_word
+    for start in range(0, x.shape[0], ROWS):
+        out = y[start : start + ROWS]
+        for m in range(out.shape[0]):
+            row = out[m]
+            for i in range(bias.shape[0]):
+                row[i] = bias[i]
+        for block in range(panels.shape[0]):
+            part = x[start : start + ROWS, block * rows : (block + 1) * rows]
+            if part.shape[1] < rows:
+                room[:] = 0
+            pack_rows(part, room, per_word)
+            add_matmul(panels[block], room[: part.shape[0]], out, 0)
+
+
+@jit
+def multiply_transposed(a, b, y, a_room, b_room, per_word):
+    """y = a^T b. a: [M,K]; b: [M,N]; y: [K', N'], both rounded up to 16; rooms: panels [P, 16 depth] for all columns of each,
+    zeros at first.
+
+    Both sides come as panels: 16 columns of a are 16 rows of its transpose, read a number from each at a time.
+    """
+    depth = a_room.shape[1] // 16
+    rows = depth * per_word
+    y[:] = 0
+    for start in range(0, a.shape[0], rows):
+        left, right = a[start : start + rows], b[start : start + rows]
+        if left.shape[0] < rows:
+            a_room[:], b_room[:] = 0, 0
+        pack_panels(left, a_room, per_word)
+        pack_panels(right, b_room, per_word)
+        for p in range(a_room.shape[0]):
+            add_matmul(b_room, a_room[p].reshape(depth, 16).T, y[16 * p : 16 * p + 16], 0)
+
+
+PER_WORD = {"float32": (np.float32, 1), "bfloat16": (np.int32, 2)}  # the type of a word, and how many numbers it holds
+
+
+def up(n: int, unit: int = 16) -> int:
+    """n rounded up to a multiple of `unit`."""
+    return -(-n // unit) * unit
+
+
+def depth_of(K: int, per_word: int) -> tuple[int, int]:
+    """How many blocks K rows are cut into, and how many words each column of a block has."""
+    words = -(-K // per_word)
+    blocks = max(-(-words // DEPTH), 1)
+    return blocks, -(-words // blocks)
+
+
+def product(x, weight, bias=None, precision="float32", transposed=False):
+    """x W + b, the numbers of x and W rounded to `precision`: x [M,K]; weight [K,N]; bias [N] or None -> float32 [M,N].
+    transposed: weight is [N,K], and multiplies as weight^T."""
+    (M, K), N = x.shape, weight.shape[0 if transposed else 1]
+    word, per_word = PER_WORD[precision]
+    P, (blocks, depth) = up(N) // 16, depth_of(K, per_word)
+    panels, start, y = np.zeros((blocks, P, 16 * depth), word), np.zeros(16 * P, np.float32), np.empty((M, 16 * P), np.float32)
+    if bias is not None:
+        start[:N] = bias
+    in_parallel(lambda part: pack_blocks(weight, transposed, panels, per_word, part.start, part.stop), P, cost=10 * K * N)
+
+    def work(part):
+        multiply_rows(x[part], panels, start, y[part], np.zeros((ROWS, depth), word), per_word)
+
+    in_parallel(work, M, unit=8, cost=M * K * N)
+    return y[:, :N]
+
+
+def transposed_product(a, b, precision="float32"):
+    """a^T b, for a [M,K] and b [M,N] rounded to `precision` -> float32 [K,N]. The larger side is shared out, the other one
+    packed by every thread."""
+    K, N = a.shape[1], b.shape[1]
+    word, per_word = PER_WORD[precision]
+    depth = depth_of(len(a), per_word)[1]
+    y, wide = np.empty((up(K), up(N)), np.float32), N > K
+    parts = shares(max(K, N), max(n_threads(), -(-max(K, N) // 512)), 16)
+
+    def work(part):
+        for columns in parts[part]:
+            left, right = (a, b[:, columns]) if wide else (a[:, columns], b)
+            rooms = [np.zeros((up(side.shape[1]) // 16, 16 * depth), word) for side in (left, right)]
+            out = y[:, columns.start : up(columns.stop)] if wide else y[columns.start : up(columns.stop)]
+            multiply_transposed(left, right, out, *rooms, per_word)
+
+    in_parallel(work, len(parts), cost=len(a) * K * N)
+    return y[:K, :N]
+
+
+class Training:
+    """The kernels, with products of plain matrices in blocks: the twin for training. precision: "float32", or "bfloat16" to
+    round both sides of every product, about twice as fast."""
+
+    def __init__(self, precision: str = "float32"):
+        if precision not in PER_WORD:
+            raise InputError
+        self.precision = precision
+
+    def __getattr__(self, name: str):
+        return getattr(importlib.import_module(__package__), name)
+
+    def linear(self, x, weight, bias=None):
+        """x W + b. x: [..., in]; weight: [in, out]; bias: [out] -> [..., out]."""
+        if not (isinstance(weight, np.ndarray) and x.dtype == weight.dtype == np.float32):
+            return linear(x, weight, bias)
+        y = product(working(x).reshape(-1, x.shape[-1]), weight, bias, self.precision)
+        return y.reshape(*x.shape[:-1], -1)
+
+    def linear_backward(self, dy, x, weight):
+        """Of linear: dy [..., out] -> dx [..., in], {"weight": [in, out], "bias": [out]}."""
+        rows, d_rows = (working(a).reshape(-1, a.shape[-1]) for a in (x, dy))
+        if not isinstance(weight, np.ndarray):
+            dx, gradients = weight.backward(d_rows, rows)
+            return dx.reshape(x.shape), gradients
+        d_weight = self.transposed_product(rows, d_rows)
+        dx = self.product(d_rows, weight, transposed=True).reshape(x.shape)
+        return dx, {"weight": d_weight, "bias": d_rows.sum(axis=0)}
+
+    def unembed_backward(self, dy, x, table):
+        """Of x table^T: dy [..., V]; x: [..., C]; table: [V,C] -> dx [..., C], [V,C]."""
+        rows, d_rows = (working(a).reshape(-1, a.shape[-1]) for a in (x, dy))
+        return self.product(d_rows, table).reshape(x.shape), self.transposed_product(d_rows, rows)
+
+    def product(self, a, b, transposed=False):
+        """a b, for a [M,K] and b [K,N], or a b^T for b [N,K]."""
+        if a.dtype == np.float32:
+            return product(a, b, None, self.precision, transposed)
+        return a @ (b.T if transposed else b)
+
+    def transposed_product(self, a, b):
+        """a^T b, for a [M,K] and b [M,N]."""
+        return transposed_product(a, b, self.precision) if a.dtype == np.float32 else a.T @ b

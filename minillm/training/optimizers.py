@@ -1,0 +1,166 @@
+"""From gradients to smaller losses: SGD, AdamW and Muon, the schedule of the learning rate, and clipping.
+
+An optimiser changes parameters {name: array} in place and keeps its own arrays in `state`, so that a checkpoint can
+hold them. Matrices decay, vectors (biases, norms) do not.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..errors import InputError
+
+
+def sgd_update(parameter, gradient, momentum, *, lr, beta=0.9, weight_decay=0.0):
+    """Step down the gradient with momentum, in place: b <- beta b + g, p <- p - lr (b + weight_decay p).
+
+    All arrays of one shape; momentum starts at 0.
+    """
+    momentum *= beta
+    momentum += gradient
+    parameter -= lr * (momentum + weight_decay * parameter)
+
+
+def adamw_update(parameter, gradient, mean, square, *, lr, step, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+    """One step of AdamW, in place: every number gets a step of about lr, whatever the size of its gradient.
+
+    p <- (1 - lr weight_decay) p - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps), with the running means
+    m <- b1 m + (1 - b1) g and v <- b2 v + (1 - b2) g^2, which start at 0: hence the two corrections. t = step counts
+    from 1. All arrays of one shape. Source: Loshchilov, Hutter, "Decoupled Weight Decay Regularization" (2019).
+    """
+    b1, b2 = betas
+    mean *= b1
+    mean += (1 - b1) * gradient
+    square *= b2
+    square += (1 - b2) * gradient * gradient
+    parameter *= 1 - lr * weight_decay
+    parameter -= (lr / (1 - b1**step)) * mean / (np.sqrt(square / (1 - b2**step)) + eps)
+
+
+def orthogonal(matrix, steps=5):
+    """Return nearly the orthogonal matrix closest to `matrix`: U V^T, where its singular values U S V^T become about 1.
+
+    Newton-Schulz: X <- a X + (b A + c A A) X with A = X X^T maps every singular value s to a s + b s^3 + c s^5, which
+    drives all of (0, 1] into [0.7, 1.2] in five steps. matrix: [in, out] -> the same. Source: Jordan et al., "Muon: An
+    optimizer for hidden layers in neural networks" (2024), with its a, b, c.
+    """
+    x = matrix / (np.linalg.norm(matrix) + 1e-7)
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    for _ in range(steps):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * (square @ square)) @ x
+    return x.T if tall else x
+
+
+def muon_update(parameter, gradient, momentum, *, lr, beta=0.95, weight_decay=0.0, parts=1):
+    """One step of Muon, in place, for a matrix: the momentum, looked ahead, is made orthogonal, so that no direction is
+    neglected because its gradients are small.
+
+    b <- beta b + (1 - beta) g; p <- (1 - lr weight_decay) p - lr 0.2 sqrt(max(in, out)) orthogonal((1 - beta) g + beta b),
+    whose numbers are as large as AdamW's (Liu et al., "Muon is Scalable for LLM Training", 2025). parts: how many
+    matrices lie side by side (3 in c_attn), each made orthogonal by itself.
+    """
+    momentum *= beta
+    momentum += (1 - beta) * gradient
+    parameter *= 1 - lr * weight_decay
+    ahead = (1 - beta) * gradient + beta * momentum
+    for p, u in zip(np.split(parameter, parts, axis=-1), np.split(ahead, parts, axis=-1)):
+        p -= (lr * 0.2 * math.sqrt(max(u.shape))) * orthogonal(u)
+
+
+class Optimizer:
+    """Base: `update(parameters, gradients, lr)` changes every parameter in place; `state` {name: array}; `steps` so far.
+
+    weight_decay: for matrices only. ops: the twin that computes.
+    """
+
+    def __init__(self, ops=None, weight_decay: float = 0.0):
+        self.ops, self.weight_decay, self.steps, self.state = ops, weight_decay, 0, {}
+
+    def kept(self, kind: str, name: str, like: np.ndarray) -> np.ndarray:
+        """The array `kind` of one parameter, zeros at first."""
+        key = f"{kind}.{name}"
+        if key not in self.state:
+            self.state[key] = np.zeros_like(like)
+        return self.state[key]
+
+    def update(self, parameters: dict, gradients: dict, lr: float) -> None:
+        self.steps += 1
+        for name, gradient in gradients.items():
+            p = parameters[name]
+            self.step_of(name, p, gradient, lr, self.weight_decay if p.ndim > 1 else 0.0)
+
+
+class SGD(Optimizer):
+    """Plain stepping down the gradient, with momentum `beta` (0 for none)."""
+
+    def __init__(self, ops=None, weight_decay: float = 0.0, beta: float = 0.9):
+        super().__init__(ops, weight_decay)
+        self.beta = beta
+
+    def step_of(self, name, p, gradient, lr, decay):
+        sgd_update(p, gradient, self.kept("momentum", name, p), lr=lr, beta=self.beta, weight_decay=decay)
+
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay (see adamw_update)."""
+
+    def __init__(self, ops=None, weight_decay: float = 0.1, betas=(0.9, 0.999), eps: float = 1e-8):
+        super().__init__(ops, weight_decay)
+        self.betas, self.eps = betas, eps
+
+    def step_of(self, name, p, gradient, lr, decay):
+        update = getattr(self.ops, "adamw_update", adamw_update)
+        mean, square = self.kept("mean", name, p), self.kept("square", name, p)
+        update(p, gradient, mean, square, lr=lr, step=self.steps, betas=self.betas, eps=self.eps, weight_decay=decay)
+
+
+class Muon(AdamW):
+    """Muon for the matrices inside the blocks, AdamW for all else: tables, vectors, heads."""
+
+    def step_of(self, name, p, gradient, lr, decay):
+        if p.ndim != 2 or ".h." not in f".{name}":
+            super().step_of(name, p, gradient, lr, decay)
+            return
+        parts = 3 if name.endswith("c_attn.weight") else 1
+        muon_update(p, gradient, self.kept("momentum", name, p), lr=lr, weight_decay=decay, parts=parts)
+
+
+OPTIMIZERS = {"sgd": SGD, "adamw": AdamW, "muon": Muon}
+
+
+def learning_rate(step: int, steps: int, *, lr: float, warmup: int, schedule: str = "cosine", final: float = 0.1) -> float:
+    """Return the learning rate of one step of `steps`: up in a line over `warmup` steps, then by the schedule.
+
+    "cosine": down along half a cosine to final * lr. "linear": level for the first third, then down in a line to
+    final * lr. "constant": level. step counts from 0.
+    """
+    if step < warmup:
+        return lr * (step + 1) / warmup
+    done = (step - warmup) / max(steps - warmup, 1)
+    if schedule == "cosine":
+        left = 0.5 * (1 + math.cos(math.pi * done))
+    elif schedule == "linear":
+        left = min(1.0, (1 - done) * 1.5)
+    elif schedule == "constant":
+        left = 1.0
+    else:
+        raise InputError(f"schedule is {schedule!r}; it must be cosine, linear or constant")
+    return lr * (final + (1 - final) * left)
+
+
+def global_norm(gradients: dict) -> float:
+    """The length of all gradients as one vector: sqrt of the sum of all squares."""
+    return math.sqrt(sum(float(np.vdot(g, g)) for g in gradients.values()))
+
+
+def clip_by_global_norm(gradients: dict, limit: float) -> float:
+    """Make all gradients shorter, in place, if together they are longer than `limit`; return how long they were."""
+    norm = global_norm(gradients)
+    if norm > limit:
+        for gradient in gradients.values():
+            gradient *= limit / norm
+    return norm
