@@ -23,6 +23,7 @@ ROOMS = {
     "attention": "streaming",
     "DecodeStep": "decode",
     "now": "decode",
+    "n_threads": "threads",
     "set_threads": "threads",
 }
 __all__ = [*ROOMS, "available"]
