@@ -117,3 +117,16 @@ def test_scoring_shared_between_processes_gives_the_same_numbers(tmp_path):
     assert done.returncode == 0, done.stderr
     expected, found = json.loads(alone.stdout), json.loads(done.stdout)
     assert found == expected
+
+
+def test_levers_shared_between_processes_have_the_same_quality(tmp_path):
+    (tmp_path / "tales").write_text("Once upon a time there was a king who had a daughter; she was proud. " * 40)
+    options = "--model tales-draft --quality-tokens 64 --rounds 1 --max-new-tokens 4 --prompt-tokens 8 --json"
+    command = ["-m", "minillm", "compare", str(tmp_path / "tales"), *options.split()]
+    command += ["--levers", "int8", "skip:1", "heads:2", "sparse:7"]
+    alone = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+    done = processes(3, *command)
+    assert done.returncode == alone.returncode == 2, done.stderr  # sparse:7 cannot be
+    (expected, found), names = (json.loads(d.stdout) for d in (alone, done)), ("levers", "bits_per_byte", "divergence", "missing")
+    assert [[e[n] for n in names] for e in found["levers"]] == [[e[n] for n in names] for e in expected["levers"]]
+    assert found["processes"] == 3 and all(e["decode"] for e in found["levers"] if not e["missing"])

@@ -39,7 +39,7 @@ class Amdahl:
     def __str__(self) -> str:
         s, low, high = np.median(self.serial), self.serial.min(), self.serial.max()
         rates = ", ".join(f"{n} threads {rate:.2f}" for n, rate in zip(self.threads[1:], np.median(self.measured, axis=0)[1:]))
-        most = f"at most {1 / s:.1f} times with any number" if s > 0 else "no bound to be seen"
+        most = "more threads make it slower" if s >= 1 else f"at most {1 / s:.1f} times" if s > 0 else "no bound to be seen"
         return f"{self.base}, {self.kind}: {rates}; serial share {s:.2f} ({low:.2f} to {high:.2f} over rounds): {most}"
 
     def to_dict(self) -> dict:

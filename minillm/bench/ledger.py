@@ -27,6 +27,7 @@ from ..tokenizer import Tokenizer
 from ..twins import n_threads, set_threads
 from .levers import Way, apply_levers
 
+REREAD = 16  # windows that are read in one pass where quality is measured
 CALIBRATION = 256  # tokens from the text's end, by which pruning judges; not among those that quality is measured on
 
 
@@ -164,8 +165,13 @@ def _quality(entry: Entry, way: Way, reference: GPT2, ids, window: int, n_bytes:
 def _logits(way: Way, ids) -> np.ndarray:
     if "window" not in way.options:
         return way.model(ids)
-    cache = SlidingCache(way.model.config, 1, way.options["window"], way.model.dtype)
-    return np.concatenate([way.model([i], cache) for i in ids])
+    window = min(way.options["window"], way.model.config.n_positions)
+    if way.options.get("use_cache", True):
+        cache = SlidingCache(way.model.config, 1, window, way.model.dtype)
+        return np.concatenate([way.model([i], cache) for i in ids])
+    later = np.lib.stride_tricks.sliding_window_view(ids, window)[1:]  # the last tokens of each position behind the first ones
+    parts = [way.model(later[i : i + REREAD], last=True)[:, 0] for i in range(0, len(later), REREAD)]
+    return np.concatenate([way.model(ids[:window]), *parts])
 
 
 def frontier(entries: Sequence[Entry]) -> list[Entry]:

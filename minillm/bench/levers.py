@@ -68,7 +68,9 @@ LEVERS = {
     "threads": Lever(_on_threads, int, "prove_threads", "N threads; with threads:1 Amdahl's law is fitted"),
     "ngram": Lever(lambda w: _with_draft(w, "ngram"), None, "prove_speculation_greedy", "drafts looked up in the text"),
     "draft": Lever(_with_draft, str, "prove_speculation_greedy", "drafts by MODEL, skip:N, int8, int4, ..."),
-    "window": Lever(lambda w, n: w.set(window=n), int, None, "the newest N keys only"),
+    "window": Lever(
+        lambda w, n: w.set(window=n), int, None, "the newest N keys only; +no-cache: the last N tokens anew each time"
+    ),
     **{
         kind: Lever(lambda w, kind=kind: w.on(lambda m: quantize(m, kind)), None, None, f"all matrices as {kind}")
         for kind in KINDS

@@ -67,7 +67,7 @@ class Oracle:
     def check(self, model):
         pass
 
-    def start(self, text):
+    def start(self, text, clock=None):
         def guess_of(n):
             ids = [(t + (i % 3 == 2)) % 61 for i, t in enumerate(self.text)][len(text.ids) :][:n]
             return Guess(ids, [None] * len(ids))
@@ -141,6 +141,14 @@ def prove_sliding(window=5):
     cache = SlidingCache(MODEL.config, 1, window, np.float64)
     logits = np.stack([MODEL([i], cache)[0] for i in ids])
     np.testing.assert_allclose(logits, expected, atol=1e-10)
+
+
+def test_a_window_without_a_cache_is_a_text_that_begins_there():
+    text = list(PROMPT)
+    for moment in continued(window=6, use_cache=False):
+        assert moment.id == MODEL(text[-6:])[-1].argmax() and moment.cycle.positions == 6
+        text.append(moment.id)
+    assert [m.id for m in continued(window=48, use_cache=False)] == [m.id for m in continued()]
 
 
 def prove_threads():
