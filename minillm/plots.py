@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -201,9 +202,11 @@ def rates(comparison: Comparison, kind: str = "decode", ax=None):
 
 def time_line(report: Report, ax=None):
     """When each phase was at work in the first cycles, a row for each as in a timing diagram; time in ms."""
+    from .clock.diagram import shortened
     from .steps import phase_of
 
-    ax, cycles, rows = _axes(ax), report.cycles[:SHOWN_CYCLES], list(PHASE_STYLES)
+    checked = next((i + 1 for i, cycle in enumerate(report.cycles) if cycle.kind == "verify"), 0)
+    ax, cycles, rows = _axes(ax), report.cycles[: max(SHOWN_CYCLES, checked)], list(PHASE_STYLES)
     for row, phase in enumerate(rows):
         spans = []
         for cycle in cycles:
@@ -211,12 +214,18 @@ def time_line(report: Report, ax=None):
                 if phase_of(name) == phase:
                     spans.append((begin / 1e6, ns / 1e6))
         ax.broken_barh(spans, (row - 0.38, 0.76), edgecolor="black", linewidth=0.3, **_style(phase))
+    above = {"ha": "center", "va": "bottom", "fontsize": "x-small", "annotation_clip": False}
     for number, cycle in enumerate(cycles):
         ax.axvline(cycle.end / 1e6, color="black", linewidth=0.8, linestyle=":")
-        what = f"prefill of {cycle.positions}\n" if cycle.kind == "prefill" else ""
-        text = report.texts[number] if number < len(report.texts) else cycle.kind
-        middle = (cycle.start + cycle.end) / 2e6
-        ax.annotate(f"{what}{text!r}", (middle, -0.6), ha="center", va="bottom", fontsize="x-small", annotation_clip=False)
+        what = "" if cycle.kind == "decode" else f"{cycle.kind} of {cycle.positions}\n"
+        if cycle.moments:
+            what += shortened(report.texts[number], 16) if number < len(report.texts) else cycle.kind
+        if cycle.kind != "draft":
+            ax.annotate(what, ((cycle.start + cycle.end) / 2e6, -0.6), **above)
+    for kind, run in groupby(cycles, lambda cycle: cycle.kind):
+        if kind == "draft":  # too short for a label each
+            run = list(run)
+            ax.annotate(f"{len(run)} drafts", ((run[0].start + run[-1].end) / 2e6, -0.6), **above)
     ax.set_yticks(range(len(rows)), rows)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_xlim(0, cycles[-1].end / 1e6)
@@ -240,9 +249,15 @@ def phases_by_token(report: Report, ax=None):
         ax.annotate(f"{height[i]:,.0f} ms ↑", (i, top), xytext=(0, 2), textcoords="offset points", va="bottom", fontsize="small")
     ax.set_xlim(-0.6, len(cycles) - 0.4)
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set_xlabel("token (0 follows the prefill)")
+    for i, cycle in enumerate(cycles):
+        if cycle.kind == "verify":
+            ax.annotate(
+                f"verify: {cycle.moments}", (i, height[i]), (0, 3), textcoords="offset points", ha="center", fontsize="x-small"
+            )
+    plain = all(cycle.moments == 1 for cycle in cycles)
+    ax.set_xlabel("token (0 follows the prefill)" if plain else "cycle (0 is the prefill; verify: how many tokens came from it)")
     ax.set_ylabel("ms")
-    ax.set_title("Where the time of each token goes")
+    ax.set_title(f"Where the time of each {'token' if plain else 'cycle'} goes")
     ax.legend(fontsize="small", ncols=len(PHASE_STYLES), columnspacing=1, handlelength=1.2, loc="upper center")
     return ax
 
@@ -381,13 +396,22 @@ def clock_page(report: Report, growth: Growth | None = None):
     """All of a report, and of a growth, on one page: the figure. Without limits there is no roofline."""
     from matplotlib.figure import Figure
 
-    drawings = [(time_line, report), (phases_by_token, report)]
-    drawings += [(against_limits, report), (roofline, report)] if report.limits and report.decode else []
-    drawings += [(prompt_growth, growth), (generation_growth, growth)] if growth else []
+    drawings = [time_line, phases_by_token] + ([against_limits, roofline] if report.limits and report.decode else [])
     columns = len(drawings) // 2
-    figure = Figure(figsize=(6.2 * columns, 9.5), layout="constrained")
-    for i, (draw, what) in enumerate(drawings):
-        draw(what, figure.add_subplot(2, columns, 1 + i // 2 + columns * (i % 2)))
+    figure = Figure(figsize=(6.2 * (columns + bool(growth)), 10), layout="constrained")
+    parts = figure.subfigures(1, 2, width_ratios=(columns, 1)) if growth else [figure]
+    config = report.config
+    parts[0].suptitle(f"This run: C = {config.n_embd}, {config.n_layer} layers, {report.kind}", fontweight="bold")
+    for i, draw in enumerate(drawings):
+        draw(report, parts[0].add_subplot(2, columns, 1 + i // 2 + columns * (i % 2)))
+    if growth:
+        narrow, bend = growth.config, 6 * config.n_embd
+        what = f"Growth, on a narrow model of its own: C = {narrow.n_embd}, {narrow.n_layer} layers, NumPy, one thread"
+        parts[1].suptitle(
+            f"{what}\n(at this run's C the bend lies at 6C = {bend:,} tokens)", fontweight="bold", fontsize="medium"
+        )
+        for draw, ax in zip((prompt_growth, generation_growth), parts[1].subplots(2, 1)):
+            draw(growth, ax)
     return figure
 
 
