@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from .bench import Comparison
+    from .bench.amdahl import Amdahl
     from .bench.ledger import Entry
     from .clock import Report
     from .clock.growth import Growth
@@ -37,30 +39,136 @@ def speed_against_quality(entries: Sequence[Entry], ax=None):
     """Draw the change of bits per byte over decode tokens/s, a point a lever, and the frontier; return the axes.
 
     Exact levers are filled. The vertical scale is linear within 0.1 % and logarithmic beyond, since levers cost from
-    nothing to everything. Labels stand in columns of their own, in the order of speed, tied to their points.
+    nothing to everything.
     """
     from .bench.ledger import frontier
 
     ax = _axes(ax)
     shown = sorted((e for e in entries if e.decode and e.change is not None), key=lambda e: e.rate("decode"))
+    edge = frontier(shown)
+    path = [e.rate("decode") for e in edge], [100 * e.change for e in edge]
+    ax.plot(*path, "--", color="0.4", lw=1, label="frontier: none is faster and better")
     for exact, face, label in ((True, "black", "exact"), (False, "white", "not exact")):
         some = [e for e in shown if bool(e.proof) == exact]
         points = [e.rate("decode") for e in some], [100 * e.change for e in some]
         ax.scatter(*points, s=36, facecolors=face, edgecolors="black", label=label, zorder=3)
-    for number, e in enumerate(shown):
-        ax.annotate(
-            e.levers, (e.rate("decode"), 100 * e.change), ((number + 0.5) / len(shown), 1.02), textcoords="axes fraction",
-            rotation=60, fontsize=8, arrowprops={"arrowstyle": "-", "color": "0.8", "lw": 0.7, "relpos": (0, 0)},
-        )  # fmt: skip
-    edge = frontier(shown)
-    path = [e.rate("decode") for e in edge], [100 * e.change for e in edge]
-    ax.plot(*path, "--", color="0.4", lw=1, label="frontier: none is faster and better")
-    ax.set(xlabel="decode, tokens/s", ylabel="bits per byte, change in %", xscale="log")
+    ax.set(xlabel="decode, tokens/s (logarithmic)", xscale="log", title="Speed against quality")
     ax.set_yscale("symlog", linthresh=0.1)
-    ax.margins(0.08)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, loc="center left")
+    ax.set_ylabel("change of bits per byte, % (linear within ±0.1, else logarithmic)")
+    ax.yaxis.set_major_formatter(lambda x, _: f"{x:+g}" if x else "0")
+    ax.margins(0.1, 0.12)
+    _plain_numbers(ax.xaxis)
+    plain = next((e.rate("decode") for e in shown if e.levers == "plain"), None)
+    if plain:
+        above = ax.secondary_xaxis("top", functions=(lambda x: x / plain, lambda x: x * plain))
+        above.set_xlabel("times plain")
+        _plain_numbers(above.xaxis)
+    ax.spines["right"].set_visible(False)
+    ax.legend(frameon=False, loc="upper left", fontsize="small")
+    _label_points(ax, [(e.rate("decode"), 100 * e.change, e.levers) for e in shown])
     return ax
+
+
+def _plain_numbers(axis) -> None:
+    """Ticks of a logarithmic axis at 1, 2, 5 of each power of ten, as one writes numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:,g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _label_points(ax, points) -> None:
+    """Write the text of each (x, y, text) near to its point, where no other text or point is in the way, and nearer to it
+    than to any other point, or with a line to it. What finds no room is left out."""
+    from matplotlib.transforms import Bbox
+
+    figure = ax.figure
+    figure.draw_without_rendering()  # so that pixels are what they will be
+    unit, frame = figure.dpi / 72, ax.get_window_extent()
+    centres = ax.transData.transform([(x, y) for x, y, _ in points])
+    taken = [Bbox.from_bounds(x - 5 * unit, y - 5 * unit, 10 * unit, 10 * unit) for x, y in centres]
+    directions = np.radians([0, 180, 90, 270, 45, 135, 315, 225, 22, 158, 338, 202, 67, 113, 293, 247])
+
+    def gaps(box) -> np.ndarray:  # from a box to every point
+        beyond = np.maximum(np.maximum(box.min - centres, centres - box.max), 0)
+        return np.hypot(*beyond.T)
+
+    for (x, y, text), centre in zip(points, centres):
+        label = ax.annotate(text, (x, y), (0, 0), textcoords="offset points", fontsize=8, ha="center", va="center")
+        size = np.array(label.get_window_extent().size)
+        for distance, angle in ((d, a) for d in range(8, 160, 6) for a in directions):
+            way = np.array([np.cos(angle), np.sin(angle)])
+            middle = centre + way * (distance * unit + size / 2 * (abs(way) > 0.3))  # its near side is `distance` away
+            box = Bbox.from_bounds(*(middle - size / 2), *size)
+            inside = (box.min > frame.min).all() and (box.max < frame.max).all()
+            clear = (gaps(box) >= gaps(box)[(centres == centre).all(axis=1)][0]).all() or distance > 20
+            if inside and clear and not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                label.set_position((middle - centre) / unit)
+                if distance > 20:
+                    line = {"arrowstyle": "-", "color": "0.6", "lw": 0.6}
+                    ax.annotate(
+                        "", (x, y), (middle - way * size / 2 - centre) / unit, textcoords="offset points", arrowprops=line
+                    )
+                break
+        else:
+            label.remove()
+
+
+def speeds(entries: Sequence[Entry], ax=None):
+    """Bars of decode tokens/s, a lever each, the slowest first, with how many times plain and the memory of the weights."""
+    ax = _axes(ax)
+    shown = sorted((e for e in entries if e.decode), key=lambda e: e.rate("decode"))
+    values = [e.rate("decode") for e in shown]
+    for row, (e, value) in enumerate(zip(shown, values)):
+        face = {"facecolor": "0.35" if e.levers == "plain" else "0.85", "hatch": None if e.proof else "//"}
+        ax.barh(row, value, edgecolor="black", linewidth=0.6, **face)
+        ax.plot([min(e.decode), max(e.decode)], [row, row], color="black", lw=1.2)
+        text = f"{value:,.0f}   {e.speed_up:.2f}x   {e.weight_bytes / 1e6:,.0f} MB"
+        ax.annotate(text, (max(e.decode), row), (5, 0), textcoords="offset points", va="center", fontsize="small")
+    ax.set_yticks(range(len(shown)), [e.levers for e in shown])
+    ax.set(xlabel="decode, tokens/s", xlim=(0, 1.45 * max(values, default=1)), title="Speed; hatched: not exact")
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def thread_speed_up(fits: Sequence[Amdahl], ax=None):
+    """Speed-up over one thread against threads: measured (points, a line over the range of rounds), and Amdahl's line."""
+    ax, styles = _axes(ax), ("-", "--", "-.", ":")
+    most = max(int(fit.threads[-1]) for fit in fits)
+    ax.plot([1, most], [1, most], color="0.75", lw=1, label="as many times as threads")
+    for number, fit in enumerate(fits):
+        face, style = "black" if fit.kind == "decode" else "white", styles[number // 2 % len(styles)]
+        middle, name = np.median(fit.measured, axis=0), f"{fit.base}, {fit.kind}"
+        reach = np.abs(np.array([fit.measured.min(axis=0), fit.measured.max(axis=0)]) - middle)
+        marker = {"marker": "o" if fit.kind == "decode" else "s", "mfc": face, "color": "black"}
+        ax.errorbar(fit.threads, middle, yerr=reach, linestyle="none", capsize=3, **marker)
+        every = np.linspace(1, most, 100)
+        ax.plot(every, fit.line(every), style, color="black", lw=1)
+        ax.plot([], [], style, lw=1, **marker, label=f"{name}: serial share {np.median(fit.serial):.2f}")
+    ax.set(xlabel="threads", ylabel="times one thread", title="Threads, with Amdahl's lines")
+    ax.set_xticks(sorted({int(n) for fit in fits for n in fit.threads}))
+    ax.set_ylim(0, 1.25 * ax.get_ylim()[1])
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize="small", loc="upper left")
+    return ax
+
+
+def ledger_page(entries: Sequence[Entry], fits: Sequence[Amdahl] = (), title: str = ""):
+    """The ledger as a figure: speed against quality where quality was measured, else speeds; and threads where fitted."""
+    from matplotlib.figure import Figure
+
+    quality = any(e.change is not None for e in entries)
+    height = 6.5 if quality else max(4.0, 1.5 + 0.34 * len(entries))
+    figure = Figure(figsize=(14 if fits else 9.5, height), layout="constrained")
+    axes = figure.subplots(1, 2, width_ratios=(2, 1)) if fits else [figure.subplots()]
+    if fits:
+        thread_speed_up(fits, axes[1])
+    figure.suptitle(title)
+    (speed_against_quality if quality else speeds)(entries, axes[0])  # last: its labels need the final layout
+    return figure
 
 
 def rates(comparison: Comparison, kind: str = "decode", ax=None):
@@ -94,9 +202,11 @@ def rates(comparison: Comparison, kind: str = "decode", ax=None):
 
 def time_line(report: Report, ax=None):
     """When each phase was at work in the first cycles, a row for each as in a timing diagram; time in ms."""
+    from .clock.diagram import shortened
     from .steps import phase_of
 
-    ax, cycles, rows = _axes(ax), report.cycles[:SHOWN_CYCLES], list(PHASE_STYLES)
+    checked = next((i + 1 for i, cycle in enumerate(report.cycles) if cycle.kind == "verify"), 0)
+    ax, cycles, rows = _axes(ax), report.cycles[: max(SHOWN_CYCLES, checked)], list(PHASE_STYLES)
     for row, phase in enumerate(rows):
         spans = []
         for cycle in cycles:
@@ -104,12 +214,18 @@ def time_line(report: Report, ax=None):
                 if phase_of(name) == phase:
                     spans.append((begin / 1e6, ns / 1e6))
         ax.broken_barh(spans, (row - 0.38, 0.76), edgecolor="black", linewidth=0.3, **_style(phase))
+    above = {"ha": "center", "va": "bottom", "fontsize": "x-small", "annotation_clip": False}
     for number, cycle in enumerate(cycles):
         ax.axvline(cycle.end / 1e6, color="black", linewidth=0.8, linestyle=":")
-        what = f"prefill of {cycle.positions}\n" if cycle.kind == "prefill" else ""
-        text = report.texts[number] if number < len(report.texts) else cycle.kind
-        middle = (cycle.start + cycle.end) / 2e6
-        ax.annotate(f"{what}{text!r}", (middle, -0.6), ha="center", va="bottom", fontsize="x-small", annotation_clip=False)
+        what = "" if cycle.kind == "decode" else f"{cycle.kind} of {cycle.positions}\n"
+        if cycle.moments:
+            what += shortened(report.texts[number], 16) if number < len(report.texts) else cycle.kind
+        if cycle.kind != "draft":
+            ax.annotate(what, ((cycle.start + cycle.end) / 2e6, -0.6), **above)
+    for kind, run in groupby(cycles, lambda cycle: cycle.kind):
+        if kind == "draft":  # too short for a label each
+            run = list(run)
+            ax.annotate(f"{len(run)} drafts", ((run[0].start + run[-1].end) / 2e6, -0.6), **above)
     ax.set_yticks(range(len(rows)), rows)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_xlim(0, cycles[-1].end / 1e6)
@@ -133,9 +249,15 @@ def phases_by_token(report: Report, ax=None):
         ax.annotate(f"{height[i]:,.0f} ms ↑", (i, top), xytext=(0, 2), textcoords="offset points", va="bottom", fontsize="small")
     ax.set_xlim(-0.6, len(cycles) - 0.4)
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set_xlabel("token (0 follows the prefill)")
+    for i, cycle in enumerate(cycles):
+        if cycle.kind == "verify":
+            ax.annotate(
+                f"verify: {cycle.moments}", (i, height[i]), (0, 3), textcoords="offset points", ha="center", fontsize="x-small"
+            )
+    plain = all(cycle.moments == 1 for cycle in cycles)
+    ax.set_xlabel("token (0 follows the prefill)" if plain else "cycle (0 is the prefill; verify: how many tokens came from it)")
     ax.set_ylabel("ms")
-    ax.set_title("Where the time of each token goes")
+    ax.set_title(f"Where the time of each {'token' if plain else 'cycle'} goes")
     ax.legend(fontsize="small", ncols=len(PHASE_STYLES), columnspacing=1, handlelength=1.2, loc="upper center")
     return ax
 
@@ -274,13 +396,22 @@ def clock_page(report: Report, growth: Growth | None = None):
     """All of a report, and of a growth, on one page: the figure. Without limits there is no roofline."""
     from matplotlib.figure import Figure
 
-    drawings = [(time_line, report), (phases_by_token, report)]
-    drawings += [(against_limits, report), (roofline, report)] if report.limits and report.decode else []
-    drawings += [(prompt_growth, growth), (generation_growth, growth)] if growth else []
+    drawings = [time_line, phases_by_token] + ([against_limits, roofline] if report.limits and report.decode else [])
     columns = len(drawings) // 2
-    figure = Figure(figsize=(6.2 * columns, 9.5), layout="constrained")
-    for i, (draw, what) in enumerate(drawings):
-        draw(what, figure.add_subplot(2, columns, 1 + i // 2 + columns * (i % 2)))
+    figure = Figure(figsize=(6.2 * (columns + bool(growth)), 10), layout="constrained")
+    parts = figure.subfigures(1, 2, width_ratios=(columns, 1)) if growth else [figure]
+    config = report.config
+    parts[0].suptitle(f"This run: C = {config.n_embd}, {config.n_layer} layers, {report.kind}", fontweight="bold")
+    for i, draw in enumerate(drawings):
+        draw(report, parts[0].add_subplot(2, columns, 1 + i // 2 + columns * (i % 2)))
+    if growth:
+        narrow, bend = growth.config, 6 * config.n_embd
+        what = f"Growth, on a narrow model of its own: C = {narrow.n_embd}, {narrow.n_layer} layers, NumPy, one thread"
+        parts[1].suptitle(
+            f"{what}\n(at this run's C the bend lies at 6C = {bend:,} tokens)", fontweight="bold", fontsize="medium"
+        )
+        for draw, ax in zip((prompt_growth, generation_growth), parts[1].subplots(2, 1)):
+            draw(growth, ax)
     return figure
 
 

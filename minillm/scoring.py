@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .distributed import ALONE, World
 from .errors import InputError
 from .model import GPT2
 from .ops import cross_entropy, log_softmax
@@ -80,14 +81,16 @@ class LongScore:
 
 
 def score_long(
-    model: GPT2, tokenizer: Tokenizer, text: str, window: int | None = None, stride: int | None = None, show_progress: bool = True
-) -> LongScore:
+    model: GPT2, tokenizer: Tokenizer, text: str, window: int | None = None, stride: int | None = None,
+    show_progress: bool = True, ranks: World = ALONE,
+) -> LongScore:  # fmt: skip
     """Score a text of any length, in windows of `window` positions that begin every `stride` positions.
 
     Each window is seen alone, and only what no earlier window has predicted counts: with stride = window (the default,
     n_positions both) every token is predicted once, from what its window holds before it; a smaller stride gives each at
     least window - stride tokens of context and takes longer. Documents end in a line <|endoftext|>: that token is predicted
-    too, its name is not counted as bytes, and the line end behind it is dropped.
+    too, its name is not counted as bytes, and the line end behind it is dropped. ranks: the processes that share the windows
+    out between them (distributed.world()); each gets the whole score.
     """
     window = window or model.config.n_positions
     stride = stride or window
@@ -98,17 +101,19 @@ def score_long(
     ids = np.array([i for n, d in enumerate(documents) for i in (*(ends if n else ()), *tokenizer.encode(d))], dtype=np.int64)
     if len(ids) < 2:
         raise InputError("the text has fewer than two tokens: there is nothing to predict")
-    nats, positions, predicted = [], [], 1  # the first token is given
-    with progress_bar("tokens", show_progress) as update:
-        for start in range(0, len(ids) - 1, stride):
+    starts = range(0, max(1, len(ids) - 1 - window + stride), stride)  # the last window reaches the last token
+    with progress_bar("windows", show_progress) as update:
+
+        def nats_of(start: int) -> np.ndarray:
+            update("scoring", start // stride, len(starts))
             inputs, targets = ids[start : start + window], ids[start + 1 : start + window + 1]
             logits = model(inputs[: len(targets)])
-            new = predicted - start - 1  # what earlier windows have predicted of this one
-            nats.append(cross_entropy(logits[new:], targets[new:]).astype(np.float64))
-            positions.append(np.arange(new, len(targets)))
-            predicted = start + 1 + len(targets)
-            update("scoring", predicted, len(ids))
-            if predicted == len(ids):
-                break
+            return cross_entropy(logits[known(start) :], targets[known(start) :]).astype(np.float64)
+
+        def known(start: int) -> int:  # what earlier windows have predicted of this one
+            return window - stride if start else 0
+
+        nats = ranks.share(nats_of, starts)
+    positions = [known(start) + np.arange(len(part)) for start, part in zip(starts, nats)]
     n_bytes = sum(len(d.encode()) for d in documents)
     return LongScore(np.concatenate(nats), np.concatenate(positions), n_bytes, window, stride)

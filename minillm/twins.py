@@ -41,16 +41,30 @@ def twin(name: str | None = None) -> ModuleType:
     return ops
 
 
+def n_threads(ops_twin: ModuleType) -> int:
+    """Return with how many threads a twin computes now."""
+    if ops_twin is kernels and kernels.available():
+        return kernels.n_threads()
+    import threadpoolctl
+
+    return max((pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"), default=1)
+
+
 def set_threads(n: int) -> None:
     """Compute with n threads from now on, in kernels and in NumPy's BLAS, which never run at the same time."""
+    import threadpoolctl
+
+    threadpoolctl.threadpool_limits(checked_threads(n), user_api="blas")
+    if kernels.available():
+        kernels.set_threads(n)
+
+
+def checked_threads(n: int) -> int:
+    """Return n if it is a number of threads that can be had, else raise InputError."""
     most = max(64, os.cpu_count() or 1)
     if not 1 <= n <= most:
         raise InputError(f"threads is {n}; it must be 1 to {most}")
-    import threadpoolctl
-
-    threadpoolctl.threadpool_limits(n, user_api="blas")
-    if kernels.available():
-        kernels.set_threads(n)
+    return n
 
 
 def must_compile(ops_twin: ModuleType) -> bool:

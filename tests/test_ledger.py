@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 import minillm
-from minillm import InputError
+from minillm import InputError, plots
 from minillm.bench import ledger as room
+from minillm.bench.amdahl import amdahl
 from minillm.bench.ledger import Entry, frontier, ledger
 from minillm.bench.levers import LEVERS, Way, apply_levers
 from minillm.cli import main
 from minillm.ops import log_softmax
 from minillm.scoring import score_long
+from minillm.twins import n_threads
 
 TEXT = "Once upon a time there was a king who had a daughter. She was beautiful, but proud; and none was good enough. " * 30
 SIZES = {"n_prompt": 12, "n_new": 6, "rounds": 1, "quality_tokens": 96}
@@ -25,8 +27,9 @@ def entries_of(*names, **sizes):
 
 
 def test_exact_levers_change_nothing_and_others_are_what_scoring_says():
-    exact = ("no-cache", "chunk:5", "batch:3", "ngram", "draft:int8")
-    entries = {e.levers: e for e in entries_of(*exact, "int4", "skip:0", "window:8", "int8+ngram", "neurons:128+int8")}
+    exact = ("no-cache", "chunk:5", "batch:3", "threads:1", "ngram", "draft:int8")
+    others = ("int4", "skip:0", "window:8", "window:8+no-cache", "int8+ngram", "neurons:128+int8")
+    entries = {e.levers: e for e in entries_of(*exact, *others)}
     assert not [e.missing for e in entries.values() if e.missing]
     ids = TOKENIZER.encode(TEXT)[:97]
     text = TOKENIZER.decode(ids)
@@ -42,6 +45,10 @@ def test_exact_levers_change_nothing_and_others_are_what_scoring_says():
         assert e.bits_per_byte == pytest.approx(expected, rel=1e-5)
         q = log_softmax(model(ids[:-1]))
         assert e.divergence == pytest.approx((np.exp(p) * (p - q)).sum() / np.log(2) / 96, abs=1e-5)
+    nats = [-log_softmax(MODEL(ids[max(0, i - 8) : i])[-1])[ids[i]] for i in range(1, 97)]  # the last 8 tokens, read anew
+    n_bytes = len(TOKENIZER.decode_bytes(ids[1:]))
+    assert entries["window:8+no-cache"].bits_per_byte == pytest.approx(sum(nats) / np.log(2) / n_bytes, rel=1e-5)
+    assert entries["window:8+no-cache"].cache_bytes == 0 and not entries["window:8+no-cache"].proof
     assert not entries["int4"].proof and entries["int4"].divergence > 0 < entries["window:8"].divergence
     assert entries["int4"].weight_bytes < entries["plain"].weight_bytes / 4
     assert entries["draft:int8"].weight_bytes > entries["plain"].weight_bytes
@@ -98,7 +105,7 @@ def test_an_interruption_keeps_what_was_measured(monkeypatch, tmp_path, capsys):
     arguments = ["--model", "tales-draft", "--prompt-tokens", "8", "--max-new-tokens", "4", "--quality-tokens", "32"]
     code = main(["compare", str(tmp_path / "text"), *arguments, "--levers", "int8", "int4", "--json"])
     out, err = capsys.readouterr()
-    entries = json.loads(out)
+    entries = json.loads(out)["levers"]
     assert code == 130 and "interrupted" in err and [e["levers"] for e in entries] == ["plain", "int8", "int4"]
     assert [len(e["decode"]) for e in entries] == [1, 0, 0] and all(e["bits_per_byte"] for e in entries)
 
@@ -115,3 +122,62 @@ def test_the_command_prints_a_table_and_draws(tmp_path, capsys):
     assert main(["compare", str(tmp_path / "text"), "--levers", "?"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2 + len(LEVERS)
     assert main(["compare", str(tmp_path / "text"), "--rounds", "0"]) == 2
+
+
+# ---- Amdahl's law
+
+
+def timed(levers, threads, seconds, rounds=3):
+    return Entry(levers, threads=threads, prefill=[2 / seconds] * rounds, decode=[1 / seconds] * rounds)
+
+
+def test_amdahls_law_is_found_in_times_that_follow_it():
+    law = {n: 0.25 + 0.75 / n for n in (1, 2, 4)}
+    entries = [timed("plain", 4, law[4]), timed("threads:1", 1, law[1]), timed("threads:2", 2, law[2])]
+    entries += [timed("int8", 4, 1), timed("int8+threads:1", 1, 4), timed("batch:2", 4, 1), Entry("threads:3", threads=3)]
+    fits = amdahl(entries)
+    assert [(f.base, f.kind) for f in fits] == [(b, k) for b in ("plain", "int8") for k in ("prefill", "decode")]
+    plain, perfect = fits[1], fits[3]
+    assert plain.serial == pytest.approx([0.25] * 3) and plain.threads.tolist() == [1, 2, 4]
+    assert plain.line([1, 2, 4]) == pytest.approx([1, 1.6, 1 / 0.4375]) and plain.measured[0] == pytest.approx(
+        [1, 1.6, 1 / 0.4375]
+    )
+    assert "2 threads 1.60, 4 threads 2.29; serial share 0.25 (0.25 to 0.25 over rounds): at most 4.0 times" in str(plain)
+    assert perfect.serial == pytest.approx([0] * 3, abs=1e-12) and plain.to_dict()["speed_up"] == pytest.approx(
+        [1, 1.6, 1 / 0.4375]
+    )
+    assert amdahl([timed("plain", 2, 1)]) == []
+
+
+def test_a_lever_of_threads_is_measured_with_that_many(monkeypatch):
+    seen, right = [], room._rates
+    before = n_threads(MODEL.ops)
+    monkeypatch.setattr(room, "_rates", lambda way, *rest: (seen.append(n_threads(way.model.ops)), right(way, *rest))[1])
+    entries = entries_of("threads:1", "threads:2")
+    assert seen == [before, 1, 2] * 2 and [e.threads for e in entries] == [before, 1, 2] and n_threads(MODEL.ops) == before
+
+
+# ---- the figure
+
+
+def test_labels_stand_apart_and_near_their_points():
+    rng = np.random.default_rng(0)
+    entries = [Entry(f"lever:{n}", "a proof" * (n % 2), decode=[d], change=c, bits_per_byte=1 + c) for n, (d, c) in enumerate(
+        zip(np.exp(rng.normal(5, 0.5, 18)), np.where(rng.random(18) < 0.6, 0, rng.random(18) / 10)))]  # fmt: skip
+    figure = plots.ledger_page([Entry("plain", "x", decode=[100.0], change=0.0, bits_per_byte=1.0), *entries])
+    ax = figure.axes[0]
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in ax.texts if label.get_text()]
+    assert len(boxes) == 19 and not any(a.overlaps(b) for n, a in enumerate(boxes) for b in boxes[:n])
+    assert "logarithmic" in ax.get_xlabel() and "logarithmic" in ax.get_ylabel() and ax.get_title()
+
+
+def test_a_ledger_without_quality_is_drawn_as_speeds():
+    entries = [
+        Entry("plain", decode=[1.0, 2.0], speed_up=1.0, threads=2),
+        Entry("threads:1", decode=[1.0, 1.5], speed_up=0.8, threads=1),
+    ]
+    for e in entries:
+        e.prefill = e.decode
+    speeds, threads = plots.ledger_page(entries, amdahl(entries)).axes
+    assert [t.get_text() for t in speeds.get_yticklabels()] == ["threads:1", "plain"] and threads.get_xlabel() == "threads"

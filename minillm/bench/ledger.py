@@ -24,8 +24,10 @@ from ..model import GPT2
 from ..ops import log_softmax
 from ..progress import progress_bar
 from ..tokenizer import Tokenizer
+from ..twins import n_threads, set_threads
 from .levers import Way, apply_levers
 
+REREAD = 16  # windows that are read in one pass where quality is measured
 CALIBRATION = 256  # tokens from the text's end, by which pruning judges; not among those that quality is measured on
 
 
@@ -35,10 +37,12 @@ class Entry:
 
     levers: str
     proof: str = ""
+    threads: int = 0
     weight_bytes: int = 0
     cache_bytes: int = 0
     prefill: list[float] = field(default_factory=list)
     decode: list[float] = field(default_factory=list)
+    speed_up: float | None = None  # of decode over plain, the median round by round
     bits_per_byte: float | None = None
     change: float | None = None  # of the bits per byte, as a share
     divergence: float | None = None  # bits a token
@@ -75,7 +79,8 @@ def ledger(
     if n_prompt + n_new > model.config.n_positions:
         raise InputError(f"{n_prompt} + {n_new} tokens do not fit the model's {model.config.n_positions} positions")
     scored, entries = np.array(ids[: quality_tokens + 1]), [] if entries is None else entries
-    plain = Way(model, tokenizer, ids[-min(CALIBRATION, model.config.n_positions) :])
+    calibration = ids[-min(CALIBRATION, model.config.n_positions) :]
+    plain = Way(model, tokenizer, calibration, threads=n_threads(model.ops))
     ways: list[tuple[Entry, Way]] = []
     with progress_bar("steps") as update:
         for done, name in enumerate(["plain", *names]):
@@ -83,6 +88,7 @@ def ledger(
             entries.append(entry := Entry(name))
             try:
                 way, entry.proof = apply_levers(plain, name)
+                entry.threads = way.threads
                 _memory(entry, way, n_prompt + n_new)
                 if quality_tokens:
                     reference = entries[0].bits_per_byte
@@ -97,6 +103,7 @@ def ledger(
                 prefill, decode = _speed(way, ids, n_prompt, n_new)
                 entry.prefill.append(prefill)
                 entry.decode.append(decode)
+                entry.speed_up = median(mine / theirs for mine, theirs in zip(entry.decode, entries[0].decode))
     return entries
 
 
@@ -113,7 +120,15 @@ def _memory(entry: Entry, way: Way, n: int) -> None:
 
 def _speed(way: Way, ids: Sequence[int], n_prompt: int, n_new: int) -> tuple[float, float]:
     """Tokens/s of reading the prompts, and of what follows the first token of each."""
-    options = Options(**way.options, max_new_tokens=n_new, stop_tokens=())
+    options, before = Options(**way.options, max_new_tokens=n_new, stop_tokens=()), n_threads(way.model.ops)
+    set_threads(way.threads or before)
+    try:
+        return _rates(way, ids, n_prompt, options)
+    finally:
+        set_threads(before)
+
+
+def _rates(way: Way, ids: Sequence[int], n_prompt: int, options: Options) -> tuple[float, float]:
     start = perf_counter()
     if way.rows > 1:
         if way.draft is not None:
@@ -150,8 +165,13 @@ def _quality(entry: Entry, way: Way, reference: GPT2, ids, window: int, n_bytes:
 def _logits(way: Way, ids) -> np.ndarray:
     if "window" not in way.options:
         return way.model(ids)
-    cache = SlidingCache(way.model.config, 1, way.options["window"], way.model.dtype)
-    return np.concatenate([way.model([i], cache) for i in ids])
+    window = min(way.options["window"], way.model.config.n_positions)
+    if way.options.get("use_cache", True):
+        cache = SlidingCache(way.model.config, 1, window, way.model.dtype)
+        return np.concatenate([way.model([i], cache) for i in ids])
+    later = np.lib.stride_tricks.sliding_window_view(ids, window)[1:]  # the last tokens of each position behind the first ones
+    parts = [way.model(later[i : i + REREAD], last=True)[:, 0] for i in range(0, len(later), REREAD)]
+    return np.concatenate([way.model(ids[:window]), *parts])
 
 
 def frontier(entries: Sequence[Entry]) -> list[Entry]:

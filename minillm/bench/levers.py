@@ -11,12 +11,14 @@ from ..decoding.speculative import Draft
 from ..errors import InputError
 from ..model import GPT2
 from ..tokenizer import Tokenizer
+from ..twins import checked_threads
 from ..weights import KINDS
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way of running: the model, the options of decoding, how many texts at once, and who drafts."""
+    """A way of running: the model, the options of decoding, how many texts at once, who drafts, on how many threads (None:
+    as many as there are)."""
 
     model: GPT2
     tokenizer: Tokenizer
@@ -24,6 +26,7 @@ class Way:
     options: dict = field(default_factory=dict)
     rows: int = 1
     draft: Draft | None = None
+    threads: int | None = None
 
     def on(self, compress: Callable[[GPT2], GPT2]) -> Way:
         """The same way with another model."""
@@ -50,6 +53,10 @@ def _in_batch(way: Way, n: int) -> Way:
     return replace(way, rows=n)
 
 
+def _on_threads(way: Way, n: int) -> Way:
+    return replace(way, threads=checked_threads(n))
+
+
 def _with_draft(way: Way, name: str) -> Way:
     return replace(way, draft=named_draft(name, way.model, way.tokenizer))
 
@@ -58,9 +65,12 @@ LEVERS = {
     "no-cache": Lever(lambda w: w.set(use_cache=False), None, "prove_no_cache", "everything anew for each token"),
     "chunk": Lever(lambda w, n: w.set(chunk=n), int, "prove_chunked", "prompt read N positions at a time"),
     "batch": Lever(_in_batch, int, "prove_batch", "N texts share each pass"),
+    "threads": Lever(_on_threads, int, "prove_threads", "N threads; with threads:1 Amdahl's law is fitted"),
     "ngram": Lever(lambda w: _with_draft(w, "ngram"), None, "prove_speculation_greedy", "drafts looked up in the text"),
     "draft": Lever(_with_draft, str, "prove_speculation_greedy", "drafts by MODEL, skip:N, int8, int4, ..."),
-    "window": Lever(lambda w, n: w.set(window=n), int, None, "the newest N keys only"),
+    "window": Lever(
+        lambda w, n: w.set(window=n), int, None, "the newest N keys only; +no-cache: the last N tokens anew each time"
+    ),
     **{
         kind: Lever(lambda w, kind=kind: w.on(lambda m: quantize(m, kind)), None, None, f"all matrices as {kind}")
         for kind in KINDS

@@ -7,6 +7,7 @@ import os
 import sys
 
 from .. import __version__
+from ..distributed import fail
 from ..errors import InputError
 from . import bench, clock, compare, generate, info, probs, score, tokenize, verify, warmup
 
@@ -52,9 +53,9 @@ def main(argv: list[str] | None = None) -> int:
         print(file=sys.stderr)
         return INTERRUPTED
     except InputError as error:
-        print(f"minillm: {error}", file=sys.stderr)
+        fail(f"minillm: {error}", 2)
         return 2
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"minillm: {where}{error.strerror or error}", file=sys.stderr)
+        fail(f"minillm: {where}{error.strerror or error}", 2)
         return 2

@@ -3,6 +3,7 @@
 minillm clock "Once upon a time"
 minillm clock "The king" --dtype int8 --plot clock.png --trace clock.json
 minillm clock "The king" --every-step --kernels numpy
+minillm clock "The king" --draft tales-draft     draft and verify cycles on the same time line
 minillm clock --predict 32,500 --dtype int8      measured / predicted, the memory measured in turn
 """
 
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--every-step", action="store_true", help="time every step of the readable forward, not the faster one that generates"
     )
+    parser.add_argument("--draft", metavar="HOW", help="guess tokens, which the model only checks: as in `minillm generate`")
     parser.add_argument("--limits", metavar="FILE", help="take the machine's limits from FILE; where there is none, write it")
     parser.add_argument("--no-limits", action="store_true", help="measure no limits: no predictions, no roofline")
     parser.add_argument("--plot", metavar="FILE", help="write pictures: time line, phases by token, roofline, growth")
@@ -72,16 +74,21 @@ def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
     """Generate once to warm up (kernels compile, memory is touched), then under the clock, and measure the limits."""
     from ..clock import Clock, Report
     from ..decoding import Options
+    from ..decoding.drafts import named_draft
     from ..decoding.loop import moments
 
     ids = tokenizer.encode(text, allowed_special="all")
-    list(moments(model, ids, Options(max_new_tokens=min(2, args.max_new_tokens)), Clock(args.every_step)))
-    clock, tokens = Clock(args.every_step), []
-    for moment in moments(model, ids, Options(max_new_tokens=args.max_new_tokens), clock):
-        tokens.append(moment.id)
-        update("generating", len(tokens), args.max_new_tokens)
+    draft = named_draft(args.draft, model, tokenizer) if args.draft else None
+    warm = Options(max_new_tokens=min(8 if draft else 2, args.max_new_tokens))
+    list(moments(model, ids, warm, Clock(args.every_step), draft))
+    clock, emitted = Clock(args.every_step), {}
+    for number, moment in enumerate(moments(model, ids, Options(max_new_tokens=args.max_new_tokens), clock, draft)):
+        for cycle in (*moment.before, moment.cycle):
+            emitted.setdefault(cycle, [])
+        emitted[moment.cycle].append(moment.id)
+        update("generating", number + 1, args.max_new_tokens)
     limits = None if args.no_limits else limits_of(model, args, update)
-    return Report(clock, model.config, stored_kind(model), limits, [tokenizer.decode([token]) for token in tokens])
+    return Report(clock, model.config, stored_kind(model), limits, [tokenizer.decode(ids) for ids in emitted.values()])
 
 
 def predict(args: argparse.Namespace) -> None:

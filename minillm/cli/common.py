@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from traceback import format_exception
 
 from ..errors import InputError
 
@@ -22,6 +24,26 @@ def add_compute(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dtype", metavar="TYPE", help="float32, float64, bfloat16, float16, int8, int4 or int4_min")
     parser.add_argument("--threads", type=int, metavar="N", help="how many threads (default: $NUMBA_NUM_THREADS, or all cores)")
+
+
+def join():
+    """Return the processes that mpiexec started (distributed.World), or this one alone.
+
+    From here on rank 0 alone prints; each computes with its share of the cores, unless the environment says how many; and
+    one that ends in a traceback ends all, since the others would wait for it for ever.
+    """
+    from ..distributed import world
+
+    ranks = world()
+    if ranks.size > 1:
+        from ..twins import set_threads
+
+        if ranks.rank:
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        sys.excepthook = lambda *error: ranks.fail("".join(format_exception(*error)), 1)
+        if not any(name in os.environ for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS")):
+            set_threads(ranks.cores)
+    return ranks
 
 
 def load(args: argparse.Namespace):

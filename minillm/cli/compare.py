@@ -3,6 +3,10 @@
 minillm compare story.txt
 minillm compare story.txt --levers int8 ngram int8+ngram batch:8 low-rank:64 --plot ledger.png
 minillm compare story.txt --model FOLDER --quality-tokens 0 --levers int8 batch:8
+minillm compare story.txt --levers threads:1 threads:2 threads:4      the speed-up, and Amdahl's law
+mpiexec -n 4 python -m minillm compare story.txt --levers low-rank:{16,32,64,128}      levers shared between processes
+
+Processes that share a machine share its cores and its memory, too: then speeds are slower than alone, quality is the same.
 """
 
 from __future__ import annotations
@@ -11,9 +15,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from .common import add_compute, add_model, check_plot, load, table, text_of_file, write, write_json
+from .common import add_compute, add_model, check_plot, join, load, table, text_of_file, write, write_json
 
-DEFAULT = ["no-cache", "chunk:16", "batch:8", "ngram", "window:32", "int8", "int4", "int8-body", "skip:1"]
+HEADINGS = (
+    "levers", "prefill/s", "decode/s", "speed-up", "weights", "cache", "bits/byte", "change", "KL bits", "exact by",
+)  # fmt: skip
+DEFAULT = [
+    "no-cache", "chunk:16", "batch:8", "threads:1", "ngram", "window:32", "window:32+no-cache", "int8", "int4",
+    "int8-body", "skip:1",
+]  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,9 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int | None:
     from dataclasses import asdict
+    from itertools import zip_longest
 
+    from ..bench.amdahl import amdahl
     from ..bench.ledger import Entry, ledger
     from ..bench.levers import LEVERS
+    from ..clock.limits import describe_machine
     from ..errors import InputError
 
     if args.levers == ["?"]:
@@ -47,56 +60,53 @@ def run(args: argparse.Namespace) -> int | None:
         if getattr(args, name) < least:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least {least}")
     check_plot(args.plot)
+    ranks = join()
     text = text_of_file(args.file)
     model, tokenizer = load(args)
     sizes = {"n_prompt": args.prompt_tokens, "n_new": args.max_new_tokens, "rounds": args.rounds}
     entries: list[Entry] = []
     interrupted = False
     try:
-        ledger(model, tokenizer, text, args.levers, quality_tokens=args.quality_tokens, entries=entries, **sizes)
+        mine = args.levers[ranks.rank :: ranks.size]
+        ledger(model, tokenizer, text, mine, quality_tokens=args.quality_tokens, entries=entries, **sizes)
     except KeyboardInterrupt:
+        if ranks.size > 1:
+            raise
         interrupted = True
         print("\nminillm: interrupted; this is what was measured", file=sys.stderr)
+    every = ranks.all_gather(entries)  # each with "plain" first
+    entries = [entries[0], *(e for turn in zip_longest(*(part[1:] for part in every)) for e in turn if e)]
+    if ranks.rank:
+        return None
+    fits = amdahl(entries)
     if args.json:
-        write_json([{**asdict(e), "prefill_median": e.rate("prefill"), "decode_median": e.rate("decode")} for e in entries])
+        measured = [asdict(e) | {"prefill_median": e.rate("prefill"), "decode_median": e.rate("decode")} for e in entries]
+        about = {"model": args.model, "dtype": args.dtype, "file": str(args.file), "processes": ranks.size, **sizes}
+        about |= {"quality_tokens": args.quality_tokens, "machine": describe_machine()}
+        write_json({**about, "levers": measured, "amdahl": [fit.to_dict() for fit in fits]})
     else:
-        headings = (
-            "levers",
-            "prefill/s",
-            "decode/s",
-            "speed-up",
-            "weights",
-            "cache",
-            "bits/byte",
-            "change",
-            "KL bits",
-            "exact by",
-        )
-        write(table(headings, [row(e, entries[0]) for e in entries], "<>>>>>>>><"))
+        write(table(HEADINGS, [row(e) for e in entries], "<>>>>>>>><"))
+        write("".join(f"\n{fit}" for fit in fits).lstrip("\n"), end="\n" if fits else "")
         for e in entries:
             if e.missing:
                 print(f"minillm: {e.levers}: {e.missing}", file=sys.stderr)
     if args.plot:
-        from matplotlib.figure import Figure
-
         from .. import plots
 
-        figure = Figure(figsize=(9, 6), layout="constrained")
-        plots.speed_against_quality(entries, figure.subplots())
-        figure.savefig(args.plot, dpi=150)
+        plots.ledger_page(entries, fits, f"{Path(args.model).name}: what each lever buys, and what it costs").savefig(
+            args.plot, dpi=150
+        )
     return 130 if interrupted else 2 if any(e.missing for e in entries) else 0
 
 
-def row(e, plain) -> tuple:
+def row(e) -> tuple:
     """One line of the table; a dash for what was not measured."""
 
     def number(value, form: str) -> str:
         return "-" if value is None else format(value, form)
 
-    decode, reference = e.rate("decode"), plain.rate("decode")
-    faster = decode / reference if decode and reference else None
     return (
-        e.levers, number(e.rate("prefill"), ",.0f"), number(decode, ",.1f"), number(faster, ".2f"),
+        e.levers, number(e.rate("prefill"), ",.0f"), number(e.rate("decode"), ",.1f"), number(e.speed_up, ".2f"),
         *("-" if e.missing else f"{n / 1e6:,.1f} MB" for n in (e.weight_bytes, e.cache_bytes)),
         number(e.bits_per_byte, ".4f"), number(e.change, "+.2%"), number(e.divergence, ".4f"),
         "-" if e.missing else e.proof or "no",

@@ -42,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--on-full", choices=("error", "slide"), default="error", help="when the positions run out")
     parser.add_argument("--chunk", type=int, metavar="N", help="read the prompt N positions at a time (the same tokens)")
     parser.add_argument("--no-cache", dest="use_cache", action="store_false", help="compute everything anew for each token")
-    parser.add_argument("--window", type=int, metavar="W", help="attend to the newest W positions only")
+    parser.add_argument(
+        "--window", type=int, metavar="W", help="attend to the newest W positions only (--no-cache: read them anew)"
+    )
     draft = "guess tokens, which the model only checks: a model, ngram, skip:N layers, or int8, int4, ... of the same model"
     parser.add_argument("--draft", metavar="HOW", help=draft)
     parser.add_argument("--draft-tokens", type=int, metavar="K", help="how many to guess at once (default 4; ngram up to 32)")

@@ -2,6 +2,7 @@
 
 minillm score story.txt
 minillm score story.txt --model tales-draft --dtype int8 --stride 256
+mpiexec -n 4 python -m minillm score library.txt      windows shared between processes: the same numbers
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import InputError
-from .common import add_compute, add_model, load, text_of_file, write, write_json
+from .common import add_compute, add_model, join, load, text_of_file, write, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,9 +29,10 @@ def run(args: argparse.Namespace) -> None:
     for name in ("window", "stride"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise InputError(f"--{name} is {getattr(args, name)}; it must be at least 1")
+    ranks = join()
     text = text_of_file(args.file)
     model, tokenizer = load(args)
-    score = score_long(model, tokenizer, text, args.window, args.stride)
+    score = score_long(model, tokenizer, text, args.window, args.stride, ranks=ranks)
     edges = [int(2**n) for n in range(20) if 2**n < score.window] + [score.window]
     by_position = [
         (first, end - 1, float(score.nats[(score.positions >= first) & (score.positions < end)].mean()))

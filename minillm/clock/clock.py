@@ -52,6 +52,11 @@ class CycleTimes:
         return float(self.ends[-1])
 
     @property
+    def moments(self) -> int:
+        """How many tokens came from it: none from a chunk of a prompt or a draft, several from a verify cycle."""
+        return 0 if self.kind == "draft" else self.names.count("next")
+
+    @property
     def gross(self) -> np.ndarray:
         """What passed between the names, ns [n]; sums to end - start."""
         return np.diff(self.ends, prepend=self.start)

@@ -1,4 +1,5 @@
-"""The timing diagram: a row for each phase and a column for each moment, as one draws a clocked circuit.
+"""The timing diagram: a row for each phase and a column for each cycle, as one draws a clocked circuit; a plain decode
+cycle is a moment, a draft is none, and a verify cycle brings several.
 
 All columns are equally wide however long their cycles took (the last line says how long), so that a cycle's share is
 what one sees. A cell's height is the part of its time in which the phase was at work: where layers are shorter than a
@@ -35,15 +36,15 @@ def diagram(report, width: int = 100, colour: bool = False, unicode: bool = True
     levels, corners = (LEVELS, CORNERS) if unicode else (ASCII_LEVELS, ASCII_CORNERS)
     texts = [*report.texts, *[""] * len(report.cycles)][: len(report.cycles)]
     columns = max(1, (width - MARGIN) // COLUMN)
-    bands = []
+    moments, bands = _moments(report.cycles), []
     for first in range(0, min(len(report.cycles), columns * BANDS), columns):
         part = slice(first, first + columns)
-        bands.append(_band(report.cycles[part], texts[part], first, levels, corners, colour))
+        bands.append(_band(report.cycles[part], texts[part], moments[part], levels, corners, colour))
     hidden = len(report.cycles) - columns * BANDS
     return "\n\n".join(bands) + (f"\n\n... and {hidden} more cycles" if hidden > 0 else "")
 
 
-def _band(cycles: Sequence[CycleTimes], texts: Sequence[str], first: int, levels: str, corners: str, colour: bool) -> str:
+def _band(cycles: Sequence[CycleTimes], texts: Sequence[str], moments: Sequence[str], levels, corners, colour) -> str:
     width = COLUMN - 1  # a blank stands between columns, but not in the wave
     up, flat, down, fall, rise = corners
     high, low = COLUMN // 2, COLUMN - COLUMN // 2
@@ -52,7 +53,7 @@ def _band(cycles: Sequence[CycleTimes], texts: Sequence[str], first: int, levels
         return f"{name:<{MARGIN}}" + "".join(f"{cell:<{COLUMN}}" for cell in cells).rstrip() * (not wave) + "".join(cells) * wave
 
     lines = [
-        line("moment", [str(first + i) for i in range(len(cycles))]),
+        line("moment", moments),
         line("", [shortened(text, width) if text else "" for text in texts]),
         line("cycle", [c.kind + (f" {c.positions}" if c.positions > 1 else "") for c in cycles]),
         line("clock", [up + flat * (high - 2) + down + " " * low for _ in cycles], wave=True).rstrip(),
@@ -65,6 +66,12 @@ def _band(cycles: Sequence[CycleTimes], texts: Sequence[str], first: int, levels
         lines.append(f"{phase:<{MARGIN}}{drawn}")
     lines.append(line("", [duration(c.end - c.start) for c in cycles]))
     return "\n".join(lines)
+
+
+def _moments(cycles: Sequence[CycleTimes]) -> list[str]:
+    """The numbers of each cycle's moments: "0", "", "1-3"."""
+    ends = np.cumsum([cycle.moments for cycle in cycles]).tolist()
+    return [f"{end - n}-{end - 1}" if n > 1 else str(end - 1) if n else "" for n, end in zip((c.moments for c in cycles), ends)]
 
 
 def _level(share: float, n: int) -> int:

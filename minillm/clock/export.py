@@ -23,7 +23,7 @@ def trace_events(report: Report, bytes_per_position: int) -> dict:
     ]
     for number, cycle in enumerate(report.cycles):
         text = report.texts[number] if number < len(report.texts) else ""
-        about = {"moment": number, "text": text, "rows": cycle.rows, "positions": cycle.positions, "past": cycle.past}
+        about = {"cycle": number, "text": text, "rows": cycle.rows, "positions": cycle.positions, "past": cycle.past}
         events.append(_complete(cycle.kind, "cycle", cycle.start, cycle.end, about))
         begins = [cycle.start, *cycle.ends[:-1].tolist()]
         layers: dict[str, list[float]] = {}  # "h.0": [begin, end]; operations of a layer follow each other
@@ -37,8 +37,9 @@ def trace_events(report: Report, bytes_per_position: int) -> dict:
         events += operations
         held = bytes_per_position * cycle.rows
         ticks = round((cycle.end - cycle.start) * report.ticks_per_second / 1e9)
-        events.append(_counter("cache", cycle.start, {"bytes": held * cycle.past}))
-        events.append(_counter("cache", cycle.end, {"bytes": held * (cycle.past + cycle.positions)}))
+        if cycle.kind != "draft":  # whose cache is another
+            events.append(_counter("cache", cycle.start, {"bytes": held * cycle.past}))
+            events.append(_counter("cache", cycle.end, {"bytes": held * (cycle.past + cycle.positions)}))
         events.append(_counter("reference", cycle.start, {"cycles": ticks}))
     return {"traceEvents": events, "displayTimeUnit": "ns", "otherData": {"clock": report.source}}
 

@@ -24,6 +24,7 @@ from .. import kernels
 from ..errors import InputError
 from ..files import read_json
 from ..progress import Update
+from ..twins import n_threads
 from ..weights import store
 
 ARRAYS = tuple(2**n for n in range(16, 29, 2))  # 64 KiB to 256 MiB
@@ -97,7 +98,7 @@ def measure(ops, kinds: Iterable[str], update: Update = lambda what, done, total
     else:
         launch = meet = 0.0
     update("measuring limits", total, total)
-    return Limits(describe_machine(), _threads(numba), bandwidth, scattered, row, rows, elements, _call(ops), launch, meet)
+    return Limits(describe_machine(), n_threads(ops), bandwidth, scattered, row, rows, elements, _call(ops), launch, meet)
 
 
 def describe_machine() -> dict:
@@ -122,16 +123,6 @@ def _processor() -> str:
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _threads(numba: bool) -> int:
-    if numba:
-        from ..kernels.threads import n_threads
-
-        return n_threads()
-    from threadpoolctl import threadpool_info
-
-    return max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
 
 
 def _seconds(work: Callable[[], object], calls: int = 1) -> float:
@@ -181,7 +172,7 @@ def _product_rates(ops, kind: str, numba: bool) -> tuple[float, float]:
 
         weight, large = store(small, kind), store(large, kind)
         work, nothing = kernel.row_product(weight, x), kernel.row_product(weight, x, panels=0)
-        row = 2 * small.size / (_seconds(work, 200) - _seconds(nothing, 200)) * _threads(numba)
+        row = 2 * small.size / (_seconds(work, 200) - _seconds(nothing, 200)) * n_threads(kernels)
     else:
         row = 2 * small.size / _seconds(lambda: x @ small, 200)
     return row, 2 * many * large.size / _seconds(lambda: ops.linear(xs, large))

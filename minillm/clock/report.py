@@ -96,8 +96,9 @@ class Report:
 
     @property
     def token_times(self) -> list[float]:
-        """When each token was known, ns: when `next` passed. A chunk of a prompt gives none, a verified draft several."""
-        return [end for cycle in self.cycles for name, end in zip(cycle.names, cycle.ends.tolist()) if name == "next"]
+        """When each token was known, ns: when `next` passed."""
+        cycles = [cycle for cycle in self.cycles if cycle.moments]
+        return [end for cycle in cycles for name, end in zip(cycle.names, cycle.ends.tolist()) if name == "next"]
 
     def between_tokens(self, percent: float) -> float | None:
         """The percentile of the times between two tokens, ns; None with one token."""
@@ -206,6 +207,7 @@ class Report:
         if len(self.token_times) > 1:
             p50, p99 = (self.between_tokens(p) / 1e6 for p in (50, 99))
             lines[0] += f"; between tokens p50 {p50:,.2f} ms, p99 {p99:,.2f} ms"
+        lines += self._speculation()
         lines.append(f"phases are {self.inside:.1%} of {self.wall / 1e6:,.1f} ms; the rest is handing tokens over")
         rate = f" at {self.ticks_per_second / 1e9:.3f} GHz" if self.source == "time-stamp counter" else ""
         lines.append(
@@ -215,6 +217,18 @@ class Report:
             far, row, rows = (1e-9 * r for r in (self.far_bandwidth, self.limits.row[self.kind], self.limits.rows[self.kind]))
             rates = f"{self.kind} products {row:,.0f} GFLOP/s (one row, in the cache), {rows:,.0f} (many)"
             lines.append(f"limits, {self.limits.threads} threads: memory {far:.1f} GB/s; {rates}")
+        return lines
+
+    def _speculation(self) -> list[str]:
+        """What drafts and their checks took, and what came of it; nothing where there are none."""
+        lines = []
+        for kind, what in (("draft", "guessed"), ("verify", "known")):
+            cycles = [cycle for cycle in self.cycles if cycle.kind == kind]
+            if cycles:
+                ms = sum(c.end - c.start for c in cycles) / 1e6
+                tokens = sum(c.names.count("next") for c in cycles)
+                each = f"{len(cycles):,} {kind} cycles of {ms / len(cycles):,.2f} ms"
+                lines.append(f"{each}, {ms * 1e6 / self.wall:.0%} of the time: {tokens:,} tokens {what}")
         return lines
 
     def _repr_html_(self) -> str:

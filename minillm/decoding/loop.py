@@ -157,10 +157,14 @@ def moments(
 
 def _one_by_one(model: GPT2, text: Continuation, step: Step) -> Iterator[Moment]:
     cache = text.new_cache(model) if text.options.use_cache else None
-    chunk = 1 if text.options.window is not None else text.options.chunk
+    chunk, window = text.options.chunk, text.options.window
     start, n_positions = 0, model.config.n_positions  # start: of the window that the model sees
+    if window is not None and cache is not None:  # which keeps the window itself
+        chunk, window = 1, None
     while True:
-        if len(text.ids) - start > n_positions:  # full: forget all, and read the last half window anew
+        if window is not None:
+            start = max(0, len(text.ids) - min(window, n_positions))
+        elif len(text.ids) - start > n_positions:  # full: forget all, and read the last half window anew
             start = len(text.ids) - max(1, n_positions // 2)
             if cache is not None:
                 cache.truncate(0)

@@ -31,7 +31,8 @@ class Options:
     on_full: when the positions run out, "error", or "slide": start anew from the last half window.
     chunk: read the prompt that many positions at a time (exact; see decoding.loop.read).
     use_cache: without one every cycle reads the whole text anew: the same tokens for far more work.
-    window: attend to the newest `window` keys only (see cache.SlidingCache; another model, not exact).
+    window: attend to the newest `window` keys only (see cache.SlidingCache; another model, not exact); without a cache the
+    last `window` tokens are read anew for each one, as a text that begins there.
     """
 
     max_new_tokens: int | None = None
@@ -87,10 +88,10 @@ class Options:
         if self.num_beams > 1 and self.chunk is not None:
             raise InputError(f"num_beams {self.num_beams} reads the prompt at once: leave out chunk {self.chunk}")
         if not self.use_cache:
-            for name in ("num_beams", "chunk", "window"):
+            for name in ("num_beams", "chunk"):
                 if getattr(self, name) not in (None, 1):
                     raise InputError(f"{name} {getattr(self, name)} needs the KV cache: leave out use_cache=False (--no-cache)")
-        if self.window is not None and (self.num_beams > 1 or self.chunk not in (None, 1)):
+        if self.window is not None and self.use_cache and (self.num_beams > 1 or self.chunk not in (None, 1)):
             raise InputError(f"window {self.window} reads one position at a time: leave out num_beams and chunk")
 
     def require_plain(self, lever: str, **more) -> None:

@@ -30,6 +30,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..ops import log_softmax
+from ..steps import Step, identity
 from . import filters
 from .loop import Continuation, Cycle, Moment, read, run_cycle
 
@@ -44,21 +45,25 @@ class Guess:
 
 
 class Draft(Protocol):
-    """A way of guessing: `start` returns for one text a function that guesses up to n tokens behind what it is now."""
+    """A way of guessing: `start` returns for one text a function that guesses up to n tokens behind what it is now.
+
+    clock: a Clock to which the guesser's own passes are told, or identity.
+    """
 
     n_tokens: int  # how many to guess at once
 
     def check(self, model) -> None:
         """Raise InputError if the guesses are of no use to `model`."""
 
-    def start(self, text: Continuation) -> Callable[[int], Guess]: ...
+    def start(self, text: Continuation, clock: Step = identity) -> Callable[[int], Guess]: ...
 
 
 def speculate(model, text: Continuation, draft: Draft, step) -> Iterator[Moment]:
     """Return the moments of `text` continued by `model` with the guesses of `draft`."""
     text.options.require_plain("speculative decoding")
     draft.check(model)
-    return _rounds(model, text, draft.n_tokens, draft.start(text), step)
+    clock = step if hasattr(step, "begin") else identity  # whoever looks at values looks at the model's, not at the guesser's
+    return _rounds(model, text, draft.n_tokens, draft.start(text, clock), step)
 
 
 def _rounds(model, text, n_tokens, guess_of, step) -> Iterator[Moment]:
@@ -106,7 +111,7 @@ class ModelDraft:
         if mine != theirs:
             raise InputError(f"the draft has a vocabulary of {mine} tokens and the model one of {theirs}: they must be the same")
 
-    def start(self, text: Continuation) -> Callable[[int], Guess]:
+    def start(self, text: Continuation, clock: Step = identity) -> Callable[[int], Guess]:
         cache = self.model.new_cache()
 
         def guess_of(n: int) -> Guess:
@@ -114,9 +119,9 @@ class ModelDraft:
             guess = Guess()
             for _ in range(min(n, cache.capacity - len(text.ids) + 1)):
                 ids = text.ids + guess.ids
-                logits, cycle = run_cycle(self.model, [ids[cache.lengths[0] :]], cache, kind="draft")
-                probs = text.options.distribution(logits[0], ids)
-                guess.ids.append(text.choose(probs))
+                logits, cycle = run_cycle(self.model, [ids[cache.lengths[0] :]], cache, clock, "draft")
+                probs = clock("probs", text.options.distribution(logits[0], ids))
+                guess.ids.append(int(clock("next", text.choose(probs))))
                 guess.probs.append(None if text.options.temperature == 0 else probs)
                 guess.cycles.append(cycle)
             return guess
@@ -138,7 +143,7 @@ class NGramDraft:
     def check(self, model) -> None:
         """Guesses are tokens of the text itself: good for any model."""
 
-    def start(self, text: Continuation) -> Callable[[int], Guess]:
+    def start(self, text: Continuation, clock: Step = identity) -> Callable[[int], Guess]:
         followed: dict[tuple[int, ...], int] = {}  # n-gram -> where its last occurrence ended
         known, longest, last = 0, min(8, self.n_tokens), Guess()
 

@@ -29,6 +29,7 @@ ROOMS = {
     "embedding_backward": "gradients",
     "attention_backward": "gradients",
     "adamw_update": "gradients",
+    "n_threads": "threads",
     "set_threads": "threads",
 }
 __all__ = [*ROOMS, "available"]

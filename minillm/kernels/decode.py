@@ -190,13 +190,13 @@ class DecodeStep:
         self.scales = np.array([config.attention_scale(i) for i in range(L)], np.float32)
         self.names = [f"h.{i}.{name}" for i in range(L) for name in BLOCK_STAMPS] + list(LAST_STAMPS)
         self.stamps, self.started, self._state = np.zeros(len(self.names), np.int64), 0, np.zeros(48, np.int64)
-        self.threads, self._one_at_a_time = n_threads(), threading.Lock()
+        self._one_at_a_time = threading.Lock()  # there is one workspace
         whole = -(-max(C, F) // 32) * 32  # room for whole blocks; what lies behind the inputs stays zero
         self._shared = tuple(np.zeros(-(-n // 32) * 32, np.float32) for n in (3 * C, C, C, F, config.vocab_size))
         self._x = np.zeros(C, np.float32)
         own = [((whole,), np.float32), ((whole // 32, 32), np.int8), ((whole // 32,), np.float32)]
         own += [((whole // 32,), np.int32), ((config.n_positions,), np.float32)]
-        self._own = [[np.zeros(shape, dtype) for shape, dtype in own] for _ in range(self.threads)]
+        self._layout, self._own = own, []  # of each thread
 
     @staticmethod
     def refusal(config, parameters) -> str | None:
@@ -231,7 +231,9 @@ class DecodeStep:
             keys, values = keys.view(np.int16), values.view(np.int16)  # Numba has no float16
         elif keys.dtype != np.float32:
             raise ValueError(f"the cache is {keys.dtype}; the fused step needs float32, or float16 where the processor has it")
-        with self._one_at_a_time:  # there is one workspace
+        threads = n_threads()
+        with self._one_at_a_time:
+            self._own += [[np.zeros(shape, dtype) for shape, dtype in self._layout] for _ in range(threads - len(self._own))]
             np.add(self.parameters["wte.weight"].take(token), self.parameters["wpe.weight"][position], out=self._x)
             self.started = now()
             common = (
@@ -239,7 +241,7 @@ class DecodeStep:
                 self.config.layer_norm_epsilon, ACTIVATIONS.index(self.config.activation_function),
                 keys, values, row, position, self._x, *self._shared,
             )  # fmt: skip
-            together(lambda i: decode_kernel(i, self.threads, *common, *self._own[i]), self.threads, self._state)
+            together(lambda i: decode_kernel(i, threads, *common, *self._own[i]), threads, self._state)
             cache.lengths[row] += 1
             if tell:
                 tell(["embed", *self.names], [self.started, *self.stamps.tolist()])

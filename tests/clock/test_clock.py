@@ -9,6 +9,7 @@ from minillm import GPT2, GPT2Config, InputError, kernels
 from minillm.clock import Clock, Report, groups
 from minillm.decoding.loop import moments
 from minillm.decoding.options import Options
+from minillm.decoding.speculative import ModelDraft
 from minillm.steps import step_names, times_only, under
 from minillm.weights import store_parameters
 
@@ -167,3 +168,27 @@ def test_a_token_is_known_when_next_passes():
     clock.pass_by("next", 1)
     report = Report(clock, CONFIG)
     assert report.token_times == [20, 27, 28] and report.first_token == 20 and report.between_tokens(50) == 4
+
+
+def test_drafts_and_their_checks_pass_through_the_clock():
+    """The guesser's cycles lie between the model's, in time and in order; whoever looks at values sees the model's only."""
+    guesser = GPT2.random(GPT2Config(vocab_size=29, n_positions=24, n_embd=8, n_layer=1, n_head=2), seed=3)
+    model = GPT2.random(GPT2Config(vocab_size=29, n_positions=24, n_embd=16, n_layer=2, n_head=2), seed=1)
+    clock, widths, options = Clock(), set(), Options(max_new_tokens=9)
+    story = list(moments(model, [1, 2, 3], options, clock, ModelDraft(guesser, 2)))
+    passes = list(dict.fromkeys(c for m in story for c in (*m.before, m.cycle)))
+    cycles = clock.cycles()
+    assert [(c.kind, c.positions) for c in cycles] == [(c.kind, c.positions) for c in passes]
+    assert {"draft", "verify"} < {c.kind for c in cycles}
+    assert sum(c.moments for c in cycles) == 9 == len(Report(clock, model.config).token_times)
+    assert all(a.end <= b.start for a, b in pairwise(cycles))
+    said = "\n".join(Report(clock, model.config).summary())
+    assert f"{sum(c.kind == 'draft' for c in cycles)} draft cycles" in said
+    assert f"{sum(c.moments for c in cycles if c.kind == 'verify')} tokens known" in said
+
+    def look(name, value):
+        widths.update([value.shape[-1]] if name.endswith("ln_1") else [])
+        return value
+
+    list(moments(model, [1, 2, 3], options, look, ModelDraft(guesser, 2)))
+    assert widths == {16}

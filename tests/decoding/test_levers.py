@@ -4,14 +4,16 @@ mistakes, each of which makes its proof fail."""
 import numpy as np
 import pytest
 
-from minillm import GPT2, GPT2Config, InputError, Tokenizer, attention
+from minillm import GPT2, GPT2Config, InputError, Tokenizer, attention, twins
 from minillm.cache import KVCache, SlidingCache, SlidingLayer
 from minillm.decoding import Options, batch, speculative
 from minillm.decoding.batch import Request, generate_batch
 from minillm.decoding.filters import choose
 from minillm.decoding.loop import moments
 from minillm.decoding.speculative import Guess, ModelDraft, NGramDraft, acceptance
+from minillm.kernels import decode, threads
 from minillm.steps import Patch
+from minillm.weights import store_parameters
 
 
 def lively(config, seed):
@@ -65,7 +67,7 @@ class Oracle:
     def check(self, model):
         pass
 
-    def start(self, text):
+    def start(self, text, clock=None):
         def guess_of(n):
             ids = [(t + (i % 3 == 2)) % 61 for i, t in enumerate(self.text)][len(text.ids) :][:n]
             return Guess(ids, [None] * len(ids))
@@ -141,7 +143,31 @@ def prove_sliding(window=5):
     np.testing.assert_allclose(logits, expected, atol=1e-10)
 
 
+def test_a_window_without_a_cache_is_a_text_that_begins_there():
+    text = list(PROMPT)
+    for moment in continued(window=6, use_cache=False):
+        assert moment.id == MODEL(text[-6:])[-1].argmax() and moment.cycle.positions == 6
+        text.append(moment.id)
+    assert [m.id for m in continued(window=48, use_cache=False)] == [m.id for m in continued()]
+
+
+def prove_threads():
+    """One thread, and more than there may be cores: each number is computed by one thread, so the bits are the same."""
+    config = GPT2Config(vocab_size=640, n_positions=160, n_embd=128, n_layer=2, n_head=4)
+    model = GPT2(config, store_parameters(lively(config, 7).astype(np.float32).parameters, "float32"), twins.twin("auto"))
+    prompts = np.random.default_rng(0).integers(0, 640, (2, 120)).tolist()  # two: memory used again holds another's numbers
+    before, stories = twins.n_threads(model.ops), []
+    try:
+        for n in (1, 2, 3, 1):
+            twins.set_threads(n)
+            stories.append([(m.id, m.logprob) for prompt in prompts for m in continued(prompt, 20, model=model)])
+    finally:
+        twins.set_threads(before)
+    assert stories == [stories[0]] * 4
+
+
 PROOFS = [
+    prove_threads,
     prove_chunked,
     prove_no_cache,
     prove_speculation_greedy,
@@ -269,7 +295,19 @@ def cache_read_before_it_is_written(patch):
     patch.setattr(GPT2, "__call__", wrong)
 
 
+def threads_leave_out_the_last_share(patch):
+    right = threads.shares
+    patch.setattr(threads, "shares", lambda *args: right(*args)[: 99 if threads.n_threads() == 1 else -1])
+
+
+def threads_work_on_the_same_share(patch):
+    right = decode.together
+    patch.setattr(decode, "together", lambda work, n, state: right(lambda i: work(min(i, n - 2)) if n > 1 else work(i), n, state))
+
+
 GALLERY = [
+    (threads_leave_out_the_last_share, prove_threads),
+    (threads_work_on_the_same_share, prove_threads),
     (positions_off_by_one, prove_chunked),
     (positions_restart, prove_chunked),
     (chunk_mask_counts_from_zero, prove_chunked),
