@@ -6,17 +6,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Update = Callable[[str, int, "int | None"], None]
+Update = Callable[..., None]  # update(what, done, total, note="")
 
 
 @contextmanager
 def progress_bar(unit: str, show: bool = True) -> Iterator[Update]:
-    """Yield update(what, done, total): what is being done, how many `unit` so far and of how many (None: unknown).
+    """Yield update(what, done, total, note=""): what is being done, how many `unit` so far and of how many (None: unknown).
 
-    A new `what` begins a new bar. Shown on stderr if that is a terminal, and if `show`.
+    A new `what` begins a new bar; the note stands behind it. Shown on stderr if that is a terminal, and if `show`.
     """
     if not (show and sys.stderr.isatty()):
-        yield lambda what, done, total: None
+        yield lambda what, done, total, note="": None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -24,15 +24,16 @@ def progress_bar(unit: str, show: bool = True) -> Iterator[Update]:
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
         TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         tasks: dict[str, int] = {}
 
-        def update(what: str, done: int, total: int | None) -> None:
+        def update(what: str, done: int, total: int | None, note: str = "") -> None:
             if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total, rate="")
+                tasks[what] = progress.add_task(what, total=total, rate="", note="")
             task = progress.tasks[tasks[what]]
             rate = f"{task.speed:,.0f}/s" if task.speed else ""
-            progress.update(tasks[what], completed=done, total=total, rate=rate)
+            progress.update(tasks[what], completed=done, total=total, rate=rate, note=note)
 
         yield update

@@ -192,10 +192,12 @@ def depth_of(K: int, per_word: int) -> tuple[int, int]:
     return blocks, -(-words // blocks)
 
 
-def product(x, weight, bias=None, precision="float32", transposed=False):
-    """x W + b, the numbers of x and W rounded to `precision`: x [M,K]; weight [K,N]; bias [N] or None -> float32 [M,N].
-    transposed: weight is [N,K], and multiplies as weight^T."""
-    (M, K), N = x.shape, weight.shape[0 if transposed else 1]
+def product(x, weight, bias=None, precision="float32"):
+    """x W + b, the numbers of x and W rounded to `precision`: x [M,K]; weight [K,N], which may be the transpose of an array
+    that lies row by row; bias [N] or None -> float32 [M,N]."""
+    (M, K), N = x.shape, weight.shape[1]
+    transposed = weight.T.flags.c_contiguous and not weight.flags.c_contiguous
+    x, weight = working(x), weight.T if transposed else working(weight)
     word, per_word = PER_WORD[precision]
     P, (blocks, depth) = up(N) // 16, depth_of(K, per_word)
     panels, start, y = np.zeros((blocks, P, 16 * depth), word), np.zeros(16 * P, np.float32), np.empty((M, 16 * P), np.float32)
@@ -236,7 +238,7 @@ class Training:
 
     def __init__(self, precision: str = "float32"):
         if precision not in PER_WORD:
-            raise InputError
+            raise ValueError(f"precision is {precision!r}; it must be one of {list(PER_WORD)}")
         self.precision = precision
 
     def __getattr__(self, name: str):
@@ -246,7 +248,7 @@ class Training:
         """x W + b. x: [..., in]; weight: [in, out]; bias: [out] -> [..., out]."""
         if not (isinstance(weight, np.ndarray) and x.dtype == weight.dtype == np.float32):
             return linear(x, weight, bias)
-        y = product(working(x).reshape(-1, x.shape[-1]), weight, bias, self.precision)
+        y = product(x.reshape(-1, x.shape[-1]), weight, bias, self.precision)
         return y.reshape(*x.shape[:-1], -1)
 
     def linear_backward(self, dy, x, weight):
@@ -256,7 +258,7 @@ class Training:
             dx, gradients = weight.backward(d_rows, rows)
             return dx.reshape(x.shape), gradients
         d_weight = self.transposed_product(rows, d_rows)
-        dx = self.product(d_rows, weight, transposed=True).reshape(x.shape)
+        dx = self.product(d_rows, weight.T).reshape(x.shape)
         return dx, {"weight": d_weight, "bias": d_rows.sum(axis=0)}
 
     def unembed_backward(self, dy, x, table):
@@ -264,11 +266,9 @@ class Training:
         rows, d_rows = (working(a).reshape(-1, a.shape[-1]) for a in (x, dy))
         return self.product(d_rows, table).reshape(x.shape), self.transposed_product(d_rows, rows)
 
-    def product(self, a, b, transposed=False):
-        """a b, for a [M,K] and b [K,N], or a b^T for b [N,K]."""
-        if a.dtype == np.float32:
-            return product(a, b, None, self.precision, transposed)
-        return a @ (b.T if transposed else b)
+    def product(self, a, b):
+        """a b, for a [M,K] and b [K,N]."""
+        return product(a, b, None, self.precision) if a.dtype == np.float32 else a @ b
 
     def transposed_product(self, a, b):
         """a^T b, for a [M,K] and b [M,N]."""

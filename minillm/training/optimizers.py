@@ -39,7 +39,7 @@ def adamw_update(parameter, gradient, mean, square, *, lr, step, betas=(0.9, 0.9
     parameter -= (lr / (1 - b1**step)) * mean / (np.sqrt(square / (1 - b2**step)) + eps)
 
 
-def orthogonal(matrix, steps=5):
+def orthogonal(matrix, steps=5, product=np.matmul):
     """Return nearly the orthogonal matrix closest to `matrix`: U V^T, where its singular values U S V^T become about 1.
 
     Newton-Schulz: X <- a X + (b A + c A A) X with A = X X^T maps every singular value s to a s + b s^3 + c s^5, which
@@ -50,12 +50,12 @@ def orthogonal(matrix, steps=5):
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
     for _ in range(steps):
-        square = x @ x.T
-        x = 3.4445 * x + (-4.7750 * square + 2.0315 * (square @ square)) @ x
+        square = product(x, x.T)
+        x = 3.4445 * x + product(-4.7750 * square + 2.0315 * product(square, square), x)
     return x.T if tall else x
 
 
-def muon_update(parameter, gradient, momentum, *, lr, beta=0.95, weight_decay=0.0, parts=1):
+def muon_update(parameter, gradient, momentum, *, lr, beta=0.95, weight_decay=0.0, parts=1, product=np.matmul):
     """One step of Muon, in place, for a matrix: the momentum, looked ahead, is made orthogonal, so that no direction is
     neglected because its gradients are small.
 
@@ -68,7 +68,7 @@ def muon_update(parameter, gradient, momentum, *, lr, beta=0.95, weight_decay=0.
     parameter *= 1 - lr * weight_decay
     ahead = (1 - beta) * gradient + beta * momentum
     for p, u in zip(np.split(parameter, parts, axis=-1), np.split(ahead, parts, axis=-1)):
-        p -= (lr * 0.2 * math.sqrt(max(u.shape))) * orthogonal(u)
+        p -= (lr * 0.2 * math.sqrt(max(u.shape))) * orthogonal(u, product=product)
 
 
 class Optimizer:
@@ -125,8 +125,8 @@ class Muon(AdamW):
         if p.ndim != 2 or ".h." not in f".{name}":
             super().step_of(name, p, gradient, lr, decay)
             return
-        parts = 3 if name.endswith("c_attn.weight") else 1
-        muon_update(p, gradient, self.kept("momentum", name, p), lr=lr, weight_decay=decay, parts=parts)
+        parts, product = 3 if name.endswith("c_attn.weight") else 1, getattr(self.ops, "product", np.matmul)
+        muon_update(p, gradient, self.kept("momentum", name, p), lr=lr, weight_decay=decay, parts=parts, product=product)
 
 
 OPTIMIZERS = {"sgd": SGD, "adamw": AdamW, "muon": Muon}

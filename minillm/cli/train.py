@@ -1,0 +1,80 @@
+"""Train a GPT-2 on text: from nothing, or on from a model.
+
+minillm train --data stories/ --out run --preset small
+minillm train --out run --resume
+minillm train --data my.txt --out tuned --from tales --lora-rank 8 --steps 300 --lr 1e-3
+mpiexec -n 2 python -m minillm train --data stories/ --out run --preset small
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from ..errors import InputError
+from ..training.settings import Settings, presets, settings
+from .common import add_compute, write
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="a folder of .txt files (train.txt and val.txt, or any), or one file"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="the run's folder; becomes a model that --model takes"
+    )
+    parser.add_argument("--preset", help=f"settings to begin with: {', '.join(presets())}")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file with settings, which win over the preset's")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out, with its settings")
+    parser.add_argument("--from", dest="start", metavar="MODEL", help="begin with this model and its tokenizer (fine-tuning)")
+    parser.add_argument("--tokenizer", metavar="MODEL", help="take this model's tokenizer instead of training one")
+    parser.add_argument("--json", action="store_true", help="print every report as a line of JSON")
+    add_settings(parser)
+    add_compute(parser)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """One flag for each setting; what is not given is None, and left to preset, file or default."""
+    group = parser.add_argument_group("settings", "each wins over --config and --preset")
+    for f in dataclasses.fields(Settings):
+        kind = {"int": int, "float": float, "str": str}.get(f.type.removesuffix(" | None"))
+        how = {"action": argparse.BooleanOptionalAction} if kind is None else {"type": kind, "metavar": kind.__name__.upper()}
+        default = "" if f.default is None else f" (default: {f.default})"
+        group.add_argument(f"--{f.name.replace('_', '-')}", default=None, help=f.metadata["what"] + default, **how)
+
+
+def run(args: argparse.Namespace) -> None:
+    from ..distributed import world
+    from ..training.pretrain import pretrain
+
+    flags = {f.name: v for f in dataclasses.fields(Settings) if (v := getattr(args, f.name)) is not None}
+    if args.dtype is not None:
+        raise InputError(f"--dtype {args.dtype}: training computes in float32; --precision bfloat16 is the faster way")
+    if args.threads is not None:
+        from ..twins import set_threads
+
+        set_threads(args.threads)
+    pretrain(
+        args.out, args.data, lambda **known: settings(args.preset, args.config, **known | flags),
+        start=args.start, tokenizer=args.tokenizer, resume=args.resume, kernels=args.kernels, world=world(),
+        echo=write_json_line if args.json else show,
+    )  # fmt: skip
+
+
+def write_json_line(record: dict) -> None:
+    import json
+
+    write(json.dumps(record, ensure_ascii=False))
+
+
+def show(record: dict) -> None:
+    """One line for a validation; a sample as it is."""
+    if "sample" in record:
+        write(f"\n{record['sample']}\n")
+        return
+    parts = [f"step {record['step']:>6}"]
+    for name, value in record.items():
+        if name != "step":
+            parts.append(f"{name.replace('_', ' ')} {value:.4f}" if isinstance(value, float) else f"{name} {value}")
+    write("   ".join(parts))

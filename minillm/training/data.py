@@ -1,0 +1,141 @@
+"""From text to batches: documents become one long row of token ids in a file, and windows of it the rows of a batch.
+
+Documents end in a line <|endoftext|>; in the row that token follows each of them. A folder holds train.txt and val.txt, or
+any *.txt files, whose documents (a file without such lines is one) are split by their own hash. The files are built once
+and memory-mapped from then on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..files import atomic_file, read_json, write_atomically
+from ..progress import progress_bar
+from ..tokenizer import END_OF_TEXT, Tokenizer
+
+
+def read_text(path: Path) -> str:
+    """Return what a UTF-8 file holds, without a byte order mark."""
+    try:
+        return path.read_text(encoding="utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def documents_of(text: str) -> list[str]:
+    """Cut a text at its lines <|endoftext|>."""
+    return [document for document in text.split(END_OF_TEXT + "\n") if document.strip()]
+
+
+def split_documents(data: Path, val_fraction: float) -> tuple[list[str], list[str]]:
+    """Return the documents for training and for validation of a folder or a file.
+
+    With train.txt and val.txt these are the two. Else a document is for validation where sha1 of its text says so, in
+    val_fraction of all cases; one document alone is cut, and its end is for validation.
+    """
+    if not data.exists():
+        raise InputError(f"--data {data}: there is no such folder or file")
+    files = [data] if data.is_file() else sorted(data.glob("*.txt"))
+    if not files:
+        raise InputError(f"--data {data}: no .txt file in this folder")
+    if {"train.txt", "val.txt"} <= {file.name for file in files}:
+        train, val = (documents_of(read_text(data / name)) for name in ("train.txt", "val.txt"))
+    else:
+        documents = [document for file in files for document in documents_of(read_text(file))]
+        if len(documents) == 1:
+            cut = int(len(documents[0]) * (1 - val_fraction))
+            documents = [documents[0][:cut], documents[0][cut:]]
+            return [d for d in documents[:1] if d], [d for d in documents[1:] if d]
+        draws = [int(hashlib.sha1(document.encode()).hexdigest(), 16) % 10_000 for document in documents]
+        limit = max(val_fraction * 10_000, min(draws, default=0) + 1)  # one at least
+        train = [d for d, draw in zip(documents, draws) if draw >= limit]
+        val = [d for d, draw in zip(documents, draws) if draw < limit]
+    if not train or not val:
+        raise InputError(f"--data {data}: there is no text {'to train on' if not train else 'for validation'}")
+    return train, val
+
+
+class Tokens:
+    """One row of token ids in a file, `ids` [N] memory-mapped, and the bytes of the text they stand for."""
+
+    def __init__(self, path: Path, n_bytes: int):
+        self.ids, self.n_bytes = np.load(path, mmap_mode="r"), n_bytes
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def windows(self, length: int) -> np.ndarray:
+        """All windows one after another, [n, length + 1], each sharing its last id with the next one's first."""
+        n = (len(self.ids) - 1) // length
+        return np.lib.stride_tricks.sliding_window_view(self.ids, length + 1)[: n * length : length]
+
+
+def token_files(data: Path, out: Path, tokenizer: Tokenizer, val_fraction: float) -> tuple[Tokens, Tokens]:
+    """Return the training and the validation tokens of `data`, from the files in `out` if they are of the same text.
+
+    out: gets train.npy, val.npy and tokens.json, which says what they were made of.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    files = [data] if data.is_file() else sorted(data.glob("*.txt"))
+    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    vocabulary = hashlib.sha256(repr(sorted(tokenizer.tokens)).encode()).hexdigest()
+    made_of = json.loads(json.dumps({"files": stats, "tokenizer": vocabulary, "val_fraction": val_fraction}))
+    index = out / "tokens.json"
+    if index.exists() and (known := read_json(index))["made_of"] == made_of:
+        return tuple(Tokens(out / f"{name}.npy", known["bytes"][name]) for name in ("train", "val"))
+    parts = dict(zip(("train", "val"), split_documents(data, val_fraction)))
+    n_bytes = {name: sum(len(d.encode()) for d in documents) for name, documents in parts.items()}
+    for name, documents in parts.items():
+        write_tokens(out / f"{name}.npy", documents, tokenizer, name)
+    write_atomically(index, json.dumps({"made_of": made_of, "bytes": n_bytes}).encode())
+    return tuple(Tokens(out / f"{name}.npy", n_bytes[name]) for name in parts)
+
+
+def write_tokens(path: Path, documents: Iterable[str], tokenizer: Tokenizer, what: str) -> None:
+    """Encode every document, each followed by <|endoftext|> if the tokenizer has it, into a .npy file of one row."""
+    word = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
+    end = [] if tokenizer.eot_id is None else [tokenizer.eot_id]
+    documents, ids = list(documents), []
+    with progress_bar("documents") as update:
+        for n, document in enumerate(documents):
+            ids.append(np.array([*tokenizer.encode(document), *end], word))
+            update(f"encoding the {what} text", n + 1, len(documents))
+    with atomic_file(path) as file:
+        np.save(file, np.concatenate(ids))
+
+
+class Batches:
+    """Rows of `length` ids and what follows each of them: batch(step) -> ids, targets [B,T], a function of step and seed only.
+
+    An epoch takes every window of the text once, in an order of its own, beginning at an offset of its own.
+    """
+
+    def __init__(self, tokens: Tokens, length: int, batch_size: int, seed: int):
+        self.tokens, self.length, self.batch_size, self.seed = tokens, length, batch_size, seed
+        self.windows_of_epoch = (len(tokens) - length) // length - 1 if len(tokens) > 2 * length else 0
+        if self.windows_of_epoch < 1:
+            raise InputError(
+                f"the text has {len(tokens):,} tokens; a window of {length} needs {3 * length:,}: more text, or --context"
+            )
+        self._epoch = (-1, None, 0)
+
+    def batch(self, step: int, rank: int = 0, size: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Return the batch of one step; of `size` processes number `rank` gets every size-th row."""
+        rows = np.array([self.row(n) for n in range(step * self.batch_size, (step + 1) * self.batch_size)[rank::size]], np.int64)
+        return rows[:, :-1], rows[:, 1:]
+
+    def row(self, n: int) -> np.ndarray:
+        """The n-th window of the whole training, T + 1 ids."""
+        epoch, i = divmod(n, self.windows_of_epoch)
+        if self._epoch[0] != epoch:
+            rng = np.random.default_rng([self.seed, epoch])
+            self._epoch = (epoch, rng.permutation(self.windows_of_epoch), int(rng.integers(self.length)))
+        _, order, offset = self._epoch
+        start = offset + int(order[i]) * self.length
+        return self.tokens.ids[start : start + self.length + 1]

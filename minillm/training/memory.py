@@ -1,0 +1,40 @@
+"""Whether a step fits in memory, before it is tried."""
+
+from __future__ import annotations
+
+import os
+
+from ..config import GPT2Config
+from ..errors import InputError
+
+
+def step_bytes(config: GPT2Config, rows: int, T: int, recompute: bool = False) -> int:
+    """Return about how many bytes of float32 one training step takes beyond the tokens: parameters with gradients and two
+    arrays of the optimiser; what forward keeps of each block (C numbers a position 10 times, F twice), of one block only with
+    recompute; and logits with their gradient."""
+    C, F, V, L = config.n_embd, config.hidden_dim, config.vocab_size, config.n_layer
+    n_parameters = sum(shape[0] * (shape[1] if len(shape) > 1 else 1) for shape in config.parameter_shapes().values())
+    block = rows * T * (12 * C + 2 * F)
+    kept = block + L * rows * T * C if recompute else L * block
+    return 4 * (4 * n_parameters + kept + 2 * block + 3 * rows * T * V)
+
+
+def free_bytes() -> int | None:
+    """How much memory the system can give, or None where it does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def check_memory(config: GPT2Config, rows: int, T: int, recompute: bool = False) -> None:
+    """Raise InputError for a step that cannot fit."""
+    needed, free = step_bytes(config, rows, T, recompute), free_bytes()
+    if free is not None and needed > free:
+        smaller = "a smaller --batch-size, --accumulate" + ("" if recompute else ", --recompute")
+        raise InputError(f"{rows} windows of {T} need about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: {smaller}")

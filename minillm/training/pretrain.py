@@ -1,0 +1,117 @@
+"""A language model from text: tokenizer, token files, model, trainer, put together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from .. import kernels as numba_kernels
+from ..checkpoints import load, save_model
+from ..distributed import ALONE, World
+from ..errors import InputError
+from ..files import read_json
+from ..model import GPT2
+from ..tokenizer import Tokenizer
+from ..twins import twin
+from ..weights.lora import LoRA
+from .data import Batches, split_documents, token_files
+from .language import LanguageModel, bits_per_byte
+from .lora import merged, save_adapters, with_adapters
+from .memory import check_memory
+from .settings import Settings
+from .trainer import SETTINGS, Trainer, check_folder
+
+
+def training_twin(name: str | None, precision: str):
+    """The twin for training: the textbook, or kernels with products in blocks, of numbers in `precision`."""
+    ops = twin(name)
+    if ops is numba_kernels:
+        from ..kernels.blocked import Training
+
+        return Training(precision)
+    if precision != "float32":
+        raise InputError(f"precision is {precision!r}; the kernels numpy compute in float32 only")
+    return ops
+
+
+def pretrain(
+    out: Path, data: Path | None, settings_of: Callable[..., Settings], *, start: str | None = None, tokenizer: str | None = None,
+    resume: bool = False, kernels: str | None = None, world: World = ALONE, echo: Callable[[dict], None] = lambda record: None,
+) -> GPT2:  # fmt: skip
+    """Train a model on the text in `data` and save it, its tokenizer, its checkpoint and its metrics in `out`; return it.
+
+    settings_of(**known) -> Settings, given what the run in `out` has, on resuming, or the shape of the model to start from.
+    start: fine-tune this model. tokenizer: a model whose tokenizer to use; else one is trained on the text.
+    """
+    before = read_json(out / SETTINGS) if resume and (out / SETTINGS).exists() else {}
+    if resume and not before:
+        raise InputError(f"--resume: {out / SETTINGS} is not there, so there is no run to go on with")
+    data, start = data or (Path(before["data"]) if before else None), start or before.get("start")
+    if data is None:
+        raise InputError("--data is needed: a folder with .txt files, or one text file")
+    known = {f.name: before[f.name] for f in dataclasses.fields(Settings) if f.name in before}
+    first = None
+    if start is not None:
+        first, words = load(start, "float32", "numpy")
+        shape = {name: getattr(first.config, name) for name in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")}
+        known = shape | known
+    plan = settings_of(**known)
+    if start is not None and any(getattr(plan, name) != value for name, value in shape.items()):
+        wrong = next(name for name, value in shape.items() if getattr(plan, name) != value)
+        raise InputError(f"{wrong} is {getattr(plan, wrong)}; {start} has {shape[wrong]}, and --from keeps a model's shape")
+    if plan.lora_rank and start is None:
+        raise InputError(f"lora_rank is {plan.lora_rank}: adapters need a model to adapt, --from MODEL")
+    ops = training_twin(kernels, plan.precision)
+
+    curve = {f.name for f in dataclasses.fields(plan) if f.metadata["curve"]} | {"start"}
+    if world.rank == 0:
+        check_folder(out, {"data": str(data), "start": start} | plan.to_dict(), curve, resume)
+        if start is None:
+            words = tokenizer_for(out, data, plan, tokenizer)
+        words.save(out)
+        token_files(data, out / "tokens", words, plan.val_fraction)
+    world.barrier()
+    words = Tokenizer.from_pretrained(out)
+    train, val = token_files(data, out / "tokens", words, plan.val_fraction)
+    batches = Batches(train, plan.window, plan.batch_size, plan.seed)
+
+    if start is None:
+        model = GPT2.random(plan.model_config(words.vocab_size, words.eot_id), plan.seed)
+    else:
+        model = GPT2(first.config, {name: p.copy() for name, p in first.parameters.items()})
+    model = GPT2(model.config, model.parameters, ops)
+    if plan.lora_rank:
+        model = with_adapters(model, plan.lora_rank, plan.lora_alpha, plan.lora_matrices, plan.seed)
+    check_memory(model.config, plan.batch_size // plan.accumulate // world.size, plan.window, plan.recompute)
+    objective = LanguageModel(model, plan.recompute)
+
+    def evaluate(last: bool) -> dict:
+        loss, bits = bits_per_byte(objective, val, plan.window, None if last else plan.eval_tokens)
+        return {"val_loss": loss, "bits_per_byte": bits}
+
+    def sample() -> str:
+        ids = words.encode(plan.sample_prompt)
+        room = model.config.n_positions - len(ids)
+        new = model.generate(ids, min(80, room), temperature=0.8, top_p=0.95, seed=plan.seed)
+        return words.decode(new)
+
+    def save() -> None:
+        if any(isinstance(w, LoRA) for w in model.parameters.values()):
+            save_adapters(model, out)
+        save_model(merged(model), out, plan.save_dtype)
+
+    trainer = Trainer(
+        objective, batches.batch, plan, out, evaluate=evaluate, sample=sample, save=save, world=world, echo=echo,
+    )  # fmt: skip
+    trainer.run(resume)
+    return model
+
+
+def tokenizer_for(out: Path, data: Path, plan: Settings, name: str | None) -> Tokenizer:
+    """The run's tokenizer: the one it has, or that of a named model, or one trained on the training text."""
+    if (out / "vocab.json").exists():
+        return Tokenizer.from_pretrained(out)
+    if name is not None:
+        return load(name, kernels="numpy")[1]
+    return Tokenizer.train(split_documents(data, plan.val_fraction)[0], plan.vocab_size)

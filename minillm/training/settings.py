@@ -1,0 +1,129 @@
+"""Every knob of a training run, with its default: a preset, a TOML file and flags set the same names."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..config import GPT2Config
+from ..errors import InputError
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+def knob(default, what: str, *, curve: bool = True, check=lambda value: True, allowed: str = ""):
+    """A field with its explanation. curve: whether another value gives another loss curve, so that --resume refuses it."""
+    return field(default=default, metadata={"what": what, "curve": curve, "check": check, "allowed": allowed})
+
+
+def at_least(least, what: str, default, **kwargs):
+    return knob(default, what, check=lambda v: v is None or v >= least, allowed=f"at least {least}", **kwargs)
+
+
+def one_of(names: tuple[str, ...], what: str, default):
+    return knob(default, what, check=lambda v: v in names, allowed=", ".join(names))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides a training run, and how it reports. Raises InputError naming the knob, its value and what is allowed."""
+
+    n_layer: int = at_least(1, "blocks", 4)
+    n_head: int = at_least(1, "attention heads", 4)
+    n_embd: int = at_least(1, "width", 128)
+    n_positions: int = at_least(2, "most positions the model can see", 256)
+    vocab_size: int = at_least(257, "tokens of the tokenizer that is trained on the text", 2048)
+    context: int | None = at_least(1, "positions of a training window; all that the model has if not given", None)
+    batch_size: int = at_least(1, "windows of a step", 16)
+    accumulate: int = at_least(1, "parts that a step's windows are run in, one after another, to save memory", 1)
+    steps: int = at_least(1, "steps", 1000)
+    optimizer: str = one_of(
+        ("adamw", "muon", "sgd"), "optimiser; muon is for the matrices inside the blocks, adamw the rest", "adamw"
+    )
+    lr: float = knob(1e-3, "highest learning rate", check=lambda v: v > 0, allowed="above 0")
+    warmup: int = at_least(0, "steps in which the learning rate rises", 100)
+    schedule: str = one_of(("cosine", "linear", "constant"), "how the learning rate falls", "cosine")
+    final_lr: float = knob(0.1, "learning rate at the end, as a part of lr", check=lambda v: 0 <= v <= 1, allowed="0 to 1")
+    weight_decay: float = at_least(0, "decay of matrices (biases and norms have none)", 0.1)
+    beta1: float = knob(0.9, "AdamW's memory for gradients", check=lambda v: 0 <= v < 1, allowed="0 to below 1")
+    beta2: float = knob(0.95, "AdamW's memory for their squares", check=lambda v: 0 <= v < 1, allowed="0 to below 1")
+    clip: float = knob(1.0, "longest gradient, all together", check=lambda v: v > 0, allowed="above 0")
+    precision: str = one_of(("float32", "bfloat16"), "numbers that are multiplied; sums and weights stay float32", "float32")
+    recompute: bool = knob(
+        False, "keep only what enters each block, and form the rest again: less memory, more time", curve=False
+    )
+    seed: int = at_least(0, "of the first weights, the order of the text, and samples", 1)
+    val_fraction: float = knob(
+        0.05, "part of the documents kept for validation, where there is no val.txt", check=lambda v: 0 < v < 1, allowed="0 to 1"
+    )
+    lora_rank: int = at_least(0, "rank of LoRA adapters, which alone are trained then; 0 trains everything", 0)
+    lora_alpha: float = knob(16.0, "adapters count alpha / rank times", check=lambda v: v > 0, allowed="above 0")
+    lora_matrices: str = knob("c_attn", "names of the matrices with adapters, as in c_attn,c_proj,c_fc")
+    log_every: int = at_least(1, "steps between two lines in metrics.jsonl", 10, curve=False)
+    eval_every: int = at_least(1, "steps between two validations", 250, curve=False)
+    eval_tokens: int = at_least(1, "tokens of a validation; all of them at the end", 50_000, curve=False)
+    sample_every: int = at_least(1, "steps between two samples of text", 500, curve=False)
+    sample_prompt: str = knob("Once upon a time", "what samples begin with", curve=False)
+    checkpoint_every: int = at_least(1, "steps between two checkpoints", 100, curve=False)
+    save_dtype: str = one_of(("float32", "float16", "bfloat16"), "numbers in the finished model's file", "float32")
+
+    def __post_init__(self):
+        for f in dataclasses.fields(self):
+            value, kinds = getattr(self, f.name), {"int": int, "float": (int, float), "str": str, "bool": bool}
+            kind = kinds[f.type.removesuffix(" | None")]
+            if value is None and f.type.endswith("None"):
+                continue
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                raise InputError(f"{f.name} is {value!r}; it must be of type {f.type}")
+            if value != value or not f.metadata["check"](value):
+                raise InputError(f"{f.name} is {value!r}; it must be {f.metadata['allowed']}")
+        if self.context is not None and self.context > self.n_positions:
+            raise InputError(f"context is {self.context}; the model has n_positions {self.n_positions}")
+        if self.batch_size % self.accumulate:
+            raise InputError(f"batch_size {self.batch_size} cannot be run in accumulate {self.accumulate} equal parts")
+
+    @property
+    def window(self) -> int:
+        """T, the positions of one training window."""
+        return self.context or self.n_positions
+
+    def model_config(self, vocab_size: int, eot_id: int | None) -> GPT2Config:
+        """The GPT-2 of this shape, for a tokenizer."""
+        shape = {name: getattr(self, name) for name in ("n_layer", "n_head", "n_embd", "n_positions")}
+        return GPT2Config(vocab_size=vocab_size, bos_token_id=eot_id, eos_token_id=eot_id, **shape)
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+
+def presets() -> list[str]:
+    """The names of the settings that come with minillm."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def read_toml(path: Path) -> dict:
+    """Return the knobs that a TOML file sets; InputError naming the file and what it cannot be."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid TOML ({error})") from None
+    known = [f.name for f in dataclasses.fields(Settings)]
+    if unknown := [name for name in values if name not in known]:
+        raise InputError(f"{path}: {unknown[0]!r} is no setting; known: {', '.join(known)}")
+    return values
+
+
+def settings(preset: str | None = None, file: Path | None = None, **flags) -> Settings:
+    """Return the Settings of a preset, changed by a TOML file, changed by `flags`."""
+    values = {}
+    if preset is not None:
+        if preset not in presets():
+            raise InputError(f"preset is {preset!r}; it must be one of {', '.join(presets())}")
+        values |= read_toml(PRESETS / f"{preset}.toml")
+    if file is not None:
+        values |= read_toml(file)
+    return Settings(**values | flags)
