@@ -18,6 +18,7 @@ from .threads import in_parallel, n_threads, shares
 from .vectors import fma, load, pair, spread, store, zeros
 
 ROWS, DEPTH = 128, 256  # of a block of the left-hand matrix, whose DEPTH numbers a row meet DEPTH rows of the other
+FEW = 512  # rows of the left-hand matrix, up to which the other one is shared out between threads instead
 
 
 @helper
@@ -126,17 +127,41 @@ def pack_rows(x, rows, per_word):
                 halves[k] = half(row[k])
 
 
+@helper
+def pack_block(w, transposed, start, first, out, per_word):
+    """The rows of w [K,N] (or of w^T, for w [N,K]) from `start` that fit into the panels `out` of columns 16 first and on."""
+    rows, last = out.shape[1] // 16 * per_word, first + out.shape[0]
+    if start + rows > w.shape[1 if transposed else 0]:
+        out[:] = 0
+    if transposed:
+        pack_transposed(w[16 * first : 16 * last, start : start + rows], out, per_word)
+    else:
+        pack_panels(w[start : start + rows, 16 * first : 16 * last], out, per_word)
+
+
 @jit
 def pack_blocks(w, transposed, panels, per_word, first, last):
-    """Panels first to last of w [K,N], or of w^T for w [N,K]. panels: [blocks, P, 16 depth], zeros at first; each block's
-    hold depth rows of the matrix (or twice that many)."""
-    rows = panels.shape[2] // 16 * per_word
+    """Panels first to last of w [K,N], or of w^T for w [N,K]. panels: [blocks, P, 16 depth]; each block's hold depth rows of
+    the matrix (or twice that many)."""
     for block in range(panels.shape[0]):
-        out, start = panels[block, first:last], block * rows
-        if transposed:
-            pack_transposed(w[16 * first : 16 * last, start : start + rows], out, per_word)
-        else:
-            pack_panels(w[start : start + rows, 16 * first : 16 * last], out, per_word)
+        pack_block(w, transposed, block * (panels.shape[2] // 16) * per_word, first, panels[block, first:last], per_word)
+
+
+@jit
+def multiply_columns(x, w, transposed, bias, y, room, strip, per_word, first, last):
+    """y = x W + bias for panels first to last, each packed just before it is used, once: for x of few rows [M,K]. y: [M, 16 P];
+    room: zeros [blocks, M, depth], for x; strip: [2, 16 depth], for two panels."""
+    rows = room.shape[2] * per_word
+    for block in range(room.shape[0]):
+        pack_rows(x[:, block * rows : (block + 1) * rows], room[block], per_word)
+    for p in range(first, last, 2):
+        panels = strip[: min(2, last - p)]
+        for m in range(y.shape[0]):
+            for i in range(16 * p, 16 * (p + panels.shape[0])):
+                y[m, i] = bias[i]
+        for block in range(room.shape[0]):
+            pack_block(w, transposed, block * rows, p, panels, per_word)
+            add_matmul(panels, room[block], y, 16 * p)
 
 
 @jit
@@ -200,15 +225,24 @@ def product(x, weight, bias=None, precision="float32"):
     x, weight = working(x), weight.T if transposed else working(weight)
     word, per_word = PER_WORD[precision]
     P, (blocks, depth) = up(N) // 16, depth_of(K, per_word)
-    panels, start, y = np.zeros((blocks, P, 16 * depth), word), np.zeros(16 * P, np.float32), np.empty((M, 16 * P), np.float32)
+    start, y = np.zeros(16 * P, np.float32), np.empty((M, 16 * P), np.float32)
     if bias is not None:
         start[:N] = bias
-    in_parallel(lambda part: pack_blocks(weight, transposed, panels, per_word, part.start, part.stop), P, cost=10 * K * N)
+    if M <= FEW:
 
-    def work(part):
-        multiply_rows(x[part], panels, start, y[part], np.zeros((ROWS, depth), word), per_word)
+        def work(part):
+            room, strip = np.zeros((blocks, M, depth), word), np.empty((2, 16 * depth), word)
+            multiply_columns(x, weight, transposed, start, y, room, strip, per_word, part.start, part.stop)
 
-    in_parallel(work, M, unit=8, cost=M * K * N)
+        in_parallel(work, P, unit=2, cost=M * K * N)
+    else:
+        panels = np.empty((blocks, P, 16 * depth), word)
+        in_parallel(lambda part: pack_blocks(weight, transposed, panels, per_word, part.start, part.stop), P, cost=10 * K * N)
+
+        def work(part):
+            multiply_rows(x[part], panels, start, y[part], np.zeros((ROWS, depth), word), per_word)
+
+        in_parallel(work, M, unit=8, cost=M * K * N)
     return y[:, :N]
 
 

@@ -109,12 +109,10 @@ def _embedding(dy, ids, table):
             out[i] += d[i]
 
 
-def embedding_backward(dy, ids, n_rows):
-    """Of table[ids]: the sum of dy wherever a row was looked up. dy: [..., C]; ids: [...] in [0, n_rows) -> [n_rows,C]."""
-    dy = working(dy)
-    table = np.zeros((n_rows, dy.shape[-1]), dy.dtype)
-    _embedding(dy.reshape(-1, dy.shape[-1]), np.ravel(ids), table)
-    return table
+def embedding_backward(dy, ids, d_table):
+    """Of table[ids]: adds dy wherever a row was looked up. dy: [..., C]; ids: [...]; d_table: [rows, C] -> d_table."""
+    _embedding(working(dy).reshape(-1, dy.shape[-1]), np.ravel(ids), d_table)
+    return d_table
 
 
 # ---- attention

@@ -96,9 +96,11 @@ def cross_entropy_backward(dy, logits, targets):
     return d_logits
 
 
-def embedding_backward(dy, ids, n_rows):
-    """Of y = table[ids]: a row gets the sum of dy wherever it was looked up. dy: [..., C]; ids: [...] -> [n_rows,C]."""
-    d_table = np.zeros((n_rows, dy.shape[-1]), dy.dtype)
+def embedding_backward(dy, ids, d_table):
+    """Of y = table[ids]: a row of the table gets the sum of dy wherever it was looked up, added to d_table in place.
+
+    dy: [..., C]; ids: [...]; d_table: [rows, C], which may hold another gradient already (a tied head's) -> d_table.
+    """
     np.add.at(d_table, np.ravel(ids), dy.reshape(-1, dy.shape[-1]))
     return d_table
 
@@ -199,9 +201,9 @@ def gpt2_backward(model: GPT2, ids, positions, kept: Trace, d_logits=None, d_hid
         dx, blocks[i] = block_backward(dx, x, inside, **weights["h"][i], **run, step=under(f"h.{i}.", step))
     dx = step("embed", dx)
     embedding_backward = backward_of("embedding", ops)
-    d_wte = embedding_backward(dx, ids, config.vocab_size)
-    gradients["wte.weight"] = gradients["wte.weight"] + d_wte if "wte.weight" in gradients else d_wte
-    gradients["wpe.weight"] = embedding_backward(dx, np.broadcast_to(positions, np.shape(ids)), config.n_positions)
+    for name, rows in (("wte.weight", ids), ("wpe.weight", np.broadcast_to(positions, np.shape(ids)))):
+        so_far = gradients[name] if name in gradients else np.zeros(model.parameters[name].shape, dx.dtype)
+        gradients[name] = embedding_backward(dx, rows, so_far)
     return gradients | flat({"h": blocks, "ln_f": d_ln_f})
 
 
