@@ -1,0 +1,205 @@
+"""Exercises: write GPT-2's functions yourself, and be told where the first wrong number is.
+
+minillm exercises start             writes numbered files into this folder, and never overwrites one
+minillm exercises check             runs them in order, up to the first that is not right yet
+minillm exercises check softmax     one of them; --watch checks again whenever a file is saved
+minillm exercises hint softmax 2    its first two hints
+minillm exercises list              what is done, and what it unlocks
+minillm exercises run               the bundled model, computed with your functions
+minillm exercises reset softmax     begins it anew, and keeps a copy
+
+The right answers are in the package, for all to read. Your code runs in a process of its own, with limits on time and memory:
+that contains accidents and is no security sandbox.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from time import sleep
+
+from .common import table, write, write_json
+
+POLL = 0.3  # seconds between looks at the files
+PROMPT = "Once upon a time"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def action(name, what, run):
+        sub = actions.add_parser(name, help=what, description=what)
+        sub.add_argument("--folder", type=Path, default=Path(), metavar="DIR", help="where your files are (default: here)")
+        sub.set_defaults(act=run)
+        return sub
+
+    action("start", "write the files that are not there yet", start)
+    sub = action("check", "check one exercise, or all in order up to the first that is not right", check)
+    sub.add_argument("name", nargs="?", help="an exercise (default: all)")
+    sub.add_argument("--all", action="store_true", help="do not stop at the first that is not right")
+    sub.add_argument("--watch", action="store_true", help="check again whenever a file is saved, until Ctrl-C")
+    sub.add_argument("--seed", type=int, default=0, metavar="N", help="other inputs (default: %(default)s)")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+    sub = action("hint", "show the first hints of an exercise", hint)
+    sub.add_argument("name", help="an exercise")
+    sub.add_argument("number", nargs="?", type=int, default=1, help="how many (default: %(default)s)")
+    action("reset", "begin an exercise anew; a copy of yours is kept", reset).add_argument("name", help="an exercise")
+    sub = action("list", "show all exercises: done or to do, minutes, difficulty, what they unlock", list_all)
+    sub.add_argument("--json", action="store_true", help="print JSON")
+    sub = action("run", "run the bundled model on your functions: the first step that differs, or a story", run_own)
+    sub.add_argument("--prompt", default=PROMPT, help="how the story begins (default: %(default)s)")
+    sub.add_argument("--seed", type=int, default=0, metavar="N", help="another story (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int | None:
+    return args.act(args)
+
+
+def start(args) -> None:
+    from ..exercises import folder
+
+    written, kept = folder.start(args.folder)
+    write(f"{args.folder.resolve()}: {len(written)} files written" + (f", {len(kept)} left as they were" if kept else ""))
+    write("Begin with: minillm exercises check (the answers are in the package; try without)")
+
+
+def check(args) -> int:
+    if not args.watch:
+        return check_once(args)
+    seen = None
+    while True:
+        if (now := state(args.folder)) != seen:
+            if seen is not None:
+                write("")
+            seen = now
+            check_once(args)
+            write("watching; Ctrl-C ends" if not args.json else "", end="\n" if not args.json else "")
+        sleep(POLL)
+
+
+def state(folder: Path) -> list:
+    """What changes when a file is saved."""
+    return sorted((p.name, p.stat().st_mtime_ns, p.stat().st_size) for p in folder.glob("[0-9]*.py"))
+
+
+def check_once(args) -> int:
+    """Check and print; 0 if all that was checked is right."""
+    from ..exercises import EXERCISES, exercise
+    from ..exercises.folder import require
+    from ..exercises.process import check_folder
+
+    names = [exercise(args.name).name] if args.name else [*EXERCISES]
+    require(args.folder)
+    results = []
+    for result in check_folder(args.folder, names, args.seed):
+        results.append(result)
+        if not args.json:
+            write(shown(result, brief=len(names) > 1 and args.all))
+        if not result.right and not args.all:
+            break
+    if args.json:
+        write_json([asdict(r) for r in results])
+    elif len(names) > 1:
+        write(f"\n{sum(r.right for r in results)} of {len(names)} right")
+    return 0 if all(r.right for r in results) else 1
+
+
+def shown(result, brief: bool = False) -> str:
+    """What a student reads of one result."""
+    if result.status == "right":
+        return f"{result.name}: right"
+    state = {"todo": "to do", "skipped": "skipped"}.get(result.status, result.status.upper())
+    lines = [f"{result.name}: {state}: {result.message.removeprefix(f'{result.name}: ')}"]
+    if brief:
+        return lines[0]
+    if result.where:
+        lines.append(f"  on: {result.where}")
+    if result.diagnosis:
+        lines.append(f"  most likely: {result.diagnosis}")
+    if result.cell:
+        lines.append(f"  read again: chapter {result.cell[:2]}, cell {result.cell}; or: minillm exercises hint {result.name}")
+    if result.printed:
+        lines += ["  your code printed:", *(f"    {line}" for line in result.printed.splitlines())]
+    return "\n".join(lines)
+
+
+def hint(args) -> None:
+    from ..errors import InputError
+    from ..exercises import exercise
+
+    hints = exercise(args.name).hints
+    if args.number < 1:
+        raise InputError(f"hint {args.number}: it must be 1 or more")
+    for i, text in enumerate(hints[: args.number], 1):
+        write(f"{i} of {len(hints)}: {text}")
+    if args.number < len(hints):
+        write(f"more: minillm exercises hint {args.name} {args.number + 1}")
+
+
+def reset(args) -> None:
+    from ..exercises import folder
+
+    file, copy = folder.reset(args.folder, args.name)
+    write(f"{file.name} is new" + (f"; what stood there is {copy.name}" if copy else ""))
+
+
+def list_all(args) -> None:
+    from ..exercises import EXERCISES
+    from ..exercises.folder import file_name, require
+    from ..exercises.process import check_folder
+
+    require(args.folder)
+    status = {r.name: r.status for r in check_folder(args.folder, EXERCISES)}
+    rows = [
+        {"file": file_name(e), "name": e.name, "chapter": e.chapter, "kind": e.kind, "status": status[e.name],
+         "minutes": e.minutes, "difficulty": e.difficulty, "unlocks": e.unlocks}
+        for e in EXERCISES.values()
+    ]  # fmt: skip
+    if args.json:
+        write_json(rows)
+        return
+    words = {"right": "done", "todo": "to do", "missing": "to do"}
+    cells = [
+        (
+            f"{r['chapter']:02}",
+            r["name"],
+            r["kind"],
+            words.get(r["status"], r["status"]),
+            r["minutes"],
+            "*" * r["difficulty"],
+            r["unlocks"],
+        )
+        for r in rows
+    ]
+    write(table(("", "exercise", "do", "state", "min", "", "unlocks"), cells, "<<<<><<"))
+
+
+def run_own(args) -> int:
+    from ..exercises import folder
+    from ..exercises.process import STARTING, Child, Ended
+
+    folder.require(args.folder)
+    try:
+        with Child("twin", args.folder, args.seed, args.prompt) as child:
+            used = child.answer(STARTING)
+            write(
+                "yours: "
+                + (", ".join(used["own"]) or "none yet")
+                + "\nstill the package's: "
+                + (", ".join(used["ops"]) or "none")
+            )
+            steps = child.answer(STARTING)
+            if not steps["ok"]:
+                write(f"\n{len(steps['red'])} steps differ from the reference; the first:\n{steps['first']}")
+                return 1
+            write(f"\nevery step of the model agrees with the reference. Its story:\n\n{args.prompt}", end="")
+            while (text := child.answer(STARTING)["text"]) is not None:
+                write(text, end="")
+            write("")
+    except Ended as ended:
+        write("")
+        print(f"minillm: your code did not come to its end: {ended}", file=sys.stderr)
+        return 1
+    return 0

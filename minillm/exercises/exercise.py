@@ -1,0 +1,325 @@
+"""What an exercise is: a function of the package to write or to mend, or a number to predict, and how it is checked."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import math
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from .. import kernels
+from . import source
+from .compare import Problem, describe, problem
+from .inputs import Given
+
+RIGHT, TODO, SKIPPED = "right", "todo", "skipped"
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A classic mistake: what to change in the right answer, and what someone who made it should be told.
+
+    change: {old text: new text} of the body, or a new body; for a number to predict, the wrong number.
+    """
+
+    name: str
+    change: Mapping[str, str] | str | float
+    says: str
+
+
+@dataclass
+class Result:
+    """The outcome of one check: status is right, todo, skipped or a kind of compare.Problem.
+
+    message: the line for a person. where: the inputs it happened on. mistake: the gallery's name of the mistake that the
+    output is exactly that of, diagnosis what it says; cell: of the notebooks, to read again. printed: what the code printed.
+    """
+
+    name: str
+    status: str
+    message: str = ""
+    where: str = ""
+    mistake: str = ""
+    diagnosis: str = ""
+    cell: str = ""
+    printed: str = ""
+
+    @property
+    def right(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.status in (RIGHT, SKIPPED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exercise:
+    """What all exercises have. cell: the notebook cell that explains it; unlocks: what a right answer is good for."""
+
+    name: str
+    chapter: int
+    minutes: int
+    difficulty: int  # 1 to 3
+    cell: str
+    unlocks: str
+    hints: tuple[str, ...]
+    mistakes: tuple[Mistake, ...]
+    needs: str = ""  # a library without which there is nothing to check
+    seconds: int = 10  # that a check may take
+
+    kind = ""
+
+    def stub(self) -> str:
+        """Return what the student starts with, as the text of a file without its heading."""
+        raise NotImplementedError
+
+    def check(self, namespace: Mapping[str, object], seed: int = 0) -> Result:
+        """Return how far what is defined in `namespace` is right."""
+        if self.needs and importlib.util.find_spec(self.needs) is None:
+            return Result(self.name, SKIPPED, f"{self.needs} is not installed: python -m pip install {self.needs}")
+        return self._check(namespace, seed)
+
+    def found(self, problem: Problem, where: str = "", mistake: Mistake | None = None) -> Result:
+        """The result for a problem, with its diagnosis if it is a known one."""
+        known = {"mistake": mistake.name, "diagnosis": mistake.says} if mistake else {}
+        return Result(self.name, problem.kind, problem.says, where, cell=self.cell, **known)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict(Exercise):
+    """A number, or a few, to predict: `digest` is that of the right answer, rounded to `decimals`."""
+
+    question: str
+    decimals: int
+    digest: str
+
+    kind = "predict"
+
+    def stub(self) -> str:
+        question = "\n".join(textwrap.wrap(self.question, 118, initial_indent="# ", subsequent_indent="# "))
+        return f"{question}\n# Guess before you compute; rounded to {self.decimals} decimals is enough.\nanswer = ...\n"
+
+    def digest_of(self, answer) -> str:
+        """The hash of an answer, rounded."""
+        text = f"{self.name} {round(float(answer), self.decimals) + 0.0:.{self.decimals}f}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _check(self, namespace, seed) -> Result:
+        answer = namespace.get("answer")
+        if answer is None or answer is ...:
+            return Result(self.name, TODO, f"{self.name}: yours to predict (answer = ...)")
+        try:
+            digest = self.digest_of(answer)
+        except (TypeError, ValueError):
+            return self.found(Problem("shape", f"answer is {describe(answer)}; needed: one number"))
+        if digest == self.digest:
+            return Result(self.name, RIGHT)
+        known = next((m for m in self.mistakes if self.digest_of(m.change) == digest), None)
+        return self.found(Problem("wrong", f"{answer} is not it (to {self.decimals} decimals)"), mistake=known)
+
+
+@dataclass
+class Outcome:
+    """What one call gave: values by where they stand, the inputs it changed, or what it raised."""
+
+    values: dict | None = None
+    mutated: tuple[str, ...] = ()
+    raised: Problem | None = None
+    error: str = ""  # its type
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code(Exercise):
+    """A function to write, or, where `mend` names one of the mistakes, to repair.
+
+    answer: the right one, the package's own. inputs(given) yields (where, arguments) or (where, arguments, the reference's
+    result). example: a call for the docstring, and the first inputs. changes: parameters that it is meant to change.
+    last: one more check of a function whose values are right.
+    """
+
+    answer: Callable
+    example: str
+    inputs: Callable[[Given], Iterable[tuple]]
+    mend: str = ""
+    changes: tuple[str, ...] = ()
+    hides: tuple[Callable, ...] = ()  # what in the package does the same
+    last: Callable[[Callable], Problem | None] = field(default=lambda function: None)
+
+    @property
+    def kind(self) -> str:
+        return "mend" if self.mend else "write"
+
+    # ---- what the student gets
+
+    @cached_property
+    def _source(self) -> str:
+        return source.source_of(self.answer, self.name)
+
+    def source(self, mistake: str = "") -> str:
+        """Return the right answer, or the one with a mistake made."""
+        return source.edited(self._source, self._mistake(mistake).change) if mistake else self._source
+
+    def function(self, mistake: str) -> Callable:
+        """Return the answer with a mistake made, as a function."""
+        return source.compiled(self.source(mistake), self.name, self.answer)
+
+    def _mistake(self, name: str) -> Mistake:
+        return next(m for m in self.mistakes if m.name == name)
+
+    def stub(self) -> str:
+        signature, doc, body = source.parts(self.source(self.mend))
+        with np.printoptions(precision=4, suppress=True):
+            shown = repr(eval(self.example, {"np": np, "math": math, self.name: self.answer}))
+        call = textwrap.fill(f">>> {self.example}", 114, subsequent_indent="...     ", break_on_hyphens=False)
+        doc += f"\n\nExample:\n{call}\n{shown}"
+        if not self.mend:
+            body = f'    raise NotImplementedError("{self.name}: yours to write")\n'
+        function = source.joined(signature, doc, body)
+        return f"{source.imports(self.answer, self.example + function)}\n\n\n{function}"
+
+    # ---- the check
+
+    def cases(self, seed: int = 0) -> list[tuple]:
+        """Return (where, arguments by name, expected result or None), the same ones at every call."""
+        example = eval(self.example, {"np": np, "math": math, self.name: lambda *args: args})
+        cases = [("the example in the docstring", example), *self.inputs(Given(seed))]
+        bind = inspect.signature(self.answer).bind
+        return [(where, bind(*args).arguments, *(expected or [None])) for where, args, *expected in cases]
+
+    def run(self, function: Callable, seed: int = 0, file: str = "", closed: bool = False) -> list[Outcome]:
+        """Call `function` on every case; `closed`: while the package's own raises. An error names the line of `file`."""
+        cases, pristine = self.cases(seed), self.cases(seed)
+        with hidden(self.name, self.answer, *self.hides) if closed else nullcontext():
+            return [self._called(function, args, before, file) for (_, args, _), (_, before, _) in zip(cases, pristine)]
+
+    def _called(self, function, args, pristine, file) -> Outcome:
+        try:
+            with np.errstate(all="ignore"):
+                result = function(**args)
+        except (Exception, SystemExit) as error:
+            return Outcome(raised=raised(error, file), error=type(error).__name__)
+        changed = tuple(
+            n for n in args if n not in self.changes and isinstance(args[n], np.ndarray) and _changed(args[n], pristine[n])
+        )
+        return Outcome({"": result, **{f"{name} afterwards": args[name] for name in self.changes}}, changed)
+
+    def wanted(self, seed: int = 0) -> list[Outcome]:
+        """What is right in every case: the reference's own result where there is one."""
+        outcomes = self.run(self.answer, seed)
+        for outcome, (_, _, expected) in zip(outcomes, self.cases(seed)):
+            if expected is not None:
+                outcome.values[""] = expected
+        return outcomes
+
+    def _check(self, namespace, seed) -> Result:
+        function = namespace.get(self.name)
+        if not callable(function):
+            return self.found(Problem("missing", f"there is no function {self.name}"))
+        if says := self._signature_problem(function):
+            return self.found(Problem("signature", says))
+        wanted = self.wanted(seed)
+        outcomes = self.run(function, seed, str(namespace.get("__file__", "")), closed=True)
+        if self.mend and self._agrees(outcomes, self.run(self.function(self.mend), seed)) == len(outcomes):
+            todo = self._first(outcomes, wanted, seed)
+            return Result(self.name, TODO, f"{self.name}: the mistake is still in it. {todo.says}", todo.where, cell=self.cell)
+        bad = self._first(outcomes, wanted, seed)
+        if bad is None:
+            too_bad = self.last(function)
+            return self.found(too_bad) if too_bad else Result(self.name, RIGHT)
+        if bad.kind == TODO:
+            return Result(self.name, TODO, bad.says)
+        return self.found(bad, bad.where, self.diagnose(outcomes, bad.case, seed))
+
+    def _signature_problem(self, function) -> str:
+        needed = inspect.signature(self.answer).parameters
+        try:
+            own = inspect.signature(getattr(function, "py_func", function)).parameters
+        except (TypeError, ValueError):
+            return ""  # a builtin says nothing of itself
+        extra = [
+            p
+            for n, p in own.items()
+            if n not in needed and p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        ]
+        if [n for n in own if n in needed] == [*needed] and not extra:
+            return ""
+        return f"{self.name}({', '.join(own)}); needed: {self.name}({', '.join(needed)})"
+
+    def _first(self, outcomes, wanted, seed) -> FirstProblem | None:
+        for i, (got, want, (where, args, _)) in enumerate(zip(outcomes, wanted, self.cases(seed))):
+            if bad := got.raised or problem(got.values, want.values, got.mutated):
+                shapes = ", ".join(f"{n}: {describe(v)}" for n, v in args.items() if isinstance(v, (np.ndarray, int, float)))
+                return FirstProblem(bad.kind, bad.says, f"{where} ({shapes})" if shapes else where, i)
+        return None
+
+    def _agrees(self, outcomes, others, case=None) -> int:
+        """In how many cases two functions do the same; 0 if not in `case`."""
+        same = [
+            a.error == b.error and a.mutated == b.mutated and (bool(a.error) or problem(a.values, b.values) is None)
+            for a, b in zip(outcomes, others)
+        ]
+        return sum(same) if case is None or same[case] else 0
+
+    def diagnose(self, outcomes, case: int, seed: int = 0) -> Mistake | None:
+        """Return the known mistake whose outputs are most often the same, and are so in `case`; None if there is none."""
+        agreed = {m.name: self._agrees(outcomes, self.run(self.function(m.name), seed), case) for m in self.mistakes}
+        best = max(agreed, key=agreed.get)
+        return self._mistake(best) if agreed[best] else None
+
+
+@dataclass(frozen=True)
+class FirstProblem(Problem):
+    """A problem, the inputs and the number of the case that showed it."""
+
+    where: str
+    case: int
+
+
+def raised(error: BaseException, file: str = "") -> Problem:
+    """An exception in a sentence, with the line of the student's file."""
+    if isinstance(error, NotImplementedError):
+        return Problem(TODO, str(error))
+    if isinstance(error, SystemExit):
+        return Problem("stopped", f"it called sys.exit({error.code!r}): a function returns, and does not end the program")
+    if isinstance(error, MemoryError):
+        return Problem("stopped", "it asked for more memory than an exercise may have")
+    line, frame = None, error.__traceback__
+    if isinstance(error, SyntaxError):
+        line = error.lineno
+    while frame is not None:
+        if file and frame.tb_frame.f_code.co_filename == file:
+            line = frame.tb_lineno
+        frame = frame.tb_next
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    return Problem("raised", f"{type(error).__name__}: {text}" + (f" (line {line})" if line else ""))
+
+
+def _changed(after: np.ndarray, before: np.ndarray) -> bool:
+    return after.shape != before.shape or after.tobytes() != before.tobytes()
+
+
+@contextmanager
+def hidden(name: str, *functions: Callable) -> Iterator[None]:
+    """Let the package's own functions, and the kernel of that name, raise: whoever holds them, under whatever name."""
+    exec(
+        f"def closed(*args, **kwargs):\n    raise RuntimeError({name + ': the own one of minillm is closed during its check'!r})",
+        space := {},
+    )
+    codes = [function.__code__ for function in functions]
+    kernel = vars(kernels).get(name)
+    for function in functions:
+        function.__code__ = space["closed"].__code__
+    setattr(kernels, name, space["closed"])
+    try:
+        yield
+    finally:
+        for function, code in zip(functions, codes):
+            function.__code__ = code
+        delattr(kernels, name)
+        if kernel is not None:
+            setattr(kernels, name, kernel)

@@ -1,0 +1,153 @@
+"""The student's folder as a twin of ops: the bundled model computed with their functions, step by step and as a story.
+
+Run as `python -m minillm.exercises.twin FOLDER SEED PROMPT` it answers in lines of JSON, like child.py.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from functools import partial
+from pathlib import Path
+from types import FunctionType, SimpleNamespace
+from unittest.mock import patch
+
+import numpy as np
+
+from .. import attention, generate, ops
+from ..attention import causal_self_attention
+from ..checkpoints import find_folder
+from ..feed_forward import feed_forward
+from ..model import GPT2
+from ..model import block as whole_block
+from ..reference import TOLERANCES
+from ..steps import Relay, Report, diff, identity, step_names
+from ..tokenizer import Tokenizer
+from . import EXERCISES
+from .child import Printed, answering, limit_memory, load
+from .folder import file_of, require
+from .inputs import MODEL, model, reference
+
+UNUSABLE = ("todo", "missing", "signature", "skipped", "stopped")
+OF_THE_MODEL = (
+    *("softmax", "log_softmax", "causal_mask", "split_heads", "merge_heads", "attention", "layer_norm", "gelu_new"),
+    *("embed", "block", "forward"),
+)
+
+
+def own_functions(folder: str | Path) -> dict[str, Callable]:
+    """Return the functions of the model that a student's folder defines, right or wrong; they call one another.
+
+    Runs the student's code in this process. Left out is what is still a stub.
+    """
+    folder, own = Path(folder), {}
+    require(folder)
+    for name in OF_THE_MODEL:
+        file = file_of(folder, EXERCISES[name])
+        if file.exists() and EXERCISES[name].check(namespace := load(file)).status not in UNUSABLE:
+            own[name] = namespace[name]
+    for function in own.values():
+        if isinstance(function, FunctionType):
+            function.__globals__.update({n: f for n, f in own.items() if n in function.__globals__})
+    return own
+
+
+def twin(own: Mapping[str, Callable]) -> SimpleNamespace:
+    """Return a twin of ops in which `own` functions stand for those of their name; what is missing is ops' own."""
+    return SimpleNamespace(**vars(ops) | {n: f for n, f in own.items() if hasattr(ops, n) or n == "attention"})
+
+
+class OwnGPT2(GPT2):
+    """A GPT-2 that computes with a student's functions wherever there is one; without a cache if `forward` is theirs."""
+
+    def __init__(self, model: GPT2, own: Mapping[str, Callable]):
+        super().__init__(model.config, model.parameters, twin(own))
+        self.own = own
+
+    def blocks(self, positions) -> list[Callable]:
+        """Every layer as a function [B,T,C] -> [B,T,C]."""
+        config, blocks = self.config, []
+        for i, layer in enumerate(self._tree["h"]):
+            shape = {"n_head": config.n_head, "scale": config.attention_scale(i), "positions": positions}
+            attend = partial(causal_self_attention, **layer["attn"], **shape, ops=self.ops)
+            bend = partial(feed_forward, **layer["mlp"], activation=config.activation_function, ops=self.ops)
+            if "block" in self.own:
+                block = partial(self.own["block"], ln_1=layer["ln_1"], attend=attend, ln_2=layer["ln_2"], feed_forward=bend)
+            else:
+                block = partial(whole_block, **layer, config=config, layer=i, positions=positions, ops=self.ops)
+            blocks.append(block)
+        return blocks
+
+    def forward(self, ids, positions, cache=None, step=identity, keep=slice(None)):
+        if "forward" not in self.own or cache is not None or step is not identity:
+            return super().forward(ids, positions, cache, step, keep)
+        tree = self._tree
+        return self.own["forward"](ids, tree["wte"]["weight"], tree["wpe"]["weight"], self.blocks(positions), tree["ln_f"])[keep]
+
+
+@contextmanager
+def installed(own: Mapping[str, Callable]) -> Iterator[None]:
+    """Let attention.py itself use a student's functions: those that a twin has no place for."""
+    with ExitStack() as stack:
+        for name in ("causal_mask", "split_heads", "merge_heads"):
+            if name in own:
+                stack.enter_context(patch.object(attention, name, own[name]))
+        yield
+
+
+def verify_own(own: Mapping[str, Callable]) -> Report:
+    """Compare every step of the bundled model, computed with `own` functions, with the reference.
+
+    Each is fed the reference's own values, so that one wrong function reddens only the steps that it computes.
+    """
+    stored, config = reference(), model().config
+    positions = np.arange(stored.ids.shape[1])[None]
+    with installed(own):
+        relay = Relay(stored.steps)
+        OwnGPT2(model(), {n: f for n, f in own.items() if n != "attention"})(stored.ids, step=relay)
+        if "attention" in own:  # which forms no scores, and is not asked while these are looked at
+            contexts = Relay(stored.steps)
+            contexts.times_only = True
+            OwnGPT2(model(), own)(stored.ids, step=contexts)
+            relay.trace.update({n: v for n, v in contexts.trace.items() if n.endswith("attn.context")})
+        whole = OwnGPT2(model(), own)
+        if "embed" in own:
+            tables = [model().parameters[f"{name}.weight"] for name in ("wte", "wpe")]
+            relay.trace["embed"] = own["embed"](stored.ids, 0, *tables)
+        if "block" in own:
+            for i, block in enumerate(whole.blocks(positions)):
+                before = stored.steps[f"h.{i - 1}.mlp.residual" if i else "embed"].astype(np.float32)
+                relay.trace[f"h.{i}.mlp.residual"] = block(before)
+        if "forward" in own:
+            relay.trace["logits"] = whole(stored.ids)
+    return diff(relay.trace, stored.steps, TOLERANCES[np.dtype(np.float32)], step_names(config.n_layer))
+
+
+def story(own: Mapping[str, Callable], prompt: str, seed: int = 0, n_tokens: int = 60) -> Iterator[str]:
+    """Yield the pieces of a text written by the bundled model with `own` functions."""
+    tokenizer = Tokenizer.from_pretrained(find_folder(MODEL))
+    options = {"max_new_tokens": n_tokens, "temperature": 0.8, "seed": seed, "use_cache": "forward" not in own}
+    with installed(own):
+        for moment in generate(OwnGPT2(model(), own), tokenizer, prompt, **options):
+            yield moment.text
+
+
+def main() -> None:
+    folder, seed, prompt = sys.argv[1:]
+    answer = answering()
+    limit_memory()
+    answer({"ready": True})
+    with redirect_stdout(Printed()):
+        own = own_functions(folder)
+        answer({"own": [*own], "ops": [n for n in OF_THE_MODEL if n not in own]})
+        report = verify_own(own)
+        answer({"ok": report.ok, "first": str(report.first or ""), "red": [d.name for d in report if d.status != "OK"]})
+        if report.ok:
+            for text in story(own, prompt, int(seed)):
+                answer({"text": text})
+    answer({"text": None})
+
+
+if __name__ == "__main__":
+    main()
