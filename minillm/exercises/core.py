@@ -31,6 +31,7 @@ def likeliest_inputs(given: Given):
     yield "equal ones", (np.array([0.1, 0.2, 0.2, 0.3, 0.2], np.float32), 3)
     yield "n = 1", (given.probs(V), 1)
     yield "as many as there are", (given.probs(7), 7)
+    yield "many equal ones", (given.ids(5, 300) / np.float32(600), 100)
 
 
 # ---- 01 Tokens
@@ -263,6 +264,7 @@ def top_p_inputs(given: Given):
     yield "p = 0.9", (given(V, scale=2), 0.9)
     yield "one token has it all", (given(V, scale=30), 0.5)
     yield "p near 0: one stays", (given(V), 1e-3)
+    yield "p hardly above 0, and probabilities that sum to less than 1", (np.arange(10, dtype=np.float32) * 1e-3, 1e-9)
     yield "p near 1", (given(V), 0.999)
     yield "logits of 1e4", (given(V, scale=1e4), 0.9)
     yield "logits of tales", (given.step("logits")[0, -1], 0.9)
@@ -857,8 +859,8 @@ CORE = (
     # ---- 07 Choosing the next word
     Predict(
         name="best_is_not_greedy", chapter=7, minutes=5, difficulty=1, cell="07-prefix-tree", unlocks="why beams can beat greedy",
-        question="First token: a with probability 0.6, b with 0.4. After a, the second token is one of three equally likely ones; after b, "
-        "c with 0.9. What is the probability of the most probable text of two tokens?",
+        question="First token: a with probability 0.6, b with 0.4. After a, the second token is one of three equally likely "
+        "ones; after b, c with 0.9. What is the probability of the most probable text of two tokens?",
         decimals=2, digest="4f247cdbd775afd8",
         hints=("Multiply along each path.", "a first: 0.6 / 3. b first: 0.4 * 0.9."),
         mistakes=(

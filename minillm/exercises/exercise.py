@@ -192,10 +192,16 @@ class Code(Exercise):
         return [(where, bind(*args).arguments, *(expected or [None])) for where, args, *expected in cases]
 
     def run(self, function: Callable, seed: int = 0, file: str = "", closed: bool = False) -> list[Outcome]:
-        """Call `function` on every case; `closed`: while the package's own raises. An error names the line of `file`."""
+        """Call `function` on every case, up to one that stops it; `closed`: while the package's own raises. An error names the
+        line of `file`."""
         cases, pristine = self.cases(seed), self.cases(seed)
         with hidden(self.name, self.answer, *self.hides) if closed else nullcontext():
-            return [self._called(function, args, before, file) for (_, args, _), (_, before, _) in zip(cases, pristine)]
+            outcomes = []
+            for (_, args, _), (_, before, _) in zip(cases, pristine):
+                outcomes.append(self._called(function, args, before, file))
+                if outcomes[-1].raised and outcomes[-1].raised.kind in (TODO, "stopped"):
+                    break
+            return outcomes
 
     def _called(self, function, args, pristine, file) -> Outcome:
         try:
@@ -233,22 +239,23 @@ class Code(Exercise):
             return self.found(too_bad) if too_bad else Result(self.name, RIGHT)
         if bad.kind == TODO:
             return Result(self.name, TODO, bad.says)
-        return self.found(bad, bad.where, self.diagnose(outcomes, bad.case, seed))
+        return self.found(bad, bad.where, None if bad.kind == "stopped" else self.diagnose(outcomes, bad.case, seed))
 
     def _signature_problem(self, function) -> str:
-        needed = inspect.signature(self.answer).parameters
+        needed = inspect.signature(self.answer)
         try:
-            own = inspect.signature(getattr(function, "py_func", function)).parameters
+            own = inspect.signature(getattr(function, "py_func", function))
         except (TypeError, ValueError):
             return ""  # a builtin says nothing of itself
-        extra = [
-            p
-            for n, p in own.items()
-            if n not in needed and p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        shared = [name for name in own.parameters if name in needed.parameters]
+        optional = [p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in own.parameters.values()]
+        must_be = [
+            name not in needed.parameters or needed.parameters[name].default is not needed.empty for name in own.parameters
         ]
-        if [n for n in own if n in needed] == [*needed] and not extra:
+        if shared == [*needed.parameters] and all(o or not m for o, m in zip(optional, must_be)):
             return ""
-        return f"{self.name}({', '.join(own)}); needed: {self.name}({', '.join(needed)})"
+        plain = [str(s.replace(return_annotation=s.empty)) for s in (own, needed)]
+        return f"{self.name}{plain[0]}; needed: {self.name}{plain[1]}"
 
     def _first(self, outcomes, wanted, seed) -> FirstProblem | None:
         for i, (got, want, (where, args, _)) in enumerate(zip(outcomes, wanted, self.cases(seed))):
@@ -306,10 +313,8 @@ def _changed(after: np.ndarray, before: np.ndarray) -> bool:
 @contextmanager
 def hidden(name: str, *functions: Callable) -> Iterator[None]:
     """Let the package's own functions, and the kernel of that name, raise: whoever holds them, under whatever name."""
-    exec(
-        f"def closed(*args, **kwargs):\n    raise RuntimeError({name + ': the own one of minillm is closed during its check'!r})",
-        space := {},
-    )
+    says, space = f"{name}: minillm's own is closed while yours is being checked", {}
+    exec(f"def closed(*args, **kwargs):\n    raise RuntimeError({says!r})", space)
     codes = [function.__code__ for function in functions]
     kernel = vars(kernels).get(name)
     for function in functions:
