@@ -63,6 +63,9 @@ def _leaves(path: str, got, want) -> Iterator[tuple[str, object, object]]:
         return path, f"{path}returned {describe(got)}; needed: {needed}", _DIFFERENT
 
     if isinstance(want, dict):
+        if not isinstance(got, dict) or got.keys() != want.keys():
+            yield different(f"a dict with the keys {', '.join(map(str, want))}")
+            return
         for name in want:
             yield from _leaves(f"{name}: " if name else path, got[name], want[name])
     elif isinstance(want, (tuple, list)):

@@ -186,9 +186,9 @@ class Code(Exercise):
 
     def cases(self, seed: int = 0) -> list[tuple]:
         """Return (where, arguments by name, expected result or None), the same ones at every call."""
+        bind = inspect.signature(self.answer).bind
         example = eval(self.example, {"np": np, "math": math, self.name: lambda *args: args})
         cases = [("the example in the docstring", example), *self.inputs(Given(seed))]
-        bind = inspect.signature(self.answer).bind
         return [(where, bind(*args).arguments, *(expected or [None])) for where, args, *expected in cases]
 
     def run(self, function: Callable, seed: int = 0, file: str = "", closed: bool = False) -> list[Outcome]:
@@ -209,9 +209,7 @@ class Code(Exercise):
                 result = function(**args)
         except (Exception, SystemExit) as error:
             return Outcome(raised=raised(error, file), error=type(error).__name__)
-        changed = tuple(
-            n for n in args if n not in self.changes and isinstance(args[n], np.ndarray) and _changed(args[n], pristine[n])
-        )
+        changed = tuple(n for n in args if n not in self.changes and _contents(args[n]) != _contents(pristine[n]))
         return Outcome({"": result, **{f"{name} afterwards": args[name] for name in self.changes}}, changed)
 
     def wanted(self, seed: int = 0) -> list[Outcome]:
@@ -306,8 +304,13 @@ def raised(error: BaseException, file: str = "") -> Problem:
     return Problem("raised", f"{type(error).__name__}: {text}" + (f" (line {line})" if line else ""))
 
 
-def _changed(after: np.ndarray, before: np.ndarray) -> bool:
-    return after.shape != before.shape or after.tobytes() != before.tobytes()
+def _contents(value) -> list:
+    """What the arrays in an argument hold, to see whether it was changed."""
+    if isinstance(value, np.ndarray):
+        return [(value.shape, value.tobytes())]
+    if isinstance(value, (dict, list)):
+        return [c for v in (value.values() if isinstance(value, dict) else value) for c in _contents(v)] + [len(value)]
+    return []
 
 
 @contextmanager

@@ -19,7 +19,57 @@ def difference_inputs(given: Given):
     yield "one number", (lambda x: float(np.exp(x[0])), given(1, dtype=np.float64), 1e-1)
 
 
+def linear_backward_inputs(given: Given):
+    yield "[B,T,.]", (given(B, T, V), given(B, T, C), given(C, V))
+    yield "T = 1", (given(1, 1, H), given(1, 1, D), given(D, H))
+    yield "float64", tuple(given(*shape, dtype=np.float64) for shape in ((B, T, H), (B, T, D), (D, H)))
+    yield "square", (given(B, T, H), given(B, T, H), given(H, H))
+
+
+def loss_backward_inputs(given: Given):
+    mean = np.full((B, T), 1 / (B * T), np.float32)
+    yield "the mean of [B,T] losses", (mean, given(B, T, V), given.ids(V, B, T))
+    padded = mean * (np.arange(T) < np.array([[3], [5]]))
+    yield "padding counts 0", (padded, given(B, T, V), given.ids(V, B, T))
+    yield "logits of 1e4", (mean, given(B, T, V, scale=1e4), given.ids(V, B, T))
+    yield "T = 1, float64", (np.ones((1, 1)), given(1, 1, V, dtype=np.float64), given.ids(V, 1, 1))
+
+
+# ---- 13 Training
+
+
+def clip_inputs(given: Given):
+    yield "too long", ({"w": given(C, V), "b": given(V)}, 1.0)
+    yield "short enough", ({"w": given(H, D) * np.float32(1e-3), "b": given(D) * np.float32(1e-3)}, 1.0)
+    yield "one much longer than the other", ({"w": given(H, D, scale=10), "b": given(D, scale=0.1)}, 2.0)
+    yield "all 0", ({"w": np.zeros((H, D), np.float32)}, 1.0)
+
+
+def adamw_inputs(given: Given):
+    def state(size=1.0, dtype=np.float32):
+        mean, square = given(H, D, scale=0.1 * size, dtype=dtype), given(H, D, scale=0.1 * size, dtype=dtype) ** 2
+        return given(H, D, dtype=dtype), given(H, D, scale=size, dtype=dtype), mean, square
+
+    zeros = np.zeros((2, H, D), np.float32)
+    yield "the first step", (given(H, D), given(H, D), *zeros, 1e-1, 1, 0.0)
+    yield "step 7, with decay", (*state(), 1e-1, 7, 0.3)
+    yield "tiny gradients: eps counts", (*state(1e-8), 1e-1, 3, 0.0)
+    yield "float64, step 1000", (*state(dtype=np.float64), 1e-2, 1000, 0.1)
+
+
 # ---- 14 Putting it to work
+
+
+def cell_inputs(given: Given):
+    def case(b, c, n, scale=1.0, dtype=np.float32):
+        shapes = ((b, c), (b, n), (b, n), (c, 4 * n), (n, 4 * n), (4 * n,))
+        return tuple(given(*shape, scale=scale, dtype=dtype) for shape in shapes)
+
+    yield "[B,C] and [B,N]", case(B, T, H)
+    yield "one text", case(1, T, D)
+    yield "x and h of one size", case(B, H, H)
+    yield "float64", case(B, T, H, dtype=np.float64)
+    yield "large gates", case(B, T, H, scale=5.0)
 
 
 def last_inputs(given: Given):
@@ -76,6 +126,132 @@ LEARNING = (
             Mistake("half", {"/ (2 * h)": "/ 2 * h"}, "a / 2 * h is (a / 2) times h: put 2 * h in brackets."),
         ),
     ),
+    Code(
+        name="linear_backward", chapter=12, minutes=20, difficulty=2, cell="12-linear-backward",
+        unlocks="training any stack of linear maps",
+        answer=textbook.linear_backward, inputs=linear_backward_inputs,
+        example="linear_backward(np.array([[[1.0, 0.0]], [[0.0, 2.0]]]), np.array([[[1.0, 2.0]], [[3.0, 4.0]]]), np.eye(2))",
+        hints=(
+            "Shapes nearly force it: dx is [.., in], made of dy [.., out] and W [in, out].",
+            "Each weight meets every row: dW sums x_r^T dy_r over all B T rows. Flatten both to rows first: "
+            "then it is one product.",
+            "The bias is added to every row, so its gradient is the sum of dy over all rows: [out].",
+        ),
+        mistakes=(
+            Mistake("not_transposed", {"dy @ weight.T": "dy @ weight if weight.shape[0] == weight.shape[1] else dy @ weight.T"},
+                    "dx: W must be transposed, also where it is square and both products fit."),
+            Mistake("mean", {"rows.T @ d_rows, d_rows.sum(axis=0)": "rows.T @ d_rows / len(rows), d_rows.mean(axis=0)"},
+                    "You divide by the number of rows. The loss has its mean already: gradients of W and b are sums."),
+            Mistake("weight_transposed", {"rows.T @ d_rows": "d_rows.T @ rows"},
+                    "dW is transposed: it has W's shape, [in, out]."),
+            Mistake("bias_not_summed", {"d_rows.sum(axis=0)": "d_rows"}, "db: sum over all rows, since b is added to each."),
+            Mistake("bias_per_position", {"d_rows.sum(axis=0)": "dy.sum(axis=0)"},
+                    "db: sum over positions too, not over the batch alone."),
+            Mistake("first_text", {"rows.T @ d_rows": "x[0].T @ dy[0]"},
+                    "dW: only the first text of the batch counts. Sum over all rows."),
+            Mistake("bias_mean", {"d_rows.sum(axis=0)": "d_rows.mean(axis=0)"}, "db is the sum over the rows, not their mean."),
+            Mistake("input_gradient", {"dy @ weight.T,": "x * (dy @ weight.T),"},
+                    "dx does not contain x: y is linear in it, and the slope is W."),
+        ),
+    ),
+    Code(
+        name="cross_entropy_backward", chapter=12, minutes=15, difficulty=2, cell="12-softmax-cross-entropy",
+        unlocks="where every backward pass begins",
+        answer=textbook.cross_entropy_backward, inputs=loss_backward_inputs,
+        example="cross_entropy_backward(np.ones((1, 1)), np.array([[[0.0, math.log(3.0)]]]), np.array([[1]]))",
+        hints=(
+            "softmax and logarithm together have a simple slope: the probabilities, minus 1 at the target.",
+            "onehot: np.arange(V) == targets[..., None].",
+            "Each position's row is multiplied by its own dy: dy[..., None].",
+        ),
+        mistakes=(
+            Mistake("sign", {"(softmax(logits) - onehot)": "(onehot - softmax(logits))"},
+                    "The sign: raising the target's logit lowers the loss, so its gradient is negative: softmax - onehot."),
+            Mistake("no_onehot", {" - onehot": ""}, "The target is nowhere: subtract 1 from its probability."),
+            Mistake("mean",
+                    {"dy[..., None] * (softmax(logits) - onehot)": "dy[..., None] * (softmax(logits) - onehot) / dy.size"},
+                    "You divide by the number of positions: dy holds that already."),
+            Mistake("ignores_dy", {"dy[..., None] * ": ""}, "dy is not used: it weighs each loss, and is 0 for padding."),
+            Mistake("no_softmax", {"softmax(logits)": "logits"},
+                    "You subtract from the logits: from the probabilities, softmax(logits)."),
+            Mistake("target_only", {"(softmax(logits) - onehot)": "(softmax(logits) - 1) * onehot"},
+                    "Only the target's logit gets a gradient. All others have one too: their probability."),
+            Mistake("softmax_slope", {"(softmax(logits) - onehot)": "(softmax(logits) * (1 - softmax(logits)) - onehot)"},
+                    "p (1 - p) is softmax's own slope; the logarithm after it cancels that. What is left is p - onehot."),
+        ),
+    ),
+    # ---- 13 Training
+    Code(
+        name="clip", chapter=13, minutes=5, difficulty=1, cell="13-clipping", mend="each_alone",
+        unlocks="training that survives a bad batch",
+        answer=textbook.clip, inputs=clip_inputs,
+        example="clip({'w': np.array([3.0, 0.0]), 'b': np.array([4.0])}, 1.0)",
+        hints=(
+            "Does the direction of the whole gradient stay the same?",
+            "One length over all arrays, and one factor for all.",
+        ),
+        mistakes=(
+            Mistake("each_alone", """
+                result = {}
+                for name, g in gradients.items():
+                    length = math.sqrt(float((g * g).sum()))
+                    result[name] = g * (min(1.0, limit / length) if length > 0 else 1.0)
+                return result
+                """,
+                    "Each array is clipped alone, which turns the gradient. All together are one vector, with one length and "
+                    "one factor."),
+            Mistake("by_value", "return {name: np.clip(g, -limit, limit) for name, g in gradients.items()}",
+                    "You clip every number. The length of the whole is limited, and its direction stays."),
+            Mistake("always", {"min(1.0, limit / length)": "limit / length"},
+                    "Short gradients are made longer: the factor is at most 1."),
+            Mistake("no_root",
+                    {"math.sqrt(sum(float((g * g).sum()) for g in gradients.values()))":
+                     "sum(float((g * g).sum()) for g in gradients.values())"},
+                    "The length is the root of the sum of squares: the root is missing."),
+            Mistake("sum_of_lengths", {"math.sqrt(sum(float((g * g).sum()) for g in gradients.values()))":
+                    "sum(math.sqrt(float((g * g).sum())) for g in gradients.values())"},
+                    "You add up the lengths of the arrays. Add up all squares, then take one root."),
+            Mistake("absolute",
+                    {"math.sqrt(sum(float((g * g).sum()) for g in gradients.values()))":
+                     "sum(float(abs(g).sum()) for g in gradients.values())"},
+                    "You sum sizes: the length is the root of the sum of squares."),
+            Mistake("upside_down", {"limit / length": "length / limit"}, "The factor is upside down: limit / length."),
+        ),
+    ),
+    Code(
+        name="adamw", chapter=13, minutes=20, difficulty=2, cell="13-adamw", unlocks="training GPT-2",
+        answer=textbook.adamw, inputs=adamw_inputs, changes=("parameter", "mean", "square"),
+        example="adamw(np.array([1.0, -2.0]), np.array([0.5, 1e-3]), np.zeros(2), np.zeros(2), 0.1, 1, 0.0)",
+        hints=(
+            "In place: mean *= 0.9, mean += 0.1 * gradient. `mean = ...` would only bind a new name.",
+            "The running means start at 0 and are too small at first: divide by 1 - 0.9**step and 1 - 0.999**step.",
+            "eps is added to the root, not under it. The decay multiplies the parameter by 1 - lr * weight_decay.",
+        ),
+        mistakes=(
+            Mistake("no_correction", {" / (1 - 0.9**step)": "", " / (1 - 0.999**step)": ""},
+                    "The corrections are missing: m and v start at 0 and are too small in the first steps."),
+            Mistake("one_correction", {"square / (1 - 0.999**step)": "square"}, "v is not corrected: divide by 1 - 0.999^t."),
+            Mistake("from_zero", {"**step": "**(step + 1)"}, "t is one too large: the first step is 1 already."),
+            Mistake("l2", """
+                gradient = gradient + weight_decay * parameter
+                mean += 0.1 * (gradient - mean)
+                square += 0.001 * (gradient * gradient - square)
+                parameter -= lr * (mean / (1 - 0.9**step) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8))
+                """,
+                    "The decay is part of the gradient (Adam with L2). AdamW takes it out: p is multiplied by 1 - lr "
+                    "weight_decay."),
+            Mistake("decay_without_lr", {"1 - lr * weight_decay": "1 - weight_decay"}, "The decay is not multiplied by lr."),
+            Mistake("no_decay", {"1 - lr * weight_decay": "1"}, "The weight decay is missing."),
+            Mistake("eps_inside", {"np.sqrt(square / (1 - 0.999**step)) + 1e-8": "np.sqrt(square / (1 - 0.999**step) + 1e-8)"},
+                    "eps stands under the root: it is added to the root."),
+            Mistake("no_root", {"(np.sqrt(square / (1 - 0.999**step)) + 1e-8)": "(square / (1 - 0.999**step) + 1e-8)"},
+                    "You divide by v: by its root, so that the step has the size of lr."),
+            Mistake("not_in_place", {"parameter *= 1 - lr * weight_decay\n    parameter -= lr * direction":
+                    "parameter = parameter * (1 - lr * weight_decay) - lr * direction"},
+                    "`parameter = ...` binds a new array to the name, and the caller's stays as it was: use *= and -=."),
+            Mistake("uphill", {"parameter -= lr": "parameter += lr"}, "You go uphill: subtract."),
+        ),
+    ),
     # ---- 14 Putting it to work
     Code(
         name="last_state", chapter=14, minutes=5, difficulty=1, cell="14-last-state", mend="last_example",
@@ -98,6 +274,35 @@ LEARNING = (
             Mistake("first", {"lengths - 1": "0"}, "You read the first step: it has seen one token only."),
             Mistake("all_pairs", {"states[np.arange(len(states)), lengths - 1]": "states[:, lengths - 1]"},
                     "states[:, lengths - 1] gives every text the ends of all texts: index both axes with arrays."),
+        ),
+    ),
+    Code(
+        name="lstm_cell", chapter=14, minutes=20, difficulty=2, cell="14-lstm-cell", unlocks="the recurrent baseline",
+        answer=textbook.lstm_cell, inputs=cell_inputs,
+        example="lstm_cell(np.array([[1.0]]), np.array([[0.5]]), np.array([[2.0]]), np.array([[1.0, 0.0, 1.0, 0.0]]), "
+        "np.ones((1, 4)), np.zeros(4))",
+        hints=(
+            "One product gives all four gates: np.split(x @ w_x + h @ w_h + bias, 4, axis=-1), in the order i, f, g, o.",
+            "sigmoid(z) = 1 / (1 + exp(-z)) on i, f and o; tanh on g.",
+            "First the new c = f * c + i * g, then h = o * tanh(c) with the new c.",
+        ),
+        mistakes=(
+            Mistake("gates_swapped", {"f * c + i *": "i * c + f *"},
+                    "Input and forget gate have changed places: f multiplies the old memory."),
+            Mistake("order_ifog", {"i, f, g, o = np": "i, f, o, g = np"},
+                    "The quarters are i, f, g, o: you read the last two as o, g."),
+            Mistake("old_memory", {"c = f * c + i * np.tanh(g)\n    return o * np.tanh(c), c":
+                    "new = f * c + i * np.tanh(g)\n    return o * np.tanh(c), new"}, "h shows the old memory: use the new c."),
+            Mistake("no_tanh", {"o * np.tanh(c)": "o * c"}, "tanh is missing in h = o tanh(c)."),
+            Mistake("sigmoid_on_g", {"np.tanh(g)": "1 / (1 + np.exp(-g))"},
+                    "g passes through tanh, not sigmoid: it must be able to subtract."),
+            Mistake("no_sigmoid", {"(1 / (1 + np.exp(-gate)) for gate in (i, f, o))": "(i, f, o)"},
+                    "The gates are not squeezed: sigmoid keeps each between 0 and 1."),
+            Mistake("no_recurrence", {" + h @ w_h": ""}, "h is not used: without h W_h the cell does not know what came before."),
+            Mistake("no_bias", {" + bias": ""}, "The bias is missing."),
+            Mistake("forgets_all", {"f * c + i": "i"}, "The old memory is dropped: f * c is missing."),
+            Mistake("returned_swapped", {"return o * np.tanh(c), c": "return c, o * np.tanh(c)"},
+                    "h and c are returned in the wrong order."),
         ),
     ),
     # ---- 15 Looking inside

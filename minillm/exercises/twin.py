@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
@@ -37,7 +37,7 @@ OF_THE_MODEL = (
 
 
 def own_functions(folder: str | Path) -> dict[str, Callable]:
-    """Return the functions of the model that a student's folder defines, right or wrong; they call one another.
+    """Return the functions of the model that a student's folder defines, right or wrong.
 
     Runs the student's code in this process. Left out is what is still a stub.
     """
@@ -47,9 +47,6 @@ def own_functions(folder: str | Path) -> dict[str, Callable]:
         file = file_of(folder, EXERCISES[name])
         if file.exists() and EXERCISES[name].check(namespace := load(file)).status not in UNUSABLE:
             own[name] = namespace[name]
-    for function in own.values():
-        if isinstance(function, FunctionType):
-            function.__globals__.update({n: f for n, f in own.items() if n in function.__globals__})
     return own
 
 
@@ -89,10 +86,7 @@ class OwnGPT2(GPT2):
 @contextmanager
 def installed(own: Mapping[str, Callable]) -> Iterator[None]:
     """Let attention.py itself use a student's functions: those that a twin has no place for."""
-    with ExitStack() as stack:
-        for name in ("causal_mask", "split_heads", "merge_heads"):
-            if name in own:
-                stack.enter_context(patch.object(attention, name, own[name]))
+    with patch.multiple(attention, **{n: own[n] for n in ("causal_mask", "split_heads", "merge_heads") if n in own}):
         yield
 
 
@@ -106,26 +100,28 @@ def verify_own(own: Mapping[str, Callable]) -> Report:
     with installed(own):
         relay = Relay(stored.steps)
         OwnGPT2(model(), {n: f for n, f in own.items() if n != "attention"})(stored.ids, step=relay)
-        if "attention" in own:  # which forms no scores, and is not asked while these are looked at
-            contexts = Relay(stored.steps)
-            contexts.times_only = True
-            OwnGPT2(model(), own)(stored.ids, step=contexts)
-            relay.trace.update({n: v for n, v in contexts.trace.items() if n.endswith("attn.context")})
-        whole = OwnGPT2(model(), own)
-        if "embed" in own:
-            tables = [model().parameters[f"{name}.weight"] for name in ("wte", "wpe")]
-            relay.trace["embed"] = own["embed"](stored.ids, 0, *tables)
-        if "block" in own:
-            for i, block in enumerate(whole.blocks(positions)):
-                before = stored.steps[f"h.{i - 1}.mlp.residual" if i else "embed"].astype(np.float32)
-                relay.trace[f"h.{i}.mlp.residual"] = block(before)
-        if "forward" in own:
-            relay.trace["logits"] = whole(stored.ids)
+    if "attention" in own:  # which forms no scores, and is not asked while these are looked at
+        contexts = Relay(stored.steps)
+        contexts.times_only = True
+        OwnGPT2(model(), {"attention": own["attention"]})(stored.ids, step=contexts)
+        relay.trace.update({n: v for n, v in contexts.trace.items() if n.endswith("attn.context")})
+    if "embed" in own:
+        tables = [model().parameters[f"{name}.weight"] for name in ("wte", "wpe")]
+        relay.trace["embed"] = own["embed"](stored.ids, 0, *tables)
+    if "block" in own:
+        for i, block in enumerate(OwnGPT2(model(), {"block": own["block"]}).blocks(positions)):
+            before = stored.steps[f"h.{i - 1}.mlp.residual" if i else "embed"]
+            relay.trace[f"h.{i}.mlp.residual"] = block(before.astype(np.float32))
+    if "forward" in own:
+        relay.trace["logits"] = OwnGPT2(model(), {"forward": own["forward"]})(stored.ids)
     return diff(relay.trace, stored.steps, TOLERANCES[np.dtype(np.float32)], step_names(config.n_layer))
 
 
 def story(own: Mapping[str, Callable], prompt: str, seed: int = 0, n_tokens: int = 60) -> Iterator[str]:
-    """Yield the pieces of a text written by the bundled model with `own` functions."""
+    """Yield the pieces of a text written by the bundled model with `own` functions, which from now on call one another."""
+    for function in own.values():
+        if isinstance(function, FunctionType):
+            function.__globals__.update({n: f for n, f in own.items() if n in function.__globals__})
     tokenizer = Tokenizer.from_pretrained(find_folder(MODEL))
     options = {"max_new_tokens": n_tokens, "temperature": 0.8, "seed": seed, "use_cache": "forward" not in own}
     with installed(own):
