@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from . import EXERCISES
@@ -18,6 +19,7 @@ from .exercise import Result
 
 PACKAGE = Path(__file__).resolve().parents[2]
 STARTING = 120  # seconds for Python and NumPy to start, on a slow disk
+SLICE = 0.25  # seconds of one wait: a machine that sleeps in between counts as one of them
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
@@ -49,10 +51,12 @@ class Child:
 
     def answer(self, seconds: float):
         """Return the next answer; raise Ended if there is none within `seconds`, or none at all."""
-        try:
-            line = self._lines.get(timeout=seconds)
-        except queue.Empty:
-            raise Ended(f"still running after {seconds} s: is there a loop without end?") from None
+        for _ in range(round(seconds / SLICE)):
+            with suppress(queue.Empty):
+                line = self._lines.get(timeout=SLICE)
+                break
+        else:
+            raise Ended(f"still running after {seconds} s: is there a loop without end?")
         if line:
             return json.loads(line)
         code = self._process.wait()

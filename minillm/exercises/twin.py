@@ -86,7 +86,9 @@ class OwnGPT2(GPT2):
 @contextmanager
 def installed(own: Mapping[str, Callable]) -> Iterator[None]:
     """Let attention.py itself use a student's functions: those that a twin has no place for."""
-    with patch.multiple(attention, **{n: own[n] for n in ("causal_mask", "split_heads", "merge_heads") if n in own}):
+    with patch.multiple(
+        attention, **{n: own.get(n, getattr(attention, n)) for n in ("causal_mask", "split_heads", "merge_heads")}
+    ):
         yield
 
 
