@@ -7,6 +7,7 @@ import pytest
 
 from minillm import GPT2, attention, ops
 from minillm.checkpoints import load_model
+from minillm.exercises import exercise
 from minillm.reference import TOLERANCES, Reference, record, verify
 from minillm.steps import Relay, diff, step_names
 from tests.reference.make import HERE, RANDOM, stored
@@ -38,12 +39,14 @@ def test_greedy_continuation_equals_the_reference(folder):
 # ---- wrong answers must fail: each mistake, and the one step that must turn red when every step is fed the reference's
 
 
-def no_mask(monkeypatch):
-    monkeypatch.setattr(attention, "causal_mask", lambda p, n: np.ones((*p.shape, n), bool))
+def of_the_exercises(module, name, mistake):
+    """A mistake of the exercises' gallery, made in the package's own function."""
 
+    def make(monkeypatch):
+        monkeypatch.setattr(module, name, exercise(name).function(mistake))
 
-def mask_off_by_one(monkeypatch):
-    monkeypatch.setattr(attention, "causal_mask", lambda p, n: np.arange(n) < np.maximum(p[..., None], 1))
+    make.__name__ = mistake
+    return make
 
 
 def mask_after_softmax(monkeypatch):
@@ -63,40 +66,6 @@ def scaled_by_d(monkeypatch):
     monkeypatch.setattr("minillm.config.GPT2Config.attention_scale", lambda self, layer: 1.0 / self.head_dim)
 
 
-def erf_gelu(monkeypatch):
-    monkeypatch.setattr(ops, "gelu_new", ops.gelu)
-
-
-def softmax_over_queries(monkeypatch):
-    monkeypatch.setattr(ops, "softmax", lambda x: np.exp(x) / np.exp(x).sum(axis=-2, keepdims=True))
-
-
-def unbiased_variance(monkeypatch):
-    def layer_norm(x, weight, bias, eps):
-        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, ddof=1, keepdims=True) + eps) * weight + bias
-
-    monkeypatch.setattr(ops, "layer_norm", layer_norm)
-
-
-def epsilon_outside_the_root(monkeypatch):
-    def layer_norm(x, weight, bias, eps):
-        return (x - x.mean(-1, keepdims=True)) / (np.sqrt(x.var(-1, keepdims=True)) + eps) * weight + bias
-
-    monkeypatch.setattr(ops, "layer_norm", layer_norm)
-
-
-def heads_mixed(monkeypatch):
-    def split(x, n_head):
-        B, T, C = x.shape
-        return x.reshape(B, n_head, T, C // n_head)  # the transpose is missing
-
-    monkeypatch.setattr(attention, "split_heads", split)
-
-
-def heads_not_merged(monkeypatch):
-    monkeypatch.setattr(attention, "merge_heads", lambda x: x.reshape(x.shape[0], x.shape[2], -1))
-
-
 def positions_from_one(monkeypatch):
     forward = GPT2.forward
     monkeypatch.setattr(GPT2, "forward", lambda self, ids, positions, *rest: forward(self, ids, positions + 1, *rest))
@@ -108,22 +77,23 @@ def no_bias(monkeypatch):
 
 # The kinds of step that redden, the first one first: one operation, in all the places that use it.
 GALLERY = {
-    no_mask: ["attn.weights"],
-    mask_off_by_one: ["attn.weights"],
+    of_the_exercises(attention, "causal_mask", "no_mask"): ["attn.weights"],
+    of_the_exercises(attention, "causal_mask", "mask_off_by_one"): ["attn.weights"],
     mask_after_softmax: ["attn.weights"],
     unscaled_scores: ["attn.scores"],
     scaled_by_d: ["attn.scores"],
-    erf_gelu: ["mlp.act"],
-    softmax_over_queries: ["attn.weights"],
-    unbiased_variance: ["ln_1", "ln_2", "ln_f"],
-    epsilon_outside_the_root: ["ln_1", "ln_2"],  # at ln_f the variance is so large that 1e-5 drowns
-    heads_mixed: ["attn.q", "attn.k", "attn.v"],
-    heads_not_merged: ["attn.out"],
+    of_the_exercises(ops, "gelu_new", "erf_gelu"): ["mlp.act"],
+    of_the_exercises(ops, "softmax", "over_queries"): ["attn.weights"],
+    of_the_exercises(ops, "layer_norm", "unbiased_variance"): ["ln_1", "ln_2", "ln_f"],
+    of_the_exercises(ops, "layer_norm", "epsilon_outside"): ["ln_1", "ln_2"],  # at ln_f 1e-5 drowns in the variance
+    of_the_exercises(attention, "split_heads", "heads_mixed"): ["attn.q", "attn.k", "attn.v"],
+    of_the_exercises(attention, "merge_heads", "heads_not_merged"): ["attn.out"],
     positions_from_one: ["wpe", "attn.weights"],
     no_bias: ["attn.c_attn", "attn.out", "mlp.c_fc", "mlp.out"],
 }
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")  # a row that sees nothing
 @pytest.mark.parametrize("mistake", GALLERY, ids=lambda m: m.__name__)
 def test_every_classic_mistake_is_caught_at_its_own_step(mistake, monkeypatch):
     folder = HERE / "odd-heads"

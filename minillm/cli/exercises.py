@@ -75,7 +75,8 @@ def check(args) -> int:
                 write("")
             seen = now
             check_once(args)
-            write("watching; Ctrl-C ends" if not args.json else "", end="\n" if not args.json else "")
+            if not args.json:
+                write("watching; Ctrl-C ends")
         sleep(POLL)
 
 

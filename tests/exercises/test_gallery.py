@@ -163,6 +163,112 @@ def test_optional_arguments_of_ones_own_are_welcome():
     assert says("layer_norm", lambda x, weight, bias, eps: x)[1].endswith("needed: layer_norm(x, weight, bias, eps=1e-05)")
 
 
+# ---- other ways to write it
+
+
+def norm_by_var(x, weight, bias, eps=1e-5):
+    return weight * ((x - np.mean(x, -1, keepdims=True)) / (np.var(x, -1, keepdims=True) + eps) ** 0.5) + bias
+
+
+def attention_by_einsum(q, k, v, positions, scale):
+    scores = np.einsum("bhtd,bhsd->bhts", q * scale, k)
+    hidden = np.arange(k.shape[2])[None, None, None] > positions[:, None, :, None]
+    scores = scores + np.where(hidden, -np.inf, 0).astype(q.dtype)
+    e = np.exp(scores - scores.max(-1, keepdims=True))
+    return np.einsum("bhts,bhsd->bhtd", e / e.sum(-1, keepdims=True), v)
+
+
+def top_p_from_above(logits, p):
+    probs = np.exp(logits.astype(np.float64) - logits.max())
+    probs /= probs.sum()
+    order = np.argsort(-probs)
+    before = np.cumsum(probs[order]) - probs[order]
+    kept = np.full_like(logits, -np.inf)
+    kept[order[(before < p) | (np.arange(len(order)) == 0)]] = logits[order[(before < p) | (np.arange(len(order)) == 0)]]
+    return kept
+
+
+def cross_entropy_by_index(logits, targets):
+    z = logits - logits.max(-1, keepdims=True)
+    logprobs = z - np.log(np.exp(z).sum(-1, keepdims=True))
+    rows = logprobs.reshape(-1, logits.shape[-1])
+    return -rows[np.arange(len(rows)), np.ravel(targets)].reshape(np.shape(targets))
+
+
+def quantize_by_factor(w):
+    blocks = w.reshape(w.shape[0], w.shape[1] // 32, 32)
+    largest = np.max(np.abs(blocks), axis=2)
+    factor = np.divide(127, largest, out=np.zeros_like(largest), where=largest > 0)
+    return np.round(blocks * factor[:, :, None]).astype("int8"), largest / np.float32(127)
+
+
+def adamw_by_the_book(parameter, gradient, mean, square, lr, step, weight_decay):
+    mean[:] = 0.9 * mean + (1 - 0.9) * gradient
+    square[:] = 0.999 * square + (1 - 0.999) * gradient**2
+    parameter -= lr * weight_decay * parameter
+    parameter -= lr * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
+
+
+def central_difference_in_place(f, x, h):
+    gradient = np.empty(x.shape)
+    for i in np.ndindex(*x.shape):
+        old = x[i]
+        x[i] = old + h
+        up = f(x)
+        x[i] = old - h
+        gradient[i] = (up - f(x)) / h / 2
+        x[i] = old
+    return gradient
+
+
+def linear_backward_by_einsum(dy, x, weight):
+    return np.einsum("bto,io->bti", dy, weight), np.einsum("bti,bto->io", x, dy), dy.sum((0, 1))
+
+
+def accept_by_loop(p, q, drafted, u, v):
+    if q[drafted] == 0 or u < p[drafted] / q[drafted]:
+        return drafted
+    left = np.clip(p - q, 0, None)
+    left, total = left / left.sum(), 0.0
+    for i, share in enumerate(left):
+        total += share
+        if total > v:
+            return i
+    return i
+
+
+OTHER_WAYS = {
+    "argmax": lambda scores: int(np.flatnonzero(scores == scores.max())[0]),
+    "softmax": lambda x: (lambda e: e / np.sum(e, -1)[..., None])(np.exp(x - np.max(x, -1)[..., None])),
+    "log_softmax": lambda x: x - x.max(-1, keepdims=True) - np.log(np.exp(x - x.max(-1, keepdims=True)).sum(-1, keepdims=True)),
+    "cross_entropy": cross_entropy_by_index,
+    "causal_mask": lambda positions, n_keys: positions[:, :, None] >= np.arange(n_keys)[None, None],
+    "split_heads": lambda x, n_head: np.stack(np.split(x, n_head, axis=-1), axis=1),
+    "merge_heads": lambda x: np.concatenate([x[:, h] for h in range(x.shape[1])], axis=-1),
+    "attention": attention_by_einsum,
+    "layer_norm": norm_by_var,
+    "gelu_new": lambda x: x * 0.5 * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))),
+    "embed": lambda ids, past, wte, wpe: wte[ids] + wpe[None, past : past + ids.shape[1]],
+    "top_p": top_p_from_above,
+    "quantize": quantize_by_factor,
+    "dequantize": lambda q, scales: (q.astype(np.float32) * scales[:, :, None]).reshape(q.shape[0], q.shape[1] * 32),
+    "matmul": lambda x, w: x @ w,
+    "central_difference": central_difference_in_place,
+    "linear_backward": linear_backward_by_einsum,
+    "adamw": adamw_by_the_book,
+    "accept": accept_by_loop,
+    "ablate_heads": lambda context, heads: context * np.isin(np.arange(context.shape[1]), heads, invert=True)[:, None, None],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER_WAYS)
+def test_other_ways_to_write_it_are_right_too(name):
+    """Rounding in another order must never be red, whatever the seed."""
+    for seed in range(10):
+        result = check(name, {name: OTHER_WAYS[name]}, seed)
+        assert result.right, (seed, result)
+
+
 # ---- the package's own is closed
 
 
