@@ -88,7 +88,7 @@ def state(folder: Path) -> list:
 def check_once(args) -> int:
     """Check and print; 0 if all that was checked is right."""
     from ..exercises import EXERCISES, exercise
-    from ..exercises.folder import require
+    from ..exercises.folder import file_of, require
     from ..exercises.process import check_folder
 
     names = [exercise(args.name).name] if args.name else [*EXERCISES]
@@ -97,7 +97,7 @@ def check_once(args) -> int:
     for result in check_folder(args.folder, names, args.seed):
         results.append(result)
         if not args.json:
-            write(shown(result, brief=len(names) > 1 and args.all))
+            write(shown(result, file_of(args.folder, EXERCISES[result.name]).name, brief=len(names) > 1 and args.all))
         if not result.right and not args.all:
             break
     if args.json:
@@ -107,7 +107,7 @@ def check_once(args) -> int:
     return 0 if all(r.right for r in results) else 1
 
 
-def shown(result, brief: bool = False) -> str:
+def shown(result, file: str | None = None, brief: bool = False) -> str:
     """What a student reads of one result."""
     if result.status == "right":
         return f"{result.name}: right"
@@ -115,6 +115,8 @@ def shown(result, brief: bool = False) -> str:
     lines = [f"{result.name}: {state}: {result.message.removeprefix(f'{result.name}: ')}"]
     if brief:
         return lines[0]
+    if file is not None and result.status in ("todo", "missing"):
+        lines.append(f"  file: {file}")
     if result.where:
         lines.append(f"  on: {result.where}")
     if result.diagnosis:

@@ -22,6 +22,7 @@ from .exercise import Result, raised
 from .folder import file_of
 
 MEMORY = 1 << 30  # bytes that the code may take beyond what the process has at its start
+PROCESSOR = 900  # seconds of processor time, for all exercises together, should nobody be left to stop it
 PRINTED = 100_000  # characters that the code may print
 SHOWN = 2_000  # of these, how many are handed on
 
@@ -63,16 +64,15 @@ def checked(folder: Path, name: str, seed: int) -> Result:
     return result
 
 
-def limit_memory() -> None:
-    """Let no more than MEMORY be added to what the process holds, where the system can (Linux; Windows and macOS cannot)."""
-    try:
+def limit_resources() -> None:
+    """Let no more than MEMORY be added to what the process holds (Linux), and PROCESSOR seconds pass (Linux and macOS)."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
+        resource.setrlimit(resource.RLIMIT_CPU, (PROCESSOR, resource.getrlimit(resource.RLIMIT_CPU)[1]))
         with open("/proc/self/statm") as statm:
             held = int(statm.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    except (ImportError, OSError, ValueError):
-        pass
 
 
 def answering() -> Callable[[dict], None]:
@@ -89,7 +89,7 @@ def answering() -> Callable[[dict], None]:
 def main() -> None:
     folder, seed, *names = sys.argv[1:]
     answer = answering()
-    limit_memory()
+    limit_resources()
     answer({"ready": True})
     for name in names:
         answer(asdict(checked(Path(folder), name, int(seed))))

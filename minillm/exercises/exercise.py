@@ -112,7 +112,7 @@ class Predict(Exercise):
     def _check(self, namespace, seed) -> Result:
         answer = namespace.get("answer")
         if answer is None or answer is ...:
-            return Result(self.name, TODO, f"{self.name}: yours to predict (answer = ...)")
+            return self.found(Problem(TODO, f"{self.name}: yours to predict (answer = ...)"))
         try:
             digest = self.digest_of(answer)
         except (TypeError, ValueError):
@@ -138,8 +138,8 @@ class Code(Exercise):
     """A function to write, or, where `mend` names one of the mistakes, to repair.
 
     answer: the right one, the package's own. inputs(given) yields (where, arguments) or (where, arguments, the reference's
-    result). example: a call for the docstring, and the first inputs. changes: parameters that it is meant to change.
-    last: one more check of a function whose values are right.
+    result), the arguments in order or by name. example: a call for the docstring, and the first inputs. changes: parameters
+    that it is meant to change. last: one more check of a function whose values are right.
     """
 
     answer: Callable
@@ -186,10 +186,14 @@ class Code(Exercise):
 
     def cases(self, seed: int = 0) -> list[tuple]:
         """Return (where, arguments by name, expected result or None), the same ones at every call."""
-        bind = inspect.signature(self.answer).bind
-        example = eval(self.example, {"np": np, "math": math, self.name: lambda *args: args})
+
+        def call(*args, **kwargs) -> dict:
+            return inspect.signature(self.answer).bind(*args, **kwargs).arguments
+
+        example = eval(self.example, {"np": np, "math": math, self.name: call})
         cases = [("the example in the docstring", example), *self.inputs(Given(seed))]
-        return [(where, bind(*args).arguments, *(expected or [None])) for where, args, *expected in cases]
+        named = [(where, args if isinstance(args, dict) else call(*args), *rest) for where, args, *rest in cases]
+        return [(where, args, rest[0] if rest else None) for where, args, *rest in named]
 
     def run(self, function: Callable, seed: int = 0, file: str = "", closed: bool = False) -> list[Outcome]:
         """Call `function` on every case, up to one that stops it; `closed`: while the package's own raises. An error names the
@@ -230,13 +234,13 @@ class Code(Exercise):
         outcomes = self.run(function, seed, str(namespace.get("__file__", "")), closed=True)
         if self.mend and self._agrees(outcomes, self.run(self.function(self.mend), seed)) == len(outcomes):
             todo = self._first(outcomes, wanted, seed)
-            return Result(self.name, TODO, f"{self.name}: the mistake is still in it. {todo.says}", todo.where, cell=self.cell)
+            return self.found(Problem(TODO, f"{self.name}: the mistake is still in it. {todo.says}"), todo.where)
         bad = self._first(outcomes, wanted, seed)
         if bad is None:
-            too_bad = self.last(function)
-            return self.found(too_bad) if too_bad else Result(self.name, RIGHT)
+            worse = self.last(function)
+            return self.found(worse) if worse else Result(self.name, RIGHT)
         if bad.kind == TODO:
-            return Result(self.name, TODO, bad.says)
+            return self.found(bad)
         return self.found(bad, bad.where, None if bad.kind == "stopped" else self.diagnose(outcomes, bad.case, seed))
 
     def _signature_problem(self, function) -> str:

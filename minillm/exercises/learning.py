@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..training import backward, optimizers
 from . import textbook
 from .exercise import Code, Mistake
 from .inputs import B, C, D, Given, H, T, V
@@ -50,11 +51,15 @@ def adamw_inputs(given: Given):
         mean, square = given(H, D, scale=0.1 * size, dtype=dtype), given(H, D, scale=0.1 * size, dtype=dtype) ** 2
         return given(H, D, dtype=dtype), given(H, D, scale=size, dtype=dtype), mean, square
 
+    def case(arrays, **settings):
+        return dict(zip(("parameter", "gradient", "mean", "square"), arrays)) | settings
+
     zeros = np.zeros((2, H, D), np.float32)
-    yield "the first step", (given(H, D), given(H, D), *zeros, 1e-1, 1, 0.0)
-    yield "step 7, with decay", (*state(), 1e-1, 7, 0.3)
-    yield "tiny gradients: eps counts", (*state(1e-8), 1e-1, 3, 0.0)
-    yield "float64, step 1000", (*state(dtype=np.float64), 1e-2, 1000, 0.1)
+    yield "the first step", case((given(H, D), given(H, D), *zeros), lr=1e-1, step=1)
+    yield "step 7, with decay", case(state(), lr=1e-1, step=7, weight_decay=0.3)
+    yield "tiny gradients: eps counts", case(state(1e-8), lr=1e-1, step=3, weight_decay=0.1)
+    yield "other betas and eps", case(state(), lr=1e-1, step=2, betas=(0.8, 0.95), eps=0.1)
+    yield "float64, step 1000", case(state(dtype=np.float64), lr=1e-2, step=1000, weight_decay=0.1)
 
 
 # ---- 14 Putting it to work
@@ -129,7 +134,7 @@ LEARNING = (
     Code(
         name="linear_backward", chapter=12, minutes=20, difficulty=2, cell="12-linear-backward",
         unlocks="training any stack of linear maps",
-        answer=textbook.linear_backward, inputs=linear_backward_inputs,
+        answer=backward.linear_backward, inputs=linear_backward_inputs,
         example="linear_backward(np.array([[[1.0, 0.0]], [[0.0, 2.0]]]), np.array([[[1.0, 2.0]], [[3.0, 4.0]]]), np.eye(2))",
         hints=(
             "Shapes nearly force it: dx is [.., in], made of dy [.., out] and W [in, out].",
@@ -138,9 +143,9 @@ LEARNING = (
             "The bias is added to every row, so its gradient is the sum of dy over all rows: [out].",
         ),
         mistakes=(
-            Mistake("not_transposed", {"dy @ weight.T": "dy @ weight if weight.shape[0] == weight.shape[1] else dy @ weight.T"},
+            Mistake("not_transposed", {"d_rows @ weight.T": "d_rows @ (weight if len(weight) == weight.shape[1] else weight.T)"},
                     "dx: W must be transposed, also where it is square and both products fit."),
-            Mistake("mean", {"rows.T @ d_rows, d_rows.sum(axis=0)": "rows.T @ d_rows / len(rows), d_rows.mean(axis=0)"},
+            Mistake("mean", {"rows.T @ d_rows,": "rows.T @ d_rows / len(rows),", "d_rows.sum(axis=0)": "d_rows.mean(axis=0)"},
                     "You divide by the number of rows. The loss has its mean already: gradients of W and b are sums."),
             Mistake("weight_transposed", {"rows.T @ d_rows": "d_rows.T @ rows"},
                     "dW is transposed: it has W's shape, [in, out]."),
@@ -150,14 +155,15 @@ LEARNING = (
             Mistake("first_text", {"rows.T @ d_rows": "x[0].T @ dy[0]"},
                     "dW: only the first text of the batch counts. Sum over all rows."),
             Mistake("bias_mean", {"d_rows.sum(axis=0)": "d_rows.mean(axis=0)"}, "db is the sum over the rows, not their mean."),
-            Mistake("input_gradient", {"dy @ weight.T,": "x * (dy @ weight.T),"},
+            Mistake("input_gradient", {"(d_rows @ weight.T).reshape": "(rows * (d_rows @ weight.T)).reshape"},
                     "dx does not contain x: y is linear in it, and the slope is W."),
+            Mistake("flat", {"(d_rows @ weight.T).reshape(x.shape)": "d_rows @ weight.T"}, "dx is still flat: it has x's shape."),
         ),
     ),
     Code(
         name="cross_entropy_backward", chapter=12, minutes=15, difficulty=2, cell="12-softmax-cross-entropy",
         unlocks="where every backward pass begins",
-        answer=textbook.cross_entropy_backward, inputs=loss_backward_inputs,
+        answer=backward.cross_entropy_backward, inputs=loss_backward_inputs,
         example="cross_entropy_backward(np.ones((1, 1)), np.array([[[0.0, math.log(3.0)]]]), np.array([[1]]))",
         hints=(
             "softmax and logarithm together have a simple slope: the probabilities, minus 1 at the target.",
@@ -165,91 +171,94 @@ LEARNING = (
             "Each position's row is multiplied by its own dy: dy[..., None].",
         ),
         mistakes=(
-            Mistake("sign", {"(softmax(logits) - onehot)": "(onehot - softmax(logits))"},
+            Mistake("sign", {"return d_logits": "return -d_logits"},
                     "The sign: raising the target's logit lowers the loss, so its gradient is negative: softmax - onehot."),
-            Mistake("no_onehot", {" - onehot": ""}, "The target is nowhere: subtract 1 from its probability."),
-            Mistake("mean",
-                    {"dy[..., None] * (softmax(logits) - onehot)": "dy[..., None] * (softmax(logits) - onehot) / dy.size"},
-                    "You divide by the number of positions: dy holds that already."),
-            Mistake("ignores_dy", {"dy[..., None] * ": ""}, "dy is not used: it weighs each loss, and is 0 for padding."),
-            Mistake("no_softmax", {"softmax(logits)": "logits"},
+            Mistake("no_onehot", {"    rows[np.arange(len(rows)), np.ravel(targets)] -= np.ravel(dy)\n": ""},
+                    "The target is nowhere: subtract 1 from its probability."),
+            Mistake("mean", {"return d_logits": "return d_logits / np.float32(dy.size + 1)"},
+                    "You divide by the number of losses again: dy holds that already."),
+            Mistake("ignores_dy", {"dy[..., None]": "np.ones_like(dy)[..., None]", "np.ravel(dy)": "np.ones_like(np.ravel(dy))"},
+                    "dy is not used: it weighs each loss, and is 0 for padding."),
+            Mistake("one_whole", {"-= np.ravel(dy)": "-= 1"},
+                    "You subtract 1 at the target where dy should be subtracted: dy weighs both terms."),
+            Mistake("no_softmax", "d_logits = dy[..., None] * logits\nrows = d_logits.reshape(-1, logits.shape[-1])\n"
+                    "rows[np.arange(len(rows)), np.ravel(targets)] -= np.ravel(dy)\nreturn d_logits",
                     "You subtract from the logits: from the probabilities, softmax(logits)."),
-            Mistake("target_only", {"(softmax(logits) - onehot)": "(softmax(logits) - 1) * onehot"},
+            Mistake("target_only", {"return d_logits": "return d_logits * (np.arange(logits.shape[-1]) == targets[..., None])"},
                     "Only the target's logit gets a gradient. All others have one too: their probability."),
-            Mistake("softmax_slope", {"(softmax(logits) - onehot)": "(softmax(logits) * (1 - softmax(logits)) - onehot)"},
-                    "p (1 - p) is softmax's own slope; the logarithm after it cancels that. What is left is p - onehot."),
+            Mistake("no_shift", {"logits - logits.max(axis=-1, keepdims=True)": "logits"},
+                    "exp overflows for large logits: subtract the row's largest first, as softmax does."),
         ),
     ),
     # ---- 13 Training
     Code(
-        name="clip", chapter=13, minutes=5, difficulty=1, cell="13-clipping", mend="each_alone",
+        name="clip_by_global_norm", chapter=13, minutes=5, difficulty=1, cell="13-clipping", mend="each_alone",
         unlocks="training that survives a bad batch",
-        answer=textbook.clip, inputs=clip_inputs,
-        example="clip({'w': np.array([3.0, 0.0]), 'b': np.array([4.0])}, 1.0)",
+        answer=optimizers.clip_by_global_norm, inputs=clip_inputs, changes=("gradients",),
+        example="clip_by_global_norm({'w': np.array([3.0, 0.0]), 'b': np.array([4.0])}, 1.0)",
         hints=(
             "Does the direction of the whole gradient stay the same?",
             "One length over all arrays, and one factor for all.",
         ),
         mistakes=(
             Mistake("each_alone", """
-                result = {}
-                for name, g in gradients.items():
-                    length = math.sqrt(float((g * g).sum()))
-                    result[name] = g * (min(1.0, limit / length) if length > 0 else 1.0)
-                return result
+                norm = global_norm(gradients)
+                for gradient in gradients.values():
+                    own = np.sqrt((gradient * gradient).sum())
+                    if own > limit:
+                        gradient *= limit / own
+                return norm
                 """,
                     "Each array is clipped alone, which turns the gradient. All together are one vector, with one length and "
                     "one factor."),
-            Mistake("by_value", "return {name: np.clip(g, -limit, limit) for name, g in gradients.items()}",
-                    "You clip every number. The length of the whole is limited, and its direction stays."),
-            Mistake("always", {"min(1.0, limit / length)": "limit / length"},
-                    "Short gradients are made longer: the factor is at most 1."),
-            Mistake("no_root",
-                    {"math.sqrt(sum(float((g * g).sum()) for g in gradients.values()))":
-                     "sum(float((g * g).sum()) for g in gradients.values())"},
-                    "The length is the root of the sum of squares: the root is missing."),
-            Mistake("sum_of_lengths", {"math.sqrt(sum(float((g * g).sum()) for g in gradients.values()))":
-                    "sum(math.sqrt(float((g * g).sum())) for g in gradients.values())"},
+            Mistake("by_value", """
+                norm = global_norm(gradients)
+                for gradient in gradients.values():
+                    np.clip(gradient, -limit, limit, out=gradient)
+                return norm
+                """, "You clip every number. The length of the whole is limited, and its direction stays."),
+            Mistake("always", {"if norm > limit": "if norm > 0"}, "Short gradients are made longer: leave them as they are."),
+            Mistake("squared", {"global_norm(gradients)": "global_norm(gradients) ** 2"},
+                    "You take the length's square: the length is the root of the sum of squares."),
+            Mistake("sum_of_lengths", {"global_norm(gradients)": "sum(global_norm({0: g}) for g in gradients.values())"},
                     "You add up the lengths of the arrays. Add up all squares, then take one root."),
-            Mistake("absolute",
-                    {"math.sqrt(sum(float((g * g).sum()) for g in gradients.values()))":
-                     "sum(float(abs(g).sum()) for g in gradients.values())"},
-                    "You sum sizes: the length is the root of the sum of squares."),
-            Mistake("upside_down", {"limit / length": "length / limit"}, "The factor is upside down: limit / length."),
+            Mistake("upside_down", {"limit / norm": "norm / limit"}, "The factor is upside down: limit / norm."),
+            Mistake("not_in_place", {"gradient *= limit / norm": "gradient = gradient * (limit / norm)"},
+                    "`gradient = ...` binds a new array to the name, and the caller's stays as it was: use *=."),
+            Mistake("returns_the_limit", {"return norm": "return min(norm, limit)"},
+                    "You return how long they are now: how long they were is asked for."),
         ),
     ),
     Code(
-        name="adamw", chapter=13, minutes=20, difficulty=2, cell="13-adamw", unlocks="training GPT-2",
-        answer=textbook.adamw, inputs=adamw_inputs, changes=("parameter", "mean", "square"),
-        example="adamw(np.array([1.0, -2.0]), np.array([0.5, 1e-3]), np.zeros(2), np.zeros(2), 0.1, 1, 0.0)",
+        name="adamw_update", chapter=13, minutes=20, difficulty=2, cell="13-adamw", unlocks="training GPT-2",
+        answer=optimizers.adamw_update, inputs=adamw_inputs, changes=("parameter", "mean", "square"),
+        example="adamw_update(np.array([1.0, -2.0]), np.array([0.5, 1e-3]), np.zeros(2), np.zeros(2), lr=0.1, step=1)",
         hints=(
-            "In place: mean *= 0.9, mean += 0.1 * gradient. `mean = ...` would only bind a new name.",
-            "The running means start at 0 and are too small at first: divide by 1 - 0.9**step and 1 - 0.999**step.",
+            "In place: mean *= b1, mean += (1 - b1) * gradient. `mean = ...` would only bind a new name.",
+            "The running means start at 0 and are too small at first: divide by 1 - b1**step and 1 - b2**step.",
             "eps is added to the root, not under it. The decay multiplies the parameter by 1 - lr * weight_decay.",
         ),
         mistakes=(
-            Mistake("no_correction", {" / (1 - 0.9**step)": "", " / (1 - 0.999**step)": ""},
+            Mistake("no_correction", {" / (1 - b1**step)": "", " / (1 - b2**step)": ""},
                     "The corrections are missing: m and v start at 0 and are too small in the first steps."),
-            Mistake("one_correction", {"square / (1 - 0.999**step)": "square"}, "v is not corrected: divide by 1 - 0.999^t."),
+            Mistake("one_correction", {" / (1 - b2**step)": ""}, "v is not corrected: divide by 1 - b2^t."),
             Mistake("from_zero", {"**step": "**(step + 1)"}, "t is one too large: the first step is 1 already."),
-            Mistake("l2", """
-                gradient = gradient + weight_decay * parameter
-                mean += 0.1 * (gradient - mean)
-                square += 0.001 * (gradient * gradient - square)
-                parameter -= lr * (mean / (1 - 0.9**step) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8))
-                """,
+            Mistake("l2",
+                    {"b1, b2 = betas": "b1, b2 = betas\n    gradient = gradient + weight_decay * parameter",
+                     "    parameter *= 1 - lr * weight_decay\n": ""},
                     "The decay is part of the gradient (Adam with L2). AdamW takes it out: p is multiplied by 1 - lr "
                     "weight_decay."),
             Mistake("decay_without_lr", {"1 - lr * weight_decay": "1 - weight_decay"}, "The decay is not multiplied by lr."),
-            Mistake("no_decay", {"1 - lr * weight_decay": "1"}, "The weight decay is missing."),
-            Mistake("eps_inside", {"np.sqrt(square / (1 - 0.999**step)) + 1e-8": "np.sqrt(square / (1 - 0.999**step) + 1e-8)"},
+            Mistake("no_decay", {"    parameter *= 1 - lr * weight_decay\n": ""}, "The weight decay is missing."),
+            Mistake("eps_inside", {"(1 - b2**step)) + eps)": "(1 - b2**step) + eps))"},
                     "eps stands under the root: it is added to the root."),
-            Mistake("no_root", {"(np.sqrt(square / (1 - 0.999**step)) + 1e-8)": "(square / (1 - 0.999**step) + 1e-8)"},
+            Mistake("no_root", {"np.sqrt(square / (1 - b2**step))": "square / (1 - b2**step)"},
                     "You divide by v: by its root, so that the step has the size of lr."),
-            Mistake("not_in_place", {"parameter *= 1 - lr * weight_decay\n    parameter -= lr * direction":
-                    "parameter = parameter * (1 - lr * weight_decay) - lr * direction"},
-                    "`parameter = ...` binds a new array to the name, and the caller's stays as it was: use *= and -=."),
-            Mistake("uphill", {"parameter -= lr": "parameter += lr"}, "You go uphill: subtract."),
+            Mistake("not_in_place", {"mean *= b1\n    mean += (1 - b1) * gradient": "mean = b1 * mean + (1 - b1) * gradient"},
+                    "`mean = ...` binds a new array to the name, and the caller's stays as it was: use *= and +=."),
+            Mistake("uphill", {"parameter -= (": "parameter += ("}, "You go uphill: subtract."),
+            Mistake("no_square", {"(1 - b2) * gradient * gradient": "(1 - b2) * np.abs(gradient)"},
+                    "v is the running mean of g squared."),
         ),
     ),
     # ---- 14 Putting it to work

@@ -232,53 +232,6 @@ def central_difference(f, x, h):
     return gradient
 
 
-def linear_backward(dy, x, weight):
-    """Return the gradients of y = x W + b: dx = dy W^T, dW = x^T dy, db = the sum of dy over all rows.
-
-    dy: [B,T,out], the gradient of the loss with respect to y; x: [B,T,in]; weight: [in,out] -> (dx [B,T,in], dW [in,out],
-    db [out]). Source: the chain rule, row by row: row r of y is x_r W + b.
-    """
-    rows, d_rows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
-    return dy @ weight.T, rows.T @ d_rows, d_rows.sum(axis=0)
-
-
-def cross_entropy_backward(dy, logits, targets):
-    """Return the gradient of the losses -log softmax(logits)[target]: dy (softmax(logits) - onehot(target)).
-
-    dy: [B,T], the weight of each loss in the whole (1 / (B T) for the mean, 0 for padding); logits: [B,T,V]; targets: [B,T]
-    -> [B,T,V].
-    """
-    onehot = np.arange(logits.shape[-1]) == targets[..., None]
-    return dy[..., None] * (softmax(logits) - onehot)
-
-
-def clip(gradients, limit):
-    """Shorten all gradients by one factor if, as one vector, they are longer than limit; else leave them.
-
-    gradients: {name: array}, not changed; limit: above 0 -> {name: array}. Source: Pascanu, Mikolov, Bengio, "On the
-    difficulty of training recurrent neural networks" (2013).
-    """
-    length = math.sqrt(sum(float((g * g).sum()) for g in gradients.values()))
-    factor = min(1.0, limit / length) if length > 0 else 1.0
-    return {name: g * factor for name, g in gradients.items()}
-
-
-def adamw(parameter, gradient, mean, square, lr, step, weight_decay):
-    """One step of AdamW, in place, with betas 0.9 and 0.999 and eps 1e-8.
-
-    m <- 0.9 m + 0.1 g; v <- 0.999 v + 0.001 g^2;
-    p <- (1 - lr weight_decay) p - lr (m / (1 - 0.9^t)) / (sqrt(v / (1 - 0.999^t)) + eps).
-
-    parameter, gradient, mean (m), square (v): arrays of one shape; all but the gradient are changed in place; step: t, the
-    first being 1 -> None. Source: Loshchilov, Hutter, "Decoupled Weight Decay Regularization" (2019).
-    """
-    mean += 0.1 * (gradient - mean)
-    square += 0.001 * (gradient * gradient - square)
-    direction = mean / (1 - 0.9**step) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
-    parameter *= 1 - lr * weight_decay
-    parameter -= lr * direction
-
-
 def lstm_cell(x, h, c, w_x, w_h, bias):
     """One step of an LSTM: forget a part of the memory c, add to it, and show a part of it as h.
 

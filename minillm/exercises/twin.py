@@ -24,8 +24,8 @@ from ..model import block as whole_block
 from ..reference import TOLERANCES
 from ..steps import Relay, Report, diff, identity, step_names
 from ..tokenizer import Tokenizer
-from . import EXERCISES
-from .child import Printed, answering, limit_memory, load
+from . import EXERCISES, textbook
+from .child import Printed, answering, limit_resources, load
 from .folder import file_of, require
 from .inputs import MODEL, model, reference
 
@@ -56,7 +56,7 @@ def twin(own: Mapping[str, Callable]) -> SimpleNamespace:
 
 
 class OwnGPT2(GPT2):
-    """A GPT-2 that computes with a student's functions wherever there is one; without a cache if `forward` is theirs."""
+    """A GPT-2 that computes with a student's functions; without a cache, with their `block` and `forward` too."""
 
     def __init__(self, model: GPT2, own: Mapping[str, Callable]):
         super().__init__(model.config, model.parameters, twin(own))
@@ -77,10 +77,10 @@ class OwnGPT2(GPT2):
         return blocks
 
     def forward(self, ids, positions, cache=None, step=identity, keep=slice(None)):
-        if "forward" not in self.own or cache is not None or step is not identity:
+        if cache is not None or step is not identity:
             return super().forward(ids, positions, cache, step, keep)
-        tree = self._tree
-        return self.own["forward"](ids, tree["wte"]["weight"], tree["wpe"]["weight"], self.blocks(positions), tree["ln_f"])[keep]
+        tree, whole = self._tree, self.own.get("forward", textbook.forward)
+        return whole(ids, tree["wte"]["weight"], tree["wpe"]["weight"], self.blocks(positions), tree["ln_f"])[keep]
 
 
 @contextmanager
@@ -125,7 +125,7 @@ def story(own: Mapping[str, Callable], prompt: str, seed: int = 0, n_tokens: int
         if isinstance(function, FunctionType):
             function.__globals__.update({n: f for n, f in own.items() if n in function.__globals__})
     tokenizer = Tokenizer.from_pretrained(find_folder(MODEL))
-    options = {"max_new_tokens": n_tokens, "temperature": 0.8, "seed": seed, "use_cache": "forward" not in own}
+    options = {"max_new_tokens": n_tokens, "temperature": 0.8, "seed": seed, "use_cache": not {"block", "forward"} & own.keys()}
     with installed(own):
         for moment in generate(OwnGPT2(model(), own), tokenizer, prompt, **options):
             yield moment.text
@@ -134,7 +134,7 @@ def story(own: Mapping[str, Callable], prompt: str, seed: int = 0, n_tokens: int
 def main() -> None:
     folder, seed, prompt = sys.argv[1:]
     answer = answering()
-    limit_memory()
+    limit_resources()
     answer({"ready": True})
     with redirect_stdout(Printed()):
         own = own_functions(folder)

@@ -202,11 +202,11 @@ def quantize_by_factor(w):
     return np.round(blocks * factor[:, :, None]).astype("int8"), largest / np.float32(127)
 
 
-def adamw_by_the_book(parameter, gradient, mean, square, lr, step, weight_decay):
-    mean[:] = 0.9 * mean + (1 - 0.9) * gradient
-    square[:] = 0.999 * square + (1 - 0.999) * gradient**2
+def adamw_by_the_book(parameter, gradient, mean, square, *, lr, step, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+    mean[:] = betas[0] * mean + (1 - betas[0]) * gradient
+    square[:] = betas[1] * square + (1 - betas[1]) * gradient**2
     parameter -= lr * weight_decay * parameter
-    parameter -= lr * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
+    parameter -= lr * (mean / (1 - betas[0] ** step)) / (np.sqrt(square / (1 - betas[1] ** step)) + eps)
 
 
 def central_difference_in_place(f, x, h):
@@ -222,7 +222,7 @@ def central_difference_in_place(f, x, h):
 
 
 def linear_backward_by_einsum(dy, x, weight):
-    return np.einsum("bto,io->bti", dy, weight), np.einsum("bti,bto->io", x, dy), dy.sum((0, 1))
+    return np.einsum("bto,io->bti", dy, weight), {"weight": np.einsum("bti,bto->io", x, dy), "bias": dy.sum((0, 1))}
 
 
 def accept_by_loop(p, q, drafted, u, v):
@@ -255,7 +255,7 @@ OTHER_WAYS = {
     "matmul": lambda x, w: x @ w,
     "central_difference": central_difference_in_place,
     "linear_backward": linear_backward_by_einsum,
-    "adamw": adamw_by_the_book,
+    "adamw_update": adamw_by_the_book,
     "accept": accept_by_loop,
     "ablate_heads": lambda context, heads: context * np.isin(np.arange(context.shape[1]), heads, invert=True)[:, None, None],
 }  # fmt: skip
