@@ -37,7 +37,12 @@ EQUIVALENT = {
     ("cross_entropy", "line 6: 0 -> -1"): LAST,
     ("cross_entropy", "line 6: np.take_along_axis(log_softmax(logits), np.asarray(targets)[..., None], axis=-1) -> "
      "np.take_along_axis(log_softmax(logits), np.asarray(targets)[..., None])"): "-1 is the default",
+    ("clip_by_global_norm", "line 4: norm > limit -> norm >= limit"): "the factor is 1 where they are equal",
+    ("cross_entropy_backward", "line 8: 1 -> 2"): NEGATIVE,
     ("dequantize", "line 6: 1 -> 2"): NEGATIVE,
+    ("linear_backward", "line 7: 1 -> 2"): NEGATIVE,
+    ("linear_backward", "line 9: weight.backward(d_rows, rows) -> weight.backward(rows, d_rows)"): "for LoRA, no plain matrix",
+    ("lstm_cell", "line 8: -1 -> 1"): LAST,
     ("merge_heads", "line 3: 1 -> 2"): NEGATIVE,
     ("quantize", "line 7: 1 -> 2"): NEGATIVE,
     ("quantize", "line 9: 0 -> 1"): NAN,
