@@ -42,8 +42,9 @@ def _axes(ax):
 def show(drawn, alt: str) -> None:
     """Display axes' figure (or a figure) in a notebook, with `alt`: what it shows, for whoever cannot see it.
 
-    The words are the picture's alt text, as IPython.display.Image keeps it, and its plain-text form. Raises InputError
-    without them. The figure is closed, so that it is not displayed again at the end of the cell.
+    The words are the picture's alt text, as IPython.display.Image keeps it. JupyterLab and GitHub do not hand that on to
+    the reader, so they also stand below the picture. Raises InputError without them. The figure is closed, so that it is
+    not displayed again at the end of the cell.
     """
     from IPython.display import display
     from matplotlib import pyplot
@@ -54,6 +55,7 @@ def show(drawn, alt: str) -> None:
     figure.savefig(png, format="png", dpi=110)
     picture = base64.b64encode(png.getvalue()).decode()
     display({"image/png": picture, "text/plain": alt}, metadata={"image/png": {"alt": alt}}, raw=True)
+    display({"text/markdown": f"*In words:* {alt}", "text/plain": f"In words: {alt}"}, raw=True)
     pyplot.close(figure)
 
 

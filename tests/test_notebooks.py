@@ -237,8 +237,9 @@ def test_a_shown_picture_carries_its_words(tmp_path):
     figure = "from minillm import plots\nplots.show(plots.heat_map([[1, 2]], ['a'], ['b', 'c']), 'Two cells.')"
     notebook = build.read_source(source(tmp_path, SOURCE.replace("print(1 + 1)", figure)), [])
     build.execute(notebook)
-    (output,) = notebook.cells[1].outputs
-    assert output.metadata["image/png"].alt == output.data["text/plain"] == "Two cells."
+    picture, words = notebook.cells[1].outputs
+    assert picture.metadata["image/png"].alt == picture.data["text/plain"] == "Two cells."
+    assert words.data["text/plain"] == "In words: Two cells."
 
 
 def test_a_picture_without_words_is_not_shown():
