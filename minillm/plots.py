@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from itertools import groupby
 from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from .errors import InputError
 
 if TYPE_CHECKING:
     from .bench import Comparison
@@ -32,6 +36,61 @@ def _axes(ax):
         from matplotlib import pyplot
 
         _, ax = pyplot.subplots(layout="constrained")
+    return ax
+
+
+def show(drawn, alt: str) -> None:
+    """Display axes' figure (or a figure) in a notebook, with `alt`: what it shows, for whoever cannot see it.
+
+    The words are the picture's alt text, as IPython.display.Image keeps it, and its plain-text form. Raises InputError
+    without them. The figure is closed, so that it is not displayed again at the end of the cell.
+    """
+    from IPython.display import display
+    from matplotlib import pyplot
+
+    if not alt.strip():
+        raise InputError("the picture has no alternative text: say what it shows")
+    figure, png = drawn.get_figure(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=110)
+    picture = base64.b64encode(png.getvalue()).decode()
+    display({"image/png": picture, "text/plain": alt}, metadata={"image/png": {"alt": alt}}, raw=True)
+    pyplot.close(figure)
+
+
+def heat_map(values, rows: Sequence[str], columns: Sequence[str], numbers: str = "", ax=None):
+    """A matrix [R,C] in shades of grey, dark is large, with names along both edges; NaN and -inf (no value) are hatched.
+
+    numbers: a format such as ".2f" to write into the cells; the shades then stay light enough to read on.
+    """
+    from matplotlib.patches import Rectangle
+
+    ax, values = _axes(ax), np.asarray(values, dtype=np.float64)
+    values = np.where(np.isfinite(values), values, np.nan)
+    low, high = np.nanmin(values), np.nanmax(values)
+    ax.imshow(values, cmap="Greys", aspect="auto", vmin=low, vmax=high + (0.8 if numbers else 0) * (high - low or 1.0))
+    for row, column in np.argwhere(np.isnan(values)):
+        ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, hatch="///", edgecolor="0.6", linewidth=0))
+    for (row, column), value in np.ndenumerate(values):
+        if numbers and np.isfinite(value):
+            ax.annotate(format(value, numbers), (column, row), ha="center", va="center")
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.tick_params(length=0)
+    return ax
+
+
+def likeliest(logprobs, names: Sequence[str], n: int = 10, ax=None):
+    """Bars of the n largest probabilities, in %, the likeliest on top: logprobs [V] in nats, names [V]."""
+    ax, best = _axes(ax), np.argsort(-np.asarray(logprobs), kind="stable")[:n]
+    percent = 100 * np.exp(np.asarray(logprobs)[best])
+    ax.barh(range(len(best)), percent, color="0.75", edgecolor="black")
+    for row, value in enumerate(percent):
+        ax.annotate(f"{value:.2f}", (value, row), xytext=(4, 0), textcoords="offset points", va="center", fontsize="small")
+    ax.set_yticks(range(len(best)), [names[i] for i in best])
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1.15 * percent[0])
+    ax.set_xlabel("probability (%)")
+    ax.spines[["top", "right"]].set_visible(False)
     return ax
 
 
