@@ -108,9 +108,11 @@ def execute(notebook: nbformat.NotebookNode) -> float:
         try:
             client.execute()
         except CellExecutionError as error:
-            raise Fault(f"{failed_cell(notebook)}: {error.ename}: {error.evalue}\n{error.traceback}") from None
+            cell = begun_last(notebook)
+            traceback = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(cell.outputs[-1].traceback))  # without its colours
+            raise Fault(f"{cell.id}: {error.ename}: {error.evalue}\n{traceback}") from None
         except (CellTimeoutError, DeadKernelError) as error:
-            raise Fault(f"{failed_cell(notebook)}: {error}") from None
+            raise Fault(f"{begun_last(notebook).id}: {error}") from None
     notebook.metadata = metadata  # the kernel's says which Python: not part of the chapter
     seconds = time.perf_counter() - start
     if faults := output_faults(notebook):
@@ -118,9 +120,9 @@ def execute(notebook: nbformat.NotebookNode) -> float:
     return seconds
 
 
-def failed_cell(notebook: nbformat.NotebookNode) -> str:
-    """The id of the last cell that was begun."""
-    return [cell.id for cell in notebook.cells if cell.cell_type == "code" and (cell.execution_count or cell.outputs)][-1]
+def begun_last(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The last cell that was begun."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and (cell.execution_count or cell.outputs)][-1]
 
 
 def output_faults(notebook: nbformat.NotebookNode) -> list[str]:
