@@ -84,9 +84,9 @@ The text to learn from is written by our model, since a course needs no other; p
 
 # %% id="02-text"
 start = [tokenizer.eot_id]  # <|endoftext|>, after which a new tale begins
-options = [Options(max_new_tokens=350, temperature=0.9, min_p=0.02, seed=seed) for seed in range(12)]
+options = [Options(max_new_tokens=450, temperature=0.9, min_p=0.02, seed=seed) for seed in range(16)]
 tales = [[] for _ in options]
-for number, moment in generate_batch(model, [Request(start, o) for o in options], rows=12):
+for number, moment in generate_batch(model, [Request(start, o) for o in options], rows=16):
     tales[number].append(moment.id)
 # tales = [tokenizer.encode(open("my_file.txt").read())] * 2
 
