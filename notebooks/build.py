@@ -23,7 +23,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbclient.exceptions import CellExecutionError
 
 NOTEBOOKS = Path(__file__).resolve().parent
 SOURCES = NOTEBOOKS / "source"
@@ -111,7 +111,7 @@ def execute(notebook: nbformat.NotebookNode) -> float:
             cell = begun_last(notebook)
             traceback = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(cell.outputs[-1].traceback))  # without its colours
             raise Fault(f"{cell.id}: {error.ename}: {error.evalue}\n{traceback}") from None
-        except (CellTimeoutError, DeadKernelError) as error:
+        except (TimeoutError, RuntimeError) as error:  # a cell without end, a kernel that died or did not start
             raise Fault(f"{begun_last(notebook).id}: {error}") from None
     notebook.metadata = metadata  # the kernel's says which Python: not part of the chapter
     seconds = time.perf_counter() - start
@@ -121,8 +121,9 @@ def execute(notebook: nbformat.NotebookNode) -> float:
 
 
 def begun_last(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The last cell that was begun."""
-    return [cell for cell in notebook.cells if cell.cell_type == "code" and (cell.execution_count or cell.outputs)][-1]
+    """The last code cell that was begun, or the first."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [code[0], *(cell for cell in code if cell.execution_count or cell.outputs)][-1]
 
 
 def output_faults(notebook: nbformat.NotebookNode) -> list[str]:

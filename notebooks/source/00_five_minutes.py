@@ -73,7 +73,7 @@ one, writes it behind the text, and asks again.
 think it finds likeliest? How sure is it of its first choice: 5 %, 50 %, 95 %?
 """
 
-# %% id="00-next"
+# %% id="00-ten-likeliest"
 from minillm.scoring import next_logprobs
 
 text = "The cat sat on the"
@@ -86,7 +86,7 @@ ax.set_title(f"{text} ...")
 ten = np.argsort(-probabilities)[:10]
 plots.show(ax, "The ten likeliest next tokens: " + ", ".join(f"{names[i]} {probabilities[i]:.2%}" for i in ten))
 
-# %% [markdown] id="00-next-read"
+# %% [markdown] id="00-ten-likeliest-read"
 r"""
 The quotation marks show where a token begins with a space: the space belongs to it. The model is far from sure: even
 its favourite is a small part of the whole. What about all the other tokens in its list?
@@ -143,7 +143,10 @@ r"""
 That is the whole of text generation; [chapter 06](06_one_token_at_a_time.ipynb) makes it fast, and [chapter
 07](07_choosing_the_next_word.ipynb) makes it choose better. And yes: the whole text goes in each time, the first word
 too.
+"""
 
+# %% [markdown] id="00-next-token"
+r"""
 ## Always the likeliest
 
 The simplest way to choose needs no luck: take the token with the largest probability. Where in a row the largest number
@@ -170,7 +173,69 @@ It turns in circles. Each step takes the best token, and the whole is not the be
 r"""
 ## The first exercise: from red to green
 
-EXERCISE
+Reading is not yet knowing. To this course belong exercises, in which you write the functions of the model yourself and
+a program says where the first wrong number is. They are files, not cells. Here is the first one, in a folder of its own
+for this demonstration (`minillm exercises start` writes them):
+"""
+
+# %% id="00-exercise-start"
+from pathlib import Path
+
+from minillm.cli import main as minillm_command
+from minillm.exercises import folder
+
+folder.start(Path("five-minutes"))
+file = next(Path("five-minutes").glob("*_argmax.py"))
+print(file.read_text())
+
+# %% [markdown] id="00-exercise-red"
+r"""
+Nothing is written yet. What does the check say? (In a terminal you would type `minillm exercises check argmax`. Exit
+code 0 means that all is right, 1 that something is not.)
+"""
+
+# %% id="00-exercise-to-do"
+CHECK = ["exercises", "check", "argmax", "--folder", "five-minutes"]
+print("exit code", minillm_command(CHECK))
+
+# %% [markdown] id="00-exercise-try"
+r"""
+Here is a first attempt: go through all numbers and keep the place of the largest so far.
+
+**Guess, then run.** It is wrong. For which rows of numbers?
+"""
+
+# %% id="00-exercise-wrong"
+stub = file.read_text()
+attempt = """
+    best, largest = 0, 0.0
+    for i in range(len(scores)):
+        if scores[i] > largest:
+            best, largest = i, scores[i]
+    return best
+"""
+unwritten = next(line for line in stub.splitlines() if "raise NotImplementedError" in line)
+file.write_text(stub.replace(unwritten, attempt.strip("\n")))
+print("exit code", minillm_command(CHECK))
+
+# %% [markdown] id="00-exercise-mend"
+r"""
+It says which input, which number, and what the mistake probably is. So begin with the first number instead of 0:
+"""
+
+# %% id="00-exercise-green"
+file.write_text(stub.replace(unwritten, attempt.strip("\n").replace("0, 0.0", "0, scores[0]")))
+print("exit code", minillm_command(CHECK))
+
+# %% [markdown] id="00-exercise-yours"
+r"""
+Now yours. In a terminal, in a new folder:
+
+    minillm exercises start
+    minillm exercises check
+
+`check` goes through all exercises in order and stops at the first that is not right yet;
+`minillm exercises hint argmax` helps. When all are right, a model made of *your* functions writes a tale.
 """
 
 # %% [markdown] id="00-map"

@@ -40,7 +40,7 @@ for character in ["a", " ", "é", "中", "🐉", "👩‍🚀"]:
 
 assert [len(c.encode()) for c in "aé中🐉"] == [1, 2, 3, 4]
 
-# %% [markdown] id="01-bytes-read"
+# %% [markdown] id="01-merge"
 r"""
 The astronaut is one picture on your screen, and three characters: a woman, an invisible *joiner*, and a rocket.
 
@@ -85,7 +85,7 @@ for n_merges in range(most + 1):
 
 assert small.decode(small.encode(text)) == text
 
-# %% [markdown] id="01-merges-read"
+# %% [markdown] id="01-encode"
 r"""
 Each row is one merge longer than the one above, and the text a few tokens shorter. Nothing was said about words, and
 yet pieces of words come out. ` the` took three merges: a name for $n$ bytes always needs $n - 1$ merges, because each
@@ -250,24 +250,23 @@ print("every text came back as it went in")
 r"""
 ## What it saves
 
-**Guess, then run.** How many bytes does a token of ordinary tale hold, on average? (Here is a tale that the model
-writes itself.)
+**Guess, then run.** How many bytes does a token of ordinary tale hold, on average? (The model writes the tales itself.)
 """
 
 # %% id="01-saves"
-tale = "".join(
-    m.text for m in minillm.generate(model, tokenizer, "Once upon a time", max_new_tokens=300, temperature=0.8, seed=1)
-)
+options = {"max_new_tokens": 200, "temperature": 0.8, "stop_tokens": ()}  # () so that it goes on where a tale ends
+moments = [m for seed in range(3) for m in minillm.generate(model, tokenizer, "Once upon a time", seed=seed, **options)]
+tale = "".join(moment.text for moment in moments if moment.id != tokenizer.eot_id)
 ids = tokenizer.encode(tale)
 lengths = Counter(len(tokenizer.tokens[i]) for i in ids)
 
 _, ax = pyplot.subplots(figsize=(6, 3), layout="constrained")
 ax.bar(lengths.keys(), lengths.values(), color="0.75", edgecolor="black")
-ax.set(xlabel="bytes of the token", ylabel="tokens in the tale", xticks=range(1, max(lengths) + 1))
+ax.set(xlabel="bytes of the token", ylabel="tokens in the tales", xticks=range(1, max(lengths) + 1))
 ax.set_title(f"{len(tale.encode())} bytes in {len(ids)} tokens: {len(tale.encode()) / len(ids):.2f} bytes a token")
 ax.spines[["top", "right"]].set_visible(False)
 commonest = lengths.most_common(1)[0][0]
-plots.show(ax, f"How long the tokens of a tale are: from 1 to {max(lengths)} bytes, most often {commonest}.")
+plots.show(ax, f"How long the tokens of three tales are: from 1 to {max(lengths)} bytes, most often {commonest}.")
 assert len(ids) < len(tale.encode()) / 2
 
 # %% [markdown] id="01-mistake"

@@ -20,7 +20,7 @@ from matplotlib import pyplot
 import minillm
 from minillm import plots
 from minillm.decoding import Options, Request, generate_batch
-from minillm.ops import cross_entropy, softmax
+from minillm.ops import cross_entropy, log_softmax, softmax
 from minillm.scoring import continuation_logprob, next_logprobs
 
 model, tokenizer = minillm.load()
@@ -84,14 +84,14 @@ The text to learn from is written by our model, since a course needs no other; p
 
 # %% id="02-text"
 start = [tokenizer.eot_id]  # <|endoftext|>, after which a new tale begins
-options = [Options(max_new_tokens=450, temperature=0.9, min_p=0.02, seed=seed) for seed in range(16)]
+options = [Options(max_new_tokens=450, temperature=0.9, min_p=0.02, seed=seed, stop_tokens=()) for seed in range(16)]
 tales = [[] for _ in options]
 for number, moment in generate_batch(model, [Request(start, o) for o in options], rows=16):
     tales[number].append(moment.id)
 # tales = [tokenizer.encode(open("my_file.txt").read())] * 2
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz "
-texts = [re.sub("[^a-z]+", " ", tokenizer.decode(ids).lower()) for ids in tales]
+texts = [re.sub("[^a-z]+", " ", tokenizer.decode(ids).replace("<|endoftext|>", "").lower()) for ids in tales]
 learn, test = "".join(texts[:-2]), "".join(texts[-2:])
 print(f"{len(learn)} letters to learn from, {len(test)} others to test with\n")
 print(learn[:300])
@@ -139,7 +139,7 @@ guess = one_hot @ P  # [V] @ [V, V] -> [V]
 assert np.array_equal(guess, P[LETTERS.index("h")])
 print("after h:", ", ".join(f"{names[i]} {guess[i]:.1%}" for i in np.argsort(-guess)[:5]))
 
-# %% [markdown] id="02-logits"
+# %% [markdown] id="02-softmax"
 r"""
 ## From any numbers to probabilities
 
@@ -153,7 +153,7 @@ $$\operatorname{softmax}(x)_i = \frac{e^{x_i}}{\sum_j e^{x_j}}$$
 if the logits are 102, 101, 100?
 """
 
-# %% id="02-softmax"
+# %% id="02-softmax-of-three"
 for logits in ([2.0, 1.0, 0.0], [102.0, 101.0, 100.0], [20.0, 10.0, 0.0], [0.0, 0.0, 0.0]):
     print(logits, "->", softmax(np.array(logits)).round(4))
 
@@ -201,7 +201,7 @@ probabilities = softmax(logits)
 for i in np.argsort(-logits)[:5]:
     print(f"{tokenizer.decode([i])!r:<10} logit {logits[i]:7.3f}   probability {probabilities[i]:.4f}")
 
-# %% [markdown] id="02-loss"
+# %% [markdown] id="02-cross-entropy"
 r"""
 ## How good is a guess?
 
@@ -237,10 +237,28 @@ Knowing one letter helps. And now the $+ 1$ in the table: without it, a pair tha
 probability 0. If it then comes, the loss is $-\ln 0$, infinite, and one such pair spoils the whole mean. *Never say
 never*: softmax cannot, since $e^x > 0$.
 
-The library's `cross_entropy` takes logits. Those of the table are the logarithms of its probabilities:
+On a computer, though, $e^x$ can *become* 0, where $x$ lies far below the largest logit. So one does not compute $p$
+first and $\ln p$ then, but the logarithm at once, which needs no small number:
+
+$$\ln \operatorname{softmax}(x)_i = x_i - \ln \sum_j e^{x_j}$$
+
+**Guess, then run.** Two tokens have the logits 0 and $-1000$. What is $\ln p$ of the second, by head? What says the
+detour by way of $p$?
 """
 
-# %% id="02-cross-entropy"
+# %% id="02-log-softmax"
+logits = np.array([0.0, -1000.0])
+with np.errstate(divide="ignore"):
+    print("by way of p:", np.log(softmax(logits)))
+print("at once:    ", log_softmax(logits))
+assert np.allclose(log_softmax(logits), [0, -1000])
+
+# %% [markdown] id="02-log-softmax-read"
+r"""
+The library's `cross_entropy` does it so. It takes logits; those of the table are the logarithms of its probabilities:
+"""
+
+# %% id="02-cross-entropy-of-logits"
 losses = cross_entropy(np.log(P)[test_ids[:-1]], test_ids[1:])  # logits [T-1, V], targets [T-1] -> [T-1]
 assert np.allclose(losses, -np.log(P[test_ids[:-1], test_ids[1:]]))
 print("largest loss, in nats:", losses.max().round(2))
