@@ -160,10 +160,10 @@ def stale(path: Path, terms: list[Term], folder: Path = NOTEBOOKS) -> list[str]:
 
 
 def prose(cell: nbformat.NotebookNode) -> str:
-    """The words of a cell that a reader must understand: no code, formulas or links (which may point ahead)."""
+    """The words of a cell that a reader must understand: no code or formulas, no title or links, which point ahead."""
     if cell.cell_type == "code":
         return "\n".join(re.findall(r"(?:^|\s)# (.*)$", cell.source, re.MULTILINE))
-    text = re.sub(r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$", " ", cell.source, flags=re.DOTALL)
+    text = re.sub(r"\A# [^\n]*|```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$", " ", cell.source, flags=re.DOTALL)
     return re.sub(r"!?\[[^\]]*\]\([^)]*\)|<?https?://\S+", " ", text)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from minillm import plots
@@ -166,6 +168,12 @@ def test_code_formulas_links_and_other_words_are_no_use(tmp_path, use):
     assert faults_of(tmp_path, early, LOGIT) == []
 
 
+def test_a_title_may_point_ahead(tmp_path):
+    titled = '# %% [markdown] id="07-early"\nr"""\n# Logits\n\n{}\n"""\n\n' + SOURCE
+    assert faults_of(tmp_path, titled.format("Scores."), LOGIT) == []
+    assert len(faults_of(tmp_path, titled.format("Logits."), LOGIT)) == 1
+
+
 def test_a_term_must_stand_in_bold_in_a_cell_that_exists(tmp_path):
     assert faults_of(tmp_path, SOURCE.replace("**", ""), LOGIT) == ["07-title: should define **logit**, in bold"]
     assert "which is no cell" in faults_of(tmp_path, SOURCE, build.Term("logit", "07-nowhere", "A score."))[0]
@@ -189,6 +197,18 @@ def test_sections_of_the_glossary_hold_their_own_chapters_words():
 
     chapters = tomllib.loads((build.SOURCES / "glossary.toml").read_text(encoding="utf-8"))
     assert [(c, word) for c, words in chapters.items() for word, entry in words.items() if entry["cell"][:2] != c] == []
+
+
+def test_chapters_and_exercises_know_each_other():
+    exercises = pytest.importorskip("minillm.exercises", reason="the exercises are not there yet").EXERCISES
+    named, cells = set(), set()
+    for path in build.sources([]):
+        text = path.read_text(encoding="utf-8")
+        named |= set(re.findall(r"minillm exercises (?:check|hint) (\w+)", text))
+        cells |= set(re.findall(r'id="([\w-]+)"', text))
+    chapters = {cell[:2] for cell in cells}
+    assert named <= {*exercises}
+    assert {e.cell for e in exercises.values() if e.cell[:2] in chapters} <= cells
 
 
 def test_no_chapter_needs_torch_or_a_network():

@@ -26,7 +26,7 @@ import platform
 import numpy as np
 
 import minillm
-from minillm import kernels, plots
+from minillm import plots
 
 model, tokenizer = minillm.load()
 print("Python    ", platform.python_version(), "on", platform.system(), platform.machine())
@@ -34,7 +34,6 @@ print("NumPy     ", np.__version__)
 print("minillm   ", minillm.__version__, "computing with", model.ops.__name__)
 print("processors", os.cpu_count())
 print("model     ", model)
-assert kernels.available() == (model.ops is kernels)
 
 # %% [markdown] id="00-environment-read"
 r"""
@@ -47,7 +46,8 @@ came with the package.
 
 ## Let it write
 
-The first run may pause for some seconds: the fast functions are being compiled, this once.
+The first run may pause for some seconds: the fast functions are being compiled, this once. (What `temperature` and
+`min_p` do is told in [chapter 07](07_choosing_the_next_word.ipynb).)
 """
 
 # %% id="00-write"
@@ -123,8 +123,8 @@ for _ in range(8):
 
 # %% [markdown] id="00-choose-read"
 r"""
-Look at the second column: unlikely tokens come up, because there are so many of them. `seed` decides which numbers $u$
-are drawn, so the same seed gives the same tale.
+Look at the probabilities on the right: unlikely tokens come up all the time, because there are so many of them. `seed`
+decides which numbers $u$ are drawn, so the same seed gives the same tale.
 
 **Guess, then run.** Here is the loop itself, four times round: ask, choose, append. Which part of the printed text is
 new each time? Will the model, in the second round, still know what the first word was?
@@ -152,7 +152,8 @@ r"""
 The simplest way to choose needs no luck: take the token with the largest probability. Where in a row the largest number
 stands is called its *argmax*.
 
-**Guess, then run.** Will a story made of the likeliest tokens be better or worse than the one above?
+**Guess, then run.** Will a story made of the likeliest tokens be better or worse than the one above? (`temperature=0`
+means: always the likeliest.)
 """
 
 # %% id="00-greedy"
@@ -235,7 +236,8 @@ Now yours. In a terminal, in a new folder:
     minillm exercises check
 
 `check` goes through all exercises in order and stops at the first that is not right yet;
-`minillm exercises hint argmax` helps. When all are right, a model made of *your* functions writes a tale.
+`minillm exercises hint argmax` helps. After `argmax` comes `likeliest`, which somebody else wrote, with one mistake for
+you to find. When all are right, a model made of *your* functions writes a tale.
 """
 
 # %% [markdown] id="00-map"
@@ -252,7 +254,7 @@ r"""
 | | [06 One token at a time](06_one_token_at_a_time.ipynb) | generate without computing anything twice |
 | | [07 Choosing the next word](07_choosing_the_next_word.ipynb) | choose well, and know what "well" means |
 | **Time** | [08 Where the cycles go](08_where_the_cycles_go.ipynb) | predict how long it takes, and measure it |
-| | [09 From loops to machine code](09_from_loops_to_machine_code.ipynb) | make a loop a hundred times as fast |
+| | [09 From loops to machine code](09_from_loops_to_machine_code.ipynb) | make a slow loop fast, step by step |
 | | [10 Smaller](10_smaller.ipynb) | shrink a model and know the price |
 | | [11 Wider](11_wider.ipynb) | do several things at once without changing the result |
 | **Learning** | [12 Gradients](12_gradients.ipynb) | find out which way to change a number |
@@ -270,6 +272,5 @@ r"""
 - [Language Models are Unsupervised Multitask
   Learners](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf),
   Radford et al. 2019: GPT-2, whose arithmetic this model shares.
-- [The model card of `tales`](https://huggingface.co/docs/hub/model-cards), what a model card is; the one of this model
-  lies beside its weights and says what it has read.
+- The model's own card, `weights/tales/README.md` in the project: what it has read, and its limits.
 """

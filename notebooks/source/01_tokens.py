@@ -211,6 +211,7 @@ for text in surprises:
     print(f"{text!r:<14} {len(text.encode()):>5}  {len(ids):>6}  {[tokenizer.tokens[i] for i in ids]}")
 
 assert len(tokenizer.encode(" dragon")) < len(tokenizer.encode("dragon"))
+assert not any(len(token) > 1 and token.isdigit() for token in tokenizer.tokens) and len(tokenizer.encode("中")) == 3
 
 # %% [markdown] id="01-surprises-read"
 r"""
@@ -277,7 +278,7 @@ This claim is in print:
 
 > *The model reads character by character, the prompt too.*
 
-(The *prompt* is the text that you give.) There are two mistakes in it. You can find the first with what you know now.
+(The **prompt** is the text that you give.) There are two mistakes in it. You can find the first with what you know now.
 For the second, look at what the program does: it says for every new token which pass through the model it came from,
 and how many tokens went through together in that pass.
 
@@ -286,7 +287,7 @@ and how many tokens went through together in that pass.
 
 # %% id="01-mistake-shown"
 prompt = "The cat sat on the"
-print(f"{len(prompt)} characters, {len(tokenizer.encode(prompt))} tokens\n")
+print(f"a prompt of {len(prompt)} characters, {len(tokenizer.encode(prompt))} tokens\n")
 moments = list(minillm.generate(model, tokenizer, prompt, max_new_tokens=4, temperature=0))
 for moment in moments:
     print(f"pass of {moment.cycle.positions} token(s) at once  ->  {moment.text!r}")
@@ -297,15 +298,9 @@ assert [moment.cycle.positions for moment in moments] == [len(tokenizer.encode(p
 r"""
 **What is true.** The model reads *tokens*. The prompt goes through in *one* pass, all of its tokens side by side. Only
 new tokens wait for each other, because each is part of the text that the next one follows. The last one chosen never
-went in: nothing was asked after it. So five tokens of prompt and four new ones take four passes, and reading character
-by character would have taken many more.
-
-What would it cost to read this prompt byte by byte, one pass each?
+went in: nothing was asked after it. So four new tokens take four passes, however long the prompt is; reading character
+by character would have taken a pass for each of its characters before the first new one.
 """
-
-# %% id="01-mistake-cost"
-passes_by_byte, passes = len(prompt.encode()), 1
-print(f"{passes_by_byte} passes instead of {passes}, before the first new token")
 
 # %% [markdown] id="01-exercises"
 r"""
@@ -313,10 +308,12 @@ r"""
 
 In a terminal, in your folder of exercises:
 
-    minillm exercises check bpe_merge
+    minillm exercises check bytes_of_a_text
+    minillm exercises check replace_pair
     minillm exercises check encode
 
-The first replaces a pair wherever it stands (mind `aaa`); the second is the rule of this chapter, earliest merge first.
+First a number to predict; then a function to mend, which replaces a pair wherever it stands (mind `aaa`); then the rule
+of this chapter to write, earliest merge first.
 
 Without a computer: which merges, in which order, does the text `banana bandana` teach first?
 """

@@ -53,7 +53,7 @@ r"""
 The model does the same, only that nobody chose what its numbers mean. In its table `wte` (*word token embedding*) each
 token has a row, its **embedding**; these numbers were adjusted, like all others in the model, while it read.
 
-Long vectors have large dot products with everything. To compare directions only, divide both by their lengths
+A long vector makes large dot products. To compare directions only, divide both by their lengths
 $\lVert a \rVert = \sqrt{a \cdot a}$ first; the result lies between $-1$ and $1$.
 
 **Guess, then run.** Which tokens point most nearly in the direction of ` king`? of ` three`? of ` gold`?
@@ -88,11 +88,12 @@ options = [Options(max_new_tokens=450, temperature=0.9, min_p=0.02, seed=seed, s
 tales = [[] for _ in options]
 for number, moment in generate_batch(model, [Request(start, o) for o in options], rows=16):
     tales[number].append(moment.id)
-# tales = [tokenizer.encode(open("my_file.txt").read())] * 2
+story = "".join(tokenizer.decode(ids) for ids in tales).replace("<|endoftext|>", " ")
+# story = open("my_file.txt", encoding="utf-8").read()
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz "
-texts = [re.sub("[^a-z]+", " ", tokenizer.decode(ids).replace("<|endoftext|>", "").lower()) for ids in tales]
-learn, test = "".join(texts[:-2]), "".join(texts[-2:])
+letters = re.sub("[^a-z]+", " ", story.lower())
+learn, test = letters[: len(letters) * 7 // 8], letters[len(letters) * 7 // 8 :]
 print(f"{len(learn)} letters to learn from, {len(test)} others to test with\n")
 print(learn[:300])
 
@@ -102,8 +103,7 @@ The simplest guesser looks at one letter, and has counted what came after it. A 
 the counts form a table: row = this letter, column = the next one. Divide every row by its sum and it holds
 probabilities.
 
-**Guess, then run.** Which letter nearly always follows *q*? What follows *h*? After which letters does a word end most
-often?
+**Guess, then run.** Which letter follows *q*? What follows *h*? After which letters does a word end most often?
 """
 
 # %% id="02-counts"
@@ -235,15 +235,16 @@ assert perplexity["bigram table"] < perplexity["letters by how common"] < V
 r"""
 Knowing one letter helps. And now the $+ 1$ in the table: without it, a pair that never occurred while counting has
 probability 0. If it then comes, the loss is $-\ln 0$, infinite, and one such pair spoils the whole mean. *Never say
-never*: softmax cannot, since $e^x > 0$.
+never*: softmax cannot, since $e^x > 0$. (The price shows in the pale rows of the picture. A letter as rare as *q* has
+been counted so seldom that the $27$ ones weigh as much as the counts.)
 
 On a computer, though, $e^x$ can *become* 0, where $x$ lies far below the largest logit. So one does not compute $p$
 first and $\ln p$ then, but the logarithm at once, which needs no small number:
 
 $$\ln \operatorname{softmax}(x)_i = x_i - \ln \sum_j e^{x_j}$$
 
-**Guess, then run.** Two tokens have the logits 0 and $-1000$. What is $\ln p$ of the second, by head? What says the
-detour by way of $p$?
+**Guess, then run.** Two tokens have the logits 0 and $-1000$. What is $\ln p$ of the second, by head? What does the
+detour by way of $p$ give?
 """
 
 # %% id="02-log-softmax"
@@ -321,7 +322,7 @@ does more no longer help?
 
 # %% id="02-context"
 longest = 64
-tale = np.array(tales[0])
+tale = np.array(tokenizer.encode(story)[:450])
 places = np.arange(longest, len(tale), 3)  # the tokens to be guessed
 ks = [1, 2, 4, 8, 16, 32, longest]
 losses = []
@@ -353,7 +354,7 @@ The model needs another way to use its context. That is [chapter 03](03_attentio
 
 In print:
 
-> *For "The cat sat on the" the candidates are: mat 60 %, hat 30 %, mat 10 %.*
+> *For "The cat sat on the" the candidates are: mat, hat, mat.*
 
 Without running anything: what is wrong with the list? Then: how many candidates are there, and is *mat* one of them?
 """
@@ -383,10 +384,12 @@ $$P(w_1 w_2 \mid \text{text}) = P(w_1 \mid \text{text}) \cdot P(w_2 \mid \text{t
 r"""
 ## Exercises
 
+    minillm exercises check softmax_by_hand
+    minillm exercises check log_softmax
     minillm exercises check softmax
     minillm exercises check cross_entropy
 
-For both: what must happen for logits of 1000, and for a whole batch of rows at once?
+Ask yourself for each: what must happen for logits of 1000, and for a whole batch of rows at once?
 
 On paper: a guesser gives the letters that come the probabilities 1/2, 1/4 and 1/8. What are its cross-entropy and
 perplexity? (Use $\ln 2 = 0.693$.)

@@ -1,13 +1,13 @@
 # %% [markdown] id="03-title"
 r"""
-# 03 · How tokens look at each other
+# 03 · Attention
 
 After this chapter you can
 
 - compute by hand how one token gathers from the ones before it, every number included,
 - say what each part of the formula is for, and what breaks without it,
 - read a picture of what a token looks at,
-- mend four formulas that are wrong in print.
+- mend five claims that are wrong in print.
 """
 
 # %% id="03-imports"
@@ -151,11 +151,10 @@ r"""
 
 In print, as a worked example:
 
-> *Let $Q = [1, 2, 3]$, $K = [4, 5, 6]$, $V = [7, 8, 9]$. Then $QK^\top = 32$, and the attention is
-> $(7 + 8 + 9)/\sqrt{32} = 24/\sqrt{32}$.*
+> *$Q = [1, 2, 3]$, $K = [4, 5, 6]$, $V = [7, 8, 9]$ give $24/\sqrt{32}$.*
 
-Where does it leave the four steps? Before you read on: there is one query and one key. How many weights are there, and
-what must they add up to?
+The 32 is $QK^\top = 1 \cdot 4 + 2 \cdot 5 + 3 \cdot 6$, and the 24 is $7 + 8 + 9$. Where does it leave the four steps?
+Before you read on: there is one query and one key. How many weights are there, and what must they add up to?
 """
 
 # %% id="03-mistake-numbers-shown"
@@ -234,9 +233,9 @@ equal, and the token looks everywhere alike.
 
 ## Find the mistake: softmax undone
 
-The same author goes on:
+In print, too:
 
-> *Therefore $QK^\top = \operatorname{softmax}^{-1}(QK^\top / d_k)$, and
+> *$QK^\top = \operatorname{softmax}^{-1}(QK^\top / d_k)$, and
 > $\operatorname{softmax}(S) = \operatorname{softmax}(S / d_k) / \sqrt{d_k}$.*
 
 Is there a $\operatorname{softmax}^{-1}$? Look for two rows of scores that give the same weights.
@@ -487,9 +486,11 @@ really saves work is to not compute again what is known already: [chapter 06](06
 r"""
 ## Exercises
 
+    minillm exercises check attention_by_hand
     minillm exercises check causal_mask
+    minillm exercises check split_heads
+    minillm exercises check merge_heads
     minillm exercises check attention
-    minillm exercises check heads
 
 The inputs use a different length for every letter ($B=2, T=5, H=3, D=7$), so that a swapped axis cannot hide.
 
