@@ -217,8 +217,6 @@ r"""
 - On the row of equal numbers all three give zeros. That is what $\epsilon$ is there for: with $\epsilon = 0$ it would be $0
   / 0$.
 
-
-
 ## The bend
 
 The second half of a block is the **feed forward**, which GPT-2's weights call `mlp`, for multilayer perceptron: a matrix
@@ -292,8 +290,6 @@ Far from 0, GELU is relu. Near 0 it is smooth, and a little below 0 it is negati
 The two GELUs look the same and are not: they differ by up to 0.0005. A model trained with one and run with the other is a
 slightly different model, and a test that allows an error of 0.01 passes it. Keep this in mind for [chapter
 05](05_against_the_reference.ipynb).
-
-
 
 ## Alone or together?
 
@@ -375,8 +371,6 @@ for i in range(L):
 r"""
 Shape in, same shape out: that is why one function can be stacked. And nothing was hidden: these are the model's own
 numbers, to the last bit.
-
-
 
 ## How long is the stream?
 

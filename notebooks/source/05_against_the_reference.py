@@ -265,8 +265,6 @@ r"""
 One for each layer: the activation, and nothing else. `minillm exercises check` judges your functions in the same way, and so
 one wrong answer does not redden the next.
 
-
-
 ## Find the mistake: a picture in print
 
 GPT-2 is often drawn like this, in print:
@@ -349,7 +347,7 @@ loop there is one distribution, and no text.
 **What is true:**
 
 > text → tokens → embedding + positions → $L$ times (norm, attention, add; norm, feed forward, add) → norm → unembedding →
-logits → > choose a token → put it behind the text, and again.
+> logits → choose a token → put it behind the text, and again.
 
 ## In short
 
