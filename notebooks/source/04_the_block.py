@@ -106,7 +106,7 @@ will be in the *second* layer, still without `wpe`.
 """
 
 # %% id="04-mask-leaks-run"
-for layer in range(3):
+for layer in range(L):
     print(f"layer {layer}, without wpe: {difference(layer, {'wpe': np.zeros_like}):.1e}")
 assert difference(1, {"wpe": np.zeros_like}) > 1000 * difference(0, {"wpe": np.zeros_like})
 
