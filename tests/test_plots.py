@@ -58,3 +58,9 @@ def test_likeliest_shows_the_largest_first_in_percent():
     ax = plots.likeliest(np.log([0.125, 0.5, 0.25, 0.125]), ["a", "b", "c", "d"], 3, Figure().subplots())
     assert [bar.get_width() for bar in ax.patches] == pytest.approx([50, 25, 12.5])
     assert [label.get_text() for label in ax.get_yticklabels()] == ["b", "c", "a"] and "%" in ax.get_xlabel()
+
+
+def test_bars_stand_in_the_order_given_with_their_numbers():
+    ax = plots.bars([2.0, 0.0, 10.0], ["a", "b", "c"], ".1f", Figure().subplots())
+    assert [bar.get_width() for bar in ax.patches] == [2, 0, 10] and ax.yaxis_inverted()
+    assert [text.get_text() for text in ax.texts] == ["2.0", "0.0", "10.0"]

@@ -330,20 +330,25 @@ drafts = {
     "look-up": NGramDraft(),
 }
 prompt = texts[0][:32]
-greedy = {"max_new_tokens": 160, "stop_tokens": ()}
-rate, share, ms, out = {}, {}, {}, {}
-for name, draft in drafts.items():
-    for _ in range(2):  # the first is for nothing: kernels are loaded
+greedy = {"max_new_tokens": 120, "stop_tokens": ()}
+rate, share, ms, best = dict.fromkeys(drafts, 0.0), {}, {}, {}
+for _ in range(3):  # in turn, so that a disturbance hits all alike; the quickest of each counts
+    for name, draft in drafts.items():
         moments = list(minillm.generate(model, tokenizer, prompt, draft=draft, **greedy))
+        tokens_a_second = (len(moments) - 1) / (moments[-1].time - moments[0].time) * 1e9
+        if tokens_a_second > rate[name]:
+            rate[name], best[name] = tokens_a_second, moments
+
+for name, moments in best.items():
     cycles = dict.fromkeys(cycle for m in moments for cycle in (*m.before, m.cycle))
     for kind in ("decode", "draft", "verify"):
         of_kind = [(c.end - c.start) / 1e6 for c in cycles if c.kind == kind and c.positions <= k + 1]
         ms[name, kind] = np.median(of_kind) if of_kind else np.nan
     right, checked = acceptance(moments)
-    out[name], share[name] = [m.id for m in moments], right / checked if checked else np.nan
-    rate[name] = (len(moments) - 1) / (moments[-1].time - moments[0].time) * 1e9
+    share[name] = right / checked if checked else np.nan
     said = f"{right} of {checked} guesses right ({share[name]:.0%})" if checked else ""
     print(f"{name:<14}{rate[name]:8,.0f} tokens/s  {said}")
+out = {name: [m.id for m in moments] for name, moments in best.items()}
 same = [name for name in out if out[name] == out["none"]]
 print("the same text as without a draft:", ", ".join(same))
 print(tokenizer.decode(out["none"][:40]))
