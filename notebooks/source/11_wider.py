@@ -38,11 +38,11 @@ from minillm.weights import store_parameters
 model, tokenizer = minillm.load("tales")
 
 T, n_texts = 257, 12
-requests = [
+asked = [
     Request([tokenizer.eot_id], Options(max_new_tokens=T, temperature=1.0, seed=seed, stop_tokens=())) for seed in range(n_texts)
 ]
-texts = [[] for _ in requests]
-for number, moment in generate_batch(model, requests, rows=n_texts):
+texts = [[] for _ in asked]
+for number, moment in generate_batch(model, asked, rows=n_texts):
     texts[number].append(moment.id)
 print(f"{n_texts} texts of {T} tokens, written by the model itself; the first begins:")
 print(tokenizer.decode(texts[0][:60]))
@@ -264,7 +264,8 @@ assert one[0] / 128 < one[1], "a token that is read is cheaper than one that is 
 
 # %% [markdown] id="11-threads-lesson"
 r"""
-Prefill gains, for it waits for arithmetic, and each core brings its own. Decoding gains little or nothing wherever
+Prefill gains wherever a second core is free, for it waits for arithmetic, and each core brings its own. (On a machine
+busy with something else there is no free core, and you see 1.0 twice.) Decoding gains little or nothing wherever
 one core alone can already ask for all that memory delivers: memory is shared.
 
 And even in prefill it is not quite the number of cores. If a share $s$ of the work cannot be divided, $n$ cores are at
