@@ -82,18 +82,25 @@ def heat_map(values, rows: Sequence[str], columns: Sequence[str], numbers: str =
     return ax
 
 
+def bars(values, names: Sequence[str], numbers: str = ".2f", ax=None):
+    """Horizontal bars, the first on top, each with its number in the format `numbers`: values [N] of 0 or more, names [N]."""
+    ax = _axes(ax)
+    ax.barh(range(len(values)), values, color="0.75", edgecolor="black")
+    for row, value in enumerate(values):
+        text = format(value, numbers)
+        ax.annotate(text, (value, row), xytext=(4, 0), textcoords="offset points", va="center", fontsize="small")
+    ax.set_yticks(range(len(values)), names)
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1.15 * max(values))
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
 def likeliest(logprobs, names: Sequence[str], n: int = 10, ax=None):
     """Bars of the n largest probabilities, in %, the likeliest on top: logprobs [V] in nats, names [V]."""
-    ax, best = _axes(ax), np.argsort(-np.asarray(logprobs), kind="stable")[:n]
-    percent = 100 * np.exp(np.asarray(logprobs)[best])
-    ax.barh(range(len(best)), percent, color="0.75", edgecolor="black")
-    for row, value in enumerate(percent):
-        ax.annotate(f"{value:.2f}", (value, row), xytext=(4, 0), textcoords="offset points", va="center", fontsize="small")
-    ax.set_yticks(range(len(best)), [names[i] for i in best])
-    ax.invert_yaxis()
-    ax.set_xlim(0, 1.15 * percent[0])
+    best = np.argsort(-np.asarray(logprobs), kind="stable")[:n]
+    ax = bars(100 * np.exp(np.asarray(logprobs)[best]), [names[i] for i in best], ax=ax)
     ax.set_xlabel("probability (%)")
-    ax.spines[["top", "right"]].set_visible(False)
     return ax
 
 
@@ -330,7 +337,8 @@ def roofline(report: Report, ax=None):
     ax, limits, whole = _axes(ax), report.limits, report.rows[-1]
     near, far = limits.bandwidth[min(limits.bandwidth)], report.far_bandwidth
     one, many = limits.row[report.kind], limits.rows[report.kind]
-    x = np.geomspace(0.05, 1000, 300)
+    x, top = np.geomspace(0.05, 1000, 300), max(one, many) / 1e9
+    lowest = np.log10(top / 2e3)
     for roof, bandwidth, style, name in ((one, near, "--", "one row, cache"), (many, far, "-", "many rows, memory")):
         ax.plot(
             x, np.minimum(roof, bandwidth * x) / 1e9, style, color="black", linewidth=1, label=f"{name}: {_roof(roof, bandwidth)}"
@@ -343,17 +351,18 @@ def roofline(report: Report, ax=None):
                 points.append((cost.flops / ns, cost.intensity, row))
         points.sort(key=lambda point: point[0])
         heights = _apart(np.log10([y for y, _, _ in points]), 0.17)
+        lowest = heights.min(initial=lowest)
         for (y, intensity, row), height in zip(points, heights):
             color = PHASE_STYLES[row.phase]["color"]
             ax.plot(intensity, y, "o" if side < 0 else "s", color=color if side < 0 else "white", mec="black", ms=7, zorder=3)
             where = {"xytext": (0.006 if side < 0 else 2 * max(p[1] for p in points), 10**height), "ha": "left"}
             line = {"arrowprops": {"arrowstyle": "-", "linewidth": 0.4, "color": "0.5"}}
             ax.annotate(row.part, (intensity, y), **where, **line, va="center", fontsize="x-small")
-    ax.set(xscale="log", yscale="log", xlim=(x[0] / 10, x[-1]), ylim=(max(one, many) / 1e9 / 2e3, max(one, many) / 1e9 * 2))
+    ax.set(xscale="log", yscale="log", xlim=(x[0] / 10, x[-1]), ylim=(10**lowest / 1.3, 2 * top))
     ax.set_xlabel("arithmetic intensity (FLOP per byte)")
     ax.set_ylabel("GFLOP/s")
     ax.set_title(f"Roofline, {report.kind}: decode ●, prefill of {report.prefill.positions} □")
-    ax.legend(fontsize="x-small", loc="lower right")
+    ax.legend(fontsize="x-small", loc="upper left")
     return ax
 
 

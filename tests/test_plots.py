@@ -103,3 +103,9 @@ def test_prefix_tree():
     assert list(drawn["best"].get_xdata()) == [1, 2, 3] and list(drawn["best"].get_ydata()) == [1.5, 0.5, 0]
     assert drawn["best"].get_linestyle() != drawn["other"].get_linestyle()
     assert texts_of(ax).count("a") == 4 and texts_of(ax).count("b") == 3
+
+
+def test_bars_stand_in_the_order_given_with_their_numbers():
+    ax = plots.bars([2.0, 0.0, 10.0], ["a", "b", "c"], ".1f", Figure().subplots())
+    assert [bar.get_width() for bar in ax.patches] == [2, 0, 10] and ax.yaxis_inverted()
+    assert [text.get_text() for text in ax.texts] == ["2.0", "0.0", "10.0"]

@@ -23,7 +23,7 @@ def kernel_on_copies(kernel, x, w):
 
 
 @jit(fastmath=EXACT)
-def _naive(x, w, y):
+def naive_loops(x, w, y):
     for m in range(x.shape[0]):
         for n in range(w.shape[1]):
             for k in range(x.shape[1]):
@@ -31,7 +31,7 @@ def _naive(x, w, y):
 
 
 @jit(fastmath=EXACT)
-def _reordered(x, w, y):
+def reordered_loops(x, w, y):
     for m in range(x.shape[0]):
         row = y[m]
         for k in range(x.shape[1]):
@@ -41,7 +41,7 @@ def _reordered(x, w, y):
 
 
 @jit(fastmath=EXACT)
-def _tiled(x, w, y):
+def tiled_loops(x, w, y):
     for k0 in range(0, x.shape[1], TILE_K):
         for n0 in range(0, w.shape[1], TILE_N):
             for m in range(x.shape[0]):
@@ -65,7 +65,7 @@ def naive(x, w):
     Every step of the inner loop jumps a whole row of W ahead, so that of 64 bytes fetched from memory 4 are used, and
     each sum waits for the one before. 0.015 of OpenBLAS.
     """
-    return kernel_on_copies(_naive, x, w)
+    return kernel_on_copies(naive_loops, x, w)
 
 
 def reordered(x, w):
@@ -74,7 +74,7 @@ def reordered(x, w):
     The inner loop goes along a row of W and a row of y, LLVM makes vectors of it, and no sum waits for another. But
     every product loads and stores its y. 0.24 of OpenBLAS.
     """
-    return kernel_on_copies(_reordered, x, w)
+    return kernel_on_copies(reordered_loops, x, w)
 
 
 def tiled(x, w):
@@ -83,7 +83,7 @@ def tiled(x, w):
     Where W fits into the caches anyway it buys nothing (0.24 of OpenBLAS again: y still goes back and forth); with W of
     3072 x 3072, which does not fit, it is 3.4 times as fast as the last rung.
     """
-    return kernel_on_copies(_tiled, x, w)
+    return kernel_on_copies(tiled_loops, x, w)
 
 
 def register_blocked(x, w):

@@ -15,7 +15,7 @@ from ..threads import in_parallel
 
 
 @jit
-def _fused(x, y):
+def fused_loops(x, y):
     for row in range(x.shape[0]):
         m, total = x[row, 0], np.float32(0)
         for i in range(x.shape[1]):
@@ -38,7 +38,7 @@ def fused(x):
 
     But exp is libm's, one number at a time, and the maximum too is found one by one: 0.4 of NumPy.
     """
-    return _kernel(_fused, x, lambda work, n: work(slice(0, n)))
+    return _kernel(fused_loops, x, lambda work, n: work(slice(0, n)))
 
 
 def polynomial(x):
