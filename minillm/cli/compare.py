@@ -15,7 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .common import add_compute, add_model, check_plot, join, load, table, text_of_file, write, write_json
+from .common import PICTURES, add_compute, add_model, check_output, join, load, table, text_of_file, write, write_json
 
 HEADINGS = (
     "levers", "prefill/s", "decode/s", "speed-up", "weights", "cache", "bits/byte", "change", "KL bits", "exact by",
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int | None:
     for name, least in (("prompt_tokens", 1), ("max_new_tokens", 2), ("rounds", 1), ("quality_tokens", 0)):
         if getattr(args, name) < least:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least {least}")
-    check_plot(args.plot)
+    check_output("--plot", args.plot, PICTURES)
     ranks = join()
     text = text_of_file(args.file)
     model, tokenizer = load(args)

@@ -82,11 +82,11 @@ def measure(ops, kinds: Iterable[str], update: Update = lambda what, done, total
     bandwidth, scattered, row, rows = {}, {}, {}, {}
     for done, size in enumerate(ARRAYS):
         update("measuring limits", done, total)
-        bandwidth[size] = _numba_bandwidth(size, 1) if numba else _blas_bandwidth(size)
-        scattered[size] = _numba_bandwidth(size, size // PIECE) if numba and size > PIECE else bandwidth[size]
+        bandwidth[size] = read_bandwidth(size, 1, numba)
+        scattered[size] = read_bandwidth(size, size // PIECE) if numba and size > PIECE else bandwidth[size]
     for done, kind in enumerate(kinds):
         update("measuring limits", len(ARRAYS) + done, total)
-        row[kind], rows[kind] = _product_rates(ops, kind, numba)
+        row[kind], rows[kind] = _row_rate(kind, numba), rows_rate(ops, kind)
     x = np.random.default_rng(0).standard_normal((64, 1024)).astype(np.float32)
     elements = 5 * x.size / _seconds(lambda: ops.softmax(x))
     if numba:
@@ -146,33 +146,35 @@ def _call(ops) -> float:
     return sum(_seconds(call, 200) for call in calls) / len(calls)
 
 
-def _numba_bandwidth(size: int, pieces: int) -> float:
-    from ..kernels import limits as kernel
-
-    arrays = [np.ones((size // pieces // 4096, 1024), np.float32) for _ in range(pieces)]
+def read_bandwidth(size: int, pieces: int = 1, numba: bool = True) -> float:
+    """Bytes/s at which all threads together read `size` bytes in so many arrays, again and again: a kernel that does
+    nothing else, or without Numba BLAS's product of a matrix and a vector (of one array)."""
     times = max(1, 2**24 // size)  # long enough not to measure the launch
-    return size * times / _seconds(lambda: kernel.read_everything(arrays, times))
-
-
-def _blas_bandwidth(size: int) -> float:
-    matrix, x = np.ones((size // 4096, 1024), np.float32), np.ones(1024, np.float32)
-    return size / _seconds(lambda: matrix @ x, max(1, 2**24 // size))
-
-
-def _product_rates(ops, kind: str, numba: bool) -> tuple[float, float]:
-    """FLOP/s of a product with one row, weights in the second-level cache, and with 384 rows; on all threads."""
-    rng = np.random.default_rng(0)
-    n_in, n_out, many = 512, 256, 384
-    small, large = (rng.standard_normal(shape).astype(np.float32) for shape in ((n_in, n_out), (768, 1536)))
-    x, xs = rng.standard_normal(n_in).astype(np.float32), rng.standard_normal((many, 768)).astype(np.float32)
-    if kind == "float64":
-        numba, (small, large, x, xs) = False, (a.astype(kind) for a in (small, large, x, xs))
     if numba:
         from ..kernels import limits as kernel
 
-        weight, large = store(small, kind), store(large, kind)
-        work, nothing = kernel.row_product(weight, x), kernel.row_product(weight, x, panels=0)
-        row = 2 * small.size / (_seconds(work, 200) - _seconds(nothing, 200)) * n_threads(kernels)
-    else:
-        row = 2 * small.size / _seconds(lambda: x @ small, 200)
-    return row, 2 * many * large.size / _seconds(lambda: ops.linear(xs, large))
+        arrays = [np.ones((size // pieces // 4096, 1024), np.float32) for _ in range(pieces)]
+        return size * times / _seconds(lambda: kernel.read_everything(arrays, times))
+    matrix, x = np.ones((size // 4096, 1024), np.float32), np.ones(1024, np.float32)
+    return size / _seconds(lambda: matrix @ x, times)
+
+
+def rows_rate(ops, kind: str) -> float:
+    """FLOP/s of a product with 384 rows [384,768] @ [768,1536], as a twin multiplies them, on all threads."""
+    dtype = np.float64 if kind == "float64" else np.float32
+    x, large = (np.random.default_rng(0).standard_normal(shape).astype(dtype) for shape in ((384, 768), (768, 1536)))
+    weight = store(large, kind) if ops is kernels and kind != "float64" else large
+    return 2 * len(x) * large.size / _seconds(lambda: ops.linear(x, weight))
+
+
+def _row_rate(kind: str, numba: bool) -> float:
+    """FLOP/s of a product with one row, weights in the second-level cache, on all threads."""
+    dtype = np.float64 if kind == "float64" else np.float32
+    x, small = (np.random.default_rng(0).standard_normal(shape).astype(dtype) for shape in (512, (512, 256)))
+    if not numba or kind == "float64":
+        return 2 * small.size / _seconds(lambda: x @ small, 200)
+    from ..kernels import limits as kernel
+
+    weight = store(small, kind)
+    work, nothing = kernel.row_product(weight, x), kernel.row_product(weight, x, panels=0)
+    return 2 * small.size / (_seconds(work, 200) - _seconds(nothing, 200)) * n_threads(kernels)

@@ -205,9 +205,9 @@ def test_the_command_draws_and_tabulates(cli, tmp_path):
     [
         ([""], "the prompt is empty"),
         ([TALE, "--max-new-tokens", "0"], "max_new_tokens is 0"),
-        ([TALE, "--plot", "no/such/folder/a.png"], "no/such/folder/a.png: No such file or directory"),
-        ([TALE, "--plot", "picture.xyz"], "picture.xyz: pictures can be written as"),
-        ([TALE, "--trace", "."], "Is a directory"),
+        ([TALE, "--plot", "no/such/folder/a.png"], "--plot no/such/folder/a.png: there is no such folder"),
+        ([TALE, "--plot", "picture.xyz"], "--plot picture.xyz: the name must end in one of .png"),
+        ([TALE, "--trace", "."], "--trace .: it cannot be written"),
         ([TALE, "--limits", "README.md"], "README.md"),
         (["--predict", "3,x"], "--predict 3,x: give contexts as whole numbers"),
     ],
