@@ -20,7 +20,7 @@ class Machine:
     def measure(self, ids, n_new: int) -> dict:
         """Return bytes/s read from an array far beyond any cache, and FLOP/s of BLAS's float32 GEMM."""
         return {
-            "bandwidth": read_bandwidth(ARRAYS[-1], numba=kernels.available()),
+            "bandwidth": read_bandwidth(ARRAYS[-1], kernels.available()),
             "flops": rows_rate(ops, "float32"),
         }
 

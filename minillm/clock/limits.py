@@ -1,9 +1,8 @@
 """What this machine can do at best, measured in the run that needs it: the roofs of the roofline.
 
 Bandwidth depends on where the numbers lie, so it is measured for arrays from the first-level cache's size to far beyond
-the last one's; and on how: from 4 MiB on NumPy asks Linux for huge pages, which are read up to 1.7 times as fast as
-ordinary ones, so that many arrays of 2 MiB (a layer's matrix in 8 bits) are another limit than a large one. Every limit
-is the best of several tries: whatever else runs on the machine only takes away.
+the last one's. (One array each, since a model's matrices lie side by side in one, see weights.Arena.) Every limit is the
+best of several tries: whatever else runs on the machine only takes away.
 """
 
 from __future__ import annotations
@@ -28,23 +27,20 @@ from ..twins import n_threads
 from ..weights import store
 
 ARRAYS = tuple(2**n for n in range(16, 29, 2))  # 64 KiB to 256 MiB
-PIECE, HUGE = 2**21, 2**22  # bytes of a small array, and from where on an array has huge pages
 BEST_OF = 5
 
 
 @dataclass(frozen=True)
 class Limits:
-    """bandwidth: {bytes of an array: bytes/s at which all threads together read it}; scattered: the same for as many bytes
-    in arrays of 2 MiB. row, rows: {kind of storage:
-    FLOP/s} of products with one row (weights in the cache) and with hundreds. elements: FLOP/s of softmax in the cache.
-    call: seconds of a call of the twin's functions before any work; launch: seconds to begin work on all threads and to
-    end it; meet: seconds for all to wait for each other in a kernel (both 0 where BLAS has threads of its own).
+    """bandwidth: {bytes of an array: bytes/s at which all threads together read it}. row, rows: {kind of storage: FLOP/s} of
+    products with one row (weights in the cache) and with hundreds. elements: FLOP/s of softmax in the cache. call: seconds
+    of a call of the twin's functions before any work; launch: seconds to begin work on all threads and to end it; meet:
+    seconds for all to wait for each other in a kernel (both 0 where BLAS has threads of its own).
     """
 
     machine: dict
     threads: int
     bandwidth: dict[int, float]
-    scattered: dict[int, float]
     row: dict[str, float]
     rows: dict[str, float]
     elements: float
@@ -52,12 +48,10 @@ class Limits:
     launch: float
     meet: float
 
-    def bandwidth_at(self, nbytes: float, array: float = HUGE) -> float:
-        """Bytes/s for numbers in arrays of `array` bytes that are read again after `nbytes` in all: interpolated in
-        log(bytes)."""
-        rates = self.bandwidth if array >= HUGE else self.scattered
-        sizes = sorted(rates)
-        return float(np.interp(math.log(max(nbytes, 1)), np.log(sizes), [rates[size] for size in sizes]))
+    def bandwidth_at(self, nbytes: float) -> float:
+        """Bytes/s for numbers that are read again after `nbytes` in all: interpolated in log(bytes)."""
+        sizes = sorted(self.bandwidth)
+        return float(np.interp(math.log(max(nbytes, 1)), np.log(sizes), [self.bandwidth[size] for size in sizes]))
 
     def save(self, path: str | Path) -> None:
         """Write them as JSON, with the machine's description."""
@@ -68,8 +62,7 @@ class Limits:
         """Read what `save` wrote; InputError names the file."""
         values = read_json(Path(path))
         try:
-            ladders = {n: {int(size): float(r) for size, r in values[n].items()} for n in ("bandwidth", "scattered")}
-            return cls(**{**values, **ladders})
+            return cls(**values | {"bandwidth": {int(size): float(rate) for size, rate in values["bandwidth"].items()}})
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise InputError(f"{path}: not limits as `minillm clock --limits` writes them ({error})") from None
 
@@ -79,11 +72,10 @@ def measure(ops, kinds: Iterable[str], update: Update = lambda what, done, total
     kinds = sorted(set(kinds) | {"float32"})  # attention multiplies in float32, whatever the weights are stored as
     numba = ops is kernels and kernels.available()
     total = len(ARRAYS) + len(kinds) + 1
-    bandwidth, scattered, row, rows = {}, {}, {}, {}
+    bandwidth, row, rows = {}, {}, {}
     for done, size in enumerate(ARRAYS):
         update("measuring limits", done, total)
-        bandwidth[size] = read_bandwidth(size, 1, numba)
-        scattered[size] = read_bandwidth(size, size // PIECE) if numba and size > PIECE else bandwidth[size]
+        bandwidth[size] = read_bandwidth(size, numba)
     for done, kind in enumerate(kinds):
         update("measuring limits", len(ARRAYS) + done, total)
         row[kind], rows[kind] = _row_rate(kind, numba), rows_rate(ops, kind)
@@ -98,7 +90,7 @@ def measure(ops, kinds: Iterable[str], update: Update = lambda what, done, total
     else:
         launch = meet = 0.0
     update("measuring limits", total, total)
-    return Limits(describe_machine(), n_threads(ops), bandwidth, scattered, row, rows, elements, _call(ops), launch, meet)
+    return Limits(describe_machine(), n_threads(ops), bandwidth, row, rows, elements, _call(ops), launch, meet)
 
 
 def describe_machine() -> dict:
@@ -146,17 +138,16 @@ def _call(ops) -> float:
     return sum(_seconds(call, 200) for call in calls) / len(calls)
 
 
-def read_bandwidth(size: int, pieces: int = 1, numba: bool = True) -> float:
-    """Bytes/s at which all threads together read `size` bytes in so many arrays, again and again: a kernel that does
-    nothing else, or without Numba BLAS's product of a matrix and a vector (of one array)."""
+def read_bandwidth(size: int, numba: bool) -> float:
+    """Bytes/s at which all threads together read an array of `size` bytes, again and again: a kernel that does nothing
+    else, or without Numba BLAS's product of a matrix and a vector."""
     times = max(1, 2**24 // size)  # long enough not to measure the launch
-    if numba:
-        from ..kernels import limits as kernel
-
-        arrays = [np.ones((size // pieces // 4096, 1024), np.float32) for _ in range(pieces)]
-        return size * times / _seconds(lambda: kernel.read_everything(arrays, times))
     matrix, x = np.ones((size // 4096, 1024), np.float32), np.ones(1024, np.float32)
-    return size / _seconds(lambda: matrix @ x, times)
+    if not numba:
+        return size / _seconds(lambda: matrix @ x, times)
+    from ..kernels.limits import read_everything
+
+    return size * times / _seconds(lambda: read_everything(matrix, times))
 
 
 def rows_rate(ops, kind: str) -> float:

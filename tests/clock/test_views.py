@@ -21,9 +21,7 @@ matplotlib.use("Agg")
 
 CONFIG = GPT2Config(vocab_size=48, n_positions=64, n_embd=32, n_layer=2, n_head=2)
 MODEL = GPT2.random(CONFIG, seed=1)
-LIMITS = Limits(
-    {}, 2, {2**16: 1e11, 2**28: 2e10}, {2**16: 1e11, 2**28: 1e10}, {"float32": 9e10}, {"float32": 1e11}, 5e9, 1e-6, 1e-5, 1e-7
-)
+LIMITS = Limits({}, 2, {2**16: 1e11, 2**28: 2e10}, {"float32": 9e10}, {"float32": 1e11}, 5e9, 1e-6, 1e-5, 1e-7)
 TALE = "Once upon a time"
 
 
