@@ -1,11 +1,32 @@
 """minillm: GPT-2 from scratch in NumPy, to read, to check against the reference, and to time."""
 
-from .checkpoints import load
-from .config import GPT2Config
-from .decoding import generate
-from .errors import InputError
-from .model import GPT2
-from .tokenizer import Tokenizer
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .checkpoints import load as load
+    from .config import GPT2Config as GPT2Config
+    from .decoding import generate as generate
+    from .errors import InputError as InputError
+    from .model import GPT2 as GPT2
+    from .tokenizer import Tokenizer as Tokenizer
 
 __version__ = "0.1.0"
-__all__ = ["GPT2", "GPT2Config", "InputError", "Tokenizer", "generate", "load"]
+
+# Public name -> the room it lives in, which is imported when the name is first used: `minillm --help` needs no NumPy.
+ROOMS = {
+    "GPT2": "model", "GPT2Config": "config", "InputError": "errors", "Tokenizer": "tokenizer", "generate": "decoding",
+    "load": "checkpoints",
+}  # fmt: skip
+__all__ = [*ROOMS]
+
+
+def __getattr__(name: str):
+    if name not in ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = getattr(import_module(f".{ROOMS[name]}", __name__), name)
+    return globals()[name]
+
+
+def __dir__():
+    return sorted([*globals(), *ROOMS])

@@ -104,6 +104,7 @@ def test_tokenize_and_explain(cli):
     special = json.loads(cli("tokenize", "low<|endoftext|>", "--model", "tales-draft", "--json", "--allow-special")[1])
     assert special["ids"][-1] == 4095
     assert "3 bytes 6c 6f 77" in cli("tokenize", "low", "--explain")[1]
+    assert cli("tokenize", "a", "--explain")[1].endswith("1 character, 1 piece, 1 token\n")
     assert cli("tokenize", "")[:2] == (0, "id  token\n---------\n0 characters, 0 tokens\n")
 
 
@@ -127,6 +128,8 @@ def test_score_states_its_protocol(cli, tmp_path):
     assert code == 0 and "bits a byte" in out and "window 8, stride 8" in out
     values = json.loads(cli("score", str(file), "--model", "tales-draft", "--json")[1])
     assert values["bytes"] == 48 and 1 < values["bits_per_byte"] < 4 and values["window"] == 512
+    file.write_text("\ufeffOnce upon a time there was a king.\n<|endoftext|>\nAnd a queen.\n", encoding="utf-8")
+    assert json.loads(cli("score", str(file), "--model", "tales-draft", "--json")[1]) == values  # a byte order mark is no text
     file.write_bytes(b"\xff")
     assert cli("score", str(file))[::2] == (2, f"minillm: {file}: not UTF-8 text (invalid start byte at byte 0)\n")
 
@@ -200,6 +203,15 @@ def test_bench_measures_and_names_what_is_missing(monkeypatch, cli):
         (["generate", TEXT, "--chunk", "0"], "chunk is 0"),
         (["compare", "README.md", "--quality-tokens", "-1"], "--quality-tokens is -1"),
         (["dance"], "invalid choice: 'dance'"),
+        (["score", "README.md", "--fast"], "minillm score: unrecognized arguments: --fast (see minillm score --help)"),
+        (["info", "README.md"], "model 'README.md' is a file; give the folder that holds it"),
+        (
+            ["generate", TEXT, "--model", "tales-draft", "--draft", "/ngrm"],
+            "draft '/ngrm' is not ngram, skip:N, float32, bfloat16",
+        ),
+        (["clock", TEXT, "--plot", "picture.txt"], "--plot picture.txt: the name must end in one of .png"),
+        (["clock", TEXT, "--trace", "nowhere/trace.json"], "--trace nowhere/trace.json: there is no such folder"),
+        (["clock", TEXT, "--limits", "tests"], "--limits tests: it cannot be written"),
         ([], "required: COMMAND"),
     ],
     ids=lambda v: " ".join(v)[:40] if isinstance(v, list) else "",
@@ -250,6 +262,28 @@ def test_ctrl_c_ends_quietly():
 
 
 # ---- start-up
+
+
+def test_help_needs_no_numpy():
+    """So that it is there at once, and Ctrl-C while NumPy is still being imported finds our own handler."""
+    code = (
+        "import sys\nfrom minillm.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass\nprint(*sys.modules)"
+    )
+    said = subprocess.check_output([sys.executable, "-c", code], text=True).splitlines()
+    assert "compare" in said[0] + said[-2] + "".join(said) and "numpy" not in said[-1].split()
+    assert {"GPT2", "load", "generate"} <= set(dir(minillm))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        minillm.nothing  # noqa: B018
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_ctrl_c_at_the_very_beginning_ends_quietly():
+    """While NumPy is imported: the signal comes as soon as the import begins."""
+    code = "import os, signal, sys\nclass Finder:\n    def find_spec(self, name, *rest):\n"
+    code += "        if name == 'numpy':\n            os.kill(os.getpid(), signal.SIGINT)\n"
+    code += "sys.meta_path.insert(0, Finder())\nfrom minillm.cli import main\nsys.exit(main(['tokenize', 'a']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip(), done.stdout) == (130, "", "")
 
 
 def test_import_is_light():

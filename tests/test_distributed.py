@@ -54,7 +54,7 @@ def processes(n, *args, **kwargs):
     more = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}  # Open MPI: in containers, and
     more |= {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}  # more processes than cores
     command = [MPIEXEC, "-n", str(n), sys.executable, *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **more}, **kwargs)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, **more}, **kwargs)
 
 
 def test_every_method_with_three_processes():

@@ -1,53 +1,28 @@
-"""What the machine can do at most, measured as a peer is: how fast it reads memory, and how fast it multiplies matrices."""
+"""What the machine can do at most, by the clock's limits, measured in turn with the peers: and what a prompt needs of it."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from statistics import median
-from time import perf_counter
-
 import numpy as np
 
+from .. import kernels, ops
+from ..clock.limits import ARRAYS, read_bandwidth, rows_rate
 from ..config import GPT2Config
-
-READ_BYTES = 512 * 10**6  # far beyond any cache
-GEMM_SIZE = 2048
-PASSES = 7
+from ..twins import set_threads
 
 
 class Machine:
     """Spoken to as a peer (load, measure), in a process of its own."""
 
     def load(self, folder: str, threads: int) -> None:
-        from threadpoolctl import ThreadpoolController
-
-        self.controller, self.threads, self.versions = ThreadpoolController(), threads, {"numpy": np.__version__}
-        self.weight_bytes = self.cache_bytes = 0
-        self.parts = np.array_split(np.ones(READ_BYTES // 4, np.float32), threads)
-        self.left, self.right = np.random.default_rng(0).standard_normal((2, GEMM_SIZE, GEMM_SIZE), np.float32)
-        self.product = np.empty_like(self.left)
+        set_threads(threads)
+        self.threads, self.versions, self.weight_bytes, self.cache_bytes = threads, {"numpy": np.__version__}, 0, 0
 
     def measure(self, ids, n_new: int) -> dict:
-        """Return bytes/s and FLOP/s, each the median of 7 passes.
-
-        Reading: the dot product of a float32 array of 512 MB with itself, a part for each thread, BLAS with one thread
-        inside: one load and one fused multiply-add a number, so memory is what it waits for. Multiplying: BLAS sgemm of
-        two 2048 x 2048 matrices.
-        """
-        with self.controller.limit(limits=1, user_api="blas"), ThreadPoolExecutor(self.threads) as pool:
-            read = _seconds(lambda: list(pool.map(lambda part: np.dot(part, part), self.parts)))
-        multiply = _seconds(lambda: np.matmul(self.left, self.right, out=self.product))
-        return {"bandwidth": READ_BYTES / read, "flops": 2 * GEMM_SIZE**3 / multiply}
-
-
-def _seconds(work) -> float:
-    """Return the median time of PASSES calls."""
-    times = []
-    for _ in range(PASSES):
-        start = perf_counter()
-        work()
-        times.append(perf_counter() - start)
-    return median(times)
+        """Return bytes/s read from an array far beyond any cache, and FLOP/s of BLAS's float32 GEMM."""
+        return {
+            "bandwidth": read_bandwidth(ARRAYS[-1], kernels.available()),
+            "flops": rows_rate(ops, "float32"),
+        }
 
 
 def prefill_flop(config: GPT2Config, T: int) -> int:

@@ -22,6 +22,8 @@ def find_folder(name_or_folder: str | Path) -> Path:
     name = str(name_or_folder)
     if os.path.isdir(name):  # unlike Path.is_dir, False for "" and for what is too long for a path
         return Path(name)
+    if os.path.isfile(name):
+        raise InputError(f"model {name!r} is a file; give the folder that holds it, with config.json and the tokenizer's files")
     for root in BUNDLED:
         if name in bundled_names() and (root / name).is_dir():
             return root / name

@@ -7,7 +7,6 @@ import os
 import sys
 
 from .. import __version__
-from ..distributed import fail
 from ..errors import InputError
 from . import bench, clock, compare, course, exercises, generate, info, probs, score, tokenize, train, verify, warmup
 
@@ -16,10 +15,22 @@ INTERRUPTED, CLOSED_PIPE = 130, 141  # what a shell reports for SIGINT and SIGPI
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser whose errors are one line; a command's arguments are added when it is the one that was called."""
+
+    command = None  # the module of a subcommand
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+    def parse_known_args(self, args=None, namespace=None):
+        command, self.command = self.command, None
+        if command:
+            command.add_arguments(self)
+            self.set_defaults(run=command.run)
+        known, rest = super().parse_known_args(args, namespace)
+        if rest:  # said here, a subcommand's name is in the message
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return known, rest
 
 
 def parser() -> Parser:
@@ -30,9 +41,7 @@ def parser() -> Parser:
     for command in COMMANDS:
         name, summary = command.__name__.rpartition(".")[2], command.__doc__.strip().splitlines()[0]
         sub = commands.add_parser(name, help=summary, description=command.__doc__)
-        sub.formatter_class = argparse.RawDescriptionHelpFormatter
-        command.add_arguments(sub)
-        sub.set_defaults(run=command.run)
+        sub.formatter_class, sub.command = argparse.RawDescriptionHelpFormatter, command
     return main_parser
 
 
@@ -53,9 +62,14 @@ def main(argv: list[str] | None = None) -> int:
         print(file=sys.stderr)
         return INTERRUPTED
     except InputError as error:
-        fail(f"minillm: {error}", 2)
-        return 2
+        return failed(str(error))
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        fail(f"minillm: {where}{error.strerror or error}", 2)
-        return 2
+        return failed((f"{error.filename}: " if error.filename else "") + (error.strerror or str(error)))
+
+
+def failed(why: str) -> int:
+    """Say why in one line, once for all processes of mpiexec, and return the exit code."""
+    from ..distributed import fail
+
+    fail(f"minillm: {why}", 2)
+    return 2

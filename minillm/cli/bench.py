@@ -13,7 +13,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .common import check_plot, table, write, write_json
+from .common import PICTURES, check_output, table, write, write_json
 
 if TYPE_CHECKING:
     from ..bench import Comparison
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     for name in ("prompt", "new", "rounds", "threads"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name} is {getattr(args, name)}; it must be at least 1")
-    check_plot(args.plot)
+    check_output("--plot", args.plot, PICTURES)
     with tempfile.TemporaryDirectory(prefix="minillm-bench-") as temporary:
         folder = find_folder(args.model) if args.model else temporary
         if not args.model:

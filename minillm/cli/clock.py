@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 
 from ..errors import InputError
-from .common import add_compute, add_model, add_text, load, table, text_of, write, write_json
+from .common import PICTURES, add_compute, add_model, add_text, check_output, load, table, text_of, write, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,9 @@ def run(args: argparse.Namespace) -> None:
     if args.predict:
         return predict(args)
     text = text_of(args)
-    check_files(args)
+    check_output("--plot", args.plot, PICTURES)
+    check_output("--trace", args.trace)
+    check_output("--limits", args.limits)
     model, tokenizer = load(args)
     with progress_bar("steps", show=not args.json) as update:
         report = timed(model, tokenizer, text, args, update)
@@ -131,20 +133,6 @@ def limits_of(model, args: argparse.Namespace, update):
 def stored_kind(model) -> str:
     """How the model's matrices are stored."""
     return getattr(model.parameters["h.0.mlp.c_fc.weight"], "kind", str(model.dtype))
-
-
-def check_files(args: argparse.Namespace) -> None:
-    """Say now, not after a minute of measuring, that a file cannot be written."""
-    if args.plot:
-        from matplotlib.figure import Figure
-
-        known = Figure().canvas.get_supported_filetypes()
-        if Path(args.plot).suffix.lower()[1:] not in known:
-            raise InputError(f"--plot {args.plot}: pictures can be written as {', '.join(sorted(known))}")
-    for path in (args.plot, args.trace):
-        if path:
-            with open(path, "ab"):
-                pass
 
 
 def terminal_width() -> int:

@@ -72,30 +72,33 @@ def text_of(args: argparse.Namespace) -> str:
         raise InputError("no text: give it as an argument, or pipe it in")
     data = sys.stdin.buffer.read()
     try:
-        return data.decode("utf-8").removesuffix("\n").removesuffix("\r")
+        return data.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
         raise InputError(f"standard input is not UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
 def text_of_file(file: Path) -> str:
-    """Return what a UTF-8 file holds."""
+    """Return what a UTF-8 file holds, without the byte order mark that some editors begin with."""
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
-PLOT_FORMATS = (".png", ".svg", ".pdf")
+PICTURES = (".png", ".svg", ".pdf", ".jpg", ".eps")
 
 
-def check_plot(path) -> None:
-    """Raise InputError, before anything is measured, for a picture that could not be written to `path` (None is none)."""
+def check_output(option: str, path, formats: Sequence[str] = ()) -> None:
+    """Raise InputError, before anything is measured, for a file that could not be written to `path` (None is none)."""
     if path is None:
         return
-    if Path(path).suffix.lower() not in PLOT_FORMATS:
-        raise InputError(f"--plot {path}: the name must end in one of {', '.join(PLOT_FORMATS)}")
-    if not Path(path).absolute().parent.is_dir():
-        raise InputError(f"--plot {path}: there is no such folder")
+    path = Path(path)
+    if formats and path.suffix.lower() not in formats:
+        raise InputError(f"{option} {path}: the name must end in one of {', '.join(formats)}")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{option} {path}: there is no such folder")
+    if path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise InputError(f"{option} {path}: it cannot be written")
 
 
 def write(text: str, end: str = "\n") -> None:
@@ -114,6 +117,11 @@ def table(headings: Sequence[str], rows: Sequence[Sequence], align: str) -> str:
     widths = [max(len(row[i]) for row in cells) for i in range(len(headings))]
     lines = ["  ".join(f"{c:{a}{w}}" for c, a, w in zip(row, align, widths)).rstrip() for row in cells]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def count(n: int, noun: str) -> str:
+    """1, "piece" -> "1 piece"; 2048, "token" -> "2,048 tokens"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def shown(data: bytes) -> str:

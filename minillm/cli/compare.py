@@ -2,7 +2,7 @@
 
 minillm compare story.txt
 minillm compare story.txt --levers int8 ngram int8+ngram batch:8 low-rank:64 --plot ledger.png
-minillm compare story.txt --model FOLDER --quality-tokens 0 --levers int8 batch:8
+minillm compare story.txt --random-124m --levers int8 batch:8 --save ledger
 minillm compare story.txt --levers threads:1 threads:2 threads:4      the speed-up, and Amdahl's law
 mpiexec -n 4 python -m minillm compare story.txt --levers low-rank:{16,32,64,128}      levers shared between processes
 
@@ -12,11 +12,15 @@ Processes that share a machine share its cores and its memory, too: then speeds 
 from __future__ import annotations
 
 import argparse
+import json
+import shlex
 import sys
+import tempfile
 from pathlib import Path
 
-from .common import add_compute, add_model, check_plot, join, load, table, text_of_file, write, write_json
+from .common import PICTURES, add_compute, add_model, check_output, join, load, table, text_of_file, write, write_json
 
+SAVED = (".md", ".json", ".png")
 HEADINGS = (
     "levers", "prefill/s", "decode/s", "speed-up", "weights", "cache", "bits/byte", "change", "KL bits", "exact by",
 )  # fmt: skip
@@ -38,6 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     quality = "how many tokens are scored; 0 leaves quality out (default %(default)s)"
     parser.add_argument("--quality-tokens", type=int, default=1024, metavar="N", help=quality)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw speed against quality")
+    random = "instead of a model: GPT-2 124M's shape with random weights, for speed and memory; no quality"
+    parser.add_argument("--random-124m", action="store_true", help=random)
+    save = "write STEM.md (table, machine and command), STEM.json and STEM.png"
+    parser.add_argument("--save", type=Path, metavar="STEM", help=save)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -50,6 +58,7 @@ def run(args: argparse.Namespace) -> int | None:
     from ..bench.levers import LEVERS
     from ..clock.limits import describe_machine
     from ..errors import InputError
+    from ..files import write_atomically
 
     if args.levers == ["?"]:
         write(
@@ -59,44 +68,96 @@ def run(args: argparse.Namespace) -> int | None:
     for name, least in (("prompt_tokens", 1), ("max_new_tokens", 2), ("rounds", 1), ("quality_tokens", 0)):
         if getattr(args, name) < least:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least {least}")
-    check_plot(args.plot)
+    if args.random_124m:
+        args.quality_tokens = 0
+    check_output("--plot", args.plot, PICTURES)
+    for ending in SAVED if args.save else ():
+        check_output("--save", f"{args.save}{ending}")
     ranks = join()
     text = text_of_file(args.file)
-    model, tokenizer = load(args)
     sizes = {"n_prompt": args.prompt_tokens, "n_new": args.max_new_tokens, "rounds": args.rounds}
     entries: list[Entry] = []
     interrupted = False
-    try:
-        mine = args.levers[ranks.rank :: ranks.size]
-        ledger(model, tokenizer, text, mine, quality_tokens=args.quality_tokens, entries=entries, **sizes)
-    except KeyboardInterrupt:
-        if ranks.size > 1:
-            raise
-        interrupted = True
-        print("\nminillm: interrupted; this is what was measured", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="minillm-compare-") as temporary:
+        if args.random_124m:
+            save_random(temporary)
+        model, tokenizer = load(argparse.Namespace(**vars(args) | {"model": temporary}) if args.random_124m else args)
+        try:
+            mine = args.levers[ranks.rank :: ranks.size]
+            ledger(model, tokenizer, text, mine, quality_tokens=args.quality_tokens, entries=entries, **sizes)
+        except KeyboardInterrupt:
+            if ranks.size > 1:
+                raise
+            interrupted = True
+            print("\nminillm: interrupted; this is what was measured", file=sys.stderr)
     every = ranks.all_gather(entries)  # each with "plain" first
     entries = [entries[0], *(e for turn in zip_longest(*(part[1:] for part in every)) for e in turn if e)]
     if ranks.rank:
         return None
-    fits = amdahl(entries)
+    fits, name = amdahl(entries), "GPT-2 124M, random weights" if args.random_124m else Path(args.model).name
+    measured = [asdict(e) | {"prefill_median": e.rate("prefill"), "decode_median": e.rate("decode")} for e in entries]
+    about = {"command": command(args), "processes": ranks.size, "model": name, "file": args.file.name, **sizes}
+    about |= {"quality_tokens": args.quality_tokens, "machine": describe_machine()}
+    result = about | {"levers": measured, "amdahl": [fit.to_dict() for fit in fits]}
     if args.json:
-        measured = [asdict(e) | {"prefill_median": e.rate("prefill"), "decode_median": e.rate("decode")} for e in entries]
-        about = {"model": args.model, "dtype": args.dtype, "file": str(args.file), "processes": ranks.size, **sizes}
-        about |= {"quality_tokens": args.quality_tokens, "machine": describe_machine()}
-        write_json({**about, "levers": measured, "amdahl": [fit.to_dict() for fit in fits]})
+        write_json(result)
     else:
-        write(table(HEADINGS, [row(e) for e in entries], "<>>>>>>>><"))
-        write("".join(f"\n{fit}" for fit in fits).lstrip("\n"), end="\n" if fits else "")
+        write("\n".join([table(HEADINGS, [row(e) for e in entries], "<>>>>>>>><"), *map(str, fits)]))
         for e in entries:
             if e.missing:
                 print(f"minillm: {e.levers}: {e.missing}", file=sys.stderr)
-    if args.plot:
+    if args.plot or args.save:
         from .. import plots
 
-        plots.ledger_page(entries, fits, f"{Path(args.model).name}: what each lever buys, and what it costs").savefig(
-            args.plot, dpi=150
-        )
+        figure = plots.ledger_page(entries, fits, f"{name}: what each lever buys, and what it costs")
+        for path in (args.plot, args.save and f"{args.save}.png"):
+            if path:
+                figure.savefig(path, dpi=150)
+    if args.save:
+        page = markdown(args.save.name, name, about, entries, fits)
+        write_atomically(Path(f"{args.save}.md"), page.encode())
+        write_atomically(Path(f"{args.save}.json"), (json.dumps(result, indent=1) + "\n").encode())
     return 130 if interrupted else 2 if any(e.missing for e in entries) else 0
+
+
+def save_random(folder: str) -> None:
+    """Write GPT-2 124M's shape with random weights, and a tokenizer that has enough for a prompt."""
+    import minillm
+
+    minillm.GPT2.random(minillm.GPT2Config(), seed=0).save_pretrained(folder)
+    minillm.load("tales")[1].save(folder)
+
+
+def command(args: argparse.Namespace) -> str:
+    """The command that measures this again, with all that it depends on."""
+    parts = [
+        "minillm",
+        "compare",
+        args.file.name,
+        *(["--random-124m"] if args.random_124m else ["--model", Path(args.model).name]),
+    ]
+    for option in ("dtype", "kernels", "threads", "prompt_tokens", "max_new_tokens", "rounds", "quality_tokens"):
+        if getattr(args, option) is not None:
+            parts += [f"--{option.replace('_', '-')}", str(getattr(args, option))]
+    return shlex.join([*parts, "--levers", *args.levers])
+
+
+def markdown(stem: str, name: str, about: dict, entries, fits) -> str:
+    """The ledger as a page: figure, table, what was measured, on which machine, by which command."""
+    machine = about["machine"]
+    quality = f"Quality: {about['quality_tokens']:,} tokens of {about['file']}." if about["quality_tokens"] else ""
+    lines = [f"# The ledger: {name}", "", f"![decode speed of each lever]({stem}.png)", ""]
+    lines += ["| " + " | ".join(HEADINGS) + " |", "| --- |" + " ---: |" * (len(HEADINGS) - 2) + " --- |"]
+    lines += ["| " + " | ".join(map(str, row(e))) + " |" for e in entries]
+    lines += ["", *(f"- {e.levers}: {e.missing}" for e in entries if e.missing), *(f"- {fit}" for fit in fits), ""]
+    lines += [
+        f"{about['n_new']} tokens after a prompt of {about['n_prompt']}, greedy; medians of {about['rounds']} rounds, in each",
+        f"of which every lever has its turn; speed-up: decode / plain, the median over rounds. {quality}",
+        "Exact by: a test in tests/decoding/test_levers.py.",
+        f"{machine['processor']}, {entries[0].threads} threads; {machine['time'][:10]};",
+        ", ".join(f"{what} {version}" for what, version in machine["versions"].items()) + ".",
+    ]
+    return "\n".join([*lines, "", f"    {about['command']}", ""])
 
 
 def row(e) -> tuple:

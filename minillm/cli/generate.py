@@ -14,14 +14,14 @@ import sys
 from dataclasses import fields
 from time import perf_counter
 
-from ..decoding.options import DEFAULT_NEW_TOKENS, Options
-from ..decoding.speculative import acceptance
-from .common import add_compute, add_model, add_text, load, text_of, write, write_json
+from .common import add_compute, add_model, add_text, count, load, text_of, write, write_json
 
 TEMPERATURE, MIN_P = 0.8, 0.05  # of the command line, where people look for stories; the library's default is greedy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from ..decoding.options import DEFAULT_NEW_TOKENS
+
     add_text(parser, "the prompt")
     add_model(parser)
     add_compute(parser)
@@ -55,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from .. import generate
     from ..decoding.drafts import named_draft
+    from ..decoding.options import Options
 
     prompt = text_of(args)
     start = perf_counter()
@@ -94,7 +95,7 @@ def run(args: argparse.Namespace) -> None:
         for kind in ("prefill", "decode", *(("draft", "verify") if draft else ())):
             f = figures[kind]
             rate = f"{f['tokens_per_s']:,.1f} tokens/s" if f["tokens_per_s"] else "nothing to measure"
-            print(f"{kind:<8} {f['tokens']:>5} tokens in {f['seconds']:.3f} s: {rate}", file=sys.stderr)
+            print(f"{kind:<8} {count(f['tokens'], 'token'):>12} in {f['seconds']:.3f} s: {rate}", file=sys.stderr)
         if draft:
             kept, checked = figures["guesses"]["kept"], figures["guesses"]["checked"]
             share = f"{kept / checked:.0%}" if checked else "none"
@@ -105,6 +106,8 @@ def run(args: argparse.Namespace) -> None:
 
 def stats(moments, load_seconds: float) -> dict:
     """Return tokens, seconds and tokens/s of each kind of cycle: the time of the model's passes and the choices."""
+    from ..decoding.speculative import acceptance
+
     cycles = list(dict.fromkeys(c for m in moments for c in (*m.before, m.cycle)))  # several tokens may share one
     figures: dict = {"load_seconds": load_seconds}
     ends = [*(c.start for c in cycles[1:]), max(moments[-1].time, cycles[-1].end)]

@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import math
 
-import numpy as np
-
 from ..errors import InputError
 from .common import add_compute, add_model, add_text, load, shown, table, text_of, write, write_json
 
@@ -38,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("the text is empty: give at least one character")
     whole = score(model, ids)
     following = next_logprobs(model, ids)
-    best = np.argsort(-following, kind="stable")[: args.top]
+    best = (-following).argsort(kind="stable")[: args.top]
     words = []
     for word in args.next:
         word_ids = tokenizer.encode(word)

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import InputError
-from .common import add_compute, add_model, join, load, text_of_file, write, write_json
+from .common import add_compute, add_model, count, join, load, text_of_file, write, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> None:
         )
         return
     write(f"{score.bits_per_byte:.4f} bits a byte, perplexity {score.perplexity:.2f} a token")
-    write(f"{len(score.nats):,} predicted tokens, {score.n_bytes:,} bytes; window {score.window}, stride {score.stride}")
+    predicted = count(len(score.nats), "predicted token")
+    write(f"{predicted}, {count(score.n_bytes, 'byte')}; window {score.window}, stride {score.stride}")
     write("nats a token by position in the window:")
     for first, last, nats in by_position:
         write(f"  {first:>5} to {last:<5} {nats:.4f}")

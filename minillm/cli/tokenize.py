@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from .common import add_model, add_text, shown, table, text_of, write, write_json
+from .common import add_model, add_text, count, shown, table, text_of, write, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,13 +33,13 @@ def run(args: argparse.Namespace) -> None:
     elif args.explain:
         for piece in pieces:
             parts = [bytes([b]) for b in piece.data]
-            write(f"{shown(piece.data)}: {len(piece.data)} bytes {piece.data.hex(' ')}")
+            write(f"{shown(piece.data)}: {count(len(piece.data), 'byte')} {piece.data.hex(' ')}")
             for merge in piece.merges:
                 parts[merge.at : merge.at + 2] = [merge.left + merge.right]
                 write(f"  merge {merge.rank:>5}  {' '.join(map(shown, parts))}")
             write(f"  ids {' '.join(map(str, piece.ids))}")
-        write(f"{len(text)} characters, {len(pieces)} pieces, {len(ids)} tokens")
+        write(f"{count(len(text), 'character')}, {count(len(pieces), 'piece')}, {count(len(ids), 'token')}")
     else:
         rows = [(i, shown(token)) for piece in pieces for i, token in zip(piece.ids, piece.tokens)]
         write(table(("id", "token"), rows, "><"))
-        write(f"{len(text)} characters, {len(ids)} tokens")
+        write(f"{count(len(text), 'character')}, {count(len(ids), 'token')}")

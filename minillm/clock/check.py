@@ -14,7 +14,7 @@ from ..decoding.loop import run_cycle
 from ..errors import InputError
 from ..progress import Update
 from .clock import Clock
-from .limits import PIECE, Limits
+from .limits import Limits
 from .prediction import predict, predicted_seconds
 
 FAR = 2**26  # bytes from which an array lies in memory: what is measured anew
@@ -67,24 +67,19 @@ def check_predictions(
 
 
 class _Memory:
-    """A look at the memory: bytes/s of one array and of small ones."""
+    """A look at the memory: bytes/s of one large array."""
 
     def __init__(self):
-        self.one = [np.ones((READ // 4096, 1024), np.float32)]
-        self.small = [np.ones((PIECE // 4096, 1024), np.float32) for _ in range(READ // PIECE)]
+        self.array = np.ones((READ // 4096, 1024), np.float32)
 
-    def __call__(self) -> np.ndarray:
+    def __call__(self) -> float:
         from ..kernels.limits import read_everything
 
-        rates = []
-        for arrays in (self.one, self.small):
-            start = perf_counter()
-            read_everything(arrays)
-            rates.append(READ / (perf_counter() - start))
-        return np.array(rates)
+        start = perf_counter()
+        read_everything(self.array)
+        return READ / (perf_counter() - start)
 
 
-def _with_memory(limits: Limits, rates: np.ndarray) -> Limits:
-    """The limits with other rates for what lies in memory."""
-    one, small = ({s: r for s, r in ladder.items() if s < FAR} for ladder in (limits.bandwidth, limits.scattered))
-    return replace(limits, bandwidth=one | {FAR: float(rates[0])}, scattered=small | {FAR: float(rates[1])})
+def _with_memory(limits: Limits, rate: float) -> Limits:
+    """The limits with another rate for what lies in memory."""
+    return replace(limits, bandwidth={s: r for s, r in limits.bandwidth.items() if s < FAR} | {FAR: rate})

@@ -1,9 +1,8 @@
 """What this machine can do at best, measured in the run that needs it: the roofs of the roofline.
 
 Bandwidth depends on where the numbers lie, so it is measured for arrays from the first-level cache's size to far beyond
-the last one's; and on how: from 4 MiB on NumPy asks Linux for huge pages, which are read up to 1.7 times as fast as
-ordinary ones, so that many arrays of 2 MiB (a layer's matrix in 8 bits) are another limit than a large one. Every limit
-is the best of several tries: whatever else runs on the machine only takes away.
+the last one's. (One array each, since a model's matrices lie side by side in one, see weights.Arena.) Every limit is the
+best of several tries: whatever else runs on the machine only takes away.
 """
 
 from __future__ import annotations
@@ -28,23 +27,20 @@ from ..twins import n_threads
 from ..weights import store
 
 ARRAYS = tuple(2**n for n in range(16, 29, 2))  # 64 KiB to 256 MiB
-PIECE, HUGE = 2**21, 2**22  # bytes of a small array, and from where on an array has huge pages
 BEST_OF = 5
 
 
 @dataclass(frozen=True)
 class Limits:
-    """bandwidth: {bytes of an array: bytes/s at which all threads together read it}; scattered: the same for as many bytes
-    in arrays of 2 MiB. row, rows: {kind of storage:
-    FLOP/s} of products with one row (weights in the cache) and with hundreds. elements: FLOP/s of softmax in the cache.
-    call: seconds of a call of the twin's functions before any work; launch: seconds to begin work on all threads and to
-    end it; meet: seconds for all to wait for each other in a kernel (both 0 where BLAS has threads of its own).
+    """bandwidth: {bytes of an array: bytes/s at which all threads together read it}. row, rows: {kind of storage: FLOP/s} of
+    products with one row (weights in the cache) and with hundreds. elements: FLOP/s of softmax in the cache. call: seconds
+    of a call of the twin's functions before any work; launch: seconds to begin work on all threads and to end it; meet:
+    seconds for all to wait for each other in a kernel (both 0 where BLAS has threads of its own).
     """
 
     machine: dict
     threads: int
     bandwidth: dict[int, float]
-    scattered: dict[int, float]
     row: dict[str, float]
     rows: dict[str, float]
     elements: float
@@ -52,12 +48,10 @@ class Limits:
     launch: float
     meet: float
 
-    def bandwidth_at(self, nbytes: float, array: float = HUGE) -> float:
-        """Bytes/s for numbers in arrays of `array` bytes that are read again after `nbytes` in all: interpolated in
-        log(bytes)."""
-        rates = self.bandwidth if array >= HUGE else self.scattered
-        sizes = sorted(rates)
-        return float(np.interp(math.log(max(nbytes, 1)), np.log(sizes), [rates[size] for size in sizes]))
+    def bandwidth_at(self, nbytes: float) -> float:
+        """Bytes/s for numbers that are read again after `nbytes` in all: interpolated in log(bytes)."""
+        sizes = sorted(self.bandwidth)
+        return float(np.interp(math.log(max(nbytes, 1)), np.log(sizes), [self.bandwidth[size] for size in sizes]))
 
     def save(self, path: str | Path) -> None:
         """Write them as JSON, with the machine's description."""
@@ -68,8 +62,7 @@ class Limits:
         """Read what `save` wrote; InputError names the file."""
         values = read_json(Path(path))
         try:
-            ladders = {n: {int(size): float(r) for size, r in values[n].items()} for n in ("bandwidth", "scattered")}
-            return cls(**{**values, **ladders})
+            return cls(**values | {"bandwidth": {int(size): float(rate) for size, rate in values["bandwidth"].items()}})
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise InputError(f"{path}: not limits as `minillm clock --limits` writes them ({error})") from None
 
@@ -79,14 +72,13 @@ def measure(ops, kinds: Iterable[str], update: Update = lambda what, done, total
     kinds = sorted(set(kinds) | {"float32"})  # attention multiplies in float32, whatever the weights are stored as
     numba = ops is kernels and kernels.available()
     total = len(ARRAYS) + len(kinds) + 1
-    bandwidth, scattered, row, rows = {}, {}, {}, {}
+    bandwidth, row, rows = {}, {}, {}
     for done, size in enumerate(ARRAYS):
         update("measuring limits", done, total)
-        bandwidth[size] = _numba_bandwidth(size, 1) if numba else _blas_bandwidth(size)
-        scattered[size] = _numba_bandwidth(size, size // PIECE) if numba and size > PIECE else bandwidth[size]
+        bandwidth[size] = read_bandwidth(size, numba)
     for done, kind in enumerate(kinds):
         update("measuring limits", len(ARRAYS) + done, total)
-        row[kind], rows[kind] = _product_rates(ops, kind, numba)
+        row[kind], rows[kind] = _row_rate(kind, numba), rows_rate(ops, kind)
     x = np.random.default_rng(0).standard_normal((64, 1024)).astype(np.float32)
     elements = 5 * x.size / _seconds(lambda: ops.softmax(x))
     if numba:
@@ -98,7 +90,7 @@ def measure(ops, kinds: Iterable[str], update: Update = lambda what, done, total
     else:
         launch = meet = 0.0
     update("measuring limits", total, total)
-    return Limits(describe_machine(), n_threads(ops), bandwidth, scattered, row, rows, elements, _call(ops), launch, meet)
+    return Limits(describe_machine(), n_threads(ops), bandwidth, row, rows, elements, _call(ops), launch, meet)
 
 
 def describe_machine() -> dict:
@@ -146,33 +138,34 @@ def _call(ops) -> float:
     return sum(_seconds(call, 200) for call in calls) / len(calls)
 
 
-def _numba_bandwidth(size: int, pieces: int) -> float:
+def read_bandwidth(size: int, numba: bool) -> float:
+    """Bytes/s at which all threads together read an array of `size` bytes, again and again: a kernel that does nothing
+    else, or without Numba BLAS's product of a matrix and a vector."""
+    times = max(1, 2**24 // size)  # long enough not to measure the launch
+    matrix, x = np.ones((size // 4096, 1024), np.float32), np.ones(1024, np.float32)
+    if not numba:
+        return size / _seconds(lambda: matrix @ x, times)
+    from ..kernels.limits import read_everything
+
+    return size * times / _seconds(lambda: read_everything(matrix, times))
+
+
+def rows_rate(ops, kind: str) -> float:
+    """FLOP/s of a product with 384 rows [384,768] @ [768,1536], as a twin multiplies them, on all threads."""
+    dtype = np.float64 if kind == "float64" else np.float32
+    x, large = (np.random.default_rng(0).standard_normal(shape).astype(dtype) for shape in ((384, 768), (768, 1536)))
+    weight = store(large, kind) if ops is kernels and kind != "float64" else large
+    return 2 * len(x) * large.size / _seconds(lambda: ops.linear(x, weight))
+
+
+def _row_rate(kind: str, numba: bool) -> float:
+    """FLOP/s of a product with one row, weights in the second-level cache, on all threads."""
+    dtype = np.float64 if kind == "float64" else np.float32
+    x, small = (np.random.default_rng(0).standard_normal(shape).astype(dtype) for shape in (512, (512, 256)))
+    if not numba or kind == "float64":
+        return 2 * small.size / _seconds(lambda: x @ small, 200)
     from ..kernels import limits as kernel
 
-    arrays = [np.ones((size // pieces // 4096, 1024), np.float32) for _ in range(pieces)]
-    times = max(1, 2**24 // size)  # long enough not to measure the launch
-    return size * times / _seconds(lambda: kernel.read_everything(arrays, times))
-
-
-def _blas_bandwidth(size: int) -> float:
-    matrix, x = np.ones((size // 4096, 1024), np.float32), np.ones(1024, np.float32)
-    return size / _seconds(lambda: matrix @ x, max(1, 2**24 // size))
-
-
-def _product_rates(ops, kind: str, numba: bool) -> tuple[float, float]:
-    """FLOP/s of a product with one row, weights in the second-level cache, and with 384 rows; on all threads."""
-    rng = np.random.default_rng(0)
-    n_in, n_out, many = 512, 256, 384
-    small, large = (rng.standard_normal(shape).astype(np.float32) for shape in ((n_in, n_out), (768, 1536)))
-    x, xs = rng.standard_normal(n_in).astype(np.float32), rng.standard_normal((many, 768)).astype(np.float32)
-    if kind == "float64":
-        numba, (small, large, x, xs) = False, (a.astype(kind) for a in (small, large, x, xs))
-    if numba:
-        from ..kernels import limits as kernel
-
-        weight, large = store(small, kind), store(large, kind)
-        work, nothing = kernel.row_product(weight, x), kernel.row_product(weight, x, panels=0)
-        row = 2 * small.size / (_seconds(work, 200) - _seconds(nothing, 200)) * n_threads(kernels)
-    else:
-        row = 2 * small.size / _seconds(lambda: x @ small, 200)
-    return row, 2 * many * large.size / _seconds(lambda: ops.linear(xs, large))
+    weight = store(small, kind)
+    work, nothing = kernel.row_product(weight, x), kernel.row_product(weight, x, panels=0)
+    return 2 * small.size / (_seconds(work, 200) - _seconds(nothing, 200)) * n_threads(kernels)

@@ -55,8 +55,8 @@ def predict(
     """Return {name formed: Prediction} of one pass; the arguments are those of costs.step_costs.
 
     names: those that were formed: with `wte` among them it is the readable forward, without it the fused step. Weights
-    and cache come round once a pass, so they are read at the bandwidth of all of them together (the cache as one array,
-    a weight as one of its own size); activations, used at once, at that of themselves.
+    and cache come round once a pass, so they are read at the bandwidth of all of them together; activations, used at once,
+    at that of themselves.
     """
     names = list(names)
     fused = "wte" not in names
@@ -76,9 +76,7 @@ def predict(
             waiting = limits.call * sum(part in CALLED for part in local) + limits.launch * (cost.flops > LARGE)
         predictions[name] = Prediction(
             cost,
-            cost.weights / limits.bandwidth_at(once_a_pass, cost.weights)
-            + cost.cache / limits.bandwidth_at(once_a_pass)
-            + cost.values / limits.bandwidth_at(cost.values),
+            (cost.weights + cost.cache) / limits.bandwidth_at(once_a_pass) + cost.values / limits.bandwidth_at(cost.values),
             cost.products / rate + cost.elements / limits.elements,
             waiting,
         )

@@ -227,8 +227,8 @@ class Report:
             if cycles:
                 ms = sum(c.end - c.start for c in cycles) / 1e6
                 tokens = sum(c.names.count("next") for c in cycles)
-                each = f"{len(cycles):,} {kind} cycles of {ms / len(cycles):,.2f} ms"
-                lines.append(f"{each}, {ms * 1e6 / self.wall:.0%} of the time: {tokens:,} tokens {what}")
+                each = f"{kind} cycles: {len(cycles):,} of {ms / len(cycles):,.2f} ms"
+                lines.append(f"{each}, {ms * 1e6 / self.wall:.0%} of the time; tokens {what}: {tokens:,}")
         return lines
 
     def _repr_html_(self) -> str:

@@ -28,7 +28,10 @@ def named_draft(name: str, model, tokenizer, n_tokens: int | None = None) -> Dra
         return ModelDraft(model.quantize(name), **n)
     from ..checkpoints import load
 
-    other, its_tokenizer = load(name, kernels="numpy" if model.ops is ops else "numba")
+    try:
+        other, its_tokenizer = load(name, kernels="numpy" if model.ops is ops else "numba")
+    except InputError as error:
+        raise InputError(f"draft {name!r} is not ngram, skip:N, {', '.join(KINDS)} or a model to load: {error}") from None
     if its_tokenizer.tokens != tokenizer.tokens:
         raise InputError(f"draft {name}: its vocabulary is another one; a draft must have the model's own tokens")
     return ModelDraft(other, **n)

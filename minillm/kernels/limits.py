@@ -31,16 +31,9 @@ def meetings(state, n, times):
         meet(state, n)
 
 
-def read_everything(arrays, times: int = 1) -> None:
-    """Read some arrays [n, 64 m] of one shape, one after another, `times` over, with all threads: each its share of each."""
-
-    def work(part):
-        sums = np.empty(16, np.float32)
-        for _ in range(times if len(arrays) > 1 else 1):
-            for array in arrays:
-                read(array[part], 1 if len(arrays) > 1 else times, sums)
-
-    in_parallel(work, len(arrays[0]))
+def read_everything(array, times: int = 1) -> None:
+    """Read an array [n, 64 m] `times` over with all threads, each its share."""
+    in_parallel(lambda part: read(array[part], times, np.empty(16, np.float32)), len(array))
 
 
 def launch() -> None:

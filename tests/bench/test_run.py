@@ -13,12 +13,13 @@ from time import sleep
 import numpy as np
 import pytest
 
-from minillm import GPT2, GPT2Config, InputError, bench
+from minillm import GPT2, GPT2Config, InputError, bench, kernels
 from minillm.bench import limits, worker
 from minillm.bench import run as run_function
 from minillm.bench.convert import bytes_read
 from minillm.bench.peers import GROUPS, PEERS, Peer, choose
 from minillm.cli import main
+from minillm.twins import n_threads, set_threads
 
 CONFIG = GPT2Config(vocab_size=97, n_positions=32, n_embd=16, n_layer=2, n_head=2)
 
@@ -189,11 +190,12 @@ def test_what_a_decode_step_reads_and_a_prompt_costs():
 
 
 def test_the_machine_answers_as_a_peer(monkeypatch):
-    monkeypatch.setattr(limits, "READ_BYTES", 8_000_000)
-    monkeypatch.setattr(limits, "GEMM_SIZE", 64)
+    monkeypatch.setattr(limits, "ARRAYS", (2**20,))
+    before = n_threads(kernels)
     machine = limits.Machine()
     machine.load("", 2)
-    assert sum(part.nbytes for part in machine.parts) == 8_000_000
+    assert n_threads(kernels) == machine.threads == 2
+    set_threads(before)
     assert all(1e8 < rate < 1e14 for rate in machine.measure([1], 1).values())
 
 
@@ -216,5 +218,5 @@ if __name__ == "__main__":
         print("hello", flush=True)
         sys.exit()
     PEERS.update(FAKES)
-    limits.READ_BYTES, limits.GEMM_SIZE = 8_000_000, 64
+    limits.ARRAYS = (2**20,)
     worker.main()

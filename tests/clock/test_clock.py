@@ -183,8 +183,8 @@ def test_drafts_and_their_checks_pass_through_the_clock():
     assert sum(c.moments for c in cycles) == 9 == len(Report(clock, model.config).token_times)
     assert all(a.end <= b.start for a, b in pairwise(cycles))
     said = "\n".join(Report(clock, model.config).summary())
-    assert f"{sum(c.kind == 'draft' for c in cycles)} draft cycles" in said
-    assert f"{sum(c.moments for c in cycles if c.kind == 'verify')} tokens known" in said
+    assert f"draft cycles: {sum(c.kind == 'draft' for c in cycles)} of" in said
+    assert f"tokens known: {sum(c.moments for c in cycles if c.kind == 'verify')}\n" in said
 
     def look(name, value):
         widths.update([value.shape[-1]] if name.endswith("ln_1") else [])

@@ -7,9 +7,7 @@ from minillm import GPT2Config, InputError
 from minillm.clock.growth import Growth, cumulative, fit, measure_growth
 from minillm.clock.limits import Limits
 
-LIMITS = Limits(
-    {}, 1, {2**16: 1e11, 2**28: 2e10}, {2**16: 1e11, 2**28: 1e10}, {"float32": 9e10}, {"float32": 1e11}, 5e9, 1e-6, 0.0, 0.0
-)
+LIMITS = Limits({}, 1, {2**16: 1e11, 2**28: 2e10}, {"float32": 9e10}, {"float32": 1e11}, 5e9, 1e-6, 0.0, 0.0)
 N = np.array([8, 16, 32, 64, 128, 256, 512])
 
 

@@ -21,9 +21,7 @@ matplotlib.use("Agg")
 
 CONFIG = GPT2Config(vocab_size=48, n_positions=64, n_embd=32, n_layer=2, n_head=2)
 MODEL = GPT2.random(CONFIG, seed=1)
-LIMITS = Limits(
-    {}, 2, {2**16: 1e11, 2**28: 2e10}, {2**16: 1e11, 2**28: 1e10}, {"float32": 9e10}, {"float32": 1e11}, 5e9, 1e-6, 1e-5, 1e-7
-)
+LIMITS = Limits({}, 2, {2**16: 1e11, 2**28: 2e10}, {"float32": 9e10}, {"float32": 1e11}, 5e9, 1e-6, 1e-5, 1e-7)
 TALE = "Once upon a time"
 
 
@@ -205,9 +203,9 @@ def test_the_command_draws_and_tabulates(cli, tmp_path):
     [
         ([""], "the prompt is empty"),
         ([TALE, "--max-new-tokens", "0"], "max_new_tokens is 0"),
-        ([TALE, "--plot", "no/such/folder/a.png"], "no/such/folder/a.png: No such file or directory"),
-        ([TALE, "--plot", "picture.xyz"], "picture.xyz: pictures can be written as"),
-        ([TALE, "--trace", "."], "Is a directory"),
+        ([TALE, "--plot", "no/such/folder/a.png"], "--plot no/such/folder/a.png: there is no such folder"),
+        ([TALE, "--plot", "picture.xyz"], "--plot picture.xyz: the name must end in one of .png"),
+        ([TALE, "--trace", "."], "--trace .: it cannot be written"),
         ([TALE, "--limits", "README.md"], "README.md"),
         (["--predict", "3,x"], "--predict 3,x: give contexts as whole numbers"),
     ],
