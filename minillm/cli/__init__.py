@@ -8,9 +8,13 @@ import sys
 
 from .. import __version__
 from ..errors import InputError
-from . import bench, clock, compare, course, exercises, generate, info, probs, score, tokenize, train, verify, warmup
+from . import (
+    bench, classify, clock, compare, course, exercises, generate, info, plot, probs, score, tokenize, train, verify, warmup,
+)  # fmt: skip
 
-COMMANDS = (generate, probs, tokenize, score, info, verify, clock, bench, compare, train, exercises, course, warmup)
+COMMANDS = (
+    generate, probs, tokenize, score, info, verify, clock, bench, compare, train, plot, classify, exercises, course, warmup,
+)  # fmt: skip
 INTERRUPTED, CLOSED_PIPE = 130, 141  # what a shell reports for SIGINT and SIGPIPE
 
 
