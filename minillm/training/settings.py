@@ -83,6 +83,7 @@ class Settings:
             raise InputError(f"context is {self.context}; the model has n_positions {self.n_positions}")
         if self.batch_size % self.accumulate:
             raise InputError(f"batch_size {self.batch_size} cannot be run in accumulate {self.accumulate} equal parts")
+        self.model_config(self.vocab_size, None)  # raises, too
 
     @property
     def window(self) -> int:
