@@ -59,6 +59,8 @@ class Trainer:
         plan, main = self.plan, self.world.rank == 0
         if resume:
             self.load_checkpoint()
+            if main and self.step == plan.steps:
+                self.echo({"step": self.step, "run": "finished"})
         self.folder.mkdir(parents=True, exist_ok=True)
         if main:
             self._forget_later_metrics()
