@@ -9,9 +9,9 @@ import sys
 from .. import __version__
 from ..distributed import fail
 from ..errors import InputError
-from . import bench, clock, compare, generate, info, probs, score, tokenize, train, verify, warmup
+from . import bench, clock, compare, generate, info, plot, probs, score, tokenize, train, verify, warmup
 
-COMMANDS = (generate, probs, tokenize, score, info, verify, clock, bench, compare, train, warmup)
+COMMANDS = (generate, probs, tokenize, score, info, verify, clock, bench, compare, train, plot, warmup)
 INTERRUPTED, CLOSED_PIPE = 130, 141  # what a shell reports for SIGINT and SIGPIPE
 
 
