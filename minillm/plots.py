@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from itertools import cycle, groupby
+from itertools import groupby
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -429,9 +430,10 @@ def training(curves: Sequence[Curve], over: str = "steps", axes=None):
 
         _, axes = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     left, right = axes
-    what = next((n for n in ("bits_per_byte", "accuracy", "val_loss") if any(n in v for c in curves for v in c.validations)), None)
+    reported = {name for curve in curves for validation in curve.validations for name in validation}
+    what = next((name for name in ("bits_per_byte", "accuracy", "val_loss") if name in reported), None)
     styles = zip(("0.1", "#1f77b4", "#d95f02", "#7570b3", "#66a61e"), ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))), "osD^v")
-    for curve, (color, line, marker) in zip(curves, cycle(styles)):
+    for curve, (color, line, marker) in zip(curves, itertools.cycle(styles)):
         unit = curve.tokens_per_step if over == "tokens" else 1
         left.plot(curve.steps * unit, curve.loss, color=color, alpha=0.25, lw=0.8)
         left.plot(curve.steps * unit, curve.smoothed, color=color, ls=line, lw=1.6, label=curve.name)

@@ -76,9 +76,7 @@ class Tokens:
         return np.lib.stride_tricks.sliding_window_view(self.ids, length + 1)[: n * length : length]
 
 
-def token_files(
-    data: Path, out: Path, tokenizer: Tokenizer, val_fraction: float, changed: bool = True
-) -> tuple[Tokens, Tokens]:
+def token_files(data: Path, out: Path, tokenizer: Tokenizer, val_fraction: float, changed: bool = True) -> tuple[Tokens, Tokens]:
     """Return the training and the validation tokens of `data`, from the files in `out` if they are of the same text.
 
     out: gets train.npy, val.npy and tokens.json, which says what they were made of. changed: whether the text may be

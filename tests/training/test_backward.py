@@ -287,8 +287,11 @@ def test_a_wrong_backward_is_found(monkeypatch):
         table[ids] = dy
         return table
 
+    def one_way(dy, x, w, eps):  # not through mean and variance
+        return dy * w / np.sqrt(x.var(axis=-1, keepdims=True) + eps), right["layer_norm_backward"](dy, x, w, eps)[1]
+
     slips = {
-        "layer_norm_backward": lambda dy, x, w, eps: (dy * w / np.sqrt(x.var(axis=-1, keepdims=True) + eps), right["layer_norm_backward"](dy, x, w, eps)[1]),
+        "layer_norm_backward": one_way,
         "softmax_backward": lambda dy, y: y * dy,
         "embedding_backward": first_only,
     }  # fmt: skip

@@ -101,7 +101,7 @@ def test_token_files_are_built_once_and_again_when_something_changes(tmp_path):
     made(fraction=0.2)
     assert built[4] != built[3]
     write(data, train="the fox and the wolf\n")
-    with pytest.raises(InputError, match="--resume: train.txt in .* is not as it was when the run began"):
+    with pytest.raises(InputError, match=r"--resume: train.txt in .* is not as it was when the run began"):
         made(changed=False)
 
 

@@ -75,7 +75,7 @@ def test_saved_and_loaded(tmp_path):
         load_adapters(small_model(n_embd=8), tmp_path)
     with pytest.raises(InputError, match=r"the adapter of h.1.attn.c_attn.weight is for \(4, 12\); the model's is missing"):
         load_adapters(small_model(n_layer=1), tmp_path)
-    with pytest.raises(InputError, match="adapter.json: there is no such file"):
+    with pytest.raises(InputError, match=r"adapter.json: there is no such file"):
         load_adapters(model, tmp_path / "none")
 
 
@@ -95,7 +95,7 @@ def test_matrices_are_chosen_by_name(matrices, places):
 
 
 def test_what_cannot_be():
-    with pytest.raises(InputError, match="lora_matrices has 'wte'; known: attn.c_attn, attn.c_proj, mlp.c_fc, mlp.c_proj"):
+    with pytest.raises(InputError, match=r"lora_matrices has 'wte'; known: attn.c_attn, attn.c_proj, mlp.c_fc, mlp.c_proj"):
         with_adapters(small_model(), 1, matrices="c_attn,wte")
     with pytest.raises(InputError, match="lora_rank is 5; above n_embd 4"):
         with_adapters(small_model(), 5)

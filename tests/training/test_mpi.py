@@ -14,15 +14,8 @@ from tests.test_distributed import MPIEXEC, processes
 pytestmark = pytest.mark.live
 
 KNOBS = "--n-layer 2 --n-head 2 --n-embd 32 --n-positions 32 --vocab-size 300 --batch-size 8 --threads 1 --kernels numpy"
-KNOBS += " --steps 20 --warmup 5 --log-every 1 --eval-every 10 --sample-every 20 --checkpoint-every 5 --lr 0.01 --sample-prompt king"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(1)
-    words = "the old king and a young wolf saw one fox in the wood".split()
-    (folder / "tales.txt").write_text("<|endoftext|>\n".join(" ".join(rng.choice(words, 60)) + ".\n" for _ in range(40)))
-    return folder
+KNOBS += " --steps 20 --warmup 5 --log-every 1 --eval-every 10 --sample-every 20 --checkpoint-every 5 --lr 0.01"
+KNOBS += " --sample-prompt king"
 
 
 def command(data, out, *more):
@@ -81,7 +74,8 @@ def test_ctrl_c_saves_and_ends_all(data, tmp_path):
         pytest.skip("there is no mpiexec")
     out, deadline = tmp_path / "run", time.monotonic() + 120
     arguments = command(data, out, "--steps", "100000", "--checkpoint-every", "100000", "--eval-every", "100000")
-    process = subprocess.Popen([MPIEXEC, "-n", "2", sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([MPIEXEC, "-n", "2", sys.executable, *arguments], **streams)
     while not ((out / METRICS).exists() and (out / METRICS).stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)

@@ -10,17 +10,9 @@ from minillm.cli import main
 from minillm.training import memory
 from minillm.training.trainer import CHECKPOINT, read_metrics
 
-SMALL = "--kernels numpy --n-layer 1 --n-head 2 --n-embd 8 --n-positions 16 --vocab-size 270 --batch-size 4 --steps 6".split()
-SMALL += "--warmup 2 --log-every 1 --eval-every 3 --checkpoint-every 2 --sample-every 6 --sample-prompt king".split()
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(1)
-    words = "the old king and a young wolf saw one fox in the wood".split()
-    documents = [" ".join(rng.choice(words, 40)) + ".\n" for _ in range(20)]
-    (folder / "tales.txt").write_text("<|endoftext|>\n".join(documents))
-    return folder
+KNOBS = "--kernels numpy --n-layer 1 --n-head 2 --n-embd 8 --n-positions 16 --vocab-size 270 --batch-size 4 --steps 6 "
+KNOBS += "--warmup 2 --log-every 1 --eval-every 3 --checkpoint-every 2 --sample-every 6 --sample-prompt king"
+SMALL = KNOBS.split()
 
 
 @pytest.fixture
@@ -129,7 +121,8 @@ def test_bad_prompts_are_told_before_training(data, tmp_path, capsys):
 
 
 def test_from_keeps_the_shape(finished, data, tmp_path, capsys):
-    code = main(["train", "--data", str(data), "--out", str(tmp_path / "o"), "--from", str(finished), "--n-embd", "16", "--kernels", "numpy"])  # fmt: skip
+    where = ["--data", str(data), "--out", str(tmp_path / "o"), "--from", str(finished)]
+    code = main(["train", *where, "--n-embd", "16", "--kernels", "numpy"])
     assert code == 2 and "n_embd is 16; " in capsys.readouterr().err
 
 

@@ -46,12 +46,12 @@ def test_what_cannot_be(toml, said, tmp_path):
 
 
 def test_unknown_presets_and_missing_files(tmp_path):
-    with pytest.raises(InputError, match="preset is 'huge'; it must be one of .*tiny"):
+    with pytest.raises(InputError, match=r"preset is 'huge'; it must be one of .*tiny"):
         settings("huge")
-    with pytest.raises(InputError, match="no.toml: there is no such file"):
+    with pytest.raises(InputError, match=r"no.toml: there is no such file"):
         settings(file=tmp_path / "no.toml")
     (tmp_path / "latin.toml").write_bytes(b"sample_prompt = 'caf\xe9'")
-    with pytest.raises(InputError, match="latin.toml: not valid TOML"):
+    with pytest.raises(InputError, match=r"latin.toml: not valid TOML"):
         settings(file=tmp_path / "latin.toml")
 
 

@@ -17,15 +17,6 @@ KNOBS = "--kernels numpy --threads 1 --n-layer 2 --n-head 2 --n-embd 32 --n-posi
 KNOBS += " --steps 60 --warmup 5 --log-every 1 --eval-every 7 --sample-every 20 --checkpoint-every 3 --sample-prompt king"
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(1)
-    words = "the old king and a young wolf saw one fox in the wood".split()
-    documents = [" ".join(rng.choice(words, 60)) + ".\n" for _ in range(40)]
-    (folder / "tales.txt").write_text("<|endoftext|>\n".join(documents))
-    return folder
-
-
 def start(data, out):
     """Begin the run, or go on with what there is of it."""
     resume = ["--resume"] if (out / "settings.json").exists() else []

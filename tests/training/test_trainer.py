@@ -146,7 +146,8 @@ def test_a_batch_that_cannot_be_shared(tmp_path):
 
 def test_what_is_not_finite_ends_with_one_line_and_keeps_the_checkpoint(tmp_path, recwarn):
     t = trainer(tmp_path, lr=1e300, clip=1e300, optimizer="sgd", checkpoint_every=1)
-    with pytest.raises(InputError, match=r"step \d: the loss is (inf|nan), the gradient .*; the last checkpoint is kept in .*lower lr"):
+    said = r"step \d: the loss is (inf|nan), the gradient .*; the last checkpoint is kept in .*lower lr"
+    with pytest.raises(InputError, match=said):
         t.run()
     kept = trainer(tmp_path)
     kept.load_checkpoint()
@@ -174,7 +175,8 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(room.safetensors, "write", full)
-    with pytest.raises(InputError, match=r"step 8: .*checkpoint.safetensors: No space left on device; the last checkpoint is kept in "):
+    said = r"step 8: .*checkpoint.safetensors: No space left on device; the last checkpoint is kept in "
+    with pytest.raises(InputError, match=said):
         t.run()
     monkeypatch.undo()
     assert written == [4] and not list(tmp_path.glob(".*"))
@@ -209,7 +211,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     trainer(tmp_path).run()
     other = Parabola()
     other.parameters = {"w": np.zeros((1, 3))}
-    with pytest.raises(InputError, match="checkpoint.safetensors: not a checkpoint of this model"):
+    with pytest.raises(InputError, match=r"checkpoint.safetensors: not a checkpoint of this model"):
         trainer(tmp_path, other).run(resume=True)
 
 
@@ -221,7 +223,7 @@ def test_two_runs_are_not_mixed(tmp_path):
     write_settings(tmp_path, plan)
     with pytest.raises(InputError, match="there is a run already; --resume goes on with it, or choose another folder"):
         check_folder(tmp_path, plan, curve, resume=False)
-    with pytest.raises(InputError, match="--resume: the run in .* has steps 3, not 4"):
+    with pytest.raises(InputError, match=r"--resume: the run in .* has steps 3, not 4"):
         check_folder(tmp_path, {"steps": 4, "log_every": 1}, curve, resume=True)
     check_folder(tmp_path, {"steps": 3, "log_every": 2}, curve, resume=True)
     assert not list((tmp_path / "tokens").iterdir())
