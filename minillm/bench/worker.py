@@ -14,6 +14,7 @@ import sys
 from ..errors import InputError
 from .limits import Machine
 from .peers import PEERS
+from .training import TRAINERS
 
 MACHINE = "the machine"
 
@@ -27,7 +28,7 @@ def main() -> None:
     def answer(values: dict) -> None:
         print(json.dumps(values), file=out, flush=True)
 
-    peer = Machine() if name == MACHINE else PEERS[name]()
+    peer = Machine() if name == MACHINE else (PEERS | TRAINERS)[name]()
     try:
         peer.load(folder, int(threads))
     except ImportError as error:

@@ -9,7 +9,21 @@ import sys
 from .. import __version__
 from ..errors import InputError
 from . import (
-    bench, classify, clock, compare, course, exercises, generate, info, plot, probs, score, tokenize, train, verify, warmup,
+    bench,
+    classify,
+    clock,
+    compare,
+    course,
+    exercises,
+    generate,
+    info,
+    plot,
+    probs,
+    score,
+    tokenize,
+    train,
+    verify,
+    warmup,
 )  # fmt: skip
 
 COMMANDS = (

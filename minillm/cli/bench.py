@@ -3,6 +3,7 @@
 minillm bench                                GPT-2 124M's shape, random weights, every peer that is installed
 minillm bench --peers 8-bit --context 900    decode after a prompt of 900 tokens
 minillm bench --model tales --rounds 9 --json --plot rates.png
+minillm bench --train small                  the training step against torch: 6 x 8 x 256, 16 x 256 tokens (or 124m: 4 x 64)
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         (("--threads",), 2, "threads for each peer"),
     ):
         parser.add_argument(*names, type=int, default=default, metavar="N", help=f"{what} (default: %(default)s)")
+    parser.add_argument("--train", choices=("small", "124m"), help="compare the training step instead, of this shape")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the rates and the machine's limits")
 
@@ -48,6 +50,9 @@ def run(args: argparse.Namespace) -> None:
         if getattr(args, name) < 1:
             raise InputError(f"--{name} is {getattr(args, name)}; it must be at least 1")
     check_output("--plot", args.plot, PICTURES)
+    if args.train:
+        _training(args)
+        return
     with tempfile.TemporaryDirectory(prefix="minillm-bench-") as temporary:
         folder = find_folder(args.model) if args.model else temporary
         if not args.model:
@@ -59,6 +64,33 @@ def run(args: argparse.Namespace) -> None:
         _write_tables(comparison, args.rounds)
     if args.plot:
         _draw(comparison, args.plot)
+
+
+def _training(args: argparse.Namespace) -> None:
+    from ..bench import training
+
+    if args.model or args.plot:
+        raise InputError("--train takes neither --model nor --plot: its shapes are fixed, its result is a table")
+    comparison = training.run(args.train, args.peers, args.rounds, args.threads)
+    if args.json:
+        derived = {r.name: {"ratio": comparison.ratio(r), "share": comparison.share(r)} for r in comparison.measured}
+        write_json(vars(comparison) | {"results": [vars(r) | derived.get(r.name, {}) for r in comparison.results]})
+        return
+    megabytes = lambda n: f"{n / 1e6:,.0f}" if n else "?"  # noqa: E731
+    B, T = comparison.batch
+    write(f"training step (forward, backward, AdamW) of {comparison.shape}, batch {B} x {T}: tokens/s")
+    rows = [
+        [r.name, f"{median(r.rates):,.0f}", f"{min(r.rates):,.0f}-{max(r.rates):,.0f}", f"{comparison.ratio(r):.2f}",
+         f"{median(r.rates) * comparison.flop_per_token / 1e9:,.0f}", f"{comparison.share(r):.0%}", megabytes(r.peak_bytes),
+         megabytes(r.step_bytes), f"{r.loss:.5f}", r.threads]
+        for r in comparison.measured
+    ]  # fmt: skip
+    headings = ("peer", "median", "range", "ratio", "GFLOP/s", "of GEMM", "peak MB", "of it the step", "last loss", "threads")
+    write(table(headings, rows, "<>>>>>>>>>"))
+    write(f"\nmedians of {args.rounds} interleaved rounds; ratio to {comparison.measured[0].name}, round by round; float32 GEMM,")
+    write(f"between: {median(comparison.flops) / 1e9:,.0f} GFLOP/s; of the peak the step: without what libraries took before")
+    for r in comparison.results:
+        write(f"{r.name}: " + (f"missing ({r.missing})" if r.missing else ", ".join(f"{k} {v}" for k, v in r.versions.items())))
 
 
 def _write_tables(comparison: Comparison, rounds: int) -> None:

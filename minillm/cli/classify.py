@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..tasks.classify import KINDS, ClassifySettings
-from .common import add_compute, check_plot, table, text_of, write, write_json
+from .common import PICTURES, add_compute, check_output, table, text_of, write, write_json
 from .train import add_settings, given, write_json_line
 
 
@@ -81,7 +81,7 @@ def add_output(parser: argparse.ArgumentParser, what: str) -> None:
 def run(args: argparse.Namespace) -> None:
     if args.dtype is not None:
         raise InputError(f"--dtype {args.dtype}: classifiers compute in float32; train --precision bfloat16 is the faster way")
-    check_plot(getattr(args, "plot", None))
+    check_output("--plot", getattr(args, "plot", None), PICTURES)
     if args.threads is not None:
         from ..twins import set_threads
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..training.settings import Plan, Settings, presets, settings
-from .common import add_compute, write
+from .common import add_compute, join, write
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,19 +50,19 @@ def given(args: argparse.Namespace, kind: type[Plan]) -> dict:
 
 
 def run(args: argparse.Namespace) -> None:
-    from ..distributed import world
     from ..training.pretrain import pretrain
 
     flags = given(args, Settings)
     if args.dtype is not None:
         raise InputError(f"--dtype {args.dtype}: training computes in float32; --precision bfloat16 is the faster way")
+    ranks = join()
     if args.threads is not None:
         from ..twins import set_threads
 
         set_threads(args.threads)
     pretrain(
         args.out, args.data, lambda **known: settings(args.preset, args.config, **known | flags),
-        start=args.start, tokenizer=args.tokenizer, resume=args.resume, kernels=args.kernels, world=world(),
+        start=args.start, tokenizer=args.tokenizer, resume=args.resume, kernels=args.kernels, world=ranks,
         echo=write_json_line if args.json else show,
     )  # fmt: skip
 

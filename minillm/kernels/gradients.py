@@ -204,12 +204,8 @@ def heads_backward(d_context, q, k, v, context, positions, scale, dq, dk, dv, fi
     """Heads first to last of all B * H, each copied to where its rows lie side by side, padded to 16 with zeros."""
     H, (T, D), S = q.shape[1], q.shape[2:], k.shape[2]
     W, S16 = (D + 15) // 16 * 16, (S + 15) // 16 * 16
-    d, queries, out, d_q = (
-        np.zeros((T, W), q.dtype),
-        np.zeros((T, W), q.dtype),
-        np.zeros((T, W), q.dtype),
-        np.empty((T, W), q.dtype),
-    )
+    d, queries = np.zeros((T, W), q.dtype), np.zeros((T, W), q.dtype)
+    out, d_q = np.zeros((T, W), q.dtype), np.empty((T, W), q.dtype)
     keys, values = np.zeros((S16, W), q.dtype), np.zeros((S16, W), q.dtype)
     d_k, d_v = np.empty((S16, W), q.dtype), np.empty((S16, W), q.dtype)
     scores, d_scores = np.empty(min(QUERIES, T) * S16, q.dtype), np.empty(min(QUERIES, T) * S16, q.dtype)
@@ -230,7 +226,7 @@ def attention_backward(d_context, q, k, v, context, positions, scale):
     (B, H, T, D), S = q.shape, k.shape[2]
     if q.dtype != np.float32:
         return by_the_book(d_context, q, k, v, positions, scale)
-    positions = np.ascontiguousarray(positions, np.int64)
+    positions = np.minimum(positions, S - 1)  # whoever stands behind all keys sees all of them, and no padding
     arrays = (d_context, q, k, v, context, positions, float(scale))
     results = [np.empty((B, n, H, D), np.float32).swapaxes(1, 2) for n in (T, S, S)]  # in memory as merge_heads wants it
     in_parallel(lambda part: heads_backward(*arrays, *results, part.start, part.stop), B * H, cost=5 * B * H * T * S * D)

@@ -50,12 +50,12 @@ def split_documents(data: Path, val_fraction: float) -> tuple[list[str], list[st
         documents = [document for file in files for document in documents_of(read_text(file))]
         if len(documents) == 1:
             cut = int(len(documents[0]) * (1 - val_fraction))
-            documents = [documents[0][:cut], documents[0][cut:]]
-            return [d for d in documents[:1] if d], [d for d in documents[1:] if d]
-        draws = [int(hashlib.sha1(document.encode()).hexdigest(), 16) % 10_000 for document in documents]
-        limit = max(val_fraction * 10_000, min(draws, default=0) + 1)  # one at least
-        train = [d for d, draw in zip(documents, draws) if draw >= limit]
-        val = [d for d, draw in zip(documents, draws) if draw < limit]
+            train, val = ([part] if part else [] for part in (documents[0][:cut], documents[0][cut:]))
+        else:
+            draws = [int(hashlib.sha1(document.encode()).hexdigest(), 16) % 10_000 for document in documents]
+            limit = max(val_fraction * 10_000, min(draws, default=0) + 1)  # one at least
+            train = [d for d, draw in zip(documents, draws) if draw >= limit]
+            val = [d for d, draw in zip(documents, draws) if draw < limit]
     if not train or not val:
         raise InputError(f"--data {data}: there is no text {'to train on' if not train else 'for validation'}")
     return train, val
@@ -76,10 +76,11 @@ class Tokens:
         return np.lib.stride_tricks.sliding_window_view(self.ids, length + 1)[: n * length : length]
 
 
-def token_files(data: Path, out: Path, tokenizer: Tokenizer, val_fraction: float) -> tuple[Tokens, Tokens]:
+def token_files(data: Path, out: Path, tokenizer: Tokenizer, val_fraction: float, changed: bool = True) -> tuple[Tokens, Tokens]:
     """Return the training and the validation tokens of `data`, from the files in `out` if they are of the same text.
 
-    out: gets train.npy, val.npy and tokens.json, which says what they were made of.
+    out: gets train.npy, val.npy and tokens.json, which says what they were made of. changed: whether the text may be
+    another one than that of the files; else InputError.
     """
     out.mkdir(parents=True, exist_ok=True)
     files = [data] if data.is_file() else sorted(data.glob("*.txt"))
@@ -87,9 +88,14 @@ def token_files(data: Path, out: Path, tokenizer: Tokenizer, val_fraction: float
     vocabulary = hashlib.sha256(repr(sorted(tokenizer.tokens)).encode()).hexdigest()
     made_of = json.loads(json.dumps({"files": stats, "tokenizer": vocabulary, "val_fraction": val_fraction}))
     index = out / "tokens.json"
-    if index.exists() and (known := read_json(index))["made_of"] == made_of:
+    known = read_json(index) if index.exists() else {"made_of": made_of, "bytes": {}}
+    if known["bytes"] and known["made_of"] == made_of:
         return tuple(Tokens(out / f"{name}.npy", known["bytes"][name]) for name in ("train", "val"))
+    before, now = ({(name, size) for name, size, _ in made["files"]} for made in (known["made_of"], made_of))
+    if not changed and before != now:
+        raise InputError(f"--resume: {min(before ^ now)[0]} in {data} is not as it was when the run began")
     parts = dict(zip(("train", "val"), split_documents(data, val_fraction)))
+    index.unlink(missing_ok=True)  # from here to its writing the two files may be of two texts
     n_bytes = {name: sum(len(d.encode()) for d in documents) for name, documents in parts.items()}
     for name, documents in parts.items():
         write_tokens(out / f"{name}.npy", documents, tokenizer, name)

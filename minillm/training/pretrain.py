@@ -20,7 +20,7 @@ from .language import LanguageModel, bits_per_byte
 from .lora import merged, save_adapters, with_adapters
 from .memory import check_memory
 from .settings import Settings
-from .trainer import SETTINGS, Trainer, check_folder
+from .trainer import SETTINGS, Trainer, check_folder, write_settings
 
 
 def training_twin(name: str | None, precision: str):
@@ -65,25 +65,32 @@ def pretrain(
     ops = training_twin(kernels, plan.precision)
 
     curve = {f.name for f in dataclasses.fields(plan) if f.metadata["curve"]} | {"start"}
+    everything = {"data": str(data), "start": start} | plan.to_dict()
     if world.rank == 0:
-        check_folder(out, {"data": str(data), "start": start} | plan.to_dict(), curve, resume)
+        check_folder(out, everything, curve, resume)
         if start is None:
-            words = tokenizer_for(out, data, plan, tokenizer)
+            words = Tokenizer.from_pretrained(out) if resume else tokenizer_for(data, plan, tokenizer)
         words.save(out)
-        token_files(data, out / "tokens", words, plan.val_fraction)
+        token_files(data, out / "tokens", words, plan.val_fraction, changed=not resume)
     world.barrier()
     words = Tokenizer.from_pretrained(out)
     train, val = token_files(data, out / "tokens", words, plan.val_fraction)
     batches = Batches(train, plan.window, plan.batch_size, plan.seed)
+    if len(val) <= plan.window:
+        raise InputError(f"the validation text has {len(val):,} tokens; a window of {plan.window} needs one more: more text")
+    prompt = words.encode(plan.sample_prompt)
+    if not 0 < len(prompt) < plan.n_positions:
+        raise InputError(f"sample_prompt has {len(prompt)} tokens; it must have 1 to {plan.n_positions - 1}")
 
+    config = first.config if start is not None else plan.model_config(words.vocab_size, words.eot_id)
+    check_memory(config, plan.batch_size // plan.accumulate // world.size, plan.window, plan.recompute)
     if start is None:
-        model = GPT2.random(plan.model_config(words.vocab_size, words.eot_id), plan.seed)
+        parameters = GPT2.random(config, plan.seed).parameters
     else:
-        model = GPT2(first.config, {name: p.copy() for name, p in first.parameters.items()})
-    model = GPT2(model.config, model.parameters, ops)
+        parameters = {name: p.copy() for name, p in first.parameters.items()}
+    model = GPT2(config, parameters, ops)
     if plan.lora_rank:
         model = with_adapters(model, plan.lora_rank, plan.lora_alpha, plan.lora_matrices, plan.seed)
-    check_memory(model.config, plan.batch_size // plan.accumulate // world.size, plan.window, plan.recompute)
     objective = LanguageModel(model, plan.recompute)
 
     def evaluate(last: bool) -> dict:
@@ -91,16 +98,16 @@ def pretrain(
         return {"val_loss": loss, "bits_per_byte": bits}
 
     def sample() -> str:
-        ids = words.encode(plan.sample_prompt)
-        room = model.config.n_positions - len(ids)
-        new = model.generate(ids, min(80, room), temperature=0.8, top_p=0.95, seed=plan.seed)
-        return words.decode(new)
+        room = model.config.n_positions - len(prompt)
+        return words.decode(model.generate(prompt, min(80, room), temperature=0.8, top_p=0.95, seed=plan.seed))
 
     def save() -> None:
         if any(isinstance(w, LoRA) for w in model.parameters.values()):
             save_adapters(model, out)
         save_model(merged(model), out, plan.save_dtype)
 
+    if world.rank == 0:
+        write_settings(out, everything)
     trainer = Trainer(
         objective, batches.batch, plan, out, evaluate=evaluate, sample=sample, save=save, world=world, echo=echo,
     )  # fmt: skip
@@ -108,10 +115,8 @@ def pretrain(
     return model
 
 
-def tokenizer_for(out: Path, data: Path, plan: Settings, name: str | None) -> Tokenizer:
-    """The run's tokenizer: the one it has, or that of a named model, or one trained on the training text."""
-    if (out / "vocab.json").exists():
-        return Tokenizer.from_pretrained(out)
+def tokenizer_for(data: Path, plan: Settings, name: str | None) -> Tokenizer:
+    """The tokenizer of a new run: that of a named model, or one trained on the training text."""
     if name is not None:
         return load(name, kernels="numpy")[1]
     return Tokenizer.train(split_documents(data, plan.val_fraction)[0], plan.vocab_size)

@@ -62,6 +62,7 @@ class Plan:
                 raise InputError(f"{f.name} is {value!r}; it must be {f.metadata['allowed']}")
         if self.batch_size % self.accumulate:
             raise InputError(f"batch_size {self.batch_size} cannot be run in accumulate {self.accumulate} equal parts")
+        self.model_config(self.vocab_size, None)  # raises, too
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)

@@ -24,7 +24,7 @@ import numpy as np
 from ..checkpoints import safetensors
 from ..distributed import ALONE, World
 from ..errors import InputError
-from ..files import read_json, write_atomically
+from ..files import read_json, remove_unfinished, write_atomically
 from ..progress import progress_bar
 from .optimizers import OPTIMIZERS, Optimizer, clip_by_global_norm, learning_rate
 from .settings import Settings
@@ -59,12 +59,14 @@ class Trainer:
         plan, main = self.plan, self.world.rank == 0
         if resume:
             self.load_checkpoint()
+            if main and self.step == plan.steps:
+                self.echo({"step": self.step, "run": "finished"})
         self.folder.mkdir(parents=True, exist_ok=True)
         if main:
             self._forget_later_metrics()
         keep_memory()
         tokens, began = 0, time.perf_counter()
-        with progress_bar("steps", main) as update, stop_signals() as stopped:
+        with progress_bar("steps", main) as update, stop_signals(main) as stopped:
             while self.step < plan.steps:
                 loss, norm, lr = self.train_step()
                 last = self.step == plan.steps
@@ -75,15 +77,17 @@ class Trainer:
                 if main and (self.step % plan.log_every == 0 or last):
                     self.report(record)
                 paused = time.perf_counter()
-                if self.step % plan.eval_every == 0 or last:
-                    self._report_everywhere({"step": self.step, "loss": loss, **self.evaluate(last)}, main)
+                if main and (self.step % plan.eval_every == 0 or last):
+                    self.report({"step": self.step, "loss": loss, **self.evaluate(last)}, aloud=True)
                 if self.sample and main and (self.step % plan.sample_every == 0 or last):
                     self.report({"step": self.step, "sample": self.sample()}, aloud=True)
-                if main and (self.step % plan.checkpoint_every == 0 or last or stopped()):
-                    self.save_checkpoint()
-                    self.save()
+                stopping = any(self.world.all_gather(stopped()))
+                if main and (self.step % plan.checkpoint_every == 0 or last or stopping):
+                    with self._writing():
+                        self.save()  # first: who is killed between the two does some steps again, and saves again
+                        self.save_checkpoint()
                 began += time.perf_counter() - paused
-                if any(self.world.all_gather(bool(stopped()))) and not last:
+                if stopping and not last:
                     raise KeyboardInterrupt
 
     def train_step(self) -> tuple[float, float, float]:
@@ -91,16 +95,15 @@ class Trainer:
         plan, world = self.plan, self.world
         batch = self.batch_of(self.step, world.rank, world.size)
         self.n_tokens = world.size * math.prod(batch[0].shape)
-        loss, gradients = self._accumulated(batch)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told below
+            loss, gradients = self._accumulated(batch)
         if world.size > 1:
             mean = np.array([loss])
             world.all_reduce_mean([mean, *gradients.values()])
             loss = float(mean[0])
         norm = clip_by_global_norm(gradients, plan.clip)
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            kept = self.folder / CHECKPOINT
-            where = f"the last checkpoint is kept in {kept}" if kept.exists() else "no checkpoint was due yet"
-            raise InputError(f"step {self.step + 1}: the loss is {loss}, the gradient {norm}; {where}. Try a lower lr")
+            raise InputError(f"step {self.step + 1}: the loss is {loss}, the gradient {norm}; {self._kept()}. Try a lower lr")
         lr = learning_rate(self.step, plan.steps, lr=plan.lr, warmup=plan.warmup, schedule=plan.schedule, final=plan.final_lr)
         self.optimizer.update(self.objective.parameters, gradients, lr)
         self.step += 1
@@ -122,14 +125,10 @@ class Trainer:
 
     def report(self, record: dict, aloud: bool = False) -> None:
         """Append one line to metrics.jsonl; `aloud`: and show it."""
-        with open(self.folder / METRICS, "a", encoding="utf-8") as file:
+        with self._writing(), open(self.folder / METRICS, "a", encoding="utf-8") as file:
             file.write(json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in record.items()}) + "\n")
         if aloud:
             self.echo(record)
-
-    def _report_everywhere(self, record: dict, main: bool) -> None:
-        if main:
-            self.report(record, aloud=True)
 
     def _forget_later_metrics(self) -> None:
         """Drop what a killed run reported after its last checkpoint, and a line that it did not finish."""
@@ -139,6 +138,19 @@ class Trainer:
         write_atomically(path, "".join(kept if self.step else []).encode())
 
     # ---- checkpoints
+
+    def _kept(self) -> str:
+        path = self.folder / CHECKPOINT
+        return f"the last checkpoint is kept in {path}" if path.exists() else "no checkpoint was due yet"
+
+    @contextmanager
+    def _writing(self):
+        """A disk that is full stops training with one line, which says what is kept."""
+        try:
+            yield
+        except OSError as error:
+            where = error.filename or self.folder
+            raise InputError(f"step {self.step}: {where}: {error.strerror or error}; {self._kept()}") from None
 
     def save_checkpoint(self) -> None:
         """Write parameters, optimiser and step, all or nothing."""
@@ -184,33 +196,42 @@ def read_metrics(path: Path) -> list[dict]:
 
 
 def check_folder(folder: Path, settings: dict, curve: set[str], resume: bool) -> None:
-    """Keep a run's settings in its folder; refuse to mix two runs. settings: all of them; curve: those that must not change.
+    """Refuse to mix two runs. settings: all of them; curve: those that must not change.
 
-    Raises InputError where the folder holds a run and `resume` is not asked for, and where it is but a setting differs.
+    Raises InputError where the folder holds a run, or a model, and `resume` is not asked for, and where a setting differs
+    from those of the run to resume.
     """
     path = folder / SETTINGS
+    if not resume and path.exists():
+        raise InputError(f"--out {folder}: there is a run already; --resume goes on with it, or choose another folder")
+    if not resume and (folder / "model.safetensors").exists():
+        raise InputError(f"--out {folder}: there is a model already; choose another folder")
     if path.exists():
-        if not resume:
-            raise InputError(f"--out {folder}: there is a run already; --resume goes on with it, or choose another folder")
         before = read_json(path)
         for name in curve:
             if before.get(name) != settings[name]:
                 raise InputError(f"--resume: the run in {folder} has {name} {before.get(name)!r}, not {settings[name]!r}")
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(settings, indent=2) + "\n").encode())
+    remove_unfinished(folder)
+
+
+def write_settings(folder: Path, settings: dict) -> None:
+    """Keep the settings of a run in its folder: with them begins what --resume goes on with."""
+    write_atomically(folder / SETTINGS, (json.dumps(settings, indent=2) + "\n").encode())
 
 
 @contextmanager
-def stop_signals():
+def stop_signals(speak: bool = True):
     """Yield a function that says whether Ctrl-C or SIGTERM has come: the step that is under way is finished first. A second
-    Ctrl-C does not wait."""
+    one does not wait. speak: answer on stderr."""
     seen = []
 
     def note(number, frame):
         if seen:
             raise KeyboardInterrupt
         seen.append(number)
-        print("\nstopping after this step; press again to stop at once", file=sys.stderr)
+        if speak:
+            print("\nstopping after this step; once more to stop at once", file=sys.stderr)
 
     if threading.current_thread() is not threading.main_thread():  # only the main thread is told of signals
         yield lambda: False

@@ -13,7 +13,7 @@ pytest.importorskip("numba")
 from minillm import kernels
 from minillm.weights import Float32
 
-from .validator import check_attention, check_linear, check_rows, failures
+from .validator import check_attention, check_blocked, check_gradients, check_linear, check_rows, failures
 
 HERE = Path(__file__).parent
 
@@ -31,6 +31,16 @@ def test_linear():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_attention(dtype):
     assert not failures(check_attention(kernels, dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_gradients(dtype, seed):
+    assert not failures(check_gradients(kernels, dtype, seed))
+
+
+def test_blocked_products():
+    assert not failures(check_blocked())
 
 
 @pytest.mark.parametrize(

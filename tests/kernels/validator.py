@@ -14,6 +14,8 @@ from minillm import ops
 from minillm.attention import scaled_dot_product_attention
 from minillm.config import GPT2Config
 from minillm.model import GPT2
+from minillm.steps import Trace
+from minillm.training import backward, optimizers
 from minillm.weights import KINDS, store, store_parameters
 
 # Relative to the largest number of the result. float32: sums of up to 3072 numbers in another order; worst seen 2.1e-6.
@@ -134,6 +136,94 @@ def check_attention(twin, dtype, seed=0, sizes=((1, 1, 1, 1, 1), (2, 3, 5, 5, 12
             )
 
 
+def check_gradients(twin, dtype, seed=0, sizes=((1, 1, 1, 1), (2, 3, 5, 7), (3, 2, 70, 16), (1, 1, 130, 20))):
+    """Yield (what, distance, tolerance) for every backward that the twin has, and for its AdamW; sizes: B, H, T, D."""
+    r, dtype = np.random.default_rng(seed), np.dtype(dtype)
+    for name, x in rows(seed, dtype).items():
+        if not (np.isfinite(x).all() and x.size) or name in ("huge", "tiny", "far apart"):
+            continue
+        N, tolerance = x.shape[-1], TOLERANCE[dtype]
+        dy, weight = r.standard_normal(x.shape).astype(dtype), r.standard_normal(N).astype(dtype)
+        share = np.where(r.random(x.shape[:-1]) < 0.2, 0, r.random(x.shape[:-1])).astype(dtype)  # some of them padding
+        if N > 1 and name != "equal":  # a row of equal numbers has no slope but rounding
+            (dx, d), (expected, by_the_book) = (t.layer_norm_backward(dy, x, weight) for t in (twin, backward))
+            yield f"layer_norm_backward {name}", distance(dx, expected), tolerance
+            for part in d:  # sums over up to 700 rows, one after another; worst seen 1.2e-6
+                yield f"layer_norm_backward {name} {part}", distance(d[part], by_the_book[part]), tolerance
+        targets = r.integers(0, N, x.shape[:-1])
+        ours, theirs = (t.cross_entropy_backward(share, x, targets) for t in (twin, backward))
+        yield f"cross_entropy_backward {name}", distance(ours, theirs), tolerance
+        yield f"gelu_new_backward {name}", distance(twin.gelu_new_backward(dy, x), backward.gelu_new_backward(dy, x)), tolerance
+    for ids in (np.array([3]), np.array([[0, 3, 3], [3, 1, 0]]), r.integers(0, 4, (2, 40))[:, ::2]):
+        dy = r.standard_normal((*ids.shape, 21)).astype(dtype)[..., ::3]
+        ours, theirs = (t.embedding_backward(dy, ids, 5) for t in (twin, backward))
+        yield f"embedding_backward {ids.shape}", distance(ours, theirs), TOLERANCE[dtype]
+    for B, H, T, D in sizes:
+        q, k, v, d = (r.standard_normal((B, T, H, D)).astype(dtype).swapaxes(1, 2) for _ in range(4))  # views, as heads are
+        for name, positions in (
+            ("", np.arange(T)[None].repeat(B, 0)),
+            (" ragged", np.sort(r.integers(0, T, (B, T)), axis=1)),
+            (" any order", r.integers(0, T + 3, (B, T))),
+        ):
+            scaled_dot_product_attention(q, k, v, positions, D**-0.5, step=(kept := Trace(q=q, k=k, v=v)))
+            expected = backward.scaled_dot_product_attention_backward(d, kept, positions, D**-0.5)
+            found = twin.attention_backward(d, q, k, v, kept["context"], positions, D**-0.5)
+            for part, ours, theirs in zip("qkv", found, expected):
+                what = f"attention_backward {(B, H, T, D)}{name} d{part}"
+                # where one key alone is seen its d_scores are 0, of two equal numbers: against what they were before
+                yield what, distance(ours, theirs) if T > 1 or part == "v" else np.abs(ours).max(), TOLERANCE[dtype]
+    for shape in ((1,), (7, 9), (40, 50)):
+        p, g = r.standard_normal((2, *shape)).astype(dtype)
+        states = [[p.copy(), np.zeros_like(p), np.zeros_like(p)] for _ in range(2)]
+        for step in (1, 2, 3):
+            gradient = (g * step).T.copy().T  # in another order than the parameter
+            for update, (q, mean, square) in zip((twin.adamw_update, optimizers.adamw_update), states):
+                update(q, gradient, mean, square, lr=0.1, step=step, betas=(0.9, 0.95), weight_decay=0.1)
+        for part, ours, theirs in zip(("p", "mean", "square"), *states):
+            yield f"adamw_update {shape} {part}", distance(ours, theirs), TOLERANCE[dtype]
+
+
+def to_bfloat16(x):
+    """x rounded to bfloat16, the nearest or else the even one, as float32."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+PRODUCTS = ((1, 1, 1), (1, 7, 33), (2, 300, 16), (9, 31, 50), (17, 1, 48), (16, 256, 32), (70, 513, 65), (130, 1030, 20))
+
+
+def check_blocked(seed=0, shapes=PRODUCTS):
+    """Yield (what, distance, tolerance) for products in blocks, in both precisions: of plain and transposed matrices, and of
+    views. The reference multiplies in float64 what is rounded as the kernel says it rounds.
+
+    Tolerance as for all sums in float32; worst seen 1.5e-6, and 8.1e-7 in bfloat16, whose products are exact in float32.
+    """
+    from minillm.kernels.blocked import Training, product, transposed_product
+
+    r, tolerance = np.random.default_rng(seed), TOLERANCE[np.dtype(np.float32)]
+    for precision, rounded in (("float32", np.asarray), ("bfloat16", to_bfloat16)):
+
+        def exact(a, b, bias=0.0, rounded=rounded):
+            return (rounded(a).astype(np.float64) @ rounded(b).astype(np.float64) + bias).astype(np.float32)
+
+        for M, K, N in shapes:
+            x, w, d = (r.standard_normal(shape).astype(np.float32) for shape in ((M, K), (K, N), (M, N)))
+            bias, what = r.standard_normal(N).astype(np.float32), f"{precision} {M}x{K}x{N}"
+            yield f"product {what}", distance(product(x, w, bias, precision), exact(x, w, bias)), tolerance
+            turned = np.ascontiguousarray(w.T).T
+            yield f"product {what} transposed", distance(product(x, turned, None, precision), exact(x, w)), tolerance
+            views = np.repeat(x, 2, axis=1)[:, ::2], np.repeat(w, 2, axis=1)[:, ::2]
+            yield f"product {what} views", distance(product(*views, None, precision), exact(x, w)), tolerance
+            yield f"transposed_product {what}", distance(transposed_product(x, d, precision), exact(x.T, d)), tolerance
+            ops = Training(precision)
+            dx, gradients = ops.linear_backward(d[None], x[None], w)
+            yield f"linear_backward {what} x", distance(dx, exact(d, w.T)[None]), tolerance
+            yield f"linear_backward {what} weight", distance(gradients["weight"], exact(x.T, d)), tolerance
+            dx, d_table = ops.unembed_backward(d[None], x[None], turned.T)
+            yield f"unembed_backward {what} x", distance(dx, exact(d, w.T)[None]), tolerance
+            yield f"unembed_backward {what} table", distance(d_table, exact(d.T, x)), tolerance
+
+
 def check_ladders(seed=0):
     """Yield (what, distance, tolerance) for every rung."""
     from minillm.kernels.ladders import MATMUL, SOFTMAX
@@ -165,6 +255,8 @@ def check_all(twin):
     for dtype in (np.float32, np.float64):
         yield from check_rows(twin, dtype)
         yield from check_attention(twin, dtype, sizes=((1, 1, 1, 1, 1), (1, 2, 3, 20, 12), (1, 1, 2, 270, 4)))
+        yield from check_gradients(twin, dtype, sizes=((1, 1, 1, 1), (2, 2, 20, 7)))
+    yield from check_blocked(shapes=((1, 7, 33), (9, 31, 18), (2, 515, 3)))
     yield from check_linear(twin, shapes=((1, 33, 17), (3, 48, 50)))
     yield from check_ladders()
     yield from check_decode(twin)

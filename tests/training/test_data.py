@@ -1,0 +1,181 @@
+"""From text to batches: documents, token files, windows."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from minillm import InputError, Tokenizer
+from minillm.training.data import Batches, documents_of, split_documents, token_files
+
+TOKENIZER = Tokenizer.train(["the old king and the young king; the wolf and the fox. "] * 3, 280)
+
+
+def write(folder, **files):
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / f"{name}.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder
+
+
+# ---- documents
+
+
+def test_documents_end_in_a_line_of_their_own():
+    text = "one\n<|endoftext|>\ntwo <|endoftext|> goes on\n<|endoftext|>\n\n<|endoftext|>\nthree"
+    assert documents_of(text) == ["one\n", "two <|endoftext|> goes on\n", "three"]
+
+
+def test_train_and_val_files_are_taken_as_they_are(tmp_path):
+    data = write(tmp_path, train="a\n<|endoftext|>\nb\n", val="c", other="d")
+    assert split_documents(data, 0.5) == (["a\n", "b\n"], ["c"])
+
+
+def test_other_files_are_split_by_document(tmp_path):
+    """Each document by its own text: the rest of the folder changes nothing, and no document is cut."""
+    documents = [f"document {n}\n" for n in range(200)]
+    data = write(tmp_path / "a", one="<|endoftext|>\n".join(documents[:90]), two="<|endoftext|>\n".join(documents[90:]))
+    train, val = split_documents(data, 0.2)
+    assert sorted(train + val) == sorted(documents) and not set(train) & set(val) and 20 <= len(val) <= 60
+    more = write(tmp_path / "b", one="<|endoftext|>\n".join([*documents, "one more\n"]))
+    assert set(val) <= set(split_documents(more, 0.2)[1])
+
+
+def test_one_document_is_cut_at_its_end(tmp_path):
+    data = write(tmp_path, a="0123456789") / "a.txt"
+    assert split_documents(data, 0.2) == (["01234567"], ["89"])
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    data = write(tmp_path, a=b"\xef\xbb\xbf0123456789")
+    assert split_documents(data, 0.2)[0] == ["01234567"]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "no .txt file in this folder"),
+        ({"a": ""}, "there is no text to train on"),
+        ({"a": "\n<|endoftext|>\n \n"}, "there is no text to train on"),
+        ({"a": "x"}, "there is no text to train on"),
+        ({"train": "", "val": "x"}, "there is no text to train on"),
+        ({"train": "x", "val": ""}, "there is no text for validation"),
+        ({"a": b"caf\xe9"}, r"a.txt: not UTF-8 text \(.* at byte 3\)"),
+    ],
+)
+def test_data_that_cannot_be_used(files, said, tmp_path):
+    with pytest.raises(InputError, match=said):
+        split_documents(write(tmp_path, **files), 0.1)
+    with pytest.raises(InputError, match="there is no such folder or file"):
+        split_documents(tmp_path / "none", 0.1)
+
+
+# ---- token files
+
+
+def test_token_files_hold_every_document_and_its_end(tmp_path):
+    data = write(tmp_path / "data", train="the king\n<|endoftext|>\nthe wolf\n", val="the fox\u00e9")
+    train, val = token_files(data, tmp_path / "out", TOKENIZER, 0.1)
+    end = TOKENIZER.eot_id
+    assert train.ids.tolist() == [*TOKENIZER.encode("the king\n"), end, *TOKENIZER.encode("the wolf\n"), end]
+    assert val.ids.tolist() == [*TOKENIZER.encode("the fox\u00e9"), end]
+    assert train.ids.dtype == np.uint16 and isinstance(train.ids, np.memmap)
+    assert (train.n_bytes, val.n_bytes) == (18, 9)
+
+
+def test_token_files_are_built_once_and_again_when_something_changes(tmp_path):
+    data, out = write(tmp_path / "data", train="the king\n" * 9, val="the fox"), tmp_path / "out"
+    built = []
+
+    def made(tokenizer=TOKENIZER, fraction=0.1, **kwargs):
+        tokens = token_files(data, out, tokenizer, fraction, **kwargs)
+        built.append(os.stat(out / "train.npy").st_ino)
+        return tokens[0].ids.tolist()
+
+    first = made()
+    assert made() == first and built[0] == built[1]
+    write(data, train="the wolf\n" * 9)
+    assert made() != first and built[2] != built[1]
+    assert made(Tokenizer.train(["wolf wolf wolf"], 258)) != first and built[3] != built[2]
+    made(fraction=0.2)
+    assert built[4] != built[3]
+    write(data, train="the fox and the wolf\n")
+    with pytest.raises(InputError, match=r"--resume: train.txt in .* is not as it was when the run began"):
+        made(changed=False)
+
+
+def test_token_files_half_built_are_built_again(tmp_path, monkeypatch):
+    """Killed between the two files, then called for the text that the older one is of."""
+    from minillm.training import data as room
+
+    data, out = write(tmp_path / "data", train="the king\n" * 9, val="the fox"), tmp_path / "out"
+    expected = token_files(data, out, TOKENIZER, 0.1)[0].ids.tolist()
+    real = room.write_tokens
+
+    def killed(path, *rest):
+        if path.stem == "val":
+            raise KeyboardInterrupt
+        real(path, *rest)
+
+    monkeypatch.setattr(room, "write_tokens", killed)
+    with pytest.raises(KeyboardInterrupt):
+        token_files(data, out, Tokenizer.train(["wolf wolf wolf"], 258), 0.1)
+    monkeypatch.undo()
+    assert token_files(data, out, TOKENIZER, 0.1)[0].ids.tolist() == expected
+    assert json.loads((out / "tokens.json").read_text())["made_of"]["val_fraction"] == 0.1
+
+
+# ---- batches
+
+
+class Row:
+    """n tokens, each its own place."""
+
+    def __init__(self, n):
+        self.ids = np.arange(n)
+
+    def __len__(self):
+        return len(self.ids)
+
+
+def test_targets_are_the_ids_one_later():
+    ids, targets = Batches(Row(100), 8, 4, seed=1).batch(0)
+    assert ids.shape == targets.shape == (4, 8) and ids.dtype == np.int64
+    np.testing.assert_array_equal(targets, ids + 1)
+
+
+@pytest.mark.parametrize("n", [24, 25, 31, 100, 107])
+def test_an_epoch_takes_every_window_once(n):
+    batches = Batches(Row(n), 8, 1, seed=2)
+    per_epoch = batches.windows_of_epoch
+    orders = []
+    for epoch in range(3):
+        ids = np.array([batches.batch(epoch * per_epoch + i)[0][0] for i in range(per_epoch)])
+        starts = sorted(ids[:, 0])
+        assert (np.diff(starts) == 8).all() and 0 <= starts[0] < 8
+        assert starts[-1] + 8 < n
+        orders.append(ids[:, 0].tolist())
+    if per_epoch > 2:
+        assert orders[0] != orders[1] != orders[2]
+
+
+def test_batches_are_a_function_of_step_and_seed():
+    one, other = Batches(Row(200), 8, 4, seed=3), Batches(Row(200), 8, 4, seed=3)
+    in_order = [one.batch(step)[0].tolist() for step in range(20)]
+    assert [other.batch(step)[0].tolist() for step in reversed(range(20))] == in_order[::-1]
+    assert Batches(Row(200), 8, 4, seed=4).batch(0)[0].tolist() != in_order[0]
+
+
+def test_processes_share_a_batch():
+    batches = Batches(Row(200), 8, 6, seed=5)
+    whole = batches.batch(7)[0]
+    for size in (2, 3):
+        parts = [batches.batch(7, rank, size)[0] for rank in range(size)]
+        assert sorted(np.concatenate(parts).tolist()) == sorted(whole.tolist())
+
+
+def test_a_text_too_short_says_how_much_is_needed():
+    with pytest.raises(InputError, match="the text has 23 tokens; a window of 8 needs 24: more text, or --context"):
+        Batches(Row(23), 8, 1, seed=1)
+    assert Batches(Row(24), 8, 1, seed=1).windows_of_epoch == 1
