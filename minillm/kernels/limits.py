@@ -6,7 +6,7 @@ import numpy as np
 
 from .compile import jit
 from .matrices import FLOATS, MATVEC, flat_panels, quantized
-from .threads import in_parallel, meet, n_threads, together
+from .threads import Team, in_parallel, meet, n_threads
 from .vectors import fma, load, spread, store, zeros
 
 
@@ -43,8 +43,8 @@ def launch() -> None:
 
 def meet_often(times: int) -> None:
     """Let all threads wait for each other `times` times."""
-    state = np.zeros(48, np.int64)
-    together(lambda thread: meetings(state, n_threads(), times), n_threads(), state)
+    team = Team(n_threads())
+    team.run(lambda thread: meetings(team.state, team.n, times))
 
 
 def row_product(weight, x, panels: int | None = None):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ pytest.importorskip("numba")
 
 from minillm import kernels, ops
 from minillm.kernels import threads
+from minillm.kernels.compile import jit
 
 
 @pytest.fixture(params=[1, 2, 5])
@@ -42,21 +44,58 @@ def test_errors_reach_the_caller(some_threads):
 
     with pytest.raises(ArithmeticError):
         threads.in_parallel(work, 10)
-    state = np.zeros(48, np.int64)
     with pytest.raises(ArithmeticError):
-        threads.together(lambda i: work(slice(i, i + 1)), some_threads, state)
+        threads.Team(some_threads).run(lambda i: work(slice(i, i + 1)))
 
 
-def test_nobody_waits_for_one_who_has_failed():
-    state = np.zeros(48, np.int64)
+@pytest.mark.parametrize("failing", [0, 1])
+def test_nobody_waits_for_one_who_has_failed(failing):
+    team = threads.Team(2)
 
     def work(i):
-        if i == 0:
+        if i == failing:
             raise KeyboardInterrupt
-        threads.meet(state, 2)  # would wait for ever
+        meet(team.state, 2)  # would wait for ever
 
-    with pytest.raises(KeyboardInterrupt):
-        threads.together(work, 2, state)
+    for _ in range(2):  # and the team is as good as new
+        with pytest.raises(KeyboardInterrupt):
+            team.run(work)
+
+
+@jit
+def count(thread, state, counts, rounds):
+    """What a kernel with a second run in it looks like: count the runs, meet, and see whether there is another."""
+    calls, again = 0, True
+    while again:
+        counts[thread] += 1
+        threads.meet(state, 2)
+        again = thread > 0 and threads.called_again(state, calls)
+        calls += 1
+    rounds[thread] += 1
+
+
+meet = jit(lambda state, n: threads.meet(state, n))
+
+
+def test_a_team_stays_for_the_next_run_only_while_nobody_else_needs_it():
+    team, other = threads.Team(2), threads.Team(2)
+    counts, rounds = np.zeros((2, 2), np.int64)
+
+    def work(i):
+        count(i, team.state, counts, rounds)
+
+    team.run(work)
+    for n in range(2, 30):
+        team.run(work, again=True)
+        assert counts.tolist() == [n, n]
+    before = rounds[1]
+    sleep(0.2)  # far beyond its patience
+    assert rounds[1] == before + 1
+    team.run(work, again=True)  # wakes the others anew
+    other.run(lambda i: count(i, other.state, counts, rounds))  # sends the first team home
+    assert counts.tolist() == [31, 31] and rounds[1] >= before + 2
+    team.run(work, again=True)
+    assert counts.tolist() == [32, 32]
 
 
 def test_many_python_threads_at_once(some_threads):
