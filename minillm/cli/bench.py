@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         (("--threads",), 2, "threads for each peer"),
     ):
         parser.add_argument(*names, type=int, default=default, metavar="N", help=f"{what} (default: %(default)s)")
+    parser.add_argument(
+        "--cache-dtype",
+        choices=("float32", "float16"),
+        help="the KV cache of minillm and llama.cpp (default: each one's own, float32 and float16)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the rates and the machine's limits")
 
@@ -52,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
         folder = find_folder(args.model) if args.model else temporary
         if not args.model:
             GPT2.random(GPT2Config(), seed=0).save_pretrained(folder)
-        comparison = bench.run(folder, args.peers, args.prompt, args.new, args.rounds, args.threads)
+        comparison = bench.run(folder, args.peers, args.prompt, args.new, args.rounds, args.threads, args.cache_dtype)
     if args.json:
         _write_json(comparison, args.model or "GPT-2 124M, random")
     else:
