@@ -199,7 +199,8 @@ class LlamaCpp(Peer):
         options = llama_cpp.llama_context_default_params()
         options.n_ctx, options.n_threads, options.n_threads_batch = config.n_positions, threads, threads
         if self.cache_dtype:
-            options.type_k = options.type_v = {"float32": llama_cpp.GGML_TYPE_F32, "float16": llama_cpp.GGML_TYPE_F16}[self.cache_dtype]
+            types = {"float32": llama_cpp.GGML_TYPE_F32, "float16": llama_cpp.GGML_TYPE_F16}
+            options.type_k = options.type_v = types[self.cache_dtype]
         self.context = llama_cpp.llama_init_from_model(self.model, options)
         if not self.context:
             raise InputError(f"llama.cpp makes no context of {config.n_positions} positions")

@@ -3,6 +3,7 @@
 minillm bench                                GPT-2 124M's shape, random weights, every peer that is installed
 minillm bench --peers 8-bit --context 900    decode after a prompt of 900 tokens
 minillm bench --model tales --rounds 9 --json --plot rates.png
+minillm bench --ladders                      kernels rung by rung, beside BLAS and the processor's peak
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("float32", "float16"),
         help="the KV cache of minillm and llama.cpp (default: each one's own, float32 and float16)",
     )
+    parser.add_argument("--ladders", action="store_true", help="instead: the rungs of kernels/ladders beside BLAS and the peak")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the rates and the machine's limits")
 
@@ -53,6 +55,8 @@ def run(args: argparse.Namespace) -> None:
         if getattr(args, name) < 1:
             raise InputError(f"--{name} is {getattr(args, name)}; it must be at least 1")
     check_output("--plot", args.plot, PICTURES)
+    if args.ladders:
+        return _ladders(args)
     with tempfile.TemporaryDirectory(prefix="minillm-bench-") as temporary:
         folder = find_folder(args.model) if args.model else temporary
         if not args.model:
@@ -64,6 +68,23 @@ def run(args: argparse.Namespace) -> None:
         _write_tables(comparison, args.rounds)
     if args.plot:
         _draw(comparison, args.plot)
+
+
+def _ladders(args: argparse.Namespace) -> None:
+    from ..bench import ladders
+
+    rungs = ladders.run(args.rounds, args.threads)
+    shares = [{r.name: rung.share(r) for r in rungs if r.group == rung.group and r.name in ladders.MEASURES} for rung in rungs]
+    if args.json:
+        told = ("group", "name", "threads", "rates")
+        return write_json([{name: getattr(r, name) for name in told} | {"shares": of} for r, of in zip(rungs, shares)])
+    for group in dict.fromkeys(rung.group for rung in rungs):
+        members = [(rung, of) for rung, of in zip(rungs, shares) if rung.group == group]
+        unit = "GFLOP/s" if ladders.BLAS in members[0][1] else "numbers/ns"
+        rows = [[r.name, f"{median(r.rates) / 1e9:,.2f}", *(f"{share:.2f}" for share in of.values())] for r, of in members]
+        headings = ("", unit, *(f"of {name}" for name in members[0][1]))
+        write(f"{group}\n{table(headings, rows, '<>>>'[: len(headings)])}\n")
+    write(f"medians of {args.rounds} interleaved rounds")
 
 
 def _write_tables(comparison: Comparison, rounds: int) -> None:

@@ -3,9 +3,8 @@
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from time import sleep
 
 import numpy as np
 import pytest
@@ -63,15 +62,14 @@ def test_nobody_waits_for_one_who_has_failed(failing):
 
 
 @jit
-def count(thread, state, counts, rounds):
-    """What a kernel with a second run in it looks like: count the runs, meet, and see whether there is another."""
+def count(thread, state, counts):
+    """The least that a kernel can do which stays: count its runs, meet, and see whether there is another."""
     calls, again = 0, True
     while again:
         counts[thread] += 1
         threads.meet(state, 2)
         again = thread > 0 and threads.called_again(state, calls)
         calls += 1
-    rounds[thread] += 1
 
 
 meet = jit(lambda state, n: threads.meet(state, n))
@@ -79,23 +77,22 @@ meet = jit(lambda state, n: threads.meet(state, n))
 
 def test_a_team_stays_for_the_next_run_only_while_nobody_else_needs_it():
     team, other = threads.Team(2), threads.Team(2)
-    counts, rounds = np.zeros((2, 2), np.int64)
+    counts, launches = np.zeros(2, np.int64), []
 
     def work(i):
-        count(i, team.state, counts, rounds)
+        launches.append(i)
+        count(i, team.state, counts)
 
-    team.run(work)
-    for n in range(2, 30):
-        team.run(work, again=True)
+    for n in range(1, 30):
+        team.run(work, again=n > 1)
         assert counts.tolist() == [n, n]
-    before = rounds[1]
-    sleep(0.2)  # far beyond its patience
-    assert rounds[1] == before + 1
-    team.run(work, again=True)  # wakes the others anew
-    other.run(lambda i: count(i, other.state, counts, rounds))  # sends the first team home
-    assert counts.tolist() == [31, 31] and rounds[1] >= before + 2
+    assert launches.count(0) == 29 and launches.count(1) < 29
+    assert not wait(team._others, timeout=60).not_done  # of its own accord
     team.run(work, again=True)
-    assert counts.tolist() == [32, 32]
+    other.run(lambda i: count(i, other.state, counts))
+    assert all(future.done() for future in team._others)  # sent home by the other
+    team.run(work, again=True)
+    assert counts.tolist() == [32, 32] and launches.count(1) >= 3
 
 
 def test_many_python_threads_at_once(some_threads):
