@@ -1,8 +1,9 @@
 """Sharing work out between threads: kernels that let go of the GIL, in a pool of ordinary Python threads.
 
 Numba's own parallel regions are not used: each takes a second to compile, their cheap launch depends on the threading
-layer (1.7 us with OpenMP, 116 us with workqueue), and workqueue ends the process when two threads enter at once. A pool
-costs some 30 us a launch, which prefill does not notice; a decode step launches once and then keeps time with `meet`.
+layer (1.7 us with OpenMP, 116 us with workqueue), and workqueue ends the process when two threads enter at once. A launch
+from a pool costs 30 us, and up to 200 where the caches are full of weights: prefill does not notice. A decode step keeps
+time with `meet` inside (0.1 to 0.4 us), and its threads stay awake for the next token (Team).
 """
 
 from __future__ import annotations
