@@ -117,7 +117,7 @@ class Team:
         self.n, self.state, self._others = n, np.zeros(64, np.int64), []
 
     def run(self, work, again: bool = False) -> None:
-        """Call work(i) for all i < n at the same time. again: the work is that of the last time."""
+        """Call work(i) for all i < n at the same time. again: it is that of the last time, and asks for `called_again`."""
         global _team
         if self.n == 1:
             return work(0)

@@ -302,7 +302,7 @@ def threads_leave_out_the_last_share(patch):
 
 def threads_work_on_the_same_share(patch):
     right = decode.Team.run
-    patch.setattr(decode.Team, "run", lambda team, work, again: right(team, lambda i: work(min(i, max(0, team.n - 2))), again))
+    patch.setattr(decode.Team, "run", lambda team, work, again: right(team, lambda i: work(min(i, max(0, team.n - 2)))))
 
 
 GALLERY = [
