@@ -73,6 +73,10 @@ class GPT2:
         """
         ids, single = self._checked_ids(ids)
         B, T = ids.shape
+        if T == B == 1 and times_only(step) and self._can_fuse(cache) and (lengths is None or np.array_equal(lengths, [1])):
+            # [1,V]: the second of the two forwards, which tells a Clock when each step was finished
+            logits = self._decode_step(int(ids[0, 0]), cache, tell=getattr(step, "stamps", None))[None]
+            return logits if single else logits[None]
         lengths = np.full(B, T) if lengths is None else np.asarray(lengths)
         if lengths.shape != (B,) or lengths.min() < 1 or lengths.max() > T:
             raise InputError(f"lengths {lengths.tolist()} do not fit {B} rows of {T} ids")
@@ -82,11 +86,6 @@ class GPT2:
             raise InputError(f"the cache has {len(past)} rows and the ids {B}")
         if (past + lengths).max() > room:
             raise InputError(f"{(past + lengths).max()} positions do not fit: there is room for {room}")
-        fused = self._fused and cache is not None and cache.in_order and cache.keys.dtype in self._fused.caches
-        if fused and times_only(step) and ids.shape == (1, 1):
-            # [1,V]: the second of the two forwards, which tells a Clock when each step was finished
-            logits = self._decode_step(int(ids[0, 0]), cache, tell=getattr(step, "stamps", None))[None]
-            return logits if single else logits[None]
         positions = past[:, None] + np.arange(T)  # [B,T]
         keep = (np.arange(B)[:, None], lengths[:, None] - 1) if last else slice(None)
         logits = self.forward(ids, positions, cache, step, keep)
@@ -102,12 +101,17 @@ class GPT2:
             raise InputError("ids must form one rectangle; pad ragged rows on the right and give lengths") from None
         if ids.ndim not in (1, 2) or ids.size == 0:
             raise InputError(f"ids have shape {ids.shape}; needed: (T,) or (B, T), at least one id")
-        if not np.issubdtype(ids.dtype, np.integer):
+        if ids.dtype.kind not in "iu":
             raise InputError(f"ids must be integers, not {ids.dtype}")
         if ids.min() < 0 or ids.max() >= self.config.vocab_size:
             wrong = ids[(ids < 0) | (ids >= self.config.vocab_size)][0]
             raise InputError(f"id {wrong} is outside the vocabulary of {self.config.vocab_size}")
         return np.atleast_2d(ids.astype(np.int64)), ids.ndim == 1
+
+    def _can_fuse(self, cache: KVCache | None) -> bool:
+        """Whether the twin's fused step can read one more token into this cache."""
+        in_order = self._fused and cache is not None and cache.in_order and cache.keys.dtype in self._fused.caches
+        return bool(in_order) and cache.lengths[0] < cache.capacity
 
     @cached_property
     def _decode_step(self):

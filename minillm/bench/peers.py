@@ -27,6 +27,7 @@ class Peer:
     """
 
     bits = 32  # how a weight is stored, for the groups of --peers
+    cache_dtype: str | None = None  # of the KV cache, where it can be chosen; None is the engine's own choice
     versions: dict[str, str]
     threads: int
     weight_bytes: int
@@ -70,8 +71,6 @@ def cache_bytes(config: GPT2Config, bits: int) -> int:
 class MinillmNumpy(Peer):
     """minillm's readable forward on NumPy, float32, with KV cache. Another of ours overrides `open`, and what it changes."""
 
-    cache_bits = 32
-
     def open(self, folder: str, threads: int):
         """Return the model."""
         from ..model import GPT2
@@ -84,12 +83,12 @@ class MinillmNumpy(Peer):
         from .. import __version__
 
         self.model = self.open(folder, threads)
-        self.cache = self.model.new_cache()
+        self.cache = self.model.new_cache(dtype=self.cache_dtype)
         blas = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
         self.threads = max((pool["num_threads"] for pool in blas), default=1)
         self.versions = {"minillm": __version__, "numpy": np.__version__, **{p["internal_api"]: p["version"] for p in blas}}
         self.weight_bytes = bytes_read(((n, p.nbytes) for n, p in self.model.parameters.items()), self.model.config)
-        self.cache_bytes = cache_bytes(self.model.config, self.cache_bits)
+        self.cache_bytes = cache_bytes(self.model.config, 8 * self.cache.keys.itemsize)
 
     def forget(self) -> None:
         self.cache.truncate(0)
@@ -180,8 +179,8 @@ class TransformersBf16(Transformers):
 class LlamaCpp(Peer):
     """llama.cpp by its C functions, ids in and logits of the last position out; GGUF with every matrix in `precision`.
 
-    As it comes, but for the threads: float16 KV cache, flash attention where it chooses so, batches of 512. The context is
-    the model's.
+    As it comes, but for the threads: float16 KV cache unless told otherwise, flash attention where it chooses so, batches of
+    512. The context is the model's.
     """
 
     precision = "F32"
@@ -199,6 +198,9 @@ class LlamaCpp(Peer):
             raise InputError(f"llama.cpp cannot load its GGUF file of {folder}")
         options = llama_cpp.llama_context_default_params()
         options.n_ctx, options.n_threads, options.n_threads_batch = config.n_positions, threads, threads
+        if self.cache_dtype:
+            types = {"float32": llama_cpp.GGML_TYPE_F32, "float16": llama_cpp.GGML_TYPE_F16}
+            options.type_k = options.type_v = types[self.cache_dtype]
         self.context = llama_cpp.llama_init_from_model(self.model, options)
         if not self.context:
             raise InputError(f"llama.cpp makes no context of {config.n_positions} positions")
@@ -206,7 +208,7 @@ class LlamaCpp(Peer):
         features = llama_cpp.llama_print_system_info().decode().replace("CPU : ", "").split(" | ")
         on = " ".join(feature.removesuffix(" = 1") for feature in features if feature.endswith(" = 1"))
         self.versions = {"llama_cpp_python": llama_cpp.__version__, "built for": on}
-        self.cache_bytes = cache_bytes(config, 16)
+        self.cache_bytes = cache_bytes(config, 32 if self.cache_dtype == "float32" else 16)
 
     def forget(self) -> None:
         self.llama.llama_memory_clear(self.llama.llama_get_memory(self.context), True)

@@ -97,8 +97,11 @@ def run(
     n_new: int = 64,
     rounds: int = 5,
     threads: int = 2,
+    cache_dtype: str | None = None,
 ) -> Comparison:
     """Compare peers and groups of peers in `rounds` rounds after one warm-up; the prompt is random ids.
+
+    cache_dtype: "float32" or "float16" of the KV cache where an engine lets one choose; None is each engine's own choice.
 
     A peer that is not installed, cannot run this model, or fails is told in its result's `missing`; the others go on.
     Raises InputError for a peer that is unknown, and where none could be measured.
@@ -115,7 +118,7 @@ def run(
             with progress_bar("peers") as update:
                 for done, name in enumerate((MACHINE, *names)):
                     update("loading", done, 1 + len(names))
-                    workers[name] = _Worker(name, folder, threads, Path(scratch))
+                    workers[name] = _Worker(name, folder, threads, Path(scratch), cache_dtype)
                     result = Result(name, **workers[name].answer())
                     result.bytes_per_token = result.weight_bytes + result.cache_bytes * (n_prompt + (n_new + 1) / 2)
                     if name != MACHINE:
@@ -157,14 +160,14 @@ def _one_round(comparison: Comparison, workers: dict[str, _Worker], request: dic
 class _Worker:
     """A process of bench/worker.py; its temporary files and its messages lie in a folder below `scratch`."""
 
-    def __init__(self, name: str, folder: str | Path, threads: int, scratch: Path):
+    def __init__(self, name: str, folder: str | Path, threads: int, scratch: Path, cache_dtype: str | None = None):
         own = Path(tempfile.mkdtemp(dir=scratch))
         self.messages = own / "messages.txt"
         environment = os.environ | {variable: str(threads) for variable in THREAD_VARIABLES}
         environment |= {variable: str(own) for variable in FOLDER_VARIABLES}
         with self.messages.open("wb") as messages:
             self.process = subprocess.Popen(
-                [*WORKER, name, str(folder), str(threads)],
+                [*WORKER, name, str(folder), str(threads), *([cache_dtype] if cache_dtype else [])],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=messages, text=True, env=environment,
             )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""One peer in its own process: `python -m minillm.bench.worker PEER FOLDER THREADS`, spoken to in lines of JSON.
+"""One peer in its own process: `python -m minillm.bench.worker PEER FOLDER THREADS [CACHE_DTYPE]`, spoken to in lines of JSON.
 
 Answers {"versions", "threads", "weight_bytes", "cache_bytes"} or {"missing": reason} once, then, for each line
 {"ids": prompt, "n_new": n}, what the peer's `measure` returns, and the peak memory so far. Whatever else the peer's
@@ -20,7 +20,7 @@ MACHINE = "the machine"
 
 
 def main() -> None:
-    name, folder, threads = sys.argv[1:]
+    name, folder, threads, *cache_dtype = sys.argv[1:]
     sys.stdout.flush()
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -29,6 +29,8 @@ def main() -> None:
         print(json.dumps(values), file=out, flush=True)
 
     peer = Machine() if name == MACHINE else (PEERS | TRAINERS)[name]()
+    if cache_dtype:
+        peer.cache_dtype = cache_dtype[0]
     try:
         peer.load(folder, int(threads))
     except ImportError as error:

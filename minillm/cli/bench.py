@@ -4,6 +4,7 @@ minillm bench                                GPT-2 124M's shape, random weights,
 minillm bench --peers 8-bit --context 900    decode after a prompt of 900 tokens
 minillm bench --model tales --rounds 9 --json --plot rates.png
 minillm bench --train small                  the training step against torch: 6 x 8 x 256, 16 x 256 tokens (or 124m: 4 x 64)
+minillm bench --ladders                      kernels rung by rung, beside BLAS and the processor's peak
 """
 
 from __future__ import annotations
@@ -36,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(*names, type=int, default=default, metavar="N", help=f"{what} (default: %(default)s)")
     parser.add_argument("--train", choices=("small", "124m"), help="compare the training step instead, of this shape")
+    parser.add_argument(
+        "--cache-dtype",
+        choices=("float32", "float16"),
+        help="the KV cache of minillm and llama.cpp (default: each one's own, float32 and float16)",
+    )
+    parser.add_argument("--ladders", action="store_true", help="instead: the rungs of kernels/ladders beside BLAS and the peak")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the rates and the machine's limits")
 
@@ -51,13 +58,14 @@ def run(args: argparse.Namespace) -> None:
             raise InputError(f"--{name} is {getattr(args, name)}; it must be at least 1")
     check_output("--plot", args.plot, PICTURES)
     if args.train:
-        _training(args)
-        return
+        return _training(args)
+    if args.ladders:
+        return _ladders(args)
     with tempfile.TemporaryDirectory(prefix="minillm-bench-") as temporary:
         folder = find_folder(args.model) if args.model else temporary
         if not args.model:
             GPT2.random(GPT2Config(), seed=0).save_pretrained(folder)
-        comparison = bench.run(folder, args.peers, args.prompt, args.new, args.rounds, args.threads)
+        comparison = bench.run(folder, args.peers, args.prompt, args.new, args.rounds, args.threads, args.cache_dtype)
     if args.json:
         _write_json(comparison, args.model or "GPT-2 124M, random")
     else:
@@ -91,6 +99,23 @@ def _training(args: argparse.Namespace) -> None:
     write(f"between: {median(comparison.flops) / 1e9:,.0f} GFLOP/s; of the peak the step: without what libraries took before")
     for r in comparison.results:
         write(f"{r.name}: " + (f"missing ({r.missing})" if r.missing else ", ".join(f"{k} {v}" for k, v in r.versions.items())))
+
+
+def _ladders(args: argparse.Namespace) -> None:
+    from ..bench import ladders
+
+    rungs = ladders.run(args.rounds, args.threads)
+    shares = [{r.name: rung.share(r) for r in rungs if r.group == rung.group and r.name in ladders.MEASURES} for rung in rungs]
+    if args.json:
+        told = ("group", "name", "threads", "rates")
+        return write_json([{name: getattr(r, name) for name in told} | {"shares": of} for r, of in zip(rungs, shares)])
+    for group in dict.fromkeys(rung.group for rung in rungs):
+        members = [(rung, of) for rung, of in zip(rungs, shares) if rung.group == group]
+        unit = "GFLOP/s" if ladders.BLAS in members[0][1] else "numbers/ns"
+        rows = [[r.name, f"{median(r.rates) / 1e9:,.2f}", *(f"{share:.2f}" for share in of.values())] for r, of in members]
+        headings = ("", unit, *(f"of {name}" for name in members[0][1]))
+        write(f"{group}\n{table(headings, rows, '<>>>'[: len(headings)])}\n")
+    write(f"medians of {args.rounds} interleaved rounds")
 
 
 def _write_tables(comparison: Comparison, rounds: int) -> None:

@@ -15,8 +15,8 @@ from .costs import Cost, covered, folded, step_costs, total
 from .limits import Limits
 
 # In the readable forward each of these calls a function of the twin, which shares large work out between threads; in
-# the fused one all threads run from the beginning, meet after each product and after attention, and end after the
-# logits: half of a launch at either end.
+# the fused one all threads run from the beginning, still awake from the last token, and meet after each product, after
+# attention and after the logits.
 CALLED = ("ln_1", "attn.c_attn", "attn.weights", "attn.context", "attn.out", "ln_2", "mlp.c_fc", "mlp.act", "mlp.out")
 CALLED += ("ln_f", "logits", "probs", "next")
 MET = ("attn.c_attn", "attn.context", "attn.out", "mlp.c_fc", "mlp.out", "logits")
@@ -71,7 +71,7 @@ def predict(
         stored = "float32" if "attn.context" in local or "attn.scores" in local else kind
         rate = (limits.row if rows == 1 else limits.rows)[stored]
         if fused:
-            waiting = limits.meet * sum(part in MET for part in local) + limits.launch / 2 * (name in ("h.0.ln_1", "probs"))
+            waiting = limits.meet * sum(part in MET for part in local)
         else:
             waiting = limits.call * sum(part in CALLED for part in local) + limits.launch * (cost.flops > LARGE)
         predictions[name] = Prediction(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import threading
+import weakref
 
 import numpy as np
 from numba import types
@@ -23,7 +24,7 @@ from .processor import HAS_HALVES
 from .products import float_matvec, int4_matvec, int8_matvec, quantize
 from .rows import normalize_row
 from .streaming import attend
-from .threads import meet, n_threads, together
+from .threads import Team, called_again, meet, n_threads
 from .vectors import stored_like
 
 # Every kind of weight that the step multiplies by, and a type to tell it by: for floats the one that they are stored in.
@@ -98,50 +99,54 @@ def activate(x, kind):
 @jit
 def decode_kernel(
     thread, threads, state, stamps, sample, head_sample, matrices, biases, norms, scales, eps, activation,
-    keys, values, row, position, x, qkv, context, out, hidden, logits, h, q, q_scales, q_sums, scores,
+    keys, values, place, x, qkv, context, out, hidden, logits, h, q, q_scales, q_sums, scores,
 ):  # fmt: skip
     """From x, the embedded token, to the logits. Run by every thread at once; DecodeStep makes the arguments.
 
-    matrices: [4 L + 1, 7]; norms: [2 L + 1, 2, C]; keys, values: [L, B, H, capacity, D]; h, q, q_scales, q_sums and
-    scores: this thread's own room; x, qkv, context, out, hidden, logits: everybody's.
+    matrices: [4 L + 1, 7]; norms: [2 L + 1, 2, C]; keys, values: [L, B, H, capacity, D]; place: row and position; h, q,
+    q_scales, q_sums and scores: this thread's own room; x, qkv, context, out, hidden, logits: everybody's.
     One place in the code for all four products of a block: each place costs a third of a second of compiling.
     """
-    L, H, D, C, S, n = keys.shape[0], keys.shape[2], keys.shape[4], x.shape[0], position + 1, 0
-    for i in range(4 * L):
-        matrix, j = matrices[i], i % 4
-        if j % 2 == 0:  # ln_1 before c_attn, ln_2 before c_fc
-            normalize_row(x, norms[i // 2, 0], norms[i // 2, 1], eps, h)
-            n = stamp(stamps, n, thread)
-        source = h if j % 2 == 0 else context if j == 1 else hidden
-        target = qkv if j == 0 else hidden if j == 2 else out
-        first, end = matrix[PANELS] * thread // threads, matrix[PANELS] * (thread + 1) // threads
-        bias = biases[matrix[BIAS] : matrix[BIAS] + 16 * matrix[PANELS]]
-        product(sample, matrix, first, end, source, q, q_scales, q_sums, bias, target)
-        if j == 2:
-            activate(hidden[16 * first : 16 * end], activation)
-        elif j % 2 == 1:  # the residual stream takes up both projections
-            mine, change = x[16 * first : 16 * end], out[16 * first : 16 * end]
-            for c in range(mine.shape[0]):
-                mine[c] += change[c]
-        meet(state, threads)
-        n = stamp(stamps, n, thread)
-        if j == 0:  # a head's q, k and v may have come from several threads
-            for head in range(H * thread // threads, H * (thread + 1) // threads):
-                all_keys, all_values = keys[i // 4, row, head, :S], values[i // 4, row, head, :S]
-                start = head * D
-                for d in range(D):
-                    all_keys[position, d] = stored_like(qkv[C + start + d], all_keys[position, d])
-                    all_values[position, d] = stored_like(qkv[2 * C + start + d], all_values[position, d])
-                attend(qkv[start : start + D], all_keys, all_values, scales[i // 4], scores[:S], context[start : start + D])
+    L, H, D, C, calls, again = keys.shape[0], keys.shape[2], keys.shape[4], x.shape[0], 0, True
+    while again:
+        row, position, S, n = place[0], place[1], place[1] + 1, 0
+        for i in range(4 * L):
+            matrix, j = matrices[i], i % 4
+            if j % 2 == 0:  # ln_1 before c_attn, ln_2 before c_fc
+                normalize_row(x, norms[i // 2, 0], norms[i // 2, 1], eps, h)
+                n = stamp(stamps, n, thread)
+            source = h if j % 2 == 0 else context if j == 1 else hidden
+            target = qkv if j == 0 else hidden if j == 2 else out
+            first, end = matrix[PANELS] * thread // threads, matrix[PANELS] * (thread + 1) // threads
+            bias = biases[matrix[BIAS] : matrix[BIAS] + 16 * matrix[PANELS]]
+            product(sample, matrix, first, end, source, q, q_scales, q_sums, bias, target)
+            if j == 2:
+                activate(hidden[16 * first : 16 * end], activation)
+            elif j % 2 == 1:  # the residual stream takes up both projections
+                mine, change = x[16 * first : 16 * end], out[16 * first : 16 * end]
+                for c in range(mine.shape[0]):
+                    mine[c] += change[c]
             meet(state, threads)
             n = stamp(stamps, n, thread)
-    normalize_row(x, norms[2 * L, 0], norms[2 * L, 1], eps, h)
-    n = stamp(stamps, n, thread)
-    matrix = matrices[4 * L]
-    first, end = matrix[PANELS] * thread // threads, matrix[PANELS] * (thread + 1) // threads
-    product(head_sample, matrix, first, end, h, q, q_scales, q_sums, biases[matrix[BIAS] :], logits)
-    meet(state, threads)
-    stamp(stamps, n, thread)
+            if j == 0:  # a head's q, k and v may have come from several threads
+                for head in range(H * thread // threads, H * (thread + 1) // threads):
+                    all_keys, all_values = keys[i // 4, row, head, :S], values[i // 4, row, head, :S]
+                    start = head * D
+                    for d in range(D):
+                        all_keys[position, d] = stored_like(qkv[C + start + d], all_keys[position, d])
+                        all_values[position, d] = stored_like(qkv[2 * C + start + d], all_values[position, d])
+                    attend(qkv[start : start + D], all_keys, all_values, scales[i // 4], scores[:S], context[start : start + D])
+                meet(state, threads)
+                n = stamp(stamps, n, thread)
+        normalize_row(x, norms[2 * L, 0], norms[2 * L, 1], eps, h)
+        n = stamp(stamps, n, thread)
+        matrix = matrices[4 * L]
+        first, end = matrix[PANELS] * thread // threads, matrix[PANELS] * (thread + 1) // threads
+        product(head_sample, matrix, first, end, h, q, q_scales, q_sums, biases[matrix[BIAS] :], logits)
+        meet(state, threads)
+        stamp(stamps, n, thread)
+        again = thread > 0 and called_again(state, calls)  # the first thread takes the logits home
+        calls += 1
 
 
 @helper
@@ -189,8 +194,10 @@ class DecodeStep:
         self.norms = np.stack([[parameters[f"{n}.weight"], parameters[f"{n}.bias"]] for n in norms])
         self.scales = np.array([config.attention_scale(i) for i in range(L)], np.float32)
         self.names = [f"h.{i}.{name}" for i in range(L) for name in BLOCK_STAMPS] + list(LAST_STAMPS)
-        self.stamps, self.started, self._state = np.zeros(len(self.names), np.int64), 0, np.zeros(48, np.int64)
+        self.stamps, self.started = np.zeros(len(self.names), np.int64), 0
         self._one_at_a_time = threading.Lock()  # there is one workspace
+        self._team, self._last_keys = Team(1), None
+        self._place = np.zeros(2, np.int64)  # row and position
         whole = -(-max(C, F) // 32) * 32  # room for whole blocks; what lies behind the inputs stays zero
         self._shared = tuple(np.zeros(-(-n // 32) * 32, np.float32) for n in (3 * C, C, C, F, config.vocab_size))
         self._x = np.zeros(C, np.float32)
@@ -233,15 +240,20 @@ class DecodeStep:
             raise ValueError(f"the cache is {keys.dtype}; the fused step needs float32, or float16 where the processor has it")
         threads = n_threads()
         with self._one_at_a_time:
+            again = self._team.n == threads and self._last_keys is not None and self._last_keys() is cache.keys
+            self._team, self._last_keys = self._team if again else Team(threads), weakref.ref(cache.keys)
             self._own += [[np.zeros(shape, dtype) for shape, dtype in self._layout] for _ in range(threads - len(self._own))]
-            np.add(self.parameters["wte.weight"].take(token), self.parameters["wpe.weight"][position], out=self._x)
+            table = self.parameters["wte.weight"]
+            embedded = table.decode(*divmod(token, 16))[: table.k]  # what take does, without its checks
+            np.add(embedded, self.parameters["wpe.weight"][position], out=self._x)
+            self._place[:] = row, position
             self.started = now()
             common = (
-                self._state, self.stamps, *self._samples, self.matrices, self.biases, self.norms, self.scales,
+                threads, self._team.state, self.stamps, *self._samples, self.matrices, self.biases, self.norms, self.scales,
                 self.config.layer_norm_epsilon, ACTIVATIONS.index(self.config.activation_function),
-                keys, values, row, position, self._x, *self._shared,
+                keys, values, self._place, self._x, *self._shared,
             )  # fmt: skip
-            together(lambda i: decode_kernel(i, threads, *common, *self._own[i]), threads, self._state)
+            self._team.run(lambda i: decode_kernel(i, *common, *self._own[i]), again)
             cache.lengths[row] += 1
             if tell:
                 tell(["embed", *self.names], [self.started, *self.stamps.tolist()])

@@ -20,13 +20,15 @@ def float_matvec(panels, x, bias, y, column):
     """y = W x + bias for one row. panels: [P, 16 K] of any float; x: [K]."""
     for p in range(panels.shape[0]):
         w = panels[p]
-        even, odd = load(bias, column + 16 * p), zeros()  # two sums, so that one need not wait for the other
-        for k in range(x.shape[0] // 2):
-            even = fma(load(w, 32 * k), spread(x[2 * k]), even)
-            odd = fma(load(w, 32 * k + 16), spread(x[2 * k + 1]), odd)
-        if x.shape[0] % 2:
-            even = fma(load(w, 16 * x.shape[0] - 16), spread(x[x.shape[0] - 1]), even)
-        store(y, column + 16 * p, fma(even, spread(ONE), odd))
+        a, b, c, d = load(bias, column + 16 * p), zeros(), zeros(), zeros()  # four sums, so that none waits for another
+        for k in range(x.shape[0] // 4):
+            a = fma(load(w, 64 * k), spread(x[4 * k]), a)
+            b = fma(load(w, 64 * k + 16), spread(x[4 * k + 1]), b)
+            c = fma(load(w, 64 * k + 32), spread(x[4 * k + 2]), c)
+            d = fma(load(w, 64 * k + 48), spread(x[4 * k + 3]), d)
+        for k in range(x.shape[0] // 4 * 4, x.shape[0]):
+            a = fma(load(w, 16 * k), spread(x[k]), a)
+        store(y, column + 16 * p, fma(fma(a, spread(ONE), b), spread(ONE), fma(c, spread(ONE), d)))
 
 
 @jit

@@ -25,11 +25,17 @@ def attend(q, keys, values, scale, scores, context):
         for d in range(q.shape[0]):
             total += q[d] * number(key[d])
         scores[s] = total * scale
-    total = exponentiate(scores, maximum(scores))
+    inverse = q.dtype.type(1) / exponentiate(scores, maximum(scores))
     for d in range(context.shape[0]):
         context[d] = 0
-    for s in range(keys.shape[0]):
-        value, weight = values[s], scores[s] / total
+    whole = keys.shape[0] // 4 * 4
+    for s in range(0, whole, 4):  # four values at a time: a fourth of the traffic with context
+        v0, v1, v2, v3 = values[s], values[s + 1], values[s + 2], values[s + 3]
+        w0, w1, w2, w3 = scores[s] * inverse, scores[s + 1] * inverse, scores[s + 2] * inverse, scores[s + 3] * inverse
+        for d in range(context.shape[0]):
+            context[d] += w0 * number(v0[d]) + w1 * number(v1[d]) + w2 * number(v2[d]) + w3 * number(v3[d])
+    for s in range(whole, keys.shape[0]):
+        value, weight = values[s], scores[s] * inverse
         for d in range(context.shape[0]):
             context[d] += weight * number(value[d])
 

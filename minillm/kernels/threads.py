@@ -1,8 +1,9 @@
 """Sharing work out between threads: kernels that let go of the GIL, in a pool of ordinary Python threads.
 
 Numba's own parallel regions are not used: each takes a second to compile, their cheap launch depends on the threading
-layer (1.7 us with OpenMP, 116 us with workqueue), and workqueue ends the process when two threads enter at once. A pool
-costs some 30 us a launch, which prefill does not notice; a decode step launches once and then keeps time with `meet`.
+layer (1.7 us with OpenMP, 116 us with workqueue), and workqueue ends the process when two threads enter at once. A launch
+from a pool costs 30 us, and up to 200 where the caches are full of weights: prefill does not notice. A decode step keeps
+time with `meet` inside (0.1 to 0.4 us), and its threads stay awake for the next token (Team).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numba
 import numpy as np
@@ -19,8 +20,21 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-_pool: tuple[int, int, ThreadPoolExecutor] | None = None  # (process, workers, pool)
+from .compile import helper, jit
+
+_pool: tuple[int, ThreadPoolExecutor] | None = None  # (workers, pool)
+_team: Team | None = None  # whose threads may still be waiting in the pool
 _one_at_a_time = threading.Lock()
+
+
+def _forget() -> None:
+    """Start anew in the child of a fork, which copies no threads."""
+    global _pool, _team, _one_at_a_time
+    _pool, _team, _one_at_a_time = None, None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def n_threads() -> int:
@@ -43,11 +57,11 @@ _limit = _from_environment()
 
 
 def pool(workers: int) -> ThreadPoolExecutor:
-    """The pool of this process, with at least this many threads; made anew after a fork, which copies no threads."""
+    """The pool of this process, with at least this many threads."""
     global _pool
-    if _pool is None or _pool[0] != os.getpid() or _pool[1] < workers:
-        _pool = (os.getpid(), workers, ThreadPoolExecutor(workers, thread_name_prefix="minillm"))
-    return _pool[2]
+    if _pool is None or _pool[0] < workers:
+        _pool = (workers, ThreadPoolExecutor(workers, thread_name_prefix="minillm"))
+    return _pool[1]
 
 
 def shares(n: int, parts: int, unit: int = 1) -> list[slice]:
@@ -73,6 +87,8 @@ def in_parallel(work, n: int, *, unit: int = 1, cost: float = np.inf) -> None:
                 return
             work(part)
 
+    if workers > 1 and _team:
+        _team.dismiss()
     futures = [pool(workers - 1).submit(take_turns) for _ in range(min(workers, len(waiting)) - 1)]
     try:
         take_turns()
@@ -84,26 +100,60 @@ def in_parallel(work, n: int, *, unit: int = 1, cost: float = np.inf) -> None:
 
 # ---- keeping time inside a kernel
 
-ARRIVED, ROUND, ABANDONED = 0, 16, 32  # places in `state`, a cache line apart
+ARRIVED, ROUND, ABANDONED, CALLS = 0, 16, 32, 48  # places in a team's `state`, a cache line apart
+CLOSED = -1  # stands in CALLS when nobody waits for a call any more
+QUICK, PATIENCE = 4000, 5000  # looks at a place before a thread lets others run each time (0.4 us), and before it goes
 
 
-def together(work, n: int, state: np.ndarray) -> None:
-    """Call work(i) for i < n, all at the same time, so that they may `meet(state, n)`. state: int64 [48], zeros.
+class Team:
+    """n threads that run one kernel at the same time, and may `meet(state, n)` in it.
 
-    One such group at a time, since half of one and half of another would wait for each other for ever.
+    Waking a thread of the pool takes 50 to 100 us, and a token of a small model 400. So all but the first thread may ask at
+    the end whether they are `called_again`: then the next run of the same work needs no waking. One team at a time, since
+    half of one and half of another would wait for each other for ever.
     """
-    with _one_at_a_time:
-        state[:] = 0
-        futures = []
+
+    def __init__(self, n: int):
+        self.n, self.state, self._others = n, np.zeros(64, np.int64), []
+
+    def run(self, work, again: bool = False) -> None:
+        """Call work(i) for all i < n at the same time. again: it is that of the last time, and asks for `called_again`."""
+        global _team
+        if self.n == 1:
+            return work(0)
+        with _one_at_a_time:
+            try:
+                calls = int(self.state[CALLS])
+                if not (again and _team is self and calls != CLOSED and swap(self.state, calls, calls + 1)):
+                    if _team:
+                        _team.end()
+                    self.state[:], self._others, _team = 0, [], self
+                    for i in range(1, self.n):
+                        self._others.append(pool(self.n - 1).submit(self._other, work, i))
+                work(0)
+            except BaseException:  # Ctrl-C between the lines above: nobody must be left waiting
+                self.state[ABANDONED] = 1
+                self.end()
+                raise
+            if self.state[ABANDONED]:
+                for other in self._others:
+                    other.result()  # raises what went wrong there
+
+    def _other(self, work, i: int) -> None:
         try:
-            futures += [pool(n - 1).submit(work, i) for i in range(1, n)]
-            work(0)
-        except BaseException:  # Ctrl-C between the lines above: nobody must be left waiting
-            state[ABANDONED] = 1
+            work(i)
+        except BaseException:
+            self.state[ABANDONED] = 1
             raise
-        finally:
-            for future in futures:
-                future.result()
+
+    def dismiss(self) -> None:
+        """Let go who waits for a call; who still works goes afterwards."""
+        swap(self.state, int(self.state[CALLS]), CLOSED)
+
+    def end(self) -> None:
+        """Dismiss the others, and wait until they have gone."""
+        self.dismiss()
+        wait(self._others)
 
 
 @intrinsic
@@ -116,6 +166,18 @@ def atomic_add(typing_context, array, index, value):
         return builder.atomic_rmw("add", builder.gep(data, [values[1]]), amount, "seq_cst")
 
     return types.int64(array, types.intp, value), build
+
+
+@intrinsic
+def atomic_swap(typing_context, array, index, expected, value):
+    """array[index] = value if it is `expected`, as one indivisible act; returns whether it was."""
+
+    def build(context, builder, signature, values):
+        data = context.make_array(signature.args[0])(context, builder, values[0]).data
+        old = builder.cmpxchg(builder.gep(data, [values[1]]), *values[2:], "seq_cst")
+        return builder.extract_value(old, 1)
+
+    return types.boolean(array, types.intp, types.int64, types.int64), build
 
 
 @intrinsic
@@ -143,7 +205,25 @@ def breathe(typing_context, long):
     return types.none(types.boolean), build
 
 
-@numba.njit(nogil=True)
+@jit
+def swap(state, calls, value):
+    """Put `value` in the place of the number of calls, unless that has changed; returns whether it was done."""
+    return atomic_swap(state, CALLS, calls, value)
+
+
+@helper
+def called_again(state, calls):
+    """Wait for another call than the `calls` so far; False when none comes for a while."""
+    waited = 0
+    while atomic_load(state, CALLS) == calls:
+        waited += 1
+        breathe(waited > QUICK)
+        if waited > PATIENCE:
+            atomic_swap(state, CALLS, calls, CLOSED)
+    return atomic_load(state, CALLS) != CLOSED
+
+
+@helper
 def meet(state, n):
     """Wait until n threads have come here: the last one opens the door for all."""
     if n == 1:
@@ -156,7 +236,7 @@ def meet(state, n):
     waited = 0
     while atomic_load(state, ROUND) == this_round and atomic_load(state, ABANDONED) == 0:
         waited += 1
-        breathe(waited > 4000)
+        breathe(waited > QUICK)
 
 
 if numba.config.DISABLE_JIT:

@@ -301,8 +301,8 @@ def threads_leave_out_the_last_share(patch):
 
 
 def threads_work_on_the_same_share(patch):
-    right = decode.together
-    patch.setattr(decode, "together", lambda work, n, state: right(lambda i: work(min(i, n - 2)) if n > 1 else work(i), n, state))
+    right = decode.Team.run
+    patch.setattr(decode.Team, "run", lambda team, work, again: right(team, lambda i: work(min(i, max(0, team.n - 2)))))
 
 
 GALLERY = [

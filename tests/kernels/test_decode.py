@@ -96,6 +96,20 @@ def test_goes_on_from_a_prefill_and_after_truncating():
     close(step(int(ids[7]), cache), model(np.append(ids[:4], ids[7]))[-1], "float32")
 
 
+def test_two_caches_in_turn_and_a_new_one():
+    model = stored(random_model(SMALL), "float32")
+    ids = np.random.default_rng(1).integers(0, 131, (3, 8))
+    reference, step = model(ids), kernels.DecodeStep(model.config, model.parameters)
+    caches = [model.new_cache(), model.new_cache()]
+    for t in range(8):
+        for row, cache in enumerate(caches):  # the other threads may still hold the last one
+            close(step(int(ids[row, t]), cache), reference[row, t], "float32")
+    del caches, cache
+    cache = model.new_cache()
+    for t in range(8):
+        close(step(int(ids[2, t]), cache), reference[2, t], "float32")
+
+
 def test_one_row_of_a_batch():
     model = stored(random_model(SMALL), "float32")
     ids = np.random.default_rng(1).integers(0, 131, (3, 6))

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ pytest.importorskip("numba")
 
 from minillm import kernels, ops
 from minillm.kernels import threads
+from minillm.kernels.compile import jit
 
 
 @pytest.fixture(params=[1, 2, 5])
@@ -42,21 +43,56 @@ def test_errors_reach_the_caller(some_threads):
 
     with pytest.raises(ArithmeticError):
         threads.in_parallel(work, 10)
-    state = np.zeros(48, np.int64)
     with pytest.raises(ArithmeticError):
-        threads.together(lambda i: work(slice(i, i + 1)), some_threads, state)
+        threads.Team(some_threads).run(lambda i: work(slice(i, i + 1)))
 
 
-def test_nobody_waits_for_one_who_has_failed():
-    state = np.zeros(48, np.int64)
+@pytest.mark.parametrize("failing", [0, 1])
+def test_nobody_waits_for_one_who_has_failed(failing):
+    team = threads.Team(2)
 
     def work(i):
-        if i == 0:
+        if i == failing:
             raise KeyboardInterrupt
-        threads.meet(state, 2)  # would wait for ever
+        meet(team.state, 2)  # would wait for ever
 
-    with pytest.raises(KeyboardInterrupt):
-        threads.together(work, 2, state)
+    for _ in range(2):  # and the team is as good as new
+        with pytest.raises(KeyboardInterrupt):
+            team.run(work)
+
+
+@jit
+def count(thread, state, counts):
+    """The least that a kernel can do which stays: count its runs, meet, and see whether there is another."""
+    calls, again = 0, True
+    while again:
+        counts[thread] += 1
+        threads.meet(state, 2)
+        again = thread > 0 and threads.called_again(state, calls)
+        calls += 1
+
+
+meet = jit(lambda state, n: threads.meet(state, n))
+
+
+def test_a_team_stays_for_the_next_run_only_while_nobody_else_needs_it():
+    team, other = threads.Team(2), threads.Team(2)
+    counts, launches = np.zeros(2, np.int64), []
+
+    def work(i):
+        launches.append(i)
+        count(i, team.state, counts)
+
+    for n in range(1, 30):
+        team.run(work, again=n > 1)
+        assert counts.tolist() == [n, n]
+    assert launches.count(0) == 29 and launches.count(1) < 29
+    assert not wait(team._others, timeout=60).not_done  # of its own accord
+    team.run(work, again=True)
+    other.run(lambda i: count(i, other.state, counts))
+    assert all(future.done() for future in team._others)  # sent home by the other
+    team.run(work, again=True)
+    assert counts.tolist() == [32, 32] and launches.count(1) >= 3
 
 
 def test_many_python_threads_at_once(some_threads):
