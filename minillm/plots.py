@@ -642,7 +642,7 @@ def classifier_curve(metrics: Sequence[dict], ax=None):
     right.set(ylabel="accuracy", ylim=(min(0.5, *(r["accuracy"] for r in tests)), 1))
     right.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     lines = [*ax.lines, *right.lines]
-    ax.legend(lines, [line.get_label() for line in lines], frameon=False, fontsize="small", loc="center right")
+    right.legend(lines, [line.get_label() for line in lines], edgecolor="none", fontsize="small", loc="center right")
     ax.spines["top"].set_visible(False)
     right.spines["top"].set_visible(False)
     return ax

@@ -174,8 +174,8 @@ class Batches:
         self._epoch = (-1, None)
 
     def order(self, epoch: int) -> np.ndarray:
-        """Which examples are in which batch of an epoch, [steps, B]: sorted by length among twenty batches, which saves half
-        of the padding, and these batches in any order."""
+        """Which examples are in which batch of an epoch, [steps, B]: sorted by length among twenty batches, which leaves a
+        tenth of the padding, and these batches in any order."""
         if self._epoch[0] != epoch:
             rng, lengths = np.random.default_rng([self.seed, epoch]), np.array([len(row) for row in self.rows])
             order = rng.permutation(len(self.rows))[: self.steps_of_epoch * self.batch_size]

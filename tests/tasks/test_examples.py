@@ -104,6 +104,7 @@ def test_an_epoch_has_every_text_once_and_depends_on_the_seed_only():
         assert ids.shape == (8, lengths.max()) and (lengths == 1 + labels % 7).all()
         assert all((row[:n] == label).all() and not row[n:].any() for row, n, label in zip(ids, lengths, labels))
     assert np.ptp(seen[0][1]) <= 2  # of like length
+    assert [n.max() for _, n, _ in seen] != sorted(n.max() for _, n, _ in seen)
     again = Batches(rows, range(50), 8, seed=3)
     assert all(np.array_equal(a, b) for a, b in zip(again.batch(13), batches.batch(13)))
     assert [sorted(b[2]) for b in seen] != [sorted(batches.batch(step)[2]) for step in range(6, 12)]
