@@ -26,7 +26,8 @@ def progress_bar(unit: str, show: bool = True) -> Iterator[Update]:
         TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console, printed_above = Console(stderr=True), sys.stdout.isatty()  # else what is printed goes where it is piped to
+    with Progress(*columns, console=console, transient=True, redirect_stdout=printed_above) as progress:
         tasks: dict[str, int] = {}
 
         def update(what: str, done: int, total: int | None, note: str = "") -> None:

@@ -95,8 +95,9 @@ def _training(args: argparse.Namespace) -> None:
     ]  # fmt: skip
     headings = ("peer", "median", "range", "ratio", "GFLOP/s", "of GEMM", "peak MB", "of it the step", "last loss", "threads")
     write(table(headings, rows, "<>>>>>>>>>"))
-    write(f"\nmedians of {args.rounds} interleaved rounds; ratio to {comparison.measured[0].name}, round by round; float32 GEMM,")
-    write(f"between: {median(comparison.flops) / 1e9:,.0f} GFLOP/s; of the peak the step: without what libraries took before")
+    gemm, first = median(comparison.flops) / 1e9, comparison.measured[0].name
+    write(f"\nmedians of {args.rounds} interleaved rounds; ratio to {first}, round by round; float32 GEMM, measured between:")
+    write(f"{gemm:,.0f} GFLOP/s; of the peak, the step: without what the libraries took before there was a model")
     for r in comparison.results:
         write(f"{r.name}: " + (f"missing ({r.missing})" if r.missing else ", ".join(f"{k} {v}" for k, v in r.versions.items())))
 

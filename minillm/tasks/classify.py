@@ -30,7 +30,7 @@ from ..training.backward import Activations, backward_of, gpt2_backward
 from ..training.language import positions_of
 from ..training.pretrain import training_twin
 from ..training.settings import Plan, at_least, knob, one_of
-from ..training.trainer import SETTINGS, Trainer, check_folder
+from ..training.trainer import SETTINGS, Trainer, check_folder, write_settings
 from .examples import Batches, Examples, Words, read_examples, rectangle, split
 
 KINDS, POOLS = ("transformer", "lstm", "bag-of-words"), ("mean", "last")
@@ -308,9 +308,10 @@ def train_classifier(
             raise InputError(f"context is {flags['context']}; {about['start']} has {model.config.n_positions} positions")
     plan = settings_of(about["start"], **flags)
     train, held_out = examples_of(Path(about["data"]), about["test"] and Path(about["test"]), about["encoding"], plan.held_out)
+    settings = about | plan.to_dict()
     if world.rank == 0:
         curve = {f.name for f in dataclasses.fields(plan) if f.metadata["curve"]} | set(about)
-        check_folder(out, about | plan.to_dict(), curve, resume)
+        check_folder(out, settings, curve, resume)
 
     labels = sorted(set(train.labels))
     ops = numpy_ops if plan.model == "bag-of-words" else training_twin(kernels, plan.precision)
@@ -318,6 +319,7 @@ def train_classifier(
     expected = classifier.numbers(held_out.labels, about["test"] or about["data"])
     if world.rank == 0:
         classifier.tokenizer.save(out)
+        write_settings(out, settings)
     rows = [classifier.encode(text) for text in train.texts]
     batches = Batches(rows, classifier.numbers(train.labels, about["data"]), plan.batch_size, plan.seed)
     plan = with_steps(plan, batches, model is not None)

@@ -62,7 +62,6 @@ class Plan:
                 raise InputError(f"{f.name} is {value!r}; it must be {f.metadata['allowed']}")
         if self.batch_size % self.accumulate:
             raise InputError(f"batch_size {self.batch_size} cannot be run in accumulate {self.accumulate} equal parts")
-        self.model_config(self.vocab_size, None)  # raises, too
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -96,6 +95,7 @@ class Settings(Plan):
         super().__post_init__()
         if self.context is not None and self.context > self.n_positions:
             raise InputError(f"context is {self.context}; the model has n_positions {self.n_positions}")
+        self.model_config(self.vocab_size, None)  # raises, too
 
     @property
     def window(self) -> int:
