@@ -50,6 +50,11 @@ class GPT2:
 
     def forward(self, ids, positions, cache=None, step=identity, keep=slice(None)):
         """The whole of GPT-2: ids, positions [B,T] -> logits [B,T,V] (or of the positions that `keep` picks)."""
+        x = self.hidden(ids, positions, cache, step, keep)
+        return step("logits", self.ops.linear(x, self._tree["lm_head"]["weight"].T))  # [B,T,C] @ [C,V] -> [B,T,V]
+
+    def hidden(self, ids, positions, cache=None, step=identity, keep=slice(None)):
+        """GPT-2 up to its head: ids, positions [B,T] -> the last hidden state [B,T,C]."""
         config, weights, ops = self.config, self._tree, self.ops
         wte = step("wte", weights["wte"]["weight"].take(ids, axis=0))  # [B,T] -> [B,T,C]
         wpe = step("wpe", weights["wpe"]["weight"].take(positions, axis=0, mode="clip"))  # only padding is clipped
@@ -57,8 +62,7 @@ class GPT2:
         for i, layer in enumerate(weights["h"]):
             run = {"positions": positions, "past": cache and cache.layer(i), "step": under(f"h.{i}.", step), "ops": ops}
             x = block(x, **layer, config=config, layer=i, **run)  # [B,T,C] -> [B,T,C]
-        x = step("ln_f", ops.layer_norm(x[keep], **weights["ln_f"], eps=config.layer_norm_epsilon))
-        return step("logits", ops.linear(x, weights["lm_head"]["weight"].T))  # [B,T,C] @ [C,V] -> [B,T,V]
+        return step("ln_f", ops.layer_norm(x[keep], **weights["ln_f"], eps=config.layer_norm_epsilon))
 
     def __call__(self, ids, cache: KVCache | None = None, *, lengths=None, last: bool = False, step: Step = identity):
         """Return the logits of the next token after every position: ids [T] or [B,T] -> [T,V] or [B,T,V].

@@ -9,9 +9,9 @@ import sys
 from .. import __version__
 from ..distributed import fail
 from ..errors import InputError
-from . import bench, clock, compare, course, exercises, generate, info, probs, score, tokenize, train, verify, warmup
+from . import bench, classify, clock, compare, course, exercises, generate, info, probs, score, tokenize, train, verify, warmup
 
-COMMANDS = (generate, probs, tokenize, score, info, verify, clock, bench, compare, train, exercises, course, warmup)
+COMMANDS = (generate, probs, tokenize, score, info, verify, clock, bench, compare, train, classify, exercises, course, warmup)
 INTERRUPTED, CLOSED_PIPE = 130, 141  # what a shell reports for SIGINT and SIGPIPE
 
 

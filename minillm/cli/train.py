@@ -13,7 +13,7 @@ import dataclasses
 from pathlib import Path
 
 from ..errors import InputError
-from ..training.settings import Settings, presets, settings
+from ..training.settings import Plan, Settings, presets, settings
 from .common import add_compute, write
 
 
@@ -30,25 +30,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="start", metavar="MODEL", help="begin with this model and its tokenizer (fine-tuning)")
     parser.add_argument("--tokenizer", metavar="MODEL", help="take this model's tokenizer instead of training one")
     parser.add_argument("--json", action="store_true", help="print every report as a line of JSON")
-    add_settings(parser)
+    add_settings(parser, Settings, "each wins over --config and --preset")
     add_compute(parser)
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """One flag for each setting; what is not given is None, and left to preset, file or default."""
-    group = parser.add_argument_group("settings", "each wins over --config and --preset")
-    for f in dataclasses.fields(Settings):
-        kind = {"int": int, "float": float, "str": str}.get(f.type.removesuffix(" | None"))
-        how = {"action": argparse.BooleanOptionalAction} if kind is None else {"type": kind, "metavar": kind.__name__.upper()}
+def add_settings(parser: argparse.ArgumentParser, kind: type[Plan], what: str) -> None:
+    """One flag for each setting of `kind`; what is not given is None, and left to whatever else decides."""
+    group = parser.add_argument_group("settings", what)
+    for f in dataclasses.fields(kind):
+        of = {"int": int, "float": float, "str": str}.get(f.type.removesuffix(" | None"))
+        how = {"action": argparse.BooleanOptionalAction} if of is None else {"type": of, "metavar": of.__name__.upper()}
         default = "" if f.default is None else f" (default: {f.default})"
         group.add_argument(f"--{f.name.replace('_', '-')}", default=None, help=f.metadata["what"] + default, **how)
+
+
+def given(args: argparse.Namespace, kind: type[Plan]) -> dict:
+    """The settings that have been given as flags."""
+    return {f.name: value for f in dataclasses.fields(kind) if (value := getattr(args, f.name)) is not None}
 
 
 def run(args: argparse.Namespace) -> None:
     from ..distributed import world
     from ..training.pretrain import pretrain
 
-    flags = {f.name: v for f in dataclasses.fields(Settings) if (v := getattr(args, f.name)) is not None}
+    flags = given(args, Settings)
     if args.dtype is not None:
         raise InputError(f"--dtype {args.dtype}: training computes in float32; --precision bfloat16 is the faster way")
     if args.threads is not None:

@@ -28,6 +28,8 @@ ROOMS = {
     "cross_entropy_backward": "gradients",
     "embedding_backward": "gradients",
     "attention_backward": "gradients",
+    "lstm": "recurrent",
+    "lstm_backward": "recurrent",
     "adamw_update": "gradients",
     "n_threads": "threads",
     "set_threads": "threads",

@@ -27,17 +27,11 @@ def one_of(names: tuple[str, ...], what: str, default):
 
 
 @dataclass(frozen=True)
-class Settings:
-    """All that decides a training run, and how it reports. Raises InputError naming the knob, its value and what is allowed."""
+class Plan:
+    """What a Trainer must know. Raises InputError naming the knob, its value and what is allowed."""
 
-    n_layer: int = at_least(1, "blocks", 4)
-    n_head: int = at_least(1, "attention heads", 4)
-    n_embd: int = at_least(1, "width", 128)
-    n_positions: int = at_least(2, "most positions the model can see", 256)
-    vocab_size: int = at_least(257, "tokens of the tokenizer that is trained on the text", 2048)
-    context: int | None = at_least(1, "positions of a training window; all that the model has if not given", None)
-    batch_size: int = at_least(1, "windows of a step", 16)
-    accumulate: int = at_least(1, "parts that a step's windows are run in, one after another, to save memory", 1)
+    batch_size: int = at_least(1, "rows of a step", 16)
+    accumulate: int = at_least(1, "parts that a step's rows are run in, one after another, to save memory", 1)
     steps: int = at_least(1, "steps", 1000)
     optimizer: str = one_of(
         ("adamw", "muon", "sgd"), "optimiser; muon is for the matrices inside the blocks, adamw the rest", "adamw"
@@ -51,23 +45,10 @@ class Settings:
     beta2: float = knob(0.95, "AdamW's memory for their squares", check=lambda v: 0 <= v < 1, allowed="0 to below 1")
     clip: float = knob(1.0, "longest gradient, all together", check=lambda v: v > 0, allowed="above 0")
     precision: str = one_of(("float32", "bfloat16"), "numbers that are multiplied; sums and weights stay float32", "float32")
-    recompute: bool = knob(
-        False, "keep only what enters each block, and form the rest again: less memory, more time", curve=False
-    )
-    seed: int = at_least(0, "of the first weights, the order of the text, and samples", 1)
-    val_fraction: float = knob(
-        0.05, "part of the documents kept for validation, where there is no val.txt", check=lambda v: 0 < v < 1, allowed="0 to 1"
-    )
-    lora_rank: int = at_least(0, "rank of LoRA adapters, which alone are trained then; 0 trains everything", 0)
-    lora_alpha: float = knob(16.0, "adapters count alpha / rank times", check=lambda v: v > 0, allowed="above 0")
-    lora_matrices: str = knob("c_attn", "names of the matrices with adapters, as in c_attn,c_proj,c_fc")
+    seed: int = at_least(0, "of the first weights, the order of the data, and samples", 1)
     log_every: int = at_least(1, "steps between two lines in metrics.jsonl", 10, curve=False)
     eval_every: int = at_least(1, "steps between two validations", 250, curve=False)
-    eval_tokens: int = at_least(1, "tokens of a validation; all of them at the end", 50_000, curve=False)
-    sample_every: int = at_least(1, "steps between two samples of text", 500, curve=False)
-    sample_prompt: str = knob("Once upon a time", "what samples begin with", curve=False)
     checkpoint_every: int = at_least(1, "steps between two checkpoints", 100, curve=False)
-    save_dtype: str = one_of(("float32", "float16", "bfloat16"), "numbers in the finished model's file", "float32")
 
     def __post_init__(self):
         for f in dataclasses.fields(self):
@@ -79,10 +60,41 @@ class Settings:
                 raise InputError(f"{f.name} is {value!r}; it must be of type {f.type}")
             if value != value or not f.metadata["check"](value):
                 raise InputError(f"{f.name} is {value!r}; it must be {f.metadata['allowed']}")
-        if self.context is not None and self.context > self.n_positions:
-            raise InputError(f"context is {self.context}; the model has n_positions {self.n_positions}")
         if self.batch_size % self.accumulate:
             raise InputError(f"batch_size {self.batch_size} cannot be run in accumulate {self.accumulate} equal parts")
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class Settings(Plan):
+    """All that decides the training of a language model, and how it reports."""
+
+    n_layer: int = at_least(1, "blocks", 4)
+    n_head: int = at_least(1, "attention heads", 4)
+    n_embd: int = at_least(1, "width", 128)
+    n_positions: int = at_least(2, "most positions the model can see", 256)
+    vocab_size: int = at_least(257, "tokens of the tokenizer that is trained on the text", 2048)
+    context: int | None = at_least(1, "positions of a training window; all that the model has if not given", None)
+    recompute: bool = knob(
+        False, "keep only what enters each block, and form the rest again: less memory, more time", curve=False
+    )
+    val_fraction: float = knob(
+        0.05, "part of the documents kept for validation, where there is no val.txt", check=lambda v: 0 < v < 1, allowed="0 to 1"
+    )
+    lora_rank: int = at_least(0, "rank of LoRA adapters, which alone are trained then; 0 trains everything", 0)
+    lora_alpha: float = knob(16.0, "adapters count alpha / rank times", check=lambda v: v > 0, allowed="above 0")
+    lora_matrices: str = knob("c_attn", "names of the matrices with adapters, as in c_attn,c_proj,c_fc")
+    eval_tokens: int = at_least(1, "tokens of a validation; all of them at the end", 50_000, curve=False)
+    sample_every: int = at_least(1, "steps between two samples of text", 500, curve=False)
+    sample_prompt: str = knob("Once upon a time", "what samples begin with", curve=False)
+    save_dtype: str = one_of(("float32", "float16", "bfloat16"), "numbers in the finished model's file", "float32")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.context is not None and self.context > self.n_positions:
+            raise InputError(f"context is {self.context}; the model has n_positions {self.n_positions}")
 
     @property
     def window(self) -> int:
@@ -93,9 +105,6 @@ class Settings:
         """The GPT-2 of this shape, for a tokenizer."""
         shape = {name: getattr(self, name) for name in ("n_layer", "n_head", "n_embd", "n_positions")}
         return GPT2Config(vocab_size=vocab_size, bos_token_id=eot_id, eos_token_id=eot_id, **shape)
-
-    def to_dict(self) -> dict:
-        return dataclasses.asdict(self)
 
 
 def presets() -> list[str]:
