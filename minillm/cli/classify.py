@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_compute(train)
 
     predict = actions.add_parser("predict", help="say which label a text has")
-    predict.add_argument("run", type=Path, metavar="RUN", help="the folder that train wrote")
+    predict.add_argument("folder", type=Path, metavar="RUN", help="the folder that train wrote")
     predict.add_argument("text", nargs="?", help="the text; every line of standard input if left out or -")
     predict.add_argument("--file", type=Path, help="take every line of this file")
     predict.add_argument("--encoding", default="utf-8", help="of the file (default: %(default)s)")
@@ -136,7 +136,7 @@ def predict(args: argparse.Namespace) -> None:
     from ..tasks.classify import load_classifier
     from ..tasks.examples import read_text
 
-    classifier = load_classifier(args.run, args.kernels)
+    classifier = load_classifier(args.folder, args.kernels)
     one = args.file is None and args.text not in (None, "-")
     text = read_text(args.file, args.encoding) if args.file else text_of(args)
     texts = [text] if one else [line for line in text.splitlines() if line.strip()]

@@ -36,13 +36,15 @@ from .examples import Batches, Examples, Words, read_examples, rectangle, split
 KINDS, POOLS = ("transformer", "lstm", "bag-of-words"), ("mean", "last")
 DESCRIPTION, WEIGHTS = "classifier.json", "classifier.safetensors"
 
-# What each kind of model learns best with (see README); "fine-tuned" is a transformer that begins with a trained one.
+# What each kind of model learns best with; "fine-tuned" is a transformer that begins with a trained one.
 DEFAULTS = {
-    "transformer": {"epochs": 5, "lr": 1e-3},
-    "fine-tuned": {"epochs": 3, "lr": 3e-4},
-    "lstm": {"epochs": 5, "lr": 3e-3, "n_layer": 1},
-    "bag-of-words": {"epochs": 10, "lr": 1e-2},
+    "transformer": {"lr": 1e-3},
+    "fine-tuned": {"lr": 3e-4},
+    "lstm": {"lr": 3e-3, "n_layer": 1},
+    "bag-of-words": {"lr": 1e-2},
 }
+EPOCHS = {"transformer": 5, "fine-tuned": 3, "lstm": 5, "bag-of-words": 10}
+LEAST_STEPS = 200  # where texts are few they are seen more often
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class ClassifySettings(Plan):
 
     model: str = one_of(KINDS, f"what to train: {', '.join(KINDS)}", "transformer")
     pool: str = one_of(POOLS, "which hidden states the head sees: the mean over all real positions, or the last one", "mean")
-    epochs: int = at_least(1, "times that every text is seen", 5)
+    epochs: int | None = at_least(1, "times that every text is seen; if not given 3 to 10, more where texts are few", None)
     n_layer: int = at_least(1, "blocks or layers", 2)
     n_head: int = at_least(1, "attention heads", 4)
     n_embd: int = at_least(1, "width", 128)
@@ -62,7 +64,9 @@ class ClassifySettings(Plan):
     steps: int | None = at_least(1, "steps, if not as many as the epochs have", None)
     warmup: int | None = at_least(0, "steps in which the learning rate rises; a tenth of all if not given", None)
     final_lr: float = knob(0.0, "learning rate at the end, as a part of lr", check=lambda v: 0 <= v <= 1, allowed="0 to 1")
-    eval_every: int | None = at_least(1, "steps between two evaluations; an epoch if not given", None, curve=False)
+    eval_every: int | None = at_least(
+        1, "steps between two evaluations; if not given an epoch, or several where texts are few", None, curve=False
+    )
 
 
 # ---- what is trained
@@ -259,6 +263,15 @@ def settings_of(start: str | None = None, **flags) -> ClassifySettings:
     return ClassifySettings(**DEFAULTS.get("fine-tuned" if start else kind, {}) | flags)
 
 
+def with_steps(plan: ClassifySettings, batches: Batches, fine_tuned: bool) -> ClassifySettings:
+    """The settings with all that depends on how many texts there are."""
+    epochs, each = plan.epochs or EPOCHS["fine-tuned" if fine_tuned else plan.model], batches.steps_of_epoch
+    steps = plan.steps or max(epochs * each, 0 if plan.epochs else LEAST_STEPS)
+    warmup = steps // 10 if plan.warmup is None else plan.warmup
+    every = plan.eval_every or each * max(1, steps // (20 * each))  # an epoch, or several short ones
+    return dataclasses.replace(plan, steps=steps, warmup=warmup, eval_every=every, batch_size=batches.batch_size)
+
+
 def examples_of(data: Path, test: Path | None, encoding: str, held_out: float) -> tuple[Examples, Examples]:
     """The texts to learn from, and those held out: of `test`, or a fixed part of `data`."""
     examples = read_examples(data, encoding)
@@ -304,10 +317,7 @@ def train_classifier(
         classifier.tokenizer.save(out)
     rows = [classifier.encode(text) for text in train.texts]
     batches = Batches(rows, classifier.numbers(train.labels, about["data"]), plan.batch_size, plan.seed)
-    steps = plan.steps or plan.epochs * batches.steps_of_epoch
-    warmup = steps // 10 if plan.warmup is None else plan.warmup
-    every = plan.eval_every or batches.steps_of_epoch
-    plan = dataclasses.replace(plan, steps=steps, warmup=warmup, eval_every=every, batch_size=batches.batch_size)
+    plan = with_steps(plan, batches, model is not None)
     results = []
 
     def report(last: bool) -> dict:

@@ -1,0 +1,242 @@
+"""Classifiers: gradients against differences, padding, learning, keeping, resuming, and the command line."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from minillm import GPT2, GPT2Config
+from minillm.cli import main
+from minillm.errors import InputError
+from minillm.lstm import LSTM, LSTMConfig
+from minillm.tasks.classify import (
+    BagOfWords,
+    Pooled,
+    Result,
+    Transformer,
+    load_classifier,
+    settings_of,
+    train_classifier,
+)
+from minillm.tasks.examples import Words
+
+GOOD, BAD = ["fine", "bright", "lovely", "glad"], ["dull", "grey", "dreary", "sad"]
+SMALL = {"n_layer": 1, "n_head": 2, "n_embd": 16, "vocab_size": 300, "batch_size": 8, "kernels": "numpy", "context": 40}
+IDS, LENGTHS, LABELS = np.random.default_rng(0).integers(0, 11, (3, 6)), np.array([2, 6, 1]), np.array([2, 0, 1])
+
+
+def classifier(kind: str, pool: str = "mean", dtype=np.float64):
+    rng = np.random.default_rng(1)
+    if kind == "bag-of-words":
+        parameters = {"weight": rng.standard_normal((11, 3)).astype(dtype), "bias": rng.standard_normal(3).astype(dtype)}
+        return BagOfWords("abc", Words([]), 6, parameters)
+    if kind == "lstm":
+        body = LSTM.random(LSTMConfig(11, 8, 1), dtype=dtype)
+    else:
+        body = Transformer(GPT2.random(GPT2Config(11, 6, 8, 2, 2), dtype=dtype))
+        for parameter in body.parameters.values():  # as far from their start as training would bring them
+            parameter += 0.3 * rng.standard_normal(parameter.shape)
+    score = {"weight": rng.standard_normal((8, 3)).astype(dtype), "bias": rng.standard_normal(3).astype(dtype)}
+    return Pooled(body, score, pool, "abc", None, 6)
+
+
+EVERY = [("transformer", "mean"), ("transformer", "last"), ("lstm", "mean"), ("lstm", "last"), ("bag-of-words", "")]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two hundred and forty short texts, whose label one of their words tells."""
+    rng = np.random.default_rng(5)
+    lines = []
+    for n in range(240):
+        words = list(rng.choice(["the", "a", "day", "was", "very", "and", "so", "it"], rng.integers(5, 10)))
+        words.insert(rng.integers(len(words)), rng.choice((GOOD, BAD)[n % 2]))
+        lines.append(f"{' '.join(words)}\t{('up', 'down')[n % 2]}")
+    (tmp_path / "data.tsv").write_text("\n".join(lines))
+    return tmp_path / "data.tsv"
+
+
+# ---- gradients
+
+
+@pytest.mark.parametrize(("kind", "pool"), EVERY)
+def test_every_gradient_against_differences(kind, pool):
+    """In float64, 12 numbers of each parameter (e = 1e-6): cancellation leaves 1e-9; the worst seen was 4e-9."""
+    model, rng = classifier(kind, pool), np.random.default_rng(2)
+    batch = (IDS, LENGTHS, LABELS)
+    _, gradients = model.loss_and_gradients(batch)
+    assert gradients.keys() == model.parameters.keys()
+    for name, parameter in model.parameters.items():
+        for index in (tuple(rng.integers(0, parameter.shape)) for _ in range(12)):
+            before, losses = parameter[index], []
+            for e in (1e-6, -1e-6):
+                parameter[index] = before + e
+                losses.append(model.loss_and_gradients(batch)[0])
+            parameter[index] = before
+            expected = (losses[0] - losses[1]) / 2e-6
+            assert abs(gradients[name][index] - expected) < 2e-8 * max(1, abs(expected)), (name, index)
+
+
+@pytest.mark.parametrize(("kind", "pool"), EVERY)
+def test_padding_changes_nothing(kind, pool):
+    model = classifier(kind, pool)
+    logits = model.forward(IDS, LENGTHS)
+    for row, n in enumerate(LENGTHS):
+        assert np.abs(model.forward(IDS[row : row + 1, :n], [n]) - logits[row]).max() < 1e-13
+    _, gradients = model.loss_and_gradients((IDS, LENGTHS, LABELS))
+    other = np.where(np.arange(6) < LENGTHS[:, None], IDS, 10 - IDS)
+    _, same = model.loss_and_gradients((other, LENGTHS, LABELS))
+    for name, gradient in gradients.items():
+        assert np.abs(gradient - same[name]).max() < 1e-13, name
+
+
+@pytest.mark.parametrize(("kind", "pool"), EVERY)
+def test_float32_stays_float32(kind, pool):
+    model = classifier(kind, pool, np.float32)
+    assert model.forward(IDS, LENGTHS).dtype == np.float32
+    _, gradients = model.loss_and_gradients((IDS, LENGTHS, LABELS))
+    assert {g.dtype for g in gradients.values()} == {np.dtype(np.float32)}
+
+
+# ---- training
+
+
+@pytest.mark.parametrize("kind", ["transformer", "lstm", "bag-of-words"])
+def test_learns_and_is_kept(kind, data, tmp_path):
+    flags = SMALL | {"model": kind, "epochs": 10, "lr": 1e-2}
+    reports = []
+    model, result, _ = train_classifier(tmp_path / "run", data, echo=reports.append, **flags)
+    assert result.accuracy == 1.0 and result.confusion.tolist() == [[12, 0], [0, 12]] and result.labels == ["down", "up"]
+    assert [r["epoch"] for r in reports] == list(range(1, 11))
+    again = load_classifier(tmp_path / "run", "numpy")
+    texts = ["a dreary day", "", "so it was lovely " * 30]
+    assert np.array_equal(again.log_probabilities(texts), model.log_probabilities(texts))
+    assert np.allclose(np.exp(again.log_probabilities(texts)).sum(axis=1), 1)
+    with pytest.raises(InputError, match="there is a run already"):
+        train_classifier(tmp_path / "run", data, **flags)
+
+
+def test_begins_with_a_trained_model(data, tmp_path, small_tokenizer):
+    first = GPT2.random(GPT2Config(small_tokenizer.vocab_size, 32, 16, 1, 2), seed=7)
+    first.save_pretrained(tmp_path / "first")
+    small_tokenizer.save(tmp_path / "first")
+    flags = {"kernels": "numpy", "steps": 1, "lr": 1e-9, "warmup": 0}
+    model, _, _ = train_classifier(tmp_path / "run", data, start=str(tmp_path / "first"), **flags)
+    assert np.allclose(model.parameters["wte.weight"], first.parameters["wte.weight"], atol=1e-6)
+    assert model.tokenizer.merges == small_tokenizer.merges and model.context == 32
+    with pytest.raises(InputError, match=r"context is 64; .* has 32 positions"):
+        train_classifier(tmp_path / "two", data, start=str(tmp_path / "first"), context=64)
+    with pytest.raises(InputError, match="is a Transformer; --model lstm"):
+        settings_of("first", model="lstm")
+
+
+def test_resumed_equals_uninterrupted(data, tmp_path):
+    flags = SMALL | {"model": "lstm", "epochs": 2, "checkpoint_every": 5}
+    whole, _, _ = train_classifier(tmp_path / "whole", data, **flags)
+
+    class Killed(Exception):
+        pass
+
+    def kill(record):
+        raise Killed
+
+    with pytest.raises(Killed):  # at the first evaluation, after step 27; the last checkpoint is of step 25
+        train_classifier(tmp_path / "cut", data, echo=kill, **flags)
+    rest, _, _ = train_classifier(tmp_path / "cut", None, resume=True, kernels="numpy")
+    for name, parameter in whole.parameters.items():
+        assert np.array_equal(parameter, rest.parameters[name]), name
+    with pytest.raises(InputError, match=r"has lr 0.003, not 0.1"):
+        train_classifier(tmp_path / "cut", None, resume=True, lr=0.1)
+
+
+def test_held_out_texts_of_ones_own(data, tmp_path):
+    (tmp_path / "test.csv").write_text("text,label\na glad day,up\nit was sad,sideways\n")
+    with pytest.raises(InputError, match=r"test.csv: label 'sideways' was never seen in training; known: down, up"):
+        train_classifier(tmp_path / "run", data, test=tmp_path / "test.csv", **SMALL)
+    (tmp_path / "test.csv").write_text("text,label\na glad day,up\n")
+    _, result, _ = train_classifier(tmp_path / "run2", data, test=tmp_path / "test.csv", **SMALL | {"steps": 2})
+    assert result.confusion.sum() == 1
+
+
+def test_result():
+    result = Result(["a", "b"], np.array([[3, 1], [0, 4]]), 0.5)
+    assert result.accuracy == 7 / 8 and result.to_dict()["confusion"] == [[3, 1], [0, 4]]
+
+
+# ---- the command line
+
+
+@pytest.fixture
+def cli(capsys):
+    def call(*args):
+        try:
+            code = main(["classify", *map(str, args)])
+        except SystemExit as exit:
+            code = exit.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_train_and_predict(cli, data, tmp_path):
+    run = tmp_path / "run"
+    code, out, _ = cli("train", "--data", data, "--out", run, "--model", "bag-of-words", "--plot", tmp_path / "p.png")
+    assert code == 0 and out.startswith("epoch  1.00   step     6   loss ") and "accuracy 100.00%: 24 of 24 held-out texts" in out
+    assert (tmp_path / "p.png").stat().st_size > 10_000
+    code, out, _ = cli("predict", run, "a dreary day")
+    assert code == 0 and out.splitlines()[2].split()[0] == "down"
+    (tmp_path / "lines.txt").write_text("so glad\n\nso grey\n")
+    code, out, _ = cli("predict", run, "--file", tmp_path / "lines.txt")
+    assert [line.split("\t")[::2] for line in out.splitlines()] == [["up", "so glad"], ["down", "so grey"]]
+    code, out, _ = cli("predict", run, "--file", tmp_path / "lines.txt", "--json")
+    first = json.loads(out.splitlines()[0])
+    assert first["label"] == "up" and abs(sum(first["probabilities"].values()) - 1) < 1e-5
+
+
+def test_json_lines(cli, data, tmp_path):
+    code, out, _ = cli("train", "--data", data, "--out", tmp_path / "r", "--model", "bag-of-words", "--epochs", 1, "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and lines[0]["step"] == 6 and lines[-1]["labels"] == ["down", "up"] and "confusion" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--out", "r"], "--data is needed"),
+        (["train", "--data", "none", "--out", "r"], "none: there is no such file or folder"),
+        (["train", "--data", "DATA", "--out", "r", "--model", "rnn"], "model is 'rnn'; it must be transformer, lstm"),
+        (["train", "--data", "DATA", "--out", "r", "--pool", "max"], "pool is 'max'; it must be mean, last"),
+        (["train", "--data", "DATA", "--out", "r", "--plot", "x.txt"], "must end in one of .png"),
+        (["train", "--out", "none", "--resume"], "there is no run to go on with"),
+        (["train", "--data", "DATA", "--out", "r", "--dtype", "int8"], "classifiers compute in float32"),
+        (["predict", "none", "text"], "no classifier in it"),
+        (["compare", "--data", "DATA", "--out", "r", "--seeds", "0"], "--seeds is 0"),
+        (["clock", "--lengths", "0"], "--lengths has 0"),
+    ],
+)
+def test_bad_input_is_one_line(cli, data, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = cli(*(str(data) if a == "DATA" else a for a in arguments))
+    assert code == 2 and message in err and err.count("\n") == 1 and not (tmp_path / "r").exists()
+
+
+def test_compare_is_one_table_and_repeats_nothing(cli, data, tmp_path):
+    call = ("compare", "--data", data, "--out", tmp_path / "all", "--models", "bag-of-words", "--seeds", 2)
+    code, out, _ = cli(*call)
+    assert code == 0 and out.splitlines()[-1].split()[:2] == ["data", "bag-of-words"] and out.count("seed ") == 2
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "all").rglob("*")}
+    code, again, _ = cli(*call)
+    assert again == out and times == {path: path.stat().st_mtime_ns for path in (tmp_path / "all").rglob("*")}
+
+
+def test_clock(cli, tmp_path):
+    call = ("clock", "--lengths", 4, 8, "--rows", 1, 2, "--n-embd", 16, "--rounds", 1, "--kernels", "numpy")
+    code, out, _ = cli(*call, "--plot", tmp_path / "p.svg")
+    rows = [line.split() for line in out.splitlines()[2:]]
+    assert code == 0 and len(rows) == 8 and {row[0] for row in rows} == {"transformer", "lstm"}
+    assert all(row[-1].endswith("%") for row in rows if row[0] == "lstm") and (tmp_path / "p.svg").exists()
+    code, out, _ = cli(*call, "--json")
+    assert code == 0 and len(json.loads(out)["times"]) == 8
