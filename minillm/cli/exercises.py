@@ -8,6 +8,10 @@ minillm exercises list              what is done, and what it unlocks
 minillm exercises run               the bundled model, computed with your functions
 minillm exercises reset softmax     begins it anew, and keeps a copy
 
+For teachers (see TEACHING.md):
+
+minillm exercises report CLASS.zip  checks a class again: how far each is, the commonest mistakes, near-copies
+
 The right answers are in the package, for all to read. Your code runs in a process of its own, with limits on time and memory:
 that contains accidents and is no security sandbox.
 """
@@ -20,6 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 from time import sleep
 
+from . import teaching
 from .common import table, write, write_json
 
 POLL = 0.3  # seconds between looks at the files
@@ -29,10 +34,14 @@ PROMPT = "Once upon a time"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    def action(name, what, run):
+    def add(name, what, run):
         sub = actions.add_parser(name, help=what, description=what)
-        sub.add_argument("--folder", type=Path, default=Path(), metavar="DIR", help="where your files are (default: here)")
         sub.set_defaults(act=run)
+        return sub
+
+    def action(name, what, run):
+        sub = add(name, what, run)
+        sub.add_argument("--folder", type=Path, default=Path(), metavar="DIR", help="where your files are (default: here)")
         return sub
 
     action("start", "write the files that are not there yet", start)
@@ -51,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sub = action("run", "run the bundled model on your functions: the first step that differs, or a story", run_own)
     sub.add_argument("--prompt", default=PROMPT, help="how the story begins (default: %(default)s)")
     sub.add_argument("--seed", type=int, default=0, metavar="N", help="another story (default: %(default)s)")
+    teaching.add_actions(add)
 
 
 def run(args: argparse.Namespace) -> int | None:
