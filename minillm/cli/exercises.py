@@ -11,6 +11,7 @@ minillm exercises reset softmax     begins it anew, and keeps a copy
 For teachers (see TEACHING.md):
 
 minillm exercises report CLASS.zip  checks a class again: how far each is, the commonest mistakes, near-copies
+minillm exercises export --format nbgrader 3 course      chapter 03 with its exercises, as an assignment
 
 The right answers are in the package, for all to read. Your code runs in a process of its own, with limits on time and memory:
 that contains accidents and is no security sandbox.
@@ -107,7 +108,10 @@ def check_once(args) -> int:
     for result in check_folder(args.folder, names, args.seed):
         results.append(result)
         if not args.json:
-            write(shown(result, file_of(args.folder, EXERCISES[result.name]).name, brief=len(names) > 1 and args.all))
+            brief = args.all and len(names) > 1
+            write(result.headline if brief else str(result))
+            if result.status in ("todo", "missing") and not brief:
+                write(f"  file: {file_of(args.folder, EXERCISES[result.name]).name}")
         if not result.right and not args.all:
             break
     if args.json:
@@ -115,27 +119,6 @@ def check_once(args) -> int:
     elif len(names) > 1:
         write(f"\n{sum(r.right for r in results)} of {len(names)} right")
     return 0 if all(r.right for r in results) else 1
-
-
-def shown(result, file: str | None = None, brief: bool = False) -> str:
-    """What a student reads of one result."""
-    if result.status == "right":
-        return f"{result.name}: right"
-    state = {"todo": "to do", "skipped": "skipped"}.get(result.status, result.status.upper())
-    lines = [f"{result.name}: {state}: {result.message.removeprefix(f'{result.name}: ')}"]
-    if brief:
-        return lines[0]
-    if file is not None and result.status in ("todo", "missing"):
-        lines.append(f"  file: {file}")
-    if result.where:
-        lines.append(f"  on: {result.where}")
-    if result.diagnosis:
-        lines.append(f"  most likely: {result.diagnosis}")
-    if result.cell:
-        lines.append(f"  read again: chapter {result.cell[:2]}, cell {result.cell}; or: minillm exercises hint {result.name}")
-    if result.printed:
-        lines += ["  your code printed:", *(f"    {line}" for line in result.printed.splitlines())]
-    return "\n".join(lines)
 
 
 def hint(args) -> None:

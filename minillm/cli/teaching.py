@@ -24,6 +24,11 @@ def add_actions(add) -> None:
     sub.add_argument("--json", action="store_true", help="print JSON, with every message")
     sub.add_argument("--csv", type=Path, metavar="FILE", help="write the table for a spreadsheet")
     sub.add_argument("--plot", type=Path, metavar="FILE", help=f"draw it ({', '.join(PICTURES)})")
+    sub = add("export", "write a chapter with its exercises as an assignment of nbgrader or otter-grader", export)
+    sub.add_argument("chapter", type=int, help="its number")
+    sub.add_argument("assignments", type=Path, metavar="FOLDER", help="nbgrader's course folder, or any for otter")
+    sub.add_argument("--format", choices=("nbgrader", "otter"), required=True, help="for which of the two")
+    sub.add_argument("--seed", type=int, default=0, metavar="N", help="other inputs (default: %(default)s)")
 
 
 def report(args) -> None:
@@ -100,3 +105,12 @@ def shown(result) -> str:
     if any(row.notes for row in result.rows):
         text += ["", *(f"{row.student}: {note}" for row in result.rows for note in row.notes)]
     return "\n".join(text)
+
+
+def export(args) -> None:
+    from ..exercises import assignment
+
+    write_assignment = assignment.nbgrader if args.format == "nbgrader" else assignment.otter
+    file = write_assignment(args.chapter, args.assignments, args.seed)
+    write(f"{file}: written, with the answers in it; the tool makes the students' version")
+    write(f"Next: {assignment.NEXT[args.format].format(folder=args.assignments, file=file, name=file.stem)}")
