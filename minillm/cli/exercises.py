@@ -8,6 +8,11 @@ minillm exercises list              what is done, and what it unlocks
 minillm exercises run               the bundled model, computed with your functions
 minillm exercises reset softmax     begins it anew, and keeps a copy
 
+For teachers (see TEACHING.md):
+
+minillm exercises report CLASS.zip  checks a class again: how far each is, the commonest mistakes, near-copies
+minillm exercises export --format nbgrader 3 course      chapter 03 with its exercises, as an assignment
+
 The right answers are in the package, for all to read. Your code runs in a process of its own, with limits on time and memory:
 that contains accidents and is no security sandbox.
 """
@@ -20,6 +25,7 @@ from dataclasses import asdict
 from pathlib import Path
 from time import sleep
 
+from . import teaching
 from .common import table, write, write_json
 
 POLL = 0.3  # seconds between looks at the files
@@ -29,10 +35,14 @@ PROMPT = "Once upon a time"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    def action(name, what, run):
+    def add(name, what, run):
         sub = actions.add_parser(name, help=what, description=what)
-        sub.add_argument("--folder", type=Path, default=Path(), metavar="DIR", help="where your files are (default: here)")
         sub.set_defaults(act=run)
+        return sub
+
+    def action(name, what, run):
+        sub = add(name, what, run)
+        sub.add_argument("--folder", type=Path, default=Path(), metavar="DIR", help="where your files are (default: here)")
         return sub
 
     action("start", "write the files that are not there yet", start)
@@ -51,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sub = action("run", "run the bundled model on your functions: the first step that differs, or a story", run_own)
     sub.add_argument("--prompt", default=PROMPT, help="how the story begins (default: %(default)s)")
     sub.add_argument("--seed", type=int, default=0, metavar="N", help="another story (default: %(default)s)")
+    teaching.add_actions(add)
 
 
 def run(args: argparse.Namespace) -> int | None:
@@ -97,7 +108,10 @@ def check_once(args) -> int:
     for result in check_folder(args.folder, names, args.seed):
         results.append(result)
         if not args.json:
-            write(shown(result, file_of(args.folder, EXERCISES[result.name]).name, brief=len(names) > 1 and args.all))
+            brief = args.all and len(names) > 1
+            write(result.headline if brief else str(result))
+            if result.status in ("todo", "missing") and not brief:
+                write(f"  file: {file_of(args.folder, EXERCISES[result.name]).name}")
         if not result.right and not args.all:
             break
     if args.json:
@@ -105,27 +119,6 @@ def check_once(args) -> int:
     elif len(names) > 1:
         write(f"\n{sum(r.right for r in results)} of {len(names)} right")
     return 0 if all(r.right for r in results) else 1
-
-
-def shown(result, file: str | None = None, brief: bool = False) -> str:
-    """What a student reads of one result."""
-    if result.status == "right":
-        return f"{result.name}: right"
-    state = {"todo": "to do", "skipped": "skipped"}.get(result.status, result.status.upper())
-    lines = [f"{result.name}: {state}: {result.message.removeprefix(f'{result.name}: ')}"]
-    if brief:
-        return lines[0]
-    if file is not None and result.status in ("todo", "missing"):
-        lines.append(f"  file: {file}")
-    if result.where:
-        lines.append(f"  on: {result.where}")
-    if result.diagnosis:
-        lines.append(f"  most likely: {result.diagnosis}")
-    if result.cell:
-        lines.append(f"  read again: chapter {result.cell[:2]}, cell {result.cell}; or: minillm exercises hint {result.name}")
-    if result.printed:
-        lines += ["  your code printed:", *(f"    {line}" for line in result.printed.splitlines())]
-    return "\n".join(lines)
 
 
 def hint(args) -> None:

@@ -19,6 +19,8 @@ from . import source
 from .compare import Problem, describe, problem
 from .inputs import Given
 
+BEGIN, END = "# BEGIN SOLUTION NO PROMPT\n", "# END SOLUTION\n"
+TRIED = 1000  # the numbers to predict are smaller
 RIGHT, TODO, SKIPPED = "right", "todo", "skipped"
 
 
@@ -56,6 +58,29 @@ class Result:
         """Whether there is nothing left to do."""
         return self.status in (RIGHT, SKIPPED)
 
+    def __str__(self) -> str:
+        """What a student reads of it."""
+        if self.status == RIGHT:
+            return self.headline
+        lines = [self.headline]
+        if self.where:
+            lines.append(f"  on: {self.where}")
+        if self.diagnosis:
+            lines.append(f"  most likely: {self.diagnosis}")
+        if self.cell:
+            lines.append(f"  read again: chapter {self.cell[:2]}, cell {self.cell}; or: minillm exercises hint {self.name}")
+        if self.printed:
+            lines += ["  your code printed:", *(f"    {line}" for line in self.printed.splitlines())]
+        return "\n".join(lines)
+
+    @property
+    def headline(self) -> str:
+        """The first line of that."""
+        if self.status == RIGHT:
+            return f"{self.name}: right"
+        state = {TODO: "to do", SKIPPED: "skipped"}.get(self.status, self.status.upper())
+        return f"{self.name}: {state}: {self.message.removeprefix(f'{self.name}: ')}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Exercise:
@@ -76,6 +101,10 @@ class Exercise:
 
     def stub(self) -> str:
         """Return what the student starts with, as the text of a file without its heading."""
+        raise NotImplementedError
+
+    def master(self) -> str:
+        """Return the stub with the right answer in it, between the lines by which nbgrader and otter cut it out again."""
         raise NotImplementedError
 
     def check(self, namespace: Mapping[str, object], seed: int = 0) -> Result:
@@ -103,6 +132,14 @@ class Predict(Exercise):
     def stub(self) -> str:
         question = "\n".join(textwrap.wrap(self.question, 118, initial_indent="# ", subsequent_indent="# "))
         return f"{question}\n# Guess before you compute; rounded to {self.decimals} decimals is enough.\nanswer = ...\n"
+
+    def right(self) -> float:
+        """The answer: the number whose hash is the right one, found by trying all from 0 to TRIED."""
+        tried = (i / 10**self.decimals for i in range(TRIED * 10**self.decimals + 1))
+        return next(number for number in tried if self.digest_of(number) == self.digest)
+
+    def master(self) -> str:
+        return f"{self.stub()}{BEGIN}answer = {self.right():g}\n{END}"
 
     def digest_of(self, answer) -> str:
         """The hash of an answer, rounded."""
@@ -172,15 +209,26 @@ class Code(Exercise):
         return next(m for m in self.mistakes if m.name == name)
 
     def stub(self) -> str:
-        signature, doc, body = source.parts(self.source(self.mend))
+        return self.file_with(self.begun())
+
+    def begun(self) -> str:
+        """Return the body that the student starts with."""
+        if self.mend:
+            return source.parts(self.source(self.mend))[2]
+        return f'    raise NotImplementedError("{self.name}: yours to write")\n'
+
+    def file_with(self, body: str) -> str:
+        """Return a student's file, without its heading, that has this body."""
+        signature, doc, _ = source.parts(self.source())
         with np.printoptions(precision=4, suppress=True):
             shown = repr(eval(self.example, {"np": np, "math": math, self.name: self.answer}))
         call = textwrap.fill(f">>> {self.example}", 114, subsequent_indent="...     ", break_on_hyphens=False)
-        doc += f"\n\nExample:\n{call}\n{shown}"
-        if not self.mend:
-            body = f'    raise NotImplementedError("{self.name}: yours to write")\n'
-        function = source.joined(signature, doc, body)
+        function = source.joined(signature, f"{doc}\n\nExample:\n{call}\n{shown}", body)
         return f"{source.imports(self.answer, self.example + function)}\n\n\n{function}"
+
+    def master(self) -> str:
+        right = source.parts(self.source())[2]
+        return self.file_with(textwrap.indent(BEGIN, "    ") + right + textwrap.indent(END, "    ") + self.begun())
 
     # ---- the check
 

@@ -30,11 +30,12 @@ class Ended(Exception):
 class Child:
     """`python -m minillm.exercises.MODULE ARGUMENTS`, which answers in lines of JSON, the first when it is ready."""
 
-    def __init__(self, module: str, *arguments: object):
-        path = os.pathsep.join(filter(None, [str(PACKAGE), os.environ.get("PYTHONPATH")]))
+    def __init__(self, module: str, *arguments: object, cwd: Path | None = None):
+        path = os.pathsep.join(map(os.path.abspath, filter(None, [PACKAGE, *os.environ.get("PYTHONPATH", "").split(os.pathsep)])))
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", f"minillm.exercises.{module}", *map(str, arguments)],
             env=os.environ | dict.fromkeys(ONE_THREAD, "1") | {"PYTHONPATH": path},
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -75,10 +76,10 @@ class Child:
 
 
 def check_folder(folder: Path, names: Iterable[str], seed: int = 0) -> Iterator[Result]:
-    """Yield the result of each exercise in turn, each within its `seconds`."""
+    """Yield the result of each exercise in turn, each within its `seconds`; relative paths in the code are of its folder."""
     waiting = [*names]
     while waiting:
-        with Child("child", folder, seed, *waiting) as child:
+        with Child("child", folder.resolve(), seed, *waiting, cwd=folder) as child:
             while waiting:
                 name = waiting.pop(0)
                 try:
