@@ -157,5 +157,5 @@ class LSTM:
         for i in reversed(range(self.config.n_layer)):
             x = kept[f"l.{i - 1}.h"] if i else kept["wte"]
             dx, layers[i] = lstm_layer_backward(dx, x, Under(kept, f"l.{i}."), **self.layer(i), ops=self.ops)
-        d_wte = backward_of("embedding", self.ops)(dx, ids, self.config.vocab_size)
+        d_wte = backward_of("embedding", self.ops)(dx, ids, np.zeros_like(self.parameters["wte.weight"]))
         return {"wte.weight": d_wte} | flat({"l": layers})

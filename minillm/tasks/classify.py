@@ -185,7 +185,7 @@ class BagOfWords(Classifier):
         """Every word that is there gets its text's d_logits."""
         there = np.arange(ids.shape[1]) < np.asarray(lengths)[:, None]
         d_words = there[..., None] * d_logits[:, None]  # [B,T,N]
-        d_weight = backward_of("embedding", self.ops)(d_words, ids, len(self.parameters["weight"]))
+        d_weight = backward_of("embedding", self.ops)(d_words, ids, np.zeros_like(self.parameters["weight"]))
         return {"weight": d_weight, "bias": d_logits.sum(axis=0)}
 
     def describe(self) -> dict:
