@@ -113,6 +113,9 @@ def train(args: argparse.Namespace) -> None:
 
 def show(record: dict) -> None:
     """The line of one evaluation."""
+    if "run" in record:
+        write(f"step {record['step']}: the run is {record['run']}")
+        return
     write(
         f"epoch {record['epoch']:>5.2f}   step {record['step']:>5}   loss {record['loss']:.4f}   "
         f"held-out loss {record['held_out_loss']:.4f}   accuracy {record['accuracy']:.2%}"

@@ -29,6 +29,12 @@ def add_actions(add) -> None:
     sub.add_argument("assignments", type=Path, metavar="FOLDER", help="nbgrader's course folder, or any for otter")
     sub.add_argument("--format", choices=("nbgrader", "otter"), required=True, help="for which of the two")
     sub.add_argument("--seed", type=int, default=0, metavar="N", help="other inputs (default: %(default)s)")
+    sub = add("exam", "print exam questions, and their answers, from a seed", exam)
+    sub.add_argument("--seed", type=int, default=0, metavar="N", help="which exam (default: %(default)s)")
+    sub.add_argument("--count", type=int, default=12, metavar="N", help="how many questions (default: %(default)s)")
+    sub.add_argument("--chapter", type=int, action="append", metavar="N", help="only of this chapter (repeatable)")
+    sub.add_argument("--no-answers", action="store_true", help="the students' paper")
+    sub.add_argument("--json", action="store_true", help="print JSON")
 
 
 def report(args) -> None:
@@ -114,3 +120,22 @@ def export(args) -> None:
     file = write_assignment(args.chapter, args.assignments, args.seed)
     write(f"{file}: written, with the answers in it; the tool makes the students' version")
     write(f"Next: {assignment.NEXT[args.format].format(folder=args.assignments, file=file, name=file.stem)}")
+
+
+def exam(args) -> None:
+    from ..exercises.exam import exam as questions_of
+
+    questions = questions_of(args.seed, args.count, set(args.chapter) if args.chapter else None)
+    if args.json:
+        write_json([asdict(question) for question in questions])
+        return
+    text = [f"Exam {args.seed}: {count(len(questions), 'question')}, {sum(q.minutes for q in questions)} minutes", ""]
+    for i, q in enumerate(questions, 1):
+        text += [_filled(f"{i}. {q.text} ({q.minutes} min)"), ""]
+    if not args.no_answers:
+        text += ["Answers", "", *(_filled(f"{i}. (chapter {q.chapter:02}) {q.answer}") for i, q in enumerate(questions, 1))]
+    write("\n".join(text).rstrip())
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, WIDTH, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)

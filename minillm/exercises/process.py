@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from ..errors import InputError
 from . import EXERCISES
 from .compare import Problem
 from .exercise import Result
@@ -77,6 +78,8 @@ class Child:
 
 def check_folder(folder: Path, names: Iterable[str], seed: int = 0) -> Iterator[Result]:
     """Yield the result of each exercise in turn, each within its `seconds`; relative paths in the code are of its folder."""
+    if seed < 0:
+        raise InputError(f"seed {seed}: it must be 0 or more")
     waiting = [*names]
     while waiting:
         with Child("child", folder.resolve(), seed, *waiting, cwd=folder) as child:

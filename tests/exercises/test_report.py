@@ -360,14 +360,18 @@ def test_json(class_zip, capsys):
     [
         (["nowhere"], "nowhere: there is no such folder or zip"),
         ([__file__], "needed is a folder or a .zip"),
+        (["begun", "--seed", "-1"], "seed -1: it must be 0 or more"),
         ([".", "--chapter", "16"], "--chapter 16: the exercises are of the chapters 0 to 15"),
         ([".", "--plot", "x.txt"], "--plot x.txt: the name must end in one of .png"),
         ([".", "--csv", "nowhere/x.csv"], "--csv nowhere/x.csv: there is no such folder"),
-        (["."], "no exercises in it"),
+        (["empty"], "no exercises in it"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, args, says):
     monkeypatch.chdir(tmp_path)
+    for name in ("empty", "begun"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "begun" / ARGMAX).write_text("mine")
     assert main(["exercises", "report", *args]) == 2
     err = capsys.readouterr().err
     assert says in err and len(err.splitlines()) == 1

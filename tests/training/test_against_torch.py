@@ -51,8 +51,8 @@ CASES = {
     "relu": {"activation_function": "relu"},
     "scaled by layer": {"scale_attn_by_inverse_layer_idx": True},
 }
-# Relative to the largest number of each gradient.
-TOLERANCE = {np.float64: 1e-11, np.float32: 2e-5}
+# Relative to the largest number of each gradient; worst seen 1.4e-15 and 8.1e-7.
+TOLERANCE = {np.float64: 1e-13, np.float32: 1e-5}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -77,9 +77,9 @@ def test_the_gradient_of_every_parameter(case, dtype, twin, tmp_path):
 
 
 @pytest.mark.parametrize("twin", TWINS)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 1e-5)], ids=["float64", "float32"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-13), (np.float32, 1e-5)], ids=["float64", "float32"])
 def test_adamw_over_100_steps(dtype, tolerance, twin):
-    """Largest difference of any parameter, which moved by about 1."""
+    """Largest difference of any parameter; worst seen 3.4e-15 and 1.3e-6 (kernels: (1 - b) g in another order)."""
     rng = np.random.default_rng(0)
     ours = {"matrix": rng.standard_normal((13, 7)).astype(dtype), "vector": rng.standard_normal(19).astype(dtype)}
     theirs = {name: torch.tensor(p.copy(), requires_grad=True) for name, p in ours.items()}
@@ -100,7 +100,7 @@ def test_adamw_over_100_steps(dtype, tolerance, twin):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-8), (np.float32, 1e-3)], ids=["float64", "float32"])
 def test_ten_steps_on_one_batch(dtype, tolerance, twin, tmp_path):
     """The overfit test: the loss of each of ten steps, of the trainer itself and of torch, from the same weights; it falls
-    from 4.6 to 3.0."""
+    from 4.6 to 3.0. Worst seen 8.3e-14 in float64, 4.6e-6 in float32."""
     start = GPT2.random(GPT2Config(**SHAPE), seed=1).astype(dtype)
     model = with_twin(GPT2(start.config, {n: p.copy() for n, p in start.parameters.items()}), twin)
     batch, theirs = batch_of(model.config, rows=4, T=33), theirs_of(start, tmp_path)
