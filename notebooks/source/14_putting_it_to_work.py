@@ -48,9 +48,9 @@ options = [Options(max_new_tokens=320, temperature=0.8, min_p=0.05, seed=seed, s
 told = [[] for _ in options]
 for number, moment in generate_batch(model, [Request(start, o) for o in options], rows=64):
     told[number].append(moment.id)
-tales = [tokenizer.decode(ids).replace("<|endoftext|>", " ").split() for ids in told]  # lists of words
-
 LENGTHS = (4, 8, 16, 32)
+tales = [tokenizer.decode(ids).replace("<|endoftext|>", " ").split() for ids in told]  # lists of words
+tales = [words for words in tales if len(words) > max(LENGTHS)]
 rng = np.random.default_rng(0)
 
 
@@ -70,7 +70,7 @@ def write(name, examples):
     Path(name).write_text("text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in examples), encoding="utf-8")
 
 
-learn, test = pieces(tales[:52], 500), pieces(tales[52:], 60)
+learn, test = pieces(tales[:-12], 500), pieces(tales[-12:], 60)
 write("learn.tsv", learn)
 write("test.tsv", test)
 print(f"{sum(map(len, tales))} words; {len(learn)} pieces to learn from, {len(test)} to test with\n")
