@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 
 from ..errors import InputError
-from ..tasks.classify import KINDS, ClassifySettings
+from ..tasks.settings import KINDS, ClassifySettings
 from .common import PICTURES, add_compute, check_output, table, text_of, write, write_json
 from .train import add_settings, given, write_json_line
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-
 from ..errors import InputError
 from .common import PICTURES, check_output, table, write, write_json
 
@@ -51,7 +49,8 @@ def _table(curve) -> str:
     """A row a validation; without any, some ten reports."""
     smoothed = dict(zip(curve.steps.tolist(), curve.smoothed))
     names = [name for name in ("val_loss", "bits_per_byte", "accuracy") if any(name in v for v in curve.validations)]
-    rows = curve.validations or [{"step": int(s)} for s in curve.steps[np.linspace(0, len(curve.steps) - 1, 10).astype(int)]]
+    round_steps = [i * (len(curve.steps) - 1) // 9 for i in range(10)]
+    rows = curve.validations or [{"step": int(s)} for s in curve.steps[round_steps]]
     cells = []
     for record in {row["step"]: row for row in rows}.values():
         step = record["step"]
