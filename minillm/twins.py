@@ -9,24 +9,27 @@ from types import ModuleType
 
 import numpy as np
 
-from . import kernels, ops
+from . import kernels, ops, quota
 from .errors import InputError
 from .progress import Update
 from .weights import KINDS, store_parameters
 
 NAMES = ("auto", "numba", "numpy")
+_threads_chosen = any(name in os.environ for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"))
 
 
 def twin(name: str | None = None) -> ModuleType:
     """Return the module of functions called `name`: "numpy" is ops, "numba" is kernels, "auto" is kernels if possible.
 
     None takes the environment variable MINILLM_KERNELS, or "auto". Where Numba is missing, "auto" takes ops, says so
-    once, and "numba" raises InputError.
+    once, and "numba" raises InputError. Within a hub's quota, and where nobody chose, threads are as many as it is worth.
     """
     source = "kernels" if name else "MINILLM_KERNELS"
     name = name or os.environ.get("MINILLM_KERNELS") or "auto"
     if name not in NAMES:
         raise InputError(f"{source} is {name!r}; it must be one of {', '.join(NAMES)}")
+    if not _threads_chosen and (cores := quota.cores()):
+        set_threads(min(cores, os.cpu_count() or 1))
     if name == "numpy":
         return ops
     if kernels.available():
@@ -54,6 +57,8 @@ def set_threads(n: int) -> None:
     """Compute with n threads from now on, in kernels and in NumPy's BLAS, which never run at the same time."""
     import threadpoolctl
 
+    global _threads_chosen
+    _threads_chosen = True
     threadpoolctl.threadpool_limits(checked_threads(n), user_api="blas")
     if kernels.available():
         kernels.set_threads(n)

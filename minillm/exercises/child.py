@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from .. import quota
 from . import exercise
 from .compare import Problem
 from .exercise import Result, raised
@@ -64,15 +65,20 @@ def checked(folder: Path, name: str, seed: int) -> Result:
     return result
 
 
+def allowed() -> int:
+    """How many bytes the code may take: MEMORY, or half of a hub's, so that a notebook beside it lives on."""
+    return min(MEMORY, (quota.memory() or 2 * MEMORY) // 2)
+
+
 def limit_resources() -> None:
-    """Let no more than MEMORY be added to what the process holds (Linux), and PROCESSOR seconds pass (Linux and macOS)."""
+    """Let no more than `allowed` be added to what the process holds (Linux), and PROCESSOR seconds pass (Linux and macOS)."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_CPU, (PROCESSOR, resource.getrlimit(resource.RLIMIT_CPU)[1]))
         with open("/proc/self/statm") as statm:
             held = int(statm.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        resource.setrlimit(resource.RLIMIT_AS, (held + allowed(), resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def answering() -> Callable[[dict], None]:

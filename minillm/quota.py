@@ -1,0 +1,38 @@
+"""What a hub or a container allows: its share of the processor and of the memory, from Linux's control groups."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+GROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+def cores() -> int | None:
+    """Return how many cores the quota is worth, rounded up; None where there is none."""
+    shares = [int(quota) / int(period) for quota, period in _values("cpu", "cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")]
+    return math.ceil(min(shares)) if shares else None
+
+
+def memory() -> int | None:
+    """Return how many bytes may be used; None where there is no limit."""
+    limits = [int(limit) for (limit,) in _values("memory", "memory.max", "memory.limit_in_bytes")]
+    return min(limits) if limits else None
+
+
+def _values(controller: str, file: str, *older: str) -> Iterator[list[str]]:
+    """Yield the limits of our group and of those it lies in: from `file`, or from the files of the older version, one each."""
+    with suppress(OSError, ValueError):
+        for line in OWN.read_text().splitlines():
+            _, names, path = line.split(":", 2)
+            if names and controller not in names.split(","):
+                continue
+            root, files = (GROUPS / controller, older) if names else (GROUPS, (file,))
+            inner = PurePosixPath(path.lstrip("/"))
+            for group in dict.fromkeys((inner, *inner.parents)):
+                with suppress(OSError):
+                    words = [word for name in files for word in (root / group / name).read_text().split()]
+                    if all(word.isdigit() and len(word) < 18 for word in words):  # "max", -1 or nearly 2^63: no limit
+                        yield words
