@@ -395,7 +395,13 @@ ax.plot(*zip(*examined.items()), "o", color="black", ms=4, label="64 tales kept 
 for height, name, above in ((np.log(tokenizer.vocab_size), "knows nothing", 4), (floor, "floor: the drawn words", -13)):
     ax.axhline(height, color="black", linestyle="--", lw=0.9)
     ax.annotate(f"{name}, {height:.2f}", (plan.steps, height), xytext=(0, above), textcoords="offset points", ha="right")
-ax.set(yscale="log", ylim=(0.15, 9), xlabel="step", ylabel="loss (nats a token, logarithmic)", title="Training: the loss falls to the floor")
+ax.set(
+    yscale="log",
+    ylim=(0.15, 9),
+    xlabel="step",
+    ylabel="loss (nats a token, logarithmic)",
+    title="Training: the loss falls to the floor",
+)
 ax.set_yticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
 ax.minorticks_off()
 ax.legend(frameon=False)
