@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from", dest="start", default="tales", metavar="MODEL", help="what is fine-tuned (default: %(default)s)"
     )
     compare.add_argument("--seeds", type=int, default=5, metavar="N", help="how many (default: %(default)s)")
+    compare.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
     compare.add_argument("--json", action="store_true", help="print JSON")
     add_compute(compare)
 
@@ -167,7 +168,7 @@ def compare(args: argparse.Namespace) -> None:
         raise InputError(f"--seeds is {args.seeds}; it must be at least 1")
     runs = compare(
         args.data, args.out, args.models, range(1, args.seeds + 1), start=args.start, encoding=args.encoding,
-        kernels=args.kernels, echo=(lambda run: None) if args.json else (lambda run: write(str(run))),
+        kernels=args.kernels, precision=args.precision, echo=(lambda run: None) if args.json else (lambda run: write(str(run))),
     )  # fmt: skip
     if args.json:
         write_json([run.to_dict() for run in runs])

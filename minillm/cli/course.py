@@ -15,6 +15,8 @@ from pathlib import Path
 from ..errors import InputError
 from .common import write
 
+QUIET = ("--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None")  # asks the network nothing
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=Path("minillm-course"), help="(default: %(default)s)")
@@ -33,4 +35,4 @@ def run(args: argparse.Namespace) -> int:
         return 0
     first = min([*copied, *kept])
     write(f"opening {first} in Jupyter; Ctrl-C here ends it")
-    return subprocess.run([sys.executable, "-m", "jupyterlab", str(first)], check=False).returncode
+    return subprocess.run([sys.executable, "-m", "jupyterlab", *QUIET, str(first)], check=False).returncode

@@ -45,12 +45,12 @@ class Run:
 
 def compare(
     data: Sequence[Path], out: Path, models: Sequence[str], seeds: Sequence[int], *, start: str = "tales",
-    encoding: str = "utf-8", kernels: str | None = None, echo: Callable[[Run], None] = lambda run: None,
+    encoding: str = "utf-8", kernels: str | None = None, echo: Callable[[Run], None] = lambda run: None, **flags,
 ) -> list[Run]:  # fmt: skip
     """Train every model of `models` ("fine-tuned" begins with `start`) on each data set with each seed, in folders of `out`.
 
     Seeds change the first weights and the order of the texts, never what is held out. A run that is there already, whole, is
-    not repeated; one that was interrupted goes on.
+    not repeated; one that was interrupted goes on. flags: settings of all runs.
     """
     runs = []
     for path, model, seed in ((path, model, seed) for path in data for model in models for seed in seeds):
@@ -58,9 +58,9 @@ def compare(
         done = folder / "result.json"
         if not done.exists():
             begun = (folder / SETTINGS).exists()
-            flags = {"start": start} if model == "fine-tuned" else {"model": model}
+            kind = {"start": start} if model == "fine-tuned" else {"model": model}
             classifier, result, seconds = train_classifier(
-                folder, path, resume=begun, encoding=encoding, kernels=kernels, seed=seed, **flags
+                folder, path, resume=begun, encoding=encoding, kernels=kernels, seed=seed, **kind | flags
             )
             size = sum(p.size for p in classifier.parameters.values())
             run = Run(path.stem, model, seed, size, result.accuracy, None if begun else round(seconds, 1))

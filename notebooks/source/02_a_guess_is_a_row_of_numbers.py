@@ -219,7 +219,7 @@ the bigram table reach on text that it has not counted: 20, 10, 5?
 # %% id="02-perplexity"
 guessers = {
     "knows nothing": np.full((V, V), 1 / V),
-    "letters by how common": np.tile(np.bincount(learn_ids, minlength=V) / len(learn_ids), (V, 1)),
+    "letters by how common": np.tile((np.bincount(learn_ids, minlength=V) + 1) / (len(learn_ids) + V), (V, 1)),
     "bigram table": P,
 }
 perplexity = {}

@@ -45,7 +45,7 @@ Softmax makes probabilities of the two, and cross-entropy says how good they are
 if you like.
 """
 
-# %% id="12-words"
+# %% id="12-in-words"
 start = [tokenizer.eot_id]  # <|endoftext|>, after which a new tale begins
 options = [Options(max_new_tokens=120, temperature=0.9, min_p=0.02, seed=seed, stop_tokens=()) for seed in range(32)]
 tales = [[] for _ in options]

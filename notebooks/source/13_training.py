@@ -409,8 +409,8 @@ ax.spines[["top", "right"]].set_visible(False)
 plots.show(
     ax,
     f"Loss against step, logarithmic: from {losses[5]:.2f} nats at step 5, near the line of a model that knows nothing "
-    f"({np.log(tokenizer.vocab_size):.2f}), down to {examined[plan.steps]:.3f} at step {plan.steps}; the floor is {floor:.3f}. It "
-    "falls steeply, then hardly, then once more. Tales kept aside lie on the same curve.",
+    f"({np.log(tokenizer.vocab_size):.2f}), down to {examined[plan.steps]:.3f} at step {plan.steps}; the floor is {floor:.3f}. "
+    "It falls steeply, then hardly, then once more. Tales kept aside lie on the same curve.",
 )
 
 # %% [markdown] id="13-after"

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from minillm.cli import main
-from minillm.exercises import exam
+from minillm.course import chapters
+from minillm.exercises import EXERCISES, exam
 
 
 def made(name, seed):
@@ -102,8 +103,19 @@ def test_bad_input_is_one_line(capsys, args, says):
     assert says in err and len(err.splitlines()) == 1
 
 
+def test_teaching_md_lists_the_exercises_and_their_minutes():
+    text = (Path(__file__).parents[2] / "TEACHING.md").read_text(encoding="utf-8")
+    for path in chapters():
+        own = [e for e in EXERCISES.values() if e.chapter == int(path.name[:2])]
+        row = next(line for line in text.splitlines() if line.startswith(f"| {path.name[:2]} "))
+        assert row.endswith(f"| {', '.join(e.name for e in own)} | {sum(e.minutes for e in own)} |")
+    assert f"{len(EXERCISES)} files" in text
+
+
 def test_teaching_md_lists_every_misconception_as_the_exam_has_it():
     text = (Path(__file__).parents[2] / "TEACHING.md").read_text(encoding="utf-8")
     assert len(exam.CLAIMS) == 16
     for n, claim in enumerate(exam.CLAIMS, 1):
-        assert f"| {n} | {claim.chapter:02} | {claim.says} | {claim.true} |" in text, claim.says
+        assert (
+            f"| {n} | {claim.chapter:02} | {claim.says} | {claim.true} |".replace("<|endoftext|>", r"<\|endoftext\|>") in text
+        ), n

@@ -106,7 +106,7 @@ def test_bad_settings(cli, data, finished, tmp_path):
     (tmp_path / "s.toml").write_text("steps = ")
     assert "s.toml: not valid TOML" in refused(cli(*where, "--config", tmp_path / "s.toml"))
     (tmp_path / "s.toml").write_text("learning_rate = 1")
-    assert "'learning_rate' is no setting; known: n_layer" in refused(cli(*where, "--config", tmp_path / "s.toml"))
+    assert "'learning_rate' is no setting; known: batch_size" in refused(cli(*where, "--config", tmp_path / "s.toml"))
     assert "adapters need a model to adapt" in refused(cli(*where, "--lora-rank", "2"))
     assert "precision is 'bfloat16'" in refused(cli(*where, "--precision", "bfloat16"))
     assert "training computes in float32" in refused(cli(*where, "--dtype", "int8"))

@@ -22,7 +22,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path):
     ("toml", "said"),
     [
         ("steps = ", "not valid TOML"),
-        ("stepz = 3", "'stepz' is no setting; known: n_layer, "),
+        ("stepz = 3", "'stepz' is no setting; known: batch_size, "),
         ("steps = 1.5", "steps is 1.5; it must be of type int"),
         ("steps = true", "steps is True; it must be of type int"),
         ("steps = [3]", r"steps is \[3\]; it must be of type int"),
