@@ -259,7 +259,7 @@ r"""
 | | [11 Wider](11_wider.ipynb) | do several things at once without changing the result |
 | **Learning** | [12 Gradients](12_gradients.ipynb) | find out which way to change a number |
 | | [13 Training](13_training.ipynb) | train a model in a minute |
-| | 14 Putting it to work (still to come) | sort texts, and compare with what came before |
+| | [14 Putting it to work](14_putting_it_to_work.ipynb) | sort texts, and compare with what came before |
 | **Looking** | [15 Looking inside](15_looking_inside.ipynb) | read, and change, what the model thinks midway |
 
 First the core, in order. Then *Time* or *Learning*, as you like. *Looking* needs only chapter 05.
