@@ -43,6 +43,8 @@ class GPT2:
             found = self.parameters[name].shape if name in self.parameters else "missing"
             if found != shape:
                 raise InputError(f"parameter {name} is {found}; this config needs {shape}")
+        if surplus := self.parameters.keys() - config.parameter_shapes().keys():
+            raise InputError(f"parameter {min(surplus)} has no place in this config; {len(surplus)} are too many")
         self._tree = _as_tree(self.parameters)
         fused = getattr(ops, "DecodeStep", None)
         whole = config.n_head * config.head_dim == config.n_embd  # the fused step has no room for pruned heads
