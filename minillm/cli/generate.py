@@ -16,7 +16,7 @@ from time import perf_counter
 
 from .common import add_compute, add_model, add_text, count, load, text_of, write, write_json
 
-TEMPERATURE, MIN_P = 0.8, 0.05  # of the command line, where people look for stories; the library's default is greedy
+TEMPERATURE, MIN_P = 1.0, 0.05  # of the command line, where people look for stories; the library's default is greedy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
