@@ -35,7 +35,7 @@ def top_k(logits, k: int):
 
 
 def top_p(logits, p: float):
-    """Keep the fewest most likely tokens whose probabilities reach p; at least one.
+    """Keep the fewest most likely tokens whose probabilities reach p; at least one, whatever p is.
 
     Counted from below, as transformers does: out goes whatever, summed up from the least likely, stays within 1 - p.
     Source: Holtzman et al., "The Curious Case of Neural Text Degeneration" (2019).

@@ -11,6 +11,8 @@ import numpy as np
 from ..reference import TOLERANCES
 
 EXACT = 1e-10  # for Python's own floats, which are float64
+TINY = 8  # numbers: an array of no more is written out
+WRITTEN = {"float_kind": "{:.4}".format, "int": str, "bool": str}  # as in Python, with no blanks to align them
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,31 @@ def describe(value) -> str:
     """A value in a few words: float32 [2, 3], a tuple of 2, 7."""
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {list(value.shape)}"
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, (tuple, list, dict)):
         return f"a {type(value).__name__} of {len(value)}"
-    return f"{value!r:.60}" if isinstance(value, (int, float, str, bytes, type(None))) else f"a {type(value).__name__}"
+    if not isinstance(value, (numbers.Real, str, bytes, type(None))):
+        return f"a {type(value).__name__}"
+    return text if len(text := repr(value)) <= 60 else f"{text[:56]} ..."
+
+
+def written(value) -> str:
+    """A value as a reader would write it: (5, 5), b'low', array([0.5, -1.0]); arrays that are not tiny, and functions, in a
+    few words."""
+    if isinstance(value, np.ndarray) and value.size <= TINY:
+        with np.printoptions(formatter=WRITTEN):
+            return " ".join(repr(value).split())
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name!r}: {written(v)}" for name, v in value.items()) + "}"
+    if isinstance(value, (tuple, list)) and not any(map(callable, value)):
+        return repr(value)
+    return repr(value) if isinstance(value, (str, bytes)) else describe(value)
 
 
 def problem(got, want, mutated=()) -> Problem | None:
     """Return the first problem of `got` where `want` is right: shape, dtype, not finite, mutated, wrong; None if equal.
 
-    Numbers agree within 2e-5 (float32) or 1e-10 (float64) of the largest one: rounding, see reference.TOLERANCES.
+    Numbers agree within 2e-5 (float32) or 1e-10 (float64) of the largest one, or of 1 where all are 0: rounding, see
+    reference.TOLERANCES. exp and log round near 1: log_softmax of a single score comes out as 6e-8 where 0 is right.
     """
     leaves = []
     for path, mine, right in _leaves("", got, want):
@@ -95,7 +113,7 @@ def _dtype(got, want) -> str | None:
         if got.dtype == want.dtype:
             return None
         right = got.dtype.kind in "biuf" and _values(got.astype(want.dtype), want) is None
-        return f"dtype {got.dtype}; needed: {want.dtype} (the values would be {'right' if right else 'wrong too'})"
+        return f"dtype {got.dtype}; needed: {want.dtype} (the values are {'right' if right else 'wrong too'})"
     if isinstance(want, int) and not isinstance(got, numbers.Integral):
         return f"returned {got!r}, {type(got).__name__}; needed: an integer"
     return None
@@ -104,7 +122,7 @@ def _dtype(got, want) -> str | None:
 def _finite(got, want) -> str | None:
     if not isinstance(want, (np.ndarray, float)) or np.asarray(want).dtype.kind != "f":
         return None
-    bad = ~np.isfinite(got) & np.isfinite(want)
+    bad = ~np.isfinite(got) & np.isfinite(want) & ~np.isin(got, want)  # where -inf is right elsewhere, it is a value like others
     if not bad.any():
         return None
     index = np.unravel_index(np.argmax(bad), bad.shape)
@@ -120,13 +138,22 @@ def _values(got, want) -> str | None:
         far = np.where(same, 0.0, np.abs(mine.astype(np.float64) - right))
     finite = right[np.isfinite(right)]
     tolerance = TOLERANCES.get(right.dtype, 0.0) if isinstance(want, np.ndarray) else EXACT if isinstance(want, float) else 0
-    bad = ~(far <= tolerance * float(np.abs(finite).max(initial=0.0)))
+    bad = ~(far <= tolerance * (float(np.abs(finite).max(initial=0.0)) or 1.0))
     if not bad.any():
         return None
     index = np.unravel_index(np.argmax(bad), bad.shape)
     numbers_ = f"first wrong number at {_at(index)}: " if bad.ndim else ""
-    count = f"; {bad.sum():,} of {bad.size:,} differ, by at most {far.max():.3g}" if bad.size > 1 else ""
-    return f"{numbers_}yours {mine[index]:.7g}, right {right[index]:.7g}{count}"
+    count = f"; {bad.sum():,} of {bad.size:,} differ" if bad.size > 1 else ""
+    most = f", by at most {far.max():.3g}" if count and mine.dtype != bool and np.isfinite(far.max()) else ""
+    return f"{numbers_}{_apart(mine[index], right[index])}{count}{most}"
+
+
+def _apart(mine, right) -> str:
+    """Two different numbers, with as many digits as it takes to see that, seven at least."""
+    if isinstance(mine, (numbers.Integral, np.bool_)):
+        return f"yours {mine}, right {right}"
+    pairs = ((f"{mine:.{digits}g}", f"{right:.{digits}g}") for digits in range(7, 18))
+    return "yours {}, right {}".format(*next(pair for pair in pairs if pair[0] != pair[1]))
 
 
 def _at(index) -> str:

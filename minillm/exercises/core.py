@@ -67,7 +67,7 @@ def encode_inputs(given: Given):
 def rows_inputs(given: Given):
     yield "[B,H,T]", (given(B, H, T),)
     yield "one row", (given(V),)
-    yield "T = 1", (given(B, H, 1),)
+    yield "a last axis of 1", (given(B, H, 1),)
     yield "scores of 1e4", (given(B, T, V, scale=1e4),)
     yield "float64", (given(B, V, dtype=np.float64),)
     masked = np.where(np.tri(T, dtype=bool), given(B, H, T, T), np.float32(-np.inf))
@@ -265,6 +265,7 @@ def top_p_inputs(given: Given):
     yield "p = 0.9", (given(V, scale=2), 0.9)
     yield "one token has it all", (given(V, scale=30), 0.5)
     yield "p near 0: one stays", (given(V), 1e-3)
+    yield "p = 0: one stays", (given(V), 0.0)
     yield "p hardly above 0, and probabilities that sum to less than 1", (np.arange(10, dtype=np.float32) * 1e-3, 1e-9)
     yield "p near 1", (given(V), 0.999)
     yield "logits of 1e4", (given(V, scale=1e4), 0.9)
@@ -297,7 +298,7 @@ CORE = (
                         best, largest = i, scores[i]
                 return best
                 """, "You start from 0 as the largest so far, so negative scores never win. Start from the first score."),
-            Mistake("smallest", {"> scores": "< scores"}, "You look for the smallest score: turn the comparison round."),
+            Mistake("smallest", {"> scores": "< scores"}, "You look for the smallest score: reverse the comparison."),
             Mistake("stops_early", {"range(1, len(scores))": "range(1, len(scores) - 1)"},
                     "You never look at the last score: range(a, b) ends before b already."),
         ),
@@ -314,7 +315,8 @@ CORE = (
             Mistake("ascending", {"-probs": "probs"},
                     "These are the least likely tokens: argsort sorts upwards, so negate the probabilities."),
             Mistake("last_n", {"np.argsort(-probs, kind=\"stable\")[:n]": "np.argsort(probs, kind=\"stable\")[-n:]"},
-                    "The right tokens in the wrong order: the most probable one must come first."),
+                    "The wrong order: the most probable token must come first, and of equal ones the lower id. Sort -probs "
+                    "(stable: equal ones keep their order) and take the first n."),
             Mistake("reversed", {"np.argsort(-probs, kind=\"stable\")[:n]": "np.argsort(probs, kind=\"stable\")[::-1][:n]"},
                     "Turning the sorted order round turns equal ones round too: the lower id must come first. Sort -probs "
                     "instead."),
@@ -449,6 +451,12 @@ CORE = (
                     "You sum over all rows together. Each row is a distribution of its own: axis=-1, keepdims=True."),
             Mistake("wrong_axis", {"axis=-1": "axis=0"},
                     "You normalise along the first axis. The last one holds the tokens: axis=-1."),
+            Mistake("epsilon", """
+                e = np.exp(x - x.max(axis=-1, keepdims=True))
+                return np.log(e / e.sum(axis=-1, keepdims=True) + 1e-9)
+                """,
+                    "A small number inside the logarithm hides the -inf, and makes every improbable token as likely as it is. "
+                    "x - log(sum) needs none."),
             Mistake("base_two", {"np.log(": "np.log2("}, "This is the logarithm to base 2. Natural logarithms are needed."),
         ),
     ),
@@ -545,7 +553,7 @@ CORE = (
             Mistake("one_ahead", {"<= positions[..., None]": "<= positions[..., None] + 1"},
                     "A position sees the one after it. Key s is visible when s <= p."),
             Mistake("inverted", {"<=": ">"}, "True where False should be: the mask says what is visible."),
-            Mistake("transposed", {"<=": ">="}, "Positions see the future and not the past: turn the comparison round."),
+            Mistake("transposed", {"<=": ">="}, "Positions see the future and not the past: reverse the comparison."),
             Mistake("from_zero", {"positions[..., None]": "(np.arange(positions.shape[1]) + 0 * positions)[..., None]"},
                     "You count the queries from 0. Behind a cache they begin later: compare with `positions`."),
         ),
@@ -582,7 +590,8 @@ CORE = (
         ),
         mistakes=(
             Mistake("heads_not_merged", {".swapaxes(1, 2)": ""},
-                    "The shape is right and the numbers are mixed: swap heads and positions back before the reshape."),
+                    "The shape is right and the numbers are mixed: bring the heads beside their columns, [B,T,H,D], before the "
+                    "reshape."),
             Mistake("sum", "return x.sum(axis=1)", "You added the heads up. They are laid side by side: [B,T,H*D]."),
             Mistake("mean", "return x.mean(axis=1)", "You averaged the heads. They are laid side by side: [B,T,H*D]."),
             Mistake("columns_dealt", {"x.swapaxes(1, 2)": "x.transpose(0, 2, 3, 1)"},
@@ -625,7 +634,7 @@ CORE = (
             Mistake("averages_keys", {") @ v": ") @ k"},
                     "You averaged the keys. The weights come from the keys, what is averaged are the values."),
             Mistake("no_softmax", {"softmax(np.where(visible, scores, -np.inf))": "np.where(visible, scores, 0.0)"},
-                    "Softmax is missing: the scores themselves are no weights."),
+                    "Softmax is missing: the scores themselves are no weights. Masked scores must be -inf before it."),
         ),
     ),
     # ---- 04 The block
@@ -719,6 +728,7 @@ CORE = (
                     {"**ln_1": "**ln_2",
                      "feed_forward(layer_norm(x, **ln_2))": "feed_forward(layer_norm(x, **ln_1))"},
                     "The two layer norms have changed places."),
+            Mistake("one_norm", {"**ln_2": "**ln_1"}, "The second norm has ln_1's weight and bias: it has its own, ln_2."),
             Mistake("no_norm", "x = x + attend(x)\nreturn x + feed_forward(x)", "The layer norms are missing."),
             Mistake("order", {"attend(": "later(", "feed_forward(": "attend(", "later(": "feed_forward("},
                     "The feed forward comes first: attention comes first, then the feed forward."),
@@ -902,7 +912,8 @@ CORE = (
         answer=filters.top_p, inputs=top_p_inputs, example="top_p(np.log(np.array([0.5, 0.3, 0.15, 0.05])), 0.7)",
         hints=(
             "Turn the logits into probabilities and sort them from the largest.",
-            "Keep a token if the sum of those before it is still below p: so the one that crosses p stays, and the first always.",
+            "Keep a token if the sum of those before it is still below p: so the one that crosses p stays, and the first "
+            "whatever p is.",
             "Undo the sorting: kept[order[mask]] = logits[order[mask]] in an array full of -inf.",
         ),
         mistakes=(
@@ -913,6 +924,14 @@ CORE = (
                 filtered[keep] = logits[keep]
                 return filtered
                 """, "The token with which the sum reaches p is dropped: it belongs to those kept, and one always stays."),
+            Mistake("none_stays", """
+                order = np.argsort(-logits, kind="stable")
+                probs = softmax(logits)[order]
+                keep = order[np.cumsum(probs) - probs < p]
+                filtered = np.full_like(logits, -np.inf)
+                filtered[keep] = logits[keep]
+                return filtered
+                """, "Where p is 0 no token is left: the most likely one always stays."),
             Mistake("one_too_many", """
                 order = np.argsort(-logits, kind="stable")
                 n = 2 + np.count_nonzero(np.cumsum(softmax(logits)[order]) < p)

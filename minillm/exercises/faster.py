@@ -18,7 +18,7 @@ from .inputs import B, Given, H, T, V
 def roofline_inputs(given: Given):
     yield "bound by memory", (1e9, 5e8, 1e12, 2e10)
     yield "bound by arithmetic", (1e12, 5e8, 1e12, 2e10)
-    yield "both alike", (1e11, 2e9, 1e12, 2e10)
+    yield "both take equally long", (1e11, 2e9, 1e12, 2e10)
     yield "seeded", tuple(float(x) for x in np.exp(given(4, scale=2, dtype=np.float64)))
 
 
@@ -182,7 +182,8 @@ FASTER = (
             Mistake("no_cache_bytes", {" + 2 * L * S * C * 4": ""}, "Bytes: the cache is missing. All keys and values are read."),
             Mistake("no_attention", {" + 4 * L * S * C": ""}, "FLOPs: q k^T and the average of the values are missing."),
             Mistake("half_attention", {" + 4 * L * S * C": " + 2 * L * S * C"},
-                    "FLOPs: only one of q k^T and the average of the values is counted, or a multiply-add as one."),
+                    "FLOPs: you count half of attention. q k^T is S C multiply-adds a layer, the average of the values as many, "
+                    "each is 2 FLOPs: 4 L S C."),
             Mistake("cache_in_weight_bytes", {"* C * 4\n": "* C * weight_bytes\n"},
                     "The cache is counted at the size of a weight: it stays at 4 bytes, however the weights are stored."),
             Mistake("one_layer", {"12 * L * C * C": "12 * C * C"}, "The weights of one block only: there are L."),
@@ -231,7 +232,7 @@ FASTER = (
             Mistake("returns", {"y[i] = ": "x[i] = "}, "You write into x: the result belongs in y, and x stays as it was."),
             Mistake("first_only", {"for i in range(len(x)):": "for i in range(1):"},
                     "Only the first number is written: loop over all."),
-            Mistake("by_two", {"math.sqrt(2.0)": "2.0"}, "You divide by 2 inside erf: it is the root of 2."),
+            Mistake("by_two", {"math.sqrt(2.0)": "2.0"}, "You divide by 2 inside erf: divide by sqrt(2)."),
         ),
     ),
     # ---- 10 Smaller
@@ -313,7 +314,8 @@ FASTER = (
         ),
         mistakes=(
             Mistake("loses_the_free_one", {" + chosen[kept : kept + 1]": ""},
-                    "The model's own token is lost: it was computed in the same pass, so a cycle yields at least one."),
+                    "The model's own token is missing: return one more, its choice after the last right guess. It was computed "
+                    "in the same pass."),
             Mistake("counts_all",
                     {"while kept < len(drafted) and drafted[kept] == chosen[kept]:\n    ":
                      "for mine, theirs in zip(drafted, chosen):\n    ",

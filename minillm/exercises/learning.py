@@ -41,7 +41,7 @@ def loss_backward_inputs(given: Given):
 
 def clip_inputs(given: Given):
     yield "too long", ({"w": given(C, V), "b": given(V)}, 1.0)
-    yield "short enough", ({"w": given(H, D) * np.float32(1e-3), "b": given(D) * np.float32(1e-3)}, 1.0)
+    yield "already shorter than the limit", ({"w": given(H, D) * np.float32(1e-3), "b": given(D) * np.float32(1e-3)}, 1.0)
     yield "one much longer than the other", ({"w": given(H, D, scale=10), "b": given(D, scale=0.1)}, 2.0)
     yield "all 0", ({"w": np.zeros((H, D), np.float32)}, 1.0)
 
@@ -120,7 +120,7 @@ LEARNING = (
             "The two points are 2h apart.",
         ),
         mistakes=(
-            Mistake("by_h", {"(2 * h)": "h"}, "Twice too large: the two points are 2h apart."),
+            Mistake("by_h", {"(2 * h)": "h"}, "Twice too large: the two points are 2h apart, so divide by 2h, not by h."),
             Mistake("one_sided", {"(f(up) - f(down)) / (2 * h)": "(f(up) - f(x)) / h"},
                     "This is the one-sided difference, whose error falls only as h. Take both sides: f(x + h) - f(x - h)."),
             Mistake("sign", {"f(up) - f(down)": "f(down) - f(up)"}, "The sign: what comes from x + h stands first."),
@@ -240,25 +240,25 @@ LEARNING = (
         ),
         mistakes=(
             Mistake("no_correction", {" / (1 - b1**step)": "", " / (1 - b2**step)": ""},
-                    "The corrections are missing: m and v start at 0 and are too small in the first steps."),
-            Mistake("one_correction", {" / (1 - b2**step)": ""}, "v is not corrected: divide by 1 - b2^t."),
-            Mistake("from_zero", {"**step": "**(step + 1)"}, "t is one too large: the first step is 1 already."),
+                    "The corrections are missing: mean and square start at 0 and are too small in the first steps."),
+            Mistake("one_correction", {" / (1 - b2**step)": ""}, "square is not corrected: divide by 1 - b2**step."),
+            Mistake("from_zero", {"**step": "**(step + 1)"}, "step is one too large: the first one is 1 already."),
             Mistake("l2",
                     {"b1, b2 = betas": "b1, b2 = betas\n    gradient = gradient + weight_decay * parameter",
                      "    parameter *= 1 - lr * weight_decay\n": ""},
-                    "The decay is part of the gradient (Adam with L2). AdamW takes it out: p is multiplied by 1 - lr "
-                    "weight_decay."),
+                    "The decay is part of the gradient (Adam with L2). AdamW takes it out: parameter is multiplied "
+                    "by 1 - lr * weight_decay."),
             Mistake("decay_without_lr", {"1 - lr * weight_decay": "1 - weight_decay"}, "The decay is not multiplied by lr."),
             Mistake("no_decay", {"    parameter *= 1 - lr * weight_decay\n": ""}, "The weight decay is missing."),
             Mistake("eps_inside", {"(1 - b2**step)) + eps)": "(1 - b2**step) + eps))"},
                     "eps stands under the root: it is added to the root."),
             Mistake("no_root", {"np.sqrt(square / (1 - b2**step))": "square / (1 - b2**step)"},
-                    "You divide by v: by its root, so that the step has the size of lr."),
+                    "You divide by square: divide by its root, so that the step has the size of lr."),
             Mistake("not_in_place", {"mean *= b1\n    mean += (1 - b1) * gradient": "mean = b1 * mean + (1 - b1) * gradient"},
                     "`mean = ...` binds a new array to the name, and the caller's stays as it was: use *= and +=."),
             Mistake("uphill", {"parameter -= (": "parameter += ("}, "You go uphill: subtract."),
             Mistake("no_square", {"(1 - b2) * gradient * gradient": "(1 - b2) * np.abs(gradient)"},
-                    "v is the running mean of g squared."),
+                    "square is the running mean of gradient * gradient."),
         ),
     ),
     # ---- 14 Putting it to work
@@ -282,7 +282,8 @@ LEARNING = (
                     "You average over all steps, padding included: the last real one is needed."),
             Mistake("first", {"lengths - 1": "0"}, "You read the first step: it has seen one token only."),
             Mistake("all_pairs", {"states[np.arange(len(states)), lengths - 1]": "states[:, lengths - 1]"},
-                    "states[:, lengths - 1] gives every text the ends of all texts: index both axes with arrays."),
+                    "states[:, lengths - 1] gives every text the ends of all texts: pair one row number a text, "
+                    "np.arange(B), with its last place."),
         ),
     ),
     Code(

@@ -51,6 +51,17 @@ def compiled(source: str, name: str, like: Callable) -> Callable:
     return namespace[name]
 
 
+def same(one: Callable, other: Callable) -> bool:
+    """Whether two functions, and the imports before them, are compiled to the same: layout, comments, docstring and local names
+    may differ."""
+
+    def what_counts(function):
+        code = getattr(function, "__code__", None)
+        return code and (code.co_code, code.co_names, [c for c in code.co_consts if c != function.__doc__])
+
+    return what_counts(one) == what_counts(other)
+
+
 def imports(function: Callable, also: str = "") -> str:
     """Return the import lines that `function`, and code that is to stand in its place, needs: modules, then names."""
     lines = set()

@@ -9,7 +9,8 @@ import pytest
 from minillm.clock.costs import step_costs, total
 from minillm.config import GPT2Config
 from minillm.exercises import EXERCISES, Code, Predict, check, exercise, source, textbook
-from minillm.exercises.compare import problem
+from minillm.exercises.compare import Problem, problem, written
+from minillm.exercises.exercise import _arguments
 from tests.exercises.answers import PREDICTED, solved, with_body_of
 from tests.exercises.mutants import drawn, survivors
 
@@ -101,6 +102,21 @@ def test_every_mistake_is_caught_and_named(e, seed):
             assert not result.right and (result.mistake, result.diagnosis) == (mistake.name, mistake.says), result
 
 
+@pytest.mark.parametrize("e", [e for e in CODE if e.mend], ids=by_name)
+def test_a_changed_file_with_the_same_mistake_is_told_which(e):
+    """`still in it` is said of the body that was handed out, under whatever names and comments; of any other, what is wrong."""
+    signature, _, body = source.parts(e.source(e.mend))
+    head, mistake = source.imports(e.answer, body), next(m for m in e.mistakes if m.name == e.mend)
+
+    def checked(line):
+        return e.check(namespace(head + "\n" + source.joined(signature, "Mine.", f"    {line}\n{body}")))
+
+    result = checked("# mine")
+    assert result.status == "todo" and not result.diagnosis, result
+    result = checked("mine = 1")
+    assert not result.right and (result.mistake, result.diagnosis) == (mistake.name, mistake.says), result
+
+
 @pytest.mark.parametrize("e", PREDICT, ids=by_name)
 def test_numbers_are_compared_by_their_hash(e):
     assert e.digest == e.digest_of(PREDICTED[e.name]) and str(PREDICTED[e.name]) not in e.stub()
@@ -132,9 +148,9 @@ def test_feedback_names_the_first_thing_that_is_wrong():
     assert says("softmax", lambda x: softmax(x)[..., :1]) == ("shape", "returned float64 [1]; needed: float64 [2]")
     assert says("softmax", lambda x: softmax(x).tolist())[0] == "shape"
     status, message = says("softmax", lambda x: softmax(x.astype(np.float64)))
-    assert status == "dtype" and message == "dtype float64; needed: float32 (the values would be right)"
+    assert status == "dtype" and message == "dtype float64; needed: float32 (the values are right)"
     status, message = says("softmax", lambda x: x.astype(np.float32))
-    assert status == "dtype" and message.endswith("(the values would be wrong too)")
+    assert status == "dtype" and message.endswith("(the values are wrong too)")
     assert says("softmax", lambda x: softmax(x) * np.where(x == x.max(), np.nan, 1)) == ("not finite", "nan at [1]; needed: 0.75")
 
     def changes_x(x):
@@ -154,7 +170,27 @@ def test_a_number_too_many_of_them_wrong_is_counted():
     assert problem(wrong, right).says == "first wrong number at [1, 1]: yours 5, right 4; 2 of 6 differ, by at most 1"
     assert problem({"": (right, 1)}, {"": (right, 2)}).says == "result[1]: yours 1, right 2"
     assert problem(3.0, 3).kind == "dtype" and problem(np.int64(3), 3) is None
+    assert problem(~np.eye(2, dtype=bool), np.eye(2, dtype=bool)).says.endswith("yours False, right True; 4 of 4 differ")
+    assert problem(-1.38629436, -1.38629437).says == "yours -1.38629436, right -1.38629437"
+    assert problem(np.float32([6e-8]), np.float32([0])) is None
+    kept, dropped = np.array([1.0, -np.inf]), np.full(2, -np.inf)
+    assert problem(dropped, kept) == Problem("wrong", "first wrong number at [0]: yours -inf, right 1; 1 of 2 differ")
+    assert problem(dropped, np.array([1.0, 2.0])).kind == "not finite"
     assert problem({"a": 1}, {"b": 1}).kind == "shape" and problem(None, right).kind == "shape"
+
+
+def test_short_inputs_are_written_out():
+    assert written((5, 5)) == "(5, 5)" and written(b"low") == "b'low'" and written({"n": [1]}) == "{'n': [1]}"
+    assert written(np.float32([[0.5], [1 / 3]])) == "array([[0.5], [0.3333]], dtype=float32)"
+    assert written(np.array([1, 10])) == "array([1, 10])" and written(np.array([True, False])) == "array([True, False])"
+    assert written(np.zeros((3, 3))) == "float64 [3, 3]" and written([abs]) == "a list of 1"
+    assert check("replace_pair", {"replace_pair": lambda ids, pair, new_id: (1,)}).where == (
+        "the example in the docstring (ids: (1, 2, 3, 1, 2), pair: (1, 2), new_id: 9)"
+    )
+    for e in CODE:
+        for where, args, _ in e.cases():
+            text = _arguments(args)
+            assert " at 0x" not in text and len(text) < 200, (e.name, where, text)
 
 
 def test_optional_arguments_of_ones_own_are_welcome():
