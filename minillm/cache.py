@@ -20,6 +20,8 @@ class KVCache:
     Bytes: 2 L C capacity per row times the dtype's size; 73,728 a position for GPT-2 124M in float32.
     """
 
+    one_at_a_time = False  # whether a pass may add only one position to each row
+
     def __init__(self, config: GPT2Config, batch: int = 1, capacity: int | None = None, dtype=np.float32):
         capacity = config.n_positions if capacity is None else capacity
         if not 1 <= capacity <= config.n_positions:
@@ -41,11 +43,6 @@ class KVCache:
     def capacity(self) -> int:
         """The most positions that a row can hold."""
         return self.keys.shape[3]
-
-    @property
-    def in_order(self) -> bool:
-        """Whether position p of the only row stands at place p, in one piece: what the fused step needs."""
-        return self.keys.flags.c_contiguous and self.batch == 1
 
     @property
     def nbytes(self) -> int:
@@ -139,7 +136,7 @@ class SlidingCache(KVCache):
     with Attention Sinks" (2023), on what is lost with the first tokens.
     """
 
-    in_order = False
+    one_at_a_time = True
 
     def __init__(self, config: GPT2Config, batch: int, window: int, dtype=np.float32):
         super().__init__(config, batch, window, dtype)

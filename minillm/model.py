@@ -75,13 +75,14 @@ class GPT2:
         """
         ids, single = self._checked_ids(ids)
         B, T = ids.shape
-        if T == B == 1 and times_only(step) and self._can_fuse(cache) and (lengths is None or np.array_equal(lengths, [1])):
-            # [1,V]: the second of the two forwards, which tells a Clock when each step was finished
-            logits = self._decode_step(int(ids[0, 0]), cache, tell=getattr(step, "stamps", None))[None]
-            return logits if single else logits[None]
         lengths = np.full(B, T) if lengths is None else np.asarray(lengths)
         if lengths.shape != (B,) or lengths.min() < 1 or lengths.max() > T:
             raise InputError(f"lengths {lengths.tolist()} do not fit {B} rows of {T} ids")
+        can_fuse = self._fused and cache is not None and times_only(step) and (last or lengths.min() == T)
+        if can_fuse and self._decode_step.fits(cache, lengths):
+            # The second of the two forwards, for a few positions; it tells a Clock when each step was finished.
+            logits = self._decode_step(ids, cache, lengths, last=last, tell=getattr(step, "stamps", None))
+            return logits[0] if single else logits
         past = np.zeros(B, np.int64) if cache is None else cache.lengths
         room = self.config.n_positions if cache is None else cache.capacity
         if len(past) != B:
@@ -110,14 +111,9 @@ class GPT2:
             raise InputError(f"id {wrong} is outside the vocabulary of {self.config.vocab_size}")
         return np.atleast_2d(ids.astype(np.int64)), ids.ndim == 1
 
-    def _can_fuse(self, cache: KVCache | None) -> bool:
-        """Whether the twin's fused step can read one more token into this cache."""
-        in_order = self._fused and cache is not None and cache.in_order and cache.keys.dtype in self._fused.caches
-        return bool(in_order) and cache.lengths[0] < cache.capacity
-
     @cached_property
     def _decode_step(self):
-        """The twin's fused step for one row and one position, made at first use: it has a workspace."""
+        """The twin's fused step for a few positions, made at first use: it has a workspace."""
         return self._fused(self.config, self.parameters)
 
     # ---- what it is

@@ -1,16 +1,16 @@
-"""The fused decode step: the whole of GPT-2 for one row and one new position, in one call of one kernel.
+"""The fused decode step: the whole of GPT-2 for one new position, or a few, in one call of one kernel.
 
-The second of the two forwards; the readable one is model.py, and tests hold both equal. All threads run `decode_kernel`
-side by side on a workspace made beforehand. Each owns a share of every product's outputs and of the heads; what is cheap
-(norms, rounding a product's input to 8 bits) every thread does for itself, because that is faster than waiting for
-another to do it. So a block has five places where all must `meet`.
+The second of the two forwards; the readable one is model.py, and tests hold both equal. New positions may be of one text
+(a chunk of the prompt, guesses to verify) or of several (a batch): one or the other, each knows its own place in the cache.
+All threads run `decode_kernel` side by side on a workspace made beforehand. Each owns a share of every product's outputs
+and of the heads; what is cheap (norms, rounding a product's input to 8 bits) every thread does for itself, because that is
+faster than waiting for another to do it. So a block has five places where all must `meet`.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-import weakref
 
 import numpy as np
 from numba import types
@@ -21,7 +21,7 @@ from .mathematics import exp
 from .matrices import flat_panels
 from .memory import array_at, ticks
 from .processor import HAS_HALVES
-from .products import float_matvec, int4_matvec, int8_matvec, quantize
+from .products import float_matmul, float_matvec, int4_matmul, int4_matvec, int8_matmul, int8_matvec, quantize
 from .rows import normalize_row
 from .streaming import attend
 from .threads import Team, called_again, meet, n_threads
@@ -37,36 +37,57 @@ MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")  # the four 
 TABLES = ("wte.weight", "lm_head.weight")
 BLOCK_WEIGHTS = tuple(f"{name}.weight" for name in MATRICES)
 PANELS, INPUTS, WIDTH, VALUES, SCALES, MINIMA, BIAS = range(7)  # columns of the table of matrices
+# The job of one call: new positions, those of them whose logits are wanted; of the cache: places in a row, numbers in a key,
+# bytes from one layer's keys to the next layer's, and from one head's to the next head's.
+JOB = ROWS, KEPT, CAPACITY, HEAD_DIM, LAYER_BYTES, HEAD_BYTES = range(6)
+# Of each new position: where its row of the cache begins, its position; and apart from that, the r-th whose logits are wanted.
+PLACE = KEYS, VALUES_, POSITION, KEEP = range(4)
 # What is finished at each time stamp: of a block, and after all blocks.
 BLOCK_STAMPS = ("ln_1", "attn.c_attn", "attn.context", "attn.residual", "ln_2", "mlp.act", "mlp.residual")
 LAST_STAMPS = ("ln_f", "logits")
 
 
 def float_product(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y):
-    """Panels first to end of y = W h + bias for a float type, that of `sample`."""
+    """Panels first to end of y = h W + bias for a float type, that of `sample`. h: [R, inputs or more]; y: [R, outputs or
+    more], as far as the panels reach."""
     panels = array_at(matrix[VALUES], matrix[PANELS], matrix[WIDTH], sample.dtype)[first:end]
-    float_matvec(panels, h[: matrix[INPUTS]], bias, y, 16 * first)
+    if len(h) == 1:
+        float_matvec(panels, h[0, : matrix[INPUTS]], bias, y[0], 16 * first)
+    else:
+        float_matmul(panels, h, bias, y, 16 * first)
 
 
 def int8_product(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y):
-    """Panels first to end of y = W h + bias for blocks of 8 bits; q, q_scales, q_sums: room for h in 8 bits."""
-    panels, blocks = matrix[PANELS], (matrix[INPUTS] + 31) // 32
-    q, q_scales, q_sums = q[:blocks], q_scales[:blocks], q_sums[:blocks]
-    quantize(h[: 32 * blocks].reshape(blocks, 32), q, q_scales, q_sums)
+    """Panels first to end of y = h W + bias for blocks of 8 bits; q, q_scales, q_sums: room for h in 8 bits."""
+    panels, R, blocks = matrix[PANELS], len(h), (matrix[INPUTS] + 31) // 32
+    q, q_scales, q_sums = q[: R * blocks], q_scales[: R * blocks], q_sums[: R * blocks]
+    quantize(h.reshape(R * blocks, 32), q, q_scales, q_sums)
     values = array_at(matrix[VALUES], panels, matrix[WIDTH], np.uint8)[first:end]
     scales = array_at(matrix[SCALES], panels, 16 * blocks, np.int16)[first:end]
-    int8_matvec(values, scales, q.reshape(32 * blocks).view(np.int32), q_scales, q_sums, bias, y, 16 * first)
+    whole = q.reshape(R * 32 * blocks).view(np.int32)
+    if R == 1:
+        int8_matvec(values, scales, whole, q_scales, q_sums, bias, y[0], 16 * first)
+    else:
+        shape = R, blocks
+        int8_matmul(
+            values, scales, whole.reshape(R, 8 * blocks), q_scales.reshape(shape), q_sums.reshape(shape), bias, y, 16 * first
+        )
 
 
 def int4_product(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y):
     """The same for blocks of 4 bits, with or without minima."""
-    panels, blocks = matrix[PANELS], (matrix[INPUTS] + 31) // 32
-    q, q_scales, q_sums = q[:blocks], q_scales[:blocks], q_sums[:blocks]
-    quantize(h[: 32 * blocks].reshape(blocks, 32), q, q_scales, q_sums)
+    panels, R, blocks = matrix[PANELS], len(h), (matrix[INPUTS] + 31) // 32
+    q, q_scales, q_sums = q[: R * blocks], q_scales[: R * blocks], q_sums[: R * blocks]
+    quantize(h.reshape(R * blocks, 32), q, q_scales, q_sums)
     values = array_at(matrix[VALUES], panels, matrix[WIDTH], np.uint8)[first:end]
     scales = array_at(matrix[SCALES], panels, 16 * blocks, np.int16)[first:end]
     minima = array_at(matrix[MINIMA], panels, 16 * blocks if matrix[MINIMA] else 0, np.int16)[first:end]
-    int4_matvec(values, scales, minima, q.reshape(32 * blocks).view(np.int32), q_scales, q_sums, bias, y, 16 * first)
+    whole = q.reshape(R * 32 * blocks).view(np.int32)
+    if R == 1:
+        int4_matvec(values, scales, minima, whole, q_scales, q_sums, bias, y[0], 16 * first)
+    else:
+        whole, shape = whole.reshape(R, 8 * blocks), (R, blocks)
+        int4_matmul(values, scales, minima, whole, q_scales.reshape(shape), q_sums.reshape(shape), bias, y, 16 * first)
 
 
 def product(sample, matrix, first, end, h, q, q_scales, q_sums, bias, y):
@@ -98,51 +119,64 @@ def activate(x, kind):
 
 @jit
 def decode_kernel(
-    thread, threads, state, stamps, sample, head_sample, matrices, biases, norms, scales, eps, activation,
-    keys, values, place, x, qkv, context, out, hidden, logits, h, q, q_scales, q_sums, scores,
+    thread, threads, state, stamps, sample, head_sample, cache_sample, matrices, biases, norms, scales, eps, activation,
+    job, places, x, qkv, context, out, hidden, logits, h, q, q_scales, q_sums, scores,
 ):  # fmt: skip
-    """From x, the embedded token, to the logits. Run by every thread at once; DecodeStep makes the arguments.
+    """From x, the embedded tokens, to the logits. Run by every thread at once; DecodeStep makes the arguments.
 
-    matrices: [4 L + 1, 7]; norms: [2 L + 1, 2, C]; keys, values: [L, B, H, capacity, D]; place: row and position; h, q,
-    q_scales, q_sums and scores: this thread's own room; x, qkv, context, out, hidden, logits: everybody's.
+    matrices: [4 L + 1, 7]; norms: [2 L + 1, 2, C]; job: see JOB; places: [R, 4], see PLACE. h, q, q_scales, q_sums and
+    scores: this thread's own room; x, qkv, context, out, hidden, logits: everybody's, [R, ...].
     One place in the code for all four products of a block: each place costs a third of a second of compiling.
     """
-    L, H, D, C, calls, again = keys.shape[0], keys.shape[2], keys.shape[4], x.shape[0], 0, True
+    L, C, D, calls, again = scales.shape[0], x.shape[1], job[HEAD_DIM], 0, True
+    H = C // D
     while again:
-        row, position, S, n = place[0], place[1], place[1] + 1, 0
+        R, S, n = job[ROWS], job[CAPACITY], 0
         for i in range(4 * L):
             matrix, j = matrices[i], i % 4
             if j % 2 == 0:  # ln_1 before c_attn, ln_2 before c_fc
-                normalize_row(x, norms[i // 2, 0], norms[i // 2, 1], eps, h)
+                for r in range(R):
+                    normalize_row(x[r], norms[i // 2, 0], norms[i // 2, 1], eps, h[r, :C])
                 n = stamp(stamps, n, thread)
             source = h if j % 2 == 0 else context if j == 1 else hidden
             target = qkv if j == 0 else hidden if j == 2 else out
             first, end = matrix[PANELS] * thread // threads, matrix[PANELS] * (thread + 1) // threads
             bias = biases[matrix[BIAS] : matrix[BIAS] + 16 * matrix[PANELS]]
-            product(sample, matrix, first, end, source, q, q_scales, q_sums, bias, target)
-            if j == 2:
-                activate(hidden[16 * first : 16 * end], activation)
-            elif j % 2 == 1:  # the residual stream takes up both projections
-                mine, change = x[16 * first : 16 * end], out[16 * first : 16 * end]
-                for c in range(mine.shape[0]):
-                    mine[c] += change[c]
+            product(sample, matrix, first, end, source[:R], q, q_scales, q_sums, bias, target[:R])
+            for r in range(R):
+                if j == 2:
+                    activate(hidden[r, 16 * first : 16 * end], activation)
+                elif j % 2 == 1:  # the residual stream takes up both projections
+                    mine, change = x[r, 16 * first : 16 * end], out[r, 16 * first : 16 * end]
+                    for c in range(mine.shape[0]):
+                        mine[c] += change[c]
             meet(state, threads)
             n = stamp(stamps, n, thread)
             if j == 0:  # a head's q, k and v may have come from several threads
                 for head in range(H * thread // threads, H * (thread + 1) // threads):
-                    all_keys, all_values = keys[i // 4, row, head, :S], values[i // 4, row, head, :S]
-                    start = head * D
-                    for d in range(D):
-                        all_keys[position, d] = stored_like(qkv[C + start + d], all_keys[position, d])
-                        all_values[position, d] = stored_like(qkv[2 * C + start + d], all_values[position, d])
-                    attend(qkv[start : start + D], all_keys, all_values, scales[i // 4], scores[:S], context[start : start + D])
+                    start, there = head * D, (i // 4) * job[LAYER_BYTES] + head * job[HEAD_BYTES]
+                    for r in range(R):  # all new keys and values first: a position may be seen by the one behind it
+                        place = places[r, POSITION] % S
+                        key = array_at(places[r, KEYS] + there, S, D, cache_sample.dtype)[place]
+                        value = array_at(places[r, VALUES_] + there, S, D, cache_sample.dtype)[place]
+                        for d in range(D):
+                            key[d] = stored_like(qkv[r, C + start + d], key[d])
+                            value[d] = stored_like(qkv[r, 2 * C + start + d], value[d])
+                    for r in range(R):
+                        seen = min(places[r, POSITION] + 1, S)
+                        all_keys = array_at(places[r, KEYS] + there, seen, D, cache_sample.dtype)
+                        all_values = array_at(places[r, VALUES_] + there, seen, D, cache_sample.dtype)
+                        here = slice(start, start + D)
+                        attend(qkv[r, here], all_keys, all_values, scales[i // 4], scores[:seen], context[r, here])
                 meet(state, threads)
                 n = stamp(stamps, n, thread)
-        normalize_row(x, norms[2 * L, 0], norms[2 * L, 1], eps, h)
+        R = job[KEPT]
+        for r in range(R):
+            normalize_row(x[places[r, KEEP]], norms[2 * L, 0], norms[2 * L, 1], eps, h[r, :C])
         n = stamp(stamps, n, thread)
         matrix = matrices[4 * L]
         first, end = matrix[PANELS] * thread // threads, matrix[PANELS] * (thread + 1) // threads
-        product(head_sample, matrix, first, end, h, q, q_scales, q_sums, biases[matrix[BIAS] :], logits)
+        product(head_sample, matrix, first, end, h[:R], q, q_scales, q_sums, biases[matrix[BIAS] :], logits[:R])
         meet(state, threads)
         stamp(stamps, n, thread)
         again = thread > 0 and called_again(state, calls)  # the first thread takes the logits home
@@ -163,13 +197,14 @@ def padded(x, size):
 
 
 class DecodeStep:
-    """GPT-2 for one row, one token at a time: step(id, cache) -> logits [V].
+    """GPT-2 for at most MOST new positions at a time: step(ids [B,T], cache) -> logits [B,T,V].
 
     config, parameters: the model's; every matrix is a Weight of a kind in SAMPLES (the head may be of another than the blocks),
     everything else float32. `stamps` holds the `ticks` at which each of `names` was finished in the last call, and
-    `started` those when the token was embedded.
+    `started` those when the tokens were embedded.
     """
 
+    MOST = 32  # beyond that, products in blocks are faster
     caches = (np.float32, np.float16) if HAS_HALVES else (np.float32,)  # the dtypes of a KVCache that it can use
 
     def __init__(self, config, parameters):
@@ -196,14 +231,14 @@ class DecodeStep:
         self.names = [f"h.{i}.{name}" for i in range(L) for name in BLOCK_STAMPS] + list(LAST_STAMPS)
         self.stamps, self.started = np.zeros(len(self.names), np.int64), 0
         self._one_at_a_time = threading.Lock()  # there is one workspace
-        self._team, self._last_keys = Team(1), None
-        self._place = np.zeros(2, np.int64)  # row and position
-        whole = -(-max(C, F) // 32) * 32  # room for whole blocks; what lies behind the inputs stays zero
-        self._shared = tuple(np.zeros(-(-n // 32) * 32, np.float32) for n in (3 * C, C, C, F, config.vocab_size))
-        self._x = np.zeros(C, np.float32)
-        own = [((whole,), np.float32), ((whole // 32, 32), np.int8), ((whole // 32,), np.float32)]
-        own += [((whole // 32,), np.int32), ((config.n_positions,), np.float32)]
-        self._layout, self._own = own, []  # of each thread
+        self._team, self._last_cache = Team(1), None
+        self._job, self._places = np.zeros(len(JOB), np.int64), np.zeros((self.MOST, len(PLACE)), np.int64)
+        # Room for whole blocks of 32; what lies behind the inputs stays zero. Memory that is never written is never taken.
+        blocks = [-(-n // 32) for n in (3 * C, C, C, F, config.vocab_size)]
+        self._shared = tuple(np.zeros((self.MOST, 32 * n), np.float32) for n in blocks)
+        self._x, most = np.zeros((self.MOST, C), np.float32), self.MOST * max(blocks[1], blocks[3])
+        own = [((self.MOST, 32 * blocks[1]), np.float32), ((most, 32), np.int8), ((most,), np.float32), ((most,), np.int32)]
+        self._layout, self._own = [*own, ((config.n_positions,), np.float32)], []  # of each thread
 
     @staticmethod
     def refusal(config, parameters) -> str | None:
@@ -223,41 +258,54 @@ class DecodeStep:
             return f"the blocks' matrices are of {len(samples)} kinds; the fused step takes one, and another for the head"
         return None
 
-    def __call__(self, token: int, cache, row: int = 0, tell=None) -> np.ndarray:
-        """Logits [V] after one more token in one row of a KVCache (float32, or float16), which grows by it.
+    def fits(self, cache, lengths) -> bool:
+        """Whether it can read `lengths` [B] more ids of each row into this cache."""
+        return (
+            lengths.sum() <= self.MOST
+            and cache.batch == len(lengths)
+            and cache.keys.dtype in self.caches
+            and cache.keys[0, 0].flags.c_contiguous
+            and (cache.lengths + lengths).max() <= cache.capacity
+            and (lengths.max() == 1 or not cache.one_at_a_time)
+        )
 
+    def __call__(self, ids, cache, lengths=None, *, last=False, tell=None) -> np.ndarray:
+        """Logits [B,T,V] after more ids [B,T] in every row of a KVCache (float32, or float16), which grows by them.
+
+        lengths [B]: how many ids of each row are real. last: only the last of these, [B,1,V]; otherwise none is padding.
         tell: called as tell(names, ticks) with what was finished when, `embed` first.
         """
-        position = int(cache.lengths[row])
-        if not 0 <= token < self.config.vocab_size:
-            raise ValueError(f"id {token} is outside the vocabulary of {self.config.vocab_size}")
-        if position >= min(cache.capacity, self.config.n_positions):
-            raise ValueError(f"position {position} does not fit: there is room for {cache.capacity}")
-        keys, values = cache.keys, cache.values
-        if keys.dtype == np.float16 and HAS_HALVES:
-            keys, values = keys.view(np.int16), values.view(np.int16)  # Numba has no float16
-        elif keys.dtype != np.float32:
-            raise ValueError(f"the cache is {keys.dtype}; the fused step needs float32, or float16 where the processor has it")
-        threads = n_threads()
+        (B, T), V = ids.shape, self.config.vocab_size
+        lengths = np.full(B, T) if lengths is None else lengths
+        if ids.min() < 0 or ids.max() >= V:
+            raise ValueError(f"ids from {ids.min()} to {ids.max()} are outside the vocabulary of {V}")
+        if not self.fits(cache, lengths) or not (last or lengths.min() == T):
+            raise ValueError(f"{lengths.tolist()} more ids do not fit {cache}, or the fused step")
+        rows, columns = np.nonzero(np.arange(T) < lengths[:, None])  # of each new position
+        positions, threads = cache.lengths[rows] + columns, n_threads()
+        stored, sample = cache.keys, np.empty(0, np.int16 if cache.keys.dtype == np.float16 else np.float32)
         with self._one_at_a_time:
-            again = self._team.n == threads and self._last_keys is not None and self._last_keys() is cache.keys
-            self._team, self._last_keys = self._team if again else Team(threads), weakref.ref(cache.keys)
+            again = self._team.n == threads and self._last_cache == sample.dtype
+            self._team, self._last_cache = self._team if again else Team(threads), sample.dtype
             self._own += [[np.zeros(shape, dtype) for shape, dtype in self._layout] for _ in range(threads - len(self._own))]
-            table = self.parameters["wte.weight"]
-            embedded = table.decode(*divmod(token, 16))[: table.k]  # what take does, without its checks
-            np.add(embedded, self.parameters["wpe.weight"][position], out=self._x)
-            self._place[:] = row, position
+            R, kept = len(rows), np.cumsum(lengths) - 1 if last else np.arange(len(rows))
+            tokens, wpe = self.parameters["wte.weight"].take(ids[rows, columns], axis=0), self.parameters["wpe.weight"]
+            np.add(tokens, wpe[positions], out=self._x[:R])
+            self._job[:] = R, len(kept), *stored.shape[3:], stored.strides[0], stored.strides[2]
+            self._places[:R, KEYS] = stored.ctypes.data + stored.strides[1] * rows
+            self._places[:R, VALUES_] = cache.values.ctypes.data + cache.values.strides[1] * rows
+            self._places[:R, POSITION], self._places[: len(kept), KEEP] = positions, kept
             self.started = now()
             common = (
-                threads, self._team.state, self.stamps, *self._samples, self.matrices, self.biases, self.norms, self.scales,
-                self.config.layer_norm_epsilon, ACTIVATIONS.index(self.config.activation_function),
-                keys, values, self._place, self._x, *self._shared,
+                threads, self._team.state, self.stamps, *self._samples, sample, self.matrices, self.biases, self.norms,
+                self.scales, self.config.layer_norm_epsilon, ACTIVATIONS.index(self.config.activation_function),
+                self._job, self._places, self._x, *self._shared,
             )  # fmt: skip
             self._team.run(lambda i: decode_kernel(i, *common, *self._own[i]), again)
-            cache.lengths[row] += 1
+            cache.advance(lengths)
             if tell:
                 tell(["embed", *self.names], [self.started, *self.stamps.tolist()])
-            return self._shared[-1][: self.config.vocab_size].copy()
+            return self._shared[-1][: len(kept), :V].copy().reshape(B, -1, V)
 
 
 @jit

@@ -33,7 +33,7 @@ def float_matvec(panels, x, bias, y, column):
 
 @jit
 def float_matmul(panels, x, bias, y, column):
-    """y = x W + bias. panels: [P, 16 K]; x: [M, K]; y: [M, all columns].
+    """y = x W + bias. panels: [P, 16 K]; x: [M, K] (either may be wider than the other); y: [M, all columns].
 
     Eight rows by two panels are sixteen sums in registers: a vector of W is loaded (and made float32) once for eight
     products, a number of x once for two; and two panels are two streams, which memory serves better than one. Where rows
@@ -49,7 +49,7 @@ def float_matmul(panels, x, bias, y, column):
             x0, x1, x2, x3, x4, x5, x6, x7 = x[m], x[m1], x[m2], x[m3], x[m4], x[m5], x[m6], x[m7]
             a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = load(bias, c)
             b0 = b1 = b2 = b3 = b4 = b5 = b6 = b7 = load(bias, d)
-            for k in range(x.shape[1]):
+            for k in range(min(x.shape[1], panels.shape[1] // 16)):
                 w, v = load(left, 16 * k), load(right, 16 * k)
                 s = spread(x0[k])
                 a0, b0 = fma(w, s, a0), fma(v, s, b0)

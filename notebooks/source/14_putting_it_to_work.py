@@ -366,8 +366,8 @@ waits = np.mean([t.recurrent for t in times if t.model == "lstm"])
 print(f"share of the LSTM's forward pass in which one step waits for the other: {waits:.0%}")
 plots.show(
     ax,
-    "Microseconds a token against the length of the texts, both logarithmic, for Transformer and LSTM, 16 texts at once. From 16 "
-    f"to 256 tokens a step grows {growth['transformer']:.1f} times for the Transformer and {growth['lstm']:.1f} times for the LSTM.",
+    "Microseconds a token against the length of the texts, both logarithmic, for Transformer and LSTM, 16 texts at once. From "
+    f"16 to 256 tokens a step grows {growth['transformer']:.1f} times for the Transformer and {growth['lstm']:.1f} for the LSTM.",
 )
 assert min(growth.values()) > 1
 

@@ -13,7 +13,7 @@ from minillm.decoding.speculative import ModelDraft
 from minillm.steps import step_names, times_only, under
 from minillm.weights import store_parameters
 
-CONFIG = GPT2Config(vocab_size=48, n_positions=32, n_embd=32, n_layer=2, n_head=2)
+CONFIG = GPT2Config(vocab_size=48, n_positions=64, n_embd=32, n_layer=2, n_head=2)
 MODEL = GPT2.random(CONFIG, seed=1)
 FUSED = GPT2(CONFIG, store_parameters(MODEL.parameters, "float32"), kernels)
 
@@ -100,7 +100,7 @@ def test_every_step_of_the_readable_forward_is_there():
 
 def test_a_clock_leaves_the_fused_step_and_streaming_attention_at_work():
     clock = Clock()
-    generated(FUSED, clock)
+    generated(FUSED, clock, prompt=range(40))  # more than the fused step takes at a time
     prefill, *decode = clock.cycles()
     assert "h.0.attn.context" in prefill.names and "h.0.attn.scores" not in prefill.names and "wte" in prefill.names
     for cycle in decode:

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("numba")
 
 from minillm import kernels
-from minillm.cache import KVCache
+from minillm.cache import KVCache, SlidingCache
 from minillm.config import GPT2Config
 from minillm.kernels import threads
 from minillm.kernels.processor import HAS_HALVES
@@ -35,8 +35,14 @@ def stored(model, kind):
 
 
 def decode(model, ids, step=None):
+    """Logits [T,V] of ids [T], one after another, and the cache."""
     step, cache = step or kernels.DecodeStep(model.config, model.parameters), model.new_cache()
-    return np.array([step(int(i), cache).copy() for i in ids]), cache
+    return np.concatenate([one(step, i, cache) for i in ids]), cache
+
+
+def one(step, id, cache):
+    """Logits [1,V] after one more id."""
+    return step(np.array([[id]]), cache)[0]
 
 
 def close(logits, reference, kind):
@@ -91,9 +97,9 @@ def test_goes_on_from_a_prefill_and_after_truncating():
     step, cache = kernels.DecodeStep(model.config, model.parameters), model.new_cache(capacity=15)
     model(ids[:11], cache)
     for n in (11, 12, 13):
-        close(step(int(ids[n]), cache), model(ids[: n + 1])[-1], "float32")
+        close(one(step, ids[n], cache), model(ids[: n + 1])[-1:], "float32")
     cache.truncate(4)
-    close(step(int(ids[7]), cache), model(np.append(ids[:4], ids[7]))[-1], "float32")
+    close(one(step, ids[7], cache), model(np.append(ids[:4], ids[7]))[-1:], "float32")
 
 
 def test_two_caches_in_turn_and_a_new_one():
@@ -103,20 +109,58 @@ def test_two_caches_in_turn_and_a_new_one():
     caches = [model.new_cache(), model.new_cache()]
     for t in range(8):
         for row, cache in enumerate(caches):  # the other threads may still hold the last one
-            close(step(int(ids[row, t]), cache), reference[row, t], "float32")
+            close(one(step, ids[row, t], cache), reference[row, [t]], "float32")
     del caches, cache
     cache = model.new_cache()
     for t in range(8):
-        close(step(int(ids[2, t]), cache), reference[2, t], "float32")
+        close(one(step, ids[2, t], cache), reference[2, [t]], "float32")
 
 
-def test_one_row_of_a_batch():
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+@pytest.mark.parametrize("parts", [(1, 10, 4, 5), (2, 2, 9, 1, 6)], ids=str)
+def test_several_positions_of_several_rows(kind, n_threads, parts):
+    """Each sees what is before it, also within the pass, and nothing behind it or of another row."""
+    threads.set_threads(n_threads)
+    try:
+        model = stored(random_model(SMALL), kind)
+        ids = np.random.default_rng(1).integers(0, 131, (3, 20))
+        step, cache = kernels.DecodeStep(model.config, model.parameters), model.new_cache(3)
+        passes = [step(part, cache) for part in np.split(ids, np.cumsum(parts)[:-1], axis=1)]
+        close(np.concatenate(passes, axis=1), model(ids), kind)
+    finally:
+        threads.set_threads(None)
+
+
+def test_ragged_rows():
     model = stored(random_model(SMALL), "float32")
-    ids = np.random.default_rng(1).integers(0, 131, (3, 6))
-    step, cache = kernels.DecodeStep(model.config, model.parameters), model.new_cache(3)
+    ids, lengths = np.random.default_rng(1).integers(0, 131, (3, 8)), np.array([[5, 1, 8], [1, 7, 2], [8, 3, 4]])
+    step, cache, texts = kernels.DecodeStep(model.config, model.parameters), model.new_cache(3), [[], [], []]
+    for counts in lengths:
+        logits = step(ids, cache, counts, last=True)
+        for text, row, n, found in zip(texts, ids, counts, logits):
+            text += row[:n].tolist()
+            close(found, model(text)[-1:], "float32")
+    assert cache.lengths.tolist() == lengths.sum(axis=0).tolist()
+
+
+def test_rows_of_a_larger_cache():
+    """What `view` gives is not in one piece: the rows that are not in it must stay as they are."""
+    model = stored(random_model(SMALL), "float32")
+    ids = np.random.default_rng(1).integers(0, 131, (4, 6))
+    step, cache = kernels.DecodeStep(model.config, model.parameters), model.new_cache(4)
     model(ids[:, :5], cache)
-    close(step(int(ids[1, 5]), cache, row=1), model(ids[1])[-1], "float32")
-    assert cache.lengths.tolist() == [5, 6, 5]
+    before = cache.keys.copy()
+    close(step(ids[1:3, 5:], cache.view(slice(1, 3))), model(ids)[1:3, -1:], "float32")
+    assert np.array_equal(cache.keys[:, [0, 3]], before[:, [0, 3]]) and not np.array_equal(cache.keys, before)
+
+
+def test_a_sliding_cache():
+    model, ids = stored(random_model(SMALL), "float32"), np.random.default_rng(1).integers(0, 131, (2, 20))
+    step, cache, other = kernels.DecodeStep(model.config, model.parameters), *(SlidingCache(SMALL, 2, 6) for _ in range(2))
+    for t in range(20):  # three times round
+        close(step(ids[:, [t]], cache), model(ids[:, [t]], other, step=lambda name, value: value), "float32")
+    assert not step.fits(SlidingCache(SMALL, 2, 6), np.array([2, 1]))
 
 
 @pytest.mark.parametrize("kind", ["float32", "int4"])
@@ -146,14 +190,13 @@ def test_cache_of_float16():
     ids = np.random.default_rng(1).integers(0, 131, 20)
     step, cache = kernels.DecodeStep(model.config, model.parameters), KVCache(SMALL, dtype=np.float16)
     exact = model(ids)
-    logits = np.array([step(int(i), cache) for i in ids])
+    logits = np.concatenate([one(step, i, cache) for i in ids])
     # float16 keeps 11 bits of keys and values: worst seen 1.5e-4 of the largest logit
     assert 0 < np.abs(logits - exact).max() <= 1e-3 * np.abs(exact).max()
     reference = model.new_cache()
     model(ids[:1], reference)  # the first key and value depend on no other
     assert np.array_equal(cache.keys[0, 0, :, 0], reference.keys[0, 0, :, 0].astype(np.float16))
-    with pytest.raises(ValueError, match="the cache is float64"):
-        step(0, KVCache(SMALL, dtype=np.float64))
+    assert not step.fits(KVCache(SMALL, dtype=np.float64), np.array([1]))
 
 
 def test_head_of_another_kind():
@@ -171,24 +214,15 @@ def test_two_python_threads_on_one_step_and_on_two():
     shared = kernels.DecodeStep(model.config, model.parameters)
     steps = [shared, shared, None, None]
     with ThreadPoolExecutor(4) as pool:
-        results = [r for r, _ in pool.map(lambda pair: decode_copying(model, *pair), zip(ids, steps))]
+        results = [r for r, _ in pool.map(lambda pair: decode(model, *pair), zip(ids, steps))]
     for logits, row in zip(results, ids):
         close(logits, model(row), "float32")
-
-
-def decode_copying(model, ids, step):
-    """Like decode, but with the logits copied while nobody else can overwrite the shared workspace."""
-    step = step or kernels.DecodeStep(model.config, model.parameters)
-    cache, out = model.new_cache(), []
-    for i in ids:
-        out.append(step(int(i), cache))
-    return np.array(out), cache
 
 
 def test_stamps_name_every_step_in_order():
     model = stored(random_model(SMALL), "float32")
     step = kernels.DecodeStep(model.config, model.parameters)
-    step(3, model.new_cache())
+    one(step, 3, model.new_cache())
     assert len(step.names) == len(step.stamps) == 7 * 3 + 2
     assert step.names[:2] == ["h.0.ln_1", "h.0.attn.c_attn"] and step.names[-1] == "logits"
     assert 0 < step.started <= step.stamps[0] and (np.diff(step.stamps) >= 0).all()
@@ -209,8 +243,11 @@ def test_what_it_cannot_do_is_refused():
     table = Float32.from_table(np.zeros((36, 108), np.float32))
     assert "other way round" in kernels.DecodeStep.refusal(SMALL, {**model.parameters, "h.0.attn.c_attn.weight": table})
     step, cache = kernels.DecodeStep(SMALL, model.parameters), model.new_cache(capacity=1)
-    with pytest.raises(ValueError, match="id 131 is outside the vocabulary of 131"):
-        step(131, cache)
-    step(0, cache)
-    with pytest.raises(ValueError, match="there is room for 1"):
-        step(0, cache)
+    with pytest.raises(ValueError, match="ids from 131 to 131 are outside the vocabulary of 131"):
+        one(step, 131, cache)
+    one(step, 0, cache)
+    with pytest.raises(ValueError, match=r"\[1\] more ids do not fit KVCache\(lengths=\[1\], capacity=1"):
+        one(step, 0, cache)
+    with pytest.raises(ValueError, match="more ids do not fit"):  # logits of padding are not computed
+        step(np.zeros((2, 2), int), model.new_cache(2), np.array([1, 2]))
+    assert not step.fits(model.new_cache(2), np.array([1])) and not step.fits(model.new_cache(2), np.array([16, 17]))
