@@ -47,8 +47,7 @@ class GPT2:
             raise InputError(f"parameter {min(surplus)} has no place in this config; {len(surplus)} are too many")
         self._tree = _as_tree(self.parameters)
         fused = getattr(ops, "DecodeStep", None)
-        whole = config.n_head * config.head_dim == config.n_embd  # the fused step has no room for pruned heads
-        self._fused = fused if fused and whole and fused.refusal(config, self.parameters) is None else None
+        self._fused = fused if fused and fused.refusal(config, self.parameters) is None else None
 
     def forward(self, ids, positions, cache=None, step=identity, keep=slice(None)):
         """The whole of GPT-2: ids, positions [B,T] -> logits [B,T,V] (or of the positions that `keep` picks)."""

@@ -37,9 +37,9 @@ MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")  # the four 
 TABLES = ("wte.weight", "lm_head.weight")
 BLOCK_WEIGHTS = tuple(f"{name}.weight" for name in MATRICES)
 PANELS, INPUTS, WIDTH, VALUES, SCALES, MINIMA, BIAS = range(7)  # columns of the table of matrices
-# The job of one call: new positions, those of them whose logits are wanted; of the cache: places in a row, numbers in a key,
-# bytes from one layer's keys to the next layer's, and from one head's to the next head's.
-JOB = ROWS, KEPT, CAPACITY, HEAD_DIM, LAYER_BYTES, HEAD_BYTES = range(6)
+# The job of one call: new positions, those of them whose logits are wanted; of the cache: heads, places in a row, numbers in
+# a key, bytes from one layer's keys to the next layer's, and from one head's to the next head's.
+JOB = ROWS, KEPT, HEADS, CAPACITY, HEAD_DIM, LAYER_BYTES, HEAD_BYTES = range(7)
 # Of each new position: where its row of the cache begins, its position; and apart from that, the r-th whose logits are wanted.
 PLACE = KEYS, VALUES_, POSITION, KEEP = range(4)
 # What is finished at each time stamp: of a block, and after all blocks.
@@ -128,8 +128,7 @@ def decode_kernel(
     scores: this thread's own room; x, qkv, context, out, hidden, logits: everybody's, [R, ...].
     One place in the code for all four products of a block: each place costs a third of a second of compiling.
     """
-    L, C, D, calls, again = scales.shape[0], x.shape[1], job[HEAD_DIM], 0, True
-    H = C // D
+    L, C, H, D, calls, again = scales.shape[0], x.shape[1], job[HEADS], job[HEAD_DIM], 0, True
     while again:
         R, S, n = job[ROWS], job[CAPACITY], 0
         for i in range(4 * L):
@@ -160,8 +159,8 @@ def decode_kernel(
                         key = array_at(places[r, KEYS] + there, S, D, cache_sample.dtype)[place]
                         value = array_at(places[r, VALUES_] + there, S, D, cache_sample.dtype)[place]
                         for d in range(D):
-                            key[d] = stored_like(qkv[r, C + start + d], key[d])
-                            value[d] = stored_like(qkv[r, 2 * C + start + d], value[d])
+                            key[d] = stored_like(qkv[r, H * D + start + d], key[d])
+                            value[d] = stored_like(qkv[r, 2 * H * D + start + d], value[d])
                     for r in range(R):
                         seen = min(places[r, POSITION] + 1, S)
                         all_keys = array_at(places[r, KEYS] + there, seen, D, cache_sample.dtype)
@@ -212,7 +211,7 @@ class DecodeStep:
         if refusal:
             raise ValueError(refusal)
         self.config, self.parameters = config, parameters
-        L, C, F = config.n_layer, config.n_embd, config.hidden_dim
+        L, C, F, A = config.n_layer, config.n_embd, config.hidden_dim, config.n_head * config.head_dim
         head = parameters["wte.weight" if config.tie_word_embeddings else "lm_head.weight"].T
         names = [f"h.{i}.{m}" for i in range(L) for m in MATRICES]
         matrices = [(parameters[f"{n}.weight"], parameters[f"{n}.bias"]) for n in names] + [(head, np.zeros(0, np.float32))]
@@ -234,10 +233,10 @@ class DecodeStep:
         self._team, self._last_cache = Team(1), None
         self._job, self._places = np.zeros(len(JOB), np.int64), np.zeros((self.MOST, len(PLACE)), np.int64)
         # Room for whole blocks of 32; what lies behind the inputs stays zero. Memory that is never written is never taken.
-        blocks = [-(-n // 32) for n in (3 * C, C, C, F, config.vocab_size)]
+        blocks = [-(-n // 32) for n in (3 * A, A, C, F, config.vocab_size)]
         self._shared = tuple(np.zeros((self.MOST, 32 * n), np.float32) for n in blocks)
-        self._x, most = np.zeros((self.MOST, C), np.float32), self.MOST * max(blocks[1], blocks[3])
-        own = [((self.MOST, 32 * blocks[1]), np.float32), ((most, 32), np.int8), ((most,), np.float32), ((most,), np.int32)]
+        self._x, most = np.zeros((self.MOST, C), np.float32), self.MOST * max(blocks[1:4])
+        own = [((self.MOST, 32 * blocks[2]), np.float32), ((most, 32), np.int8), ((most,), np.float32), ((most,), np.int32)]
         self._layout, self._own = [*own, ((config.n_positions,), np.float32)], []  # of each thread
 
     @staticmethod
@@ -291,7 +290,7 @@ class DecodeStep:
             R, kept = len(rows), np.cumsum(lengths) - 1 if last else np.arange(len(rows))
             tokens, wpe = self.parameters["wte.weight"].take(ids[rows, columns], axis=0), self.parameters["wpe.weight"]
             np.add(tokens, wpe[positions], out=self._x[:R])
-            self._job[:] = R, len(kept), *stored.shape[3:], stored.strides[0], stored.strides[2]
+            self._job[:] = R, len(kept), *stored.shape[2:], stored.strides[0], stored.strides[2]
             self._places[:R, KEYS] = stored.ctypes.data + stored.strides[1] * rows
             self._places[:R, VALUES_] = cache.values.ctypes.data + cache.values.strides[1] * rows
             self._places[:R, POSITION], self._places[: len(kept), KEEP] = positions, kept

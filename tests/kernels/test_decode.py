@@ -75,6 +75,8 @@ def test_equals_the_readable_forward_at_every_position(kind, n_threads):
         {"activation_function": "gelu"},
         {"activation_function": "relu"},
         {"n_inner": 50},
+        {"n_head": 2, "head_size": 12},
+        {"n_head": 5, "head_size": 12},
         {"n_layer": 1, "n_head": 1},
         {"vocab_size": 1, "n_embd": 1, "n_head": 1},
         {"n_embd": 64, "n_head": 4, "scale_attn_by_inverse_layer_idx": True},
