@@ -74,14 +74,15 @@ class GPT2:
         """
         ids, single = self._checked_ids(ids)
         B, T = ids.shape
-        lengths = np.full(B, T) if lengths is None else np.asarray(lengths)
-        if lengths.shape != (B,) or lengths.min() < 1 or lengths.max() > T:
-            raise InputError(f"lengths {lengths.tolist()} do not fit {B} rows of {T} ids")
-        can_fuse = self._fused and cache is not None and times_only(step) and (last or lengths.min() == T)
+        lengths = [T] * B if lengths is None else np.asarray(lengths).tolist()
+        if np.shape(lengths) != (B,) or min(lengths) < 1 or max(lengths) > T:
+            raise InputError(f"lengths {lengths} do not fit {B} rows of {T} ids")
+        can_fuse = self._fused and cache is not None and times_only(step) and (last or min(lengths) == T)
         if can_fuse and self._decode_step.fits(cache, lengths):
             # The second of the two forwards, for a few positions; it tells a Clock when each step was finished.
             logits = self._decode_step(ids, cache, lengths, last=last, tell=getattr(step, "stamps", None))
             return logits[0] if single else logits
+        lengths = np.array(lengths)
         past = np.zeros(B, np.int64) if cache is None else cache.lengths
         room = self.config.n_positions if cache is None else cache.capacity
         if len(past) != B:

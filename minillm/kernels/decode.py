@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import threading
+from itertools import accumulate
 
 import numpy as np
 from numba import types
@@ -257,43 +258,42 @@ class DecodeStep:
             return f"the blocks' matrices are of {len(samples)} kinds; the fused step takes one, and another for the head"
         return None
 
-    def fits(self, cache, lengths) -> bool:
+    def fits(self, cache, lengths: list[int]) -> bool:
         """Whether it can read `lengths` [B] more ids of each row into this cache."""
         return (
-            lengths.sum() <= self.MOST
+            sum(lengths) <= self.MOST
             and cache.batch == len(lengths)
             and cache.keys.dtype in self.caches
             and cache.keys[0, 0].flags.c_contiguous
-            and (cache.lengths + lengths).max() <= cache.capacity
-            and (lengths.max() == 1 or not cache.one_at_a_time)
+            and max(past + n for past, n in zip(cache.lengths.tolist(), lengths)) <= cache.capacity
+            and (max(lengths) == 1 or not cache.one_at_a_time)
         )
 
-    def __call__(self, ids, cache, lengths=None, *, last=False, tell=None) -> np.ndarray:
+    def __call__(self, ids, cache, lengths: list[int] | None = None, *, last=False, tell=None) -> np.ndarray:
         """Logits [B,T,V] after more ids [B,T] in every row of a KVCache (float32, or float16), which grows by them.
 
-        lengths [B]: how many ids of each row are real. last: only the last of these, [B,1,V]; otherwise none is padding.
+        Nothing is checked here: ids are of the vocabulary, and the cache `fits`. lengths [B]: how many ids of each row are
+        real. last: only the last of these, [B,1,V]; otherwise none may be padding.
         tell: called as tell(names, ticks) with what was finished when, `embed` first.
         """
         (B, T), V = ids.shape, self.config.vocab_size
-        lengths = np.full(B, T) if lengths is None else lengths
-        if ids.min() < 0 or ids.max() >= V:
-            raise ValueError(f"ids from {ids.min()} to {ids.max()} are outside the vocabulary of {V}")
-        if not self.fits(cache, lengths) or not (last or lengths.min() == T):
-            raise ValueError(f"{lengths.tolist()} more ids do not fit {cache}, or the fused step")
-        rows, columns = np.nonzero(np.arange(T) < lengths[:, None])  # of each new position
-        positions, threads = cache.lengths[rows] + columns, n_threads()
-        stored, sample = cache.keys, np.empty(0, np.int16 if cache.keys.dtype == np.float16 else np.float32)
+        lengths = [T] * B if lengths is None else lengths
+        tokens = [token for row, n in zip(ids.tolist(), lengths) for token in row[:n]]  # of each new position, as the others
+        keys, values, threads = cache.keys, cache.values, n_threads()
+        sample = np.empty(0, np.int16 if keys.dtype == np.float16 else np.float32)
+        k, v, (_, row_bytes, *_) = keys.ctypes.data, values.ctypes.data, keys.strides
+        rows = enumerate(zip(cache.lengths.tolist(), lengths))
+        places = [(k + b * row_bytes, v + b * row_bytes, past + t) for b, (past, n) in rows for t in range(n)]
+        kept = [end - 1 for end in accumulate(lengths)] if last else range(len(tokens))
         with self._one_at_a_time:
             again = self._team.n == threads and self._last_cache == sample.dtype
             self._team, self._last_cache = self._team if again else Team(threads), sample.dtype
             self._own += [[np.zeros(shape, dtype) for shape, dtype in self._layout] for _ in range(threads - len(self._own))]
-            R, kept = len(rows), np.cumsum(lengths) - 1 if last else np.arange(len(rows))
-            tokens, wpe = self.parameters["wte.weight"].take(ids[rows, columns], axis=0), self.parameters["wpe.weight"]
-            np.add(tokens, wpe[positions], out=self._x[:R])
-            self._job[:] = R, len(kept), *stored.shape[2:], stored.strides[0], stored.strides[2]
-            self._places[:R, KEYS] = stored.ctypes.data + stored.strides[1] * rows
-            self._places[:R, VALUES_] = cache.values.ctypes.data + cache.values.strides[1] * rows
-            self._places[:R, POSITION], self._places[: len(kept), KEEP] = positions, kept
+            self._job[:] = len(tokens), len(kept), *keys.shape[2:], keys.strides[0], keys.strides[2]
+            self._places[: len(tokens), :KEEP], self._places[: len(kept), KEEP] = places, kept
+            wte, wpe = self.parameters["wte.weight"], self.parameters["wpe.weight"]
+            for x, token, place in zip(self._x, tokens, places):
+                np.add(wte.decode(*divmod(token, 16))[: wte.k], wpe[place[POSITION]], out=x)  # what take does, without its checks
             self.started = now()
             common = (
                 threads, self._team.state, self.stamps, *self._samples, sample, self.matrices, self.biases, self.norms,

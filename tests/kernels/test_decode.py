@@ -139,7 +139,7 @@ def test_ragged_rows():
     ids, lengths = np.random.default_rng(1).integers(0, 131, (3, 8)), np.array([[5, 1, 8], [1, 7, 2], [8, 3, 4]])
     step, cache, texts = kernels.DecodeStep(model.config, model.parameters), model.new_cache(3), [[], [], []]
     for counts in lengths:
-        logits = step(ids, cache, counts, last=True)
+        logits = step(ids, cache, counts.tolist(), last=True)
         for text, row, n, found in zip(texts, ids, counts, logits):
             text += row[:n].tolist()
             close(found, model(text)[-1:], "float32")
@@ -162,7 +162,7 @@ def test_a_sliding_cache():
     step, cache, other = kernels.DecodeStep(model.config, model.parameters), *(SlidingCache(SMALL, 2, 6) for _ in range(2))
     for t in range(20):  # three times round
         close(step(ids[:, [t]], cache), model(ids[:, [t]], other, step=lambda name, value: value), "float32")
-    assert not step.fits(SlidingCache(SMALL, 2, 6), np.array([2, 1]))
+    assert not step.fits(SlidingCache(SMALL, 2, 6), [2, 1])
 
 
 @pytest.mark.parametrize("kind", ["float32", "int4"])
@@ -198,7 +198,7 @@ def test_cache_of_float16():
     reference = model.new_cache()
     model(ids[:1], reference)  # the first key and value depend on no other
     assert np.array_equal(cache.keys[0, 0, :, 0], reference.keys[0, 0, :, 0].astype(np.float16))
-    assert not step.fits(KVCache(SMALL, dtype=np.float64), np.array([1]))
+    assert not step.fits(KVCache(SMALL, dtype=np.float64), [1])
 
 
 def test_head_of_another_kind():
@@ -245,11 +245,8 @@ def test_what_it_cannot_do_is_refused():
     table = Float32.from_table(np.zeros((36, 108), np.float32))
     assert "other way round" in kernels.DecodeStep.refusal(SMALL, {**model.parameters, "h.0.attn.c_attn.weight": table})
     step, cache = kernels.DecodeStep(SMALL, model.parameters), model.new_cache(capacity=1)
-    with pytest.raises(ValueError, match="ids from 131 to 131 are outside the vocabulary of 131"):
-        one(step, 131, cache)
+    assert step.fits(cache, [1]) and not step.fits(cache, [2])
     one(step, 0, cache)
-    with pytest.raises(ValueError, match=r"\[1\] more ids do not fit KVCache\(lengths=\[1\], capacity=1"):
-        one(step, 0, cache)
-    with pytest.raises(ValueError, match="more ids do not fit"):  # logits of padding are not computed
-        step(np.zeros((2, 2), int), model.new_cache(2), np.array([1, 2]))
-    assert not step.fits(model.new_cache(2), np.array([1])) and not step.fits(model.new_cache(2), np.array([16, 17]))
+    assert not step.fits(cache, [1])
+    assert not step.fits(model.new_cache(2), [1]) and step.fits(model.new_cache(2), [15, 17])
+    assert not step.fits(model.new_cache(2), [16, 17])  # more than MOST
