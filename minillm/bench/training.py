@@ -100,7 +100,7 @@ class TorchTraining(MinillmTraining):
         return loss.item()
 
 
-TRAINERS = {"torch-eager": TorchTraining, "minillm": MinillmTraining, "minillm-bfloat16": MinillmTrainingBfloat16}
+TRAINERS = {"torch-eager": TorchTraining, "minillm": MinillmTraining, "minillm-mixed": MinillmTrainingBfloat16}
 
 
 def step_flop(config: GPT2Config, B: int, T: int) -> int:

@@ -6,6 +6,7 @@ import pytest
 
 from minillm import GPT2Config, InputError
 from minillm.bench import training
+from minillm.bench.peers import PEERS
 from minillm.cli import main
 
 TINY = ({"n_layer": 1, "n_head": 2, "n_embd": 16, "vocab_size": 50, "n_positions": 8}, (2, 8))
@@ -38,13 +39,18 @@ def test_all_do_the_same_work(capsys):
     pytest.importorskip("transformers")
     assert main(["bench", "--train", "small", "--rounds", "2", "--threads", "1"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[3:6]]
-    assert [line[0] for line in lines] == ["torch-eager", "minillm", "minillm-bfloat16"]
+    assert [line[0] for line in lines] == ["torch-eager", "minillm", "minillm-mixed"]
     torch, ours, halves = (float(line[-2]) for line in lines)
     assert ours == pytest.approx(torch, abs=1e-4) and halves == pytest.approx(torch, abs=1e-2)
 
 
 def test_what_cannot_be(capsys):
-    with pytest.raises(InputError, match=r"peer 'llama.cpp' does not train; known: all, torch-eager, minillm, minillm-bfloat16"):
+    with pytest.raises(InputError, match=r"peer 'llama.cpp' does not train; known: all, torch-eager, minillm, minillm-mixed"):
         training.run("small", "minillm,llama.cpp")
     assert main(["bench", "--train", "small", "--plot", "x.png"]) == 2
     assert "--train takes neither --model nor --plot" in capsys.readouterr().err
+
+
+def test_every_peer_has_a_name_of_its_own():
+    """The worker finds those that generate and those that train by name alone."""
+    assert not PEERS.keys() & training.TRAINERS.keys()
