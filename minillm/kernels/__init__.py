@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 
 # Name -> the file it lives in. No file may bear one of these names: importing it would set the module in its place.
-# `attention` streams over the keys; `DecodeStep` is the fused step for one row; `now` reads the processor's clock.
+# `attention` streams over the keys; `DecodeStep` is the fused step for a few positions; `now` reads the processor's clock.
 ROOMS = {
     "linear": "matrices",
     "layer_norm": "rows",

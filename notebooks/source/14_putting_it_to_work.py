@@ -46,7 +46,7 @@ tales; else a test would ask for what was learnt by heart.
 start = [tokenizer.eot_id]  # <|endoftext|>, after which a new tale begins
 options = [Options(max_new_tokens=320, temperature=0.9, min_p=0.02, seed=seed, stop_tokens=()) for seed in range(56)]
 told = [[] for _ in options]
-for number, moment in generate_batch(model, [Request(start, o) for o in options], rows=56):
+for number, moment in generate_batch(model, [Request(start, o) for o in options], rows=32):
     told[number].append(moment.id)
 tales = [tokenizer.decode(ids).replace("<|endoftext|>", " ").split() for ids in told]  # lists of words
 tales = [words for words in tales if len(set(words)) > 64]  # now and then the model gets stuck at a word: not that
@@ -183,7 +183,7 @@ numbers each? Both begin with random numbers, and see every piece four times.
 """
 
 # %% id="14-trained"
-shared = {"test": Path("test.tsv"), "kernels": "numpy", "eval_every": 1000, "seed": 1}
+shared = {"test": Path("test.tsv"), "eval_every": 1000, "seed": 1}
 fresh = {"n_embd": 64, "vocab_size": 1024, "context": 80, "epochs": 4}
 classifiers, right = {"bag of words": bag}, {"bag of words": bag_result.accuracy}
 
