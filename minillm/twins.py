@@ -21,17 +21,22 @@ _threads_chosen = any(name in os.environ for name in ("NUMBA_NUM_THREADS", "OMP_
 def twin(name: str | None = None) -> ModuleType:
     """Return the module of functions called `name`: "numpy" is ops, "numba" is kernels, "auto" is kernels if possible.
 
-    None takes the environment variable MINILLM_KERNELS, or "auto". Where Numba is missing, "auto" takes ops, says so
-    once, and "numba" raises InputError. Within a hub's quota, and where nobody chose, threads are as many as it is worth.
+    A folder of exercises stands for ops with what was written there. None takes the environment variable MINILLM_KERNELS,
+    or "auto". Where Numba is missing, "auto" takes ops, says so once, and "numba" raises InputError. Within a hub's quota,
+    and where nobody chose, threads are as many as it is worth.
     """
     source = "kernels" if name else "MINILLM_KERNELS"
     name = name or os.environ.get("MINILLM_KERNELS") or "auto"
-    if name not in NAMES:
-        raise InputError(f"{source} is {name!r}; it must be one of {', '.join(NAMES)}")
+    if name not in NAMES and not Path(name).is_dir():
+        raise InputError(f"{source} is {name!r}; it must be one of {', '.join(NAMES)}, or a folder of exercises")
     if not _threads_chosen and (cores := quota.cores()):
         set_threads(min(cores, os.cpu_count() or 1))
     if name == "numpy":
         return ops
+    if name not in NAMES:
+        from .exercises.twin import of_folder
+
+        return of_folder(Path(name).resolve())
     if kernels.available():
         try:
             import numba  # noqa: F401
@@ -76,10 +81,11 @@ def must_compile(ops_twin: ModuleType) -> bool:
     """Whether kernels are asked for and none is on disk yet: the first run after an installation, some seconds longer."""
     if ops_twin is not kernels:
         return False
+    from .kernels.decode import decode_kernel
     from .kernels.products import float_matmul
 
-    cache = getattr(float_matmul, "_cache", None)
-    return cache is not None and not Path(cache._cache_file._index_path).exists()
+    caches = [getattr(kernel, "_cache", None) for kernel in (decode_kernel, float_matmul)]  # of a short text, and of others
+    return all(cache and not Path(cache._cache_file._index_path).exists() for cache in caches)
 
 
 def warm_up(update: Update = lambda what, done, total: None) -> None:

@@ -20,7 +20,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 def add_compute(parser: argparse.ArgumentParser) -> None:
     """The options for how to compute, which `load` reads."""
     parser.add_argument(
-        "--kernels", choices=("auto", "numba", "numpy"), help="which functions (default: auto, or $MINILLM_KERNELS)"
+        "--kernels",
+        metavar="NAME",
+        help="which functions: auto, numba, numpy, or a folder of exercises for your own (default: auto, or $MINILLM_KERNELS)",
     )
     parser.add_argument("--dtype", metavar="TYPE", help="float32, float64, bfloat16, float16, int8, int4 or int4_min")
     parser.add_argument("--threads", type=int, metavar="N", help="how many threads (default: $NUMBA_NUM_THREADS, or all cores)")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
 from unittest.mock import patch
@@ -53,6 +53,18 @@ def own_functions(folder: str | Path) -> dict[str, Callable]:
 def twin(own: Mapping[str, Callable]) -> SimpleNamespace:
     """Return a twin of ops in which `own` functions stand for those of their name; what is missing is ops' own."""
     return SimpleNamespace(**vars(ops) | {n: f for n, f in own.items() if hasattr(ops, n) or n == "attention"})
+
+
+@cache
+def of_folder(folder: Path) -> SimpleNamespace:
+    """Return the twin made of a student's folder, for --kernels and MINILLM_KERNELS: a chapter runs on their functions.
+
+    From now on attention.py uses theirs too, in the whole process. Says which those are.
+    """
+    own = {name: f for name, f in own_functions(folder).items() if name not in ("embed", "block", "forward")}  # not of ops
+    installed(own).__enter__()
+    print(f"computing with functions of {folder}: {', '.join(own) or 'none yet'}", file=sys.stderr)
+    return twin(own)
 
 
 class OwnGPT2(GPT2):

@@ -145,5 +145,6 @@ def test_otter_round_trip(tmp_path):
         folder.mkdir()
         shutil.copy(submission, folder)
         otter("run", submission.name, "-a", grader, "-o", ".", "--no-logo", cwd=folder)
-        tests = json.loads((folder / "results.json").read_text(encoding="utf-8"))["tests"]
+        found = json.loads((folder / "results.json").read_text(encoding="utf-8"))["tests"]
+        tests = [test for test in found if "score" in test]  # otter 7 adds a summary without one
         assert sum(test["score"] for test in tests) == marks and sum(test["max_score"] for test in tests) == MARKS

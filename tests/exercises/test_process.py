@@ -1,9 +1,12 @@
 """Students' accidents, in the process of their own: one clear line each, and the next exercise goes on."""
 
+import os
+import subprocess
 import sys
 
 import pytest
 
+import minillm
 from minillm import exercises
 from minillm.exercises import check, exercise
 from minillm.exercises.folder import file_of, start
@@ -122,6 +125,22 @@ def test_a_wrong_function_reddens_its_own_steps_only(tmp_path, name, mistake, re
     assert len(report) == len(step_names(6))
     kinds = {d.name.split(".", 2)[-1] if d.name.startswith("h.") else d.name for d in report if d.status != "OK"}
     assert kinds == {*reds}
+
+
+def test_a_chapter_runs_on_a_students_functions(tmp_path):
+    """By the name of the folder in MINILLM_KERNELS, in a process of its own: attention.py itself changes."""
+    solve(tmp_path)
+    code = "import minillm; m, t = minillm.load(); print(m.ops.softmax.__code__.co_filename, m([5, 6, 7])[-1].argmax())"
+    found = {}
+    for name, mistake in (("right", ""), ("wrong", "no_mask")):
+        write(tmp_path, "attention", with_body_of(exercise("attention"), mistake))
+        env = os.environ | {"MINILLM_KERNELS": str(tmp_path)}
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+        assert "computing with functions of" in done.stderr and "softmax" in done.stderr
+        file, found[name] = done.stdout.split()
+        assert file.endswith("softmax.py")
+    model, _ = minillm.load(kernels="numpy")
+    assert found["right"] == str(model([5, 6, 7])[-1].argmax()) != found["wrong"]
 
 
 def test_missing_names_fall_back(folder):
