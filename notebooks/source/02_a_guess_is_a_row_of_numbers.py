@@ -236,7 +236,7 @@ r"""
 Knowing one letter helps. And now the $+ 1$ in the table: without it, a pair that never occurred while counting has
 probability 0. If it then comes, the loss is $-\ln 0$, infinite, and one such pair spoils the whole mean. *Never say
 never*: softmax cannot, since $e^x > 0$. (The price shows in the pale rows of the picture. A letter as rare as *q* has
-been counted so seldom that the $27$ ones weigh as much as the counts.)
+been counted so seldom that the $27$ ones drown its few counts.)
 
 On a computer, though, $e^x$ can *become* 0, where $x$ lies far below the largest logit. So one does not compute $p$
 first and $\ln p$ then, but the logarithm at once, which needs no small number:
@@ -274,7 +274,7 @@ In print:
 
 > *The loss of a text of $T$ tokens is the sum $-\sum_{t=1}^{T} \ln P(w_t \mid w_1 \dots w_{t-1})$.*
 
-Compare with the two numbers above. What would the term for $t = 1$ be?
+Compare with the numbers of letters and of losses above. What would the term for $t = 1$ be?
 
 **What is true.** $T$ tokens give $T - 1$ predictions: nothing stands before the first, so no probability was given to
 it. The sum starts at $t = 2$, and the mean divides by $T - 1$. The exception: when texts start with a special token,

@@ -356,7 +356,7 @@ r"""
 Read a row: where does this token look? A dark line just below the diagonal is "one back", a dark first column "the
 first token", a dark diagonal "itself". (Looking at the first token is often a way of looking at nothing: the weights
 must add up to 1 somewhere.) Large models have heads that do nearly nothing but one of these; in a small one the habits
-are milder.
+are milder, and the lines have gaps.
 
 ## What goes wrong when a part is wrong
 

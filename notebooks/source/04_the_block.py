@@ -113,7 +113,7 @@ assert difference(1, {"wpe": np.zeros_like}) > 1000 * difference(0, {"wpe": np.z
 # %% [markdown] id="04-mask-leaks-why"
 r"""
 It is no longer zero. The causal mask gave it away: the second token could only look at two tokens, and the fifth at five.
-So after one layer the two foxes have gathered from different company and are different vectors. The mask leaks a little
+So after one layer the two foxes have gathered from different company and are different vectors. The mask leaks some
 order; the position embeddings state it plainly.
 """
 
@@ -406,8 +406,8 @@ The stream ends up much longer than it began, and not evenly: some parts add a l
 Vectors that point in different directions add up to less than the sum of their lengths, and a part may also add something
 that points *against* the stream and shortens it.
 
-The two printed rows show the layer norm at work. Whatever length the stream has, what a part receives has a similar one in
-every layer.
+The two printed rows show the layer norm at work. However much the stream grows, the length of what a part receives changes far
+less from layer to layer. (Variance 1 alone would make it $\sqrt{C}$ everywhere; the learnt scale $w$ does the rest.)
 
 ## In short
 

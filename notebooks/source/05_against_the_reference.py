@@ -44,18 +44,20 @@ r"""
 $$\mathrm{ids} \to W_{te} + W_{pe} \to \underbrace{\mathrm{block} \to \ldots \to \mathrm{block}}_{L} \to \mathrm{norm} \to
 \mathrm{logits}$$
 
-Here is the function that runs, with comments for the shapes (`[B,T,C]`: rows, positions, numbers in a vector). `cache` and
-`keep` belong to later chapters; read past them.
+Here are the two functions that run: `forward` calls `hidden`, which does all but the last step. Comments give the shapes
+(`[B,T,C]`: rows, positions, numbers in a vector). `cache`, `past` and `keep` belong to later chapters; read past them.
 """
 
 # %% id="05-forward-source"
-print(inspect.getsource(gpt2.GPT2.forward))
+for function in (gpt2.GPT2.hidden, gpt2.GPT2.forward):
+    print(inspect.getsource(function))
 
 # %% [markdown] id="05-embed"
 r"""
-The first three lines form the embedding. Mind where the positions come from: they are an argument, one for each token. For
-a whole text they are $0, 1, 2, \ldots$; but if some tokens have gone through before, the first new one stands *behind*
-them, and not at 0 ([chapter 06](06_one_token_at_a_time.ipynb)). Then each block reads what the one before it returned.
+In `hidden` the lines `wte`, `wpe` and `embed` form the embedding. Mind where the positions come from: they are an
+argument, one for each token. For a whole text they are $0, 1, 2, \ldots$; but if some tokens have gone through before, the
+first new one stands *behind* them, and not at 0 ([chapter 06](06_one_token_at_a_time.ipynb)). Then each block reads
+what the one before it returned.
 """
 
 # %% [markdown] id="05-unembed"
@@ -176,7 +178,7 @@ Two bands, about nine powers of ten apart, which is how far apart the two types 
 the very first steps are exact: a row of a table is looked up and nothing is rounded. From there on every step adds a little
 rounding of its own to what it was given.
 
-The dashed lines are what is *allowed*: a little above the worst that rounding was seen to do. And that is why both types
+The dashed lines are what is *allowed*: safely above the worst that rounding was seen to do. And that is why both types
 are compared. In float32, the type that we use, a small mistake could hide among the rounding. In float64 it stands out: an
 error of $10^{-14}$ can only be rounding, and one of $10^{-8}$ can only be a mistake.
 
@@ -319,6 +321,7 @@ for what, nats in losses.items():
 print(f"{'guessing evenly':26} {np.log(V):8.2f}")
 whole = losses.pop("all of GPT-2")
 assert all(nats > whole for nats in losses.values()) and losses["as in print"] > whole + 2 and max(losses.values()) > np.log(V)
+assert losses["as in print"] < losses["no layer norms"]
 
 # %% id="05-left-out-picture"
 figure, axes = pyplot.subplots(figsize=(8, 3.2), layout="constrained")
@@ -337,8 +340,10 @@ plots.show(figure, f"Bars of the cross-entropy in nats a token, with a line at l
 
 # %% [markdown] id="05-left-out-why"
 r"""
-Without any one of them this model is worse, and some omissions make it worse than guessing evenly: it is confident and
-wrong. (A model *trained* without positions, say, would do better than this one, which learnt to rely on them.)
+Without any one of them this model is worse, and the worst omission makes it worse than guessing evenly: it is confident and
+wrong. Nor do losses add up: *as in print*, with most of it left out, does less harm than leaving out the norms alone, whose
+absence counts again in every layer. (A model *trained* without positions, say, would do better than this one, which learnt
+to rely on them.)
 
 Two things in the line cannot even be left out for a measurement. Without the embedding there are no numbers to begin with.
 Without the unembedding there are $C$ numbers at the end and no logits: nothing to choose from. And without a choice and a
@@ -362,6 +367,9 @@ loop there is one distribution, and no text.
     minillm exercises check forward
 
 And in a terminal, `minillm verify tales` prints the comparison of this chapter.
+
+With your own `softmax`, `layer_norm`, `attention` and so on, this chapter and any other runs on *them*: begin the first cell
+with `%env MINILLM_KERNELS=FOLDER`, the folder of your exercises, and restart. Which step is the first to differ?
 
 **Next:** [chapter 06](06_one_token_at_a_time.ipynb) runs the loop and looks at its clock. [Chapter
 15](15_looking_inside.ipynb) (looking inside) needs no more than you know now.

@@ -191,9 +191,9 @@ plots.time_line(report, axes)
 durations = [(cycle.end - cycle.start) / 1e6 for cycle in report.cycles]
 plots.show(
     figure,
-    "A timing diagram: time in milliseconds to the right, a row each for embed, attend, feed forward, unembed and choose; dotted "
-    f"lines end the cycles. Attend and feed forward alternate, once a layer. The prefill takes {durations[0]:.1f} ms, the decode "
-    f"cycles about {np.median(durations[1:]):.1f} ms each.",
+    "A timing diagram: time in milliseconds to the right, a row each for embed, attend, feed forward, unembed and choose, "
+    "for the first cycles; dotted lines end them. Attend and feed forward alternate, once a layer. The prefill takes "
+    f"{durations[0]:.1f} ms, the decode cycles about {np.median(durations[1:]):.1f} ms each.",
 )
 per_position = min(r.prefill.end - r.prefill.start for r in reports) / 1e6 / len(ids), float(min(durations[1:]))
 print(f"time for one position: {per_position[0]:.2f} ms in the prefill, {per_position[1]:.2f} ms in decode")
@@ -364,11 +364,14 @@ cache = exact.new_cache()
 exact(ids[:-1], cache)
 restarted = exact.forward(np.array([ids[-1:]]), np.array([[0]]), cache)[0, -1]  # position 0 instead of T - 1
 print(f"largest change of a logit: {np.abs(restarted - together[-1]).max():.2f}")
-print("likeliest next token:", tokens([restarted.argmax()]), "instead of", tokens([together[-1].argmax()]))
+for what, row in (("restarted", restarted), ("right", together[-1])):
+    print(f"likeliest next tokens, {what:9}", *tokens(np.argsort(-row)[:5]))
 assert np.abs(restarted - together[-1]).max() > 0.1
 
 # %% [markdown] id="06-saving"
 r"""
+The likeliest token may stay the same, so a short text need not give this bug away; the logits do.
+
 ### What it saves, and what it costs
 
 Say the text grows from 1 to $n$ tokens, one a cycle. With the cache, $n$ positions go through the model. Without, $1 + 2 +

@@ -442,7 +442,7 @@ assert behind < 1e-4  # so wide that nothing was ever dropped
 # %% [markdown] id="07-tiny-state"
 r"""
 A beam of $5^{4} = 625$ holds all prefixes before the last turn, drops nothing, and must be exact. Smaller ones may or may
-not be.
+not be; in so easy a world even greedy may find the best.
 
 And is the last token enough to know what follows, or the position? Here are prefixes of the same length *and* with the same
 last token:
@@ -452,11 +452,14 @@ last token:
 same = [p for p in values if len(p) == 4 and p[-1] == 4]
 for prefix in sorted(same, key=lambda p: -values[p])[:: len(same) // 4]:
     likeliest = max(range(5), key=lambda a: logprobs[(*prefix, a)])
-    print(f"{''.join(words[a] for a in prefix)!r:28} value {values[prefix]:7.3f}, likeliest next {words[likeliest]!r}")
+    shown = f"{words[likeliest]!r} with P = {np.exp(logprobs[(*prefix, likeliest)]):.2f}"
+    print(f"{''.join(words[a] for a in prefix)!r:28} value {values[prefix]:7.3f}, likeliest next {shown}")
 assert max(values[p] for p in same) - min(values[p] for p in same) > 0.1
 
 # %% [markdown] id="07-regret"
 r"""
+Neither is enough: the values differ, and so do the probabilities of what comes next.
+
 ### Many tiny worlds
 
 One world proves little. So take thirty: each of four tokens, drawn by a seeded die from a list of common ones, and four

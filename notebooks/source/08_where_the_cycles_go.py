@@ -13,7 +13,7 @@ r"""
 
 - time every operation of a forward pass, and say where a token's time goes;
 - count the arithmetic and the bytes of a pass, and tell from the two which of them it waits for;
-- explain why reading a prompt is so much cheaper a token than writing one;
+- explain why reading a prompt is cheaper a token than writing one;
 - say how the cost grows with the text, both terms of it, and check this on a measurement;
 - refute two claims that are in print, with numbers.
 
@@ -135,9 +135,10 @@ print(f"measured, the first 100 tokens: {np.median(early):,.0f} ticks; the last 
 
 # %% [markdown] id="08-mistake-7"
 r"""
-**What is true.** One pass takes millions of ticks, for GPT-2 itself tens of millions, and the number *grows with the
-context*: every new token looks at one more key in each head of each layer. The word *cycle* in this course means one
-pass of the model. It borrows the picture from the processor, not the duration.
+**What is true.** One pass takes at least as many ticks as were just counted, shared among the cores, and GPT-2 itself
+has some twenty times as many weights. The number also *grows with the context*: every new token looks at one more key in
+each head of each layer. The word *cycle* in this course means one pass of the model. It borrows the picture from the
+processor, not the duration.
 """
 
 # %% [markdown] id="08-where-does-it-go"
@@ -179,7 +180,8 @@ plots.phases_by_token(report, ax)
 plots.show(
     ax,
     "Stacked bars, one for each token after the prompt, in milliseconds. The bar of the prompt is cut off and "
-    "labelled with its height; all others are about equally high. Attend (dark) and feed forward (light) make up "
+    "labelled with its height; the first few others may be "
+    "higher than the rest, which are much alike. Attend (dark) and feed forward (light) make up "
     "most of each bar.",
 )
 
@@ -249,8 +251,8 @@ plots.show(
     ax,
     "Roofline: GFLOP per second over arithmetic intensity, both logarithmic. Two slopes end in flat roofs. The "
     "filled points of the decode products stand together at the left, at about half a FLOP per byte, near the "
-    "slopes. The open squares of the prefill's products stand far to the right, near the flat roofs. Norms and "
-    "other small operations lie far below.",
+    "slopes. The open squares of the prefill's products in the blocks stand far to the right, near the flat roofs; its "
+    "logits, of one row only, stand at the left. Norms and other small operations lie far below.",
 )
 corner = limits.rows["float32"] / report.far_bandwidth
 print(f"the corner, many rows from memory: {corner:.1f} FLOP a byte")
@@ -285,7 +287,7 @@ plots.show(
     ax,
     "Horizontal bars: the measured milliseconds of each part of a decode cycle, with a thick black line at the time"
     " predicted from the machine's limits, and beside it what share of the limit was reached and what binds. The "
-    "large matrix products are near their lines.",
+    "large matrix products come near their lines, or stay below them; the small operations are far above.",
 )
 whole = report.rows[-1]
 print(f"a decode cycle: measured {whole.decode / 1e6:.2f} ms, predicted {1e3 * whole.predicted:.2f} ms")
@@ -294,11 +296,11 @@ assert whole.decode / 1e9 > whole.predicted / 10, "nothing is much faster than t
 # %% [markdown] id="08-why-over-100"
 r"""
 A share above 100 % does not break a law of nature. The memory of a shared machine is faster in one second than in the
-next, and its speed was measured in another second than the cycles were. Where the difference matters,
-`minillm clock --predict` measures the two in turn.
+next, and its speed was measured in another second than the cycles were. And part of a small model's weights may still
+lie in a cache from the cycle before. Where the difference matters, `minillm clock --predict` measures the two in turn.
 
-Small operations have hardly any bytes or arithmetic and still take time: calling a function, starting threads. In the
-figure they are bound by *waiting*.
+Small operations have hardly any bytes or arithmetic and still take time: calling a function, waiting for the other
+threads. So they reach only a small share of their limit, whichever of the two is named beside it.
 """
 
 # %% [markdown] id="08-does-attention-save-work"
@@ -434,8 +436,8 @@ _, ax = plt.subplots(figsize=(8, 5), layout="constrained")
 plots.generation_growth(growth, ax)
 plots.show(
     ax,
-    "Seconds to generate n tokens over n, both logarithmic. Without a cache the curve is steep and bends from slope"
-    " two into slope three near a grey band; with a cache it stays low and nearly straight with slope one. The gap "
+    "Seconds to generate n tokens over n, both logarithmic. Without a cache the curve bends upwards, ever"
+    " steeper, and nears slope three behind a grey band; with a cache it stays low and nearly straight with slope one. The gap "
     "widens to the right.",
 )
 C, n = NARROW.n_embd, 9 * NARROW.n_embd

@@ -99,6 +99,7 @@ whole.hist(W.ravel(), bins=120, color="0.8", edgecolor="0.5", lw=0.3)
 whole.set(xlabel="weight", ylabel="how many", title="all weights; lines: every 16th step of int8")
 near.hist(W.ravel(), bins=np.arange(-6, 6.01, 0.125) * scale, color="0.8", edgecolor="0.5", lw=0.3)
 near.set(xlabel="weight", title="the middle; lines: every step", xlim=(-6 * scale, 6 * scale))
+near.locator_params(axis="x", nbins=5)
 for ax, steps in ((whole, range(-112, 113, 16)), (near, range(-6, 7))):
     for step in steps:
         ax.axvline(step * scale, color="black", lw=0.8, ls="-" if step == 0 else ":")
@@ -199,7 +200,8 @@ r"""
 A small error of the weights need not be a small error of the text. The judge is the loss, here in bits for each byte
 of a text (chapter 02 had it in nats a token; a byte is the same for every tokenizer).
 
-For a text we let the model write one, drawing every token with the probability that the model gives it. For such a text
+For a text we let the model write one, drawing every token with the probability that the model gives it. (Nothing that is
+unlikely is left out, as it was in chapter 07, so this text is wilder than a story for reading.) For such a text
 there is a theorem: in the mean *no* distribution has a lower loss than the one that it was drawn from. What a changed
 model $q$ loses against the original $p$ is the **Kullback-Leibler divergence**
 
@@ -340,8 +342,8 @@ assert np.sqrt(1 - share) > relative["int4"]
 # %% [markdown] id="10-low-rank-lesson"
 r"""
 Compare with the shuffled matrix, whose weights have no structure at all. Training gives the matrix *some* structure, and
-not nearly enough: all its directions are in use. Low rank pays for what is *added* to a trained matrix (LoRA, in the
-chapters on learning), not for the matrix itself.
+not nearly enough: all its directions are in use. Low rank pays for what is *added* to a trained matrix when it learns
+more (this is called LoRA), not for the matrix itself.
 """
 
 # %% [markdown] id="10-the-ledger"
@@ -389,8 +391,10 @@ others are dominated, whatever their idea's charm.
 
 Three things to find in your table:
 
-- **Smaller is not faster by itself.** A lever is fast only if there is a kernel for what it leaves. Sparse matrices have to
-  gather their inputs, two thin matrices are two calls, and pruned heads do not fit the fused step that generates.
+- **Smaller is not faster by itself.** A lever is fast only if there is a kernel for what it leaves. The *fused step*, one
+  kernel that generates a token through all layers, multiplies by ordinary stored matrices. Sparse ones have to gather
+  their inputs, a product of two thin ones is two calls, and a model with either runs operation by operation. Fewer heads,
+  neurons or layers do fit the fused step; look in the column MB how little these take away, and expect no more of the speed.
 - **Rounding wins**, because it takes bytes from every weight evenly and leaves the shapes as they were.
 - **Levers combine**, and their losses roughly add up: look at `neurons:768+int8` beside its parts.
 """

@@ -212,7 +212,7 @@ plots.show(
     figure,
     "Two panels over the number of texts, all axes logarithmic. Left: tokens a second of all texts together rise at first "
     "and then flatten, below the limit, which is a rising line that becomes level. Right: the milliseconds from one token to "
-    "the next are nearly level for few texts and rise in proportion for many.",
+    "the next rise slowly for few texts and steeply for many.",
 )
 
 # %% [markdown] id="11-batch-lesson"
@@ -220,12 +220,12 @@ r"""
 Two regimes again, those of chapter 09. While reading the weights is what a cycle waits for, each further text is almost
 free. Once arithmetic is, the cycle grows with every text, and only the waiting grows.
 
-The measured curve flattens before the limit does. The limit counts the weights only, which are shared. Attention is not:
+The measured curve stays below the limit. The limit counts the weights only, which are shared. Attention is not:
 each text has keys and values of its own, and its heads are work of its own, as the last line above shows.
 
-There may be a step between 1 and 2 texts. A single text runs in the fused decode step, one kernel for all layers; a batch
-runs in the readable forward, operation by operation. For a *small* model these calls cost more than a batch of 2
-saves. An average hides this, a curve does not.
+There may be steps in the curve, where another program takes over. A single text and a batch of not too many run in the
+*fused step*, one kernel for all layers, but one row is multiplied by another loop than several; and a large batch runs in
+the readable forward, operation by operation. An average hides such steps, a curve does not.
 
 What is exact here? Everything: rows do not see each other. Each has its own positions and its own mask, and
 `generate_batch` gives each text what it would have been alone.
@@ -276,7 +276,8 @@ most $1 / (s + (1-s)/n)$ times as fast (Amdahl's law).
 r"""
 ## Several tokens from one pass
 
-Rows are free, but one text has only one row to offer, since each token needs the one before. Unless one *guesses*! Let a
+While a cycle waits for memory, further rows are nearly free, but one text has only one row to offer, since each token
+needs the one before. Unless one *guesses*! Let a
 small, quick model, the **draft**, guess the next $k$ tokens. The large model then *checks* all of them in one pass, as it
 would read a prompt. Guesses that it agrees with are kept. This is **speculative decoding**.
 
@@ -366,7 +367,9 @@ likely, the greedy text may then part: that, and nothing else, is allowed to mak
 r"""
 ### Calculate it beforehand
 
-Let each guess be right with probability $a$, independently. A round of $k$ guesses then yields in the mean
+Let each guess be right with probability $a$, if those before it were. (This is more than the share above: behind a wrong
+guess the rest of a round is thrown away, and there it was counted as not right.) A round of $k$ guesses then yields in the
+mean
 
 $$1 + a + a^2 + \dots + a^k = \frac{1 - a^{k+1}}{1 - a}$$
 
@@ -376,7 +379,7 @@ cycle and $v$ the checking pass, both in units of a decode cycle, the gain is
 $$\frac{1 - a^{k+1}}{(1 - a)\,(k c + v)}.$$
 
 **Guess, then run.** If rows were free ($v = 1$) and the draft cost a tenth ($c = 0.1$), which $a$ would be needed to break even?
-What does the formula say of *our* $c$ and $v$, measured above?
+What does the formula say of *our* $a$, $c$ and $v$, measured above?
 """
 
 # %% id="11-gain-figure"
@@ -389,29 +392,36 @@ def gain(a, k, c, v):
 
 decode = ms["none", "decode"]
 c, v = ms["tales-draft", "draft"] / decode, ms["tales-draft", "verify"] / decode
+checks = [m.cycle for m in best["tales-draft"] if m.cycle.kind == "verify"]  # a pass stands here once for each of its tokens
+kept = len(checks) - len(set(checks))  # all but the one token of a pass that is the large model's own
+wrong = sum(checks.count(cycle) < cycle.positions for cycle in set(checks))  # passes that met a wrong guess: one each
+here = kept / (kept + wrong), rate["tales-draft"] / rate["none"]
 _, ax = plt.subplots(figsize=(8, 4.2), layout="constrained")
 ax.plot(100 * a, gain(a, k, 0.1, 1.0), "-", color="black", label="rows free, draft costs a tenth")
 ax.plot(100 * a, gain(a, k, c, v), "--", color="black", label=f"as measured here: c = {c:.2f}, v = {v:.2f}")
 ax.axhline(1, color="0.6", lw=0.8)
-here = share["tales-draft"], rate["tales-draft"] / rate["none"]
 ax.plot(100 * here[0], here[1], "o", color="black", ms=8, label="tales-draft, measured")
-ax.set(xlabel="guesses right (%)", ylabel="times as fast as without", title=f"Speculation with k = {k} guesses", ylim=(0, None))
+ax.set(xlabel="a: guesses right, of those that were reached (%)", ylabel="times as fast as without", ylim=(0, None))
+ax.set_title(f"Speculation with k = {k} guesses")
 ax.legend()
 plots.show(
     ax,
-    "How many times as fast speculation is, over the share of right guesses. The solid line, free rows and a cheap draft, "
-    "rises above one early. The dashed line, costs as measured, lies lower. A dot marks the measured draft, near the dashed "
+    "How many times as fast speculation is, over the probability of a right guess. The solid line, free rows and a cheap draft, "
+    "rises above one early. The dashed line has the costs as measured. A dot marks the measured draft, near the dashed "
     "line. A grey horizontal line marks one, the break-even.",
 )
+print(f"of {kept + wrong} guesses that were reached {kept} were right: a = {here[0]:.2f}")
 print(f"by the formula {gain(here[0], k, c, v):.2f} times as fast, measured {here[1]:.2f}")
 assert gain(0.99, k, 0.1, 1.0) > gain(0.5, k, 0.1, 1.0) > gain(0.1, k, 0.1, 1.0)
 
 # %% [markdown] id="11-speculation-lesson"
 r"""
 Speculation pays where a decode cycle waits for the memory of a *large* model, so that checking five rows costs hardly
-more than one, and the draft is many times smaller. Ours is hardly large enough to be worth guessing for: checking five
-rows leaves the fused decode step, and the draft's cycle is not so much shorter than the model's own. The formula knows
-this before anybody has written a line of code.
+more than one, and the draft is many times smaller. Compare $v$ and $c$ in the picture with that. The weights of a small
+model like ours may lie in a cache; then there is little to wait for, each row costs its arithmetic, and $v$ is nearer to
+$k + 1$ than to 1. Even a draft that is nearly always right cannot make up for that if its own cycles cost much. A look-up
+has $c$ near 0, so that it loses least, and gains where a text repeats itself. The formula knows all this before anybody
+has written a line of code.
 """
 
 # %% [markdown] id="11-summary"
@@ -421,7 +431,7 @@ r"""
 - A cut text is the same text only if the cache is carried across the cut; then it is exact.
 - In a batch the weights are read once for all. It helps until arithmetic is the limit.
 - Threads bring arithmetic, not memory.
-- A guess that is checked costs a row, and rows are cheap: speculation is exact, and pays if guesses are cheap and good.
+- A guess that is checked costs a row: speculation is exact, and pays if rows are cheap, and guesses cheap and good.
 """
 
 # %% [markdown] id="11-exercises"

@@ -198,8 +198,8 @@ for (eta, path), (style, face) in zip(paths.items(), (("o-", "black"), ("s--", "
 lowest = np.unravel_index(surface.argmin(), surface.shape)
 lowest = wide[lowest[1]], high[lowest[0]]
 ax.plot(*lowest, "*", color="black", ms=16, mfc="white", label="lowest point")
-ax.set(xlim=wide[[0, -1]], ylim=high[[0, -1]], xlabel="w", ylabel="b", title="Loss surface (nats a question), and two ways down")
-ax.legend(loc="upper right", framealpha=1)
+ax.set(xlim=wide[[0, -1]], ylim=high[[0, -1]], xlabel="w", ylabel="b", title="Loss surface (nats a question), and three paths")
+ax.figure.legend(loc="outside lower center", ncols=4, frameon=False)
 plots.show(
     ax,
     "Contour lines of the loss over w and b: a long narrow valley that runs slantwise to its lowest point, near "
@@ -211,8 +211,8 @@ plots.show(
 # %% [markdown] id="12-loss-surface-read"
 r"""
 A line joins places of equal height. The surface is a valley: steep across, nearly level along. The gradient does not
-know where the lowest point is. It knows the slope *here*, so both paths first go down the steep side, where $w$ becomes
-negative, and turn round when $b$ has followed. In the end $w$ is positive: the longer a word is already, the likelier
+know where the lowest point is. It knows the slope *here*, so the paths first go down the steep side, where $w$ becomes
+negative, and turn round when $b$ has followed. At the lowest point $w$ is positive: the longer a word is already, the likelier
 it ends.
 
 Valleys are the usual shape, also for models with millions of numbers, and they make descent slow. Steps that would be
@@ -265,8 +265,8 @@ Two more rules, and that is all of it:
 - **What is used twice gets the sum.** If a number goes two ways to the loss, a change of it arrives both ways, and the
   two effects add up. Here $w$ is used by *every* question; its slope is the sum over the questions.
 - **Begin at the end.** $\partial L / \partial z$ is needed for $w$ and for $b$. Who goes from the loss backwards
-  calculates every link once, and meets all numbers of the model on the way. This walk is the **backward pass**. Its
-  price is about that of two runs forwards, *for all numbers together*.
+  calculates every link once, and meets all numbers of the model on the way. This walk is the **backward pass**. It
+  multiplies about as much as two runs forwards, *for all numbers together*.
 
 So all that we need is: for each operation, how the slope by its *result* becomes the slopes by *what went in*. In the
 library an operation `f` has for this its `f_backward`, whose first argument `dy` is the slope of the loss by what `f`
@@ -464,10 +464,12 @@ print(f"loss {loss_here:.4f} nats a token, and {sum(g.size for g in gradients.va
 print(f"forwards {forwards * 1e3:.0f} ms, forwards and backwards {backwards * 1e3:.0f} ms")
 print(f"trying all {size:,}: {2 * size * forwards / 3600:,.0f} hours")
 assert {name: g.shape for name, g in gradients.items()} == {name: p.shape for name, p in exact.parameters.items()}
-assert 2 * size * forwards > 1000 * backwards  # and a backward pass costs about two forwards, not millions
+assert 2 * size * forwards > 1000 * backwards  # a backward pass costs a few forwards, not millions
 
 # %% [markdown] id="12-direction"
 r"""
+(For so short a text the backward pass may take longer than two runs forwards: it has millions of slopes to write down.)
+
 Is it right? Nobody can try them all, but one can try *a direction*: move all numbers at once by a little, $t$ times a
 vector $v$. By the chain rule the slope along $v$ is the dot product $\nabla L \cdot v$.
 

@@ -8,7 +8,7 @@ tells tales. After this chapter you can
 - follow the slopes back through attention, every number included,
 - say what plain descent does badly, and take one step of what is used instead by hand,
 - keep one bad batch from spoiling everything,
-- train a GPT-2 in less than a minute, and say how much better it could get,
+- train a small GPT-2 from nothing, and say how much better it could get,
 - tell what was learnt from what was learnt by heart.
 
 You need [chapter 12](12_gradients.ipynb).
@@ -198,7 +198,7 @@ ax.legend(loc="upper right", framealpha=1)
 plots.show(
     ax,
     "Contour lines of a long valley along x, and two paths from its left end. Plain descent jumps from side to side across "
-    f"and gets to x = {paths['plain descent, 0.038'][-1, 0]:.2f} in 40 steps. AdamW goes slantwise to the middle and along it, "
+    f"and gets to x = {paths['plain descent, 0.038'][-1, 0]:.2f} in 40 steps. AdamW swings in a curve past the lowest point, "
     f"to x = {paths['AdamW, 0.2'][-1, 0]:.2f}.",
 )
 assert abs(flies_off[-1, 1]) > 1 > abs(paths["plain descent, 0.038"][-1, 1])

@@ -249,7 +249,7 @@ for shift, (name, (style, face)) in zip((0.955, 0.985, 1.015, 1.045), styles.ite
     print(f"{name:<20} " + ", ".join(f"{n} words: {a:.0%}" for n, a in zip(LENGTHS, shares)))
     assert name not in ("LSTM", "Transformer, tuned") or shares[-1] > shares[0]
 ax.axhline(50, color="0.6", lw=0.9)
-ax.annotate("a coin", (LENGTHS[-1], 50), xytext=(12, 3), textcoords="offset points")
+ax.annotate("a coin", (LENGTHS[-1], 50), xytext=(20, 3), textcoords="offset points")
 ax.set(
     xscale="log", xlabel="words of the piece", ylabel="right (%)", xlim=(3.5, 45), ylim=(30, 103), title="A tale, or shuffled?"
 )

@@ -206,7 +206,7 @@ plots.show(
     ax,
     "A table with a row for each stage, the embedding at the bottom and the last layer on top, and a column for each of "
     "nine positions. Each cell names the likeliest next token, darker where it is surer. The bottom row repeats the tokens "
-    "read and is dark; the middle rows change; the top rows agree on the model's answer.",
+    "read and is dark; the middle rows change; the top rows mostly agree.",
 )
 agrees = [np.mean(logp.argmax(axis=-1) == lens[f"layer {L - 1}"].argmax(axis=-1)) for logp in lens.values()]
 for stage, share in zip(lens, agrees):
@@ -216,12 +216,13 @@ assert agrees[-1] == 1 and agrees[0] < 1
 # %% [markdown] id="15-lens-lesson"
 r"""
 Before the first layer the lens mostly shows the token itself, since its own vector is most like its own row of the table.
-(A � stands for a token that is only part of a character, ⏎ for a new line.) A
-Transformer has to *turn* this into the next token, and does it layer by layer. Often the middle layers already have the
+(A � stands for a token that is only part of a character, ⏎ for a new line.) The
+model has to *turn* this into the next token, and does it layer by layer. Often the middle layers already have the
 right *kind* of word.
 
-A warning: in the middle of the model the lens reads a vector with a tool made for the end. What it shows is there. What
-it does not show may be there in another form.
+A warning: in the middle of the model the lens reads a vector with a tool made for the end. Where it shows the same
+token nearly everywhere in a row, that is the tool more than the model. And what it does not show may be there in another
+form.
 """
 
 # %% [markdown] id="15-head-ablation"
@@ -235,7 +236,7 @@ Gentler: replace the output by its *mean* over many positions. The head then sti
 whatever it looks at. What is lost is the information.
 
 **Guess, then run.** Each head of the model is switched off alone, and the loss on the texts is measured. How many of them
-raise it by more than 0.02 bits a token? Can the loss also *fall*?
+raise it by more than 0.02 bits a token? (A bit is $\ln 2$ nats.) Can the loss also *fall*?
 """
 
 # %% id="15-ablation-measured"
@@ -306,6 +307,9 @@ for what, share in pattern.items():
 
 # %% [markdown] id="15-patching"
 r"""
+So a pattern may be a hint, one kind more than another. Only the experiment could say so, and it speaks of many heads on
+average: a single head with a clear pattern may still have a low bar.
+
 ## Patching: where is the queen?
 
 Ablation says *that* a part matters. **Activation patching** says *for what*. We run the king's sentence, but at one
@@ -403,7 +407,7 @@ ax.set_title("share of the answer restored by one head at the last position")
 plots.show(
     ax,
     "A table of numbers, layers by heads: the share of the answer that is restored by one head's output at the last "
-    "position. Most cells are near zero; a few in neighbouring layers stand out.",
+    "position. Most cells are near zero; one or a few stand out.",
 )
 for n in (1, 2, 4, 8, L * H):
     print(f"the {n:>2} strongest heads together restore {restored(of_heads(ranked[:n])):.2f}")
