@@ -52,7 +52,7 @@ def test_generate_streams_the_prompt_and_what_follows():
 def test_generate_reads_standard_input_and_json_holds_everything():
     done = run("generate", "--model", "tales-draft", "--max-new-tokens", "5", "--seed", "3", "--json", stdin=TEXT + "\n")
     values = json.loads(done.stdout)
-    assert values["prompt"] == TEXT and values["finish"] == "length" and values["options"]["temperature"] == 0.8
+    assert values["prompt"] == TEXT and values["finish"] == "length" and values["options"]["temperature"] == 1.0
     assert values["text"] == "".join(t["text"] for t in values["tokens"]) and len(values["tokens"]) == 5
     assert values["stats"]["prefill"]["tokens"] == 4 and values["stats"]["decode"]["tokens"] == 4
 

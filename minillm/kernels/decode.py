@@ -42,7 +42,7 @@ PANELS, INPUTS, WIDTH, VALUES, SCALES, MINIMA, BIAS = range(7)  # columns of the
 # a key, bytes from one layer's keys to the next layer's, and from one head's to the next head's.
 JOB = ROWS, KEPT, HEADS, CAPACITY, HEAD_DIM, LAYER_BYTES, HEAD_BYTES = range(7)
 # Of each new position: where its row of the cache begins, its position; and apart from that, the r-th whose logits are wanted.
-PLACE = KEYS, VALUES_, POSITION, KEEP = range(4)
+PLACE = KEYS_AT, VALUES_AT, POSITION, KEEP = range(4)
 # What is finished at each time stamp: of a block, and after all blocks.
 BLOCK_STAMPS = ("ln_1", "attn.c_attn", "attn.context", "attn.residual", "ln_2", "mlp.act", "mlp.residual")
 LAST_STAMPS = ("ln_f", "logits")
@@ -157,15 +157,15 @@ def decode_kernel(
                     start, there = head * D, (i // 4) * job[LAYER_BYTES] + head * job[HEAD_BYTES]
                     for r in range(R):  # all new keys and values first: a position may be seen by the one behind it
                         place = places[r, POSITION] % S
-                        key = array_at(places[r, KEYS] + there, S, D, cache_sample.dtype)[place]
-                        value = array_at(places[r, VALUES_] + there, S, D, cache_sample.dtype)[place]
+                        key = array_at(places[r, KEYS_AT] + there, S, D, cache_sample.dtype)[place]
+                        value = array_at(places[r, VALUES_AT] + there, S, D, cache_sample.dtype)[place]
                         for d in range(D):
                             key[d] = stored_like(qkv[r, H * D + start + d], key[d])
                             value[d] = stored_like(qkv[r, 2 * H * D + start + d], value[d])
                     for r in range(R):
                         seen = min(places[r, POSITION] + 1, S)
-                        all_keys = array_at(places[r, KEYS] + there, seen, D, cache_sample.dtype)
-                        all_values = array_at(places[r, VALUES_] + there, seen, D, cache_sample.dtype)
+                        all_keys = array_at(places[r, KEYS_AT] + there, seen, D, cache_sample.dtype)
+                        all_values = array_at(places[r, VALUES_AT] + there, seen, D, cache_sample.dtype)
                         here = slice(start, start + D)
                         attend(qkv[r, here], all_keys, all_values, scales[i // 4], scores[:seen], context[r, here])
                 meet(state, threads)
