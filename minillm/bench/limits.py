@@ -9,6 +9,8 @@ from ..clock.limits import ARRAYS, read_bandwidth, rows_rate
 from ..config import GPT2Config
 from ..twins import set_threads
 
+MACHINE = "the machine"  # its name among the peers
+
 
 class Machine:
     """Spoken to as a peer (load, measure), in a process of its own."""

@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -18,9 +19,8 @@ import numpy as np
 from ..config import GPT2Config
 from ..errors import InputError
 from ..progress import progress_bar
-from .limits import prefill_flop
+from .limits import MACHINE, prefill_flop
 from .peers import choose
-from .worker import MACHINE
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 FOLDER_VARIABLES = ("TMPDIR", "TEMP", "TMP")
@@ -112,36 +112,66 @@ def run(
         raise InputError(f"{n_prompt} + {n_new} tokens do not fit the model's {config.n_positions} positions")
     request = {"ids": np.random.default_rng(0).integers(0, config.vocab_size, n_prompt).tolist(), "n_new": n_new}
     comparison = Comparison(n_prompt, n_new, prefill_flop(config, n_prompt) / n_prompt)
+    with started(names, folder, threads, cache_dtype) as (workers, said):
+        for name in names:
+            result = Result(name, **said[name])
+            result.bytes_per_token = result.weight_bytes + result.cache_bytes * (n_prompt + (n_new + 1) / 2)
+            comparison.results.append(result)
+        in_rounds(rounds, lambda keep: _one_round(comparison, workers, request, keep))
+    return checked(comparison)
+
+
+@contextmanager
+def started(
+    names: Sequence[str], folder: str | Path, threads: int, cache_dtype: str | None = None
+) -> Iterator[tuple[dict[str, _Worker], dict[str, dict]]]:
+    """Start the machine and every peer; yield the workers, and what each said, by name; end them all, whatever happens."""
     workers: dict[str, _Worker] = {}
+    said: dict[str, dict] = {}
     with tempfile.TemporaryDirectory(prefix="minillm-bench-", ignore_cleanup_errors=True) as scratch:
         try:
             with progress_bar("peers") as update:
                 for done, name in enumerate((MACHINE, *names)):
                     update("loading", done, 1 + len(names))
                     workers[name] = _Worker(name, folder, threads, Path(scratch), cache_dtype)
-                    result = Result(name, **workers[name].answer())
-                    result.bytes_per_token = result.weight_bytes + result.cache_bytes * (n_prompt + (n_new + 1) / 2)
-                    if name != MACHINE:
-                        comparison.results.append(result)
-                    elif result.missing:
-                        raise InputError(f"the machine's limits cannot be measured: {result.missing}")
-            with progress_bar("rounds") as update:
-                for turn in range(rounds + 1):
-                    update("measuring", turn, rounds + 1)
-                    _one_round(comparison, workers, request, keep=turn > 0)  # the first is the warm-up
+                    said[name] = workers[name].answer()
+                    if name == MACHINE:
+                        _check_limits(said[name])
+            yield workers, said
         finally:
             for worker in workers.values():
                 worker.end()
+
+
+def in_rounds(rounds: int, one_round: Callable[[bool], None]) -> None:
+    """Call one_round(whether it counts) once to warm up, and then `rounds` times."""
+    with progress_bar("rounds") as update:
+        for turn in range(rounds + 1):
+            update("measuring", turn, rounds + 1)
+            one_round(turn > 0)
+
+
+def limits_of(workers: dict[str, _Worker]) -> dict:
+    """The machine's limits, measured now."""
+    sleep(PAUSE)
+    return _check_limits(workers[MACHINE].answer({"ids": [], "n_new": 0}))
+
+
+def _check_limits(said: dict) -> dict:
+    if "missing" in said:
+        raise InputError(f"the machine's limits cannot be measured: {said['missing']}")
+    return said
+
+
+def checked(comparison):
+    """The comparison, if anything was measured; else InputError."""
     if not comparison.measured:
         raise InputError("no peer could be measured: " + "; ".join(f"{r.name}: {r.missing}" for r in comparison.results))
     return comparison
 
 
 def _one_round(comparison: Comparison, workers: dict[str, _Worker], request: dict, keep: bool) -> None:
-    sleep(PAUSE)
-    limits = workers[MACHINE].answer(request)
-    if "missing" in limits:
-        raise InputError(f"the machine's limits cannot be measured: {limits['missing']}")
+    limits = limits_of(workers)
     if keep:
         comparison.bandwidth.append(limits["bandwidth"])
         comparison.flops.append(limits["flops"])

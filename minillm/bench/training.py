@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
 from time import perf_counter, sleep
 
@@ -12,8 +11,8 @@ import numpy as np
 
 from ..config import GPT2Config
 from ..errors import InputError
-from ..progress import progress_bar
 from .limits import prefill_flop
+from .run import PAUSE, checked, in_rounds, limits_of, started
 
 # What can be compared: a shape, and a batch [B,T] of it.
 SHAPES = {
@@ -153,7 +152,6 @@ def run(shape: str, names: str, rounds: int = 5, threads: int = 2) -> Comparison
     Raises InputError for an unknown peer, and where none could be measured.
     """
     from ..model import GPT2
-    from .run import MACHINE, PAUSE, _Worker
 
     chosen = list(TRAINERS) if names == "all" else [name.strip() for name in names.split(",")]
     if unknown := [name for name in chosen if name not in TRAINERS]:
@@ -162,39 +160,25 @@ def run(shape: str, names: str, rounds: int = 5, threads: int = 2) -> Comparison
     config = GPT2Config(**values)
     comparison = Comparison(shape, (B, T), step_flop(config, B, T) / (B * T), [Result(name) for name in chosen])
     request = {"rows": np.random.default_rng(0).integers(0, config.vocab_size, (B, T + 1)).tolist()}
-    with tempfile.TemporaryDirectory(prefix="minillm-bench-", ignore_cleanup_errors=True) as scratch:
-        folder, workers = Path(scratch) / "model", {}
+    with tempfile.TemporaryDirectory(prefix="minillm-bench-", ignore_cleanup_errors=True) as folder:
         GPT2.random(config, seed=0).save_pretrained(folder)
-        try:
-            with progress_bar("peers") as update:
-                for done, name in enumerate((MACHINE, *chosen)):
-                    update("loading", done, 1 + len(chosen))
-                    workers[name] = _Worker(name, folder, threads, Path(scratch))
-                    said = workers[name].answer()
-                    if name == MACHINE and "missing" in said:
-                        raise InputError(f"the machine's limits cannot be measured: {said['missing']}")
-                    for result in comparison.results:
-                        if result.name == name:
-                            result.missing = said.get("missing")
-                            result.versions, result.threads = said.get("versions", {}), said.get("threads", 0)
-            with progress_bar("rounds") as update:
-                for turn in range(rounds + 1):
-                    update("measuring", turn, rounds + 1)
-                    sleep(PAUSE)
-                    limits = workers[MACHINE].answer({"ids": [], "n_new": 0})
-                    if "missing" in limits:
-                        raise InputError(f"the machine's limits cannot be measured: {limits['missing']}")
-                    for result in comparison.measured:
-                        sleep(PAUSE)
-                        _note(result, workers[result.name].answer(request), B * T * STEPS, keep=turn > 0)
-                    if turn:  # the first is to warm up
-                        comparison.flops.append(limits["flops"])
-        finally:
-            for worker in workers.values():
-                worker.end()
-    if not comparison.measured:
-        raise InputError("no peer could be measured: " + "; ".join(f"{r.name}: {r.missing}" for r in comparison.results))
-    return comparison
+        with started(chosen, folder, threads) as (workers, said):
+            for result in comparison.results:
+                first = said[result.name]
+                result.missing = first.get("missing")
+                result.versions, result.threads = first.get("versions", {}), first.get("threads", 0)
+            in_rounds(rounds, lambda keep: _one_round(comparison, workers, request, keep))
+    return checked(comparison)
+
+
+def _one_round(comparison: Comparison, workers: dict, request: dict, keep: bool) -> None:
+    B, T = comparison.batch
+    limits = limits_of(workers)
+    for result in comparison.measured:
+        sleep(PAUSE)
+        _note(result, workers[result.name].answer(request), B * T * STEPS, keep)
+    if keep:
+        comparison.flops.append(limits["flops"])
 
 
 def _note(result: Result, answer: dict, tokens: int, keep: bool) -> None:

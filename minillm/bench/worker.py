@@ -12,11 +12,9 @@ import os
 import sys
 
 from ..errors import InputError
-from .limits import Machine
+from .limits import MACHINE, Machine
 from .peers import PEERS
 from .training import TRAINERS
-
-MACHINE = "the machine"
 
 
 def main() -> None:

@@ -49,16 +49,21 @@ def same(out, whole):
     assert files[0] == files[1]
 
 
+def run_for(seconds, data, out):
+    """Train, and kill it after so long, if it has not come to its end."""
+    process = start(data, out)
+    try:
+        process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+
+
 @pytest.mark.parametrize("moment", np.random.default_rng(20).uniform(0.1, 1, 20).round(3))
 def test_killed_at_a_random_moment(moment, data, uninterrupted, tmp_path):
     """moment: as a part of the time that the whole run takes."""
     whole, seconds = uninterrupted
-    process = start(data, tmp_path / "run")
-    try:
-        process.communicate(timeout=moment * seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
+    run_for(moment * seconds, data, tmp_path / "run")
     finish(data, tmp_path / "run")
     same(tmp_path / "run", whole)
 
@@ -66,12 +71,7 @@ def test_killed_at_a_random_moment(moment, data, uninterrupted, tmp_path):
 def test_killed_again_and_again(data, uninterrupted, tmp_path):
     whole, seconds = uninterrupted
     for moment in np.random.default_rng(5).uniform(0.5, 1, 4):
-        process = start(data, tmp_path / "run")
-        try:
-            process.communicate(timeout=moment * seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+        run_for(moment * seconds, data, tmp_path / "run")
     finish(data, tmp_path / "run")
     same(tmp_path / "run", whole)
 
