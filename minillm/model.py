@@ -106,10 +106,11 @@ class GPT2:
             raise InputError(f"ids have shape {ids.shape}; needed: (T,) or (B, T), at least one id")
         if ids.dtype.kind not in "iu":
             raise InputError(f"ids must be integers, not {ids.dtype}")
-        if ids.min() < 0 or ids.max() >= self.config.vocab_size:
-            wrong = ids[(ids < 0) | (ids >= self.config.vocab_size)][0]
+        numbers = ids.ravel().tolist()
+        if min(numbers) < 0 or max(numbers) >= self.config.vocab_size:
+            wrong = next(i for i in numbers if not 0 <= i < self.config.vocab_size)
             raise InputError(f"id {wrong} is outside the vocabulary of {self.config.vocab_size}")
-        return np.atleast_2d(ids.astype(np.int64)), ids.ndim == 1
+        return ids.astype(np.int64, copy=False).reshape(-1, ids.shape[-1]), ids.ndim == 1
 
     @cached_property
     def _decode_step(self):

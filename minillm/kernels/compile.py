@@ -49,16 +49,27 @@ class HealingCache(FunctionCache):
 
 
 def helper(function=None, **options):
-    """A jit function that only kernels call: without an entry for Python it compiles faster."""
-    return jit(function, no_cpython_wrapper=True, **options)
+    """A jit function that becomes a part of the kernels that call it, with their flags, before LLVM sees any of it: what
+    LLVM has compiled by itself it would compile again in every caller."""
+    return jit(function, no_cpython_wrapper=True, inline="always", **options)
 
 
-def jit(function=None, *, fastmath=SUMS, **options):
-    """numba.njit without the GIL, cached on disk; error_model numpy: 1 / 0 is inf and needs no branch."""
+def entry(function=None, **options):
+    """A jit function that kernels call by its address (memory.call): with an entry for C, without one for Python."""
+    return jit(function, no_cpython_wrapper=True, no_cfunc_wrapper=False, **options)
+
+
+def jit(function=None, *, fastmath=SUMS, makes_arrays=False, **options):
+    """numba.njit without the GIL, cached on disk; error_model numpy: 1 / 0 is inf and needs no branch.
+
+    makes_arrays: whether the kernel does, or calls one that does. For others nobody need count references to arrays, which
+    is a sixth of the time to compile.
+    """
     if function is None:
-        return lambda function: jit(function, fastmath=fastmath, **options)
-    # no_cfunc_wrapper: no entry for C programs, which nobody needs and which takes its share of compiling
-    options = {"nogil": True, "fastmath": fastmath, "error_model": "numpy", "no_cfunc_wrapper": True, **options}
+        return lambda function: jit(function, fastmath=fastmath, makes_arrays=makes_arrays, **options)
+    # no_cfunc_wrapper: no entry for C programs, which takes its share of compiling
+    flags = {"nogil": True, "fastmath": fastmath, "error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": makes_arrays}
+    options = {**flags, **options}
     kernel = numba.njit(**options)(function)
     if hasattr(kernel, "_cache"):  # not so under NUMBA_DISABLE_JIT, where the kernel is the function
         with contextlib.suppress(RuntimeError, OSError):  # no folder at all can be written

@@ -161,7 +161,7 @@ def add_product(a, b, c):
                 store(c[r], right, q)
 
 
-@helper
+@helper(makes_arrays=True)
 def head_backward(d_context, q, k, v, context, positions, scale, scores, d_scores, dq, dk, dv):
     """One head, a tile of queries at a time, against all the keys that the tile sees. q, d_context, context, dq:
     [T,W]; k, v, dk, dv: [S,W], W and S rounded up to 16 with zeros; scores, d_scores: room for [QUERIES,S]."""
@@ -199,7 +199,7 @@ def head_backward(d_context, q, k, v, context, positions, scale, scores, d_score
         add_product(slopes, k[:seen], dq[first : first + n])
 
 
-@jit
+@jit(makes_arrays=True)
 def heads_backward(d_context, q, k, v, context, positions, scale, dq, dk, dv, first, last):
     """Heads first to last of all B * H, each copied to where its rows lie side by side, padded to 16 with zeros."""
     H, (T, D), S = q.shape[1], q.shape[2:], k.shape[2]

@@ -10,18 +10,24 @@ from __future__ import annotations
 import numpy as np
 
 from .compile import jit
-from .vectors import dot4, fma, high_nibbles, larger, load, load_bytes, low_nibbles, scale_by, spread, store, to_floats, zeros
+from .vectors import (
+    dot4, fma, high_nibbles, larger, load, load_bytes, low_nibbles, prefetch, scale_by, spread, store, to_floats, zeros,
+)  # fmt: skip
 
 ONE = np.float32(1.0)
+AHEAD = 2048  # numbers of 16 bits: 4 KiB, as far as a processor looks ahead by itself
 
 
-@jit
+@jit(inline="always")
 def float_matvec(panels, x, bias, y, column):
     """y = W x + bias for one row. panels: [P, 16 K] of any float; x: [K]."""
     for p in range(panels.shape[0]):
         w = panels[p]
         a, b, c, d = load(bias, column + 16 * p), zeros(), zeros(), zeros()  # four sums, so that none waits for another
         for k in range(x.shape[0] // 4):
+            if w.itemsize == 2:  # 3 to 7 % faster; float32 is not, nor are bytes
+                prefetch(w, 64 * k + AHEAD)
+                prefetch(w, 64 * k + AHEAD + 32)
             a = fma(load(w, 64 * k), spread(x[4 * k]), a)
             b = fma(load(w, 64 * k + 16), spread(x[4 * k + 1]), b)
             c = fma(load(w, 64 * k + 32), spread(x[4 * k + 2]), c)
@@ -31,7 +37,7 @@ def float_matvec(panels, x, bias, y, column):
         store(y, column + 16 * p, fma(fma(a, spread(ONE), b), spread(ONE), fma(c, spread(ONE), d)))
 
 
-@jit
+@jit(inline="always")
 def float_matmul(panels, x, bias, y, column):
     """y = x W + bias. panels: [P, 16 K]; x: [M, K] (either may be wider than the other); y: [M, all columns].
 
@@ -73,7 +79,7 @@ def float_matmul(panels, x, bias, y, column):
                 store(y[row], d, b)
 
 
-@jit
+@jit(inline="always")
 def quantize(x, q, scales, sums):
     """Round blocks of 32 numbers to 8 bits each: x = q * scale, and the sum of each block's q.
 
@@ -93,7 +99,7 @@ def quantize(x, q, scales, sums):
         sums[r] = total
 
 
-@jit
+@jit(inline="always")
 def int8_matvec(values, scales, q, x_scales, sums, bias, y, column):
     """y = W x + bias for one row in blocks of 8 bits. values: [P, 512 B]; scales: [P, 16 B]; q: int32 [8 B], four to one.
 
@@ -110,7 +116,7 @@ def int8_matvec(values, scales, q, x_scales, sums, bias, y, column):
         store(y, column + 16 * p, total)
 
 
-@jit
+@jit(inline="always")
 def int8_matmul(values, scales, q, x_scales, sums, bias, y, column):
     """y = x W + bias for several rows: int8_matvec with four rows at a time. q: int32 [M, 8 B]; x_scales, sums: [M, B]."""
     last_row = q.shape[0] - 1
@@ -140,7 +146,7 @@ def int8_matmul(values, scales, q, x_scales, sums, bias, y, column):
             store(y[m3], c, a3)
 
 
-@jit
+@jit(inline="always")
 def int4_matvec(values, scales, minima, q, x_scales, sums, bias, y, column):
     """y = W x + bias for one row in blocks of 4 bits. values: [P, 256 B]; scales: [P, 16 B]; minima: that or [P, 0].
 
@@ -163,7 +169,7 @@ def int4_matvec(values, scales, minima, q, x_scales, sums, bias, y, column):
         store(y, column + 16 * p, total)
 
 
-@jit
+@jit(inline="always")
 def int4_matmul(values, scales, minima, q, x_scales, sums, bias, y, column):
     """y = x W + bias for several rows: int4_matvec with four rows at a time. q: int32 [M, 8 B]; x_scales, sums: [M, B]."""
     has_minima = minima.shape[1] > 0

@@ -24,7 +24,7 @@ def tanh(x, y):
         y[n] = two / (one + exp(-two * x[n])) - one
 
 
-@jit
+@jit(makes_arrays=True)
 def _lstm(x, panels, gates, c, h, sums):
     """x, gates: [B,T,4C]; c, h: [B,T,C]; sums: [B, 4C rounded up to 16]; panels: of the weight."""
     (B, T, C), bent, state = c.shape, np.empty(c.shape[2], c.dtype), np.zeros((c.shape[0], c.shape[2]), c.dtype)
@@ -46,7 +46,7 @@ def _lstm(x, panels, gates, c, h, sums):
             c[b, t], h[b, t] = memory[b], state[b]
 
 
-@jit
+@jit(makes_arrays=True)
 def _lstm_backward(dh, gates, c, panels, d_gates, room):
     """dh, c: [B,T,C]; gates, d_gates: [B,T,4C]; room: [B, C rounded up to 16], zeros; panels: of the weight's transpose."""
     (B, T, C), bent, one = c.shape, np.empty(c.shape[2], c.dtype), np.float32(1)

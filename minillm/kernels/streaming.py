@@ -121,7 +121,7 @@ def pack_values(values, panels):
                 panel[16 * s + d] = values[s, 16 * c + d] if s < n and d < columns else 0
 
 
-@jit
+@jit(makes_arrays=True)
 def heads_one_by_one(q, k, v, positions, scale, out, first, last):
     """Heads first to last of all B * H, whose rows lie side by side or not, each copied to where they do."""
     H, (T, D), S = q.shape[1], q.shape[2:], k.shape[2]
@@ -134,7 +134,7 @@ def heads_one_by_one(q, k, v, positions, scale, out, first, last):
         out[b, h] = context
 
 
-@jit
+@jit(makes_arrays=True)
 def heads_in_tiles(q, k, v, positions, scale, out, first, last):
     """heads_one_by_one, in tiles."""
     H, (T, D), S = q.shape[1], q.shape[2:], k.shape[2]

@@ -69,6 +69,11 @@ def load_bytes(a, i):
     return a[i : i + 4 * LANES].view(np.int32)
 
 
+def prefetch(a, i):
+    """Let memory begin to bring the line of 64 bytes that holds a[i], which may lie behind the end; to be read once, so that
+    it drives nothing else out of the caches."""
+
+
 def low_nibbles(w):
     """The lower four bits of every byte."""
     return w & np.int32(0x0F0F0F0F)
@@ -213,6 +218,16 @@ def half_by_arithmetic(builder, halves):
 @becomes(load_bytes, lambda a, i: WORDS)
 def _(context, builder, signature, values):
     return builder.load(pointer(context, builder, signature, values, LLVM_WORDS), align=1)
+
+
+@becomes(prefetch, lambda a, i: types.none)
+def _(context, builder, signature, values):
+    address = pointer(context, builder, signature, values, ir.IntType(8))
+    number = ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
+    function = builder.module.declare_intrinsic("llvm.prefetch", [cgutils.voidptr_t], kind)
+    builder.call(function, [address, number(0), number(0), number(1)])  # for reading, for once, data
+    return context.get_dummy_value()
 
 
 @becomes(low_nibbles, lambda w: WORDS)
