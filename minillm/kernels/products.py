@@ -11,7 +11,19 @@ import numpy as np
 
 from .compile import jit
 from .vectors import (
-    dot4, fma, high_nibbles, larger, load, load_bytes, low_nibbles, prefetch, scale_by, spread, store, to_floats, zeros,
+    dot4,
+    fma,
+    high_nibbles,
+    larger,
+    load,
+    load_bytes,
+    low_nibbles,
+    prefetch,
+    scale_by,
+    spread,
+    store,
+    to_floats,
+    zeros,
 )  # fmt: skip
 
 ONE = np.float32(1.0)

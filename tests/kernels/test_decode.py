@@ -229,7 +229,7 @@ def test_stamps_name_every_step_in_order():
     one(step, 3, model.new_cache())
     assert len(step.names) == len(step.stamps) == 1 + 7 * 3 + 2
     assert step.names[:3] == ["embed", "h.0.ln_1", "h.0.attn.c_attn"] and step.names[-1] == "logits"
-    assert 0 < step.stamps[0] and (np.diff(step.stamps) >= 0).all()
+    assert step.stamps[0] > 0 and (np.diff(step.stamps) >= 0).all()
 
 
 def test_what_it_cannot_do_is_refused():
