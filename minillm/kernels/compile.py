@@ -67,7 +67,7 @@ def jit(function=None, *, fastmath=SUMS, makes_arrays=False, **options):
     """
     if function is None:
         return lambda function: jit(function, fastmath=fastmath, makes_arrays=makes_arrays, **options)
-    # no_cfunc_wrapper: no entry for C programs, which takes its share of compiling
+    # no_cfunc_wrapper: no entry for C programs, which takes its share of compiling; _nrt: counting references
     flags = {"nogil": True, "fastmath": fastmath, "error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": makes_arrays}
     options = {**flags, **options}
     kernel = numba.njit(**options)(function)

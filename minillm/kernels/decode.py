@@ -18,7 +18,7 @@ import numpy as np
 from .compile import entry, helper, jit
 from .mathematics import exp
 from .matrices import flat_panels
-from .memory import address_of, array_at, call, kernel_at, row_at, ticks
+from .memory import array_at, call, kernel_at, row_at, ticks
 from .processor import HAS_HALVES
 from .products import float_matmul, float_matvec, int4_matmul, int4_matvec, int8_matmul, int8_matvec, quantize
 from .rows import normalize_row
@@ -256,17 +256,17 @@ class DecodeStep:
             self._kept_alive += [*stored, bias]
             row[[PRODUCT, PANELS, INPUTS, WIDTH]] = kernel_at(PRODUCTS[weight.kind]), panels, weight.k, width
             for column, array in zip((VALUES, SCALES, MINIMA), stored):
-                row[column] = address_of(array) if array.size else 0
-            row[[BIAS, FROM, FROM_WIDTH]] = address_of(bias), 0 if source is h else address_of(source), source.shape[1]
-            row[[TO, TO_WIDTH]] = (0, 16 * panels) if target is None else (address_of(target), target.shape[1])
+                row[column] = array.ctypes.data if array.size else 0
+            row[[BIAS, FROM, FROM_WIDTH]] = bias.ctypes.data, 0 if source is h else source.ctypes.data, source.shape[1]
+            row[[TO, TO_WIDTH]] = (0, 16 * panels) if target is None else (target.ctypes.data, target.shape[1])
         norms = [f"h.{i}.ln_{j}" for i in range(L) for j in (1, 2)] + ["ln_f"]
         self._norms = np.stack([[parameters[f"{n}.weight"], parameters[f"{n}.bias"]] for n in norms])
         scales = np.array([config.attention_scale(i) for i in range(L)], np.float32)
         self._kept_alive.append(scales)
         self._job, self._places = np.zeros(len(JOB), np.int64), np.zeros((self.MOST, len(PLACE)), np.int64)
         self._job[: CALL[0]] = (
-            kernel_at(ACTIVATIONS[config.activation_function]), config.n_head, config.head_dim, address_of(scales),
-            address_of(qkv), qkv.shape[1], address_of(context), context.shape[1],
+            kernel_at(ACTIVATIONS[config.activation_function]), config.n_head, config.head_dim, scales.ctypes.data,
+            qkv.ctypes.data, qkv.shape[1], context.ctypes.data, context.shape[1],
         )  # fmt: skip
         self._x, self._most = np.zeros((self.MOST, C), np.float32), max(h.size, context.size, hidden.size)
         self.names = ["embed", *(f"h.{i}.{name}" for i in range(L) for name in BLOCK_STAMPS), *LAST_STAMPS]
@@ -311,7 +311,7 @@ class DecodeStep:
         lengths = [T] * B if lengths is None else lengths
         tokens = [token for row, n in zip(ids.tolist(), lengths) for token in row[:n]]  # of each new position, as the others
         keys, threads, past = cache.keys, n_threads(), cache.lengths.tolist()
-        k, v, (layer_bytes, row_bytes, head_bytes, *_) = address_of(keys), address_of(cache.values), keys.strides
+        k, v, (layer_bytes, row_bytes, head_bytes, *_) = keys.ctypes.data, cache.values.ctypes.data, keys.strides
         places = [(k + b * row_bytes, v + b * row_bytes, past[b] + t) for b, n in enumerate(lengths) for t in range(n)]
         kept = [end - 1 for end in accumulate(lengths)] if last else range(len(tokens))
         logits = np.empty((len(kept), int(self._matrices[-1, TO_WIDTH])), np.float32)
@@ -324,7 +324,7 @@ class DecodeStep:
                 len(tokens), len(kept), kernel_at(ATTENTION[keys.dtype]), keys.shape[3], layer_bytes, head_bytes,
             )  # fmt: skip
             self._places[: len(tokens), :KEEP], self._places[: len(kept), KEEP] = places, kept
-            self._matrices[-1, TO] = address_of(logits)
+            self._matrices[-1, TO] = logits.ctypes.data
             wte, wpe = self.parameters["wte.weight"], self.parameters["wpe.weight"]
             for x, token, place in zip(self._x, tokens, places):
                 np.add(wte.decode(*divmod(token, 16))[: wte.k], wpe[place[POSITION]], out=x)  # what take does, without its checks
@@ -344,7 +344,7 @@ class DecodeStep:
         q = np.zeros(self._most, np.int8), np.zeros(blocks, np.float32), np.zeros(blocks, np.int32)
         room = [h, *q, np.zeros(self.config.n_positions, np.float32)]
         self._kept_alive += room
-        return h, np.array([address_of(array) for array in room])
+        return h, np.array([array.ctypes.data for array in room])
 
 
 @jit

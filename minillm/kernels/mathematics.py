@@ -22,7 +22,7 @@ HALF, ONE, ZERO = F(0.5), F(1.0), F(0.0)
 P0, P1, P2, P3, P4 = F(1 / 2), F(1 / 6), F(1 / 24), F(1 / 120), F(1 / 720)
 
 
-@jit(fastmath=EXACT, no_cpython_wrapper=True)
+@jit(fastmath=EXACT, no_cpython_wrapper=True)  # no helper: that would take on its caller's fastmath
 def exp32(x):
     """e^x in float32 with a relative error of 2e-7: x = n ln 2 + r, so e^x = 2^n e^r, and 2^n is a matter of bits."""
     inside = HIGHEST if x > HIGHEST else (LOWEST if x < LOWEST else x)

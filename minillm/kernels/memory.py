@@ -17,13 +17,8 @@ from .processor import TRIPLE
 from .vectors import becomes
 
 
-def address_of(array) -> int:
-    """Where an array begins. (array.ctypes.data, ten times faster.)"""
-    return array.__array_interface__["data"][0]
-
-
 def array_at(address, rows, columns, dtype):
-    """The array [rows, columns] of `dtype` that begins at `address`; its owner must be kept alive.
+    """The array [rows, columns] of `dtype` that begins at `address` (array.ctypes.data); its owner must be kept alive.
 
     A model has a hundred arrays: a table of their addresses is one argument, and kernels need not be compiled anew for
     another number of layers.
