@@ -70,9 +70,7 @@ def float_product(dtype):
 def int8_product(matrix_at, first, end, R, h_at, room_at):
     """The same for blocks of 8 bits; the rows are rounded to 8 bits first."""
     matrix = row_at(matrix_at, len(MATRIX), np.int64)
-    q, scales, sums = rounded(matrix, R, h_at, room_at)
-    values = array_at(matrix[VALUES], matrix[PANELS], matrix[WIDTH], np.uint8)[first:end]
-    w_scales = array_at(matrix[SCALES], matrix[PANELS], 16 * scales.shape[1], np.int16)[first:end]
+    (values, w_scales), (q, scales, sums) = stored_blocks(matrix, first, end), rounded(matrix, R, h_at, room_at)
     bias, y = bias_and_outputs(matrix, R)
     if R == 1:
         int8_matvec(values, w_scales, q[0], scales[0], sums[0], bias, y[0], 16 * first)
@@ -84,16 +82,20 @@ def int8_product(matrix_at, first, end, R, h_at, room_at):
 def int4_product(matrix_at, first, end, R, h_at, room_at):
     """The same for blocks of 4 bits, with or without minima."""
     matrix = row_at(matrix_at, len(MATRIX), np.int64)
-    q, scales, sums = rounded(matrix, R, h_at, room_at)
-    values = array_at(matrix[VALUES], matrix[PANELS], matrix[WIDTH], np.uint8)[first:end]
-    w_scales = array_at(matrix[SCALES], matrix[PANELS], 16 * scales.shape[1], np.int16)[first:end]
-    width = 16 * scales.shape[1] if matrix[MINIMA] else 0
-    minima = array_at(matrix[MINIMA], matrix[PANELS], width, np.int16)[first:end]
+    (values, w_scales), (q, scales, sums) = stored_blocks(matrix, first, end), rounded(matrix, R, h_at, room_at)
+    minima = array_at(matrix[MINIMA], matrix[PANELS], w_scales.shape[1] if matrix[MINIMA] else 0, np.int16)[first:end]
     bias, y = bias_and_outputs(matrix, R)
     if R == 1:
         int4_matvec(values, w_scales, minima, q[0], scales[0], sums[0], bias, y[0], 16 * first)
     else:
         int4_matmul(values, w_scales, minima, q, scales, sums, bias, y, 16 * first)
+
+
+@helper
+def stored_blocks(matrix, first, end):
+    """Panels first to end: values uint8 [P, all of a panel], and their scales, float16 as int16 [P, 16 B]."""
+    values = array_at(matrix[VALUES], matrix[PANELS], matrix[WIDTH], np.uint8)[first:end]
+    return values, array_at(matrix[SCALES], matrix[PANELS], matrix[FROM_WIDTH] // 2, np.int16)[first:end]
 
 
 @helper
@@ -109,8 +111,7 @@ def rounded(matrix, R, h_at, room_at):
 @helper
 def bias_and_outputs(matrix, R):
     """Where the sums start, [all outputs], and where they go, [R, all outputs or more]."""
-    bias, y = row_at(matrix[BIAS], 16 * matrix[PANELS], np.float32), array_at(matrix[TO], R, matrix[TO_WIDTH], np.float32)
-    return bias, y
+    return row_at(matrix[BIAS], 16 * matrix[PANELS], np.float32), array_at(matrix[TO], R, matrix[TO_WIDTH], np.float32)
 
 
 def head_attention(dtype):
@@ -122,10 +123,8 @@ def head_attention(dtype):
         job = row_at(job_at, len(JOB), np.int64)
         R, H, S, D = job[ROWS], job[HEADS], job[CAPACITY], job[HEAD_DIM]
         places, scale = array_at(places_at, R, len(PLACE), np.int64), row_at(job[HEAD_SCALES], layer + 1, np.float32)[layer]
-        qkv, context = (
-            array_at(job[QKV], R, job[QKV_WIDTH], np.float32),
-            array_at(job[CONTEXT], R, job[CONTEXT_WIDTH], np.float32),
-        )
+        qkv = array_at(job[QKV], R, job[QKV_WIDTH], np.float32)
+        context = array_at(job[CONTEXT], R, job[CONTEXT_WIDTH], np.float32)
         start, there = head * D, layer * job[LAYER_BYTES] + head * job[HEAD_BYTES]
         for r in range(R):  # all new keys and values first: a position may be seen by the one behind it
             place = places[r, POSITION] % S
@@ -268,7 +267,7 @@ class DecodeStep:
             kernel_at(ACTIVATIONS[config.activation_function]), config.n_head, config.head_dim, scales.ctypes.data,
             qkv.ctypes.data, qkv.shape[1], context.ctypes.data, context.shape[1],
         )  # fmt: skip
-        self._x, self._most = np.zeros((self.MOST, C), np.float32), max(h.size, context.size, hidden.size)
+        self._x = np.zeros((self.MOST, C), np.float32)
         self.names = ["embed", *(f"h.{i}.{name}" for i in range(L) for name in BLOCK_STAMPS), *LAST_STAMPS]
         self.stamps = np.zeros(len(self.names), np.int64)
         self._one_at_a_time = threading.Lock()  # there is one workspace
@@ -340,8 +339,9 @@ class DecodeStep:
 
     def _room(self):
         """What one thread has for itself: h, and the table of where all of it is."""
-        h, blocks = np.zeros_like(self._kept_alive[0]), self._most // 32
-        q = np.zeros(self._most, np.int8), np.zeros(blocks, np.float32), np.zeros(blocks, np.int32)
+        widths = self._matrices[:, FROM_WIDTH]  # the first is that of h
+        h, blocks = np.zeros((self.MOST, widths[0]), np.float32), self.MOST * int(widths.max()) // 32
+        q = np.zeros((blocks, 32), np.int8), np.zeros(blocks, np.float32), np.zeros(blocks, np.int32)
         room = [h, *q, np.zeros(self.config.n_positions, np.float32)]
         self._kept_alive += room
         return h, np.array([array.ctypes.data for array in room])

@@ -161,7 +161,7 @@ def add_product(a, b, c):
                 store(c[r], right, q)
 
 
-@helper(makes_arrays=True)
+@helper
 def head_backward(d_context, q, k, v, context, positions, scale, scores, d_scores, dq, dk, dv):
     """One head, a tile of queries at a time, against all the keys that the tile sees. q, d_context, context, dq:
     [T,W]; k, v, dk, dv: [S,W], W and S rounded up to 16 with zeros; scores, d_scores: room for [QUERIES,S]."""

@@ -24,7 +24,7 @@ from .vectors import (
     store,
     to_floats,
     zeros,
-)  # fmt: skip
+)
 
 ONE = np.float32(1.0)
 AHEAD = 2048  # numbers of 16 bits: 4 KiB, as far as a processor looks ahead by itself
