@@ -13,11 +13,16 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Public name -> the room it lives in, which is imported when the name is first used: `minillm --help` needs no NumPy.
+# Public name -> the room it lives in, which is imported when the name is first used: `minillm
+# --help` needs no NumPy.
 ROOMS = {
-    "GPT2": "model", "GPT2Config": "config", "InputError": "errors", "Tokenizer": "tokenizer", "generate": "decoding",
+    "GPT2": "model",
+    "GPT2Config": "config",
+    "InputError": "errors",
+    "Tokenizer": "tokenizer",
+    "generate": "decoding",
     "load": "checkpoints",
-}  # fmt: skip
+}
 __all__ = [*ROOMS]
 
 

@@ -1,7 +1,8 @@
 """The KV cache: the keys and values of all positions so far, kept so that each is computed once.
 
-A row is one sequence. Every row has its own length; positions and mask follow from the lengths alone, so that rows of
-different lengths share a batch, and one can be cut, copied or moved without touching another.
+A row is one sequence. Every row has its own length; positions and mask follow from the lengths
+alone, so that rows of different lengths share a batch, and one can be cut, copied or moved without
+touching another.
 """
 
 from __future__ import annotations
@@ -15,17 +16,23 @@ from .errors import InputError
 
 
 class KVCache:
-    """Room for `capacity` positions in each of `batch` rows: keys, values [L,B,H,capacity,D], lengths [B].
+    """Room for `capacity` positions in each of `batch` rows: keys, values [L,B,H,capacity,D],
+    lengths [B].
 
-    Bytes: 2 L C capacity per row times the dtype's size; 73,728 a position for GPT-2 124M in float32.
+    Bytes: 2 L C capacity per row times the dtype's size; 73,728 a position for GPT-2 124M in
+    float32.
     """
 
     one_at_a_time = False  # whether a pass may add only one position to each row
 
-    def __init__(self, config: GPT2Config, batch: int = 1, capacity: int | None = None, dtype=np.float32):
+    def __init__(
+        self, config: GPT2Config, batch: int = 1, capacity: int | None = None, dtype=np.float32
+    ):
         capacity = config.n_positions if capacity is None else capacity
         if not 1 <= capacity <= config.n_positions:
-            raise InputError(f"cache capacity {capacity}: the model has {config.n_positions} positions")
+            raise InputError(
+                f"cache capacity {capacity}: the model has {config.n_positions} positions"
+            )
         if batch < 1:
             raise InputError(f"cache batch {batch}: needs at least one row")
         # Zeros, not empty: what lies beyond a row's length has weight 0, and 0 * NaN would be NaN.
@@ -50,30 +57,38 @@ class KVCache:
         return self.keys.nbytes + self.values.nbytes
 
     def __repr__(self) -> str:
-        return f"KVCache(lengths={self.lengths.tolist()}, capacity={self.capacity}, {self.nbytes / 1e6:.1f} MB)"
+        return (
+            f"KVCache(lengths={self.lengths.tolist()}, capacity={self.capacity},"
+            f" {self.nbytes / 1e6:.1f} MB)"
+        )
 
     def layer(self, index: int) -> LayerCache:
         """Return the part that belongs to one layer."""
         return LayerCache(self.keys[index], self.values[index], self.lengths)
 
     def advance(self, counts) -> None:
-        """Take the last `counts` ([B] or one number) appended positions as seen: the last act of a forward pass."""
+        """Take the last `counts` ([B] or one number) appended positions as seen: the last act of a
+        forward pass."""
         self.lengths += counts
 
     def truncate(self, length: int, row: int | None = None) -> None:
         """Forget all positions from `length` on, in one row or in all that are longer; 0 empties."""
         rows = slice(None) if row is None else row
         if length < 0 or (row is not None and length > self.lengths[row]):
-            raise InputError(f"cannot truncate to length {length}: the rows have lengths {self.lengths.tolist()}")
+            raise InputError(
+                f"cannot truncate to length {length}: the rows have lengths {self.lengths.tolist()}"
+            )
         self.lengths[rows] = np.minimum(self.lengths[rows], length)
 
     def take(self, rows: Sequence[int]) -> KVCache:
-        """Return a new cache of copies of `rows`, in that order; a row may be taken twice (beams, samples)."""
+        """Return a new cache of copies of `rows`, in that order; a row may be taken twice (beams,
+        samples)."""
         rows = np.asarray(rows, dtype=np.int64)
         return self._made_of(self.keys[:, rows], self.values[:, rows], self.lengths[rows])
 
     def view(self, rows: slice) -> KVCache:
-        """Return neighbouring rows as a cache of their own in the same memory: what one appends, both have."""
+        """Return neighbouring rows as a cache of their own in the same memory: what one appends,
+        both have."""
         return self._made_of(self.keys[:, rows], self.values[:, rows], self.lengths[rows])
 
     def move(self, source: int, target: int) -> None:
@@ -84,9 +99,12 @@ class KVCache:
 
     @classmethod
     def join(cls, caches: Sequence[KVCache]) -> KVCache:
-        """Return a new cache with the rows of all `caches`, one after another; capacities must be equal."""
+        """Return a new cache with the rows of all `caches`, one after another; capacities must be
+        equal."""
         if len({(c.keys.shape[0], *c.keys.shape[2:]) for c in caches}) != 1:
-            raise InputError(f"cannot join caches of different shapes: {[c.keys.shape for c in caches]}")
+            raise InputError(
+                f"cannot join caches of different shapes: {[c.keys.shape for c in caches]}"
+            )
         keys = np.concatenate([c.keys for c in caches], axis=1)
         values = np.concatenate([c.values for c in caches], axis=1)
         return cls._made_of(keys, values, np.concatenate([c.lengths for c in caches]))
@@ -105,35 +123,43 @@ class LayerCache:
         self.keys, self.values, self.lengths = keys, values, lengths
 
     def append(self, k, v):
-        """Write new keys and values [B,H,T,D] behind each row's length; return all [B,H,S,D], as views
-        unless the cache stores another dtype than the model computes with.
+        """Write new keys and values [B,H,T,D] behind each row's length; return all [B,H,S,D], as
+        views unless the cache stores another dtype than the model computes with.
 
-        S = the longest row + T. The lengths move only in KVCache.advance, once for all layers; what stands beyond a
-        row's length (padding, the past of a longer row) is hidden by the mask and overwritten later.
+        S = the longest row + T. The lengths move only in KVCache.advance, once for all layers; what
+        stands beyond a row's length (padding, the past of a longer row) is hidden by the mask and
+        overwritten later.
         """
         T, capacity = k.shape[2], self.keys.shape[2]
         for row, start in enumerate(self.lengths):
-            fits = min(T, capacity - start)  # only padding can fail to fit: the model has checked the rest
+            fits = min(
+                T, capacity - start
+            )  # only padding can fail to fit: the model has checked the rest
             self.keys[row, :, start : start + fits] = k[row, :, :fits]
             self.values[row, :, start : start + fits] = v[row, :, :fits]
         S = min(int(self.lengths.max()) + T, capacity)
-        return tuple(all_[:, :, :S].astype(k.dtype, copy=False) for all_ in (self.keys, self.values))
+        return tuple(
+            all_[:, :, :S].astype(k.dtype, copy=False) for all_ in (self.keys, self.values)
+        )
 
 
 class SlidingCache(KVCache):
-    """Sliding window: a cache of the newest `window` keys and values only, each as computed at its own position.
+    """Sliding window: a cache of the newest `window` keys and values only, each as computed at its
+    own position.
 
-    Every layer attends to positions p - window < s <= p, so memory is window instead of S places and attention costs
-    window instead of S products a token; the last layer still hears of text up to L * window back, through the layers.
-    Position p stands at place p % window: softmax does not care for order, and a position is part of the key, added with
-    wpe at the bottom. Within n_positions only, since wpe has no more rows; one position at a time (T = 1), since a pass of
+    Every layer attends to positions p - window < s <= p, so memory is window instead of S places
+    and attention costs window instead of S products a token; the last layer still hears of text up
+    to L * window back, through the layers. Position p stands at place p % window: softmax does not
+    care for order, and a position is part of the key, added with wpe at the bottom. Within
+    n_positions only, since wpe has no more rows; one position at a time (T = 1), since a pass of
     several would need keys that its last position must no longer see.
 
-    What is exact: the model with that band as its mask. It is not the trained model once S > window: the first tokens,
-    on which much attention rests, go. The alternative within the same memory of text, reading the last W tokens anew for
-    each new one, gives the trained model on a text that begins W tokens ago, for W positions of work a token instead of 1.
-    Source: Beltagy, Peters, Cohan, "Longformer" (2020), section 3.1; Xiao et al., "Efficient Streaming Language Models
-    with Attention Sinks" (2023), on what is lost with the first tokens.
+    What is exact: the model with that band as its mask. It is not the trained model once S >
+    window: the first tokens, on which much attention rests, go. The alternative within the same
+    memory of text, reading the last W tokens anew for each new one, gives the trained model on a
+    text that begins W tokens ago, for W positions of work a token instead of 1. Source: Beltagy,
+    Peters, Cohan, "Longformer" (2020), section 3.1; Xiao et al., "Efficient Streaming Language
+    Models with Attention Sinks" (2023), on what is lost with the first tokens.
     """
 
     one_at_a_time = True
@@ -162,4 +188,6 @@ class SlidingLayer(LayerCache):
         rows, places = np.arange(len(self.lengths)), self.lengths % window
         self.keys[rows, :, places], self.values[rows, :, places] = k[:, :, 0], v[:, :, 0]
         kept = min(int(self.lengths.max()) + 1, window)
-        return tuple(all_[:, :, :kept].astype(k.dtype, copy=False) for all_ in (self.keys, self.values))
+        return tuple(
+            all_[:, :, :kept].astype(k.dtype, copy=False) for all_ in (self.keys, self.values)
+        )

@@ -18,7 +18,8 @@ ACTIVATIONS = ("gelu_new", "gelu", "relu")
 
 @dataclass(frozen=True)
 class GPT2Config:
-    """What config.json says of a GPT-2; the defaults are the 124M model's. Raises InputError on what cannot be."""
+    """What config.json says of a GPT-2; the defaults are the 124M model's. Raises InputError on
+    what cannot be."""
 
     vocab_size: int = 50257  # V
     n_positions: int = 1024
@@ -26,7 +27,9 @@ class GPT2Config:
     n_layer: int = 12  # L
     n_head: int = 12  # H
     n_inner: int | None = None  # F; None means 4C
-    head_size: int | None = None  # D; None means C / H. Not GPT-2's: a model whose heads were pruned has H D < C
+    head_size: int | None = (
+        None  # D; None means C / H. Not GPT-2's: a model whose heads were pruned has H D < C
+    )
     activation_function: str = "gelu_new"
     layer_norm_epsilon: float = 1e-5
     scale_attn_weights: bool = True
@@ -41,16 +44,31 @@ class GPT2Config:
             value = getattr(self, field.name)
             if not _fits(value, field.type):
                 raise InputError(f"{field.name} is {value!r}; it must be of type {field.type}")
-        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner", "head_size"):
+        for name in (
+            "vocab_size",
+            "n_positions",
+            "n_embd",
+            "n_layer",
+            "n_head",
+            "n_inner",
+            "head_size",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; it must be at least 1")
         if self.head_size is None and self.n_embd % self.n_head:
-            raise InputError(f"n_embd {self.n_embd} cannot be split into n_head {self.n_head} equal heads")
+            raise InputError(
+                f"n_embd {self.n_embd} cannot be split into n_head {self.n_head} equal heads"
+            )
         if self.activation_function not in ACTIVATIONS:
-            raise InputError(f"activation_function {self.activation_function!r} is unknown; known: {', '.join(ACTIVATIONS)}")
+            raise InputError(
+                f"activation_function {self.activation_function!r} is unknown; known:"
+                f" {', '.join(ACTIVATIONS)}"
+            )
         if not 0 <= self.layer_norm_epsilon < 1:
-            raise InputError(f"layer_norm_epsilon is {self.layer_norm_epsilon}; it must be in [0, 1)")
+            raise InputError(
+                f"layer_norm_epsilon is {self.layer_norm_epsilon}; it must be in [0, 1)"
+            )
 
     @property
     def head_dim(self) -> int:
@@ -63,13 +81,15 @@ class GPT2Config:
         return self.n_inner if self.n_inner is not None else 4 * self.n_embd
 
     def attention_scale(self, layer: int) -> float:
-        """The factor on q k^T in one layer: 1/sqrt(D), unless the config says otherwise. A Python float: keeps dtypes."""
+        """The factor on q k^T in one layer: 1/sqrt(D), unless the config says otherwise. A Python
+        float: keeps dtypes."""
         scale = self.head_dim**-0.5 if self.scale_attn_weights else 1.0
         return scale / (layer + 1) if self.scale_attn_by_inverse_layer_idx else scale
 
     @classmethod
     def from_dict(cls, values: dict) -> GPT2Config:
-        """Read what a Hugging Face config.json holds; training-only entries are ignored, other models refused."""
+        """Read what a Hugging Face config.json holds; training-only entries are ignored, other
+        models refused."""
         if values.get("model_type", "gpt2") != "gpt2":
             raise InputError(f"model_type is {values['model_type']!r}; minillm reads 'gpt2'")
         if values.get("add_cross_attention"):
@@ -90,25 +110,42 @@ class GPT2Config:
 
     def to_dict(self) -> dict:
         """Return what Hugging Face's config.json holds."""
-        values = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **dataclasses.asdict(self)}
-        return {name: value for name, value in values.items() if name != "head_size" or value is not None}
+        values = {
+            "model_type": "gpt2",
+            "architectures": ["GPT2LMHeadModel"],
+            **dataclasses.asdict(self),
+        }
+        return {
+            name: value
+            for name, value in values.items()
+            if name != "head_size" or value is not None
+        }
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of every parameter by its checkpoint name, matrices as [in, out], tables as [rows, C]."""
+        """Return the shape of every parameter by its checkpoint name, matrices as [in, out], tables
+        as [rows, C]."""
         V, P, C, F = self.vocab_size, self.n_positions, self.n_embd, self.hidden_dim
         HD = self.n_head * self.head_dim  # C, unless heads were pruned
         block = {
-            "ln_1.weight": (C,), "ln_1.bias": (C,),
-            "attn.c_attn.weight": (C, 3 * HD), "attn.c_attn.bias": (3 * HD,),
-            "attn.c_proj.weight": (HD, C), "attn.c_proj.bias": (C,),
-            "ln_2.weight": (C,), "ln_2.bias": (C,),
-            "mlp.c_fc.weight": (C, F), "mlp.c_fc.bias": (F,),
-            "mlp.c_proj.weight": (F, C), "mlp.c_proj.bias": (C,),
-        }  # fmt: skip
+            "ln_1.weight": (C,),
+            "ln_1.bias": (C,),
+            "attn.c_attn.weight": (C, 3 * HD),
+            "attn.c_attn.bias": (3 * HD,),
+            "attn.c_proj.weight": (HD, C),
+            "attn.c_proj.bias": (C,),
+            "ln_2.weight": (C,),
+            "ln_2.bias": (C,),
+            "mlp.c_fc.weight": (C, F),
+            "mlp.c_fc.bias": (F,),
+            "mlp.c_proj.weight": (F, C),
+            "mlp.c_proj.bias": (C,),
+        }
         return {
             "wte.weight": (V, C),
             "wpe.weight": (P, C),
-            **{f"h.{i}.{name}": shape for i in range(self.n_layer) for name, shape in block.items()},
+            **{
+                f"h.{i}.{name}": shape for i in range(self.n_layer) for name, shape in block.items()
+            },
             "ln_f.weight": (C,),
             "ln_f.bias": (C,),
             **({} if self.tie_word_embeddings else {"lm_head.weight": (V, C)}),
@@ -117,6 +154,12 @@ class GPT2Config:
 
 def _fits(value, annotation: str) -> bool:
     """Whether `value` is of the annotated type; True is no int, an int is a float."""
-    kinds = {"int": (int,), "float": (float, int), "bool": (bool,), "str": (str,), "None": (type(None),)}
+    kinds = {
+        "int": (int,),
+        "float": (float, int),
+        "bool": (bool,),
+        "str": (str,),
+        "None": (type(None),),
+    }
     allowed = tuple(kind for name in annotation.split(" | ") for kind in kinds[name])
     return isinstance(value, allowed) and (bool in allowed or not isinstance(value, bool))

@@ -8,19 +8,25 @@ from .errors import InputError
 from .files import write_atomically
 
 PACKAGE = Path(__file__).resolve().parent
-FOLDERS = (PACKAGE / "bundled" / "course", PACKAGE.parent / "notebooks")  # in a wheel; in a checkout
+FOLDERS = (
+    PACKAGE / "bundled" / "course",
+    PACKAGE.parent / "notebooks",
+)  # in a wheel; in a checkout
 
 
 def chapters() -> list[Path]:
     """Return the built notebooks in course order."""
-    found = next((found for folder in FOLDERS if (found := sorted(folder.glob("[0-9][0-9]_*.ipynb")))), None)
+    found = next(
+        (found for folder in FOLDERS if (found := sorted(folder.glob("[0-9][0-9]_*.ipynb")))), None
+    )
     if found is None:
         raise InputError(f"the notebooks are not in {FOLDERS[0]}: install minillm-gpt2 again")
     return found
 
 
 def copy_chapters(folder: str | Path) -> tuple[list[Path], list[Path]]:
-    """Copy the notebooks into `folder`, made if need be; what is there is never overwritten: (copied, kept)."""
+    """Copy the notebooks into `folder`, made if need be; what is there is never overwritten:
+    (copied, kept)."""
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; the notebooks need a folder")

@@ -1,10 +1,13 @@
-"""Several processes as one, by MPI: `mpiexec -n 4 python -m minillm score FILE`, and a trainer's gradients.
+"""Several processes as one, by MPI: `mpiexec -n 4 python -m minillm score FILE`, and a trainer's
+gradients.
 
-Every process (a *rank*, 0 to size - 1) runs the same program; they meet in the methods of `world()`, which all must call in
-the same order. Started without mpiexec the world is one process, its methods cost nothing, and mpi4py is not imported:
-whoever uses them needs no second way for one process. Needs `pip install "minillm-gpt2[mpi]"`: mpi4py and an MPI.
+Every process (a *rank*, 0 to size - 1) runs the same program; they meet in the methods of
+`world()`, which all must call in the same order. Started without mpiexec the world is one process,
+its methods cost nothing, and mpi4py is not imported: whoever uses them needs no second way for one
+process. Needs `pip install "minillm-gpt2[mpi]"`: mpi4py and an MPI.
 
-Source: Message Passing Interface Forum, "MPI: A Message-Passing Interface Standard" (1994), chapter 4.
+Source: Message Passing Interface Forum, "MPI: A Message-Passing Interface Standard" (1994), chapter
+4.
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ import numpy as np
 
 from .errors import InputError
 
-# What mpiexec sets in each process: MPICH, Intel's and Microsoft's; PMIx, and with it Open MPI and Slurm; old Open MPI.
+# What mpiexec sets in each process: MPICH, Intel's and Microsoft's; PMIx, and with it Open MPI and
+# Slurm; old Open MPI.
 STARTED_BY_MPI = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
 PATIENCE = 5.0  # seconds that a rank which failed waits for the others to fail, too
 
@@ -32,7 +36,8 @@ class World:
         """Wait until every rank has come here."""
 
     def broadcast(self, value):
-        """Return rank 0's `value` on every rank: any object, or arrays in any nesting (what others give is ignored)."""
+        """Return rank 0's `value` on every rank: any object, or arrays in any nesting (what others
+        give is ignored)."""
         return value
 
     def all_gather(self, value) -> list:
@@ -40,7 +45,8 @@ class World:
         return [value]
 
     def all_reduce_mean(self, arrays: Iterable[np.ndarray]) -> None:
-        """Replace each array (float32 or float64, any layout, the same shapes everywhere) by its mean over the ranks."""
+        """Replace each array (float32 or float64, any layout, the same shapes everywhere) by its
+        mean over the ranks."""
 
     def share(self, work: Callable, items: Sequence) -> list:
         """Return [work(item) for item in items] on every rank, item i done by rank i % size.
@@ -61,11 +67,13 @@ class World:
 
     @property
     def cores(self) -> int:
-        """How many processor cores are this rank's share of its machine's, at least 1. All must ask."""
+        """How many processor cores are this rank's share of its machine's, at least 1. All must
+        ask."""
         return len(_cores())
 
     def fail(self, message: str, code: int) -> None:
-        """Say on stderr why this rank cannot go on: once, where all ranks fail; else end the others, which wait for it."""
+        """Say on stderr why this rank cannot go on: once, where all ranks fail; else end the
+        others, which wait for it."""
         print(message, file=sys.stderr, flush=True)
 
 
@@ -138,10 +146,16 @@ def _started_by_mpi() -> World:
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
-        raise InputError(f'mpiexec needs mpi4py ({error}): python -m pip install "minillm-gpt2[mpi]"') from None
+        raise InputError(
+            f'mpiexec needs mpi4py ({error}): python -m pip install "minillm-gpt2[mpi]"'
+        ) from None
     return MPIWorld(MPI.COMM_WORLD) if MPI.COMM_WORLD.size > 1 else ALONE
 
 
 def _cores() -> set[int]:
     """The cores that this process may run on."""
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    return (
+        os.sched_getaffinity(0)
+        if hasattr(os, "sched_getaffinity")
+        else set(range(os.cpu_count() or 1))
+    )

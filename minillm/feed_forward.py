@@ -1,4 +1,5 @@
-"""The feed forward (GPT-2's `mlp`): two linear maps with a bend between them, on each position by itself."""
+"""The feed forward (GPT-2's `mlp`): two linear maps with a bend between them, on each position by
+itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Reading and writing files so that nothing is lost and every failure is one line that names the file."""
+"""Reading and writing files so that nothing is lost and every failure is one line that names the
+file."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ def read_json(path: Path):
 
 @contextmanager
 def atomic_file(path: Path):
-    """Open a temporary file beside `path` for writing bytes; rename it to `path` only when all is written."""
+    """Open a temporary file beside `path` for writing bytes; rename it to `path` only when all is
+    written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:

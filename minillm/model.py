@@ -1,7 +1,7 @@
 """GPT-2: ids -> logits, parameters by their checkpoint names.
 
-Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), section 2.3. Reference:
-GPT2LMHeadModel of Hugging Face transformers, eager attention.
+Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), section 2.3.
+Reference: GPT2LMHeadModel of Hugging Face transformers, eager attention.
 """
 
 from __future__ import annotations
@@ -21,20 +21,33 @@ from .feed_forward import feed_forward
 from .steps import Step, Trace, identity, times_only, under
 
 
-def block(x, ln_1, attn, ln_2, mlp, *, config, layer, positions, past=None, step=identity, ops=numpy_ops):
-    """One Transformer block: x + attention(norm(x)), then x + feed_forward(norm(x)). [B,T,C] -> [B,T,C]."""
-    shape = {"n_head": config.n_head, "scale": config.attention_scale(layer), "positions": positions, "past": past}
+def block(
+    x, ln_1, attn, ln_2, mlp, *, config, layer, positions, past=None, step=identity, ops=numpy_ops
+):
+    """One Transformer block: x + attention(norm(x)), then x + feed_forward(norm(x)). [B,T,C] ->
+    [B,T,C]."""
+    shape = {
+        "n_head": config.n_head,
+        "scale": config.attention_scale(layer),
+        "positions": positions,
+        "past": past,
+    }
     normed = step("ln_1", ops.layer_norm(x, **ln_1, eps=config.layer_norm_epsilon))
-    x = step("attn.residual", x + causal_self_attention(normed, **attn, **shape, step=under("attn.", step), ops=ops))
+    x = step(
+        "attn.residual",
+        x + causal_self_attention(normed, **attn, **shape, step=under("attn.", step), ops=ops),
+    )
     normed = step("ln_2", ops.layer_norm(x, **ln_2, eps=config.layer_norm_epsilon))
     bend = {"activation": config.activation_function, "step": under("mlp.", step), "ops": ops}
     return step("mlp.residual", x + feed_forward(normed, **mlp, **bend))
 
 
 class GPT2:
-    """GPT-2: `model(ids)` gives logits; parameters is {checkpoint name: array or Weight}, `ops` the twin used.
+    """GPT-2: `model(ids)` gives logits; parameters is {checkpoint name: array or Weight}, `ops` the
+    twin used.
 
-    Matrices are [in, out]. The dtype of wte.weight is that of every activation, of the cache and of the logits.
+    Matrices are [in, out]. The dtype of wte.weight is that of every activation, of the cache and of
+    the logits.
     """
 
     def __init__(self, config: GPT2Config, parameters: Mapping[str, np.ndarray], ops=numpy_ops):
@@ -44,43 +57,72 @@ class GPT2:
             if found != shape:
                 raise InputError(f"parameter {name} is {found}; this config needs {shape}")
         if surplus := self.parameters.keys() - config.parameter_shapes().keys():
-            raise InputError(f"parameter {min(surplus)} has no place in this config; {len(surplus)} are too many")
+            raise InputError(
+                f"parameter {min(surplus)} has no place in this config; {len(surplus)} are too many"
+            )
         self._tree = _as_tree(self.parameters)
         fused = getattr(ops, "DecodeStep", None)
         self._fused = fused if fused and fused.refusal(config, self.parameters) is None else None
 
     def forward(self, ids, positions, cache=None, step=identity, keep=slice(None)):
-        """The whole of GPT-2: ids, positions [B,T] -> logits [B,T,V] (or of the positions that `keep` picks)."""
+        """The whole of GPT-2: ids, positions [B,T] -> logits [B,T,V] (or of the positions that
+        `keep` picks)."""
         x = self.hidden(ids, positions, cache, step, keep)
-        return step("logits", self.ops.linear(x, self._tree["lm_head"]["weight"].T))  # [B,T,C] @ [C,V] -> [B,T,V]
+        return step(
+            "logits", self.ops.linear(x, self._tree["lm_head"]["weight"].T)
+        )  # [B,T,C] @ [C,V] -> [B,T,V]
 
     def hidden(self, ids, positions, cache=None, step=identity, keep=slice(None)):
         """GPT-2 up to its head: ids, positions [B,T] -> the last hidden state [B,T,C]."""
         config, weights, ops = self.config, self._tree, self.ops
         wte = step("wte", weights["wte"]["weight"].take(ids, axis=0))  # [B,T] -> [B,T,C]
-        wpe = step("wpe", weights["wpe"]["weight"].take(positions, axis=0, mode="clip"))  # only padding is clipped
+        wpe = step(
+            "wpe", weights["wpe"]["weight"].take(positions, axis=0, mode="clip")
+        )  # only padding is clipped
         x = step("embed", wte + wpe)
         for i, layer in enumerate(weights["h"]):
-            run = {"positions": positions, "past": cache and cache.layer(i), "step": under(f"h.{i}.", step), "ops": ops}
+            run = {
+                "positions": positions,
+                "past": cache and cache.layer(i),
+                "step": under(f"h.{i}.", step),
+                "ops": ops,
+            }
             x = block(x, **layer, config=config, layer=i, **run)  # [B,T,C] -> [B,T,C]
-        return step("ln_f", ops.layer_norm(x[keep], **weights["ln_f"], eps=config.layer_norm_epsilon))
+        return step(
+            "ln_f", ops.layer_norm(x[keep], **weights["ln_f"], eps=config.layer_norm_epsilon)
+        )
 
-    def __call__(self, ids, cache: KVCache | None = None, *, lengths=None, last: bool = False, step: Step = identity):
-        """Return the logits of the next token after every position: ids [T] or [B,T] -> [T,V] or [B,T,V].
+    def __call__(
+        self,
+        ids,
+        cache: KVCache | None = None,
+        *,
+        lengths=None,
+        last: bool = False,
+        step: Step = identity,
+    ):
+        """Return the logits of the next token after every position: ids [T] or [B,T] -> [T,V] or
+        [B,T,V].
 
-        cache: what came before; the new positions are added to it. lengths [B]: how many ids of each row are real, the
-        rest being padding on the right (its logits mean nothing). last: only each row's last real position, T = 1.
-        Raises InputError for ids outside the vocabulary, and when a row would outgrow the cache or n_positions.
+        cache: what came before; the new positions are added to it. lengths [B]: how many ids of
+        each row are real, the rest being padding on the right (its logits mean nothing). last: only
+        each row's last real position, T = 1. Raises InputError for ids outside the vocabulary, and
+        when a row would outgrow the cache or n_positions.
         """
         ids, single = self._checked_ids(ids)
         B, T = ids.shape
         lengths = [T] * B if lengths is None else np.asarray(lengths).tolist()
         if np.shape(lengths) != (B,) or min(lengths) < 1 or max(lengths) > T:
             raise InputError(f"lengths {lengths} do not fit {B} rows of {T} ids")
-        can_fuse = self._fused and cache is not None and times_only(step) and (last or min(lengths) == T)
+        can_fuse = (
+            self._fused and cache is not None and times_only(step) and (last or min(lengths) == T)
+        )
         if can_fuse and self._decode_step.fits(cache, lengths):
-            # The second of the two forwards, for a few positions; it tells a Clock when each step was finished.
-            logits = self._decode_step(ids, cache, lengths, last=last, tell=getattr(step, "stamps", None))
+            # The second of the two forwards, for a few positions; it tells a Clock when each step
+            # was finished.
+            logits = self._decode_step(
+                ids, cache, lengths, last=last, tell=getattr(step, "stamps", None)
+            )
             return logits[0] if single else logits
         lengths = np.array(lengths)
         past = np.zeros(B, np.int64) if cache is None else cache.lengths
@@ -88,7 +130,9 @@ class GPT2:
         if len(past) != B:
             raise InputError(f"the cache has {len(past)} rows and the ids {B}")
         if (past + lengths).max() > room:
-            raise InputError(f"{(past + lengths).max()} positions do not fit: there is room for {room}")
+            raise InputError(
+                f"{(past + lengths).max()} positions do not fit: there is room for {room}"
+            )
         positions = past[:, None] + np.arange(T)  # [B,T]
         keep = (np.arange(B)[:, None], lengths[:, None] - 1) if last else slice(None)
         logits = self.forward(ids, positions, cache, step, keep)
@@ -101,7 +145,9 @@ class GPT2:
         try:
             ids = np.asarray(ids)
         except ValueError:
-            raise InputError("ids must form one rectangle; pad ragged rows on the right and give lengths") from None
+            raise InputError(
+                "ids must form one rectangle; pad ragged rows on the right and give lengths"
+            ) from None
         if ids.ndim not in (1, 2) or ids.size == 0:
             raise InputError(f"ids have shape {ids.shape}; needed: (T,) or (B, T), at least one id")
         if ids.dtype.kind not in "iu":
@@ -131,68 +177,88 @@ class GPT2:
 
     def __repr__(self) -> str:
         c = self.config
-        shape = f"n_layer={c.n_layer}, n_head={c.n_head}, n_embd={c.n_embd}, vocab_size={c.vocab_size}"
+        shape = (
+            f"n_layer={c.n_layer}, n_head={c.n_head}, n_embd={c.n_embd}, vocab_size={c.vocab_size}"
+        )
         stored = getattr(self.parameters["wte.weight"], "kind", self.dtype)
         return f"GPT2({shape}, {self.n_parameters:,} parameters, {stored})"
 
     def new_cache(self, batch: int = 1, capacity: int | None = None, dtype=None) -> KVCache:
-        """Return an empty KVCache of this model's shape; dtype is the model's, or float16 for half the memory."""
+        """Return an empty KVCache of this model's shape; dtype is the model's, or float16 for half
+        the memory."""
         return KVCache(self.config, batch, capacity, dtype or self.dtype)
 
     def trace(self, ids, cache: KVCache | None = None, **kwargs) -> Trace:
-        """Return every intermediate of one pass by its step name; ids [T] are traced as one row [1,T]."""
+        """Return every intermediate of one pass by its step name; ids [T] are traced as one row
+        [1,T]."""
         trace = Trace()
         self(np.atleast_2d(ids), cache, step=trace, **kwargs)
         return trace
 
     def astype(self, dtype) -> GPT2:
         """Return the model with parameters of another floating type."""
-        return GPT2(self.config, {n: p.astype(dtype, copy=False) for n, p in self.parameters.items()}, self.ops)
+        return GPT2(
+            self.config,
+            {n: p.astype(dtype, copy=False) for n, p in self.parameters.items()},
+            self.ops,
+        )
 
     # ---- from and to other rooms
 
     @classmethod
     def random(cls, config: GPT2Config, seed: int = 0, dtype=np.float32) -> GPT2:
-        """Return an untrained model as GPT-2 starts: weights N(0, 0.02^2), biases 0, norms 1, and the projections into
-        the residual stream divided by sqrt(2 L). Source: Radford et al. (2019), section 2.3."""
+        """Return an untrained model as GPT-2 starts: weights N(0, 0.02^2), biases 0, norms 1, and
+        the projections into the residual stream divided by sqrt(2 L). Source: Radford et al.
+        (2019), section 2.3."""
         rng = np.random.default_rng(seed)
 
         def start(name: str, shape: tuple[int, ...]) -> np.ndarray:
             if len(shape) == 1:
                 return (np.ones if name.endswith("weight") else np.zeros)(shape, dtype)
             spread = 0.02 / np.sqrt(2 * config.n_layer) if "c_proj" in name else 0.02
-            return (rng.standard_normal(shape, np.float32) * np.float32(spread)).astype(dtype, copy=False)
+            return (rng.standard_normal(shape, np.float32) * np.float32(spread)).astype(
+                dtype, copy=False
+            )
 
-        return cls(config, {name: start(name, shape) for name, shape in config.parameter_shapes().items()})
+        return cls(
+            config, {name: start(name, shape) for name, shape in config.parameter_shapes().items()}
+        )
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path, dtype=None, kernels: str | None = None) -> GPT2:
-        """Load from a folder in Hugging Face layout, a bundled name or a hub name; see minillm.checkpoints."""
+    def from_pretrained(
+        cls, name_or_folder: str | Path, dtype=None, kernels: str | None = None
+    ) -> GPT2:
+        """Load from a folder in Hugging Face layout, a bundled name or a hub name; see
+        minillm.checkpoints."""
         from .checkpoints import load_model
 
         return load_model(name_or_folder, dtype, kernels)
 
     def save_pretrained(self, folder: str | Path, dtype=None) -> None:
-        """Write config.json and model.safetensors, which transformers loads; stored as `dtype` if given."""
+        """Write config.json and model.safetensors, which transformers loads; stored as `dtype` if
+        given."""
         from .checkpoints import save_model
 
         save_model(self, folder, dtype)
 
     def quantize(self, kind: str) -> GPT2:
-        """Return the model with every matrix stored as `kind`: bfloat16, float16, int8, int4, int4_min, float32."""
+        """Return the model with every matrix stored as `kind`: bfloat16, float16, int8, int4,
+        int4_min, float32."""
         from .compression import quantize
 
         return quantize(self, kind)
 
     def generate(self, ids, max_new_tokens: int | None = None, **kwargs) -> np.ndarray:
-        """Return `ids` with the generated ones behind them; the options are those of minillm.generate."""
+        """Return `ids` with the generated ones behind them; the options are those of
+        minillm.generate."""
         from .decoding import generate_ids
 
         return generate_ids(self, ids, max_new_tokens, **kwargs)
 
 
 def _as_tree(parameters: Mapping[str, np.ndarray]) -> dict:
-    """{"h.0.ln_1.bias": b} -> {"h": [{"ln_1": {"bias": b}}]}: a layer's weights become keyword arguments.
+    """{"h.0.ln_1.bias": b} -> {"h": [{"ln_1": {"bias": b}}]}: a layer's weights become keyword
+    arguments.
 
     A tied head is there twice, as wte and as lm_head.
     """

@@ -1,7 +1,8 @@
-"""The textbook: every operation of the model in plain NumPy, for reading, and the oracle for whatever is faster.
+"""The textbook: every operation of the model in plain NumPy, for reading, and the oracle for
+whatever is faster.
 
-A twin is any module or object with these names and signatures; the model takes one as a value. Results have the dtype
-of `x`: constants are Python floats, which never widen a float32 array.
+A twin is any module or object with these names and signatures; the model takes one as a value.
+Results have the dtype of `x`: constants are Python floats, which never widen a float32 array.
 """
 
 from __future__ import annotations
@@ -14,17 +15,21 @@ import numpy as np
 def linear(x, weight, bias=0.0):
     """Multiply by a weight and add a bias: y = x W + b.
 
-    x: [..., in]; weight: [in, out], as GPT-2's Conv1D stores it; bias: [out] -> [..., out]. The only place where a
-    weight multiplies. All rows go into one product, so that a batch reads the weight once.
+    x: [..., in]; weight: [in, out], as GPT-2's Conv1D stores it; bias: [out] -> [..., out]. The
+    only place where a weight multiplies. All rows go into one product, so that a batch reads the
+    weight once.
     """
-    return (x.reshape(-1, x.shape[-1]) @ weight).reshape(*x.shape[:-1], -1) + bias  # [..., in] -> [..., out]
+    return (x.reshape(-1, x.shape[-1]) @ weight).reshape(
+        *x.shape[:-1], -1
+    ) + bias  # [..., in] -> [..., out]
 
 
 def layer_norm(x, weight, bias, eps=1e-5):
-    """Give every row mean 0 and variance 1, then scale and shift: (x - mean) / sqrt(variance + eps) * w + b.
+    """Give every row mean 0 and variance 1, then scale and shift: (x - mean) / sqrt(variance + eps)
+    * w + b.
 
-    x: [..., C]; weight, bias: [C] -> [..., C]. The variance is the biased one (divided by C), and eps is inside the
-    root. Source: Ba, Kiros, Hinton, "Layer Normalization" (2016).
+    x: [..., C]; weight, bias: [C] -> [..., C]. The variance is the biased one (divided by C), and
+    eps is inside the root. Source: Ba, Kiros, Hinton, "Layer Normalization" (2016).
     """
     centred = x - x.mean(axis=-1, keepdims=True)
     return centred / np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + eps) * weight + bias
@@ -33,15 +38,16 @@ def layer_norm(x, weight, bias, eps=1e-5):
 def softmax(x):
     """Turn scores into probabilities along the last axis: exp(x_i) / sum_j exp(x_j).
 
-    x: [..., N], where -inf means "not this one" -> [..., N], rows sum to 1. Subtracting the largest score changes
-    nothing, since softmax(x + c) = softmax(x), and keeps exp from overflowing.
+    x: [..., N], where -inf means "not this one" -> [..., N], rows sum to 1. Subtracting the largest
+    score changes nothing, since softmax(x + c) = softmax(x), and keeps exp from overflowing.
     """
     e = np.exp(x - x.max(axis=-1, keepdims=True))
     return e / e.sum(axis=-1, keepdims=True)
 
 
 def log_softmax(x):
-    """Return the logarithm of softmax(x): x_i - log(sum_j exp(x_j)), finite where a probability underflows.
+    """Return the logarithm of softmax(x): x_i - log(sum_j exp(x_j)), finite where a probability
+    underflows.
 
     x: [..., N] -> [..., N], natural logarithms.
     """
@@ -52,8 +58,8 @@ def log_softmax(x):
 def gelu_new(x):
     """GPT-2's activation, the tanh form: 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).
 
-    x: [...] -> [...]. Differs from `gelu` by up to 5e-4. Source: Hendrycks, Gimpel, "Gaussian Error Linear Units"
-    (2016), section 2.
+    x: [...] -> [...]. Differs from `gelu` by up to 5e-4. Source: Hendrycks, Gimpel, "Gaussian Error
+    Linear Units" (2016), section 2.
     """
     return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * (x * x * x))))
 
@@ -61,7 +67,8 @@ def gelu_new(x):
 def gelu(x):
     """x times the standard normal's distribution function: 0.5 x (1 + erf(x / sqrt(2))).
 
-    x: [...] -> [...]. Source: Hendrycks, Gimpel (2016). NumPy has no erf; Python's is called element by element.
+    x: [...] -> [...]. Source: Hendrycks, Gimpel (2016). NumPy has no erf; Python's is called
+    element by element.
     """
     return 0.5 * x * (1.0 + np.vectorize(math.erf, otypes=[x.dtype])(x / math.sqrt(2.0)))
 
@@ -74,6 +81,7 @@ def relu(x):
 def cross_entropy(logits, targets):
     """Return the loss of every target: -log softmax(logits)[target], in nats.
 
-    logits: [..., V]; targets: [...] ids -> [...]. Its mean is the cross-entropy, exp of the mean the perplexity.
+    logits: [..., V]; targets: [...] ids -> [...]. Its mean is the cross-entropy, exp of the mean
+    the perplexity.
     """
     return -np.take_along_axis(log_softmax(logits), np.asarray(targets)[..., None], axis=-1)[..., 0]

@@ -11,23 +11,43 @@ Update = Callable[..., None]  # update(what, done, total, note="")
 
 @contextmanager
 def progress_bar(unit: str, show: bool = True) -> Iterator[Update]:
-    """Yield update(what, done, total, note=""): what is being done, how many `unit` so far and of how many (None: unknown).
+    """Yield update(what, done, total, note=""): what is being done, how many `unit` so far and of
+    how many (None: unknown).
 
-    A new `what` begins a new bar; the note stands behind it. Shown on stderr if that is a terminal, and if `show`.
+    A new `what` begins a new bar; the note stands behind it. Shown on stderr if that is a terminal,
+    and if `show`.
     """
     if not (show and sys.stderr.isatty()):
         yield lambda what, done, total, note="": None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
-        TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-    )  # fmt: skip
-    console, printed_above = Console(stderr=True), sys.stdout.isatty()  # else what is printed goes where it is piped to
-    with Progress(*columns, console=console, transient=True, redirect_stdout=printed_above) as progress:
+    )
+    console, printed_above = (
+        Console(stderr=True),
+        sys.stdout.isatty(),
+    )  # else what is printed goes where it is piped to
+    with Progress(
+        *columns, console=console, transient=True, redirect_stdout=printed_above
+    ) as progress:
         tasks: dict[str, int] = {}
 
         def update(what: str, done: int, total: int | None, note: str = "") -> None:

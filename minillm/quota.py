@@ -1,4 +1,5 @@
-"""What a hub or a container allows: its share of the processor and of the memory, from Linux's control groups."""
+"""What a hub or a container allows: its share of the processor and of the memory, from Linux's
+control groups."""
 
 from __future__ import annotations
 
@@ -12,7 +13,10 @@ GROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 def cores() -> int | None:
     """Return how many cores the quota is worth, rounded up; None where there is none."""
-    shares = [int(quota) / int(period) for quota, period in _values("cpu", "cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")]
+    shares = [
+        int(quota) / int(period)
+        for quota, period in _values("cpu", "cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")
+    ]
     return math.ceil(min(shares)) if shares else None
 
 
@@ -23,7 +27,8 @@ def memory() -> int | None:
 
 
 def _values(controller: str, file: str, *older: str) -> Iterator[list[str]]:
-    """Yield the limits of our group and of those it lies in: from `file`, or from the files of the older version, one each."""
+    """Yield the limits of our group and of those it lies in: from `file`, or from the files of the
+    older version, one each."""
     with suppress(OSError, ValueError):
         for line in OWN.read_text().splitlines():
             _, names, path = line.split(":", 2)
@@ -33,6 +38,10 @@ def _values(controller: str, file: str, *older: str) -> Iterator[list[str]]:
             inner = PurePosixPath(path.lstrip("/"))
             for group in dict.fromkeys((inner, *inner.parents)):
                 with suppress(OSError):
-                    words = [word for name in files for word in (root / group / name).read_text().split()]
-                    if all(word.isdigit() and len(word) < 18 for word in words):  # "max", -1 or nearly 2^63: no limit
+                    words = [
+                        word for name in files for word in (root / group / name).read_text().split()
+                    ]
+                    if all(
+                        word.isdigit() and len(word) < 18 for word in words
+                    ):  # "max", -1 or nearly 2^63: no limit
                         yield words

@@ -1,7 +1,9 @@
-"""The reference: every intermediate of GPT-2 as Hugging Face transformers computes it, under our step names.
+"""The reference: every intermediate of GPT-2 as Hugging Face transformers computes it, under our
+step names.
 
-`record` runs transformers (eager attention, hooks for what it does not expose); `Reference` is what was recorded, and
-is stored beside a model as reference.npz; `verify` compares a model with it. Only `record` needs torch.
+`record` runs transformers (eager attention, hooks for what it does not expose); `Reference` is what
+was recorded, and is stored beside a model as reference.npz; `verify` compares a model with it. Only
+`record` needs torch.
 """
 
 from __future__ import annotations
@@ -19,14 +21,16 @@ from .steps import Report, diff, step_names
 
 REFERENCE_FILE = "reference.npz"
 
-# max |ours - reference| <= tolerance * max |reference|, step by step. Ours in float32 against the reference in float64:
-# rounding alone, worst measured 5.6e-6 on the stored models. In float64 both sides round: worst measured 1.6e-14.
+# max |ours - reference| <= tolerance * max |reference|, step by step. Ours in float32 against the
+# reference in float64: rounding alone, worst measured 5.6e-6 on the stored models. In float64 both
+# sides round: worst measured 1.6e-14.
 TOLERANCES = {np.dtype(np.float32): 2e-5, np.dtype(np.float64): 1e-10}
 
 
 @dataclass(frozen=True)
 class Reference:
-    """ids [B,T]; steps: name -> float64 array; greedy: the ids that follow the first row, none where not recorded."""
+    """ids [B,T]; steps: name -> float64 array; greedy: the ids that follow the first row, none
+    where not recorded."""
 
     ids: np.ndarray
     steps: dict[str, np.ndarray]
@@ -43,7 +47,10 @@ class Reference:
         """Read the reference stored beside a model."""
         path = Path(folder) / REFERENCE_FILE
         if not path.exists():
-            raise InputError(f"{folder} has no {REFERENCE_FILE}; compare with an installed transformers instead (--live)")
+            raise InputError(
+                f"{folder} has no {REFERENCE_FILE}; compare with an installed transformers instead"
+                " (--live)"
+            )
         with np.load(path) as arrays:
             steps = {name: arrays[name] for name in arrays.files if name not in ("ids", "greedy")}
             return cls(arrays["ids"], steps, arrays["greedy"])
@@ -52,20 +59,27 @@ class Reference:
 def verify(model: GPT2, reference: Reference, dtype=np.float32) -> Report:
     """Run `model` as `dtype` on the reference's ids and compare every step, within TOLERANCES."""
     trace = model.astype(dtype).trace(reference.ids)
-    return diff(trace, reference.steps, TOLERANCES[np.dtype(dtype)], step_names(model.config.n_layer))
+    return diff(
+        trace, reference.steps, TOLERANCES[np.dtype(dtype)], step_names(model.config.n_layer)
+    )
 
 
 def record(folder: str | Path, ids, n_greedy: int = 0, dtype="float64") -> Reference:
-    """Run transformers on the model in `folder` and return all steps, and n_greedy tokens that follow the first row."""
+    """Run transformers on the model in `folder` and return all steps, and n_greedy tokens that
+    follow the first row."""
     try:
         import torch
         from transformers import GPT2LMHeadModel
         from transformers.utils import logging
     except ImportError as error:
-        raise InputError(f"{error.name} is not installed: python -m pip install torch transformers") from None
+        raise InputError(
+            f"{error.name} is not installed: python -m pip install torch transformers"
+        ) from None
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    model = GPT2LMHeadModel.from_pretrained(folder, attn_implementation="eager", dtype=getattr(torch, dtype)).eval()
+    model = GPT2LMHeadModel.from_pretrained(
+        folder, attn_implementation="eager", dtype=getattr(torch, dtype)
+    ).eval()
     config = model.config
     input_ids = torch.as_tensor(np.atleast_2d(ids))
     seen: dict[str, torch.Tensor] = {}
@@ -80,7 +94,11 @@ def record(folder: str | Path, ids, n_greedy: int = 0, dtype="float64") -> Refer
         module.register_forward_pre_hook(lambda module, inputs: seen.__setitem__(name, inputs[0]))
 
     with torch.no_grad():  # before the hooks: generation would leave its own values in `seen`
-        greedy = model.generate(input_ids[:1], max_new_tokens=n_greedy, do_sample=False) if n_greedy else input_ids[:1]
+        greedy = (
+            model.generate(input_ids[:1], max_new_tokens=n_greedy, do_sample=False)
+            if n_greedy
+            else input_ids[:1]
+        )
     body = model.transformer
     output_of(body.wte, "wte")
     output_of(body.wpe, "wpe")
@@ -103,12 +121,24 @@ def record(folder: str | Path, ids, n_greedy: int = 0, dtype="float64") -> Refer
 
     heads = (config.n_head, config.n_embd // config.n_head)
     for i, weights in enumerate(result.attentions):
-        q, k, v = (x.unflatten(-1, heads).transpose(1, 2) for x in seen[f"h.{i}.attn.c_attn"].chunk(3, dim=-1))
+        q, k, v = (
+            x.unflatten(-1, heads).transpose(1, 2)
+            for x in seen[f"h.{i}.attn.c_attn"].chunk(3, dim=-1)
+        )
         scale = heads[1] ** -0.5 if config.scale_attn_weights else 1.0
         scale /= i + 1 if config.scale_attn_by_inverse_layer_idx else 1
         context = seen[f"h.{i}.attn.context"].unflatten(-1, heads).transpose(1, 2)
-        seen |= {f"h.{i}.attn.{name}": value for name, value in dict(
-            q=q, k=k, v=v, scores=q @ k.transpose(-1, -2) * scale, weights=weights, context=context).items()}  # fmt: skip
+        seen |= {
+            f"h.{i}.attn.{name}": value
+            for name, value in dict(
+                q=q,
+                k=k,
+                v=v,
+                scores=q @ k.transpose(-1, -2) * scale,
+                weights=weights,
+                context=context,
+            ).items()
+        }
     batch, steps = input_ids.shape[0], {}
     for name in step_names(config.n_layer):
         value = seen[name].detach()

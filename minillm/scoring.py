@@ -1,4 +1,5 @@
-"""What the model makes of a text: the log-probability of each token, what may come next, and bits per byte."""
+"""What the model makes of a text: the log-probability of each token, what may come next, and bits
+per byte."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from .tokenizer import END_OF_TEXT, Tokenizer
 
 @dataclass(frozen=True)
 class Score:
-    """T tokens give T - 1 predictions: logprobs [T-1] in nats, log P(w_t | w_<t); ranks [T-1], 1 is the likeliest."""
+    """T tokens give T - 1 predictions: logprobs [T-1] in nats, log P(w_t | w_<t); ranks [T-1], 1 is
+    the likeliest."""
 
     logprobs: np.ndarray
     ranks: np.ndarray
@@ -43,7 +45,10 @@ def score(model: GPT2, ids: Sequence[int]) -> Score:
     """Return log P of every token but the first, given all before it; at most n_positions tokens."""
     ids = np.asarray(ids)
     if len(ids) > model.config.n_positions:
-        raise InputError(f"{len(ids):,} tokens do not fit the model's {model.config.n_positions} positions: shorten the text")
+        raise InputError(
+            f"{len(ids):,} tokens do not fit the model's {model.config.n_positions} positions:"
+            " shorten the text"
+        )
     logits, targets = model(ids)[:-1], ids[1:]
     of_targets = np.take_along_axis(logits, targets[:, None], axis=-1)
     return Score(-cross_entropy(logits, targets), 1 + (logits > of_targets).sum(axis=-1))
@@ -55,13 +60,15 @@ def next_logprobs(model: GPT2, ids: Sequence[int]) -> np.ndarray:
 
 
 def continuation_logprob(model: GPT2, ids: Sequence[int], continuation: Sequence[int]) -> float:
-    """Return log P(continuation | ids) in nats: a word of several tokens multiplies their probabilities."""
+    """Return log P(continuation | ids) in nats: a word of several tokens multiplies their
+    probabilities."""
     return float(score(model, [*ids, *continuation]).logprobs[len(ids) - 1 :].sum(dtype=np.float64))
 
 
 @dataclass(frozen=True)
 class LongScore:
-    """A long text in windows: nats [predicted tokens], the position in its window of each, and the bytes of the text."""
+    """A long text in windows: nats [predicted tokens], the position in its window of each, and the
+    bytes of the text."""
 
     nats: np.ndarray
     positions: np.ndarray
@@ -76,32 +83,48 @@ class LongScore:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean -log P a token: comparable only with the same tokenizer, window and stride."""
+        """exp of the mean -log P a token: comparable only with the same tokenizer, window and
+        stride."""
         return math.exp(self.nats.mean())
 
 
 def score_long(
-    model: GPT2, tokenizer: Tokenizer, text: str, window: int | None = None, stride: int | None = None,
-    show_progress: bool = True, ranks: World = ALONE,
-) -> LongScore:  # fmt: skip
-    """Score a text of any length, in windows of `window` positions that begin every `stride` positions.
+    model: GPT2,
+    tokenizer: Tokenizer,
+    text: str,
+    window: int | None = None,
+    stride: int | None = None,
+    show_progress: bool = True,
+    ranks: World = ALONE,
+) -> LongScore:
+    """Score a text of any length, in windows of `window` positions that begin every `stride`
+    positions.
 
-    Each window is seen alone, and only what no earlier window has predicted counts: with stride = window (the default,
-    n_positions both) every token is predicted once, from what its window holds before it; a smaller stride gives each at
-    least window - stride tokens of context and takes longer. Documents end in a line <|endoftext|>: that token is predicted
-    too, its name is not counted as bytes, and the line end behind it is dropped. ranks: the processes that share the windows
-    out between them (distributed.world()); each gets the whole score.
+    Each window is seen alone, and only what no earlier window has predicted counts: with stride =
+    window (the default, n_positions both) every token is predicted once, from what its window holds
+    before it; a smaller stride gives each at least window - stride tokens of context and takes
+    longer. Documents end in a line <|endoftext|>: that token is predicted too, its name is not
+    counted as bytes, and the line end behind it is dropped. ranks: the processes that share the
+    windows out between them (distributed.world()); each gets the whole score.
     """
     window = window or model.config.n_positions
     stride = stride or window
     if not 1 <= stride <= window <= model.config.n_positions:
-        raise InputError(f"window {window} and stride {stride}: needed 1 <= stride <= window <= {model.config.n_positions}")
+        raise InputError(
+            f"window {window} and stride {stride}: needed 1 <= stride <= window <="
+            f" {model.config.n_positions}"
+        )
     documents = text.split(END_OF_TEXT + "\n")
     ends = [] if tokenizer.eot_id is None else [tokenizer.eot_id]
-    ids = np.array([i for n, d in enumerate(documents) for i in (*(ends if n else ()), *tokenizer.encode(d))], dtype=np.int64)
+    ids = np.array(
+        [i for n, d in enumerate(documents) for i in (*(ends if n else ()), *tokenizer.encode(d))],
+        dtype=np.int64,
+    )
     if len(ids) < 2:
         raise InputError("the text has fewer than two tokens: there is nothing to predict")
-    starts = range(0, max(1, len(ids) - 1 - window + stride), stride)  # the last window reaches the last token
+    starts = range(
+        0, max(1, len(ids) - 1 - window + stride), stride
+    )  # the last window reaches the last token
     with progress_bar("windows", show_progress) as update:
 
         def nats_of(start: int) -> np.ndarray:

@@ -1,7 +1,9 @@
-"""The one seam for looking, timing and intervening: every function that forms an intermediate passes it to `step`.
+"""The one seam for looking, timing and intervening: every function that forms an intermediate
+passes it to `step`.
 
-`step(name, value) -> value`. A Trace records what passes, a Patch returns something else, a Relay compares and hands on
-the reference's value. Names follow the checkpoint (`h.0.attn.scores`), so that none has to be learnt twice.
+`step(name, value) -> value`. A Trace records what passes, a Patch returns something else, a Relay
+compares and hands on the reference's value. Names follow the checkpoint (`h.0.attn.scores`), so
+that none has to be learnt twice.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import numpy as np
 
 Step = Callable[[str, np.ndarray], np.ndarray]
 
-# The names of one block in the order in which they are formed; q, k, v: [B,H,T,D], scores and weights: [B,H,T,S].
+# The names of one block in the order in which they are formed; q, k, v: [B,H,T,D], scores and
+# weights: [B,H,T,S].
 BLOCK_PHASES = {
     "ln_1": "attend",
     "attn.c_attn": "attend",
@@ -43,14 +46,16 @@ OUTER_PHASES = {
 
 
 def phase_of(name: str) -> str:
-    """Return the phase of a cycle that a step belongs to: embed, attend, feed forward, unembed or choose."""
+    """Return the phase of a cycle that a step belongs to: embed, attend, feed forward, unembed or
+    choose."""
     if name in OUTER_PHASES:
         return OUTER_PHASES[name]
     return BLOCK_PHASES[name.split(".", 2)[2]]
 
 
 def step_names(n_layer: int) -> list[str]:
-    """Return the name of every intermediate of one forward pass, in the order in which they are formed."""
+    """Return the name of every intermediate of one forward pass, in the order in which they are
+    formed."""
     blocks = [f"h.{i}.{name}" for i in range(n_layer) for name in BLOCK_PHASES]
     return ["wte", "wpe", "embed", *blocks, "ln_f", "logits"]
 
@@ -61,7 +66,8 @@ def identity(name: str, value):
 
 
 def times_only(step: Step) -> bool:
-    """Whether `step` looks at no value: identity, and a Clock. Then nothing is formed merely to be seen."""
+    """Whether `step` looks at no value: identity, and a Clock. Then nothing is formed merely to be
+    seen."""
     return step is identity or getattr(step, "times_only", False)
 
 
@@ -89,7 +95,8 @@ class Trace(dict):
 
 
 class Patch:
-    """A step that replaces values: `replacements` maps a name to a new array or to a function of the old one."""
+    """A step that replaces values: `replacements` maps a name to a new array or to a function of
+    the old one."""
 
     def __init__(self, replacements: Mapping[str, np.ndarray | Callable], then: Step = identity):
         self.replacements, self.then = replacements, then
@@ -102,9 +109,11 @@ class Patch:
 
 
 class Relay:
-    """A step that records and hands on the *reference's* value, so that one mistake reddens one step only.
+    """A step that records and hands on the *reference's* value, so that one mistake reddens one
+    step only.
 
-    `trace` holds what was computed at each step from the reference's own inputs; compare it with `diff`.
+    `trace` holds what was computed at each step from the reference's own inputs; compare it with
+    `diff`.
     """
 
     def __init__(self, reference: Mapping[str, np.ndarray]):
@@ -112,12 +121,15 @@ class Relay:
 
     def __call__(self, name: str, value):
         self.trace(name, value)
-        return np.asarray(self.reference[name], dtype=value.dtype) if name in self.reference else value
+        return (
+            np.asarray(self.reference[name], dtype=value.dtype) if name in self.reference else value
+        )
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One step compared: `largest` = max |ours - theirs| at `index`; `relative` = that over max |theirs|."""
+    """One step compared: `largest` = max |ours - theirs| at `index`; `relative` = that over max
+    |theirs|."""
 
     name: str
     status: str  # OK, DIFF, SHAPE, MISSING
@@ -130,7 +142,10 @@ class Difference:
 
     def __str__(self) -> str:
         where = self.note or f"{list(self.index)}: {self.ours:.9g}, reference {self.theirs:.9g}"
-        return f"{self.name:<20} {self.status:<7} largest {self.largest:.1e} relative {self.relative:.1e} at {where}"
+        return (
+            f"{self.name:<20} {self.status:<7} largest {self.largest:.1e} relative"
+            f" {self.relative:.1e} at {where}"
+        )
 
 
 class Report(list):
@@ -161,15 +176,22 @@ def diff(
     tolerance: float | Callable[[str], float] = 1e-5,
     names: Iterable[str] | None = None,
 ) -> Report:
-    """Compare a trace with a reference, step by step, in the reference's order (or that of `names`).
+    """Compare a trace with a reference, step by step, in the reference's order (or that of
+    `names`).
 
-    A step is OK when max |ours - theirs| <= tolerance * max |theirs|; `tolerance` may depend on the step's name. A NaN
-    on either side is a DIFF.
+    A step is OK when max |ours - theirs| <= tolerance * max |theirs|; `tolerance` may depend on the
+    step's name. A NaN on either side is a DIFF.
     """
     report = Report()
     for name in reference if names is None else names:
         if name not in trace or name not in reference:
-            report.append(Difference(name, "MISSING", note="not in the " + ("trace" if name not in trace else "reference")))
+            report.append(
+                Difference(
+                    name,
+                    "MISSING",
+                    note="not in the " + ("trace" if name not in trace else "reference"),
+                )
+            )
             continue
         ours, theirs = np.asarray(trace[name]), np.asarray(reference[name])
         if ours.shape != theirs.shape:

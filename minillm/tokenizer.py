@@ -1,10 +1,12 @@
 """Byte-level byte-pair encoding, as in GPT-2: text -> ids -> text, and how it got there.
 
-Text is cut into pieces by a pattern, each piece is written as UTF-8 bytes, and neighbouring parts are merged in the
-order in which the merges were learnt, until no learnt pair is left. No text is unknown: every byte is a token.
+Text is cut into pieces by a pattern, each piece is written as UTF-8 bytes, and neighbouring parts
+are merged in the order in which the merges were learnt, until no learnt pair is left. No text is
+unknown: every byte is a token.
 
-Source: Sennrich, Haddow, Birch, "Neural Machine Translation of Rare Words with Subword Units" (2016); Radford et al.,
-"Language Models are Unsupervised Multitask Learners" (2019), section 2.2. Reference: Hugging Face tokenizers.
+Source: Sennrich, Haddow, Birch, "Neural Machine Translation of Rare Words with Subword Units"
+(2016); Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), section 2.2.
+Reference: Hugging Face tokenizers.
 """
 
 from __future__ import annotations
@@ -25,22 +27,31 @@ from .errors import InputError
 from .files import read_bytes, read_json, write_atomically
 from .progress import Update, progress_bar
 
-# A contraction, or letters, digits or other signs with at most one space before them, or a run of white space (whose
-# last character is left for the piece after it). From OpenAI's encoder.py; contractions in lower case only.
+# A contraction, or letters, digits or other signs with at most one space before them, or a run of
+# white space (whose last character is left for the piece after it). From OpenAI's encoder.py;
+# contractions in lower case only.
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 END_OF_TEXT = "<|endoftext|>"
-CACHED_PIECES = 1 << 17  # pieces remembered by encode(); English prose has about 60,000 different ones in 38 MB
+CACHED_PIECES = (
+    1 << 17
+)  # pieces remembered by encode(); English prose has about 60,000 different ones in 38 MB
 CACHED_LENGTH = 64  # longer pieces (rulers, base64) hardly ever come back
 
 
 @cache
 def byte_to_char() -> dict[int, str]:
-    """Return the printable character that stands for each of the 256 bytes in vocab.json and merges.txt.
+    """Return the printable character that stands for each of the 256 bytes in vocab.json and
+    merges.txt.
 
-    Bytes that Latin-1 prints stand for themselves, in order; the other 68 are numbered upwards from U+0100. The order
-    of this table is the order of GPT-2's first 256 ids. Source: OpenAI's encoder.py.
+    Bytes that Latin-1 prints stand for themselves, in order; the other 68 are numbered upwards from
+    U+0100. The order of this table is the order of GPT-2's first 256 ids. Source: OpenAI's
+    encoder.py.
     """
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     others = [b for b in range(256) if b not in printable]
     return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
 
@@ -52,7 +63,8 @@ def char_to_byte() -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Merge:
-    """One merge at work: parts `left` and `right` at index `at` become one, by the merge learnt `rank`-th."""
+    """One merge at work: parts `left` and `right` at index `at` become one, by the merge learnt
+    `rank`-th."""
 
     rank: int
     at: int
@@ -62,7 +74,8 @@ class Merge:
 
 @dataclass(frozen=True)
 class Piece:
-    """One piece of a text and its tokens: `data` the UTF-8 bytes, `merges` in the order in which they were made."""
+    """One piece of a text and its tokens: `data` the UTF-8 bytes, `merges` in the order in which
+    they were made."""
 
     text: str
     data: bytes
@@ -72,19 +85,25 @@ class Piece:
 
 
 class Tokenizer:
-    """Byte-level BPE: `encode` text to ids, `decode` ids to text, `explain` the way, `train` the merges.
+    """Byte-level BPE: `encode` text to ids, `decode` ids to text, `explain` the way, `train` the
+    merges.
 
-    tokens: the bytes of every id, id by id. merges: pairs of ids (left, right), the earliest learnt first; each makes
-    the token whose bytes are left + right. special_tokens: text -> id; never split, never made by merges.
+    tokens: the bytes of every id, id by id. merges: pairs of ids (left, right), the earliest learnt
+    first; each makes the token whose bytes are left + right. special_tokens: text -> id; never
+    split, never made by merges.
     """
 
-    def __init__(self, tokens: list[bytes], merges: list[tuple[int, int]], special_tokens: dict[str, int]):
+    def __init__(
+        self, tokens: list[bytes], merges: list[tuple[int, int]], special_tokens: dict[str, int]
+    ):
         self.tokens, self.merges, self.special_tokens = tokens, merges, special_tokens
         special_ids = set(special_tokens.values())
         ids = {token: i for i, token in enumerate(tokens) if i not in special_ids}
         self._byte_ids = [ids[bytes([b])] for b in range(256)]
         # (left, right) -> (rank, id of the merged token)
-        self._ranks = {(a, b): (rank, ids[tokens[a] + tokens[b]]) for rank, (a, b) in enumerate(merges)}
+        self._ranks = {
+            (a, b): (rank, ids[tokens[a] + tokens[b]]) for rank, (a, b) in enumerate(merges)
+        }
         self._split = regex.compile(GPT2_PATTERN).findall
         self._known: dict[str, tuple[int, ...]] = {}
 
@@ -99,12 +118,15 @@ class Tokenizer:
         return self.special_tokens.get(END_OF_TEXT)
 
     def __repr__(self) -> str:
-        return f"Tokenizer(vocab_size={self.vocab_size}, special_tokens={list(self.special_tokens)})"
+        return (
+            f"Tokenizer(vocab_size={self.vocab_size}, special_tokens={list(self.special_tokens)})"
+        )
 
     # ---- text -> ids
 
     def encode(self, text: str, allowed_special: Iterable[str] | str = ()) -> list[int]:
-        """Return the ids of `text`; specials in `allowed_special` (one, several, "all") become their own id.
+        """Return the ids of `text`; specials in `allowed_special` (one, several, "all") become
+        their own id.
 
         A special that is not allowed is ordinary text. Lone surrogates become U+FFFD.
         """
@@ -117,14 +139,18 @@ class Tokenizer:
                     ids.extend(self._known.get(piece) or self._encode_piece(piece))
         return ids
 
-    def encode_batch(self, texts: Iterable[str], allowed_special: Iterable[str] | str = ()) -> list[list[int]]:
+    def encode_batch(
+        self, texts: Iterable[str], allowed_special: Iterable[str] | str = ()
+    ) -> list[list[int]]:
         """Return the ids of each text."""
         return [self.encode(text, allowed_special) for text in texts]
 
     def explain(self, text: str, allowed_special: Iterable[str] | str = ()) -> list[Piece]:
-        """Return the pieces of `text`, each with its bytes, every merge in order and the ids they end in.
+        """Return the pieces of `text`, each with its bytes, every merge in order and the ids they
+        end in.
 
-        Example: explain("low")[0].merges -> (Merge(rank=.., at=1, left=b"o", right=b"w"), Merge(.., left=b"l", ...)).
+        Example: explain("low")[0].merges -> (Merge(rank=.., at=1, left=b"o", right=b"w"), Merge(..,
+        left=b"l", ...)).
         """
         pieces = []
         for part, special_id in self._parts(text, allowed_special):
@@ -135,17 +161,30 @@ class Tokenizer:
             for piece in self._split(part):
                 merges: list[Merge] = []
                 ids = self._merge(piece.encode(), merges.append)
-                pieces.append(Piece(piece, piece.encode(), tuple(merges), ids, tuple(self.tokens[i] for i in ids)))
+                pieces.append(
+                    Piece(
+                        piece,
+                        piece.encode(),
+                        tuple(merges),
+                        ids,
+                        tuple(self.tokens[i] for i in ids),
+                    )
+                )
         return pieces
 
-    def _parts(self, text: str, allowed_special: Iterable[str] | str) -> Iterator[tuple[str, int | None]]:
+    def _parts(
+        self, text: str, allowed_special: Iterable[str] | str
+    ) -> Iterator[tuple[str, int | None]]:
         """Cut `text` at the allowed specials: (ordinary text, None) or (special, its id)."""
         text = well_formed(text)
         if isinstance(allowed_special, str):
             allowed_special = self.special_tokens if allowed_special == "all" else [allowed_special]
         allowed = set(allowed_special)
         if unknown := [s for s in allowed if s not in self.special_tokens]:
-            raise InputError(f"allowed_special {unknown[0]!r} is not a special token; known: {[*self.special_tokens]}")
+            raise InputError(
+                f"allowed_special {unknown[0]!r} is not a special token; known:"
+                f" {[*self.special_tokens]}"
+            )
         return split_at_specials(text, {s: self.special_tokens[s] for s in allowed})
 
     def _encode_piece(self, piece: str) -> tuple[int, ...]:
@@ -157,15 +196,21 @@ class Tokenizer:
         return ids
 
     def _merge(self, data: bytes, record: Callable[[Merge], None] | None = None) -> tuple[int, ...]:
-        """Merge the bytes of one piece until no learnt pair is left: always the lowest rank, the leftmost first.
+        """Merge the bytes of one piece until no learnt pair is left: always the lowest rank, the
+        leftmost first.
 
-        The parts are a linked list and the candidate pairs a heap, so that a piece of n bytes takes O(n log n).
+        The parts are a linked list and the candidate pairs a heap, so that a piece of n bytes takes
+        O(n log n).
         """
         ids = [self._byte_ids[b] for b in data]
         after = [*range(1, len(ids)), -1]
         before = [*range(-1, len(ids) - 1)]
-        alive = bytearray(b"\1") * len(ids)  # counts the parts before one far faster than a loop over ids
-        candidates: list[tuple[int, int, int, int]] = []  # (rank, position of the left part, left, right)
+        alive = bytearray(b"\1") * len(
+            ids
+        )  # counts the parts before one far faster than a loop over ids
+        candidates: list[
+            tuple[int, int, int, int]
+        ] = []  # (rank, position of the left part, left, right)
 
         def propose(left: int, right: int) -> None:
             if left >= 0 and right >= 0 and (pair := (ids[left], ids[right])) in self._ranks:
@@ -195,7 +240,9 @@ class Tokenizer:
         try:
             return b"".join([self.tokens[i] for i in map(self._checked, ids)])
         except TypeError:
-            raise InputError(f"decode needs a flat sequence of integer ids, not {ids!r:.60}") from None
+            raise InputError(
+                f"decode needs a flat sequence of integer ids, not {ids!r:.60}"
+            ) from None
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD."""
@@ -203,7 +250,10 @@ class Tokenizer:
 
     def _checked(self, i: int) -> int:
         if not 0 <= operator.index(i) < len(self.tokens):
-            raise InputError(f"id {i} is not in the vocabulary of {len(self.tokens)} tokens (0 to {len(self.tokens) - 1})")
+            raise InputError(
+                f"id {i} is not in the vocabulary of {len(self.tokens)} tokens (0 to"
+                f" {len(self.tokens) - 1})"
+            )
         return i
 
     # ---- learning the merges
@@ -216,22 +266,31 @@ class Tokenizer:
         special_tokens: Iterable[str] = (END_OF_TEXT,),
         show_progress: bool = True,
     ) -> Tokenizer:
-        """Learn merges from `texts` until there are `vocab_size` tokens: 256 bytes, the merges, the specials.
+        """Learn merges from `texts` until there are `vocab_size` tokens: 256 bytes, the merges, the
+        specials.
 
-        Each turn merges the pair of neighbouring tokens that occurs most often (of equal ones, the lowest ids), and
-        recounts only in the words that hold it. Specials inside a text cut it and are not counted. `texts` is read
-        once, and only the count of each different piece is kept. Fewer tokens result where no pair occurs twice. A bar
-        shows the progress on a terminal. Raises InputError when vocab_size cannot hold the bytes.
+        Each turn merges the pair of neighbouring tokens that occurs most often (of equal ones, the
+        lowest ids), and recounts only in the words that hold it. Specials inside a text cut it and
+        are not counted. `texts` is read once, and only the count of each different piece is kept.
+        Fewer tokens result where no pair occurs twice. A bar shows the progress on a terminal.
+        Raises InputError when vocab_size cannot hold the bytes.
         """
         specials = list(dict.fromkeys(special_tokens))
         if wrong := unusable_specials(specials):
-            raise InputError(f"{wrong[0]!r} cannot be a special token: it is empty or not Unicode text")
+            raise InputError(
+                f"{wrong[0]!r} cannot be a special token: it is empty or not Unicode text"
+            )
         n_merges = vocab_size - 256 - len(specials)
         if n_merges < 0:
-            raise InputError(f"vocab_size {vocab_size} is too small: 256 bytes and {len(specials)} specials come first")
+            raise InputError(
+                f"vocab_size {vocab_size} is too small: 256 bytes and {len(specials)} specials come"
+                " first"
+            )
         tokens = [bytes([b]) for b in byte_to_char()]
         with progress_bar("characters", show_progress) as update:
-            words = [list(w) for w in _count_pieces(texts, specials, tokens, update).items()]  # [ids, count] each
+            words = [
+                list(w) for w in _count_pieces(texts, specials, tokens, update).items()
+            ]  # [ids, count] each
         with progress_bar("merges", show_progress) as update:
             merges = _learn_merges(tokens, words, n_merges, update)
         ids_of_specials = {s: len(tokens) + i for i, s in enumerate(specials)}
@@ -243,8 +302,9 @@ class Tokenizer:
     def from_pretrained(cls, folder: str | Path) -> Tokenizer:
         """Read GPT-2's vocab.json and merges.txt (with or without its #version line) from `folder`.
 
-        A vocabulary entry that is neither a byte nor made by a merge is a special token.
-        Raises InputError naming the file and what is wrong: a missing byte, a hole in the ids, an unusable merge.
+        A vocabulary entry that is neither a byte nor made by a merge is a special token. Raises
+        InputError naming the file and what is wrong: a missing byte, a hole in the ids, an unusable
+        merge.
         """
         vocab_file, merges_file = Path(folder) / "vocab.json", Path(folder) / "merges.txt"
         vocab = read_json(vocab_file)
@@ -252,16 +312,24 @@ class Tokenizer:
             raise InputError(f"{vocab_file}: not a table of tokens and their ids")
         by_id = {i: token for token, i in vocab.items()}
         if holes := [i for i in range(len(vocab)) if i not in by_id]:
-            raise InputError(f"{vocab_file}: id {holes[0]} is missing; {len(vocab)} tokens need ids 0 to {len(vocab) - 1}")
+            raise InputError(
+                f"{vocab_file}: id {holes[0]} is missing; {len(vocab)} tokens need ids 0 to"
+                f" {len(vocab) - 1}"
+            )
         if missing := [char for char in byte_to_char().values() if char not in vocab]:
-            raise InputError(f"{vocab_file}: the byte {missing[0]!r} (of 256) is missing: not a byte-level vocabulary")
+            raise InputError(
+                f"{vocab_file}: the byte {missing[0]!r} (of 256) is missing: not a byte-level"
+                " vocabulary"
+            )
 
         made = set(byte_to_char().values())
         merges = []
         try:
             lines = read_bytes(merges_file).decode("utf-8").split("\n")
         except UnicodeDecodeError as error:
-            raise InputError(f"{merges_file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+            raise InputError(
+                f"{merges_file}: not UTF-8 text ({error.reason} at byte {error.start})"
+            ) from None
         for number, line in enumerate(lines, 1):
             line = line.rstrip("\r")
             if not line or (number == 1 and line.startswith("#version")):
@@ -269,18 +337,31 @@ class Tokenizer:
             left, _, right = line.partition(" ")
             for token in (left, right, left + right):
                 if token not in vocab:
-                    raise InputError(f"{merges_file}, line {number}: {line!r} needs {token!r}, which is not in vocab.json")
+                    raise InputError(
+                        f"{merges_file}, line {number}: {line!r} needs {token!r}, which is not in"
+                        " vocab.json"
+                    )
             merges.append((vocab[left], vocab[right]))
             made.add(left + right)
-        if unmade := [token for pair in merges for token in map(by_id.get, pair) if token not in made]:
-            raise InputError(f"{merges_file}: {unmade[0]!r} is merged, but it is neither a byte nor made by a merge")
+        if unmade := [
+            token for pair in merges for token in map(by_id.get, pair) if token not in made
+        ]:
+            raise InputError(
+                f"{merges_file}: {unmade[0]!r} is merged, but it is neither a byte nor made by a"
+                " merge"
+            )
 
         def token_bytes(token: str) -> bytes:
-            return bytes(char_to_byte()[char] for char in token) if token in made else token.encode()
+            return (
+                bytes(char_to_byte()[char] for char in token) if token in made else token.encode()
+            )
 
         special_tokens = {token: i for token, i in vocab.items() if token not in made}
         if wrong := unusable_specials(special_tokens):
-            raise InputError(f"{vocab_file}: {wrong[0]!r} cannot be a special token: it is empty or not Unicode text")
+            raise InputError(
+                f"{vocab_file}: {wrong[0]!r} cannot be a special token: it is empty or not Unicode"
+                " text"
+            )
         return cls([token_bytes(by_id[i]) for i in range(len(vocab))], merges, special_tokens)
 
     def save(self, folder: str | Path) -> None:
@@ -289,18 +370,23 @@ class Tokenizer:
         folder.mkdir(parents=True, exist_ok=True)
         specials = {i: s for s, i in self.special_tokens.items()}
         names = [
-            specials[i] if i in specials else "".join(byte_to_char()[b] for b in token) for i, token in enumerate(self.tokens)
+            specials[i] if i in specials else "".join(byte_to_char()[b] for b in token)
+            for i, token in enumerate(self.tokens)
         ]
         vocab = {name: i for i, name in enumerate(names)}
         if clash := [s for s in self.special_tokens if names.count(s) > 1]:
-            raise InputError(f"the special token {clash[0]!r} is written in vocab.json like another token: rename it")
+            raise InputError(
+                f"the special token {clash[0]!r} is written in vocab.json like another token:"
+                " rename it"
+            )
         write_atomically(folder / "vocab.json", json.dumps(vocab, ensure_ascii=False).encode())
         lines = ["#version: 0.2", *(f"{names[a]} {names[b]}" for a, b in self.merges)]
         write_atomically(folder / "merges.txt", ("\n".join(lines) + "\n").encode())
 
 
 def well_formed(text: str) -> str:
-    """Return `text` with surrogate pairs joined and lone surrogates, which UTF-8 cannot hold, as U+FFFD."""
+    """Return `text` with surrogate pairs joined and lone surrogates, which UTF-8 cannot hold, as
+    U+FFFD."""
     try:
         text.encode()
         return text
@@ -309,12 +395,14 @@ def well_formed(text: str) -> str:
 
 
 def unusable_specials(specials: Iterable[str]) -> list[str]:
-    """Return the specials that no text or no file can hold: the empty one, and those with lone surrogates."""
+    """Return the specials that no text or no file can hold: the empty one, and those with lone
+    surrogates."""
     return [s for s in specials if not s or s != well_formed(s)]
 
 
 def split_at_specials(text: str, specials: dict[str, int]) -> Iterator[tuple[str, int | None]]:
-    """Cut `text` at every special, the longest first where several fit: (text, None) or (special, id)."""
+    """Cut `text` at every special, the longest first where several fit: (text, None) or (special,
+    id)."""
     if not specials:
         yield text, None
         return
@@ -340,8 +428,11 @@ def _count_pieces(texts, specials, tokens, update: Update) -> dict[tuple[int, ..
     return {tuple(byte_ids[b] for b in piece.encode()): count for piece, count in counts.items()}
 
 
-def _learn_merges(tokens: list[bytes], words: list[list], n_merges: int, update: Update) -> list[tuple[int, int]]:
-    """Append up to `n_merges` tokens to `tokens`, merging them in `words` ([ids, count] each); return the pairs."""
+def _learn_merges(
+    tokens: list[bytes], words: list[list], n_merges: int, update: Update
+) -> list[tuple[int, int]]:
+    """Append up to `n_merges` tokens to `tokens`, merging them in `words` ([ids, count] each);
+    return the pairs."""
     merges: list[tuple[int, int]] = []
     ids_of = {token: i for i, token in enumerate(tokens)}
 

@@ -1,4 +1,5 @@
-"""Which functions a model computes with: the textbook (ops) or its Numba twin (kernels), chosen by name."""
+"""Which functions a model computes with: the textbook (ops) or its Numba twin (kernels), chosen by
+name."""
 
 from __future__ import annotations
 
@@ -19,16 +20,20 @@ _threads_chosen = any(name in os.environ for name in ("NUMBA_NUM_THREADS", "OMP_
 
 
 def twin(name: str | None = None) -> ModuleType:
-    """Return the module of functions called `name`: "numpy" is ops, "numba" is kernels, "auto" is kernels if possible.
+    """Return the module of functions called `name`: "numpy" is ops, "numba" is kernels, "auto" is
+    kernels if possible.
 
-    A folder of exercises stands for ops with what was written there. None takes the environment variable MINILLM_KERNELS,
-    or "auto". Where Numba is missing, "auto" takes ops, says so once, and "numba" raises InputError. Within a hub's quota,
-    and where nobody chose, threads are as many as it is worth.
+    A folder of exercises stands for ops with what was written there. None takes the environment
+    variable MINILLM_KERNELS, or "auto". Where Numba is missing, "auto" takes ops, says so once, and
+    "numba" raises InputError. Within a hub's quota, and where nobody chose, threads are as many as
+    it is worth.
     """
     source = "kernels" if name else "MINILLM_KERNELS"
     name = name or os.environ.get("MINILLM_KERNELS") or "auto"
     if name not in NAMES and not Path(name).is_dir():
-        raise InputError(f"{source} is {name!r}; it must be one of {', '.join(NAMES)}, or a folder of exercises")
+        raise InputError(
+            f"{source} is {name!r}; it must be one of {', '.join(NAMES)}, or a folder of exercises"
+        )
     if not _threads_chosen and (cores := quota.cores()):
         set_threads(min(cores, os.cpu_count() or 1))
     if name == "numpy":
@@ -41,11 +46,19 @@ def twin(name: str | None = None) -> ModuleType:
         try:
             import numba  # noqa: F401
         except ValueError as error:  # NUMBA_NUM_THREADS=0, say
-            raise InputError(f"Numba does not start: {error} Look at the NUMBA_* environment variables.") from None
+            raise InputError(
+                f"Numba does not start: {error} Look at the NUMBA_* environment variables."
+            ) from None
         return kernels
     if name == "numba":
-        raise InputError("Numba is not installed: python -m pip install numba (or choose the kernels numpy)")
-    warnings.warn("Numba is not installed: computing with NumPy, which is slower", RuntimeWarning, stacklevel=2)
+        raise InputError(
+            "Numba is not installed: python -m pip install numba (or choose the kernels numpy)"
+        )
+    warnings.warn(
+        "Numba is not installed: computing with NumPy, which is slower",
+        RuntimeWarning,
+        stacklevel=2,
+    )
     return ops
 
 
@@ -55,11 +68,19 @@ def n_threads(ops_twin: ModuleType) -> int:
         return kernels.n_threads()
     import threadpoolctl
 
-    return max((pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"), default=1)
+    return max(
+        (
+            pool["num_threads"]
+            for pool in threadpoolctl.threadpool_info()
+            if pool["user_api"] == "blas"
+        ),
+        default=1,
+    )
 
 
 def set_threads(n: int) -> None:
-    """Compute with n threads from now on, in kernels and in NumPy's BLAS, which never run at the same time."""
+    """Compute with n threads from now on, in kernels and in NumPy's BLAS, which never run at the
+    same time."""
     import threadpoolctl
 
     global _threads_chosen
@@ -78,13 +99,16 @@ def checked_threads(n: int) -> int:
 
 
 def must_compile(ops_twin: ModuleType) -> bool:
-    """Whether kernels are asked for and none is on disk yet: the first run after an installation, some seconds longer."""
+    """Whether kernels are asked for and none is on disk yet: the first run after an installation,
+    some seconds longer."""
     if ops_twin is not kernels:
         return False
     from .kernels.decode import decode_kernel
     from .kernels.products import float_matmul
 
-    caches = [getattr(kernel, "_cache", None) for kernel in (decode_kernel, float_matmul)]  # of a short text, and of others
+    caches = [
+        getattr(kernel, "_cache", None) for kernel in (decode_kernel, float_matmul)
+    ]  # of a short text, and of others
     return all(cache and not Path(cache._cache_file._index_path).exists() for cache in caches)
 
 

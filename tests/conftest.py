@@ -10,14 +10,19 @@ import pytest
 
 from minillm import Tokenizer
 
-os.environ["MINILLM_KERNELS"] = "numpy"  # tests of kernels ask for them by name; the others need not compile any
+os.environ["MINILLM_KERNELS"] = (
+    "numpy"  # tests of kernels ask for them by name; the others need not compile any
+)
 
 TESTS = Path(__file__).resolve().parent
-TRAINING_TEXT = "the low lower lowest, the new newer newest; it's the wide wider widest <|endoftext|>"
+TRAINING_TEXT = (
+    "the low lower lowest, the new newer newest; it's the wide wider widest <|endoftext|>"
+)
 
 
 def _hostile_strings() -> dict[str, str]:
-    """Read {name: text}, a Python literal since JSON would join surrogates; the long ones are (text, times)."""
+    """Read {name: text}, a Python literal since JSON would join surrogates; the long ones are
+    (text, times)."""
     entries = ast.literal_eval((TESTS / "data" / "hostile.txt").read_text(encoding="utf-8"))
     return {name: e if isinstance(e, str) else e[0] * e[1] for name, e in entries.items()}
 
@@ -33,7 +38,8 @@ def hostile_text(request) -> str:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """../shared/data beside the checkout: texts and GPT-2's vocabulary, too large for the repository."""
+    """../shared/data beside the checkout: texts and GPT-2's vocabulary, too large for the
+    repository."""
     folder = TESTS.parent.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there: the shared data are not part of the repository")

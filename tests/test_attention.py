@@ -24,10 +24,15 @@ def test_heads_are_columns_side_by_side_and_come_back():
 
 
 def test_three_tokens_of_one_number_each():
-    """q = 1, 2, 3, k = 4, 5, 6, v = 7, 8, 9: the first sees one key, the later ones nearly only the newest."""
-    q, k, v = (np.array(x, dtype=float).reshape(1, 1, 3, 1) for x in ([1, 2, 3], [4, 5, 6], [7, 8, 9]))
+    """q = 1, 2, 3, k = 4, 5, 6, v = 7, 8, 9: the first sees one key, the later ones nearly only the
+    newest."""
+    q, k, v = (
+        np.array(x, dtype=float).reshape(1, 1, 3, 1) for x in ([1, 2, 3], [4, 5, 6], [7, 8, 9])
+    )
     out = scaled_dot_product_attention(q, k, v, np.arange(3)[None], scale=1.0)
-    np.testing.assert_allclose(out.ravel(), [7, 7.8808, 8.9480], atol=5e-5)  # rounded to four digits
+    np.testing.assert_allclose(
+        out.ravel(), [7, 7.8808, 8.9480], atol=5e-5
+    )  # rounded to four digits
 
 
 def test_equal_scores_average_the_visible_values():

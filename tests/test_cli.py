@@ -1,4 +1,5 @@
-"""The command line as people meet it: in a process of its own, with bad input, closed pipes and Ctrl-C."""
+"""The command line as people meet it: in a process of its own, with bad input, closed pipes and
+Ctrl-C."""
 
 import json
 import os
@@ -16,11 +17,19 @@ TEXT = "Once upon a time"
 
 
 def run(*args, stdin="", **kwargs):
-    return subprocess.run([sys.executable, "-m", "minillm", *args], input=stdin, capture_output=True, text=True, **kwargs)
+    return subprocess.run(
+        [sys.executable, "-m", "minillm", *args],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        **kwargs,
+    )
 
 
 def started(*args):
-    return subprocess.Popen([sys.executable, "-m", "minillm", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-m", "minillm", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
 @pytest.fixture
@@ -42,33 +51,76 @@ def cli(capsys):
 
 
 def test_generate_streams_the_prompt_and_what_follows():
-    done = run("generate", TEXT, "--model", "tales-draft", "--max-new-tokens", "8", "--temperature", "0", "--stats")
+    done = run(
+        "generate",
+        TEXT,
+        "--model",
+        "tales-draft",
+        "--max-new-tokens",
+        "8",
+        "--temperature",
+        "0",
+        "--stats",
+    )
     model, tokenizer = minillm.load("tales-draft")
-    expected = TEXT + "".join(m.text for m in minillm.generate(model, tokenizer, TEXT, max_new_tokens=8))
+    expected = TEXT + "".join(
+        m.text for m in minillm.generate(model, tokenizer, TEXT, max_new_tokens=8)
+    )
     assert (done.returncode, done.stdout) == (0, expected + "\n")
     assert [line.split()[0] for line in done.stderr.splitlines()] == ["prefill", "decode", "load"]
 
 
 def test_generate_reads_standard_input_and_json_holds_everything():
-    done = run("generate", "--model", "tales-draft", "--max-new-tokens", "5", "--seed", "3", "--json", stdin=TEXT + "\n")
+    done = run(
+        "generate",
+        "--model",
+        "tales-draft",
+        "--max-new-tokens",
+        "5",
+        "--seed",
+        "3",
+        "--json",
+        stdin=TEXT + "\n",
+    )
     values = json.loads(done.stdout)
-    assert values["prompt"] == TEXT and values["finish"] == "length" and values["options"]["temperature"] == 1.0
-    assert values["text"] == "".join(t["text"] for t in values["tokens"]) and len(values["tokens"]) == 5
+    assert (
+        values["prompt"] == TEXT
+        and values["finish"] == "length"
+        and values["options"]["temperature"] == 1.0
+    )
+    assert (
+        values["text"] == "".join(t["text"] for t in values["tokens"])
+        and len(values["tokens"]) == 5
+    )
     assert values["stats"]["prefill"]["tokens"] == 4 and values["stats"]["decode"]["tokens"] == 4
 
 
 def test_the_same_seed_gives_the_same_text(cli):
-    texts = [cli("generate", TEXT, "--model", "tales-draft", "--seed", s, "--max-new-tokens", "20")[1] for s in "112"]
+    texts = [
+        cli("generate", TEXT, "--model", "tales-draft", "--seed", s, "--max-new-tokens", "20")[1]
+        for s in "112"
+    ]
     assert texts[0] == texts[1] != texts[2]
 
 
 def test_beams_default_to_searching(cli):
-    code, out, _ = cli("generate", TEXT, "--model", "tales-draft", "--num-beams", "3", "--max-new-tokens", "6")
+    code, out, _ = cli(
+        "generate", TEXT, "--model", "tales-draft", "--num-beams", "3", "--max-new-tokens", "6"
+    )
     assert code == 0 and out.startswith(TEXT) and len(out) > len(TEXT) + 6
 
 
 def test_drafts_chunks_and_no_cache_print_the_same_text(cli):
-    greedy = ("generate", TEXT, "--model", "tales-draft", "--temperature", "0", "--max-new-tokens", "12")
+    greedy = (
+        "generate",
+        TEXT,
+        "--model",
+        "tales-draft",
+        "--temperature",
+        "0",
+        "--max-new-tokens",
+        "12",
+    )
     expected = cli(*greedy)[1]
     for more in (
         ("--draft", "ngram"),
@@ -91,7 +143,16 @@ def test_drafts_chunks_and_no_cache_print_the_same_text(cli):
 
 
 def test_stop(cli):
-    greedy = ("generate", TEXT, "--model", "tales-draft", "--max-new-tokens", "30", "--temperature", "0")
+    greedy = (
+        "generate",
+        TEXT,
+        "--model",
+        "tales-draft",
+        "--max-new-tokens",
+        "30",
+        "--temperature",
+        "0",
+    )
     whole = cli(*greedy)[1]
     stop = whole[len(TEXT) + 10 : len(TEXT) + 14]
     assert cli(*greedy, "--stop", stop)[1] == whole[: whole.index(stop, len(TEXT))] + "\n"
@@ -100,8 +161,16 @@ def test_stop(cli):
 def test_tokenize_and_explain(cli):
     code, out, _ = cli("tokenize", "low<|endoftext|>", "--model", "tales-draft", "--json")
     tokens = json.loads(out)["tokens"]
-    assert code == 0 and bytes(b for t in tokens for b in t["bytes"]) == b"low<|endoftext|>" and len(tokens) > 3
-    special = json.loads(cli("tokenize", "low<|endoftext|>", "--model", "tales-draft", "--json", "--allow-special")[1])
+    assert (
+        code == 0
+        and bytes(b for t in tokens for b in t["bytes"]) == b"low<|endoftext|>"
+        and len(tokens) > 3
+    )
+    special = json.loads(
+        cli("tokenize", "low<|endoftext|>", "--model", "tales-draft", "--json", "--allow-special")[
+            1
+        ]
+    )
     assert special["ids"][-1] == 4095
     assert "3 bytes 6c 6f 77" in cli("tokenize", "low", "--explain")[1]
     assert cli("tokenize", "a", "--explain")[1].endswith("1 character, 1 piece, 1 token\n")
@@ -109,29 +178,54 @@ def test_tokenize_and_explain(cli):
 
 
 def test_probs_multiply_to_the_whole(cli):
-    args = ("probs", "The cat sat on the", "--model", "tales-draft", "--next", " mat", "--top", "3", "--json")
+    args = (
+        "probs",
+        "The cat sat on the",
+        "--model",
+        "tales-draft",
+        "--next",
+        " mat",
+        "--top",
+        "3",
+        "--json",
+    )
     values = json.loads(cli(*args)[1])
     assert values["logprob"] == pytest.approx(sum(values["logprobs"][1:]))
     assert values["cross_entropy"] == pytest.approx(-values["logprob"] / 4)
     assert len(values["next"]) == 3 and values["next"][0]["p"] >= values["next"][2]["p"]
     (mat,) = values["continuations"]
-    longer = json.loads(cli("probs", "The cat sat on the mat", "--model", "tales-draft", "--json")[1])
-    assert sum(longer["logprobs"][5:]) == pytest.approx(mat["logprob"], abs=1e-4)  # float32, summed in other orders
+    longer = json.loads(
+        cli("probs", "The cat sat on the mat", "--model", "tales-draft", "--json")[1]
+    )
+    assert sum(longer["logprobs"][5:]) == pytest.approx(
+        mat["logprob"], abs=1e-4
+    )  # float32, summed in other orders
     assert "perplexity" in cli("probs", "The cat sat on the", "--model", "tales-draft")[1]
-    assert cli("probs", "The", "--model", "tales-draft", "--json")[0] == 0  # one token: nothing to predict
+    assert (
+        cli("probs", "The", "--model", "tales-draft", "--json")[0] == 0
+    )  # one token: nothing to predict
 
 
 def test_score_states_its_protocol(cli, tmp_path):
     file = tmp_path / "tale.txt"
-    file.write_text("Once upon a time there was a king.\n<|endoftext|>\nAnd a queen.\n", encoding="utf-8")
+    file.write_text(
+        "Once upon a time there was a king.\n<|endoftext|>\nAnd a queen.\n", encoding="utf-8"
+    )
     code, out, _ = cli("score", str(file), "--model", "tales-draft", "--window", "8")
     assert code == 0 and "bits a byte" in out and "window 8, stride 8" in out
     values = json.loads(cli("score", str(file), "--model", "tales-draft", "--json")[1])
     assert values["bytes"] == 48 and 1 < values["bits_per_byte"] < 4 and values["window"] == 512
-    file.write_text("\ufeffOnce upon a time there was a king.\n<|endoftext|>\nAnd a queen.\n", encoding="utf-8")
-    assert json.loads(cli("score", str(file), "--model", "tales-draft", "--json")[1]) == values  # a byte order mark is no text
+    file.write_text(
+        "\ufeffOnce upon a time there was a king.\n<|endoftext|>\nAnd a queen.\n", encoding="utf-8"
+    )
+    assert (
+        json.loads(cli("score", str(file), "--model", "tales-draft", "--json")[1]) == values
+    )  # a byte order mark is no text
     file.write_bytes(b"\xff")
-    assert cli("score", str(file))[::2] == (2, f"minillm: {file}: not UTF-8 text (invalid start byte at byte 0)\n")
+    assert cli("score", str(file))[::2] == (
+        2,
+        f"minillm: {file}: not UTF-8 text (invalid start byte at byte 0)\n",
+    )
 
 
 def test_info_counts(cli):
@@ -143,7 +237,12 @@ def test_info_counts(cli):
 
 def test_verify_says_ok_and_its_exit_code_says_so_too(cli, tmp_path):
     code, out, _ = cli("verify", "tales-draft")
-    assert code == 0 and "float64: every step OK" in out and "40 tokens: the same" in out and "DIFF" not in out
+    assert (
+        code == 0
+        and "float64: every step OK" in out
+        and "40 tokens: the same" in out
+        and "DIFF" not in out
+    )
     model, tokenizer = minillm.load("tales-draft")
     model.parameters["h.1.ln_2.bias"] = model.parameters["h.1.ln_2.bias"] + 1
     model.save_pretrained(tmp_path)
@@ -156,7 +255,19 @@ def test_verify_says_ok_and_its_exit_code_says_so_too(cli, tmp_path):
 
 
 def test_bench_measures_and_names_what_is_missing(monkeypatch, cli):
-    args = ("bench", "--model", "tales-draft", "--peers", "minillm-numpy", "--rounds", "1", "--new", "3", "--prompt", "4")
+    args = (
+        "bench",
+        "--model",
+        "tales-draft",
+        "--peers",
+        "minillm-numpy",
+        "--rounds",
+        "1",
+        "--new",
+        "3",
+        "--prompt",
+        "4",
+    )
     values = json.loads(cli(*args, "--json")[1])
     (result,) = values["results"]
     assert len(result["decode"]) == 1 and result["decode"][0] > 0 and len(result["tokens"]) == 4
@@ -172,8 +283,14 @@ def test_bench_measures_and_names_what_is_missing(monkeypatch, cli):
     [
         (["generate", ""], "the prompt is empty"),
         (["generate", "x" * 200_000], "positions: shorten it"),
-        (["generate", TEXT, "--model", "no-such-model-anywhere/x/y"], "no folder 'no-such-model-anywhere/x/y'; bundled models: "),
-        (["generate", TEXT, "--temperature", "-1"], "temperature is -1.0; it must be 0 (greedy) or more"),
+        (
+            ["generate", TEXT, "--model", "no-such-model-anywhere/x/y"],
+            "no folder 'no-such-model-anywhere/x/y'; bundled models: ",
+        ),
+        (
+            ["generate", TEXT, "--temperature", "-1"],
+            "temperature is -1.0; it must be 0 (greedy) or more",
+        ),
         (["generate", TEXT, "--temperature", "warm"], "invalid float value: 'warm'"),
         (["generate", TEXT, "--top-p", "2"], "top_p is 2.0; it must be above 0 and at most 1"),
         (["generate", TEXT, "--max-new-tokens", "-5"], "max_new_tokens is -5"),
@@ -195,22 +312,46 @@ def test_bench_measures_and_names_what_is_missing(monkeypatch, cli):
         (["verify", "tests"], "config.json"),
         (["info", "."], "config.json"),
         (["bench", "--rounds", "0"], "--rounds is 0"),
-        (["bench", "--model", "tales-draft", "--new", "1000"], "do not fit the model's 512 positions"),
-        (["generate", TEXT, "--model", "tales-draft", "--draft", "skip:x"], "skip:N needs a number"),
-        (["generate", TEXT, "--model", "tales-draft", "--draft", "skip:2"], "2 layers cannot be skipped of 2"),
-        (["generate", TEXT, "--model", "tales-draft", "--draft", "ngram", "--draft-tokens", "0"], "a draft of 0 tokens"),
-        (["generate", TEXT, "--draft", "ngram", "--no-cache"], "cannot be had with use_cache=False"),
+        (
+            ["bench", "--model", "tales-draft", "--new", "1000"],
+            "do not fit the model's 512 positions",
+        ),
+        (
+            ["generate", TEXT, "--model", "tales-draft", "--draft", "skip:x"],
+            "skip:N needs a number",
+        ),
+        (
+            ["generate", TEXT, "--model", "tales-draft", "--draft", "skip:2"],
+            "2 layers cannot be skipped of 2",
+        ),
+        (
+            ["generate", TEXT, "--model", "tales-draft", "--draft", "ngram", "--draft-tokens", "0"],
+            "a draft of 0 tokens",
+        ),
+        (
+            ["generate", TEXT, "--draft", "ngram", "--no-cache"],
+            "cannot be had with use_cache=False",
+        ),
         (["generate", TEXT, "--chunk", "0"], "chunk is 0"),
         (["compare", "README.md", "--quality-tokens", "-1"], "--quality-tokens is -1"),
         (["dance"], "invalid choice: 'dance'"),
-        (["score", "README.md", "--fast"], "minillm score: unrecognized arguments: --fast (see minillm score --help)"),
+        (
+            ["score", "README.md", "--fast"],
+            "minillm score: unrecognized arguments: --fast (see minillm score --help)",
+        ),
         (["info", "README.md"], "model 'README.md' is a file; give the folder that holds it"),
         (
             ["generate", TEXT, "--model", "tales-draft", "--draft", "/ngrm"],
             "draft '/ngrm' is not ngram, skip:N, float32, bfloat16",
         ),
-        (["clock", TEXT, "--plot", "picture.txt"], "--plot picture.txt: the name must end in one of .png"),
-        (["clock", TEXT, "--trace", "nowhere/trace.json"], "--trace nowhere/trace.json: there is no such folder"),
+        (
+            ["clock", TEXT, "--plot", "picture.txt"],
+            "--plot picture.txt: the name must end in one of .png",
+        ),
+        (
+            ["clock", TEXT, "--trace", "nowhere/trace.json"],
+            "--trace nowhere/trace.json: there is no such folder",
+        ),
         (["clock", TEXT, "--limits", "tests"], "--limits tests: it cannot be written"),
         ([], "required: COMMAND"),
     ],
@@ -248,13 +389,19 @@ def test_a_closed_pipe_is_silence():
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX shells")
 def test_a_closed_output_is_no_traceback():
-    done = subprocess.run(["bash", "-c", f'"{sys.executable}" -m minillm info tales-draft >&-'], capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-c", f'"{sys.executable}" -m minillm info tales-draft >&-'],
+        capture_output=True,
+        text=True,
+    )
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_ctrl_c_ends_quietly():
-    process = started("generate", TEXT, "--model", "tales-draft", "--max-new-tokens", "5000", "--on-full", "slide")
+    process = started(
+        "generate", TEXT, "--model", "tales-draft", "--max-new-tokens", "5000", "--on-full", "slide"
+    )
     process.stdout.read(len(TEXT) + 1)  # it is generating
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
@@ -265,9 +412,11 @@ def test_ctrl_c_ends_quietly():
 
 
 def test_help_needs_no_numpy():
-    """So that it is there at once, and Ctrl-C while NumPy is still being imported finds our own handler."""
+    """So that it is there at once, and Ctrl-C while NumPy is still being imported finds our own
+    handler."""
     code = (
-        "import sys\nfrom minillm.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass\nprint(*sys.modules)"
+        "import sys\nfrom minillm.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n"
+        "    pass\nprint(*sys.modules)"
     )
     said = subprocess.check_output([sys.executable, "-c", code], text=True).splitlines()
     assert "compare" in said[0] + said[-2] + "".join(said) and "numpy" not in said[-1].split()
@@ -281,7 +430,10 @@ def test_ctrl_c_at_the_very_beginning_ends_quietly():
     """While NumPy is imported: the signal comes as soon as the import begins."""
     code = "import os, signal, sys\nclass Finder:\n    def find_spec(self, name, *rest):\n"
     code += "        if name == 'numpy':\n            os.kill(os.getpid(), signal.SIGINT)\n"
-    code += "sys.meta_path.insert(0, Finder())\nfrom minillm.cli import main\nsys.exit(main(['tokenize', 'a']))"
+    code += (
+        "sys.meta_path.insert(0, Finder())\nfrom minillm.cli import"
+        " main\nsys.exit(main(['tokenize', 'a']))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr.strip(), done.stdout) == (130, "", "")
 

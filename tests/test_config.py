@@ -14,7 +14,12 @@ from minillm.errors import InputError
 
 @pytest.mark.parametrize(
     "n_layer, n_head, n_embd, parameters",  # the four published GPT-2 models
-    [(12, 12, 768, 124_439_808), (24, 16, 1024, 354_823_168), (36, 20, 1280, 774_030_080), (48, 25, 1600, 1_557_611_200)],
+    [
+        (12, 12, 768, 124_439_808),
+        (24, 16, 1024, 354_823_168),
+        (36, 20, 1280, 774_030_080),
+        (48, 25, 1600, 1_557_611_200),
+    ],
 )
 def test_parameters_are_as_many_as_published(n_layer, n_head, n_embd, parameters):
     shapes = GPT2Config(n_layer=n_layer, n_head=n_head, n_embd=n_embd).parameter_shapes()
@@ -25,12 +30,19 @@ def test_defaults_are_the_124m_model():
     config = GPT2Config()
     assert len(config.parameter_shapes()) == 148
     assert (config.head_dim, config.hidden_dim, config.attention_scale(3)) == (64, 3072, 0.125)
-    assert (config.n_positions, config.activation_function, config.layer_norm_epsilon) == (1024, "gelu_new", 1e-5)
+    assert (config.n_positions, config.activation_function, config.layer_norm_epsilon) == (
+        1024,
+        "gelu_new",
+        1e-5,
+    )
 
 
 def test_an_untied_head_is_a_parameter_of_its_own():
     config = GPT2Config(n_embd=4, n_head=2, n_layer=1, vocab_size=9)
-    tied, untied = (dataclasses.replace(config, tie_word_embeddings=tie).parameter_shapes() for tie in (True, False))
+    tied, untied = (
+        dataclasses.replace(config, tie_word_embeddings=tie).parameter_shapes()
+        for tie in (True, False)
+    )
     assert untied == tied | {"lm_head.weight": (9, 4)} != tied
 
 
@@ -60,8 +72,14 @@ def test_attention_scale_of_the_third_layer(options, scale):
     "values, message",
     [
         ({"n_embd": 10, "n_head": 4}, "n_embd 10 cannot be split into n_head 4"),
-        ({"activation_function": "swish"}, "activation_function 'swish' is unknown; known: gelu_new, gelu, relu"),
-        *(({name: 0}, f"{name} is 0; it must be at least 1") for name in ("vocab_size", "n_positions", "n_layer", "n_inner")),
+        (
+            {"activation_function": "swish"},
+            "activation_function 'swish' is unknown; known: gelu_new, gelu, relu",
+        ),
+        *(
+            ({name: 0}, f"{name} is 0; it must be at least 1")
+            for name in ("vocab_size", "n_positions", "n_layer", "n_inner")
+        ),
         ({"n_head": -12}, "n_head is -12"),
         ({"n_embd": -768}, "n_embd is -768"),
         ({"n_layer": 2.0}, "n_layer is 2.0; it must be of type int"),
@@ -109,7 +127,14 @@ def test_entries_that_only_training_reads_are_ignored():
 
 
 def test_json_and_back(tmp_path):
-    config = GPT2Config(n_embd=8, n_head=2, n_inner=3, activation_function="relu", tie_word_embeddings=False, eos_token_id=0)
+    config = GPT2Config(
+        n_embd=8,
+        n_head=2,
+        n_inner=3,
+        activation_function="relu",
+        tie_word_embeddings=False,
+        eos_token_id=0,
+    )
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     assert GPT2Config.from_file(tmp_path / "config.json") == config
 
@@ -119,5 +144,9 @@ def test_defaults_are_those_of_transformers():
     reason = "the oracle: pip install transformers (extra: reference)"
     theirs = pytest.importorskip("transformers", reason=reason).GPT2Config().to_dict()
     ours = GPT2Config().to_dict()
-    del ours["architectures"], ours["bos_token_id"], ours["eos_token_id"]  # theirs are GPT-2's 50256; here they are optional
+    del (
+        ours["architectures"],
+        ours["bos_token_id"],
+        ours["eos_token_id"],
+    )  # theirs are GPT-2's 50256; here they are optional
     assert ours == {name: theirs[name] for name in ours}

@@ -1,4 +1,5 @@
-"""`minillm course` copies the notebooks, never overwrites one, and says what is missing before it begins."""
+"""`minillm course` copies the notebooks, never overwrites one, and says what is missing before it
+begins."""
 
 from __future__ import annotations
 
@@ -21,7 +22,10 @@ def test_course_copies_the_chapters_and_never_overwrites(tmp_path, capsys):
 def test_course_refuses_a_file(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["course", str(tmp_path / "file"), "--no-open"]) == 2
-    assert capsys.readouterr().err == f"minillm: {tmp_path / 'file'} is a file; the notebooks need a folder\n"
+    assert (
+        capsys.readouterr().err
+        == f"minillm: {tmp_path / 'file'} is a file; the notebooks need a folder\n"
+    )
 
 
 def test_course_says_how_to_get_jupyter_before_it_copies(tmp_path, capsys, monkeypatch):

@@ -22,7 +22,9 @@ def test_json_is_read_as_utf8(path):
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b'{"a": 1,}', b"\xff", b'"\xe9"', b"[" * 10**6, b"1" * 10**4, b"1 2"], ids=lambda data: repr(data[:9])
+    "data",
+    [b"", b"{", b'{"a": 1,}', b"\xff", b'"\xe9"', b"[" * 10**6, b"1" * 10**4, b"1 2"],
+    ids=lambda data: repr(data[:9]),
 )
 def test_what_is_no_json_is_refused(path, data):
     path.write_bytes(data)

@@ -1,4 +1,5 @@
-"""The ledger: what it measures is what it says, levers combine, and an interruption keeps what was measured."""
+"""The ledger: what it measures is what it says, levers combine, and an interruption keeps what was
+measured."""
 
 import json
 from pathlib import Path
@@ -17,7 +18,10 @@ from minillm.ops import log_softmax
 from minillm.scoring import score_long
 from minillm.twins import n_threads
 
-TEXT = "Once upon a time there was a king who had a daughter. She was beautiful, but proud; and none was good enough. " * 30
+TEXT = (
+    "Once upon a time there was a king who had a daughter. She was beautiful, but proud; and none"
+    " was good enough. " * 30
+)
 SIZES = {"n_prompt": 12, "n_new": 6, "rounds": 1, "quality_tokens": 96}
 MODEL, TOKENIZER = minillm.load("tales-draft")
 
@@ -37,7 +41,11 @@ def test_exact_levers_change_nothing_and_others_are_what_scoring_says():
         e = entries[name]
         assert e.proof and e.change == 0 and e.divergence == 0 and e.decode and e.prefill
     p = log_softmax(MODEL(ids[:-1]))
-    for name, model in (("plain", MODEL), ("int4", MODEL.quantize("int4")), ("int8+ngram", MODEL.quantize("int8"))):
+    for name, model in (
+        ("plain", MODEL),
+        ("int4", MODEL.quantize("int4")),
+        ("int8+ngram", MODEL.quantize("int8")),
+    ):
         e = entries[name]
         scored = score_long(model, TOKENIZER, text, 96, show_progress=False)
         first = len(TOKENIZER.decode_bytes(ids[:1]))  # it is given, so its bytes do not count here
@@ -45,25 +53,42 @@ def test_exact_levers_change_nothing_and_others_are_what_scoring_says():
         assert e.bits_per_byte == pytest.approx(expected, rel=1e-5)
         q = log_softmax(model(ids[:-1]))
         assert e.divergence == pytest.approx((np.exp(p) * (p - q)).sum() / np.log(2) / 96, abs=1e-5)
-    nats = [-log_softmax(MODEL(ids[max(0, i - 8) : i])[-1])[ids[i]] for i in range(1, 97)]  # the last 8 tokens, read anew
+    nats = [
+        -log_softmax(MODEL(ids[max(0, i - 8) : i])[-1])[ids[i]] for i in range(1, 97)
+    ]  # the last 8 tokens, read anew
     n_bytes = len(TOKENIZER.decode_bytes(ids[1:]))
-    assert entries["window:8+no-cache"].bits_per_byte == pytest.approx(sum(nats) / np.log(2) / n_bytes, rel=1e-5)
+    assert entries["window:8+no-cache"].bits_per_byte == pytest.approx(
+        sum(nats) / np.log(2) / n_bytes, rel=1e-5
+    )
     assert entries["window:8+no-cache"].cache_bytes == 0 and not entries["window:8+no-cache"].proof
-    assert not entries["int4"].proof and entries["int4"].divergence > 0 < entries["window:8"].divergence
+    assert (
+        not entries["int4"].proof
+        and entries["int4"].divergence > 0 < entries["window:8"].divergence
+    )
     assert entries["int4"].weight_bytes < entries["plain"].weight_bytes / 4
     assert entries["draft:int8"].weight_bytes > entries["plain"].weight_bytes
-    assert entries["batch:3"].cache_bytes == 3 * entries["plain"].cache_bytes and entries["no-cache"].cache_bytes == 0
+    assert (
+        entries["batch:3"].cache_bytes == 3 * entries["plain"].cache_bytes
+        and entries["no-cache"].cache_bytes == 0
+    )
     assert entries["window:8"].cache_bytes == entries["plain"].cache_bytes * 8 // 18
 
 
 def test_every_proof_is_a_test():
     source = (Path(__file__).parent / "decoding" / "test_levers.py").read_text()
     for lever in LEVERS.values():
-        assert lever.proof is None or f"    {lever.proof},\n" in source[source.index("PROOFS = [") :]
+        assert (
+            lever.proof is None or f"    {lever.proof},\n" in source[source.index("PROOFS = [") :]
+        )
 
 
 def test_what_cannot_apply_says_so_and_the_rest_is_measured():
-    found = {e.levers: e.missing for e in entries_of("low-rank:999", "sparse:1.2", "draft:nowhere", "batch:2+ngram", "heads:2")}
+    found = {
+        e.levers: e.missing
+        for e in entries_of(
+            "low-rank:999", "sparse:1.2", "draft:nowhere", "batch:2+ngram", "heads:2"
+        )
+    }
     assert "rank 999" in found["low-rank:999"] and "sparsity is 1.2" in found["sparse:1.2"]
     assert "nowhere" in found["draft:nowhere"] and "a batch and a draft" in found["batch:2+ngram"]
     assert found["plain"] is None and found["heads:2"] is None
@@ -71,7 +96,11 @@ def test_what_cannot_apply_says_so_and_the_rest_is_measured():
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [("warp", "lever 'warp' is unknown; known: no-cache"), ("int8:3", "int8 takes no value"), ("batch", "batch takes a value")],
+    [
+        ("warp", "lever 'warp' is unknown; known: no-cache"),
+        ("int8:3", "int8 takes no value"),
+        ("batch", "batch takes a value"),
+    ],
 )
 def test_unreadable_levers(names, message):
     with pytest.raises(InputError, match=message):
@@ -87,7 +116,9 @@ def test_too_short_a_text():
 
 def test_the_frontier_is_what_none_beats():
     points = {"a": (10, 2.0), "b": (20, 2.0), "c": (30, 2.5), "d": (25, 2.6), "e": (5, 1.9)}
-    entries = [Entry(name, decode=[speed], bits_per_byte=bits) for name, (speed, bits) in points.items()]
+    entries = [
+        Entry(name, decode=[speed], bits_per_byte=bits) for name, (speed, bits) in points.items()
+    ]
     assert [e.levers for e in frontier([*entries, Entry("nothing")])] == ["e", "b", "c"]
 
 
@@ -102,30 +133,70 @@ def test_an_interruption_keeps_what_was_measured(monkeypatch, tmp_path, capsys):
         return right(*args)
 
     monkeypatch.setattr(room, "_speed", interrupted)
-    arguments = ["--model", "tales-draft", "--prompt-tokens", "8", "--max-new-tokens", "4", "--quality-tokens", "32"]
-    code = main(["compare", str(tmp_path / "text"), *arguments, "--levers", "int8", "int4", "--json"])
+    arguments = [
+        "--model",
+        "tales-draft",
+        "--prompt-tokens",
+        "8",
+        "--max-new-tokens",
+        "4",
+        "--quality-tokens",
+        "32",
+    ]
+    code = main(
+        ["compare", str(tmp_path / "text"), *arguments, "--levers", "int8", "int4", "--json"]
+    )
     out, err = capsys.readouterr()
     entries = json.loads(out)["levers"]
-    assert code == 130 and "interrupted" in err and [e["levers"] for e in entries] == ["plain", "int8", "int4"]
-    assert [len(e["decode"]) for e in entries] == [1, 0, 0] and all(e["bits_per_byte"] for e in entries)
+    assert (
+        code == 130
+        and "interrupted" in err
+        and [e["levers"] for e in entries] == ["plain", "int8", "int4"]
+    )
+    assert [len(e["decode"]) for e in entries] == [1, 0, 0] and all(
+        e["bits_per_byte"] for e in entries
+    )
 
 
 def test_a_saved_ledger_says_how_it_was_made(tmp_path, capsys):
     (tmp_path / "text").write_text(TEXT)
     sizes = "--prompt-tokens 8 --max-new-tokens 4 --quality-tokens 32 --rounds 2"
-    arguments = ["compare", str(tmp_path / "text"), "--model", "tales-draft", *sizes.split(), "--levers", "int8", "threads:1"]
+    arguments = [
+        "compare",
+        str(tmp_path / "text"),
+        "--model",
+        "tales-draft",
+        *sizes.split(),
+        "--levers",
+        "int8",
+        "threads:1",
+    ]
     assert main([*arguments, "--save", str(tmp_path / "ledger")]) == 0
-    page, values = (tmp_path / "ledger.md").read_text(), json.loads((tmp_path / "ledger.json").read_text())
-    made_by = next(line.strip() for line in page.splitlines() if line.startswith("    minillm compare text"))
+    page, values = (
+        (tmp_path / "ledger.md").read_text(),
+        json.loads((tmp_path / "ledger.json").read_text()),
+    )
+    made_by = next(
+        line.strip() for line in page.splitlines() if line.startswith("    minillm compare text")
+    )
     assert made_by == values["command"] and str(tmp_path) not in page + made_by
     again = parser().parse_args(made_by.split()[1:])
     first = parser().parse_args(arguments)
     assert {**vars(again), "file": 0} == {**vars(first), "file": 0}
     rows = [line for line in page.splitlines() if line.startswith("| ")]
-    assert [line.split()[1] for line in rows] == ["levers", "---", "plain", "int8", "threads:1"] and "serial share" in page
+    assert [line.split()[1] for line in rows] == [
+        "levers",
+        "---",
+        "plain",
+        "int8",
+        "threads:1",
+    ] and "serial share" in page
     assert "(ledger.png)" in page and (tmp_path / "ledger.png").stat().st_size > 10_000
     assert values["machine"]["cores"] and [len(e["decode"]) for e in values["levers"]] == [2, 2, 2]
-    assert main([*arguments, "--save", str(tmp_path / "no" / "ledger")]) == 2 and "no such folder" in capsys.readouterr().err
+    assert (
+        main([*arguments, "--save", str(tmp_path / "no" / "ledger")]) == 2
+        and "no such folder" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.live
@@ -134,20 +205,35 @@ def test_a_random_124m_is_measured_without_quality(tmp_path, capsys):
     sizes = "--random-124m --prompt-tokens 8 --max-new-tokens 3 --rounds 1 --json"
     assert main(["compare", str(tmp_path / "text"), *sizes.split(), "--levers", "int8"]) == 0
     values = json.loads(capsys.readouterr().out)
-    assert values["model"] == "GPT-2 124M, random weights" and values["command"].startswith("minillm compare text --random-124m")
+    assert values["model"] == "GPT-2 124M, random weights" and values["command"].startswith(
+        "minillm compare text --random-124m"
+    )
     assert [round(e["weight_bytes"] / 1e6) for e in values["levers"]] == [498, 135]
     assert all(e["bits_per_byte"] is None and e["decode"] for e in values["levers"])
 
 
 def test_the_command_prints_a_table_and_draws(tmp_path, capsys):
     (tmp_path / "text").write_text(TEXT)
-    arguments = ["--model", "tales-draft", "--prompt-tokens", "8", "--max-new-tokens", "4", "--quality-tokens", "32"]
+    arguments = [
+        "--model",
+        "tales-draft",
+        "--prompt-tokens",
+        "8",
+        "--max-new-tokens",
+        "4",
+        "--quality-tokens",
+        "32",
+    ]
     picture = tmp_path / "ledger.png"
     levers = ["--rounds", "1", "--levers", "int8", "sparse:7", "--plot", str(picture)]
-    assert main(["compare", str(tmp_path / "text"), *arguments, *levers]) == 2  # what can be measured is
+    assert (
+        main(["compare", str(tmp_path / "text"), *arguments, *levers]) == 2
+    )  # what can be measured is
     out, err = capsys.readouterr()
     assert [line.split()[0] for line in out.splitlines()[2:]] == ["plain", "int8", "sparse:7"]
-    assert "is the reference" in out and "sparsity is 7.0" in err and picture.stat().st_size > 10_000
+    assert (
+        "is the reference" in out and "sparsity is 7.0" in err and picture.stat().st_size > 10_000
+    )
     assert main(["compare", str(tmp_path / "text"), "--levers", "?"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2 + len(LEVERS)
     assert main(["compare", str(tmp_path / "text"), "--rounds", "0"]) == 2
@@ -157,33 +243,57 @@ def test_the_command_prints_a_table_and_draws(tmp_path, capsys):
 
 
 def timed(levers, threads, seconds, rounds=3):
-    return Entry(levers, threads=threads, prefill=[2 / seconds] * rounds, decode=[1 / seconds] * rounds)
+    return Entry(
+        levers, threads=threads, prefill=[2 / seconds] * rounds, decode=[1 / seconds] * rounds
+    )
 
 
 def test_amdahls_law_is_found_in_times_that_follow_it():
     law = {n: 0.25 + 0.75 / n for n in (1, 2, 4)}
-    entries = [timed("plain", 4, law[4]), timed("threads:1", 1, law[1]), timed("threads:2", 2, law[2])]
-    entries += [timed("int8", 4, 1), timed("int8+threads:1", 1, 4), timed("batch:2", 4, 1), Entry("threads:3", threads=3)]
+    entries = [
+        timed("plain", 4, law[4]),
+        timed("threads:1", 1, law[1]),
+        timed("threads:2", 2, law[2]),
+    ]
+    entries += [
+        timed("int8", 4, 1),
+        timed("int8+threads:1", 1, 4),
+        timed("batch:2", 4, 1),
+        Entry("threads:3", threads=3),
+    ]
     fits = amdahl(entries)
-    assert [(f.base, f.kind) for f in fits] == [(b, k) for b in ("plain", "int8") for k in ("prefill", "decode")]
+    assert [(f.base, f.kind) for f in fits] == [
+        (b, k) for b in ("plain", "int8") for k in ("prefill", "decode")
+    ]
     plain, perfect = fits[1], fits[3]
     assert plain.serial == pytest.approx([0.25] * 3) and plain.threads.tolist() == [1, 2, 4]
-    assert plain.line([1, 2, 4]) == pytest.approx([1, 1.6, 1 / 0.4375]) and plain.measured[0] == pytest.approx(
-        [1, 1.6, 1 / 0.4375]
+    assert plain.line([1, 2, 4]) == pytest.approx([1, 1.6, 1 / 0.4375]) and plain.measured[
+        0
+    ] == pytest.approx([1, 1.6, 1 / 0.4375])
+    assert (
+        "2 threads 1.60, 4 threads 2.29; serial share 0.25 (0.25 to 0.25 over rounds): at most 4.0"
+        " times" in str(plain)
     )
-    assert "2 threads 1.60, 4 threads 2.29; serial share 0.25 (0.25 to 0.25 over rounds): at most 4.0 times" in str(plain)
-    assert perfect.serial == pytest.approx([0] * 3, abs=1e-12) and plain.to_dict()["speed_up"] == pytest.approx(
-        [1, 1.6, 1 / 0.4375]
-    )
+    assert perfect.serial == pytest.approx([0] * 3, abs=1e-12) and plain.to_dict()[
+        "speed_up"
+    ] == pytest.approx([1, 1.6, 1 / 0.4375])
     assert amdahl([timed("plain", 2, 1)]) == []
 
 
 def test_a_lever_of_threads_is_measured_with_that_many(monkeypatch):
     seen, right = [], room._rates
     before = n_threads(MODEL.ops)
-    monkeypatch.setattr(room, "_rates", lambda way, *rest: (seen.append(n_threads(way.model.ops)), right(way, *rest))[1])
+    monkeypatch.setattr(
+        room,
+        "_rates",
+        lambda way, *rest: (seen.append(n_threads(way.model.ops)), right(way, *rest))[1],
+    )
     entries = entries_of("threads:1", "threads:2")
-    assert seen == [before, 1, 2] * 2 and [e.threads for e in entries] == [before, 1, 2] and n_threads(MODEL.ops) == before
+    assert (
+        seen == [before, 1, 2] * 2
+        and [e.threads for e in entries] == [before, 1, 2]
+        and n_threads(MODEL.ops) == before
+    )
 
 
 # ---- the figure
@@ -191,13 +301,24 @@ def test_a_lever_of_threads_is_measured_with_that_many(monkeypatch):
 
 def test_labels_stand_apart_and_near_their_points():
     rng = np.random.default_rng(0)
-    entries = [Entry(f"lever:{n}", "a proof" * (n % 2), decode=[d], change=c, bits_per_byte=1 + c) for n, (d, c) in enumerate(
-        zip(np.exp(rng.normal(5, 0.5, 18)), np.where(rng.random(18) < 0.6, 0, rng.random(18) / 10)))]  # fmt: skip
-    figure = plots.ledger_page([Entry("plain", "x", decode=[100.0], change=0.0, bits_per_byte=1.0), *entries])
+    entries = [
+        Entry(f"lever:{n}", "a proof" * (n % 2), decode=[d], change=c, bits_per_byte=1 + c)
+        for n, (d, c) in enumerate(
+            zip(
+                np.exp(rng.normal(5, 0.5, 18)),
+                np.where(rng.random(18) < 0.6, 0, rng.random(18) / 10),
+            )
+        )
+    ]
+    figure = plots.ledger_page(
+        [Entry("plain", "x", decode=[100.0], change=0.0, bits_per_byte=1.0), *entries]
+    )
     ax = figure.axes[0]
     figure.draw_without_rendering()
     boxes = [label.get_window_extent() for label in ax.texts if label.get_text()]
-    assert len(boxes) == 19 and not any(a.overlaps(b) for n, a in enumerate(boxes) for b in boxes[:n])
+    assert len(boxes) == 19 and not any(
+        a.overlaps(b) for n, a in enumerate(boxes) for b in boxes[:n]
+    )
     assert "logarithmic" in ax.get_xlabel() and "logarithmic" in ax.get_ylabel() and ax.get_title()
 
 
@@ -209,4 +330,7 @@ def test_a_ledger_without_quality_is_drawn_as_speeds():
     for e in entries:
         e.prefill = e.decode
     speeds, threads = plots.ledger_page(entries, amdahl(entries)).axes
-    assert [t.get_text() for t in speeds.get_yticklabels()] == ["threads:1", "plain"] and threads.get_xlabel() == "threads"
+    assert [t.get_text() for t in speeds.get_yticklabels()] == [
+        "threads:1",
+        "plain",
+    ] and threads.get_xlabel() == "threads"

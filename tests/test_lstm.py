@@ -1,4 +1,5 @@
-"""The LSTM's gradients against differences, its two ways against each other, and both against torch.nn.LSTM."""
+"""The LSTM's gradients against differences, its two ways against each other, and both against
+torch.nn.LSTM."""
 
 from __future__ import annotations
 
@@ -30,9 +31,12 @@ def slope(f, array, index, eps=1e-6):
 
 
 def agree(f, array, gradient, tolerance=1e-7):
-    """Every number of a gradient against its difference, relative to the largest. Differences with e = 1e-6 are good to
-    about 1e-9 here (cancellation 1e-16 / 1e-6, and e^2); the worst seen was 1.4e-9."""
-    expected = np.array([slope(f, array, index) for index in np.ndindex(array.shape)]).reshape(array.shape)
+    """Every number of a gradient against its difference, relative to the largest. Differences with
+    e = 1e-6 are good to about 1e-9 here (cancellation 1e-16 / 1e-6, and e^2); the worst seen was
+    1.4e-9."""
+    expected = np.array([slope(f, array, index) for index in np.ndindex(array.shape)]).reshape(
+        array.shape
+    )
     assert np.abs(gradient - expected).max() <= tolerance * np.abs(expected).max()
 
 
@@ -75,9 +79,13 @@ def test_padding_changes_nothing_before_it():
 
 def test_a_patch_reaches_later_steps_only():
     model = lstm()
-    changed = model.hidden(IDS, Patch({"l.0.3.f": lambda f: np.zeros_like(f)}))  # forget everything at step 3
+    changed = model.hidden(
+        IDS, Patch({"l.0.3.f": lambda f: np.zeros_like(f)})
+    )  # forget everything at step 3
     plain = model.hidden(IDS)
-    assert np.array_equal(changed[:, :3], plain[:, :3]) and np.abs(changed - plain)[:, 3:].min() > 1e-6
+    assert (
+        np.array_equal(changed[:, :3], plain[:, :3]) and np.abs(changed - plain)[:, 3:].min() > 1e-6
+    )
 
 
 @pytest.mark.parametrize(("B", "T", "C", "L"), [(1, 1, 3, 1), (3, 7, 5, 2), (17, 9, 48, 1)])
@@ -92,12 +100,17 @@ def test_kernels_agree(B, T, C, L):
     kept, kept_fast = Activations(), Activations()
     h, h_fast = book.hidden(ids, kept), fast.hidden(ids, kept_fast)
     assert "l.0.gates" in kept_fast and h_fast.dtype == np.float32
-    # sums of up to 48 numbers in another order, and 1/(1 + exp) for tanh: worst seen 3e-7, gradients 8e-7 of the largest
+    # sums of up to 48 numbers in another order, and 1/(1 + exp) for tanh: worst seen 3e-7,
+    # gradients 8e-7 of the largest
     assert np.abs(h - h_fast).max() < 5e-6
     gradients, fast_ones = book.backward(ids, kept, d), fast.backward(ids, kept_fast, d)
     for name, gradient in gradients.items():
-        assert np.abs(gradient - fast_ones[name]).max() <= 1e-5 * max(np.abs(gradient).max(), 1e-3), name
-    assert np.allclose(fast.hidden(ids, Trace()), h, atol=5e-6)  # whoever looks gets the readable one
+        assert np.abs(gradient - fast_ones[name]).max() <= 1e-5 * max(
+            np.abs(gradient).max(), 1e-3
+        ), name
+    assert np.allclose(
+        fast.hidden(ids, Trace()), h, atol=5e-6
+    )  # whoever looks gets the readable one
 
 
 def test_float32_stays_float32():
@@ -116,18 +129,25 @@ def test_a_missing_parameter_is_named():
 @pytest.mark.live
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 1e-5)])
 def test_against_torch(dtype, tolerance):
-    """Hidden states and every gradient, with rows of different lengths; rounding only: worst seen 2e-15 and 5e-7."""
+    """Hidden states and every gradient, with rows of different lengths; rounding only: worst seen
+    2e-15 and 5e-7."""
     torch = pytest.importorskip("torch")
     model, lengths = lstm(dtype), [4, 7, 1]
     theirs = torch.nn.LSTM(5, 5, 2, batch_first=True).to(getattr(torch, np.dtype(dtype).name))
     p = model.parameters
     with torch.no_grad():
         for i in range(2):
-            for mine, name in (("ih.weight", "weight_ih"), ("hh.weight", "weight_hh"), ("ih.bias", "bias_ih")):
+            for mine, name in (
+                ("ih.weight", "weight_ih"),
+                ("hh.weight", "weight_hh"),
+                ("ih.bias", "bias_ih"),
+            ):
                 getattr(theirs, f"{name}_l{i}").copy_(torch.tensor(p[f"l.{i}.{mine}"].T))
             getattr(theirs, f"bias_hh_l{i}").zero_()
     table = torch.tensor(p["wte.weight"], requires_grad=True)
-    packed = torch.nn.utils.rnn.pack_padded_sequence(table[torch.tensor(IDS)], lengths, True, enforce_sorted=False)
+    packed = torch.nn.utils.rnn.pack_padded_sequence(
+        table[torch.tensor(IDS)], lengths, True, enforce_sorted=False
+    )
     _, (last, _) = theirs(packed)
     kept = Trace()
     hidden = model.hidden(IDS, kept)
@@ -140,6 +160,10 @@ def test_against_torch(dtype, tolerance):
     gradients = model.backward(IDS, kept, d)
     assert np.abs(gradients["wte.weight"] - table.grad.numpy()).max() < tolerance
     for i in range(2):
-        for mine, name in (("ih.weight", "weight_ih"), ("hh.weight", "weight_hh"), ("ih.bias", "bias_ih")):
+        for mine, name in (
+            ("ih.weight", "weight_ih"),
+            ("hh.weight", "weight_hh"),
+            ("ih.bias", "bias_ih"),
+        ):
             difference = gradients[f"l.{i}.{mine}"].T - getattr(theirs, f"{name}_l{i}").grad.numpy()
             assert np.abs(difference).max() < tolerance, (i, mine)

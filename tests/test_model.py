@@ -10,7 +10,8 @@ CONFIG = GPT2Config(vocab_size=61, n_positions=16, n_embd=21, n_layer=2, n_head=
 MODEL = GPT2.random(CONFIG, seed=1)
 IDS = np.random.default_rng(2).integers(0, 61, (2, 12))
 
-# float64: the orders of summation differ between one row and many; worst measured 2e-16 at logits of size 1.
+# float64: the orders of summation differ between one row and many; worst measured 2e-16 at logits
+# of size 1.
 EXACT = dict(rtol=0, atol=1e-13)
 
 
@@ -30,7 +31,13 @@ def test_shapes_with_and_without_batch():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("activation", ["gelu_new", "gelu", "relu"])
 def test_every_intermediate_has_the_dtype_of_the_parameters(dtype, activation):
-    config = GPT2Config(**{**vars(CONFIG), "activation_function": activation, "scale_attn_by_inverse_layer_idx": True})
+    config = GPT2Config(
+        **{
+            **vars(CONFIG),
+            "activation_function": activation,
+            "scale_attn_by_inverse_layer_idx": True,
+        }
+    )
     model = GPT2.random(config, dtype=dtype)
     cache = model.new_cache(2)
     assert cache.keys.dtype == cache.values.dtype == dtype
@@ -47,10 +54,23 @@ def test_shapes_are_those_of_the_letters():
     MODEL(IDS[:, :4], cache)
     trace = MODEL.trace(IDS[:, 4:9], cache)
     S = 4 + T
-    expected = {"ln_1": (B, T, C), "attn.c_attn": (B, T, 3 * C), "attn.q": (B, H, T, D), "attn.k": (B, H, T, D),
-                "attn.v": (B, H, T, D), "attn.scores": (B, H, T, S), "attn.weights": (B, H, T, S),
-                "attn.context": (B, H, T, D), "attn.out": (B, T, C), "attn.residual": (B, T, C), "ln_2": (B, T, C),
-                "mlp.c_fc": (B, T, F), "mlp.act": (B, T, F), "mlp.out": (B, T, C), "mlp.residual": (B, T, C)}  # fmt: skip
+    expected = {
+        "ln_1": (B, T, C),
+        "attn.c_attn": (B, T, 3 * C),
+        "attn.q": (B, H, T, D),
+        "attn.k": (B, H, T, D),
+        "attn.v": (B, H, T, D),
+        "attn.scores": (B, H, T, S),
+        "attn.weights": (B, H, T, S),
+        "attn.context": (B, H, T, D),
+        "attn.out": (B, T, C),
+        "attn.residual": (B, T, C),
+        "ln_2": (B, T, C),
+        "mlp.c_fc": (B, T, F),
+        "mlp.act": (B, T, F),
+        "mlp.out": (B, T, C),
+        "mlp.residual": (B, T, C),
+    }
     assert {name: trace[f"h.1.{name}"].shape for name in expected} == expected
     assert trace["embed"].shape == trace["ln_f"].shape == (B, T, C)
     assert trace["logits"].shape == (B, T, V)
@@ -226,14 +246,24 @@ def test_unusable_caches_are_refused():
 
 
 def test_parameters_must_fit_the_config():
-    with pytest.raises(InputError, match=r"h.1.mlp.c_fc.bias is missing; this config needs \(84,\)"):
+    with pytest.raises(
+        InputError, match=r"h.1.mlp.c_fc.bias is missing; this config needs \(84,\)"
+    ):
         GPT2(CONFIG, {n: p for n, p in MODEL.parameters.items() if n != "h.1.mlp.c_fc.bias"})
-    with pytest.raises(InputError, match=r"parameter h\.2\.ln_1\.weight has no place in this config; 1 are too many"):
+    with pytest.raises(
+        InputError,
+        match=r"parameter h\.2\.ln_1\.weight has no place in this config; 1 are too many",
+    ):
         GPT2(CONFIG, MODEL.parameters | {"h.2.ln_1.weight": np.ones(21, np.float32)})
 
 
 def test_gpt2s_own_parameter_counts():
-    sizes = {(768, 12, 12): 124_439_808, (1024, 24, 16): 354_823_168, (1280, 36, 20): 774_030_080, (1600, 48, 25): 1_557_611_200}
+    sizes = {
+        (768, 12, 12): 124_439_808,
+        (1024, 24, 16): 354_823_168,
+        (1280, 36, 20): 774_030_080,
+        (1600, 48, 25): 1_557_611_200,
+    }
     for (n_embd, n_layer, n_head), count in sizes.items():
         shapes = GPT2Config(n_embd=n_embd, n_layer=n_layer, n_head=n_head).parameter_shapes()
         assert sum(int(np.prod(shape)) for shape in shapes.values()) == count
@@ -248,4 +278,6 @@ def test_the_start_is_gpt2s():
     assert p["wte.weight"].std() == pytest.approx(0.02, rel=0.02)
     assert p["h.0.mlp.c_proj.weight"].std() == pytest.approx(0.02 / 2, rel=0.02)  # sqrt(2 L) = 2
     assert (p["h.1.ln_2.weight"] == 1).all() and (p["h.1.attn.c_attn.bias"] == 0).all()
-    assert (GPT2.random(CONFIG, seed=1).parameters["wpe.weight"] == MODEL.parameters["wpe.weight"]).all()
+    assert (
+        GPT2.random(CONFIG, seed=1).parameters["wpe.weight"] == MODEL.parameters["wpe.weight"]
+    ).all()

@@ -22,13 +22,20 @@ sys.addaudithook(refuse)
 
 @pytest.fixture
 def run(tmp_path):
-    """Run Python, its children too, where every use of the network is noted and refused; return what was noted."""
+    """Run Python, its children too, where every use of the network is noted and refused; return
+    what was noted."""
     (tmp_path / "sitecustomize.py").write_text(WATCH.format(log=str(tmp_path / "log")))
-    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join(
+        [str(tmp_path), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    )
 
     def run(*args):
         done = subprocess.run(
-            [sys.executable, *args], env=os.environ | {"PYTHONPATH": path}, cwd=tmp_path, capture_output=True, text=True
+            [sys.executable, *args],
+            env=os.environ | {"PYTHONPATH": path},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
         )
         noted = (tmp_path / "log").read_text() if (tmp_path / "log").exists() else ""
         return done, noted
@@ -53,4 +60,9 @@ def test_no_command_of_a_student_or_teacher_uses_the_network(run):
 
 def test_the_watch_would_notice(run):
     child = "import socket; socket.create_connection(('127.0.0.1', 9))"
-    assert "socket.getaddrinfo" in run("-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])")[1]
+    assert (
+        "socket.getaddrinfo"
+        in run("-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])")[
+            1
+        ]
+    )

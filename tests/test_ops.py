@@ -13,7 +13,9 @@ X = rng.normal(size=(2, 5, 7))
 
 def test_linear_is_a_product_over_the_last_axis():
     weight, bias = rng.normal(size=(7, 3)), rng.normal(size=3)
-    np.testing.assert_allclose(ops.linear(X, weight, bias), np.einsum("bti,io->bto", X, weight) + bias, rtol=1e-13)
+    np.testing.assert_allclose(
+        ops.linear(X, weight, bias), np.einsum("bti,io->bto", X, weight) + bias, rtol=1e-13
+    )
     np.testing.assert_array_equal(ops.linear(X, weight), ops.linear(X, weight, np.zeros(3)))
 
 
@@ -22,15 +24,21 @@ def test_layer_norm_uses_the_biased_variance_and_epsilon_inside_the_root():
     for row in X.reshape(-1, 7):
         mean = sum(row) / 7
         variance = sum((x - mean) ** 2 for x in row) / 7
-        expected = [(x - mean) / math.sqrt(variance + 0.1) * w + b for x, w, b in zip(row, weight, bias)]
+        expected = [
+            (x - mean) / math.sqrt(variance + 0.1) * w + b for x, w, b in zip(row, weight, bias)
+        ]
         np.testing.assert_allclose(ops.layer_norm(row, weight, bias, eps=0.1), expected, rtol=1e-12)
 
 
 def test_softmax_rows_sum_to_one_and_do_not_move_with_a_constant():
     probs = ops.softmax(X)
     np.testing.assert_allclose(probs.sum(-1), 1, rtol=1e-15)
-    np.testing.assert_allclose(ops.softmax(X + 1e4), probs, rtol=1e-10)  # 1e4 costs four of the sixteen digits
-    np.testing.assert_allclose(probs[0, 0], [math.exp(x) / sum(map(math.exp, X[0, 0])) for x in X[0, 0]], rtol=1e-14)
+    np.testing.assert_allclose(
+        ops.softmax(X + 1e4), probs, rtol=1e-10
+    )  # 1e4 costs four of the sixteen digits
+    np.testing.assert_allclose(
+        probs[0, 0], [math.exp(x) / sum(map(math.exp, X[0, 0])) for x in X[0, 0]], rtol=1e-14
+    )
 
 
 def test_softmax_gives_masked_entries_nothing():
@@ -59,7 +67,9 @@ def test_the_two_gelus_differ_as_much_as_their_docstring_says():
 
 def test_cross_entropy_is_minus_log_of_the_targets_probability():
     targets = rng.integers(0, 7, (2, 5))
-    expected = [[-math.log(ops.softmax(X)[b, t, targets[b, t]]) for t in range(5)] for b in range(2)]
+    expected = [
+        [-math.log(ops.softmax(X)[b, t, targets[b, t]]) for t in range(5)] for b in range(2)
+    ]
     np.testing.assert_allclose(ops.cross_entropy(X, targets), expected, rtol=1e-12)
 
 
@@ -67,7 +77,13 @@ def test_cross_entropy_is_minus_log_of_the_targets_probability():
 def test_results_keep_the_type_of_x(dtype):
     x, weight, bias = X.astype(dtype), np.ones((7, 7), dtype), np.ones(7, dtype)
     for result in (
-        ops.linear(x, weight, bias), ops.layer_norm(x, bias, bias), ops.softmax(x), ops.log_softmax(x),
-        ops.gelu_new(x), ops.gelu(x), ops.relu(x), ops.cross_entropy(x, np.zeros((2, 5), int)),
-    ):  # fmt: skip
+        ops.linear(x, weight, bias),
+        ops.layer_norm(x, bias, bias),
+        ops.softmax(x),
+        ops.log_softmax(x),
+        ops.gelu_new(x),
+        ops.gelu(x),
+        ops.relu(x),
+        ops.cross_entropy(x, np.zeros((2, 5), int)),
+    ):
         assert result.dtype == dtype

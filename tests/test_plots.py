@@ -16,9 +16,13 @@ COMPARISON = Comparison(
     n_new=4,
     flop_per_token=10.0,
     results=[
-        Result("minillm-x", bytes_per_token=100.0, decode=[1.0, 2.0, 9.0], prefill=[30.0, 30.0, 30.0]),
+        Result(
+            "minillm-x", bytes_per_token=100.0, decode=[1.0, 2.0, 9.0], prefill=[30.0, 30.0, 30.0]
+        ),
         Result("engine-y", missing="it is not installed"),
-        Result("engine-z", bytes_per_token=50.0, decode=[4.0, 4.0, 4.0], prefill=[10.0, 20.0, 30.0]),
+        Result(
+            "engine-z", bytes_per_token=50.0, decode=[4.0, 4.0, 4.0], prefill=[10.0, 20.0, 30.0]
+        ),
     ],
     bandwidth=[1000.0, 1000.0, 2000.0],
     flops=[500.0, 500.0, 500.0],
@@ -26,7 +30,9 @@ COMPARISON = Comparison(
 
 
 @pytest.mark.parametrize(
-    ("kind", "middles", "limits"), [("decode", [2, 4], [10, 20]), ("prefill", [30, 20], [50, 50])], ids=["decode", "prefill"]
+    ("kind", "middles", "limits"),
+    [("decode", [2, 4], [10, 20]), ("prefill", [30, 20], [50, 50])],
+    ids=["decode", "prefill"],
 )
 def test_rates(kind, middles, limits):
     ax = Figure().subplots()
@@ -34,8 +40,12 @@ def test_rates(kind, middles, limits):
     assert [bar.get_width() for bar in ax.patches] == middles
     assert [label.get_text() for label in ax.get_yticklabels()] == ["minillm-x", "engine-z"]
     assert limits in [list(line.get_xdata()) for line in ax.lines]
-    assert ax.get_xlabel() == "tokens/s" and kind in ax.get_title() and ax.get_xlim()[1] > max(limits)
-    assert ax.patches[0].get_facecolor() != ax.patches[1].get_facecolor() and ax.patches[1].get_hatch()
+    assert (
+        ax.get_xlabel() == "tokens/s" and kind in ax.get_title() and ax.get_xlim()[1] > max(limits)
+    )
+    assert (
+        ax.patches[0].get_facecolor() != ax.patches[1].get_facecolor() and ax.patches[1].get_hatch()
+    )
 
 
 def test_axes_are_made_where_none_are_given():
@@ -51,14 +61,22 @@ def test_a_heat_map_has_a_number_in_every_cell_that_has_a_value():
     ax = Figure().subplots()
     assert plots.heat_map([[1.0, -np.inf], [np.nan, 2.5]], ["a", "b"], ["c", "d"], ".1f", ax) is ax
     assert {text.xy: text.get_text() for text in ax.texts} == {(0, 0): "1.0", (1, 1): "2.5"}
-    assert {patch.get_xy() for patch in ax.patches} == {(0.5, -0.5), (-0.5, 0.5)} and all(p.get_hatch() for p in ax.patches)
+    assert {patch.get_xy() for patch in ax.patches} == {(0.5, -0.5), (-0.5, 0.5)} and all(
+        p.get_hatch() for p in ax.patches
+    )
     assert [label.get_text() for label in ax.get_xticklabels()] == ["c", "d"]
 
 
 def test_likeliest_shows_the_largest_first_in_percent():
-    ax = plots.likeliest(np.log([0.125, 0.5, 0.25, 0.125]), ["a", "b", "c", "d"], 3, Figure().subplots())
+    ax = plots.likeliest(
+        np.log([0.125, 0.5, 0.25, 0.125]), ["a", "b", "c", "d"], 3, Figure().subplots()
+    )
     assert [bar.get_width() for bar in ax.patches] == pytest.approx([50, 25, 12.5])
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["b", "c", "a"] and "%" in ax.get_xlabel()
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "b",
+        "c",
+        "a",
+    ] and "%" in ax.get_xlabel()
 
 
 def texts_of(ax) -> list[str]:
@@ -70,37 +88,85 @@ def test_residual_norms():
     names = ["attn.out", "attn.residual", "mlp.out", "mlp.residual"]
     trace = {"embed": part, **{f"h.0.{name}": (n + 2) * part for n, name in enumerate(names)}}
     ax = plots.residual_norms(trace, Figure().subplots())
-    assert [bar.get_height() for bar in ax.patches] == [10, 20]  # what was added: the medians of 2 and 4 times 5, 10, 5
+    assert [bar.get_height() for bar in ax.patches] == [
+        10,
+        20,
+    ]  # what was added: the medians of 2 and 4 times 5, 10, 5
     assert list(ax.lines[0].get_ydata()) == [5, 15, 25]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["embed", "0 attn", "0 mlp"]
-    assert ax.get_ylabel() and ax.get_xlabel() and ax.patches[0].get_facecolor() != ax.patches[1].get_facecolor()
+    assert (
+        ax.get_ylabel()
+        and ax.get_xlabel()
+        and ax.patches[0].get_facecolor() != ax.patches[1].get_facecolor()
+    )
 
 
 def test_errors_by_step():
     names = step_names(1)
     units = {"float32": 1e-7, "float64": 1e-16}
-    reports = {t: [Difference(n, "OK", relative=unit * i) for i, n in enumerate(names)] for t, unit in units.items()}
+    reports = {
+        t: [Difference(n, "OK", relative=unit * i) for i, n in enumerate(names)]
+        for t, unit in units.items()
+    }
     ax = plots.errors_by_step(reports, {"float32": 2e-5, "float64": 1e-10}, Figure().subplots())
-    measured = {line.get_label(): list(line.get_ydata()) for line in ax.lines if "measured" in line.get_label()}
+    measured = {
+        line.get_label(): list(line.get_ydata())
+        for line in ax.lines
+        if "measured" in line.get_label()
+    }
     assert measured["float32, measured"][1:] == [d.relative for d in reports["float32"][1:]]
     assert measured["float64, measured"][0] == ax.get_ylim()[0]  # none: on the lower edge
-    assert ax.get_yscale() == "log" and {"allowed in float32", "allowed in float64", "no difference"} <= {*texts_of(ax)}
+    assert ax.get_yscale() == "log" and {
+        "allowed in float32",
+        "allowed in float64",
+        "no difference",
+    } <= {*texts_of(ax)}
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["layer 0"]
 
 
 def test_cached_scores():
     ax = plots.cached_scores([2, 1], ["a", "b", "c"], Figure().subplots())
-    assert texts_of(ax) == ["0", "·", "·", "0", "0", "·", "1", "1", "1"]  # the cycle of each score; a dot where masked
-    assert [bool(cell.get_hatch()) for cell in ax.patches] == [False, False, False, True, True, False]  # from the cache
+    assert texts_of(ax) == [
+        "0",
+        "·",
+        "·",
+        "0",
+        "0",
+        "·",
+        "1",
+        "1",
+        "1",
+    ]  # the cycle of each score; a dot where masked
+    assert [bool(cell.get_hatch()) for cell in ax.patches] == [
+        False,
+        False,
+        False,
+        True,
+        True,
+        False,
+    ]  # from the cache
 
 
 def test_prefix_tree():
-    probabilities = {(0, 0): 0.7, (0, 1): 0.3, (0, 1, 0): 0.2, (0, 1, 1): 0.8, (0, 0, 0): 0.6, (0, 0, 1): 0.4}
+    probabilities = {
+        (0, 0): 0.7,
+        (0, 1): 0.3,
+        (0, 1, 0): 0.2,
+        (0, 1, 1): 0.8,
+        (0, 0, 0): 0.6,
+        (0, 0, 1): 0.4,
+    }
     paths = {"best": (0, 0, 0), "other": (0, 1, 1)}
-    ax = plots.prefix_tree(probabilities, "ab", {(0,): 0.42, (0, 0, 0): 0.421}, paths, Figure().subplots())
+    ax = plots.prefix_tree(
+        probabilities, "ab", {(0,): 0.42, (0, 0, 0): 0.421}, paths, Figure().subplots()
+    )
     assert {"0.70", "0.30", "0.20", "0.80", "0.60", "0.40", "0.420", "0.421"} <= {*texts_of(ax)}
     drawn = {line.get_label(): line for line in ax.lines if not line.get_label().startswith("_")}
-    assert list(drawn["best"].get_xdata()) == [1, 2, 3] and list(drawn["best"].get_ydata()) == [1.5, 0.5, 0]
+    assert list(drawn["best"].get_xdata()) == [1, 2, 3] and list(drawn["best"].get_ydata()) == [
+        1.5,
+        0.5,
+        0,
+    ]
     assert drawn["best"].get_linestyle() != drawn["other"].get_linestyle()
     assert texts_of(ax).count("a") == 4 and texts_of(ax).count("b") == 3
 

@@ -22,7 +22,9 @@ def test_what_is_printed_goes_to_the_pipe_and_the_bar_to_the_terminal():
     import pty
 
     ours, terminal = pty.openpty()
-    done = subprocess.run([sys.executable, "-c", CODE], stdout=subprocess.PIPE, stderr=terminal, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", CODE], stdout=subprocess.PIPE, stderr=terminal, text=True
+    )
     os.close(terminal)
     assert done.stdout == '{"step": 1}\n'
     shown = os.read(ours, 100_000)

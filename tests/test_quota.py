@@ -1,4 +1,5 @@
-"""A hub's limits are read from both versions of Linux's control groups, and hold for threads and for students' code."""
+"""A hub's limits are read from both versions of Linux's control groups, and hold for threads and
+for students' code."""
 
 import subprocess
 import sys
@@ -10,8 +11,18 @@ from minillm.exercises import child
 
 NONE = str((1 << 63) - 4096)
 CASES = {
-    "version 2": ("0::/hub/anna\n", {"hub/anna/cpu.max": "150000 100000", "hub/anna/memory.max": "1073741824"}, 2, 1 << 30),
-    "of an outer group": ("0::/hub/anna\n", {"hub/anna/cpu.max": "max 100000", "hub/cpu.max": "50000 100000"}, 1, None),
+    "version 2": (
+        "0::/hub/anna\n",
+        {"hub/anna/cpu.max": "150000 100000", "hub/anna/memory.max": "1073741824"},
+        2,
+        1 << 30,
+    ),
+    "of an outer group": (
+        "0::/hub/anna\n",
+        {"hub/anna/cpu.max": "max 100000", "hub/cpu.max": "50000 100000"},
+        1,
+        None,
+    ),
     "a container's own": ("0::/\n", {"cpu.max": "400000 100000", "memory.max": "max"}, 4, None),
     "version 1": (
         "5:memory:/hub\n4:cpu,cpuacct:/hub\n1:name=systemd:/\n",
@@ -23,10 +34,19 @@ CASES = {
         1,
         1 << 29,
     ),
-    "version 1, a path of the host's": ("5:memory:/docker/7\n", {"memory/memory.limit_in_bytes": "1000000"}, None, 1_000_000),
+    "version 1, a path of the host's": (
+        "5:memory:/docker/7\n",
+        {"memory/memory.limit_in_bytes": "1000000"},
+        None,
+        1_000_000,
+    ),
     "version 1, no limits": (
         "5:memory:/\n4:cpu:/\n",
-        {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000", "memory/memory.limit_in_bytes": NONE},
+        {
+            "cpu/cpu.cfs_quota_us": "-1",
+            "cpu/cpu.cfs_period_us": "100000",
+            "memory/memory.limit_in_bytes": NONE,
+        },
         None,
         None,
     ),
@@ -72,4 +92,6 @@ def test_students_code_may_take_half_of_a_hubs_memory(monkeypatch):
 
 def test_this_machine_can_be_asked():
     code = "from minillm import quota; print(quota.cores(), quota.memory())"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout

@@ -1,4 +1,5 @@
-"""The reference match: every intermediate of every stored model, and a gallery of classic mistakes that it catches."""
+"""The reference match: every intermediate of every stored model, and a gallery of classic mistakes
+that it catches."""
 
 import math
 
@@ -36,7 +37,8 @@ def test_greedy_continuation_equals_the_reference(folder):
     assert ids[reference.ids.shape[1] :].tolist() == reference.greedy.tolist()
 
 
-# ---- wrong answers must fail: each mistake, and the one step that must turn red when every step is fed the reference's
+# ---- wrong answers must fail: each mistake, and the one step that must turn red when every step is
+# fed the reference's
 
 
 def of_the_exercises(module, name, mistake):
@@ -63,12 +65,18 @@ def unscaled_scores(monkeypatch):
 
 
 def scaled_by_d(monkeypatch):
-    monkeypatch.setattr("minillm.config.GPT2Config.attention_scale", lambda self, layer: 1.0 / self.head_dim)
+    monkeypatch.setattr(
+        "minillm.config.GPT2Config.attention_scale", lambda self, layer: 1.0 / self.head_dim
+    )
 
 
 def positions_from_one(monkeypatch):
     forward = GPT2.forward
-    monkeypatch.setattr(GPT2, "forward", lambda self, ids, positions, *rest: forward(self, ids, positions + 1, *rest))
+    monkeypatch.setattr(
+        GPT2,
+        "forward",
+        lambda self, ids, positions, *rest: forward(self, ids, positions + 1, *rest),
+    )
 
 
 def no_bias(monkeypatch):
@@ -85,7 +93,10 @@ GALLERY = {
     of_the_exercises(ops, "gelu_new", "erf_gelu"): ["mlp.act"],
     of_the_exercises(ops, "softmax", "over_queries"): ["attn.weights"],
     of_the_exercises(ops, "layer_norm", "unbiased_variance"): ["ln_1", "ln_2", "ln_f"],
-    of_the_exercises(ops, "layer_norm", "epsilon_outside"): ["ln_1", "ln_2"],  # at ln_f 1e-5 drowns in the variance
+    of_the_exercises(ops, "layer_norm", "epsilon_outside"): [
+        "ln_1",
+        "ln_2",
+    ],  # at ln_f 1e-5 drowns in the variance
     of_the_exercises(attention, "split_heads", "heads_mixed"): ["attn.q", "attn.k", "attn.v"],
     of_the_exercises(attention, "merge_heads", "heads_not_merged"): ["attn.out"],
     positions_from_one: ["wpe", "attn.weights"],
@@ -102,14 +113,23 @@ def test_every_classic_mistake_is_caught_at_its_own_step(mistake, monkeypatch):
     relay = Relay(reference.steps)
     model(reference.ids, step=relay)
     report = diff(relay.trace, reference.steps, TOLERANCES[np.dtype(np.float32)])
-    red = [d.name.split(".", 2)[-1] if d.name.startswith("h.") else d.name for d in report if d.status != "OK"]
+    red = [
+        d.name.split(".", 2)[-1] if d.name.startswith("h.") else d.name
+        for d in report
+        if d.status != "OK"
+    ]
     assert list(dict.fromkeys(red)) == GALLERY[mistake]
 
 
 def test_a_float64_scalar_would_be_seen(monkeypatch):
-    monkeypatch.setattr("minillm.config.GPT2Config.attention_scale", lambda self, layer: np.float64(1) / np.sqrt(self.head_dim))
+    monkeypatch.setattr(
+        "minillm.config.GPT2Config.attention_scale",
+        lambda self, layer: np.float64(1) / np.sqrt(self.head_dim),
+    )
     trace = load_model(HERE / "odd-heads").trace([[1, 2, 3]])
-    assert trace["h.0.attn.scores"].dtype == np.float64  # which test_model's dtype test would refuse
+    assert (
+        trace["h.0.attn.scores"].dtype == np.float64
+    )  # which test_model's dtype test would refuse
 
 
 # ---- live: the same, recorded now
@@ -118,7 +138,8 @@ def test_a_float64_scalar_would_be_seen(monkeypatch):
 @pytest.mark.live
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
 def test_stored_references_are_what_transformers_says_now(folder):
-    """Not bit-equal from machine to machine: float64 sums in other orders; worst measured 2e-14 relative."""
+    """Not bit-equal from machine to machine: float64 sums in other orders; worst measured 2e-14
+    relative."""
     old = Reference.load(folder)
     new = record(folder, old.ids, len(old.greedy))
     report = diff(old.steps, new.steps, 1e-10)
@@ -146,7 +167,8 @@ def test_the_whole_gpt2_124m_shape(tmp_path):
 
 @pytest.mark.live
 def test_reorder_and_upcast_changes_nothing_in_float32(tmp_path):
-    """transformers computes these scores in float32 whatever the dtype, so only float32 can be compared (to 2e-5)."""
+    """transformers computes these scores in float32 whatever the dtype, so only float32 can be
+    compared (to 2e-5)."""
     pytest.importorskip("transformers")
     source = load_model(HERE / "odd-heads")
     config = type(source.config)(**{**vars(source.config), "reorder_and_upcast_attn": True})

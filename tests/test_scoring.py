@@ -7,7 +7,9 @@ from minillm import GPT2, GPT2Config, InputError, Tokenizer
 from minillm.ops import softmax
 from minillm.scoring import continuation_logprob, next_logprobs, score, score_long
 
-MODEL = GPT2.random(GPT2Config(vocab_size=31, n_positions=8, n_embd=8, n_layer=2, n_head=2), dtype=np.float64)
+MODEL = GPT2.random(
+    GPT2Config(vocab_size=31, n_positions=8, n_embd=8, n_layer=2, n_head=2), dtype=np.float64
+)
 IDS = [3, 1, 4, 1, 5]
 
 
@@ -18,7 +20,9 @@ def test_each_token_is_scored_from_those_before_it():
     assert result.logprob == pytest.approx(sum(expected))
     assert result.cross_entropy == pytest.approx(-sum(expected) / 4)
     assert result.perplexity == pytest.approx(np.exp(-sum(expected) / 4))
-    assert result.ranks.tolist() == [1 + int((MODEL(IDS[:n])[-1] > MODEL(IDS[:n])[-1][IDS[n]]).sum()) for n in range(1, 5)]
+    assert result.ranks.tolist() == [
+        1 + int((MODEL(IDS[:n])[-1] > MODEL(IDS[:n])[-1][IDS[n]]).sum()) for n in range(1, 5)
+    ]
 
 
 def test_a_single_token_predicts_nothing():
@@ -40,7 +44,9 @@ def test_too_long_a_text_is_refused():
 # ---- long texts
 
 TOKENIZER = Tokenizer.train([], 257)  # every byte its own token
-LONG = GPT2.random(GPT2Config(vocab_size=257, n_positions=8, n_embd=8, n_layer=1, n_head=2), dtype=np.float64)
+LONG = GPT2.random(
+    GPT2Config(vocab_size=257, n_positions=8, n_embd=8, n_layer=1, n_head=2), dtype=np.float64
+)
 TEXT = "a tale\n<|endoftext|>\nand another\n<|endoftext|>\n"
 
 

@@ -1,4 +1,5 @@
-"""The tokenizer: known ids, hostile text, its work shown, learning, files; live: the same as Hugging Face tokenizers."""
+"""The tokenizer: known ids, hostile text, its work shown, learning, files; live: the same as
+Hugging Face tokenizers."""
 
 from __future__ import annotations
 
@@ -20,8 +21,13 @@ from minillm.tokenizer import END_OF_TEXT, Merge, byte_to_char
 
 
 def without_surrogates(text: str) -> str:
-    """What a tokenizer must give back: surrogate pairs joined, lone surrogates as U+FFFD; written apart from the package."""
-    joined = re.sub("[\ud800-\udbff][\udc00-\udfff]", lambda m: m[0].encode("utf-16", "surrogatepass").decode("utf-16"), text)
+    """What a tokenizer must give back: surrogate pairs joined, lone surrogates as U+FFFD; written
+    apart from the package."""
+    joined = re.sub(
+        "[\ud800-\udbff][\udc00-\udfff]",
+        lambda m: m[0].encode("utf-16", "surrogatepass").decode("utf-16"),
+        text,
+    )
     return re.sub("[\ud800-\udfff]", "\ufffd", joined)
 
 
@@ -30,8 +36,11 @@ def learnt(tokenizer: Tokenizer) -> list[tuple[bytes, bytes]]:
     return [(tokenizer.tokens[a], tokenizer.tokens[b]) for a, b in tokenizer.merges]
 
 
-def merge_slowly(ranks: dict[tuple[bytes, bytes], int], data: bytes) -> tuple[list[bytes], list[Merge]]:
-    """Byte-pair encoding as the paper words it: again and again the lowest rank, the leftmost first. Return parts, merges."""
+def merge_slowly(
+    ranks: dict[tuple[bytes, bytes], int], data: bytes
+) -> tuple[list[bytes], list[Merge]]:
+    """Byte-pair encoding as the paper words it: again and again the lowest rank, the leftmost
+    first. Return parts, merges."""
     parts, merges = [bytes([b]) for b in data], []
     while found := [(ranks[p], i) for i, p in enumerate(itertools.pairwise(parts)) if p in ranks]:
         rank, i = min(found)
@@ -71,7 +80,9 @@ def test_gpt2_vocabulary_has_256_bytes_50000_merges_and_one_special(gpt2_tokeniz
 def test_hostile_text_comes_back(tokenizer, hostile_text):
     ids = tokenizer.encode(hostile_text)
     assert tokenizer.decode(ids) == without_surrogates(hostile_text)
-    assert not set(ids) & set(tokenizer.special_tokens.values())  # written as plain text, a special is text
+    assert not set(ids) & set(
+        tokenizer.special_tokens.values()
+    )  # written as plain text, a special is text
 
 
 def test_encoding_twice_gives_the_same_ids(small_tokenizer):
@@ -81,7 +92,9 @@ def test_encoding_twice_gives_the_same_ids(small_tokenizer):
 
 def test_batch_takes_any_iterable(small_tokenizer):
     texts = ["the low", "", f"{END_OF_TEXT}a"]
-    assert small_tokenizer.encode_batch(iter(texts), "all") == [small_tokenizer.encode(t, "all") for t in texts]
+    assert small_tokenizer.encode_batch(iter(texts), "all") == [
+        small_tokenizer.encode(t, "all") for t in texts
+    ]
 
 
 @pytest.mark.parametrize("allowed", ["all", END_OF_TEXT, [END_OF_TEXT], iter([END_OF_TEXT])])
@@ -130,7 +143,13 @@ def test_explain_of_a_special_is_one_piece_without_merges(small_tokenizer):
 
 
 @pytest.mark.parametrize(
-    "data, text", [(b"\xe2\x82", "\ufffd"), (b"a\xffb", "a\ufffdb"), (b"\x80\x80", "\ufffd\ufffd"), (b"\xe2\x82\xac", "€")]
+    "data, text",
+    [
+        (b"\xe2\x82", "\ufffd"),
+        (b"a\xffb", "a\ufffdb"),
+        (b"\x80\x80", "\ufffd\ufffd"),
+        (b"\xe2\x82\xac", "€"),
+    ],
 )
 def test_bytes_that_are_not_utf8_become_replacement_characters(small_tokenizer, data, text):
     ids = [small_tokenizer.tokens.index(bytes([b])) for b in data]
@@ -144,13 +163,25 @@ def test_decode_takes_numpy_ids(small_tokenizer):
 
 @pytest.mark.parametrize("wrong", [-1, 10**9, 2**70])
 def test_id_outside_the_vocabulary_is_named(small_tokenizer, wrong):
-    with pytest.raises(InputError, match=f"id {wrong} is not in the vocabulary of {small_tokenizer.vocab_size}"):
+    with pytest.raises(
+        InputError, match=f"id {wrong} is not in the vocabulary of {small_tokenizer.vocab_size}"
+    ):
         small_tokenizer.decode([5, wrong])
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [[1.5], [float("nan")], ["a"], [None], [[1, 2]], 7, np.zeros((2, 2), int), np.zeros((1, 1), int), np.zeros(2)],
+    [
+        [1.5],
+        [float("nan")],
+        ["a"],
+        [None],
+        [[1, 2]],
+        7,
+        np.zeros((2, 2), int),
+        np.zeros((1, 1), int),
+        np.zeros(2),
+    ],
     ids=repr,
 )
 def test_what_is_no_list_of_ids_is_refused(small_tokenizer, wrong):
@@ -162,7 +193,8 @@ def test_what_is_no_list_of_ids_is_refused(small_tokenizer, wrong):
 
 
 def test_training_follows_the_paper_on_an_example_worked_by_hand():
-    # ab 5 times, " ab" 3 times, "abc" 2 times: ab occurs 10 times, then " "+ab 3 times, then ab+c twice.
+    # ab 5 times, " ab" 3 times, "abc" 2 times: ab occurs 10 times, then " "+ab 3 times, then ab+c
+    # twice.
     tokenizer = Tokenizer.train(["ab", "ab ab", "ab", "ab ab", "ab ab", "abc", "abc"], 1000)
     assert learnt(tokenizer) == [(b"a", b"b"), (b" ", b"ab"), (b"ab", b"c")]
     assert tokenizer.vocab_size == 256 + 3 + 1  # no pair left that occurs twice
@@ -173,7 +205,11 @@ def test_of_equally_frequent_pairs_the_lowest_ids_come_first():
 
 
 def test_overlapping_pairs_are_replaced_from_the_left():
-    assert learnt(Tokenizer.train(["aaaaa"] * 2, 257 + 3)) == [(b"a", b"a"), (b"aa", b"a"), (b"aa", b"aaa")]
+    assert learnt(Tokenizer.train(["aaaaa"] * 2, 257 + 3)) == [
+        (b"a", b"a"),
+        (b"aa", b"a"),
+        (b"aa", b"aaa"),
+    ]
 
 
 def test_training_is_deterministic_and_reads_a_generator():
@@ -234,7 +270,9 @@ def folder(small_tokenizer, tmp_path):
 
 
 def test_save_and_load_is_the_identity(tmp_path):
-    tokenizer = Tokenizer.train(["the low lower lowest größer größte 終わり "] * 3, 290, [END_OF_TEXT, "<|終 End|>", "a b"])
+    tokenizer = Tokenizer.train(
+        ["the low lower lowest größer größte 終わり "] * 3, 290, [END_OF_TEXT, "<|終 End|>", "a b"]
+    )
     tokenizer.save(tmp_path / "new" / "folder")
     loaded = Tokenizer.from_pretrained(tmp_path / "new" / "folder")
     for part in ("tokens", "merges", "special_tokens"):
@@ -244,7 +282,9 @@ def test_save_and_load_is_the_identity(tmp_path):
 def test_saved_files_are_gpt2s_own(gpt2_tokenizer, shared_data, tmp_path):
     gpt2_tokenizer.save(tmp_path)
     original = (shared_data / "gpt2" / "merges.txt").read_text(encoding="utf-8")
-    assert (tmp_path / "merges.txt").read_text(encoding="utf-8").removeprefix("#version: 0.2\n") == original
+    assert (tmp_path / "merges.txt").read_text(encoding="utf-8").removeprefix(
+        "#version: 0.2\n"
+    ) == original
     original = json.loads((shared_data / "gpt2" / "vocab.json").read_bytes())
     assert json.loads((tmp_path / "vocab.json").read_bytes()) == original
 
@@ -332,7 +372,9 @@ def test_a_merge_of_a_token_that_no_merge_makes_is_refused(folder, special):
     for token in (special, f"{special}a"):
         vocab.setdefault(token, len(vocab))
     vocab_file.write_text(json.dumps(vocab))
-    merges_file.write_text(merges_file.read_text(encoding="utf-8") + f"{special} a\n", encoding="utf-8")
+    merges_file.write_text(
+        merges_file.read_text(encoding="utf-8") + f"{special} a\n", encoding="utf-8"
+    )
     with pytest.raises(InputError, match=re.escape(repr(special))) as error:
         Tokenizer.from_pretrained(folder)
     assert str(merges_file) in str(error.value)
@@ -350,17 +392,24 @@ def test_missing_file_is_named(folder, name):
 
 @pytest.fixture(scope="module", params=["gpt2", "trained", *bundled_names()])
 def both(request, tmp_path_factory):
-    """Our tokenizer and the library's, of the same files: GPT-2's, of our training, and of every bundled model."""
-    library = pytest.importorskip("tokenizers", reason="the oracle: pip install tokenizers (extra: reference)")
+    """Our tokenizer and the library's, of the same files: GPT-2's, of our training, and of every
+    bundled model."""
+    library = pytest.importorskip(
+        "tokenizers", reason="the oracle: pip install tokenizers (extra: reference)"
+    )
     if request.param == "gpt2":
         folder = request.getfixturevalue("shared_data") / "gpt2"
     elif request.param == "trained":
         folder = tmp_path_factory.mktemp("trained")
-        lines = (request.getfixturevalue("shared_data") / "tales" / "val.txt").read_text(encoding="utf-8")[:100_000]
+        lines = (request.getfixturevalue("shared_data") / "tales" / "val.txt").read_text(
+            encoding="utf-8"
+        )[:100_000]
         Tokenizer.train([lines], 600).save(folder)
     else:
         folder = find_folder(request.param)
-    theirs = library.ByteLevelBPETokenizer.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    theirs = library.ByteLevelBPETokenizer.from_file(
+        str(folder / "vocab.json"), str(folder / "merges.txt")
+    )
     return Tokenizer.from_pretrained(folder), theirs
 
 
@@ -374,12 +423,15 @@ def test_same_ids_as_the_library_on_tales(both, shared_data):
 @pytest.mark.live
 def test_same_ids_as_the_library_on_hostile_text(both, hostile_text):
     ours, theirs = both
-    assert ours.encode(hostile_text) == theirs.encode(without_surrogates(hostile_text)).ids  # it takes no surrogates
+    assert (
+        ours.encode(hostile_text) == theirs.encode(without_surrogates(hostile_text)).ids
+    )  # it takes no surrogates
 
 
 @pytest.mark.live
 @pytest.mark.skipif(
-    unicodedata.unidata_version != "14.0.0", reason="only Python 3.11 lists the characters assigned in Unicode 14.0"
+    unicodedata.unidata_version != "14.0.0",
+    reason="only Python 3.11 lists the characters assigned in Unicode 14.0",
 )
 def test_same_ids_as_the_library_on_random_text(both):
     ours, theirs = both
@@ -389,8 +441,12 @@ def test_same_ids_as_the_library_on_random_text(both):
             by_category.setdefault(category, []).append(char)
     everything = [char for chars in by_category.values() for char in chars]
     rng = random.Random(0)
-    for i in range(2000):  # every other string draws the category first: otherwise almost all is CJK and private use
-        pick = rng.choice if i % 2 else lambda _: rng.choice(by_category[rng.choice([*by_category])])
+    for i in range(
+        2000
+    ):  # every other string draws the category first: otherwise almost all is CJK and private use
+        pick = (
+            rng.choice if i % 2 else lambda _: rng.choice(by_category[rng.choice([*by_category])])
+        )
         text = "".join(pick(everything) for _ in range(rng.randint(1, 50)))
         assert ours.encode(text) == theirs.encode(text).ids, ascii(text)
 
@@ -406,15 +462,23 @@ def test_decode_equals_the_library_on_random_ids(both):
 
 @pytest.mark.live
 def test_training_learns_the_merges_of_the_library(shared_data, tmp_path):
-    library = pytest.importorskip("tokenizers", reason="the oracle: pip install tokenizers (extra: reference)")
+    library = pytest.importorskip(
+        "tokenizers", reason="the oracle: pip install tokenizers (extra: reference)"
+    )
     text = (shared_data / "tales" / "val.txt").read_text(encoding="utf-8")[:400_000]
-    lines = text.replace(END_OF_TEXT, "").splitlines(keepends=True)  # the library's trainer counts specials as words
+    lines = text.replace(END_OF_TEXT, "").splitlines(
+        keepends=True
+    )  # the library's trainer counts specials as words
     theirs = library.ByteLevelBPETokenizer()
-    theirs.train_from_iterator(lines, vocab_size=2000, min_frequency=2, special_tokens=[END_OF_TEXT], show_progress=False)
+    theirs.train_from_iterator(
+        lines, vocab_size=2000, min_frequency=2, special_tokens=[END_OF_TEXT], show_progress=False
+    )
     theirs.save_model(str(tmp_path))
     ours = Tokenizer.train(lines, 2000)
     ours.save(tmp_path / "ours")
-    assert (tmp_path / "ours" / "merges.txt").read_text(encoding="utf-8") == (tmp_path / "merges.txt").read_text(encoding="utf-8")
+    assert (tmp_path / "ours" / "merges.txt").read_text(encoding="utf-8") == (
+        tmp_path / "merges.txt"
+    ).read_text(encoding="utf-8")
     assert len(ours.merges) == 2000 - 257
 
 

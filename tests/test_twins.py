@@ -1,4 +1,5 @@
-"""The two twins and the two forwards give one model: chosen by name, equal in every step, in any thread."""
+"""The two twins and the two forwards give one model: chosen by name, equal in every step, in any
+thread."""
 
 import threading
 
@@ -62,7 +63,8 @@ def test_unknown_dtypes_are_refused():
 @needs_numba
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
 def test_kernels_equal_the_reference_step_by_step(folder):
-    """The readable forward on kernels, every step observed. Same tolerance as NumPy; worst measured 4.8e-6."""
+    """The readable forward on kernels, every step observed. Same tolerance as NumPy; worst measured
+    4.8e-6."""
     report = verify(load_model(folder, kernels="numba"), Reference.load(folder))
     assert report.ok, f"\n{report}"
 
@@ -71,11 +73,14 @@ def test_kernels_equal_the_reference_step_by_step(folder):
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_fused_step_equals_the_readable_forward(folder, kind):
-    """Token by token, up to a full cache for the small ones. Tolerances relative to the largest logit: floats differ by
-    the order of sums, worst measured 2e-6. In blocks both forwards round their inputs to 8 bits, from values that differ
-    in the last bit, so that single numbers fall to the other side: worst measured 1.1e-2."""
+    """Token by token, up to a full cache for the small ones. Tolerances relative to the largest
+    logit: floats differ by the order of sums, worst measured 2e-6. In blocks both forwards round
+    their inputs to 8 bits, from values that differ in the last bit, so that single numbers fall to
+    the other side: worst measured 1.1e-2."""
     model = load_model(folder, dtype=kind, kernels="numba")
-    ids = np.random.default_rng(1).integers(0, model.config.vocab_size, min(40, model.config.n_positions))
+    ids = np.random.default_rng(1).integers(
+        0, model.config.vocab_size, min(40, model.config.n_positions)
+    )
     fused, readable = model.new_cache(), model.new_cache()
     model(ids[:3], fused), model(ids[:3], readable)
     for i in ids[3:]:
@@ -94,16 +99,27 @@ def test_the_fused_step_equals_the_readable_forward(folder, kind):
 def test_greedy_continuation_equals_the_reference(name):
     model = load_model(name, kernels="numba")
     reference = Reference.load(minillm.checkpoints.find_folder(name))
-    assert model.generate(reference.ids[0], 40)[reference.ids.shape[1] :].tolist() == reference.greedy.tolist()
+    assert (
+        model.generate(reference.ids[0], 40)[reference.ids.shape[1] :].tolist()
+        == reference.greedy.tolist()
+    )
 
 
 @needs_numba
 def test_ragged_batches_on_kernels():
-    """Streaming attention and products of several rows, at each row's own positions; worst measured 1e-6 relative."""
-    model, textbook = load_model("tales-draft", kernels="numba"), load_model("tales-draft", kernels="numpy")
+    """Streaming attention and products of several rows, at each row's own positions; worst measured
+    1e-6 relative."""
+    model, textbook = (
+        load_model("tales-draft", kernels="numba"),
+        load_model("tales-draft", kernels="numpy"),
+    )
     ids = np.random.default_rng(2).integers(0, 4096, (3, 70))
     ours, theirs = model.new_cache(3), textbook.new_cache(3)
-    for part, lengths in ((ids[:, :50], [50, 1, 17]), (ids[:, 50:60], [10, 10, 3]), (ids[:, 60:61], [1, 1, 1])):
+    for part, lengths in (
+        (ids[:, :50], [50, 1, 17]),
+        (ids[:, 50:60], [10, 10, 3]),
+        (ids[:, 60:61], [1, 1, 1]),
+    ):
         a = model(part, ours, lengths=lengths, last=True)
         b = textbook(part, theirs, lengths=lengths, last=True)
         np.testing.assert_allclose(a, b, atol=5e-5 * np.abs(b).max())
@@ -148,7 +164,9 @@ def test_the_same_seed_gives_the_same_text_with_any_number_of_threads():
         for n in (1, 2, 2):
             set_threads(n)
             texts.append(
-                GPT2(model.config, model.parameters, model.ops).generate([1, 2, 3], 40, temperature=1.0, seed=4).tolist()
+                GPT2(model.config, model.parameters, model.ops)
+                .generate([1, 2, 3], 40, temperature=1.0, seed=4)
+                .tolist()
             )
     finally:
         kernels.set_threads(None)

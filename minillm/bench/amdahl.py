@@ -1,11 +1,13 @@
 """Amdahl's law: what more threads can buy, from what they did.
 
-A token takes t(n) = t(1) (s + (1 - s) / n) on n threads, s being the share of the work that does not get faster: the
-speed-up t(1) / t(n) = 1 / (s + (1 - s) / n) never passes 1 / s. What s holds is more than code that one thread runs alone:
-threads wait for each other, and they share the memory, whose speed does not grow with them. Where one thread nearly
-reaches it, as decoding does, s is large though all work is shared out.
+A token takes t(n) = t(1) (s + (1 - s) / n) on n threads, s being the share of the work that does
+not get faster: the speed-up t(1) / t(n) = 1 / (s + (1 - s) / n) never passes 1 / s. What s holds is
+more than code that one thread runs alone: threads wait for each other, and they share the memory,
+whose speed does not grow with them. Where one thread nearly reaches it, as decoding does, s is
+large though all work is shared out.
 
-Source: Amdahl, "Validity of the single processor approach to achieving large scale computing capabilities" (1967).
+Source: Amdahl, "Validity of the single processor approach to achieving large scale computing
+capabilities" (1967).
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from .ledger import Entry
 
 @dataclass(frozen=True)
 class Amdahl:
-    """How `kind` ("prefill", "decode") of the levers `base` ("plain" for none) speeds up with threads [n].
+    """How `kind` ("prefill", "decode") of the levers `base` ("plain" for none) speeds up with
+    threads [n].
 
     measured: t(1) / t(n) [rounds,n]; serial: s fitted in each round [rounds].
     """
@@ -38,33 +41,55 @@ class Amdahl:
 
     def __str__(self) -> str:
         s, low, high = np.median(self.serial), self.serial.min(), self.serial.max()
-        rates = ", ".join(f"{n} threads {rate:.2f}" for n, rate in zip(self.threads[1:], np.median(self.measured, axis=0)[1:]))
-        most = "more threads make it slower" if s >= 1 else f"at most {1 / s:.1f} times" if s > 0 else "no bound to be seen"
-        return f"{self.base}, {self.kind}: {rates}; serial share {s:.2f} ({low:.2f} to {high:.2f} over rounds): {most}"
+        rates = ", ".join(
+            f"{n} threads {rate:.2f}"
+            for n, rate in zip(self.threads[1:], np.median(self.measured, axis=0)[1:])
+        )
+        most = (
+            "more threads make it slower"
+            if s >= 1
+            else f"at most {1 / s:.1f} times"
+            if s > 0
+            else "no bound to be seen"
+        )
+        return (
+            f"{self.base}, {self.kind}: {rates}; serial share {s:.2f} ({low:.2f} to {high:.2f} over"
+            f" rounds): {most}"
+        )
 
     def to_dict(self) -> dict:
         """JSON-able values."""
         measured = np.median(self.measured, axis=0).tolist()
         return {
-            "levers": self.base, "kind": self.kind, "threads": self.threads.tolist(), "speed_up": measured,
+            "levers": self.base,
+            "kind": self.kind,
+            "threads": self.threads.tolist(),
+            "speed_up": measured,
             "serial_share": self.serial.tolist(),
-        }  # fmt: skip
+        }
 
 
 def fit(threads: Sequence[int], seconds) -> np.ndarray:
-    """Return s of each round: least squares of t(n) = a + b / n in seconds [rounds,n], s = a / (a + b)."""
-    a, b = np.polynomial.polynomial.polyfit(1 / np.asarray(threads, float), np.transpose(seconds), 1)
+    """Return s of each round: least squares of t(n) = a + b / n in seconds [rounds,n], s = a / (a +
+    b)."""
+    a, b = np.polynomial.polynomial.polyfit(
+        1 / np.asarray(threads, float), np.transpose(seconds), 1
+    )
     return a / (a + b)
 
 
 def amdahl(entries: Sequence[Entry]) -> list[Amdahl]:
-    """Return a fit for every set of levers that was measured on one thread and on more: "threads:N" and the same without.
+    """Return a fit for every set of levers that was measured on one thread and on more: "threads:N"
+    and the same without.
 
     Entries in which a round is missing are left out.
     """
     series: dict[str, dict[int, Entry]] = {}
     for e in entries:
-        base = "+".join(part for part in e.levers.split("+") if not part.startswith("threads:")) or "plain"
+        base = (
+            "+".join(part for part in e.levers.split("+") if not part.startswith("threads:"))
+            or "plain"
+        )
         if e.decode and len(e.decode) == len(entries[0].decode):
             series.setdefault(base, {})[e.threads] = e
     fits = []
@@ -73,5 +98,13 @@ def amdahl(entries: Sequence[Entry]) -> list[Amdahl]:
         if len(threads) > 1 and threads[0] == 1:
             for kind in ("prefill", "decode"):
                 seconds = 1 / np.array([getattr(by_threads[n], kind) for n in threads]).T
-                fits.append(Amdahl(base, kind, np.array(threads), seconds[:, :1] / seconds, fit(threads, seconds)))
+                fits.append(
+                    Amdahl(
+                        base,
+                        kind,
+                        np.array(threads),
+                        seconds[:, :1] / seconds,
+                        fit(threads, seconds),
+                    )
+                )
     return fits

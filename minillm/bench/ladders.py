@@ -1,4 +1,5 @@
-"""How far each rung of the ladders is from BLAS, and from what the processor can do at all: `minillm bench --ladders`."""
+"""How far each rung of the ladders is from BLAS, and from what the processor can do at all:
+`minillm bench --ladders`."""
 
 from __future__ import annotations
 
@@ -16,8 +17,18 @@ from ..twins import set_threads
 from ..weights import store
 
 ROWS, WIDTH = 512, 768
-SHAPES = {"c_attn": (WIDTH, 2304), "attn.c_proj": (WIDTH, WIDTH), "c_fc": (WIDTH, 3072), "mlp.c_proj": (3072, WIDTH)}
-BLAS, PEAK, STORED, NUMPY = "BLAS", "multiply-adds in registers", "linear, stored weight", "two_pass"
+SHAPES = {
+    "c_attn": (WIDTH, 2304),
+    "attn.c_proj": (WIDTH, WIDTH),
+    "c_fc": (WIDTH, 3072),
+    "mlp.c_proj": (3072, WIDTH),
+}
+BLAS, PEAK, STORED, NUMPY = (
+    "BLAS",
+    "multiply-adds in registers",
+    "linear, stored weight",
+    "two_pass",
+)
 MEASURES = (BLAS, PEAK, NUMPY)  # what the others of a group are compared with
 LONG = 0.1  # seconds for which each is repeated in a round
 PAUSE = 0.15  # before each: BLAS lets idle threads spin, on the next one's cores
@@ -25,7 +36,8 @@ PAUSE = 0.15  # before each: BLAS lets idle threads spin, on the next one's core
 
 @dataclass
 class Rung:
-    """One way to compute something on so many threads; cost is in FLOP, of softmax in numbers, rates are that a second."""
+    """One way to compute something on so many threads; cost is in FLOP, of softmax in numbers,
+    rates are that a second."""
 
     group: str
     name: str
@@ -42,8 +54,9 @@ class Rung:
 def run(rounds: int = 5, threads: int = 2) -> list[Rung]:
     """Time all rungs in turn, `rounds` times after a warm-up.
 
-    The ladders on one thread: [512,768] x [768,768], and softmax of 512 rows of 1024. Their last rung, and `linear` with
-    512 rows at GPT-2 124M's four shapes, on all. Beside products: BLAS, and the most that multiply-adds can come to.
+    The ladders on one thread: [512,768] x [768,768], and softmax of 512 rows of 1024. Their last
+    rung, and `linear` with 512 rows at GPT-2 124M's four shapes, on all. Beside products: BLAS, and
+    the most that multiply-adds can come to.
     """
     if not kernels.available():
         raise InputError("the ladders need Numba: python -m pip install numba")
@@ -69,7 +82,10 @@ def _rungs(threads: int) -> list[Rung]:
         rungs.extend(Rung(group, name, n, cost, work) for name, work in works.items())
 
     def products(group: str, n: int, n_in: int, n_out: int, names) -> None:
-        x, w = r.standard_normal((ROWS, n_in), np.float32), r.standard_normal((n_in, n_out), np.float32)
+        x, w = (
+            r.standard_normal((ROWS, n_in), np.float32),
+            r.standard_normal((n_in, n_out), np.float32),
+        )
         stored, flop = store(w, "float32"), 2 * x.size * n_out
         ways = {**MATMUL, STORED: lambda x, w: kernels.linear(x, stored), BLAS: np.matmul}
         add(group, n, flop, {name: lambda way=ways[name]: way(x, w) for name in names})
@@ -82,7 +98,13 @@ def _rungs(threads: int) -> list[Rung]:
     products(f"matmul {shape}, {one}", 1, WIDTH, WIDTH, [*alone, STORED, BLAS])
     products(f"matmul {shape}, {many}", threads, WIDTH, WIDTH, [last, STORED, BLAS])
     for name, (n_in, n_out) in SHAPES.items():
-        products(f"{name} [{ROWS},{n_in}] x [{n_in},{n_out}], {many}", threads, n_in, n_out, [STORED, BLAS])
+        products(
+            f"{name} [{ROWS},{n_in}] x [{n_in},{n_out}], {many}",
+            threads,
+            n_in,
+            n_out,
+            [STORED, BLAS],
+        )
     x = r.standard_normal((ROWS, 1024), np.float32)
     for n, names in ((1, list(SOFTMAX)[:-1]), (threads, [NUMPY, list(SOFTMAX)[-1]])):
         works = {name: lambda rung=SOFTMAX[name]: rung(x) for name in names}

@@ -1,9 +1,11 @@
-"""The ledger: any set of levers on one model and one text, in one table: speed, memory, and what it costs in quality.
+"""The ledger: any set of levers on one model and one text, in one table: speed, memory, and what it
+costs in quality.
 
-Speed: greedy continuations of the text's first tokens, all levers in turn within each round, so that a drift of the
-machine hits all alike; the median over rounds. Quality: the text in windows under every lever, against the unchanged model
-(plain): bits per byte, and D(p || q) = sum p log2(p / q) in bits a token. A lever whose proof says exact runs the unchanged
-model, whose figures it therefore has.
+Speed: greedy continuations of the text's first tokens, all levers in turn within each round, so
+that a drift of the machine hits all alike; the median over rounds. Quality: the text in windows
+under every lever, against the unchanged model (plain): bits per byte, and D(p || q) = sum p log2(p
+/ q) in bits a token. A lever whose proof says exact runs the unchanged model, whose figures it
+therefore has.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from ..twins import n_threads, set_threads
 from .levers import Way, apply_levers
 
 REREAD = 16  # windows that are read in one pass where quality is measured
-CALIBRATION = 256  # tokens from the text's end, by which pruning judges; not among those that quality is measured on
+# tokens from the text's end, by which pruning judges; not among those that quality is measured on
+CALIBRATION = 256
 
 
 @dataclass
@@ -66,18 +69,26 @@ def ledger(
     quality_tokens: int = 1024,
     entries: list[Entry] | None = None,
 ) -> list[Entry]:
-    """Return an Entry for "plain" and for each of `names` (see bench.levers); a lever that cannot apply says why in its own.
+    """Return an Entry for "plain" and for each of `names` (see bench.levers); a lever that cannot
+    apply says why in its own.
 
-    quality_tokens: how many of the text's tokens are scored; 0 leaves quality out. entries: a list that is filled as the
-    measuring goes on, so that what was measured before an interruption is there.
+    quality_tokens: how many of the text's tokens are scored; 0 leaves quality out. entries: a list
+    that is filled as the measuring goes on, so that what was measured before an interruption is
+    there.
     """
     ids = tokenizer.encode(text)
     window = min(model.config.n_positions, max(quality_tokens, 1))
     needed = max(n_prompt, quality_tokens + 1) + CALIBRATION
     if len(ids) < needed:
-        raise InputError(f"the text has {len(ids):,} tokens; {needed:,} are needed: give a longer one, or score fewer tokens")
+        raise InputError(
+            f"the text has {len(ids):,} tokens; {needed:,} are needed: give a longer one, or score"
+            " fewer tokens"
+        )
     if n_prompt + n_new > model.config.n_positions:
-        raise InputError(f"{n_prompt} + {n_new} tokens do not fit the model's {model.config.n_positions} positions")
+        raise InputError(
+            f"{n_prompt} + {n_new} tokens do not fit the model's {model.config.n_positions}"
+            " positions"
+        )
     scored, entries = np.array(ids[: quality_tokens + 1]), [] if entries is None else entries
     calibration = ids[-min(CALIBRATION, model.config.n_positions) :]
     plain = Way(model, tokenizer, calibration, threads=n_threads(model.ops))
@@ -92,7 +103,15 @@ def ledger(
                 _memory(entry, way, n_prompt + n_new)
                 if quality_tokens:
                     reference = entries[0].bits_per_byte
-                    _quality(entry, way, plain.model, scored, window, len(tokenizer.decode_bytes(scored[1:])), reference)
+                    _quality(
+                        entry,
+                        way,
+                        plain.model,
+                        scored,
+                        window,
+                        len(tokenizer.decode_bytes(scored[1:])),
+                        reference,
+                    )
                 _speed(way, ids, n_prompt, min(4, n_new))  # warm-up, and whether it runs at all
                 ways.append((entry, way))
             except InputError as error:
@@ -103,14 +122,19 @@ def ledger(
                 prefill, decode = _speed(way, ids, n_prompt, n_new)
                 entry.prefill.append(prefill)
                 entry.decode.append(decode)
-                entry.speed_up = median(mine / theirs for mine, theirs in zip(entry.decode, entries[0].decode))
+                entry.speed_up = median(
+                    mine / theirs for mine, theirs in zip(entry.decode, entries[0].decode)
+                )
     return entries
 
 
 def _memory(entry: Entry, way: Way, n: int) -> None:
-    """The bytes of what is read and kept: weights (a layer-skipping draft shares its model's) and all caches."""
+    """The bytes of what is read and kept: weights (a layer-skipping draft shares its model's) and
+    all caches."""
     drafters = [way.draft.model] if hasattr(way.draft, "model") else []
-    weights = {id(p): p.nbytes for model in (way.model, *drafters) for p in model.parameters.values()}
+    weights = {
+        id(p): p.nbytes for model in (way.model, *drafters) for p in model.parameters.values()
+    }
     entry.weight_bytes = sum(weights.values())
     text = Continuation(way.model, [0], Options(**way.options, max_length=n))
     if text.options.use_cache:
@@ -120,7 +144,10 @@ def _memory(entry: Entry, way: Way, n: int) -> None:
 
 def _speed(way: Way, ids: Sequence[int], n_prompt: int, n_new: int) -> tuple[float, float]:
     """Tokens/s of reading the prompts, and of what follows the first token of each."""
-    options, before = Options(**way.options, max_new_tokens=n_new, stop_tokens=()), n_threads(way.model.ops)
+    options, before = (
+        Options(**way.options, max_new_tokens=n_new, stop_tokens=()),
+        n_threads(way.model.ops),
+    )
     set_threads(way.threads or before)
     try:
         return _rates(way, ids, n_prompt, options)
@@ -134,10 +161,16 @@ def _rates(way: Way, ids: Sequence[int], n_prompt: int, options: Options) -> tup
         if way.draft is not None:
             raise InputError("a batch and a draft cannot be had at once: leave one out")
         prompts = [ids[row : row + n_prompt] for row in range(way.rows)]
-        story = [m for _, m in generate_batch(way.model, [Request(p, options) for p in prompts], way.rows)]
+        story = [
+            m
+            for _, m in generate_batch(way.model, [Request(p, options) for p in prompts], way.rows)
+        ]
     else:
         story = list(moments(way.model, ids[:n_prompt], options, draft=way.draft))
-    prefill = sum(_seconds(c) for c in dict.fromkeys(c for m in story[: way.rows] for c in (*m.before, m.cycle)))
+    prefill = sum(
+        _seconds(c)
+        for c in dict.fromkeys(c for m in story[: way.rows] for c in (*m.before, m.cycle))
+    )
     later = perf_counter() - start - prefill
     return way.rows * n_prompt / prefill, (len(story) - way.rows) / later
 
@@ -146,8 +179,17 @@ def _seconds(cycle: Cycle) -> float:
     return (cycle.end - cycle.start) / 1e9
 
 
-def _quality(entry: Entry, way: Way, reference: GPT2, ids, window: int, n_bytes: int, plain_bits: float | None) -> None:
-    """Bits per byte and divergence over windows of ids [N+1]; one window's logits are held at a time."""
+def _quality(
+    entry: Entry,
+    way: Way,
+    reference: GPT2,
+    ids,
+    window: int,
+    n_bytes: int,
+    plain_bits: float | None,
+) -> None:
+    """Bits per byte and divergence over windows of ids [N+1]; one window's logits are held at a
+    time."""
     nats = divergence = 0.0
     for start in range(0, len(ids) - 1, window):
         inputs, targets = ids[start : start + window], ids[start + 1 : start + window + 1]
@@ -169,14 +211,21 @@ def _logits(way: Way, ids) -> np.ndarray:
     if way.options.get("use_cache", True):
         cache = SlidingCache(way.model.config, 1, window, way.model.dtype)
         return np.concatenate([way.model([i], cache) for i in ids])
-    later = np.lib.stride_tricks.sliding_window_view(ids, window)[1:]  # the last tokens of each position behind the first ones
-    parts = [way.model(later[i : i + REREAD], last=True)[:, 0] for i in range(0, len(later), REREAD)]
+    later = np.lib.stride_tricks.sliding_window_view(ids, window)[
+        1:
+    ]  # the last tokens of each position behind the first ones
+    parts = [
+        way.model(later[i : i + REREAD], last=True)[:, 0] for i in range(0, len(later), REREAD)
+    ]
     return np.concatenate([way.model(ids[:window]), *parts])
 
 
 def frontier(entries: Sequence[Entry]) -> list[Entry]:
     """The entries than which none is both faster in decoding and better, the slowest first."""
-    measured = sorted((e for e in entries if e.decode and e.bits_per_byte), key=lambda e: (-e.rate("decode"), e.bits_per_byte))
+    measured = sorted(
+        (e for e in entries if e.decode and e.bits_per_byte),
+        key=lambda e: (-e.rate("decode"), e.bits_per_byte),
+    )
     best: list[Entry] = []
     for entry in measured:
         if not best or entry.bits_per_byte < best[-1].bits_per_byte:

@@ -1,11 +1,20 @@
-"""The levers by name: each takes a way of running a model and gives another, so that they combine: "int8+ngram"."""
+"""The levers by name: each takes a way of running a model and gives another, so that they combine:
+"int8+ngram"."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from ..compression import low_rank, prune_heads, prune_magnitude, prune_neurons, quantize, round_to_int8, skip_layers
+from ..compression import (
+    low_rank,
+    prune_heads,
+    prune_magnitude,
+    prune_neurons,
+    quantize,
+    round_to_int8,
+    skip_layers,
+)
 from ..decoding.drafts import named_draft
 from ..decoding.speculative import Draft
 from ..errors import InputError
@@ -17,8 +26,8 @@ from ..weights import KINDS
 
 @dataclass(frozen=True)
 class Way:
-    """A way of running: the model, the options of decoding, how many texts at once, who drafts, on how many threads (None:
-    as many as there are)."""
+    """A way of running: the model, the options of decoding, how many texts at once, who drafts, on
+    how many threads (None: as many as there are)."""
 
     model: GPT2
     tokenizer: Tokenizer
@@ -39,7 +48,8 @@ class Way:
 
 @dataclass(frozen=True)
 class Lever:
-    """`apply(way, value)`; the value's type, None for none; the test that proves it exact, or None where it is not."""
+    """`apply(way, value)`; the value's type, None for none; the test that proves it exact, or None
+    where it is not."""
 
     apply: Callable[..., Way]
     value: type | None
@@ -62,38 +72,95 @@ def _with_draft(way: Way, name: str) -> Way:
 
 
 LEVERS = {
-    "no-cache": Lever(lambda w: w.set(use_cache=False), None, "prove_no_cache", "everything anew for each token"),
-    "chunk": Lever(lambda w, n: w.set(chunk=n), int, "prove_chunked", "prompt read N positions at a time"),
+    "no-cache": Lever(
+        lambda w: w.set(use_cache=False), None, "prove_no_cache", "everything anew for each token"
+    ),
+    "chunk": Lever(
+        lambda w, n: w.set(chunk=n), int, "prove_chunked", "prompt read N positions at a time"
+    ),
     "batch": Lever(_in_batch, int, "prove_batch", "N texts share each pass"),
-    "threads": Lever(_on_threads, int, "prove_threads", "N threads; with threads:1 Amdahl's law is fitted"),
-    "ngram": Lever(lambda w: _with_draft(w, "ngram"), None, "prove_speculation_greedy", "drafts looked up in the text"),
-    "draft": Lever(_with_draft, str, "prove_speculation_greedy", "drafts by MODEL, skip:N, int8, int4, ..."),
+    "threads": Lever(
+        _on_threads, int, "prove_threads", "N threads; with threads:1 Amdahl's law is fitted"
+    ),
+    "ngram": Lever(
+        lambda w: _with_draft(w, "ngram"),
+        None,
+        "prove_speculation_greedy",
+        "drafts looked up in the text",
+    ),
+    "draft": Lever(
+        _with_draft, str, "prove_speculation_greedy", "drafts by MODEL, skip:N, int8, int4, ..."
+    ),
     "window": Lever(
-        lambda w, n: w.set(window=n), int, None, "the newest N keys only; +no-cache: the last N tokens anew each time"
+        lambda w, n: w.set(window=n),
+        int,
+        None,
+        "the newest N keys only; +no-cache: the last N tokens anew each time",
     ),
     **{
-        kind: Lever(lambda w, kind=kind: w.on(lambda m: quantize(m, kind)), None, None, f"all matrices as {kind}")
+        kind: Lever(
+            lambda w, kind=kind: w.on(lambda m: quantize(m, kind)),
+            None,
+            None,
+            f"all matrices as {kind}",
+        )
         for kind in KINDS
         if kind != "float32"
     },
-    "int8-body": Lever(lambda w: w.on(lambda m: quantize(m, "int8", head=False)), None, None, "int8 without the output head"),
-    "int4-body": Lever(lambda w: w.on(lambda m: quantize(m, "int4", head=False)), None, None, "int4 without the output head"),
-    "int8-row": Lever(lambda w: w.on(round_to_int8), None, None, "one scale a row (simulated: quality only)"),
-    "int8-tensor": Lever(lambda w: w.on(lambda m: round_to_int8(m, "tensor")), None, None, "one scale a tensor (simulated)"),
-    "sparse": Lever(lambda w, s: w.on(lambda m: prune_magnitude(m, s)), float, None, "without the share S of weights"),
-    "heads": Lever(lambda w, n: w.on(lambda m: prune_heads(m, n, w.calibration)), int, None, "N heads a layer"),
-    "neurons": Lever(lambda w, n: w.on(lambda m: prune_neurons(m, n, w.calibration)), int, None, "N neurons a layer"),
+    "int8-body": Lever(
+        lambda w: w.on(lambda m: quantize(m, "int8", head=False)),
+        None,
+        None,
+        "int8 without the output head",
+    ),
+    "int4-body": Lever(
+        lambda w: w.on(lambda m: quantize(m, "int4", head=False)),
+        None,
+        None,
+        "int4 without the output head",
+    ),
+    "int8-row": Lever(
+        lambda w: w.on(round_to_int8), None, None, "one scale a row (simulated: quality only)"
+    ),
+    "int8-tensor": Lever(
+        lambda w: w.on(lambda m: round_to_int8(m, "tensor")),
+        None,
+        None,
+        "one scale a tensor (simulated)",
+    ),
+    "sparse": Lever(
+        lambda w, s: w.on(lambda m: prune_magnitude(m, s)),
+        float,
+        None,
+        "without the share S of weights",
+    ),
+    "heads": Lever(
+        lambda w, n: w.on(lambda m: prune_heads(m, n, w.calibration)), int, None, "N heads a layer"
+    ),
+    "neurons": Lever(
+        lambda w, n: w.on(lambda m: prune_neurons(m, n, w.calibration)),
+        int,
+        None,
+        "N neurons a layer",
+    ),
     "skip": Lever(lambda w, n: w.on(lambda m: skip_layers(m, n)), int, None, "without N layers"),
     "low-rank": Lever(lambda w, r: w.on(lambda m: low_rank(m, r)), int, None, "matrices of rank R"),
-    "low-rank-mlp": Lever(lambda w, r: w.on(lambda m: low_rank(m, r, MLP)), int, None, "rank R in the feed forward only"),
+    "low-rank-mlp": Lever(
+        lambda w, r: w.on(lambda m: low_rank(m, r, MLP)),
+        int,
+        None,
+        "rank R in the feed forward only",
+    ),
 }
 MLP = ("mlp.c_fc", "mlp.c_proj")
 
 
 def apply_levers(way: Way, names: str) -> tuple[Way, str]:
-    """Return the way after the levers "NAME[:VALUE]+NAME...", left to right, and its proofs ("" where not exact).
+    """Return the way after the levers "NAME[:VALUE]+NAME...", left to right, and its proofs (""
+    where not exact).
 
-    "plain" is none. Raises InputError for an unknown lever, a value that cannot be read, and levers that cannot apply.
+    "plain" is none. Raises InputError for an unknown lever, a value that cannot be read, and levers
+    that cannot apply.
     """
     proofs = []
     for part in names.split("+") if names != "plain" else []:
@@ -102,7 +169,10 @@ def apply_levers(way: Way, names: str) -> tuple[Way, str]:
             raise InputError(f"lever {name!r} is unknown; known: {', '.join(LEVERS)}")
         lever = LEVERS[name]
         if bool(colon) != (lever.value is not None):
-            raise InputError(f"lever {part!r}: {name} takes {'a value, ' + name + ':VALUE' if lever.value else 'no value'}")
+            raise InputError(
+                f"lever {part!r}: {name} takes"
+                f" {'a value, ' + name + ':VALUE' if lever.value else 'no value'}"
+            )
         try:
             values = [lever.value(value)] if lever.value else []
         except ValueError:

@@ -1,4 +1,5 @@
-"""What the machine can do at most, by the clock's limits, measured in turn with the peers: and what a prompt needs of it."""
+"""What the machine can do at most, by the clock's limits, measured in turn with the peers: and what
+a prompt needs of it."""
 
 from __future__ import annotations
 
@@ -17,10 +18,16 @@ class Machine:
 
     def load(self, folder: str, threads: int) -> None:
         set_threads(threads)
-        self.threads, self.versions, self.weight_bytes, self.cache_bytes = threads, {"numpy": np.__version__}, 0, 0
+        self.threads, self.versions, self.weight_bytes, self.cache_bytes = (
+            threads,
+            {"numpy": np.__version__},
+            0,
+            0,
+        )
 
     def measure(self, ids, n_new: int) -> dict:
-        """Return bytes/s read from an array far beyond any cache, and FLOP/s of BLAS's float32 GEMM."""
+        """Return bytes/s read from an array far beyond any cache, and FLOP/s of BLAS's float32
+        GEMM."""
         return {
             "bandwidth": read_bandwidth(ARRAYS[-1], kernels.available()),
             "flops": rows_rate(ops, "float32"),
@@ -28,10 +35,14 @@ class Machine:
 
 
 def prefill_flop(config: GPT2Config, T: int) -> int:
-    """The multiplications and additions that a prompt of T tokens needs, logits of the last position only.
+    """The multiplications and additions that a prompt of T tokens needs, logits of the last
+    position only.
 
-    2 for each weight of a block's matrices and each token; 4 C for each pair of a position and one that it may see (scores,
-    and their sum of values), T (T + 1) / 2 pairs a layer; 2 V C for the head.
+    2 for each weight of a block's matrices and each token; 4 C for each pair of a position and one
+    that it may see (scores, and their sum of values), T (T + 1) / 2 pairs a layer; 2 V C for the
+    head.
     """
     C, F, L = config.n_embd, config.hidden_dim, config.n_layer
-    return L * (2 * T * (4 * C * C + 2 * C * F) + 4 * C * T * (T + 1) // 2) + 2 * config.vocab_size * C
+    return (
+        L * (2 * T * (4 * C * C + 2 * C * F) + 4 * C * T * (T + 1) // 2) + 2 * config.vocab_size * C
+    )

@@ -1,7 +1,8 @@
-"""The engines that are compared: each loads a folder in Hugging Face layout and decodes greedily, one row.
+"""The engines that are compared: each loads a folder in Hugging Face layout and decodes greedily,
+one row.
 
-A peer is a class below and a line in PEERS. Its `load` runs in the peer's own process and imports the libraries there;
-whatever it writes goes into a temporary folder, which `run` removes.
+A peer is a class below and a line in PEERS. Its `load` runs in the peer's own process and imports
+the libraries there; whatever it writes goes into a temporary folder, which `run` removes.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ from .convert import bytes_read, in_another_process, write_ctranslate2, write_gg
 class Peer:
     """What `run` needs to know of an engine, and how it is timed.
 
-    load(folder, threads) sets versions, threads (as the engine itself reports them, where it does), weight_bytes (of all
-    weights that one decode step reads) and cache_bytes (of the keys and values of one position).
+    load(folder, threads) sets versions, threads (as the engine itself reports them, where it does),
+    weight_bytes (of all weights that one decode step reads) and cache_bytes (of the keys and values
+    of one position).
     """
 
     bits = 32  # how a weight is stored, for the groups of --peers
-    cache_dtype: str | None = None  # of the KV cache, where it can be chosen; None is the engine's own choice
+    cache_dtype: str | None = (
+        None  # of the KV cache, where it can be chosen; None is the engine's own choice
+    )
     versions: dict[str, str]
     threads: int
     weight_bytes: int
@@ -69,7 +73,8 @@ def cache_bytes(config: GPT2Config, bits: int) -> int:
 
 
 class MinillmNumpy(Peer):
-    """minillm's readable forward on NumPy, float32, with KV cache. Another of ours overrides `open`, and what it changes."""
+    """minillm's readable forward on NumPy, float32, with KV cache. Another of ours overrides
+    `open`, and what it changes."""
 
     def open(self, folder: str, threads: int):
         """Return the model."""
@@ -86,8 +91,14 @@ class MinillmNumpy(Peer):
         self.cache = self.model.new_cache(dtype=self.cache_dtype)
         blas = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
         self.threads = max((pool["num_threads"] for pool in blas), default=1)
-        self.versions = {"minillm": __version__, "numpy": np.__version__, **{p["internal_api"]: p["version"] for p in blas}}
-        self.weight_bytes = bytes_read(((n, p.nbytes) for n, p in self.model.parameters.items()), self.model.config)
+        self.versions = {
+            "minillm": __version__,
+            "numpy": np.__version__,
+            **{p["internal_api"]: p["version"] for p in blas},
+        }
+        self.weight_bytes = bytes_read(
+            ((n, p.nbytes) for n, p in self.model.parameters.items()), self.model.config
+        )
         self.cache_bytes = cache_bytes(self.model.config, 8 * self.cache.keys.itemsize)
 
     def forget(self) -> None:
@@ -155,11 +166,15 @@ class Transformers(Peer):
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         self.torch, self.new_cache = torch, transformers.DynamicCache
-        self.model = transformers.GPT2LMHeadModel.from_pretrained(folder, dtype=getattr(torch, self.dtype)).eval()
+        self.model = transformers.GPT2LMHeadModel.from_pretrained(
+            folder, dtype=getattr(torch, self.dtype)
+        ).eval()
         self.threads = torch.get_num_threads()
         self.versions = {"transformers": transformers.__version__, "torch": torch.__version__}
         config = GPT2Config.from_file(Path(folder) / "config.json")
-        self.weight_bytes = bytes_read(((n, p.nbytes) for n, p in self.model.named_parameters()), config)
+        self.weight_bytes = bytes_read(
+            ((n, p.nbytes) for n, p in self.model.named_parameters()), config
+        )
         self.cache_bytes = cache_bytes(config, self.bits)
 
     def forget(self) -> None:
@@ -167,7 +182,11 @@ class Transformers(Peer):
 
     def read(self, ids) -> int:
         tensor = self.torch.as_tensor(ids)[None]
-        return int(self.model(tensor, past_key_values=self.cache, use_cache=True, logits_to_keep=1).logits[0, -1].argmax())
+        return int(
+            self.model(tensor, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+            .logits[0, -1]
+            .argmax()
+        )
 
 
 class TransformersBf16(Transformers):
@@ -177,9 +196,11 @@ class TransformersBf16(Transformers):
 
 
 class LlamaCpp(Peer):
-    """llama.cpp by its C functions, ids in and logits of the last position out; GGUF with every matrix in `precision`.
+    """llama.cpp by its C functions, ids in and logits of the last position out; GGUF with every
+    matrix in `precision`.
 
-    As it comes, but for the threads: float16 KV cache unless told otherwise, flash attention where it chooses so, batches of
+    As it comes, but for the threads: float16 KV cache unless told otherwise, flash attention where
+    it chooses so, batches of
     512. The context is the model's.
     """
 
@@ -193,11 +214,17 @@ class LlamaCpp(Peer):
         self.weight_bytes = in_another_process(write_gguf, folder, path, self.precision)
         self.llama, self.n_vocab = llama_cpp, config.vocab_size
         llama_cpp.llama_backend_init()
-        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+        self.model = llama_cpp.llama_model_load_from_file(
+            str(path).encode(), llama_cpp.llama_model_default_params()
+        )
         if not self.model:
             raise InputError(f"llama.cpp cannot load its GGUF file of {folder}")
         options = llama_cpp.llama_context_default_params()
-        options.n_ctx, options.n_threads, options.n_threads_batch = config.n_positions, threads, threads
+        options.n_ctx, options.n_threads, options.n_threads_batch = (
+            config.n_positions,
+            threads,
+            threads,
+        )
         if self.cache_dtype:
             types = {"float32": llama_cpp.GGML_TYPE_F32, "float16": llama_cpp.GGML_TYPE_F16}
             options.type_k = options.type_v = types[self.cache_dtype]
@@ -206,7 +233,9 @@ class LlamaCpp(Peer):
             raise InputError(f"llama.cpp makes no context of {config.n_positions} positions")
         self.threads = llama_cpp.llama_n_threads(self.context)
         features = llama_cpp.llama_print_system_info().decode().replace("CPU : ", "").split(" | ")
-        on = " ".join(feature.removesuffix(" = 1") for feature in features if feature.endswith(" = 1"))
+        on = " ".join(
+            feature.removesuffix(" = 1") for feature in features if feature.endswith(" = 1")
+        )
         self.versions = {"llama_cpp_python": llama_cpp.__version__, "built for": on}
         self.cache_bytes = cache_bytes(config, 32 if self.cache_dtype == "float32" else 16)
 
@@ -215,10 +244,16 @@ class LlamaCpp(Peer):
 
     def read(self, ids) -> int:
         array = (self.llama.llama_token * len(ids))(*ids)
-        if code := self.llama.llama_decode(self.context, self.llama.llama_batch_get_one(array, len(ids))):
+        if code := self.llama.llama_decode(
+            self.context, self.llama.llama_batch_get_one(array, len(ids))
+        ):
             raise InputError(f"llama_decode returned {code}")
         logits = self.llama.llama_get_logits_ith(self.context, -1)
-        return int(np.ctypeslib.as_array(ctypes.cast(logits, ctypes.POINTER(ctypes.c_float)), (self.n_vocab,)).argmax())
+        return int(
+            np.ctypeslib.as_array(
+                ctypes.cast(logits, ctypes.POINTER(ctypes.c_float)), (self.n_vocab,)
+            ).argmax()
+        )
 
 
 class LlamaCppF16(LlamaCpp):
@@ -240,11 +275,13 @@ class LlamaCppQ4(LlamaCpp):
 
 
 class CTranslate2(Peer):
-    """CTranslate2's generator; its KV cache cannot be held from outside, so prompt and new tokens are one call.
+    """CTranslate2's generator; its KV cache cannot be held from outside, so prompt and new tokens
+    are one call.
 
-    A callback notes the time of each token: prefill ends with the first, decode with the last. Of the prompt, its loop reads
-    all but the last token at once, without logits, and the last as the first decode step: prefill is both together, the time
-    to the first token. (forward_batch would be one pass, but computes the logits of all positions.)
+    A callback notes the time of each token: prefill ends with the first, decode with the last. Of
+    the prompt, its loop reads all but the last token at once, without logits, and the last as the
+    first decode step: prefill is both together, the time to the first token. (forward_batch would
+    be one pass, but computes the logits of all positions.)
     """
 
     precision = "float32"
@@ -254,9 +291,14 @@ class CTranslate2(Peer):
 
         target = mkdtemp()
         self.weight_bytes = in_another_process(write_ctranslate2, folder, target, self.precision)
-        self.generator = ctranslate2.Generator(target, compute_type=self.precision, inter_threads=1, intra_threads=threads)
+        self.generator = ctranslate2.Generator(
+            target, compute_type=self.precision, inter_threads=1, intra_threads=threads
+        )
         self.threads = threads  # it does not say
-        self.versions = {"ctranslate2": ctranslate2.__version__, "computes in": self.generator.compute_type}
+        self.versions = {
+            "ctranslate2": ctranslate2.__version__,
+            "computes in": self.generator.compute_type,
+        }
         self.cache_bytes = cache_bytes(GPT2Config.from_file(Path(folder) / "config.json"), 32)
 
     def measure(self, ids: Sequence[int], n_new: int) -> dict:
@@ -268,7 +310,9 @@ class CTranslate2(Peer):
 
         start = perf_counter()
         prompt = [str(i) for i in ids]
-        self.generator.generate_batch([prompt], max_length=n_new + 1, include_prompt_in_result=False, callback=note)
+        self.generator.generate_batch(
+            [prompt], max_length=n_new + 1, include_prompt_in_result=False, callback=note
+        )
         if len(tokens) != n_new + 1:
             raise InputError(f"CTranslate2 gave {len(tokens)} tokens instead of {n_new + 1}")
         return {"prefill_s": times[0] - start, "decode_s": times[-1] - times[0], "tokens": tokens}
@@ -301,17 +345,30 @@ PEERS: dict[str, type[Peer]] = {
 def choose(names: str | Sequence[str]) -> list[str]:
     """Return the peers that names and groups stand for, in the order given, each once.
 
-    A group is "all", a family ("llama.cpp": what stands before the first hyphen of a name) or a width ("8-bit"). Raises
-    InputError for a name that is neither.
+    A group is "all", a family ("llama.cpp": what stands before the first hyphen of a name) or a
+    width ("8-bit"). Raises InputError for a name that is neither.
     """
     chosen = []
     for name in names.split(",") if isinstance(names, str) else names:
         name = name.strip()
-        group = [peer for peer, kind in PEERS.items() if name in (peer, "all", peer.partition("-")[0], f"{kind.bits}-bit")]
+        group = [
+            peer
+            for peer, kind in PEERS.items()
+            if name in (peer, "all", peer.partition("-")[0], f"{kind.bits}-bit")
+        ]
         if not group:
-            raise InputError(f"peer {name!r} is unknown; known: {', '.join(GROUPS)}; {', '.join(PEERS)}")
+            raise InputError(
+                f"peer {name!r} is unknown; known: {', '.join(GROUPS)}; {', '.join(PEERS)}"
+            )
         chosen += [peer for peer in group if peer not in chosen]
     return chosen
 
 
-GROUPS = ("all", *dict.fromkeys(name.partition("-")[0] for name in PEERS), "32-bit", "16-bit", "8-bit", "4-bit")
+GROUPS = (
+    "all",
+    *dict.fromkeys(name.partition("-")[0] for name in PEERS),
+    "32-bit",
+    "16-bit",
+    "8-bit",
+    "4-bit",
+)

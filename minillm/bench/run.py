@@ -1,4 +1,5 @@
-"""Measure peers in turn: each in its own process, one round each, again and again, so that drift hits all alike."""
+"""Measure peers in turn: each in its own process, one round each, again and again, so that drift
+hits all alike."""
 
 from __future__ import annotations
 
@@ -22,17 +23,27 @@ from ..progress import progress_bar
 from .limits import MACHINE, prefill_flop
 from .peers import choose
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
 FOLDER_VARIABLES = ("TMPDIR", "TEMP", "TMP")
-PAUSE = 0.3  # seconds before each turn: Intel's OpenMP lets idle threads spin for 0.2 s, on the next peer's cores
+# seconds before each turn: Intel's OpenMP lets idle threads spin for 0.2 s, on the next peer's
+# cores
+PAUSE = 0.3
 WORKER = (sys.executable, "-m", "minillm.bench.worker")
 
 
 @dataclass
 class Result:
-    """What one peer did: tokens/s of each round, prefill and decode; missing says why there are none.
+    """What one peer did: tokens/s of each round, prefill and decode; missing says why there are
+    none.
 
-    bytes_per_token: what one decode step reads, weights and, at the middle of the run, keys and values.
+    bytes_per_token: what one decode step reads, weights and, at the middle of the run, keys and
+    values.
     """
 
     name: str
@@ -49,12 +60,15 @@ class Result:
 
     def ratio(self, other: Result, kind: str) -> float:
         """The median over rounds of self / other, round by round: "prefill" or "decode"."""
-        return median(mine / theirs for mine, theirs in zip(getattr(self, kind), getattr(other, kind)))
+        return median(
+            mine / theirs for mine, theirs in zip(getattr(self, kind), getattr(other, kind))
+        )
 
 
 @dataclass
 class Comparison:
-    """All results of a run, and of each of its rounds what the machine could do: bytes/s read, FLOP/s of a GEMM."""
+    """All results of a run, and of each of its rounds what the machine could do: bytes/s read,
+    FLOP/s of a GEMM."""
 
     n_prompt: int
     n_new: int
@@ -70,7 +84,8 @@ class Comparison:
 
     @property
     def reference(self) -> Result:
-        """The one whose greedy tokens the others' are compared with: the first of minillm, else the first."""
+        """The one whose greedy tokens the others' are compared with: the first of minillm, else the
+        first."""
         return next((r for r in self.measured if r.name.startswith("minillm")), self.measured[0])
 
     def cost(self, result: Result, kind: str) -> float:
@@ -78,12 +93,17 @@ class Comparison:
         return result.bytes_per_token if kind == "decode" else self.flop_per_token
 
     def share(self, result: Result, kind: str) -> float:
-        """The median over rounds of what was used of the measured bandwidth (decode) or of the GEMM's FLOP/s (prefill).
+        """The median over rounds of what was used of the measured bandwidth (decode) or of the
+        GEMM's FLOP/s (prefill).
 
-        More than 1 where weights stay in the processor's cache, or are multiplied as narrower numbers than float32.
+        More than 1 where weights stay in the processor's cache, or are multiplied as narrower
+        numbers than float32.
         """
         limits = self.bandwidth if kind == "decode" else self.flops
-        return median(rate * self.cost(result, kind) / most for rate, most in zip(getattr(result, kind), limits))
+        return median(
+            rate * self.cost(result, kind) / most
+            for rate, most in zip(getattr(result, kind), limits)
+        )
 
     def limit(self, result: Result, kind: str) -> float:
         """The tokens/s at which the machine's limit would be reached, in the median."""
@@ -99,23 +119,33 @@ def run(
     threads: int = 2,
     cache_dtype: str | None = None,
 ) -> Comparison:
-    """Compare peers and groups of peers in `rounds` rounds after one warm-up; the prompt is random ids.
+    """Compare peers and groups of peers in `rounds` rounds after one warm-up; the prompt is random
+    ids.
 
-    cache_dtype: "float32" or "float16" of the KV cache where an engine lets one choose; None is each engine's own choice.
+    cache_dtype: "float32" or "float16" of the KV cache where an engine lets one choose; None is
+    each engine's own choice.
 
-    A peer that is not installed, cannot run this model, or fails is told in its result's `missing`; the others go on.
-    Raises InputError for a peer that is unknown, and where none could be measured.
+    A peer that is not installed, cannot run this model, or fails is told in its result's `missing`;
+    the others go on. Raises InputError for a peer that is unknown, and where none could be
+    measured.
     """
     names = choose(names)
     config = GPT2Config.from_file(Path(folder) / "config.json")
     if n_prompt + n_new > config.n_positions:
-        raise InputError(f"{n_prompt} + {n_new} tokens do not fit the model's {config.n_positions} positions")
-    request = {"ids": np.random.default_rng(0).integers(0, config.vocab_size, n_prompt).tolist(), "n_new": n_new}
+        raise InputError(
+            f"{n_prompt} + {n_new} tokens do not fit the model's {config.n_positions} positions"
+        )
+    request = {
+        "ids": np.random.default_rng(0).integers(0, config.vocab_size, n_prompt).tolist(),
+        "n_new": n_new,
+    }
     comparison = Comparison(n_prompt, n_new, prefill_flop(config, n_prompt) / n_prompt)
     with started(names, folder, threads, cache_dtype) as (workers, said):
         for name in names:
             result = Result(name, **said[name])
-            result.bytes_per_token = result.weight_bytes + result.cache_bytes * (n_prompt + (n_new + 1) / 2)
+            result.bytes_per_token = result.weight_bytes + result.cache_bytes * (
+                n_prompt + (n_new + 1) / 2
+            )
             comparison.results.append(result)
         in_rounds(rounds, lambda keep: _one_round(comparison, workers, request, keep))
     return checked(comparison)
@@ -125,10 +155,13 @@ def run(
 def started(
     names: Sequence[str], folder: str | Path, threads: int, cache_dtype: str | None = None
 ) -> Iterator[tuple[dict[str, _Worker], dict[str, dict]]]:
-    """Start the machine and every peer; yield the workers, and what each said, by name; end them all, whatever happens."""
+    """Start the machine and every peer; yield the workers, and what each said, by name; end them
+    all, whatever happens."""
     workers: dict[str, _Worker] = {}
     said: dict[str, dict] = {}
-    with tempfile.TemporaryDirectory(prefix="minillm-bench-", ignore_cleanup_errors=True) as scratch:
+    with tempfile.TemporaryDirectory(
+        prefix="minillm-bench-", ignore_cleanup_errors=True
+    ) as scratch:
         try:
             with progress_bar("peers") as update:
                 for done, name in enumerate((MACHINE, *names)):
@@ -166,11 +199,16 @@ def _check_limits(said: dict) -> dict:
 def checked(comparison):
     """The comparison, if anything was measured; else InputError."""
     if not comparison.measured:
-        raise InputError("no peer could be measured: " + "; ".join(f"{r.name}: {r.missing}" for r in comparison.results))
+        raise InputError(
+            "no peer could be measured: "
+            + "; ".join(f"{r.name}: {r.missing}" for r in comparison.results)
+        )
     return comparison
 
 
-def _one_round(comparison: Comparison, workers: dict[str, _Worker], request: dict, keep: bool) -> None:
+def _one_round(
+    comparison: Comparison, workers: dict[str, _Worker], request: dict, keep: bool
+) -> None:
     limits = limits_of(workers)
     if keep:
         comparison.bandwidth.append(limits["bandwidth"])
@@ -188,9 +226,17 @@ def _one_round(comparison: Comparison, workers: dict[str, _Worker], request: dic
 
 
 class _Worker:
-    """A process of bench/worker.py; its temporary files and its messages lie in a folder below `scratch`."""
+    """A process of bench/worker.py; its temporary files and its messages lie in a folder below
+    `scratch`."""
 
-    def __init__(self, name: str, folder: str | Path, threads: int, scratch: Path, cache_dtype: str | None = None):
+    def __init__(
+        self,
+        name: str,
+        folder: str | Path,
+        threads: int,
+        scratch: Path,
+        cache_dtype: str | None = None,
+    ):
         own = Path(tempfile.mkdtemp(dir=scratch))
         self.messages = own / "messages.txt"
         environment = os.environ | {variable: str(threads) for variable in THREAD_VARIABLES}
@@ -198,11 +244,16 @@ class _Worker:
         with self.messages.open("wb") as messages:
             self.process = subprocess.Popen(
                 [*WORKER, name, str(folder), str(threads), *([cache_dtype] if cache_dtype else [])],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=messages, text=True, env=environment,
-            )  # fmt: skip
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=messages,
+                text=True,
+                env=environment,
+            )
 
     def answer(self, request: dict | None = None) -> dict:
-        """Return what the worker says to a request, or {"missing": why it says nothing that can be read}."""
+        """Return what the worker says to a request, or {"missing": why it says nothing that can be
+        read}."""
         try:
             if request is not None:
                 self.process.stdin.write(json.dumps(request) + "\n")
@@ -215,8 +266,15 @@ class _Worker:
         except ValueError:
             if line:
                 return {"missing": f"failed: answered {line.strip()[:60]!r}, which is not JSON"}
-        said = [text for text in self.messages.read_text(errors="replace").splitlines() if text.strip()]
-        return {"missing": f"failed with exit code {self.process.wait()}" + (f": {said[-1].strip()[:200]}" if said else "")}
+        said = [
+            text for text in self.messages.read_text(errors="replace").splitlines() if text.strip()
+        ]
+        return {
+            "missing": (
+                f"failed with exit code {self.process.wait()}"
+                + (f": {said[-1].strip()[:200]}" if said else "")
+            )
+        }
 
     def end(self) -> None:
         """End the process."""

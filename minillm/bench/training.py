@@ -1,4 +1,5 @@
-"""The training step compared: forward, backward and AdamW in float32, each peer in its own process, in turn, in one run."""
+"""The training step compared: forward, backward and AdamW in float32, each peer in its own process,
+in turn, in one run."""
 
 from __future__ import annotations
 
@@ -16,7 +17,10 @@ from .run import PAUSE, checked, in_rounds, limits_of, started
 
 # What can be compared: a shape, and a batch [B,T] of it.
 SHAPES = {
-    "small": ({"n_layer": 6, "n_head": 8, "n_embd": 256, "vocab_size": 4096, "n_positions": 256}, (16, 256)),
+    "small": (
+        {"n_layer": 6, "n_head": 8, "n_embd": 256, "vocab_size": 4096, "n_positions": 256},
+        (16, 256),
+    ),
     "124m": ({}, (4, 64)),
 }
 STEPS = 2  # of each peer in each round
@@ -46,7 +50,9 @@ class MinillmTraining:
         self.threads, self.versions = threads, {"minillm": __version__, "numba": numba.__version__}
         self.libraries = peak_bytes()
         model, ops = load_model(folder, "float32", "numpy"), Training(self.precision)
-        self.objective = LanguageModel(GPT2(model.config, {n: p.copy() for n, p in model.parameters.items()}, ops))
+        self.objective = LanguageModel(
+            GPT2(model.config, {n: p.copy() for n, p in model.parameters.items()}, ops)
+        )
         self.optimizer = AdamW(ops, weight_decay=0.1, betas=(0.9, 0.95))
 
     def step(self, ids, targets) -> float:
@@ -55,7 +61,8 @@ class MinillmTraining:
         return loss
 
     def measure(self, rows) -> dict:
-        """Return the seconds of STEPS steps on rows [B,T+1] of ids, the loss of the last, and the memory before the model."""
+        """Return the seconds of STEPS steps on rows [B,T+1] of ids, the loss of the last, and the
+        memory before the model."""
         rows = np.array(rows)
         start = perf_counter()
         for _ in range(STEPS):
@@ -70,7 +77,8 @@ class MinillmTrainingBfloat16(MinillmTraining):
 
 
 class TorchTraining(MinillmTraining):
-    """torch eager: GPT2LMHeadModel of transformers with eager attention and no dropout, and torch.optim.AdamW."""
+    """torch eager: GPT2LMHeadModel of transformers with eager attention and no dropout, and
+    torch.optim.AdamW."""
 
     def load(self, folder: str, threads: int) -> None:
         import torch
@@ -85,32 +93,45 @@ class TorchTraining(MinillmTraining):
         self.versions = {"transformers": transformers.__version__, "torch": torch.__version__}
         self.libraries = peak_bytes()
         self.torch = torch
-        self.model = transformers.GPT2LMHeadModel.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
-        kinds = [[p for p in self.model.parameters() if (p.ndim > 1) == matrix] for matrix in (True, False)]
+        self.model = transformers.GPT2LMHeadModel.from_pretrained(
+            folder, attn_implementation="eager", dtype=torch.float32
+        ).eval()
+        kinds = [
+            [p for p in self.model.parameters() if (p.ndim > 1) == matrix]
+            for matrix in (True, False)
+        ]
         groups = [{"params": kind, "weight_decay": decay} for kind, decay in zip(kinds, (0.1, 0.0))]
         self.optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95))
 
     def step(self, ids, targets) -> float:
         self.optimizer.zero_grad()
         logits = self.model(self.torch.from_numpy(ids), use_cache=False).logits
-        loss = self.torch.nn.functional.cross_entropy(logits.flatten(0, 1), self.torch.from_numpy(targets).flatten())
+        loss = self.torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), self.torch.from_numpy(targets).flatten()
+        )
         loss.backward()
         self.optimizer.step()
         return loss.item()
 
 
-TRAINERS = {"torch-eager": TorchTraining, "minillm": MinillmTraining, "minillm-mixed": MinillmTrainingBfloat16}
+TRAINERS = {
+    "torch-eager": TorchTraining,
+    "minillm": MinillmTraining,
+    "minillm-mixed": MinillmTrainingBfloat16,
+}
 
 
 def step_flop(config: GPT2Config, B: int, T: int) -> int:
-    """The multiplications and additions that a training step needs: those of the forward, with logits everywhere, and twice
-    as many backward, since each product has two factors to find a gradient for."""
+    """The multiplications and additions that a training step needs: those of the forward, with
+    logits everywhere, and twice as many backward, since each product has two factors to find a
+    gradient for."""
     return 3 * B * (prefill_flop(config, T) + 2 * config.vocab_size * config.n_embd * (T - 1))
 
 
 @dataclass
 class Result:
-    """What one peer did: tokens/s of each round; the loss of its last step, on the same batch from the same weights."""
+    """What one peer did: tokens/s of each round; the loss of its last step, on the same batch from
+    the same weights."""
 
     name: str
     versions: dict[str, str] = field(default_factory=dict)
@@ -143,11 +164,14 @@ class Comparison:
 
     def share(self, result: Result) -> float:
         """The median over rounds of what was used of the GEMM's FLOP/s."""
-        return median(rate * self.flop_per_token / most for rate, most in zip(result.rates, self.flops))
+        return median(
+            rate * self.flop_per_token / most for rate, most in zip(result.rates, self.flops)
+        )
 
 
 def run(shape: str, names: str, rounds: int = 5, threads: int = 2) -> Comparison:
-    """Compare the training step of the peers in `names` (by commas; "all") in `rounds` rounds after one to warm up.
+    """Compare the training step of the peers in `names` (by commas; "all") in `rounds` rounds after
+    one to warm up.
 
     Raises InputError for an unknown peer, and where none could be measured.
     """
@@ -158,7 +182,9 @@ def run(shape: str, names: str, rounds: int = 5, threads: int = 2) -> Comparison
         raise InputError(f"peer {unknown[0]!r} does not train; known: all, {', '.join(TRAINERS)}")
     values, (B, T) = SHAPES[shape]
     config = GPT2Config(**values)
-    comparison = Comparison(shape, (B, T), step_flop(config, B, T) / (B * T), [Result(name) for name in chosen])
+    comparison = Comparison(
+        shape, (B, T), step_flop(config, B, T) / (B * T), [Result(name) for name in chosen]
+    )
     request = {"rows": np.random.default_rng(0).integers(0, config.vocab_size, (B, T + 1)).tolist()}
     with tempfile.TemporaryDirectory(prefix="minillm-bench-", ignore_cleanup_errors=True) as folder:
         GPT2.random(config, seed=0).save_pretrained(folder)

@@ -1,8 +1,9 @@
-"""One peer in its own process: `python -m minillm.bench.worker PEER FOLDER THREADS [CACHE_DTYPE]`, spoken to in lines of JSON.
+"""One peer in its own process: `python -m minillm.bench.worker PEER FOLDER THREADS [CACHE_DTYPE]`,
+spoken to in lines of JSON.
 
-Answers {"versions", "threads", "weight_bytes", "cache_bytes"} or {"missing": reason} once, then, for each line
-{"ids": prompt, "n_new": n}, what the peer's `measure` returns, and the peak memory so far. Whatever else the peer's
-libraries print on standard output goes to standard error.
+Answers {"versions", "threads", "weight_bytes", "cache_bytes"} or {"missing": reason} once, then,
+for each line {"ids": prompt, "n_new": n}, what the peer's `measure` returns, and the peak memory so
+far. Whatever else the peer's libraries print on standard output goes to standard error.
 """
 
 from __future__ import annotations
@@ -32,12 +33,22 @@ def main() -> None:
     try:
         peer.load(folder, int(threads))
     except ImportError as error:
-        answer({"missing": f"{error.name} is not installed" if isinstance(error, ModuleNotFoundError) else str(error)})
+        answer(
+            {
+                "missing": (
+                    f"{error.name} is not installed"
+                    if isinstance(error, ModuleNotFoundError)
+                    else str(error)
+                )
+            }
+        )
         return
     except InputError as error:
         answer({"missing": str(error)})
         return
-    answer({key: getattr(peer, key) for key in ("versions", "threads", "weight_bytes", "cache_bytes")})
+    answer(
+        {key: getattr(peer, key) for key in ("versions", "threads", "weight_bytes", "cache_bytes")}
+    )
     for line in sys.stdin:
         answer(peer.measure(**json.loads(line)) | {"peak_bytes": peak_bytes()})
 
@@ -45,7 +56,8 @@ def main() -> None:
 def peak_bytes() -> int | None:
     """The most memory this process has held, in bytes; None where the system does not say.
 
-    Linux: of /proc, since what getrusage says there counts the memory of the parent that it was started from.
+    Linux: of /proc, since what getrusage says there counts the memory of the parent that it was
+    started from.
     """
     try:
         with open("/proc/self/status") as status:

@@ -25,8 +25,11 @@ FLOATS = ("float64", "float32", "float16", "bfloat16")  # what a file holds that
 __all__ = ["find_folder", "load", "load_model", "save_model"]
 
 
-def load(name_or_folder: str | Path = "tales", dtype=None, kernels: str | None = None) -> tuple[GPT2, Tokenizer]:
-    """Return (model, tokenizer) of a folder, a bundled name ("tales", "tales-draft") or a hub name ("gpt2").
+def load(
+    name_or_folder: str | Path = "tales", dtype=None, kernels: str | None = None
+) -> tuple[GPT2, Tokenizer]:
+    """Return (model, tokenizer) of a folder, a bundled name ("tales", "tales-draft") or a hub name
+    ("gpt2").
 
     dtype and kernels: see load_model.
     """
@@ -34,17 +37,22 @@ def load(name_or_folder: str | Path = "tales", dtype=None, kernels: str | None =
     tokenizer = Tokenizer.from_pretrained(folder)
     model = load_model(folder, dtype, kernels)
     if tokenizer.vocab_size > model.config.vocab_size:
-        raise InputError(f"{folder}: vocab.json has {tokenizer.vocab_size} tokens, the model {model.config.vocab_size}")
+        raise InputError(
+            f"{folder}: vocab.json has {tokenizer.vocab_size} tokens, the model"
+            f" {model.config.vocab_size}"
+        )
     return model, tokenizer
 
 
 def load_model(name_or_folder: str | Path, dtype=None, kernels: str | None = None) -> GPT2:
-    """Return the model of a folder in Hugging Face layout (config.json, model.safetensors or shards) or of a name.
+    """Return the model of a folder in Hugging Face layout (config.json, model.safetensors or
+    shards) or of a name.
 
-    dtype: float32, float64, or a stored precision (bfloat16, float16, int8, int4, int4_min); None keeps a quantised
-    model as it is and takes float32 for any other. kernels: "numpy", "numba" or "auto" (see minillm.twins). NumPy uses
-    arrays of its dtype where they lie, memory-mapped; kernels store each matrix in their own order, one at a time.
-    Raises InputError naming the file, the tensor and both shapes where config and tensors disagree.
+    dtype: float32, float64, or a stored precision (bfloat16, float16, int8, int4, int4_min); None
+    keeps a quantised model as it is and takes float32 for any other. kernels: "numpy", "numba" or
+    "auto" (see minillm.twins). NumPy uses arrays of its dtype where they lie, memory-mapped;
+    kernels store each matrix in their own order, one at a time. Raises InputError naming the file,
+    the tensor and both shapes where config and tensors disagree.
     """
     if (kind := _name_of(dtype)) not in (None, "float64", *KINDS):
         raise InputError(f"dtype is {kind!r}; it must be float64 or one of {', '.join(KINDS)}")
@@ -55,7 +63,10 @@ def load_model(name_or_folder: str | Path, dtype=None, kernels: str | None = Non
     parameters = checked(config, safetensors.read_folder(folder), folder, working)
     stored = any(isinstance(p, Weight) for p in parameters.values())
     if stored and kind is not None:
-        parameters = {n: p.dense().astype(working) if isinstance(p, Weight) else p for n, p in parameters.items()}
+        parameters = {
+            n: p.dense().astype(working) if isinstance(p, Weight) else p
+            for n, p in parameters.items()
+        }
     elif not stored:
         kind = kind or "float32"
     if kind in KINDS and (kind != "float32" or ops is not numpy_ops):
@@ -63,11 +74,14 @@ def load_model(name_or_folder: str | Path, dtype=None, kernels: str | None = Non
     return GPT2(config, parameters, ops)
 
 
-def checked(config: GPT2Config, tensors: Iterable[tuple[str, str, np.ndarray]], folder: Path, dtype) -> dict[str, np.ndarray]:
-    """Check what a reader yields, (file, name, array), against the config; return it by checkpoint name, as `dtype`.
+def checked(
+    config: GPT2Config, tensors: Iterable[tuple[str, str, np.ndarray]], folder: Path, dtype
+) -> dict[str, np.ndarray]:
+    """Check what a reader yields, (file, name, array), against the config; return it by checkpoint
+    name, as `dtype`.
 
-    The prefix `transformer.` is dropped, the mask buffers `attn.bias` and `attn.masked_bias` are ignored, and so is a
-    copy of wte.weight as lm_head.weight where the head is tied.
+    The prefix `transformer.` is dropped, the mask buffers `attn.bias` and `attn.masked_bias` are
+    ignored, and so is a copy of wte.weight as lm_head.weight where the head is tied.
     """
     shapes, parameters = config.parameter_shapes(), {}
     known = shapes | {"lm_head.weight": shapes["wte.weight"]}
@@ -77,31 +91,45 @@ def checked(config: GPT2Config, tensors: Iterable[tuple[str, str, np.ndarray]], 
             continue
         where = f"{folder / file}: tensor {stored_name!r}"
         if name not in known:
-            raise InputError(f"{where} {array.shape} is not part of the GPT-2 that config.json describes")
+            raise InputError(
+                f"{where} {array.shape} is not part of the GPT-2 that config.json describes"
+            )
         if array.shape != known[name]:
             raise InputError(f"{where} has shape {array.shape}; config.json needs {known[name]}")
-        if not np.issubdtype(array.dtype, np.floating):  # a Weight's dtype is that of what comes out
+        if not np.issubdtype(
+            array.dtype, np.floating
+        ):  # a Weight's dtype is that of what comes out
             raise InputError(f"{where} holds {array.dtype}; parameters are floating-point numbers")
         if name in parameters:
             raise InputError(f"{where} comes a second time")
-        parameters[name] = array if isinstance(array, Weight) else array.astype(dtype, copy=not array.flags.aligned)
+        parameters[name] = (
+            array
+            if isinstance(array, Weight)
+            else array.astype(dtype, copy=not array.flags.aligned)
+        )
     if missing := [name for name in shapes if name not in parameters]:
         of = f"{len(missing)} of {len(shapes)} tensors are missing, the first"
         raise InputError(f"{folder}: {of} {missing[0]!r} {shapes[missing[0]]}")
     tied_copy = parameters.pop("lm_head.weight", None) if config.tie_word_embeddings else None
-    if tied_copy is not None and not np.array_equal(tied_copy, parameters["wte.weight"], equal_nan=True):
+    if tied_copy is not None and not np.array_equal(
+        tied_copy, parameters["wte.weight"], equal_nan=True
+    ):
         differ = "lm_head.weight differs from wte.weight"
         raise InputError(f"{folder / 'config.json'}: tie_word_embeddings is true, but {differ}")
     return parameters
 
 
 def save_model(model: GPT2, folder: str | Path, dtype=None) -> None:
-    """Write config.json and model.safetensors into `folder`; stored as `dtype` if given, one of FLOATS.
+    """Write config.json and model.safetensors into `folder`; stored as `dtype` if given, one of
+    FLOATS.
 
-    transformers loads the result, unless matrices are quantised (see checkpoints.stored), which only minillm reads.
+    transformers loads the result, unless matrices are quantised (see checkpoints.stored), which
+    only minillm reads.
     """
     if (dtype := _name_of(dtype)) not in (None, *FLOATS):
-        raise InputError(f"parameters cannot be stored as {dtype}; it must be one of {', '.join(FLOATS)}")
+        raise InputError(
+            f"parameters cannot be stored as {dtype}; it must be one of {', '.join(FLOATS)}"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     arrays, quantized, bfloat16 = {}, {}, set()
@@ -111,7 +139,9 @@ def save_model(model: GPT2, folder: str | Path, dtype=None) -> None:
         if stored and parameter.block > 1 and dtype is None:
             quantized[full_name] = parameter
             continue
-        array = parameter.dense() if stored else np.asarray(parameter)  # low rank and sparse ones become whole matrices
+        array = (
+            parameter.dense() if stored else np.asarray(parameter)
+        )  # low rank and sparse ones become whole matrices
         kind = dtype or (parameter.kind if stored else str(array.dtype))
         if kind == "bfloat16":
             bfloat16.add(full_name)
@@ -120,14 +150,20 @@ def save_model(model: GPT2, folder: str | Path, dtype=None) -> None:
         with np.errstate(over="ignore"):
             arrays[full_name] = array.astype(kind, copy=False)
         if (overflown := np.isfinite(array) & ~np.isfinite(arrays[full_name])).any():
-            raise InputError(f"{name} has values up to {np.abs(array[overflown]).max():.3g}, too large for {kind}")
+            raise InputError(
+                f"{name} has values up to {np.abs(array[overflown]).max():.3g}, too large for"
+                f" {kind}"
+            )
     tensors, metadata = pack(quantized)
-    safetensors.write(folder / "model.safetensors", arrays | tensors, {"format": "pt", **metadata}, bfloat16)
+    safetensors.write(
+        folder / "model.safetensors", arrays | tensors, {"format": "pt", **metadata}, bfloat16
+    )
     matrix = model.parameters["wte.weight"]
     config = model.config.to_dict() | {"dtype": dtype or getattr(matrix, "kind", str(matrix.dtype))}
     write_atomically(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
 
 
 def _name_of(dtype) -> str | None:
-    """np.float32, "float32" or np.dtype("float32") -> "float32"; the stored precisions are names already."""
+    """np.float32, "float32" or np.dtype("float32") -> "float32"; the stored precisions are names
+    already."""
     return dtype if dtype is None or isinstance(dtype, str) else str(np.dtype(dtype))

@@ -1,9 +1,9 @@
 """The safetensors format, read through a memory map and written whole.
 
-Layout: 8 bytes, the header's length as a little-endian unsigned integer; the header, JSON, from each name to
-{"dtype", "shape", "data_offsets": [begin, end]} counted from the header's end, "__metadata__" holding text; then the
-data, without gaps. Source: the format's description in huggingface/safetensors. The library's NumPy side has no
-bfloat16 and copies, hence our own.
+Layout: 8 bytes, the header's length as a little-endian unsigned integer; the header, JSON, from
+each name to {"dtype", "shape", "data_offsets": [begin, end]} counted from the header's end,
+"__metadata__" holding text; then the data, without gaps. Source: the format's description in
+huggingface/safetensors. The library's NumPy side has no bfloat16 and copies, hence our own.
 """
 
 from __future__ import annotations
@@ -22,10 +22,20 @@ from ..files import atomic_file, read_json
 from . import stored
 
 DTYPES = {
-    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16,
-    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
-    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8, "BOOL": np.bool_,
-}  # fmt: skip
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": np.uint16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U64": np.uint64,
+    "U32": np.uint32,
+    "U16": np.uint16,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
 NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items() if name != "BF16"}
 MAX_HEADER = 100_000_000  # bytes; the format's own limit
 MAX_DIMENSIONS = 64  # NumPy's
@@ -34,20 +44,28 @@ MAX_DIMENSIONS = 64  # NumPy's
 def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the tensors by name and the metadata of a safetensors file.
 
-    Arrays are read-only views of the mapped file, in the stored dtype; bfloat16 comes as float32 (a copy). Raises
-    InputError, naming the file and the tensor, for whatever does not agree with itself.
+    Arrays are read-only views of the mapped file, in the stored dtype; bfloat16 comes as float32 (a
+    copy). Raises InputError, naming the file and the tensor, for whatever does not agree with
+    itself.
     """
     path = Path(path)
     with open(path, "rb") as file:
         size = file.seek(0, 2)
         if size < 8:
-            raise InputError(f"{path}: {size} bytes are no safetensors file; copy or download it again")
+            raise InputError(
+                f"{path}: {size} bytes are no safetensors file; copy or download it again"
+            )
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     n_header = int.from_bytes(data[:8], "little")
     if n_header > min(MAX_HEADER, size - 8):
-        raise InputError(f"{path}: the header claims {n_header:,} bytes of a file of {size:,}: truncated or not safetensors")
+        raise InputError(
+            f"{path}: the header claims {n_header:,} bytes of a file of {size:,}: truncated or not"
+            " safetensors"
+        )
     try:
-        header = json.loads(data[8 : 8 + n_header].decode("utf-8"), object_pairs_hook=_no_duplicates)
+        header = json.loads(
+            data[8 : 8 + n_header].decode("utf-8"), object_pairs_hook=_no_duplicates
+        )
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: the header is not valid JSON ({error})") from None
     if not isinstance(header, dict):
@@ -65,10 +83,14 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     position = 0
     for begin, end, name in sorted(spans):
         if begin != position:
-            raise InputError(f"{path}: tensor {name!r} begins at byte {begin}, the one before ends at {position}")
+            raise InputError(
+                f"{path}: tensor {name!r} begins at byte {begin}, the one before ends at {position}"
+            )
         position = end
     if position != n_data:
-        raise InputError(f"{path}: the tensors end at byte {position:,} of {n_data:,} bytes of data")
+        raise InputError(
+            f"{path}: the tensors end at byte {position:,} of {n_data:,} bytes of data"
+        )
     return tensors, metadata
 
 
@@ -81,7 +103,8 @@ def _no_duplicates(pairs):
 
 
 def _checked_entry(path, name, entry, n_data: int):
-    """Return dtype, shape, begin and end of one tensor, after checking that they agree with each other."""
+    """Return dtype, shape, begin and end of one tensor, after checking that they agree with each
+    other."""
 
     def wrong(what: str) -> InputError:
         return InputError(f"{path}: tensor {name!r:.100}: {what}")
@@ -91,22 +114,37 @@ def _checked_entry(path, name, entry, n_data: int):
     if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
         raise wrong(f"dtype {entry['dtype']!r:.100} is unknown; known: {', '.join(DTYPES)}")
     for key in ("shape", "data_offsets"):
-        if not isinstance(entry[key], list) or not all(type(n) is int and n >= 0 for n in entry[key]):
+        if not isinstance(entry[key], list) or not all(
+            type(n) is int and n >= 0 for n in entry[key]
+        ):
             raise wrong(f"{key} {entry[key]!r:.100} must be a list of whole numbers of at least 0")
     if len(entry["data_offsets"]) != 2:
         raise wrong(f"data_offsets {entry['data_offsets']!r:.100} must be [begin, end]")
-    dtype, shape, (begin, end) = np.dtype(DTYPES[entry["dtype"]]), entry["shape"], entry["data_offsets"]
+    dtype, shape, (begin, end) = (
+        np.dtype(DTYPES[entry["dtype"]]),
+        entry["shape"],
+        entry["data_offsets"],
+    )
     if len(shape) > MAX_DIMENSIONS or math.prod(n or 1 for n in shape) * dtype.itemsize >= 2**63:
-        raise wrong(f"shape {shape!r:.100} is more than an array can have")  # an empty one, [0, 2**63], too
+        raise wrong(
+            f"shape {shape!r:.100} is more than an array can have"
+        )  # an empty one, [0, 2**63], too
     if not begin <= end <= n_data:
-        raise wrong(f"data_offsets {[begin, end]} lie outside the file's {n_data:,} bytes of data: truncated?")
+        raise wrong(
+            f"data_offsets {[begin, end]} lie outside the file's {n_data:,} bytes of data:"
+            " truncated?"
+        )
     if end - begin != math.prod(shape) * dtype.itemsize:
-        raise wrong(f"shape {shape} of {entry['dtype']} takes {math.prod(shape) * dtype.itemsize:,} bytes, not {end - begin:,}")
+        raise wrong(
+            f"shape {shape} of {entry['dtype']} takes {math.prod(shape) * dtype.itemsize:,} bytes,"
+            f" not {end - begin:,}"
+        )
     return dtype, shape, begin, end
 
 
 def forget(array: np.ndarray) -> None:
-    """Give back the memory that the file mapped for `array` takes, where the system can; it is read again when needed."""
+    """Give back the memory that the file mapped for `array` takes, where the system can; it is read
+    again when needed."""
     base = array
     while isinstance(base, np.ndarray | memoryview):
         base = base.base if isinstance(base, np.ndarray) else base.obj
@@ -125,18 +163,25 @@ def write(
     metadata: Mapping[str, str] | None = None,
     bfloat16: Collection[str] = (),
 ) -> None:
-    """Write a safetensors file, all or nothing: the tensors in their own dtypes, each aligned to its size.
+    """Write a safetensors file, all or nothing: the tensors in their own dtypes, each aligned to
+    its size.
 
     bfloat16: the names of those whose uint16 numbers are the bits of bfloat16.
     """
     entries: dict = {"__metadata__": dict(metadata)} if metadata else {}
     position = 0
-    ordered = sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize)  # the widest first: all stay aligned
+    ordered = sorted(
+        tensors.items(), key=lambda item: -item[1].dtype.itemsize
+    )  # the widest first: all stay aligned
     for name, array in ordered:
         if name == "__metadata__":
-            raise InputError(f"{path}: no tensor can be called {name!r}: there the format keeps its metadata")
+            raise InputError(
+                f"{path}: no tensor can be called {name!r}: there the format keeps its metadata"
+            )
         if array.dtype not in NAMES:
-            raise InputError(f"{path}: tensor {name!r} has dtype {array.dtype}, which safetensors cannot hold")
+            raise InputError(
+                f"{path}: tensor {name!r} has dtype {array.dtype}, which safetensors cannot hold"
+            )
         offsets = [position, position + array.nbytes]
         dtype = "BF16" if name in bfloat16 else NAMES[array.dtype]
         entries[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": offsets}
@@ -150,22 +195,33 @@ def write(
 
 
 def read_folder(folder: Path) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Yield (file, name, array) of model.safetensors in `folder`, or of all shards that its index names."""
+    """Yield (file, name, array) of model.safetensors in `folder`, or of all shards that its index
+    names."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.exists():
         files: dict[str, set[str]] = {single.name: set()}
     elif index.exists():
         files = _shards(index)
     else:
-        others = [f.name for pattern in ("*.bin", "*.h5", "*.msgpack", "*.gguf") for f in folder.glob(pattern)]
-        hint = f"; it has {others[0]}: save it again with save_pretrained of transformers" if others else ""
+        others = [
+            f.name
+            for pattern in ("*.bin", "*.h5", "*.msgpack", "*.gguf")
+            for f in folder.glob(pattern)
+        ]
+        hint = (
+            f"; it has {others[0]}: save it again with save_pretrained of transformers"
+            if others
+            else ""
+        )
         raise InputError(f"{folder} has no model.safetensors{hint}")
     for file, promised in files.items():
         if not (folder / file).is_file():
             raise InputError(f"{index}: names the shard {file!r}, which is not there")
         tensors, metadata = read(folder / file)
         if missing := sorted(promised - set(tensors)):
-            raise InputError(f"{folder / file}: tensor {missing[0]!r}, which the index promises, is not there")
+            raise InputError(
+                f"{folder / file}: tensor {missing[0]!r}, which the index promises, is not there"
+            )
         for name, array in stored.unpack(folder / file, tensors, metadata).items():
             yield file, name, array
 
@@ -179,6 +235,8 @@ def _shards(index: Path) -> dict[str, set[str]]:
     files: dict[str, set[str]] = {}
     for name, file in weight_map.items():
         if not isinstance(file, str) or Path(file).name != file:
-            raise InputError(f"{index}: the shard {file!r} of {name!r} must be a file name in the same folder")
+            raise InputError(
+                f"{index}: the shard {file!r} of {name!r} must be a file name in the same folder"
+            )
         files.setdefault(file, set()).add(name)
     return files

@@ -1,8 +1,10 @@
-"""Quantised matrices in a safetensors file: each array of a Weight is a tensor, and the metadata say how to read them.
+"""Quantised matrices in a safetensors file: each array of a Weight is a tensor, and the metadata
+say how to read them.
 
-The key `minillm` of the metadata holds JSON, {name: {"kind", "shape"}}, with the kind of storage (minillm.weights.KINDS)
-and the shape as multiplied, tables [rows,C] and matrices [in,out]. The array `values` of the weight `h.0.attn.c_attn.weight`
-is the tensor `h.0.attn.c_attn.weight.values`; it is used where it lies in the mapped file.
+The key `minillm` of the metadata holds JSON, {name: {"kind", "shape"}}, with the kind of storage
+(minillm.weights.KINDS) and the shape as multiplied, tables [rows,C] and matrices [in,out]. The
+array `values` of the weight `h.0.attn.c_attn.weight` is the tensor `h.0.attn.c_attn.weight.values`;
+it is used where it lies in the mapped file.
 """
 
 from __future__ import annotations
@@ -21,20 +23,34 @@ KEY = "minillm"
 
 def pack(weights: Mapping[str, Weight]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the tensors that hold `weights`, and the metadata."""
-    tensors = {f"{name}.{part}": array for name, weight in weights.items() for part, array in weight.arrays.items()}
-    table = {name: {"kind": weight.kind, "shape": list(weight.shape)} for name, weight in weights.items()}
+    tensors = {
+        f"{name}.{part}": array
+        for name, weight in weights.items()
+        for part, array in weight.arrays.items()
+    }
+    table = {
+        name: {"kind": weight.kind, "shape": list(weight.shape)} for name, weight in weights.items()
+    }
     return tensors, {KEY: json.dumps(table)} if table else {}
 
 
-def unpack(file: Path, tensors: dict[str, np.ndarray], metadata: Mapping[str, str]) -> dict[str, np.ndarray | Weight]:
-    """Return `tensors` with those that belong together put together; InputError naming what does not fit."""
+def unpack(
+    file: Path, tensors: dict[str, np.ndarray], metadata: Mapping[str, str]
+) -> dict[str, np.ndarray | Weight]:
+    """Return `tensors` with those that belong together put together; InputError naming what does
+    not fit."""
     if KEY not in metadata:
         return tensors
     try:
         table = json.loads(metadata[KEY])
-        described = [(name, KINDS[entry["kind"]], [int(n) for n in entry["shape"]]) for name, entry in table.items()]
+        described = [
+            (name, KINDS[entry["kind"]], [int(n) for n in entry["shape"]])
+            for name, entry in table.items()
+        ]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{file}: the metadata {KEY!r} do not describe stored weights ({error!r:.80})") from None
+        raise InputError(
+            f"{file}: the metadata {KEY!r} do not describe stored weights ({error!r:.80})"
+        ) from None
     tensors = dict(tensors)
     for name, kind, shape in described:
         if len(shape) != 2 or min(shape) < 1:
@@ -46,7 +62,10 @@ def unpack(file: Path, tensors: dict[str, np.ndarray], metadata: Mapping[str, st
             if array is None or array.shape != expected or array.dtype != dtype:
                 found = "missing" if array is None else f"{array.dtype} {array.shape}"
                 needed = f"{np.dtype(dtype)} {expected}"
-                raise InputError(f"{file}: tensor {name + '.' + part!r} is {found}; {kind.kind} {shape} needs {needed}")
+                raise InputError(
+                    f"{file}: tensor {name + '.' + part!r} is {found}; {kind.kind} {shape} needs"
+                    f" {needed}"
+                )
             arrays[part] = array
         tensors[name] = kind(arrays, rows, k, transposed=not name.endswith(TABLES))
     return tensors

@@ -24,16 +24,31 @@ from . import (
     train,
     verify,
     warmup,
-)  # fmt: skip
+)
 
 COMMANDS = (
-    generate, probs, tokenize, score, info, verify, clock, bench, compare, train, plot, classify, exercises, course, warmup,
-)  # fmt: skip
+    generate,
+    probs,
+    tokenize,
+    score,
+    info,
+    verify,
+    clock,
+    bench,
+    compare,
+    train,
+    plot,
+    classify,
+    exercises,
+    course,
+    warmup,
+)
 INTERRUPTED, CLOSED_PIPE = 130, 141  # what a shell reports for SIGINT and SIGPIPE
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line; a command's arguments are added when it is the one that was called."""
+    """An argument parser whose errors are one line; a command's arguments are added when it is the
+    one that was called."""
 
     command = None  # the module of a subcommand
 
@@ -53,7 +68,9 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> Parser:
     """Return the parser of the whole command line."""
-    main_parser = Parser(prog="minillm", description="GPT-2 from scratch: read it, run it, check it, time it.")
+    main_parser = Parser(
+        prog="minillm", description="GPT-2 from scratch: read it, run it, check it, time it."
+    )
     main_parser.add_argument("--version", action="version", version=f"minillm {__version__}")
     commands = main_parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
@@ -82,7 +99,9 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         return failed(str(error))
     except OSError as error:
-        return failed((f"{error.filename}: " if error.filename else "") + (error.strerror or str(error)))
+        return failed(
+            (f"{error.filename}: " if error.filename else "") + (error.strerror or str(error))
+        )
 
 
 def failed(why: str) -> int:

@@ -1,4 +1,5 @@
-"""Measure decode and prefill beside other engines, in turn, in one run, and beside what the machine can do.
+"""Measure decode and prefill beside other engines, in turn, in one run, and beside what the machine
+can do.
 
 minillm bench                                GPT-2 124M's shape, random weights, every peer that is installed
 minillm bench --peers 8-bit --context 900    decode after a prompt of 900 tokens
@@ -22,29 +23,54 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="a folder or a bundled name (default: GPT-2 124M's shape from a random seed)")
-    which = "llama.cpp-Q8_0, say, or groups: all, minillm, transformers, llama.cpp, ctranslate2, 32-bit, 16-bit, 8-bit, 4-bit"
+    parser.add_argument(
+        "--model",
+        help="a folder or a bundled name (default: GPT-2 124M's shape from a random seed)",
+    )
+    which = (
+        "llama.cpp-Q8_0, say, or groups: all, minillm, transformers, llama.cpp, ctranslate2,"
+        " 32-bit, 16-bit, 8-bit, 4-bit"
+    )
     parser.add_argument(
         "--peers",
         default="all",
-        help=f"by commas, the first being the measure: {which}; an unknown name lists all (default: %(default)s)",
+        help=(
+            f"by commas, the first being the measure: {which}; an unknown name lists all (default:"
+            " %(default)s)"
+        ),
     )
     for names, default, what in (
-        (("--prompt", "--context"), 32, "tokens of the prompt: read in prefill, and the context that decode starts from"),
+        (
+            ("--prompt", "--context"),
+            32,
+            "tokens of the prompt: read in prefill, and the context that decode starts from",
+        ),
         (("--new",), 64, "tokens to decode"),
         (("--rounds",), 5, "rounds, of which the median counts"),
         (("--threads",), 2, "threads for each peer"),
     ):
-        parser.add_argument(*names, type=int, default=default, metavar="N", help=f"{what} (default: %(default)s)")
-    parser.add_argument("--train", choices=("small", "124m"), help="compare the training step instead, of this shape")
+        parser.add_argument(
+            *names, type=int, default=default, metavar="N", help=f"{what} (default: %(default)s)"
+        )
+    parser.add_argument(
+        "--train",
+        choices=("small", "124m"),
+        help="compare the training step instead, of this shape",
+    )
     parser.add_argument(
         "--cache-dtype",
         choices=("float32", "float16"),
         help="the KV cache of minillm and llama.cpp (default: each one's own, float32 and float16)",
     )
-    parser.add_argument("--ladders", action="store_true", help="instead: the rungs of kernels/ladders beside BLAS and the peak")
+    parser.add_argument(
+        "--ladders",
+        action="store_true",
+        help="instead: the rungs of kernels/ladders beside BLAS and the peak",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--plot", metavar="FILE.png", help="draw the rates and the machine's limits")
+    parser.add_argument(
+        "--plot", metavar="FILE.png", help="draw the rates and the machine's limits"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -65,7 +91,9 @@ def run(args: argparse.Namespace) -> None:
         folder = find_folder(args.model) if args.model else temporary
         if not args.model:
             GPT2.random(GPT2Config(), seed=0).save_pretrained(folder)
-        comparison = bench.run(folder, args.peers, args.prompt, args.new, args.rounds, args.threads, args.cache_dtype)
+        comparison = bench.run(
+            folder, args.peers, args.prompt, args.new, args.rounds, args.threads, args.cache_dtype
+        )
     if args.json:
         _write_json(comparison, args.model or "GPT-2 124M, random")
     else:
@@ -78,42 +106,100 @@ def _training(args: argparse.Namespace) -> None:
     from ..bench import training
 
     if args.model or args.plot:
-        raise InputError("--train takes neither --model nor --plot: its shapes are fixed, its result is a table")
+        raise InputError(
+            "--train takes neither --model nor --plot: its shapes are fixed, its result is a table"
+        )
     comparison = training.run(args.train, args.peers, args.rounds, args.threads)
     if args.json:
-        derived = {r.name: {"ratio": comparison.ratio(r), "share": comparison.share(r)} for r in comparison.measured}
-        write_json(vars(comparison) | {"results": [vars(r) | derived.get(r.name, {}) for r in comparison.results]})
+        derived = {
+            r.name: {"ratio": comparison.ratio(r), "share": comparison.share(r)}
+            for r in comparison.measured
+        }
+        write_json(
+            vars(comparison)
+            | {"results": [vars(r) | derived.get(r.name, {}) for r in comparison.results]}
+        )
         return
     megabytes = lambda n: f"{n / 1e6:,.0f}" if n else "?"  # noqa: E731
     B, T = comparison.batch
-    write(f"training step (forward, backward, AdamW) of {comparison.shape}, batch {B} x {T}: tokens/s")
+    write(
+        f"training step (forward, backward, AdamW) of {comparison.shape}, batch {B} x {T}: tokens/s"
+    )
     rows = [
-        [r.name, f"{median(r.rates):,.0f}", f"{min(r.rates):,.0f}-{max(r.rates):,.0f}", f"{comparison.ratio(r):.2f}",
-         f"{median(r.rates) * comparison.flop_per_token / 1e9:,.0f}", f"{comparison.share(r):.0%}", megabytes(r.peak_bytes),
-         megabytes(r.step_bytes), f"{r.loss:.5f}", r.threads]
+        [
+            r.name,
+            f"{median(r.rates):,.0f}",
+            f"{min(r.rates):,.0f}-{max(r.rates):,.0f}",
+            f"{comparison.ratio(r):.2f}",
+            f"{median(r.rates) * comparison.flop_per_token / 1e9:,.0f}",
+            f"{comparison.share(r):.0%}",
+            megabytes(r.peak_bytes),
+            megabytes(r.step_bytes),
+            f"{r.loss:.5f}",
+            r.threads,
+        ]
         for r in comparison.measured
-    ]  # fmt: skip
-    headings = ("peer", "median", "range", "ratio", "GFLOP/s", "of GEMM", "peak MB", "of it the step", "last loss", "threads")
+    ]
+    headings = (
+        "peer",
+        "median",
+        "range",
+        "ratio",
+        "GFLOP/s",
+        "of GEMM",
+        "peak MB",
+        "of it the step",
+        "last loss",
+        "threads",
+    )
     write(table(headings, rows, "<>>>>>>>>>"))
     gemm, first = median(comparison.flops) / 1e9, comparison.measured[0].name
-    write(f"\nmedians of {args.rounds} interleaved rounds; ratio to {first}, round by round; float32 GEMM, measured between:")
-    write(f"{gemm:,.0f} GFLOP/s; of the peak, the step: without what the libraries took before there was a model")
+    write(
+        f"\nmedians of {args.rounds} interleaved rounds; ratio to {first}, round by round; float32"
+        " GEMM, measured between:"
+    )
+    write(
+        f"{gemm:,.0f} GFLOP/s; of the peak, the step: without what the libraries took before there"
+        " was a model"
+    )
     for r in comparison.results:
-        write(f"{r.name}: " + (f"missing ({r.missing})" if r.missing else ", ".join(f"{k} {v}" for k, v in r.versions.items())))
+        write(
+            f"{r.name}: "
+            + (
+                f"missing ({r.missing})"
+                if r.missing
+                else ", ".join(f"{k} {v}" for k, v in r.versions.items())
+            )
+        )
 
 
 def _ladders(args: argparse.Namespace) -> None:
     from ..bench import ladders
 
     rungs = ladders.run(args.rounds, args.threads)
-    shares = [{r.name: rung.share(r) for r in rungs if r.group == rung.group and r.name in ladders.MEASURES} for rung in rungs]
+    shares = [
+        {
+            r.name: rung.share(r)
+            for r in rungs
+            if r.group == rung.group and r.name in ladders.MEASURES
+        }
+        for rung in rungs
+    ]
     if args.json:
         told = ("group", "name", "threads", "rates")
-        return write_json([{name: getattr(r, name) for name in told} | {"shares": of} for r, of in zip(rungs, shares)])
+        return write_json(
+            [
+                {name: getattr(r, name) for name in told} | {"shares": of}
+                for r, of in zip(rungs, shares)
+            ]
+        )
     for group in dict.fromkeys(rung.group for rung in rungs):
         members = [(rung, of) for rung, of in zip(rungs, shares) if rung.group == group]
         unit = "GFLOP/s" if ladders.BLAS in members[0][1] else "numbers/ns"
-        rows = [[r.name, f"{median(r.rates) / 1e9:,.2f}", *(f"{share:.2f}" for share in of.values())] for r, of in members]
+        rows = [
+            [r.name, f"{median(r.rates) / 1e9:,.2f}", *(f"{share:.2f}" for share in of.values())]
+            for r, of in members
+        ]
         headings = ("", unit, *(f"of {name}" for name in members[0][1]))
         write(f"{group}\n{table(headings, rows, '<>>>'[: len(headings)])}\n")
     write(f"medians of {args.rounds} interleaved rounds")
@@ -126,13 +212,21 @@ def _write_tables(comparison: Comparison, rounds: int) -> None:
         values, cost = getattr(result, kind), comparison.cost(result, kind)
         row = [result.name, f"{median(values):,.1f}", f"{min(values):,.1f}-{max(values):,.1f}"]
         row += [f"{result.ratio(first, kind):.2f}", f"{cost / 1e6:,.1f}"]
-        return [*row, f"{median(values) * cost / 1e9:,.1f}", f"{comparison.share(result, kind):.0%}"]
+        return [
+            *row,
+            f"{median(values) * cost / 1e9:,.1f}",
+            f"{comparison.share(result, kind):.0%}",
+        ]
 
     def tokens(result) -> str:
         if result is comparison.reference:
             return "reference"
         theirs = comparison.reference.tokens
-        return "same" if result.tokens == theirs else f"differ from {_first_difference(result.tokens, theirs)}"
+        return (
+            "same"
+            if result.tokens == theirs
+            else f"differ from {_first_difference(result.tokens, theirs)}"
+        )
 
     def peak(result) -> str:
         return f"{result.peak_bytes / 1e6:,.0f}" if result.peak_bytes else "?"
@@ -140,16 +234,48 @@ def _write_tables(comparison: Comparison, rounds: int) -> None:
     write(f"decode of {comparison.n_new} tokens after a prompt of {comparison.n_prompt}: tokens/s")
     headings = ("peer", "median", "range", "ratio", "MB/token", "GB/s", "of read", "greedy tokens")
     write(table(headings, [[*rates(r, "decode"), tokens(r)] for r in measured], "<>>>>>><"))
-    write(f"\nprefill of {comparison.n_prompt} tokens: tokens/s; time to the first token; peak memory of the whole run")
-    headings = ("peer", "median", "range", "ratio", "MFLOP/token", "GFLOP/s", "of GEMM", "first ms", "peak MB", "threads")
-    rows = [[*rates(r, "prefill"), f"{1e3 * comparison.n_prompt / median(r.prefill):,.1f}", peak(r), r.threads] for r in measured]
+    write(
+        f"\nprefill of {comparison.n_prompt} tokens: tokens/s; time to the first token; peak memory"
+        " of the whole run"
+    )
+    headings = (
+        "peer",
+        "median",
+        "range",
+        "ratio",
+        "MFLOP/token",
+        "GFLOP/s",
+        "of GEMM",
+        "first ms",
+        "peak MB",
+        "threads",
+    )
+    rows = [
+        [
+            *rates(r, "prefill"),
+            f"{1e3 * comparison.n_prompt / median(r.prefill):,.1f}",
+            peak(r),
+            r.threads,
+        ]
+        for r in measured
+    ]
     write(table(headings, rows, "<>>>>>>>>>"))
     read, multiply = median(comparison.bandwidth) / 1e9, median(comparison.flops) / 1e9
-    write(f"\nmedians of {rounds} interleaved rounds; ratio to {first.name}, round by round; greedy tokens against")
-    write(f"{comparison.reference.name}; measured between: reading {read:.1f} GB/s, float32 GEMM {multiply:,.0f} GFLOP/s")
+    write(
+        f"\nmedians of {rounds} interleaved rounds; ratio to {first.name}, round by round; greedy"
+        " tokens against"
+    )
+    write(
+        f"{comparison.reference.name}; measured between: reading {read:.1f} GB/s, float32 GEMM"
+        f" {multiply:,.0f} GFLOP/s"
+    )
     said: dict[str, list[str]] = {}  # what is the same for several is said once
     for r in comparison.results:
-        what = f"missing ({r.missing})" if r.missing else ", ".join(f"{k} {v}" for k, v in r.versions.items())
+        what = (
+            f"missing ({r.missing})"
+            if r.missing
+            else ", ".join(f"{k} {v}" for k, v in r.versions.items())
+        )
         said.setdefault(what, []).append(r.name)
     for what, names in said.items():
         write(f"{', '.join(names)}: {what}")
@@ -157,7 +283,11 @@ def _write_tables(comparison: Comparison, rounds: int) -> None:
 
 def _write_json(comparison: Comparison, model: str) -> None:
     what = {"model": model, "prompt": comparison.n_prompt, "new": comparison.n_new}
-    limits = {"bandwidth": comparison.bandwidth, "flops": comparison.flops, "flop_per_token": comparison.flop_per_token}
+    limits = {
+        "bandwidth": comparison.bandwidth,
+        "flops": comparison.flops,
+        "flop_per_token": comparison.flop_per_token,
+    }
     results = []
     for result in comparison.results:
         derived = {}

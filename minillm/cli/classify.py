@@ -6,8 +6,9 @@ minillm classify predict runs/reviews "a moving story , beautifully told"
 minillm classify compare --data reviews/ --out runs/all --seeds 5      every kind of model, mean and spread
 minillm classify clock                                                 how time grows with length
 
-Data: a .tsv or .csv file with the columns text and label; or a folder with a folder for each label and a text a file; or a
-folder with a file for each label and a text a line. A tenth of the texts, always the same, is held out for the result.
+Data: a .tsv or .csv file with the columns text and label; or a folder with a folder for each label
+and a text a file; or a folder with a file for each label and a text a line. A tenth of the texts,
+always the same, is held out for the result.
 """
 
 from __future__ import annotations
@@ -27,17 +28,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     train = actions.add_parser("train", help="learn from labelled texts")
     add_data(train, nargs=None)
-    train.add_argument("--test", type=Path, metavar="PATH", help="held-out texts of your own, instead of a part of --data")
-    train.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run's folder, which predict takes")
-    train.add_argument("--from", dest="start", metavar="MODEL", help="begin with this model and its tokenizer (fine-tuning)")
-    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out, with its settings")
+    train.add_argument(
+        "--test",
+        type=Path,
+        metavar="PATH",
+        help="held-out texts of your own, instead of a part of --data",
+    )
+    train.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the run's folder, which predict takes",
+    )
+    train.add_argument(
+        "--from",
+        dest="start",
+        metavar="MODEL",
+        help="begin with this model and its tokenizer (fine-tuning)",
+    )
+    train.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the last checkpoint in --out, with its settings",
+    )
     add_output(train, "draw the run and the confusion matrix")
-    add_settings(train, ClassifySettings, "what is not given is what the kind of model learns best with")
+    add_settings(
+        train, ClassifySettings, "what is not given is what the kind of model learns best with"
+    )
     add_compute(train)
 
     predict = actions.add_parser("predict", help="say which label a text has")
     predict.add_argument("folder", type=Path, metavar="RUN", help="the folder that train wrote")
-    predict.add_argument("text", nargs="?", help="the text; every line of standard input if left out or -")
+    predict.add_argument(
+        "text", nargs="?", help="the text; every line of standard input if left out or -"
+    )
     predict.add_argument("--file", type=Path, help="take every line of this file")
     predict.add_argument("--encoding", default="utf-8", help="of the file (default: %(default)s)")
     predict.add_argument("--json", action="store_true", help="print a line of JSON for each text")
@@ -46,31 +71,70 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compare = actions.add_parser("compare", help="train every kind of model with several seeds")
     add_data(compare, nargs="+")
     compare.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="for the runs; those that are there already are not repeated"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="for the runs; those that are there already are not repeated",
     )
     kinds = ("fine-tuned", *KINDS)
-    compare.add_argument("--models", nargs="+", choices=kinds, default=kinds, help="default: all of %(choices)s")
     compare.add_argument(
-        "--from", dest="start", default="tales", metavar="MODEL", help="what is fine-tuned (default: %(default)s)"
+        "--models", nargs="+", choices=kinds, default=kinds, help="default: all of %(choices)s"
     )
-    compare.add_argument("--seeds", type=int, default=5, metavar="N", help="how many (default: %(default)s)")
-    compare.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
+    compare.add_argument(
+        "--from",
+        dest="start",
+        default="tales",
+        metavar="MODEL",
+        help="what is fine-tuned (default: %(default)s)",
+    )
+    compare.add_argument(
+        "--seeds", type=int, default=5, metavar="N", help="how many (default: %(default)s)"
+    )
+    compare.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="default: %(default)s",
+    )
     compare.add_argument("--json", action="store_true", help="print JSON")
     add_compute(compare)
 
-    clock = actions.add_parser("clock", help="time a step of training as texts grow longer: recurrence and attention")
-    clock.add_argument(
-        "--lengths", type=int, nargs="+", default=[16, 32, 64, 128, 256, 512], metavar="T", help="default: %(default)s"
+    clock = actions.add_parser(
+        "clock", help="time a step of training as texts grow longer: recurrence and attention"
     )
-    clock.add_argument("--rows", type=int, nargs="+", default=[1, 16], metavar="B", help="texts at once (default: %(default)s)")
-    clock.add_argument("--n-embd", type=int, default=128, metavar="C", help="width of both (default: %(default)s)")
+    clock.add_argument(
+        "--lengths",
+        type=int,
+        nargs="+",
+        default=[16, 32, 64, 128, 256, 512],
+        metavar="T",
+        help="default: %(default)s",
+    )
+    clock.add_argument(
+        "--rows",
+        type=int,
+        nargs="+",
+        default=[1, 16],
+        metavar="B",
+        help="texts at once (default: %(default)s)",
+    )
+    clock.add_argument(
+        "--n-embd", type=int, default=128, metavar="C", help="width of both (default: %(default)s)"
+    )
     clock.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
     add_output(clock, "draw the times")
     add_compute(clock)
 
 
 def add_data(parser: argparse.ArgumentParser, nargs: str | None) -> None:
-    parser.add_argument("--data", type=Path, nargs=nargs, metavar="PATH", help="a .tsv or .csv file, or a folder (see above)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs=nargs,
+        metavar="PATH",
+        help="a .tsv or .csv file, or a folder (see above)",
+    )
     parser.add_argument("--encoding", default="utf-8", help="of the files (default: %(default)s)")
 
 
@@ -81,7 +145,10 @@ def add_output(parser: argparse.ArgumentParser, what: str) -> None:
 
 def run(args: argparse.Namespace) -> None:
     if args.dtype is not None:
-        raise InputError(f"--dtype {args.dtype}: classifiers compute in float32; train --precision bfloat16 is the faster way")
+        raise InputError(
+            f"--dtype {args.dtype}: classifiers compute in float32; train --precision bfloat16 is"
+            " the faster way"
+        )
     check_output("--plot", getattr(args, "plot", None), PICTURES)
     if args.threads is not None:
         from ..twins import set_threads
@@ -97,9 +164,17 @@ def train(args: argparse.Namespace) -> None:
 
     ranks = world()
     _, result, seconds = train_classifier(
-        args.out, args.data, test=args.test, start=args.start, encoding=args.encoding, resume=args.resume,
-        kernels=args.kernels, world=ranks, echo=write_json_line if args.json else show, **given(args, ClassifySettings),
-    )  # fmt: skip
+        args.out,
+        args.data,
+        test=args.test,
+        start=args.start,
+        encoding=args.encoding,
+        resume=args.resume,
+        kernels=args.kernels,
+        world=ranks,
+        echo=write_json_line if args.json else show,
+        **given(args, ClassifySettings),
+    )
     if ranks.rank:
         return
     if args.json:
@@ -109,7 +184,9 @@ def train(args: argparse.Namespace) -> None:
     if args.plot:
         from .. import plots
 
-        plots.classification_page(result, read_metrics(args.out / METRICS), args.out.name).savefig(args.plot, dpi=150)
+        plots.classification_page(result, read_metrics(args.out / METRICS), args.out.name).savefig(
+            args.plot, dpi=150
+        )
 
 
 def show(record: dict) -> None:
@@ -131,7 +208,9 @@ def summary(result) -> str:
         (label, *(f"{count:,}" for count in row), f"{row[i] / max(row.sum(), 1):.1%}")
         for i, (label, row) in enumerate(zip(result.labels, result.confusion))
     ]
-    return f"accuracy {right / n:.2%}: {right:,} of {n:,} held-out texts\n\n" + table(heads, rows, "<" + ">" * (len(rows) + 1))
+    return f"accuracy {right / n:.2%}: {right:,} of {n:,} held-out texts\n\n" + table(
+        heads, rows, "<" + ">" * (len(rows) + 1)
+    )
 
 
 def predict(args: argparse.Namespace) -> None:
@@ -151,10 +230,20 @@ def predict(args: argparse.Namespace) -> None:
         best = classifier.labels[int(row.argmax())]
         if args.json:
             values = {label: round(float(p), 6) for label, p in zip(classifier.labels, row)}
-            write(json.dumps({"text": text, "label": best, "probabilities": values}, ensure_ascii=False))
+            write(
+                json.dumps(
+                    {"text": text, "label": best, "probabilities": values}, ensure_ascii=False
+                )
+            )
         elif one:
             order = np.argsort(-row)
-            write(table(("label", "P(label | text)"), [(classifier.labels[i], f"{row[i]:.2%}") for i in order], "<>"))
+            write(
+                table(
+                    ("label", "P(label | text)"),
+                    [(classifier.labels[i], f"{row[i]:.2%}") for i in order],
+                    "<>",
+                )
+            )
         else:
             write(f"{best}\t{row.max():.4f}\t{text}")
 
@@ -167,9 +256,16 @@ def compare(args: argparse.Namespace) -> None:
     if args.seeds < 1:
         raise InputError(f"--seeds is {args.seeds}; it must be at least 1")
     runs = compare(
-        args.data, args.out, args.models, range(1, args.seeds + 1), start=args.start, encoding=args.encoding,
-        kernels=args.kernels, precision=args.precision, echo=(lambda run: None) if args.json else (lambda run: write(str(run))),
-    )  # fmt: skip
+        args.data,
+        args.out,
+        args.models,
+        range(1, args.seeds + 1),
+        start=args.start,
+        encoding=args.encoding,
+        kernels=args.kernels,
+        precision=args.precision,
+        echo=(lambda run: None) if args.json else (lambda run: write(str(run))),
+    )
     if args.json:
         write_json([run.to_dict() for run in runs])
         return
@@ -193,16 +289,40 @@ def clock(args: argparse.Namespace) -> None:
             raise InputError(f"--{name} has {min(getattr(args, name))}; it must be at least 1")
     for name in ("n_embd", "rounds"):
         if getattr(args, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least 1")
+            raise InputError(
+                f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least 1"
+            )
     times = times_by_length(args.lengths, args.rows, args.n_embd, args.rounds, args.kernels)
     if args.json:
-        write_json({"machine": describe_machine(), "n_embd": args.n_embd, "times": [t.to_dict() for t in times]})
+        write_json(
+            {
+                "machine": describe_machine(),
+                "n_embd": args.n_embd,
+                "times": [t.to_dict() for t in times],
+            }
+        )
     else:
-        heads = ("model", "rows", "length", "ms a step", "us a position", "threads: times one", "recurrent")
+        heads = (
+            "model",
+            "rows",
+            "length",
+            "ms a step",
+            "us a position",
+            "threads: times one",
+            "recurrent",
+        )
         rows = [
-            (t.model, t.rows, t.length, f"{1e3 * t.step:.1f}", f"{1e6 * t.step / (t.rows * t.length):.1f}",
-             f"{t.one_thread / t.step:.2f}", f"{t.recurrent:.0%}" if t.recurrent else "") for t in times
-        ]  # fmt: skip
+            (
+                t.model,
+                t.rows,
+                t.length,
+                f"{1e3 * t.step:.1f}",
+                f"{1e6 * t.step / (t.rows * t.length):.1f}",
+                f"{t.one_thread / t.step:.2f}",
+                f"{t.recurrent:.0%}" if t.recurrent else "",
+            )
+            for t in times
+        ]
         write(table(heads, rows, "<>>>>>>"))
     if args.plot:
         from .. import plots

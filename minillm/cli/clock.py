@@ -1,4 +1,5 @@
-"""Draw where the time of a generation goes: a timing diagram, a table beside the machine's limits, pictures, a trace.
+"""Draw where the time of a generation goes: a timing diagram, a table beside the machine's limits,
+pictures, a trace.
 
 minillm clock "Once upon a time"
 minillm clock "The king" --dtype int8 --plot clock.png --trace clock.json
@@ -17,23 +18,64 @@ from pathlib import Path
 from statistics import median
 
 from ..errors import InputError
-from .common import PICTURES, add_compute, add_model, add_text, check_output, load, table, text_of, write, write_json
+from .common import (
+    PICTURES,
+    add_compute,
+    add_model,
+    add_text,
+    check_output,
+    load,
+    table,
+    text_of,
+    write,
+    write_json,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_text(parser, "the prompt")
     add_model(parser)
     add_compute(parser)
-    parser.add_argument("--max-new-tokens", type=int, default=16, metavar="N", help="how many moments (default: %(default)s)")
     parser.add_argument(
-        "--every-step", action="store_true", help="time every step of the readable forward, not the faster one that generates"
+        "--max-new-tokens",
+        type=int,
+        default=16,
+        metavar="N",
+        help="how many moments (default: %(default)s)",
     )
-    parser.add_argument("--draft", metavar="HOW", help="guess tokens, which the model only checks: as in `minillm generate`")
-    parser.add_argument("--limits", metavar="FILE", help="take the machine's limits from FILE; where there is none, write it")
-    parser.add_argument("--no-limits", action="store_true", help="measure no limits: no predictions, no roofline")
-    parser.add_argument("--plot", metavar="FILE", help="write pictures: time line, phases by token, roofline, growth")
-    parser.add_argument("--trace", metavar="FILE", help="write a trace that ui.perfetto.dev and chrome://tracing open")
-    parser.add_argument("--predict", metavar="N,N", help="no prompt: check the predictions of decode cycles at these contexts")
+    parser.add_argument(
+        "--every-step",
+        action="store_true",
+        help="time every step of the readable forward, not the faster one that generates",
+    )
+    parser.add_argument(
+        "--draft",
+        metavar="HOW",
+        help="guess tokens, which the model only checks: as in `minillm generate`",
+    )
+    parser.add_argument(
+        "--limits",
+        metavar="FILE",
+        help="take the machine's limits from FILE; where there is none, write it",
+    )
+    parser.add_argument(
+        "--no-limits", action="store_true", help="measure no limits: no predictions, no roofline"
+    )
+    parser.add_argument(
+        "--plot",
+        metavar="FILE",
+        help="write pictures: time line, phases by token, roofline, growth",
+    )
+    parser.add_argument(
+        "--trace",
+        metavar="FILE",
+        help="write a trace that ui.perfetto.dev and chrome://tracing open",
+    )
+    parser.add_argument(
+        "--predict",
+        metavar="N,N",
+        help="no prompt: check the predictions of decode cycles at these contexts",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -66,14 +108,17 @@ def run(args: argparse.Namespace) -> None:
         write_json(report.to_dict() | {"growth": growth.to_dict() if growth else None})
         return
     encoding = (sys.stdout.encoding or "ascii").lower()
-    write(diagram(report, terminal_width(), colour=wants_colour(), unicode=encoding.startswith("utf")))
+    write(
+        diagram(report, terminal_width(), colour=wants_colour(), unicode=encoding.startswith("utf"))
+    )
     headings, lines = report.table()
     write("\n" + table(headings, lines, "<>>>>>>>><"[: len(headings)]))
     write("\n".join([*report.summary(), *(growth.summary() if growth else [])]))
 
 
 def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
-    """Generate once to warm up (kernels compile, memory is touched), then under the clock, and measure the limits."""
+    """Generate once to warm up (kernels compile, memory is touched), then under the clock, and
+    measure the limits."""
     from ..clock import Clock, Report
     from ..decoding import Options
     from ..decoding.drafts import named_draft
@@ -84,13 +129,21 @@ def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
     warm = Options(max_new_tokens=min(8 if draft else 2, args.max_new_tokens))
     list(moments(model, ids, warm, Clock(args.every_step), draft))
     clock, emitted = Clock(args.every_step), {}
-    for number, moment in enumerate(moments(model, ids, Options(max_new_tokens=args.max_new_tokens), clock, draft)):
+    for number, moment in enumerate(
+        moments(model, ids, Options(max_new_tokens=args.max_new_tokens), clock, draft)
+    ):
         for cycle in (*moment.before, moment.cycle):
             emitted.setdefault(cycle, [])
         emitted[moment.cycle].append(moment.id)
         update("generating", number + 1, args.max_new_tokens)
     limits = None if args.no_limits else limits_of(model, args, update)
-    return Report(clock, model.config, stored_kind(model), limits, [tokenizer.decode(ids) for ids in emitted.values()])
+    return Report(
+        clock,
+        model.config,
+        stored_kind(model),
+        limits,
+        [tokenizer.decode(ids) for ids in emitted.values()],
+    )
 
 
 def predict(args: argparse.Namespace) -> None:
@@ -101,21 +154,42 @@ def predict(args: argparse.Namespace) -> None:
     from ..twins import set_threads
 
     if not all(part.strip().isdigit() for part in args.predict.split(",")):
-        raise InputError(f"--predict {args.predict}: give contexts as whole numbers with commas between, like 32,500")
+        raise InputError(
+            f"--predict {args.predict}: give contexts as whole numbers with commas between, like"
+            " 32,500"
+        )
     contexts = [int(part) for part in args.predict.split(",")]
     if args.threads is not None:
         set_threads(args.threads)
     model = load_model(find_folder(args.model), args.dtype, args.kernels)
     with progress_bar("rounds", show=not args.json) as update:
-        checks = check_predictions(model, limits_of(model, args, update), contexts, stored_kind(model), update=update)
+        checks = check_predictions(
+            model, limits_of(model, args, update), contexts, stored_kind(model), update=update
+        )
     if args.json:
-        write_json([{"past": c.past, "measured": c.measured.tolist(), "predicted": c.predicted.tolist()} for c in checks])
+        write_json(
+            [
+                {"past": c.past, "measured": c.measured.tolist(), "predicted": c.predicted.tolist()}
+                for c in checks
+            ]
+        )
         return
     rows = [
-        (c.past, f"{1e3 * median(c.measured):.3f}", f"{1e3 * median(c.predicted):.3f}", *(f"{q:.2f}" for q in c.ratio))
+        (
+            c.past,
+            f"{1e3 * median(c.measured):.3f}",
+            f"{1e3 * median(c.predicted):.3f}",
+            *(f"{q:.2f}" for q in c.ratio),
+        )
         for c in checks
     ]
-    write(table(("context", "measured ms", "predicted ms", "ratio 25 %", "median", "75 %"), rows, ">>>>>>"))
+    write(
+        table(
+            ("context", "measured ms", "predicted ms", "ratio 25 %", "median", "75 %"),
+            rows,
+            ">>>>>>",
+        )
+    )
 
 
 def limits_of(model, args: argparse.Namespace, update):
@@ -142,4 +216,6 @@ def terminal_width() -> int:
 
 def wants_colour() -> bool:
     """Whether to colour: on a terminal that can, unless NO_COLOR (no-color.org) is set."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return (
+        sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    )

@@ -1,4 +1,5 @@
-"""What several subcommands share: the model option, text from an argument or standard input, tables."""
+"""What several subcommands share: the model option, text from an argument or standard input,
+tables."""
 
 from __future__ import annotations
 
@@ -14,7 +15,11 @@ from ..errors import InputError
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="tales", help="a folder, a bundled name or a hub name (default: %(default)s)")
+    parser.add_argument(
+        "--model",
+        default="tales",
+        help="a folder, a bundled name or a hub name (default: %(default)s)",
+    )
 
 
 def add_compute(parser: argparse.ArgumentParser) -> None:
@@ -22,17 +27,30 @@ def add_compute(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kernels",
         metavar="NAME",
-        help="which functions: auto, numba, numpy, or a folder of exercises for your own (default: auto, or $MINILLM_KERNELS)",
+        help=(
+            "which functions: auto, numba, numpy, or a folder of exercises for your own (default:"
+            " auto, or $MINILLM_KERNELS)"
+        ),
     )
-    parser.add_argument("--dtype", metavar="TYPE", help="float32, float64, bfloat16, float16, int8, int4 or int4_min")
-    parser.add_argument("--threads", type=int, metavar="N", help="how many threads (default: $NUMBA_NUM_THREADS, or all cores)")
+    parser.add_argument(
+        "--dtype",
+        metavar="TYPE",
+        help="float32, float64, bfloat16, float16, int8, int4 or int4_min",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="how many threads (default: $NUMBA_NUM_THREADS, or all cores)",
+    )
 
 
 def join():
     """Return the processes that mpiexec started (distributed.World), or this one alone.
 
-    From here on rank 0 alone prints; each computes with its share of the cores, unless the environment says how many; and
-    one that ends in a traceback ends all, since the others would wait for it for ever.
+    From here on rank 0 alone prints; each computes with its share of the cores, unless the
+    environment says how many; and one that ends in a traceback ends all, since the others would
+    wait for it for ever.
     """
     from ..distributed import world
 
@@ -58,7 +76,10 @@ def load(args: argparse.Namespace):
         set_threads(args.threads)
     model, tokenizer = minillm.load(args.model, args.dtype, args.kernels)
     if sys.stderr.isatty() and must_compile(model.ops):
-        print("compiling kernels, this once (a few seconds; `minillm warmup` compiles all of them)", file=sys.stderr)
+        print(
+            "compiling kernels, this once (a few seconds; `minillm warmup` compiles all of them)",
+            file=sys.stderr,
+        )
     return model, tokenizer
 
 
@@ -76,7 +97,9 @@ def text_of(args: argparse.Namespace) -> str:
     try:
         return data.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
-        raise InputError(f"standard input is not UTF-8 text ({error.reason} at byte {error.start})") from None
+        raise InputError(
+            f"standard input is not UTF-8 text ({error.reason} at byte {error.start})"
+        ) from None
 
 
 def text_of_file(file: Path) -> str:
@@ -91,7 +114,8 @@ PICTURES = (".png", ".svg", ".pdf", ".jpg", ".eps")
 
 
 def check_output(option: str, path, formats: Sequence[str] = ()) -> None:
-    """Raise InputError, before anything is measured, for a file that could not be written to `path` (None is none)."""
+    """Raise InputError, before anything is measured, for a file that could not be written to `path`
+    (None is none)."""
     if path is None:
         return
     path = Path(path)
@@ -117,7 +141,9 @@ def table(headings: Sequence[str], rows: Sequence[Sequence], align: str) -> str:
     """Return aligned columns; `align` has one of < and > for each."""
     cells = [[str(cell) for cell in row] for row in (headings, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(headings))]
-    lines = ["  ".join(f"{c:{a}{w}}" for c, a, w in zip(row, align, widths)).rstrip() for row in cells]
+    lines = [
+        "  ".join(f"{c:{a}{w}}" for c, a, w in zip(row, align, widths)).rstrip() for row in cells
+    ]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 

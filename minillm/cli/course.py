@@ -1,7 +1,7 @@
 """Copy the course's notebooks into a folder of your own and open them in Jupyter.
 
-Nothing of yours is overwritten: a notebook that is there already stays as it is. To have the original of one again,
-move yours away first.
+Nothing of yours is overwritten: a notebook that is there already stays as it is. To have the
+original of one again, move yours away first.
 """
 
 from __future__ import annotations
@@ -15,11 +15,20 @@ from pathlib import Path
 from ..errors import InputError
 from .common import write
 
-QUIET = ("--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None")  # asks the network nothing
+QUIET = (
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    "--LabApp.news_url=None",
+)  # asks the network nothing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("minillm-course"), help="(default: %(default)s)")
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=Path("minillm-course"),
+        help="(default: %(default)s)",
+    )
     parser.add_argument("--no-open", action="store_true", help="only copy")
 
 
@@ -27,7 +36,10 @@ def run(args: argparse.Namespace) -> int:
     from ..course import copy_chapters
 
     if not args.no_open and importlib.util.find_spec("jupyterlab") is None:
-        raise InputError("Jupyter is not installed: python -m pip install 'minillm-gpt2[notebooks]' (--no-open only copies)")
+        raise InputError(
+            "Jupyter is not installed: python -m pip install 'minillm-gpt2[notebooks]' (--no-open"
+            " only copies)"
+        )
     copied, kept = copy_chapters(args.folder)
     kept_too = f"; {len(kept)} were there and stay as they are" if kept else ""
     write(f"{args.folder}: {len(copied)} notebooks copied{kept_too}")
@@ -35,4 +47,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     first = min([*copied, *kept])
     write(f"opening {first} in Jupyter; Ctrl-C here ends it")
-    return subprocess.run([sys.executable, "-m", "jupyterlab", *QUIET, str(first)], check=False).returncode
+    return subprocess.run(
+        [sys.executable, "-m", "jupyterlab", *QUIET, str(first)], check=False
+    ).returncode

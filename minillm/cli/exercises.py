@@ -14,8 +14,8 @@ minillm exercises report CLASS.zip  checks a class again: how far each is, the c
 minillm exercises export --format nbgrader 3 course      chapter 03 with its exercises, as an assignment
 minillm exercises exam --seed 7                          exam questions with answers
 
-The right answers are in the package, for all to read. Your code runs in a process of its own, with limits on time and memory:
-that contains accidents and is no security sandbox.
+The right answers are in the package, for all to read. Your code runs in a process of its own, with
+limits on time and memory: that contains accidents and is no security sandbox.
 """
 
 from __future__ import annotations
@@ -43,25 +43,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     def action(name, what, run):
         sub = add(name, what, run)
-        sub.add_argument("--folder", type=Path, default=Path(), metavar="DIR", help="where your files are (default: here)")
+        sub.add_argument(
+            "--folder",
+            type=Path,
+            default=Path(),
+            metavar="DIR",
+            help="where your files are (default: here)",
+        )
         return sub
 
     action("start", "write the files that are not there yet", start)
-    sub = action("check", "check one exercise, or all in order up to the first that is not right", check)
+    sub = action(
+        "check", "check one exercise, or all in order up to the first that is not right", check
+    )
     sub.add_argument("name", nargs="?", help="an exercise (default: all)")
-    sub.add_argument("--all", action="store_true", help="do not stop at the first that is not right")
-    sub.add_argument("--watch", action="store_true", help="check again whenever a file is saved, until Ctrl-C")
-    sub.add_argument("--seed", type=int, default=0, metavar="N", help="other inputs (default: %(default)s)")
+    sub.add_argument(
+        "--all", action="store_true", help="do not stop at the first that is not right"
+    )
+    sub.add_argument(
+        "--watch", action="store_true", help="check again whenever a file is saved, until Ctrl-C"
+    )
+    sub.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="other inputs (default: %(default)s)"
+    )
     sub.add_argument("--json", action="store_true", help="print JSON")
     sub = action("hint", "show the first hints of an exercise", hint)
     sub.add_argument("name", help="an exercise")
-    sub.add_argument("number", nargs="?", type=int, default=1, help="how many (default: %(default)s)")
-    action("reset", "begin an exercise anew; a copy of yours is kept", reset).add_argument("name", help="an exercise")
-    sub = action("list", "show all exercises: done or to do, minutes, difficulty, what they unlock", list_all)
+    sub.add_argument(
+        "number", nargs="?", type=int, default=1, help="how many (default: %(default)s)"
+    )
+    action("reset", "begin an exercise anew; a copy of yours is kept", reset).add_argument(
+        "name", help="an exercise"
+    )
+    sub = action(
+        "list", "show all exercises: done or to do, minutes, difficulty, what they unlock", list_all
+    )
     sub.add_argument("--json", action="store_true", help="print JSON")
-    sub = action("run", "run the bundled model on your functions: the first step that differs, or a story", run_own)
+    sub = action(
+        "run",
+        "run the bundled model on your functions: the first step that differs, or a story",
+        run_own,
+    )
     sub.add_argument("--prompt", default=PROMPT, help="how the story begins (default: %(default)s)")
-    sub.add_argument("--seed", type=int, default=0, metavar="N", help="another story (default: %(default)s)")
+    sub.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="another story (default: %(default)s)"
+    )
     teaching.add_actions(add)
 
 
@@ -73,7 +99,10 @@ def start(args) -> None:
     from ..exercises import folder
 
     written, kept = folder.start(args.folder)
-    write(f"{args.folder.resolve()}: {len(written)} files written" + (f", {len(kept)} left as they were" if kept else ""))
+    write(
+        f"{args.folder.resolve()}: {len(written)} files written"
+        + (f", {len(kept)} left as they were" if kept else "")
+    )
     write("Begin with: minillm exercises check (the answers are in the package; try without)")
 
 
@@ -94,7 +123,9 @@ def check(args) -> int:
 
 def state(folder: Path) -> list:
     """What changes when a file is saved."""
-    return sorted((p.name, p.stat().st_mtime_ns, p.stat().st_size) for p in folder.glob("[0-9]*.py"))
+    return sorted(
+        (p.name, p.stat().st_mtime_ns, p.stat().st_size) for p in folder.glob("[0-9]*.py")
+    )
 
 
 def check_once(args) -> int:
@@ -150,10 +181,18 @@ def list_all(args) -> None:
     require(args.folder)
     status = {r.name: r.status for r in check_folder(args.folder, EXERCISES)}
     rows = [
-        {"file": file_name(e), "name": e.name, "chapter": e.chapter, "kind": e.kind, "status": status[e.name],
-         "minutes": e.minutes, "difficulty": e.difficulty, "unlocks": e.unlocks}
+        {
+            "file": file_name(e),
+            "name": e.name,
+            "chapter": e.chapter,
+            "kind": e.kind,
+            "status": status[e.name],
+            "minutes": e.minutes,
+            "difficulty": e.difficulty,
+            "unlocks": e.unlocks,
+        }
         for e in EXERCISES.values()
-    ]  # fmt: skip
+    ]
     if args.json:
         write_json(rows)
         return
@@ -189,9 +228,15 @@ def run_own(args) -> int:
             )
             steps = child.answer(STARTING)
             if not steps["ok"]:
-                write(f"\n{len(steps['red'])} steps differ from the reference; the first:\n{steps['first']}")
+                write(
+                    f"\n{len(steps['red'])} steps differ from the reference; the"
+                    f" first:\n{steps['first']}"
+                )
                 return 1
-            write(f"\nevery step of the model agrees with the reference. Its story:\n\n{args.prompt}", end="")
+            write(
+                f"\nevery step of the model agrees with the reference. Its story:\n\n{args.prompt}",
+                end="",
+            )
             while (text := child.answer(STARTING)["text"]) is not None:
                 write(text, end="")
             write("")

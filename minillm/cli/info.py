@@ -10,7 +10,12 @@ from .common import add_compute, table, write, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", nargs="?", default="tales", help="a folder, a bundled name or a hub name (default: %(default)s)")
+    parser.add_argument(
+        "model",
+        nargs="?",
+        default="tales",
+        help="a folder, a bundled name or a hub name (default: %(default)s)",
+    )
     add_compute(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -36,7 +41,11 @@ def run(args: argparse.Namespace) -> None:
                 "parameters": {name: list(array.shape) for name, array in model.parameters.items()},
                 "n_parameters": model.n_parameters,
                 "n_tensors": len(model.parameters),
-                "bytes": {"weights": weights, "cache_per_token": per_token, "cache_full": cache.nbytes},
+                "bytes": {
+                    "weights": weights,
+                    "cache_per_token": per_token,
+                    "cache_full": cache.nbytes,
+                },
             }
         )
         return
@@ -44,11 +53,19 @@ def run(args: argparse.Namespace) -> None:
     for field in dataclasses.fields(config):
         write(f"{field.name:<32} {getattr(config, field.name)}")
     rows = [
-        (name, " x ".join(map(str, arrays[0].shape)), len(arrays), f"{sum(a.size for a in arrays):,}",
-         f"{100 * sum(a.size for a in arrays) / model.n_parameters:.1f} %")
+        (
+            name,
+            " x ".join(map(str, arrays[0].shape)),
+            len(arrays),
+            f"{sum(a.size for a in arrays):,}",
+            f"{100 * sum(a.size for a in arrays) / model.n_parameters:.1f} %",
+        )
         for name, arrays in groups.items()
-    ]  # fmt: skip
+    ]
     write("\n" + table(("parameter", "shape", "how many", "numbers", "share"), rows, "<<>>>"))
     write(f"\n{model.n_parameters:,} parameters in {len(model.parameters)} tensors")
     write(f"weights in memory   {weights / 1e6:10.1f} MB, matrices as {stored}")
-    write(f"KV cache            {per_token:10,} bytes a token, {cache.nbytes / 1e6:.1f} MB at {config.n_positions} positions")
+    write(
+        f"KV cache            {per_token:10,} bytes a token, {cache.nbytes / 1e6:.1f} MB at"
+        f" {config.n_positions} positions"
+    )

@@ -1,4 +1,5 @@
-"""Show the curve of a training run, or of several in one picture: loss, and validation in bits per byte.
+"""Show the curve of a training run, or of several in one picture: loss, and validation in bits per
+byte.
 
 minillm plot run                               a table
 minillm plot run --plot run.png
@@ -15,10 +16,15 @@ from .common import PICTURES, check_output, table, write, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the folder of a training run")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="the folder of a training run"
+    )
     parser.add_argument("--plot", metavar="FILE.png", help="draw the curves")
     parser.add_argument(
-        "--over", choices=("steps", "tokens"), default="steps", help="what the curves are drawn over (default: %(default)s)"
+        "--over",
+        choices=("steps", "tokens"),
+        default="steps",
+        help="what the curves are drawn over (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -29,10 +35,23 @@ def run(args: argparse.Namespace) -> None:
     check_output("--plot", args.plot, PICTURES)
     curves = [read_curve(folder) for folder in args.runs]
     if args.over == "tokens" and (unknown := [c.name for c in curves if not c.tokens_per_step]):
-        raise InputError(f"--over tokens: the settings of {unknown[0]} do not say how many tokens a step has")
+        raise InputError(
+            f"--over tokens: the settings of {unknown[0]} do not say how many tokens a step has"
+        )
     if args.json:
-        write_json([{"run": c.name, "tokens_per_step": c.tokens_per_step, "steps": c.steps.tolist(), "loss": c.loss.tolist(),
-                     "smoothed": c.smoothed.tolist(), "validations": c.validations} for c in curves])  # fmt: skip
+        write_json(
+            [
+                {
+                    "run": c.name,
+                    "tokens_per_step": c.tokens_per_step,
+                    "steps": c.steps.tolist(),
+                    "loss": c.loss.tolist(),
+                    "smoothed": c.smoothed.tolist(),
+                    "validations": c.validations,
+                }
+                for c in curves
+            ]
+        )
     elif args.plot is None:
         write("\n\n".join(_table(curve) for curve in curves))
     if args.plot is not None:
@@ -48,7 +67,11 @@ def run(args: argparse.Namespace) -> None:
 def _table(curve) -> str:
     """A row a validation; without any, some ten reports."""
     smoothed = dict(zip(curve.steps.tolist(), curve.smoothed))
-    names = [name for name in ("val_loss", "bits_per_byte", "accuracy") if any(name in v for v in curve.validations)]
+    names = [
+        name
+        for name in ("val_loss", "bits_per_byte", "accuracy")
+        if any(name in v for v in curve.validations)
+    ]
     round_steps = [i * (len(curve.steps) - 1) // 9 for i in range(10)]
     rows = curve.validations or [{"step": int(s)} for s in curve.steps[round_steps]]
     cells = []
@@ -58,5 +81,10 @@ def _table(curve) -> str:
         near = max((s for s in smoothed if s <= step), default=min(smoothed))
         values = [f"{record[name]:.4f}" if name in record else "" for name in names]
         cells.append([step, *tokens, f"{smoothed[near]:.4f}", *values])
-    headings = ["step", *(["tokens"] if curve.tokens_per_step else []), "loss, smoothed", *(n.replace("_", " ") for n in names)]
+    headings = [
+        "step",
+        *(["tokens"] if curve.tokens_per_step else []),
+        "loss, smoothed",
+        *(n.replace("_", " ") for n in names),
+    ]
     return f"{curve.name}\n{table(headings, cells, '>' * len(headings))}"

@@ -19,8 +19,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_text(parser, "the text")
     add_model(parser)
     add_compute(parser)
-    parser.add_argument("--top", type=int, default=10, metavar="N", help="how many tokens to list (default: %(default)s)")
-    parser.add_argument("--next", action="append", default=[], metavar="TEXT", help="P of this continuation; may be given often")
+    parser.add_argument(
+        "--top",
+        type=int,
+        default=10,
+        metavar="N",
+        help="how many tokens to list (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--next",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="P of this continuation; may be given often",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -54,34 +66,58 @@ def run(args: argparse.Namespace) -> None:
                 "logprob": whole.logprob,
                 "cross_entropy": whole.cross_entropy if len(ids) > 1 else None,
                 "perplexity": whole.perplexity if len(ids) > 1 else None,
-                "next": [{"id": int(i), "token": tokenizer.decode([i]), "p": math.exp(following[i])} for i in best],
-                "continuations": [{"text": w, "ids": i, "p": math.exp(lp), "logprob": lp} for w, i, lp in words],
+                "next": [
+                    {"id": int(i), "token": tokenizer.decode([i]), "p": math.exp(following[i])}
+                    for i in best
+                ],
+                "continuations": [
+                    {"text": w, "ids": i, "p": math.exp(lp), "logprob": lp} for w, i, lp in words
+                ],
             }
         )
         return
     rows = [(ids[0], shown(tokenizer.tokens[ids[0]]), "given", "", "")]
     for i, logprob, rank in zip(ids[1:], whole.logprobs, whole.ranks):
-        rows.append((i, shown(tokenizer.tokens[i]), f"{logprob:.4f}", percent(math.exp(logprob)), rank))
+        rows.append(
+            (i, shown(tokenizer.tokens[i]), f"{logprob:.4f}", percent(math.exp(logprob)), rank)
+        )
     write(table(("id", "token", "log P", "P", "rank"), rows, "><>>>"))
     if len(ids) > 1:
         write(
-            f"\nlog P of the text {whole.logprob:.4f} nats over {len(ids) - 1} predicted tokens; cross-entropy "
-            f"{whole.cross_entropy:.4f} nats a token, {-whole.logprob / math.log(2) / n_bytes:.4f} bits a byte; "
-            f"perplexity {whole.perplexity:.2f}"
+            f"\nlog P of the text {whole.logprob:.4f} nats over {len(ids) - 1} predicted tokens;"
+            f" cross-entropy {whole.cross_entropy:.4f} nats a token,"
+            f" {-whole.logprob / math.log(2) / n_bytes:.4f} bits a byte; perplexity"
+            f" {whole.perplexity:.2f}"
         )
     if args.top:
         longest = math.exp(following[best[0]])
         rows = []
         for rank, i in enumerate(best, 1):
             p = math.exp(following[i])
-            rows.append((rank, shown(tokenizer.tokens[i]), percent(p), f"{following[i]:.4f}", "#" * round(BAR * p / longest)))
+            rows.append(
+                (
+                    rank,
+                    shown(tokenizer.tokens[i]),
+                    percent(p),
+                    f"{following[i]:.4f}",
+                    "#" * round(BAR * p / longest),
+                )
+            )
         write("\nP(next | text)\n" + table(("rank", "token", "P", "log P", ""), rows, "><>><"))
     if words:
         rows = [
-            (repr(w), percent(math.exp(lp)), f"{lp:.4f}", " ".join(shown(tokenizer.tokens[i]) for i in word_ids))
+            (
+                repr(w),
+                percent(math.exp(lp)),
+                f"{lp:.4f}",
+                " ".join(shown(tokenizer.tokens[i]) for i in word_ids),
+            )
             for w, word_ids, lp in sorted(words, key=lambda entry: -entry[2])
         ]
-        write("\nP(continuation | text)\n" + table(("continuation", "P", "log P", "tokens"), rows, "<>><"))
+        write(
+            "\nP(continuation | text)\n"
+            + table(("continuation", "P", "log P", "tokens"), rows, "<>><")
+        )
 
 
 def percent(p: float) -> str:

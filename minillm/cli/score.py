@@ -15,11 +15,25 @@ from .common import add_compute, add_model, count, join, load, text_of_file, wri
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, help="a UTF-8 text file; <|endoftext|> on a line of its own ends a document")
+    parser.add_argument(
+        "file",
+        type=Path,
+        help="a UTF-8 text file; <|endoftext|> on a line of its own ends a document",
+    )
     add_model(parser)
     add_compute(parser)
-    parser.add_argument("--window", type=int, metavar="N", help="positions seen at once (default: all the model has)")
-    parser.add_argument("--stride", type=int, metavar="N", help="from one window's start to the next (default: the window)")
+    parser.add_argument(
+        "--window",
+        type=int,
+        metavar="N",
+        help="positions seen at once (default: all the model has)",
+    )
+    parser.add_argument(
+        "--stride",
+        type=int,
+        metavar="N",
+        help="from one window's start to the next (default: the window)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -35,7 +49,11 @@ def run(args: argparse.Namespace) -> None:
     score = score_long(model, tokenizer, text, args.window, args.stride, ranks=ranks)
     edges = [int(2**n) for n in range(20) if 2**n < score.window] + [score.window]
     by_position = [
-        (first, end - 1, float(score.nats[(score.positions >= first) & (score.positions < end)].mean()))
+        (
+            first,
+            end - 1,
+            float(score.nats[(score.positions >= first) & (score.positions < end)].mean()),
+        )
         for first, end in zip([0, *edges], edges)
         if ((score.positions >= first) & (score.positions < end)).any()
     ]
@@ -50,13 +68,17 @@ def run(args: argparse.Namespace) -> None:
                 "stride": score.stride,
                 "bits_per_byte": score.bits_per_byte,
                 "perplexity": score.perplexity,
-                "nats_by_position": [{"first": a, "last": b, "nats": nats} for a, b, nats in by_position],
+                "nats_by_position": [
+                    {"first": a, "last": b, "nats": nats} for a, b, nats in by_position
+                ],
             }
         )
         return
     write(f"{score.bits_per_byte:.4f} bits a byte, perplexity {score.perplexity:.2f} a token")
     predicted = count(len(score.nats), "predicted token")
-    write(f"{predicted}, {count(score.n_bytes, 'byte')}; window {score.window}, stride {score.stride}")
+    write(
+        f"{predicted}, {count(score.n_bytes, 'byte')}; window {score.window}, stride {score.stride}"
+    )
     write("nats a token by position in the window:")
     for first, last, nats in by_position:
         write(f"  {first:>5} to {last:<5} {nats:.4f}")

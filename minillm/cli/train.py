@@ -19,34 +19,68 @@ from .common import add_compute, join, write
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="a folder of .txt files (train.txt and val.txt, or any), or one file"
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="a folder of .txt files (train.txt and val.txt, or any), or one file",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="the run's folder; becomes a model that --model takes"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the run's folder; becomes a model that --model takes",
     )
     parser.add_argument("--preset", help=f"settings to begin with: {', '.join(presets())}")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file with settings, which win over the preset's")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out, with its settings")
-    parser.add_argument("--from", dest="start", metavar="MODEL", help="begin with this model and its tokenizer (fine-tuning)")
-    parser.add_argument("--tokenizer", metavar="MODEL", help="take this model's tokenizer instead of training one")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="a TOML file with settings, which win over the preset's",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the last checkpoint in --out, with its settings",
+    )
+    parser.add_argument(
+        "--from",
+        dest="start",
+        metavar="MODEL",
+        help="begin with this model and its tokenizer (fine-tuning)",
+    )
+    parser.add_argument(
+        "--tokenizer", metavar="MODEL", help="take this model's tokenizer instead of training one"
+    )
     parser.add_argument("--json", action="store_true", help="print every report as a line of JSON")
     add_settings(parser, Settings, "each wins over --config and --preset")
     add_compute(parser)
 
 
 def add_settings(parser: argparse.ArgumentParser, kind: type[Plan], what: str) -> None:
-    """One flag for each setting of `kind`; what is not given is None, and left to whatever else decides."""
+    """One flag for each setting of `kind`; what is not given is None, and left to whatever else
+    decides."""
     group = parser.add_argument_group("settings", what)
     for f in dataclasses.fields(kind):
         of = {"int": int, "float": float, "str": str}.get(f.type.removesuffix(" | None"))
-        how = {"action": argparse.BooleanOptionalAction} if of is None else {"type": of, "metavar": of.__name__.upper()}
+        how = (
+            {"action": argparse.BooleanOptionalAction}
+            if of is None
+            else {"type": of, "metavar": of.__name__.upper()}
+        )
         default = "" if f.default is None else f" (default: {f.default})"
-        group.add_argument(f"--{f.name.replace('_', '-')}", default=None, help=f.metadata["what"] + default, **how)
+        group.add_argument(
+            f"--{f.name.replace('_', '-')}", default=None, help=f.metadata["what"] + default, **how
+        )
 
 
 def given(args: argparse.Namespace, kind: type[Plan]) -> dict:
     """The settings that have been given as flags."""
-    return {f.name: value for f in dataclasses.fields(kind) if (value := getattr(args, f.name)) is not None}
+    return {
+        f.name: value
+        for f in dataclasses.fields(kind)
+        if (value := getattr(args, f.name)) is not None
+    }
 
 
 def run(args: argparse.Namespace) -> None:
@@ -54,17 +88,26 @@ def run(args: argparse.Namespace) -> None:
 
     flags = given(args, Settings)
     if args.dtype is not None:
-        raise InputError(f"--dtype {args.dtype}: training computes in float32; --precision bfloat16 is the faster way")
+        raise InputError(
+            f"--dtype {args.dtype}: training computes in float32; --precision bfloat16 is the"
+            " faster way"
+        )
     ranks = join()
     if args.threads is not None:
         from ..twins import set_threads
 
         set_threads(args.threads)
     pretrain(
-        args.out, args.data, lambda **known: settings(args.preset, args.config, **known | flags),
-        start=args.start, tokenizer=args.tokenizer, resume=args.resume, kernels=args.kernels, world=ranks,
+        args.out,
+        args.data,
+        lambda **known: settings(args.preset, args.config, **known | flags),
+        start=args.start,
+        tokenizer=args.tokenizer,
+        resume=args.resume,
+        kernels=args.kernels,
+        world=ranks,
         echo=write_json_line if args.json else show,
-    )  # fmt: skip
+    )
 
 
 def write_json_line(record: dict) -> None:
@@ -81,5 +124,9 @@ def show(record: dict) -> None:
     parts = [f"step {record['step']:>6}"]
     for name, value in record.items():
         if name != "step":
-            parts.append(f"{name.replace('_', ' ')} {value:.4f}" if isinstance(value, float) else f"{name} {value}")
+            parts.append(
+                f"{name.replace('_', ' ')} {value:.4f}"
+                if isinstance(value, float)
+                else f"{name} {value}"
+            )
     write("   ".join(parts))

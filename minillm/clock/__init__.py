@@ -1,4 +1,5 @@
-"""The clock: where the time of every cycle goes, what it should be by the machine's limits, and how it grows.
+"""The clock: where the time of every cycle goes, what it should be by the machine's limits, and how
+it grows.
 
 It reads steps (minillm/steps.py) and knows nothing of the model's inside.
 """
@@ -10,6 +11,16 @@ from .prediction import predict, predicted_seconds
 from .report import Report
 
 __all__ = [
-    "PHASES", "Clock", "Cost", "CycleTimes", "Limits", "Report", "groups", "measure", "predict", "predicted_seconds",
-    "step_costs", "total",
-]  # fmt: skip
+    "PHASES",
+    "Clock",
+    "Cost",
+    "CycleTimes",
+    "Limits",
+    "Report",
+    "groups",
+    "measure",
+    "predict",
+    "predicted_seconds",
+    "step_costs",
+    "total",
+]

@@ -1,5 +1,6 @@
-"""Measured beside predicted, fairly: the memory's speed drifts by a factor of two within seconds on shared machines, so
-that it is measured anew before and after every few cycles, and the ratio is taken round by round."""
+"""Measured beside predicted, fairly: the memory's speed drifts by a factor of two within seconds on
+shared machines, so that it is measured anew before and after every few cycles, and the ratio is
+taken round by round."""
 
 from __future__ import annotations
 
@@ -36,17 +37,25 @@ class Check:
 
 
 def check_predictions(
-    model, limits: Limits, contexts: Sequence[int], kind: str = "float32", rounds: int = 20,
+    model,
+    limits: Limits,
+    contexts: Sequence[int],
+    kind: str = "float32",
+    rounds: int = 20,
     update: Update = lambda what, done, total: None,
-) -> list[Check]:  # fmt: skip
+) -> list[Check]:
     """Measure decode cycles at several contexts, and the memory in turn with them, on Numba's twin.
 
-    limits: the rest of them, measured by `measure`. InputError where a context does not fit the model.
+    limits: the rest of them, measured by `measure`. InputError where a context does not fit the
+    model.
     """
     if model.ops is not kernels:
         raise InputError("predictions are checked for the Numba kernels: choose --kernels numba")
     if wrong := [past for past in contexts if not 1 <= past < model.config.n_positions]:
-        raise InputError(f"context {wrong[0]} must be from 1 to {model.config.n_positions - 1}, one less than the positions")
+        raise InputError(
+            f"context {wrong[0]} must be from 1 to {model.config.n_positions - 1}, one less than"
+            " the positions"
+        )
     rng, look, checks = np.random.default_rng(0), _Memory(), []
     for past in contexts:
         cache = model.new_cache()
@@ -61,7 +70,14 @@ def check_predictions(
             now = _with_memory(limits, (before + look()) / 2)
             cycles = clock.cycles()
             seconds = float(np.mean([cycle.net.sum() for cycle in cycles])) / 1e9
-            times.append((seconds, predicted_seconds(predict(model.config, now, cycles[0].names, 1, past, kind=kind))))
+            times.append(
+                (
+                    seconds,
+                    predicted_seconds(
+                        predict(model.config, now, cycles[0].names, 1, past, kind=kind)
+                    ),
+                )
+            )
         checks.append(Check(past, *np.array(times[1:]).T))  # the first round warms up
     return checks
 
@@ -82,4 +98,6 @@ class _Memory:
 
 def _with_memory(limits: Limits, rate: float) -> Limits:
     """The limits with another rate for what lies in memory."""
-    return replace(limits, bandwidth={s: r for s, r in limits.bandwidth.items() if s < FAR} | {FAR: rate})
+    return replace(
+        limits, bandwidth={s: r for s, r in limits.bandwidth.items() if s < FAR} | {FAR: rate}
+    )

@@ -1,7 +1,7 @@
 """The clock: a step that writes down when each intermediate was finished, and what the times say.
 
-An interval belongs to the name that ends it, and a name that is never formed gives its time to the next one. So the
-intervals of a cycle leave no gap, and their sum is the cycle's wall time.
+An interval belongs to the name that ends it, and a name that is never formed gives its time to the
+next one. So the intervals of a cycle leave no gap, and their sum is the cycle's wall time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ PHASES = ("embed", "attend", "feed forward", "unembed", "choose")
 
 
 def counter() -> tuple[Callable[[], int], str]:
-    """Return the function that the clock reads, and its name: the counter of the fused step's stamps where Numba is."""
+    """Return the function that the clock reads, and its name: the counter of the fused step's
+    stamps where Numba is."""
     if not kernels.available():
         return perf_counter_ns, "time.perf_counter_ns"
     compiled = os.environ.get("NUMBA_DISABLE_JIT", "0") == "0"
@@ -31,10 +32,11 @@ def counter() -> tuple[Callable[[], int], str]:
 
 @dataclass(frozen=True)
 class CycleTimes:
-    """One cycle in time: its intervals in ns since the clock's first cycle, each under the name that ends it.
+    """One cycle in time: its intervals in ns since the clock's first cycle, each under the name
+    that ends it.
 
-    kind, rows, positions as in decoding.Cycle; past: positions that the cache held before. ends: float64 [n].
-    gross: ns of each interval [n]; net: without what the measuring itself took.
+    kind, rows, positions as in decoding.Cycle; past: positions that the cache held before. ends:
+    float64 [n]. gross: ns of each interval [n]; net: without what the measuring itself took.
     """
 
     kind: str
@@ -53,7 +55,8 @@ class CycleTimes:
 
     @property
     def moments(self) -> int:
-        """How many tokens came from it: none from a chunk of a prompt or a draft, several from a verify cycle."""
+        """How many tokens came from it: none from a chunk of a prompt or a draft, several from a
+        verify cycle."""
         return 0 if self.kind == "draft" else self.names.count("next")
 
     @property
@@ -62,7 +65,8 @@ class CycleTimes:
         return np.diff(self.ends, prepend=self.start)
 
     def sums(self, key: Callable[[str], str] = phase_of) -> dict[str, float]:
-        """Return the net time in ns of each group of names: of each phase, unless `key` groups otherwise."""
+        """Return the net time in ns of each group of names: of each phase, unless `key` groups
+        otherwise."""
         sums: dict[str, float] = {}
         for name, ns in zip(self.names, self.net.tolist()):
             sums[key(name)] = sums.get(key(name), 0.0) + ns
@@ -72,8 +76,9 @@ class CycleTimes:
 class Clock:
     """A step that times: pass it as `step` to generate, or to a model after `begin`.
 
-    It looks at no value, so that the model computes as it does without (fused decode step, streaming attention);
-    every_step=True asks for the readable forward, in which every name is formed and timed.
+    It looks at no value, so that the model computes as it does without (fused decode step,
+    streaming attention); every_step=True asks for the readable forward, in which every name is
+    formed and timed.
     """
 
     def __init__(self, every_step: bool = False):
@@ -106,7 +111,8 @@ class Clock:
 
     @cached_property
     def cost(self) -> float:
-        """What one time stamp costs, in ns: measured on another clock, with a block's prefixes before the name."""
+        """What one time stamp costs, in ns: measured on another clock, with a block's prefixes
+        before the name."""
         other = Clock(self.every_step)
         step, n, best = under("attn.", under("h.0.", other)), 200, np.inf
         for _ in range(20):
@@ -120,9 +126,13 @@ class Clock:
 
     @property
     def ticks_per_second(self) -> float:
-        """The rate of the counter, against time.perf_counter_ns over all that has passed since the first cycle."""
+        """The rate of the counter, against time.perf_counter_ns over all that has passed since the
+        first cycle."""
         if self._anchor is None:
-            raise InputError("the clock has seen no cycle: give it as `step` to generate, or call begin(...) before the model")
+            raise InputError(
+                "the clock has seen no cycle: give it as `step` to generate, or call begin(...)"
+                " before the model"
+            )
         return 1e9 * (self._now() - self._anchor[0]) / max(1, perf_counter_ns() - self._anchor[1])
 
     def cycles(self) -> list[CycleTimes]:
@@ -136,19 +146,30 @@ class Clock:
             if last == first:  # begun, and then interrupted
                 continue
             names = tuple(self._names[first:last])
-            times = (np.array([start, *self._ticks[first:last]], np.float64) - self._anchor[0]) * ns_per_tick
+            times = (
+                np.array([start, *self._ticks[first:last]], np.float64) - self._anchor[0]
+            ) * ns_per_tick
             gross = np.diff(times)
             net = np.maximum(gross - self.cost * called[first:last], 0.0)
-            cycles.append(CycleTimes(kind, rows, positions, past, float(times[0]), names, times[1:], net))
+            cycles.append(
+                CycleTimes(kind, rows, positions, past, float(times[0]), names, times[1:], net)
+            )
         return cycles
 
     @property
     def n_stamps(self) -> int:
-        """How many time stamps were taken by calls; those of the fused step are there without a clock, too."""
+        """How many time stamps were taken by calls; those of the fused step are there without a
+        clock, too."""
         return len(self._ticks) - sum(part.stop - part.start for part in self._told)
 
 
-def groups(cycles: Iterable[CycleTimes], key: Callable[[str], str] = phase_of) -> dict[str, np.ndarray]:
-    """Return net ns of each group of names in each cycle: {group: [cycles]}, 0 where a cycle lacks it."""
+def groups(
+    cycles: Iterable[CycleTimes], key: Callable[[str], str] = phase_of
+) -> dict[str, np.ndarray]:
+    """Return net ns of each group of names in each cycle: {group: [cycles]}, 0 where a cycle lacks
+    it."""
     sums = [cycle.sums(key) for cycle in cycles]
-    return {group: np.array([s.get(group, 0.0) for s in sums]) for group in dict.fromkeys(g for s in sums for g in s)}
+    return {
+        group: np.array([s.get(group, 0.0) for s in sums])
+        for group in dict.fromkeys(g for s in sums for g in s)
+    }

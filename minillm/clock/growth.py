@@ -1,13 +1,15 @@
-"""How the cost of a pass grows with its length, measured and fitted: where O(n) bends into O(n^2), and n^2 into n^3.
+"""How the cost of a pass grows with its length, measured and fitted: where O(n) bends into O(n^2),
+and n^2 into n^3.
 
-A pass of T tokens costs, in each layer, 12 T C^2 multiply-adds in the matrices and 2 T^2 C in attention (dense T x T):
-equal at T = 6C. Generating n tokens without a cache is a pass of 1, 2, ..., n tokens, summed
+A pass of T tokens costs, in each layer, 12 T C^2 multiply-adds in the matrices and 2 T^2 C in
+attention (dense T x T): equal at T = 6C. Generating n tokens without a cache is a pass of 1, 2,
+..., n tokens, summed
 
     sum over t of 12 t C^2 + 2 t^2 C  =  6 n^2 C^2 + (2/3) n^3 C  + lower powers,
 
-equal at n = 9C; with a cache each token costs 12 C^2 + 2 n C, and all n of them 12 n C^2 + n^2 C. At C = 768 the bends
-lie at 4,608 and 6,912 tokens, beyond GPT-2's 1,024 positions: there generation without a cache looks quadratic and
-never shows its cube. At C = 32 they lie at 192 and 288.
+equal at n = 9C; with a cache each token costs 12 C^2 + 2 n C, and all n of them 12 n C^2 + n^2 C.
+At C = 768 the bends lie at 4,608 and 6,912 tokens, beyond GPT-2's 1,024 positions: there generation
+without a cache looks quadratic and never shows its cube. At C = 32 they lie at 192 and 288.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ ROUNDS = 5
 
 @dataclass(frozen=True)
 class Fit:
-    """seconds = sum of coefficients * n^powers: least squares of relative errors, with standard errors.
+    """seconds = sum of coefficients * n^powers: least squares of relative errors, with standard
+    errors.
 
     Where two terms contribute equally is `bend`: (n, lower end, upper end), the ends 95 % apart.
     """
@@ -49,12 +52,14 @@ class Fit:
         return sum(c * np.asarray(n, float) ** p for c, p in zip(self.coefficients, self.powers))
 
     def term(self, power: int) -> tuple[float, float]:
-        """The coefficient of one power, and half the width of its 95 % interval (2 standard errors)."""
+        """The coefficient of one power, and half the width of its 95 % interval (2 standard
+        errors)."""
         i = self.powers.index(power)
         return float(self.coefficients[i]), float(2 * self.errors[i])
 
     def bend(self, low: int, high: int) -> tuple[float, float]:
-        """Where the terms of two neighbouring powers are equal, and half the width of its 95 % interval."""
+        """Where the terms of two neighbouring powers are equal, and half the width of its 95 %
+        interval."""
         (a, da), (b, db) = self.term(low), self.term(high)
         if a <= 0 or b <= 0:
             return float("nan"), float("nan")
@@ -63,17 +68,26 @@ class Fit:
 
     def to_dict(self) -> dict:
         """JSON-able values."""
-        return {"powers": self.powers, "coefficients": self.coefficients.tolist(), "errors": self.errors.tolist(), "r2": self.r2}
+        return {
+            "powers": self.powers,
+            "coefficients": self.coefficients.tolist(),
+            "errors": self.errors.tolist(),
+            "r2": self.r2,
+        }
 
 
 def fit(n: Sequence[float], seconds: Sequence[float], powers: Sequence[int]) -> Fit:
-    """Fit seconds = sum of c_p n^p, every point counting by its relative error: long runs do not drown short ones.
+    """Fit seconds = sum of c_p n^p, every point counting by its relative error: long runs do not
+    drown short ones.
 
     InputError where there are fewer points than terms + 1, or a time is not above 0.
     """
     n, seconds, powers = np.asarray(n, float), np.asarray(seconds, float), tuple(powers)
     if len(n) != len(seconds) or len(n) <= len(powers):
-        raise InputError(f"{len(n)} lengths and {len(seconds)} times cannot fit {len(powers)} terms: one more is needed")
+        raise InputError(
+            f"{len(n)} lengths and {len(seconds)} times cannot fit {len(powers)} terms: one more is"
+            " needed"
+        )
     if not (seconds > 0).all():
         raise InputError(f"a time of {seconds.min()} s cannot be fitted: it must be above 0")
     scale = n.max() ** np.array(powers)  # powers of 1,000 would leave no digits
@@ -90,8 +104,9 @@ def fit(n: Sequence[float], seconds: Sequence[float], powers: Sequence[int]) -> 
 
 @dataclass(frozen=True)
 class Growth:
-    """Seconds of one pass over `lengths` tokens without a cache (`passes`) and of one more token behind them with one
-    (`tokens`), predicted too; fits of both, and of generating n tokens without (n^2, n^3) and with a cache (n, n^2)."""
+    """Seconds of one pass over `lengths` tokens without a cache (`passes`) and of one more token
+    behind them with one (`tokens`), predicted too; fits of both, and of generating n tokens without
+    (n^2, n^3) and with a cache (n, n^2)."""
 
     config: GPT2Config
     lengths: np.ndarray
@@ -114,13 +129,14 @@ class Growth:
 
     @property
     def generation_bend(self) -> tuple[float, float]:
-        """Where generating without a cache bends from n^2 to n^3, and half the width of its 95 % interval: the terms
-        a n^2 / 2 and b n^3 / 3 of the summed passes are equal at 1.5 a / b."""
+        """Where generating without a cache bends from n^2 to n^3, and half the width of its 95 %
+        interval: the terms a n^2 / 2 and b n^3 / 3 of the summed passes are equal at 1.5 a / b."""
         return tuple(1.5 * value for value in self.pass_fit.bend(1, 2))
 
     @property
     def bends(self) -> dict[str, float]:
-        """Where the two terms are equal by counting multiply-adds: of a pass 6C, of generating without a cache 9C."""
+        """Where the two terms are equal by counting multiply-adds: of a pass 6C, of generating
+        without a cache 9C."""
         return {"pass": 6.0 * self.config.n_embd, "generate": 9.0 * self.config.n_embd}
 
     def summary(self) -> list[str]:
@@ -130,17 +146,33 @@ class Growth:
         C, L = self.config.n_embd, self.config.n_layer
         count = "by counting multiply-adds"
         return [
-            f"a pass of T tokens, C = {C}: "
-            f"({linear * 1e6:.3g} ± {dl * 1e6:.1g}) us T + ({square * 1e9:.3g} ± {ds * 1e9:.1g}) ns T^2",
-            f"  R^2 {self.pass_fit.r2:.4f}; {24 * L * C * C / linear / 1e9:.2g} GFLOP/s in the first term, "
-            f"{4 * L * C / square / 1e9:.2g} in the second, where softmax takes as long as the products",
+            (
+                f"a pass of T tokens, C = {C}: ({linear * 1e6:.3g} ± {dl * 1e6:.1g}) us T +"
+                f" ({square * 1e9:.3g} ± {ds * 1e9:.1g}) ns T^2"
+            ),
+            (
+                f"  R^2 {self.pass_fit.r2:.4f}; {24 * L * C * C / linear / 1e9:.2g} GFLOP/s in the"
+                f" first term, {4 * L * C / square / 1e9:.2g} in the second, where softmax takes as"
+                " long as the products"
+            ),
             f"  equal at T = {bend:,.0f} ± {width:,.0f} ({count} at 6C = {6 * C})",
-            f"n tokens without a cache: n^2 bends into n^3 at n = {cube:,.0f} ± {cube_width:,.0f} ({count} at 9C = {9 * C})",
+            (
+                f"n tokens without a cache: n^2 bends into n^3 at n = {cube:,.0f} ±"
+                f" {cube_width:,.0f} ({count} at 9C = {9 * C})"
+            ),
         ]
 
     def to_dict(self) -> dict:
         """JSON-able values."""
-        names = ("lengths", "passes", "tokens", "predicted_passes", "predicted_tokens", "without_cache", "with_cache")
+        names = (
+            "lengths",
+            "passes",
+            "tokens",
+            "predicted_passes",
+            "predicted_tokens",
+            "without_cache",
+            "with_cache",
+        )
         return {
             "config": self.config.to_dict(),
             **{name: getattr(self, name).tolist() for name in names},
@@ -151,19 +183,24 @@ class Growth:
 
 
 def cumulative(n: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Sum a time known at some lengths over all lengths from 1 on, a straight line between neighbours -> at `n`."""
+    """Sum a time known at some lengths over all lengths from 1 on, a straight line between
+    neighbours -> at `n`."""
     every = np.arange(1, int(n[-1]) + 1)
     return np.cumsum(np.interp(every, n, seconds))[np.asarray(n, int) - 1]
 
 
 def measure_growth(
-    config: GPT2Config = NARROW, lengths: Sequence[int] = LENGTHS, rounds: int = ROUNDS, limits: Limits | None = None,
+    config: GPT2Config = NARROW,
+    lengths: Sequence[int] = LENGTHS,
+    rounds: int = ROUNDS,
+    limits: Limits | None = None,
     update: Update = lambda what, done, total: None,
-) -> Growth:  # fmt: skip
-    """Time passes of several lengths on a random model of the textbook's functions, which form all T x T scores.
+) -> Growth:
+    """Time passes of several lengths on a random model of the textbook's functions, which form all
+    T x T scores.
 
-    On one thread, since so narrow a model has no work for two. The rounds go through all lengths in turn, and the
-    shortest time of each counts: whatever else runs on the machine only adds.
+    On one thread, since so narrow a model has no work for two. The rounds go through all lengths in
+    turn, and the shortest time of each counts: whatever else runs on the machine only adds.
     """
     from threadpoolctl import threadpool_limits
 
@@ -188,5 +225,19 @@ def measure_growth(
     update("measuring growth", rounds, rounds)
     passes, tokens, n = passes.min(axis=0), tokens.min(axis=0), np.array(lengths)
     names = step_names(config.n_layer)
-    predicted = [[predicted_seconds(predict(config, limits, names, *shape)) for shape in ((t, 0), (1, t - 1))] for t in lengths]
-    return Growth(config, n, passes, tokens, *np.array(predicted).T, fit(n, passes, (0, 1, 2)), fit(n, tokens, (0, 1)))
+    predicted = [
+        [
+            predicted_seconds(predict(config, limits, names, *shape))
+            for shape in ((t, 0), (1, t - 1))
+        ]
+        for t in lengths
+    ]
+    return Growth(
+        config,
+        n,
+        passes,
+        tokens,
+        *np.array(predicted).T,
+        fit(n, passes, (0, 1, 2)),
+        fit(n, tokens, (0, 1)),
+    )

@@ -1,8 +1,9 @@
 """What this machine can do at best, measured in the run that needs it: the roofs of the roofline.
 
-Bandwidth depends on where the numbers lie, so it is measured for arrays from the first-level cache's size to far beyond
-the last one's. (One array each, since a model's matrices lie side by side in one, see weights.Arena.) Every limit is the
-best of several tries: whatever else runs on the machine only takes away.
+Bandwidth depends on where the numbers lie, so it is measured for arrays from the first-level
+cache's size to far beyond the last one's. (One array each, since a model's matrices lie side by
+side in one, see weights.Arena.) Every limit is the best of several tries: whatever else runs on the
+machine only takes away.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ BEST_OF = 5
 
 @dataclass(frozen=True)
 class Limits:
-    """bandwidth: {bytes of an array: bytes/s at which all threads together read it}. row, rows: {kind of storage: FLOP/s} of
-    products with one row (weights in the cache) and with hundreds. elements: FLOP/s of softmax in the cache. call: seconds
-    of a call of the twin's functions before any work; launch: seconds to begin work on all threads and to end it; meet:
-    seconds for all to wait for each other in a kernel (both 0 where BLAS has threads of its own).
+    """bandwidth: {bytes of an array: bytes/s at which all threads together read it}. row, rows:
+    {kind of storage: FLOP/s} of products with one row (weights in the cache) and with hundreds.
+    elements: FLOP/s of softmax in the cache. call: seconds of a call of the twin's functions before
+    any work; launch: seconds to begin work on all threads and to end it; meet: seconds for all to
+    wait for each other in a kernel (both 0 where BLAS has threads of its own).
     """
 
     machine: dict
@@ -49,9 +51,14 @@ class Limits:
     meet: float
 
     def bandwidth_at(self, nbytes: float) -> float:
-        """Bytes/s for numbers that are read again after `nbytes` in all: interpolated in log(bytes)."""
+        """Bytes/s for numbers that are read again after `nbytes` in all: interpolated in
+        log(bytes)."""
         sizes = sorted(self.bandwidth)
-        return float(np.interp(math.log(max(nbytes, 1)), np.log(sizes), [self.bandwidth[size] for size in sizes]))
+        return float(
+            np.interp(
+                math.log(max(nbytes, 1)), np.log(sizes), [self.bandwidth[size] for size in sizes]
+            )
+        )
 
     def save(self, path: str | Path) -> None:
         """Write them as JSON, with the machine's description."""
@@ -62,14 +69,25 @@ class Limits:
         """Read what `save` wrote; InputError names the file."""
         values = read_json(Path(path))
         try:
-            return cls(**values | {"bandwidth": {int(size): float(rate) for size, rate in values["bandwidth"].items()}})
+            return cls(
+                **values
+                | {
+                    "bandwidth": {
+                        int(size): float(rate) for size, rate in values["bandwidth"].items()
+                    }
+                }
+            )
         except (TypeError, KeyError, ValueError, AttributeError) as error:
-            raise InputError(f"{path}: not limits as `minillm clock --limits` writes them ({error})") from None
+            raise InputError(
+                f"{path}: not limits as `minillm clock --limits` writes them ({error})"
+            ) from None
 
 
 def measure(ops, kinds: Iterable[str], update: Update = lambda what, done, total: None) -> Limits:
     """Measure all limits for one twin and some kinds of storage; a second or two for each kind."""
-    kinds = sorted(set(kinds) | {"float32"})  # attention multiplies in float32, whatever the weights are stored as
+    kinds = sorted(
+        set(kinds) | {"float32"}
+    )  # attention multiplies in float32, whatever the weights are stored as
     numba = ops is kernels and kernels.available()
     total = len(ARRAYS) + len(kinds) + 1
     bandwidth, row, rows = {}, {}, {}
@@ -86,11 +104,17 @@ def measure(ops, kinds: Iterable[str], update: Update = lambda what, done, total
 
         launch = _seconds(kernel.launch, 200)
         kernel.meet_often(2000)
-        meet = max(0.0, (_seconds(lambda: kernel.meet_often(2000)) - _seconds(lambda: kernel.meet_often(0))) / 2000)
+        meet = max(
+            0.0,
+            (_seconds(lambda: kernel.meet_often(2000)) - _seconds(lambda: kernel.meet_often(0)))
+            / 2000,
+        )
     else:
         launch = meet = 0.0
     update("measuring limits", total, total)
-    return Limits(describe_machine(), n_threads(ops), bandwidth, row, rows, elements, _call(ops), launch, meet)
+    return Limits(
+        describe_machine(), n_threads(ops), bandwidth, row, rows, elements, _call(ops), launch, meet
+    )
 
 
 def describe_machine() -> dict:
@@ -112,13 +136,16 @@ def describe_machine() -> dict:
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        return next(
+            line.partition(":")[2].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
 
 
 def _seconds(work: Callable[[], object], calls: int = 1) -> float:
-    """The shortest time of one call of `work`, each try being `calls` of them, after one for warming up."""
+    """The shortest time of one call of `work`, each try being `calls` of them, after one for
+    warming up."""
     work()
     best = math.inf
     for _ in range(BEST_OF):
@@ -133,14 +160,17 @@ def _call(ops) -> float:
     """The mean over the twin's functions of what a call on a few numbers takes."""
     x, one = np.ones((1, 16), np.float32), np.ones(16, np.float32)
     calls = (
-        lambda: ops.linear(x, x.T), lambda: ops.layer_norm(x, one, one), lambda: ops.softmax(x), lambda: ops.gelu_new(x),
-    )  # fmt: skip
+        lambda: ops.linear(x, x.T),
+        lambda: ops.layer_norm(x, one, one),
+        lambda: ops.softmax(x),
+        lambda: ops.gelu_new(x),
+    )
     return sum(_seconds(call, 200) for call in calls) / len(calls)
 
 
 def read_bandwidth(size: int, numba: bool) -> float:
-    """Bytes/s at which all threads together read an array of `size` bytes, again and again: a kernel that does nothing
-    else, or without Numba BLAS's product of a matrix and a vector."""
+    """Bytes/s at which all threads together read an array of `size` bytes, again and again: a
+    kernel that does nothing else, or without Numba BLAS's product of a matrix and a vector."""
     times = max(1, 2**24 // size)  # long enough not to measure the launch
     matrix, x = np.ones((size // 4096, 1024), np.float32), np.ones(1024, np.float32)
     if not numba:
@@ -151,9 +181,13 @@ def read_bandwidth(size: int, numba: bool) -> float:
 
 
 def rows_rate(ops, kind: str) -> float:
-    """FLOP/s of a product with 384 rows [384,768] @ [768,1536], as a twin multiplies them, on all threads."""
+    """FLOP/s of a product with 384 rows [384,768] @ [768,1536], as a twin multiplies them, on all
+    threads."""
     dtype = np.float64 if kind == "float64" else np.float32
-    x, large = (np.random.default_rng(0).standard_normal(shape).astype(dtype) for shape in ((384, 768), (768, 1536)))
+    x, large = (
+        np.random.default_rng(0).standard_normal(shape).astype(dtype)
+        for shape in ((384, 768), (768, 1536))
+    )
     weight = store(large, kind) if ops is kernels and kind != "float64" else large
     return 2 * len(x) * large.size / _seconds(lambda: ops.linear(x, weight))
 
@@ -161,7 +195,9 @@ def rows_rate(ops, kind: str) -> float:
 def _row_rate(kind: str, numba: bool) -> float:
     """FLOP/s of a product with one row, weights in the second-level cache, on all threads."""
     dtype = np.float64 if kind == "float64" else np.float32
-    x, small = (np.random.default_rng(0).standard_normal(shape).astype(dtype) for shape in (512, (512, 256)))
+    x, small = (
+        np.random.default_rng(0).standard_normal(shape).astype(dtype) for shape in (512, (512, 256))
+    )
     if not numba or kind == "float64":
         return 2 * small.size / _seconds(lambda: x @ small, 200)
     from ..kernels import limits as kernel

@@ -1,7 +1,9 @@
-"""How long each operation must take, from its cost and the machine's limits alone: the roofline as arithmetic.
+"""How long each operation must take, from its cost and the machine's limits alone: the roofline as
+arithmetic.
 
-Time = max(bytes / bandwidth, FLOPs / rate) + waiting: reading and computing overlap, beginning and ending do not.
-Source: Williams, Waterman, Patterson, "Roofline: an insightful visual performance model" (2009).
+Time = max(bytes / bandwidth, FLOPs / rate) + waiting: reading and computing overlap, beginning and
+ending do not. Source: Williams, Waterman, Patterson, "Roofline: an insightful visual performance
+model" (2009).
 """
 
 from __future__ import annotations
@@ -14,10 +16,20 @@ from ..steps import BLOCK_PHASES
 from .costs import Cost, covered, folded, step_costs, total
 from .limits import Limits
 
-# In the readable forward each of these calls a function of the twin, which shares large work out between threads; in
-# the fused one all threads run from the beginning, still awake from the last token, and meet after each product, after
-# attention and after the logits.
-CALLED = ("ln_1", "attn.c_attn", "attn.weights", "attn.context", "attn.out", "ln_2", "mlp.c_fc", "mlp.act", "mlp.out")
+# In the readable forward each of these calls a function of the twin, which shares large work out
+# between threads; in the fused one all threads run from the beginning, still awake from the last
+# token, and meet after each product, after attention and after the logits.
+CALLED = (
+    "ln_1",
+    "attn.c_attn",
+    "attn.weights",
+    "attn.context",
+    "attn.out",
+    "ln_2",
+    "mlp.c_fc",
+    "mlp.act",
+    "mlp.out",
+)
 CALLED += ("ln_f", "logits", "probs", "next")
 MET = ("attn.c_attn", "attn.context", "attn.out", "mlp.c_fc", "mlp.out", "logits")
 LARGE = 600_000  # FLOPs: less stays on one thread (kernels/threads.py)
@@ -25,7 +37,8 @@ LARGE = 600_000  # FLOPs: less stays on one thread (kernels/threads.py)
 
 @dataclass(frozen=True)
 class Prediction:
-    """Seconds for one operation: reading and writing, arithmetic, and waiting for calls and threads."""
+    """Seconds for one operation: reading and writing, arithmetic, and waiting for calls and
+    threads."""
 
     cost: Cost
     memory: float
@@ -49,14 +62,20 @@ def local_name(name: str) -> str:
 
 
 def predict(
-    config: GPT2Config, limits: Limits, names: Iterable[str], T: int, past: int = 0, batch: int = 1, kind: str = "float32",
+    config: GPT2Config,
+    limits: Limits,
+    names: Iterable[str],
+    T: int,
+    past: int = 0,
+    batch: int = 1,
+    kind: str = "float32",
     kept: int = 1,
-) -> dict[str, Prediction]:  # fmt: skip
+) -> dict[str, Prediction]:
     """Return {name formed: Prediction} of one pass; the arguments are those of costs.step_costs.
 
-    names: those that were formed: with `wte` among them it is the readable forward, without it the fused step. Weights
-    and cache come round once a pass, so they are read at the bandwidth of all of them together; activations, used at once,
-    at that of themselves.
+    names: those that were formed: with `wte` among them it is the readable forward, without it the
+    fused step. Weights and cache come round once a pass, so they are read at the bandwidth of all
+    of them together; activations, used at once, at that of themselves.
     """
     names = list(names)
     fused = "wte" not in names
@@ -73,10 +92,13 @@ def predict(
         if fused:
             waiting = limits.meet * sum(part in MET for part in local)
         else:
-            waiting = limits.call * sum(part in CALLED for part in local) + limits.launch * (cost.flops > LARGE)
+            waiting = limits.call * sum(part in CALLED for part in local) + limits.launch * (
+                cost.flops > LARGE
+            )
         predictions[name] = Prediction(
             cost,
-            (cost.weights + cost.cache) / limits.bandwidth_at(once_a_pass) + cost.values / limits.bandwidth_at(cost.values),
+            (cost.weights + cost.cache) / limits.bandwidth_at(once_a_pass)
+            + cost.values / limits.bandwidth_at(cost.values),
             cost.products / rate + cost.elements / limits.elements,
             waiting,
         )

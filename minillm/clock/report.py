@@ -1,4 +1,5 @@
-"""What a clock's times say: a row for every phase and part, measured beside predicted; latencies; the cost of measuring."""
+"""What a clock's times say: a row for every phase and part, measured beside predicted; latencies;
+the cost of measuring."""
 
 from __future__ import annotations
 
@@ -18,21 +19,40 @@ from .limits import Limits
 from .prediction import Prediction, local_name, predict
 
 PARTS = {
-    "wte": "tokens", "wpe": "positions", "embed": "sum",
-    "ln_1": "norm", "attn.c_attn": "qkv", "attn.q": "q", "attn.k": "k", "attn.v": "v", "attn.scores": "scores",
-    "attn.weights": "softmax", "attn.context": "context", "attn.out": "projection", "attn.residual": "residual",
-    "ln_2": "norm", "mlp.c_fc": "expand", "mlp.act": "activate", "mlp.out": "contract", "mlp.residual": "residual",
-    "ln_f": "norm", "logits": "logits", "probs": "probs", "next": "next",
-}  # fmt: skip
+    "wte": "tokens",
+    "wpe": "positions",
+    "embed": "sum",
+    "ln_1": "norm",
+    "attn.c_attn": "qkv",
+    "attn.q": "q",
+    "attn.k": "k",
+    "attn.v": "v",
+    "attn.scores": "scores",
+    "attn.weights": "softmax",
+    "attn.context": "context",
+    "attn.out": "projection",
+    "attn.residual": "residual",
+    "ln_2": "norm",
+    "mlp.c_fc": "expand",
+    "mlp.act": "activate",
+    "mlp.out": "contract",
+    "mlp.residual": "residual",
+    "ln_f": "norm",
+    "logits": "logits",
+    "probs": "probs",
+    "next": "next",
+}
 VIEWS = ("q", "k", "v")  # nothing is computed for them: named only where they are timed apart
 
 
 @dataclass(frozen=True)
 class Row:
-    """One phase (part "") or part of it, over all layers: ns of the prefill, and of a decode cycle (median).
+    """One phase (part "") or part of it, over all layers: ns of the prefill, and of a decode cycle
+    (median).
 
-    ticks: reference cycles of the latter. cost, predicted, binds: of the decode cycle in the middle, its seconds and the
-    binding limit by the machine's limits (None without); prefill_cost: what the prefill has to do.
+    ticks: reference cycles of the latter. cost, predicted, binds: of the decode cycle in the
+    middle, its seconds and the binding limit by the machine's limits (None without); prefill_cost:
+    what the prefill has to do.
     """
 
     phase: str
@@ -52,10 +72,16 @@ class Row:
 
 
 class Report:
-    """Everything that the views show. kind: how the model's matrices are stored; texts: what each cycle emitted."""
+    """Everything that the views show. kind: how the model's matrices are stored; texts: what each
+    cycle emitted."""
 
     def __init__(
-        self, clock: Clock, config: GPT2Config, kind: str = "float32", limits: Limits | None = None, texts: Sequence[str] = ()
+        self,
+        clock: Clock,
+        config: GPT2Config,
+        kind: str = "float32",
+        limits: Limits | None = None,
+        texts: Sequence[str] = (),
     ):
         self.config, self.kind, self.limits, self.texts = config, kind, limits, list(texts)
         self.source, self.ticks_per_second = clock.source, clock.ticks_per_second
@@ -81,12 +107,14 @@ class Report:
 
     @property
     def inside(self) -> float:
-        """The sum of all intervals / the wall time; the rest passes between cycles: handing the token over."""
+        """The sum of all intervals / the wall time; the rest passes between cycles: handing the
+        token over."""
         return sum(float(cycle.gross.sum()) for cycle in self.cycles) / self.wall
 
     @property
     def measuring(self) -> float:
-        """What the time stamps cost / the wall time; subtracted from every figure but the wall time."""
+        """What the time stamps cost / the wall time; subtracted from every figure but the wall
+        time."""
         return self.cost * self.n_stamps / self.wall
 
     @property
@@ -98,7 +126,12 @@ class Report:
     def token_times(self) -> list[float]:
         """When each token was known, ns: when `next` passed."""
         cycles = [cycle for cycle in self.cycles if cycle.moments]
-        return [end for cycle in cycles for name, end in zip(cycle.names, cycle.ends.tolist()) if name == "next"]
+        return [
+            end
+            for cycle in cycles
+            for name, end in zip(cycle.names, cycle.ends.tolist())
+            if name == "next"
+        ]
 
     def between_tokens(self, percent: float) -> float | None:
         """The percentile of the times between two tokens, ns; None with one token."""
@@ -107,11 +140,23 @@ class Report:
 
     def costs(self, cycle: CycleTimes | None) -> dict[str, Cost]:
         """What one cycle has to do, by step name; nothing for no cycle."""
-        return step_costs(self.config, cycle.positions, cycle.past, cycle.rows, self.kind) if cycle else {}
+        return (
+            step_costs(self.config, cycle.positions, cycle.past, cycle.rows, self.kind)
+            if cycle
+            else {}
+        )
 
     def predictions(self, cycle: CycleTimes) -> dict[str, Prediction]:
         """What the limits say of one cycle; needs limits."""
-        return predict(self.config, self.limits, cycle.names, cycle.positions, cycle.past, cycle.rows, self.kind)
+        return predict(
+            self.config,
+            self.limits,
+            cycle.names,
+            cycle.positions,
+            cycle.past,
+            cycle.rows,
+            self.kind,
+        )
 
     @property
     def far_bandwidth(self) -> float:
@@ -125,9 +170,11 @@ class Report:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """All phases in order, each followed by its parts; last the whole cycle, under the phase "cycle".
+        """All phases in order, each followed by its parts; last the whole cycle, under the phase
+        "cycle".
 
-        Parts are as fine as the coarsest cycle: what the fused step does at once is one part of the prefill, too.
+        Parts are as fine as the coarsest cycle: what the fused step does at once is one part of the
+        prefill, too.
         """
         predicted = self.predictions(self.typical) if self.limits and self.typical else {}
         everywhere = set.intersection(*(set(cycle.names) for cycle in [self.prefill, *self.decode]))
@@ -151,71 +198,133 @@ class Report:
         for p in mine:
             by_limit[p.binds] = by_limit.get(p.binds, 0.0) + p.seconds
         binds = max(by_limit, key=by_limit.get, default="")
-        costs = [total(cost for name, cost in self.costs(c).items() if name in names) for c in (self.typical, self.prefill)]
+        costs = [
+            total(cost for name, cost in self.costs(c).items() if name in names)
+            for c in (self.typical, self.prefill)
+        ]
         ticks, seconds = decode * self.ticks_per_second / 1e9, sum(p.seconds for p in mine)
-        return Row(phase, part, ns(self.prefill), decode, ticks, *costs, seconds if mine else None, binds)
+        return Row(
+            phase, part, ns(self.prefill), decode, ticks, *costs, seconds if mine else None, binds
+        )
 
     def to_dict(self) -> dict:
         """All of it as JSON-able values, times in ns."""
         cycles = [
             {
-                "kind": c.kind, "rows": c.rows, "positions": c.positions, "past": c.past, "start": c.start, "end": c.end,
-                "text": text, "phases": c.sums(),
-                "steps": [{"name": n, "end": e, "ns": t} for n, e, t in zip(c.names, c.ends.tolist(), c.net.tolist())],
+                "kind": c.kind,
+                "rows": c.rows,
+                "positions": c.positions,
+                "past": c.past,
+                "start": c.start,
+                "end": c.end,
+                "text": text,
+                "phases": c.sums(),
+                "steps": [
+                    {"name": n, "end": e, "ns": t}
+                    for n, e, t in zip(c.names, c.ends.tolist(), c.net.tolist())
+                ],
             }
             for c, text in zip(self.cycles, [*self.texts, *[""] * len(self.cycles)])
-        ]  # fmt: skip
+        ]
         rows = [
             {
-                "phase": r.phase, "part": r.part, "prefill_ns": r.prefill, "decode_ns": r.decode, "reference_cycles": r.ticks,
-                "flops": r.cost.flops, "bytes": r.cost.bytes, "predicted_s": r.predicted, "share": r.share, "binds": r.binds,
+                "phase": r.phase,
+                "part": r.part,
+                "prefill_ns": r.prefill,
+                "decode_ns": r.decode,
+                "reference_cycles": r.ticks,
+                "flops": r.cost.flops,
+                "bytes": r.cost.bytes,
+                "predicted_s": r.predicted,
+                "share": r.share,
+                "binds": r.binds,
             }
             for r in self.rows
-        ]  # fmt: skip
+        ]
         return {
             "clock": {
-                "source": self.source, "ticks_per_second": self.ticks_per_second, "stamp_ns": self.cost, "stamps": self.n_stamps,
+                "source": self.source,
+                "ticks_per_second": self.ticks_per_second,
+                "stamp_ns": self.cost,
+                "stamps": self.n_stamps,
                 "share": self.measuring,
             },
             "first_token_ns": self.first_token,
             "between_tokens_ns": {"p50": self.between_tokens(50), "p99": self.between_tokens(99)},
-            "wall_ns": self.wall, "inside": self.inside, "kind": self.kind,
+            "wall_ns": self.wall,
+            "inside": self.inside,
+            "kind": self.kind,
             "limits": vars(self.limits) if self.limits else None,
-            "table": rows, "cycles": cycles,
-        }  # fmt: skip
+            "table": rows,
+            "cycles": cycles,
+        }
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Return headings and rows as a person reads them: ms, millions of reference cycles, shares of the limits."""
+        """Return headings and rows as a person reads them: ms, millions of reference cycles, shares
+        of the limits."""
         headings = ["phase", "prefill ms"]
         headings += ["decode ms", "share", "Mcycles"] if self.decode else []
-        headings += ["MFLOP", "MB", "predicted ms", "of limit", "bound by"] if self.limits and self.decode else []
+        headings += (
+            ["MFLOP", "MB", "predicted ms", "of limit", "bound by"]
+            if self.limits and self.decode
+            else []
+        )
         whole = self.rows[-1]
         lines = []
         for row in self.rows:
             line = [f"  {row.part}" if row.part else row.phase, f"{row.prefill / 1e6:,.3f}"]
             if self.decode:
-                line += [f"{row.decode / 1e6:,.3f}", f"{row.decode / whole.decode:.1%}", f"{row.ticks / 1e6:,.3f}"]
+                line += [
+                    f"{row.decode / 1e6:,.3f}",
+                    f"{row.decode / whole.decode:.1%}",
+                    f"{row.ticks / 1e6:,.3f}",
+                ]
             if self.decode and self.limits:
                 line += [f"{row.cost.flops / 1e6:,.2f}", f"{row.cost.bytes / 1e6:,.2f}"]
-                line += [f"{1e3 * row.predicted:,.3f}", f"{row.share:.0%}", row.binds] if row.share else ["", "", ""]
+                line += (
+                    [f"{1e3 * row.predicted:,.3f}", f"{row.share:.0%}", row.binds]
+                    if row.share
+                    else ["", "", ""]
+                )
             lines.append(line)
         return headings, lines
 
     def summary(self) -> list[str]:
         """Return the sentences below the table."""
-        lines = [f"first token after {self.first_token / 1e6:,.2f} ms (prefill of {self.prefill.positions})"]
+        lines = [
+            f"first token after {self.first_token / 1e6:,.2f} ms (prefill of"
+            f" {self.prefill.positions})"
+        ]
         if len(self.token_times) > 1:
             p50, p99 = (self.between_tokens(p) / 1e6 for p in (50, 99))
             lines[0] += f"; between tokens p50 {p50:,.2f} ms, p99 {p99:,.2f} ms"
         lines += self._speculation()
-        lines.append(f"phases are {self.inside:.1%} of {self.wall / 1e6:,.1f} ms; the rest is handing tokens over")
-        rate = f" at {self.ticks_per_second / 1e9:.3f} GHz" if self.source == "time-stamp counter" else ""
         lines.append(
-            f"clock: {self.source}{rate}; {self.n_stamps:,} stamps of {self.cost:.0f} ns subtracted, {self.measuring:.2%}"
+            f"phases are {self.inside:.1%} of {self.wall / 1e6:,.1f} ms; the rest is handing tokens"
+            " over"
+        )
+        rate = (
+            f" at {self.ticks_per_second / 1e9:.3f} GHz"
+            if self.source == "time-stamp counter"
+            else ""
+        )
+        lines.append(
+            f"clock: {self.source}{rate}; {self.n_stamps:,} stamps of {self.cost:.0f} ns"
+            f" subtracted, {self.measuring:.2%}"
         )
         if self.limits:
-            far, row, rows = (1e-9 * r for r in (self.far_bandwidth, self.limits.row[self.kind], self.limits.rows[self.kind]))
-            rates = f"{self.kind} products {row:,.0f} GFLOP/s (one row, in the cache), {rows:,.0f} (many)"
+            far, row, rows = (
+                1e-9 * r
+                for r in (
+                    self.far_bandwidth,
+                    self.limits.row[self.kind],
+                    self.limits.rows[self.kind],
+                )
+            )
+            rates = (
+                f"{self.kind} products {row:,.0f} GFLOP/s (one row, in the cache), {rows:,.0f}"
+                " (many)"
+            )
             lines.append(f"limits, {self.limits.threads} threads: memory {far:.1f} GB/s; {rates}")
         return lines
 
@@ -228,7 +337,9 @@ class Report:
                 ms = sum(c.end - c.start for c in cycles) / 1e6
                 tokens = sum(c.names.count("next") for c in cycles)
                 each = f"{kind} cycles: {len(cycles):,} of {ms / len(cycles):,.2f} ms"
-                lines.append(f"{each}, {ms * 1e6 / self.wall:.0%} of the time; tokens {what}: {tokens:,}")
+                lines.append(
+                    f"{each}, {ms * 1e6 / self.wall:.0%} of the time; tokens {what}: {tokens:,}"
+                )
         return lines
 
     def _repr_html_(self) -> str:
@@ -238,13 +349,17 @@ class Report:
         head = "".join(f"<th>{escape(h)}</th>" for h in headings)
         rows = (
             "".join(
-                f"<td style='text-align:{'right' if i else 'left'};white-space:pre'>{escape(c)}</td>" for i, c in enumerate(line)
+                f"<td style='text-align:{'right' if i else 'left'};white-space:pre'>{escape(c)}</td>"
+                for i, c in enumerate(line)
             )
             for line in lines
         )
         drawn, notes = escape(diagram(self)), "<br>".join(map(escape, self.summary()))
         body = "".join(f"<tr>{row}</tr>" for row in rows)
-        return f"<pre style='line-height:1.1'>{drawn}</pre><table><tr>{head}</tr>{body}</table><p>{notes}</p>"
+        return (
+            "<pre"
+            f" style='line-height:1.1'>{drawn}</pre><table><tr>{head}</tr>{body}</table><p>{notes}</p>"
+        )
 
 
 def label(parts: Sequence[str]) -> str:

@@ -1,4 +1,5 @@
-"""Smaller models: GPT2 in, GPT2 out, so that they combine: quantize(low_rank(model, 64), "int8", ...)."""
+"""Smaller models: GPT2 in, GPT2 out, so that they combine: quantize(low_rank(model, 64), "int8",
+...)."""
 
 from .low_rank import break_even_rank, low_rank
 from .prune import prune_heads, prune_magnitude, prune_neurons, skip_layers

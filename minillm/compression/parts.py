@@ -24,7 +24,9 @@ def like(old, new: np.ndarray, table: bool = False):
 def chosen_matrices(model: GPT2, matrices) -> list[str]:
     """The full names of `matrices` (of BLOCK_MATRICES) in every layer."""
     if unknown := [m for m in matrices if m not in BLOCK_MATRICES]:
-        raise InputError(f"{unknown[0]!r} is no matrix of a block; known: {', '.join(BLOCK_MATRICES)}")
+        raise InputError(
+            f"{unknown[0]!r} is no matrix of a block; known: {', '.join(BLOCK_MATRICES)}"
+        )
     return [f"h.{i}.{m}.weight" for i in range(model.config.n_layer) for m in matrices]
 
 

@@ -1,4 +1,5 @@
-"""Quantisation: fewer bits a weight, so that a decode cycle, which reads every weight once, reads less."""
+"""Quantisation: fewer bits a weight, so that a decode cycle, which reads every weight once, reads
+less."""
 
 from __future__ import annotations
 
@@ -13,34 +14,45 @@ from .parts import dense, like, relative_error
 def quantize(model: GPT2, kind: str, head: bool = True) -> GPT2:
     """Return `model` with every matrix that multiplies stored as `kind`; the rest stays as it is.
 
-    int8: blocks of 32 inputs share a float16 scale, w = d q, -127 <= q <= 127 (the numbers of ggml's Q8_0); int4:
-    w = d (q - 8), 0 <= q <= 15 (Q4_0); int4_min: w = d q + m (Q4_1); bfloat16, float16, float32: rounded. Already
-    stored weights are stored anew from what they hold; low-rank and sparse ones stay as they are. head: the output head
-    too (with GPT-2's tied head, the token table with it); without it the last, most sensitive product keeps its
-    precision. Not exact: the rounding error is at most half a step, d / 2 a weight. Raises InputError for another kind.
+    int8: blocks of 32 inputs share a float16 scale, w = d q, -127 <= q <= 127 (the numbers of
+    ggml's Q8_0); int4: w = d (q - 8), 0 <= q <= 15 (Q4_0); int4_min: w = d q + m (Q4_1); bfloat16,
+    float16, float32: rounded. Already stored weights are stored anew from what they hold; low-rank
+    and sparse ones stay as they are. head: the output head too (with GPT-2's tied head, the token
+    table with it); without it the last, most sensitive product keeps its precision. Not exact: the
+    rounding error is at most half a step, d / 2 a weight. Raises InputError for another kind.
     """
     if kind not in KINDS:
         raise InputError(f"weights cannot be stored as {kind!r}; known: {', '.join(KINDS)}")
     kept = {} if head else {name: p for name, p in model.parameters.items() if name in TABLES}
-    anew = {n: p.dense() for n, p in model.parameters.items() if isinstance(p, Weight) and p.kind != kind}
+    anew = {
+        n: p.dense()
+        for n, p in model.parameters.items()
+        if isinstance(p, Weight) and p.kind != kind
+    }
     chosen = {name: p for name, p in {**model.parameters, **anew}.items() if name not in kept}
     return GPT2(model.config, {**store_parameters(chosen, kind), **kept}, model.ops)
 
 
 def round_to_int8(model: GPT2, per: str = "row", head: bool = True) -> GPT2:
-    """Return `model` with every matrix rounded to 255 steps of one scale per "row" (an output) or per "tensor".
+    """Return `model` with every matrix rounded to 255 steps of one scale per "row" (an output) or
+    per "tensor".
 
-    w -> d round(w / d), d = max|w| / 127 of the row or of the tensor. Simulated: the result is kept as the floats that it
-    stands for, and shows what a coarser scale costs in quality. One outlier makes the steps of everything that shares
-    its scale coarse: why practice shares it among 32 weights only (`quantize`). Source: Dettmers et al., "LLM.int8()" (2022).
+    w -> d round(w / d), d = max|w| / 127 of the row or of the tensor. Simulated: the result is kept
+    as the floats that it stands for, and shows what a coarser scale costs in quality. One outlier
+    makes the steps of everything that shares its scale coarse: why practice shares it among 32
+    weights only (`quantize`). Source: Dettmers et al., "LLM.int8()" (2022).
     """
     if per not in ("row", "tensor"):
-        raise InputError(f"a scale per {per!r} is unknown: row or tensor (per block of 32: quantize)")
+        raise InputError(
+            f"a scale per {per!r} is unknown: row or tensor (per block of 32: quantize)"
+        )
     parameters = dict(model.parameters)
     for name, p in parameters.items():
         if p.ndim == 2 and name != "wpe.weight" and (head or name not in TABLES):
             w = dense(p)
-            outputs = None if per == "tensor" else 1 if name in TABLES else 0  # the axis that a row sums over
+            outputs = (
+                None if per == "tensor" else 1 if name in TABLES else 0
+            )  # the axis that a row sums over
             scale = np.abs(w).max(axis=outputs, keepdims=True) / 127 + np.finfo(w.dtype).tiny
             parameters[name] = like(p, np.rint(w / scale) * scale, table=name in TABLES)
     return GPT2(model.config, parameters, model.ops)
@@ -49,7 +61,15 @@ def round_to_int8(model: GPT2, per: str = "row", head: bool = True) -> GPT2:
 def errors_by_matrix(model: GPT2, changed: GPT2) -> dict[str, float]:
     """Return |W' - W| / |W| (Frobenius) of every matrix of the blocks and the head, by name.
 
-    Errors of what flows through a layer rather than of its weights: steps.diff(changed.trace(ids), model.trace(ids)).
+    Errors of what flows through a layer rather than of its weights: steps.diff(changed.trace(ids),
+    model.trace(ids)).
     """
-    names = [n for n, p in model.parameters.items() if p.ndim == 2 and changed.parameters[n].shape == p.shape]
-    return {name: relative_error(dense(changed.parameters[name]), dense(model.parameters[name])) for name in names}
+    names = [
+        n
+        for n, p in model.parameters.items()
+        if p.ndim == 2 and changed.parameters[n].shape == p.shape
+    ]
+    return {
+        name: relative_error(dense(changed.parameters[name]), dense(model.parameters[name]))
+        for name in names
+    }

@@ -1,18 +1,21 @@
 """Continuous batching: many texts share every pass of the model, and each leaves when it is done.
 
-A decode cycle for one text reads all weights to use each number once; B texts in one cycle use it B times. The time of a
-cycle hardly grows while reading weights is what it waits for, so tokens/s grow almost B-fold, until arithmetic is the limit
-(about peak FLOPS / (2 * weights/s of read bandwidth) rows) or memory is: every row has a cache of its own.
+A decode cycle for one text reads all weights to use each number once; B texts in one cycle use it B
+times. The time of a cycle hardly grows while reading weights is what it waits for, so tokens/s grow
+almost B-fold, until arithmetic is the limit (about peak FLOPS / (2 * weights/s of read bandwidth)
+rows) or memory is: every row has a cache of its own.
 
-Texts are rows of different lengths of one KVCache (ragged): positions and mask follow from each row's own length, so no
-text sees another or the padding behind its prompt. Where rows are free, waiting prompts enter, as many as fit together in
-one prefill pass, padded on the right; a finished text leaves at once, and the last row moves into its place. Every text has
-its own options, seed and stop strings.
+Texts are rows of different lengths of one KVCache (ragged): positions and mask follow from each
+row's own length, so no text sees another or the padding behind its prompt. Where rows are free,
+waiting prompts enter, as many as fit together in one prefill pass, padded on the right; a finished
+text leaves at once, and the last row moves into its place. Every text has its own options, seed and
+stop strings.
 
-What is exact: each text is what it would be alone, greedy or drawn. (In float32 a product of several rows may round
-otherwise than one of a single row.) What it costs: a text waits for the passes that others need, so time to the next token
-grows; a pass attends to S = the longest row. Source: Yu et al., "Orca: A Distributed Serving System for Transformer-Based
-Generative Models" (2022).
+What is exact: each text is what it would be alone, greedy or drawn. (In float32 a product of
+several rows may round otherwise than one of a single row.) What it costs: a text waits for the
+passes that others need, so time to the next token grows; a pass attends to S = the longest row.
+Source: Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative Models"
+(2022).
 """
 
 from __future__ import annotations
@@ -51,18 +54,30 @@ class Row:
 
 
 def generate_batch(
-    model, requests: Iterable[Request | Sequence[int]], rows: int = 8, *, tokenizer=None, step=identity
+    model,
+    requests: Iterable[Request | Sequence[int]],
+    rows: int = 8,
+    *,
+    tokenizer=None,
+    step=identity,
 ) -> Iterator[tuple[int, Moment]]:
-    """Yield (number of the request, moment) as they come, at most `rows` texts at a time; others wait.
+    """Yield (number of the request, moment) as they come, at most `rows` texts at a time; others
+    wait.
 
-    requests: each a Request, or ids to continue with the default options. Raises InputError before anything is computed
-    for options that need a pass of their own (beams, sliding), and for a request that does not fit.
+    requests: each a Request, or ids to continue with the default options. Raises InputError before
+    anything is computed for options that need a pass of their own (beams, sliding), and for a
+    request that does not fit.
     """
     if rows < 1:
         raise InputError(f"a batch of {rows} rows: needs at least one")
-    waiting = deque(_admit(model, number, request, tokenizer) for number, request in enumerate(requests))
+    waiting = deque(
+        _admit(model, number, request, tokenizer) for number, request in enumerate(requests)
+    )
     if len(dtypes := {row.text.options.cache_dtype for row in waiting}) > 1:
-        raise InputError(f"the rows of a batch share one cache: cache_dtype must be the same for all, not {dtypes}")
+        raise InputError(
+            "the rows of a batch share one cache: cache_dtype must be the same for all, not"
+            f" {dtypes}"
+        )
     return _serve(model, waiting, rows, step)
 
 
@@ -72,19 +87,29 @@ def _admit(model, number, request, tokenizer) -> Row:
     if request.stop and tokenizer is None:
         raise InputError("stop strings need tokenizer=...")
     stream = tokenizer and TextStream(tokenizer, request.stop)
-    return Row(number, Continuation(model, model._checked_ids(request.ids)[0][0].tolist(), request.options), stream)
+    return Row(
+        number,
+        Continuation(model, model._checked_ids(request.ids)[0][0].tolist(), request.options),
+        stream,
+    )
 
 
 def _serve(model, waiting: deque[Row], n_rows: int, step) -> Iterator[tuple[int, Moment]]:
     if not waiting:
         return
-    capacity = min(model.config.n_positions, max(len(row.text.ids) + row.text.left for row in waiting))
-    cache = model.new_cache(min(n_rows, len(waiting)), capacity, waiting[0].text.options.cache_dtype)
+    capacity = min(
+        model.config.n_positions, max(len(row.text.ids) + row.text.left for row in waiting)
+    )
+    cache = model.new_cache(
+        min(n_rows, len(waiting)), capacity, waiting[0].text.options.cache_dtype
+    )
     running: list[Row] = []
     while waiting or running:
         entering = [waiting.popleft() for _ in range(min(len(waiting), cache.batch - len(running)))]
         if entering:  # they are read in a pass of their own, behind the rows that run
-            yield from _cycle(model, entering, cache.view(slice(len(running), len(running) + len(entering))), step)
+            yield from _cycle(
+                model, entering, cache.view(slice(len(running), len(running) + len(entering))), step
+            )
             running += entering
         else:
             yield from _cycle(model, running, cache.view(slice(len(running))), step)
@@ -97,7 +122,8 @@ def _serve(model, waiting: deque[Row], n_rows: int, step) -> Iterator[tuple[int,
 
 
 def _cycle(model, rows: list[Row], cache, step) -> Iterator[tuple[int, Moment]]:
-    """One pass over what the cache has not seen of each row's text, and the moments that come from it."""
+    """One pass over what the cache has not seen of each row's text, and the moments that come from
+    it."""
     fresh = [row.text.ids[seen:] for row, seen in zip(rows, cache.lengths)]
     lengths = np.array([len(ids) for ids in fresh])
     padded = np.zeros((len(rows), lengths.max()), np.int64)
@@ -106,7 +132,9 @@ def _cycle(model, rows: list[Row], cache, step) -> Iterator[tuple[int, Moment]]:
     logits, cycle = run_cycle(model, padded, cache, step, lengths=lengths)  # [B,V]
     for row, its_logits in zip(rows, logits):
         probs = step("probs", row.text.distribution(its_logits))
-        moment = row.text.emit(int(step("next", row.text.choose(probs))), log_softmax(its_logits), cycle)
+        moment = row.text.emit(
+            int(step("next", row.text.choose(probs))), log_softmax(its_logits), cycle
+        )
         if row.stream is not None:
             moment = shown(moment, row.stream)
         row.done = moment.finish is not None

@@ -1,7 +1,7 @@
 """Beam search: follow the num_beams likeliest texts at once, and return the best that ends.
 
-Equal to transformers' generate(num_beams=..., do_sample=False). Source: its rules as of 5.23 (which texts count as
-finished, when nothing better is expected); the idea is Lowerre's (1976).
+Equal to transformers' generate(num_beams=..., do_sample=False). Source: its rules as of 5.23 (which
+texts count as finished, when nothing better is expected); the idea is Lowerre's (1976).
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from .loop import Cycle, Moment, _stop_tokens, run_cycle
 
 @dataclass(frozen=True)
 class Beam:
-    """One text: all its ids, the new ones as (id, log-probability, cycle), its summed score and where it comes from."""
+    """One text: all its ids, the new ones as (id, log-probability, cycle), its summed score and
+    where it comes from."""
 
     ids: list[int]
     new: tuple[tuple[int, float, Cycle], ...]
@@ -30,14 +31,26 @@ def beam_search(model, ids, n_new, options, step) -> Iterator[Moment]:
     """Yield the moments of the best text found; see decoding.Options for the knobs."""
     n, penalty = options.num_beams, options.length_penalty
     stop_tokens = _stop_tokens(model, options)
-    n_candidates = max(2, 1 + len(stop_tokens)) * n  # so many that n remain even if all that can stop do
-    cache = model.new_cache(capacity=min(model.config.n_positions, len(ids) + n_new), dtype=options.cache_dtype)
-    running, finished = [Beam(ids, (), 0.0)], []  # finished: (score / length**penalty, beam), the best first
+    n_candidates = (
+        max(2, 1 + len(stop_tokens)) * n
+    )  # so many that n remain even if all that can stop do
+    cache = model.new_cache(
+        capacity=min(model.config.n_positions, len(ids) + n_new), dtype=options.cache_dtype
+    )
+    running, finished = (
+        [Beam(ids, (), 0.0)],
+        [],
+    )  # finished: (score / length**penalty, beam), the best first
     fresh = [ids]
     for length in range(1, n_new + 1):
         logits, cycle = run_cycle(model, fresh, cache, step)  # [beams, V]
         logprobs = log_softmax(logits)
-        scores = np.stack([options.penalised(row, beam.ids) + np.float32(beam.score) for row, beam in zip(logprobs, running)])
+        scores = np.stack(
+            [
+                options.penalised(row, beam.ids) + np.float32(beam.score)
+                for row, beam in zip(logprobs, running)
+            ]
+        )
         step("probs", np.exp(logprobs))
         best = np.argsort(-scores, axis=None, kind="stable")[:n_candidates]
         candidates = []
@@ -48,10 +61,16 @@ def beam_search(model, ids, n_new, options, step) -> Iterator[Moment]:
         ends = [length == n_new or beam.ids[-1] in stop_tokens for beam in candidates]
         if not (options.early_stopping is True and len(finished) == n):
             # Only the n best candidates may finish: a worse one must not end before its betters.
-            finished += [(beam.score / length**penalty, beam) for beam, end in zip(candidates[:n], ends) if end]
+            finished += [
+                (beam.score / length**penalty, beam)
+                for beam, end in zip(candidates[:n], ends)
+                if end
+            ]
             finished = sorted(finished, key=lambda entry: -entry[0])[:n]
         running = [beam for beam, end in zip(candidates, ends) if not end][:n]
-        if not running or (len(finished) == n and _settled(running[0], finished[-1][0], length, n_new, options)):
+        if not running or (
+            len(finished) == n and _settled(running[0], finished[-1][0], length, n_new, options)
+        ):
             break
         cache = cache.take([beam.row for beam in running])
         fresh = [[beam.ids[-1]] for beam in running]

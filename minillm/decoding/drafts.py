@@ -11,8 +11,9 @@ from .speculative import Draft, ModelDraft, NGramDraft
 def named_draft(name: str, model, tokenizer, n_tokens: int | None = None) -> Draft:
     """Return the draft for `model` that is called `name`.
 
-    "ngram": look-up in the text; "skip:N": `model` without N of its layers; a kind of storage ("int8", "int4", ...):
-    `model` quantised; anything else is a model to load, which must have the same tokens.
+    "ngram": look-up in the text; "skip:N": `model` without N of its layers; a kind of storage
+    ("int8", "int4", ...): `model` quantised; anything else is a model to load, which must have the
+    same tokens.
     """
     n = {} if n_tokens is None else {"n_tokens": n_tokens}
     if name == "ngram":
@@ -31,7 +32,11 @@ def named_draft(name: str, model, tokenizer, n_tokens: int | None = None) -> Dra
     try:
         other, its_tokenizer = load(name, kernels="numpy" if model.ops is ops else "numba")
     except InputError as error:
-        raise InputError(f"draft {name!r} is not ngram, skip:N, {', '.join(KINDS)} or a model to load: {error}") from None
+        raise InputError(
+            f"draft {name!r} is not ngram, skip:N, {', '.join(KINDS)} or a model to load: {error}"
+        ) from None
     if its_tokenizer.tokens != tokenizer.tokens:
-        raise InputError(f"draft {name}: its vocabulary is another one; a draft must have the model's own tokens")
+        raise InputError(
+            f"draft {name}: its vocabulary is another one; a draft must have the model's own tokens"
+        )
     return ModelDraft(other, **n)

@@ -1,7 +1,8 @@
-"""From logits to a choice: each filter takes logits [V] and returns logits [V], with -inf for what may not be chosen.
+"""From logits to a choice: each filter takes logits [V] and returns logits [V], with -inf for what
+may not be chosen.
 
-Applied in the order of transformers' logits processors: repetition penalty, temperature, top-k, top-p, min-p. `choose`
-takes its uniform draw as an argument, so that every step can be checked.
+Applied in the order of transformers' logits processors: repetition penalty, temperature, top-k,
+top-p, min-p. `choose` takes its uniform draw as an argument, so that every step can be checked.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from ..ops import softmax
 
 
 def repetition_penalty(logits, ids, penalty: float):
-    """Make every token that has occurred less likely: logit / penalty if positive, logit * penalty if negative.
+    """Make every token that has occurred less likely: logit / penalty if positive, logit * penalty
+    if negative.
 
     Source: Keskar et al., "CTRL" (2019), section 4.1; the prompt counts, as in transformers.
     """
@@ -28,7 +30,8 @@ def temperature(logits, t: float):
 
 
 def top_k(logits, k: int):
-    """Keep the k most likely tokens, and those that tie with the k-th. Source: Fan, Lewis, Dauphin (2018)."""
+    """Keep the k most likely tokens, and those that tie with the k-th. Source: Fan, Lewis, Dauphin
+    (2018)."""
     if k >= len(logits):
         return logits
     return np.where(logits < np.partition(logits, -k)[-k], -np.inf, logits)
@@ -37,8 +40,9 @@ def top_k(logits, k: int):
 def top_p(logits, p: float):
     """Keep the fewest most likely tokens whose probabilities reach p; at least one, whatever p is.
 
-    Counted from below, as transformers does: out goes whatever, summed up from the least likely, stays within 1 - p.
-    Source: Holtzman et al., "The Curious Case of Neural Text Degeneration" (2019).
+    Counted from below, as transformers does: out goes whatever, summed up from the least likely,
+    stays within 1 - p. Source: Holtzman et al., "The Curious Case of Neural Text Degeneration"
+    (2019).
     """
     probs = softmax(logits)
     # Even all together, the tokens below (1 - p) / V stay within 1 - p: out, and the sort is short.
@@ -53,7 +57,8 @@ def top_p(logits, p: float):
 
 
 def min_p(logits, p: float):
-    """Keep the tokens at least p times as likely as the most likely one. Source: Nguyen et al., "Min-p" (2024)."""
+    """Keep the tokens at least p times as likely as the most likely one. Source: Nguyen et al.,
+    "Min-p" (2024)."""
     probs = softmax(logits)
     return np.where(probs < p * probs.max(), -np.inf, logits)
 
@@ -61,8 +66,8 @@ def min_p(logits, p: float):
 def choose(probs, u: float) -> int:
     """Return the token at which the running sum of `probs` [V] passes u, a draw from [0, 1).
 
-    Over uniform u, token i comes up with probability probs[i]. Summed in float64; scaled by the sum, so that rounding
-    cannot leave u beyond the end.
+    Over uniform u, token i comes up with probability probs[i]. Summed in float64; scaled by the
+    sum, so that rounding cannot leave u beyond the end.
     """
     running = np.cumsum(probs, dtype=np.float64)
     return int(np.searchsorted(running, u * running[-1], side="right"))

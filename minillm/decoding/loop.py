@@ -1,7 +1,8 @@
 """The loop: generation as a clock. Each cycle runs the model once; each moment is one token.
 
-In plain decoding every moment has a cycle of its own. Where the two come apart (a prompt read in chunks, drafts, batches),
-a moment names the cycle that decided it, and `before` the cycles since the last moment that only led up to it.
+In plain decoding every moment has a cycle of its own. Where the two come apart (a prompt read in
+chunks, drafts, batches), a moment names the cycle that decided it, and `before` the cycles since
+the last moment that only led up to it.
 """
 
 from __future__ import annotations
@@ -29,9 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cycle:
-    """One pass of the model: `rows` x `positions` new positions; start and end in ns of time.perf_counter_ns."""
+    """One pass of the model: `rows` x `positions` new positions; start and end in ns of
+    time.perf_counter_ns."""
 
-    kind: str  # prefill (a prompt, or a window anew), decode (one new position a row), draft, verify
+    kind: (
+        str  # prefill (a prompt, or a window anew), decode (one new position a row), draft, verify
+    )
     rows: int
     positions: int
     start: int
@@ -40,11 +44,13 @@ class Cycle:
 
 @dataclass(frozen=True)
 class Moment:
-    """One emitted token: its id, the text it made certain, log P(id | all before) of the unfiltered model, in nats.
+    """One emitted token: its id, the text it made certain, log P(id | all before) of the unfiltered
+    model, in nats.
 
-    cycle: the pass that it came from; time: when it was known, in ns. finish: why the text ends here, else None:
-    "length" (as many as asked), "eos" (a stop token; it has no text) or "stop" (a stop string, not shown).
-    before: the passes since the last moment that brought no token themselves (chunks of a prompt, drafts).
+    cycle: the pass that it came from; time: when it was known, in ns. finish: why the text ends
+    here, else None: "length" (as many as asked), "eos" (a stop token; it has no text) or "stop" (a
+    stop string, not shown). before: the passes since the last moment that brought no token
+    themselves (chunks of a prompt, drafts).
     """
 
     index: int
@@ -58,14 +64,21 @@ class Moment:
 
 
 class Continuation:
-    """One text being written: its ids so far, and what its options keep between cycles (draws, stops, what is left)."""
+    """One text being written: its ids so far, and what its options keep between cycles (draws,
+    stops, what is left)."""
 
     def __init__(self, model: GPT2, ids: Sequence[int], options: Options):
         self.ids = [int(i) for i in ids]
         if not self.ids:
-            raise InputError("the prompt is empty: give at least one token (<|endoftext|> starts a text from nothing)")
+            raise InputError(
+                "the prompt is empty: give at least one token (<|endoftext|> starts a text from"
+                " nothing)"
+            )
         self.options, self.ops, self.rng = options, model.ops, np.random.default_rng(options.seed)
-        self.n_prompt, self.left = len(self.ids), options.new_tokens(len(self.ids), model.config.n_positions)
+        self.n_prompt, self.left = (
+            len(self.ids),
+            options.new_tokens(len(self.ids), model.config.n_positions),
+        )
         self.stop_tokens = _stop_tokens(model, options)
 
     def distribution(self, logits):
@@ -81,32 +94,57 @@ class Continuation:
         index, self.left = len(self.ids) - self.n_prompt, self.left - 1
         self.ids.append(token)
         finish = "eos" if token in self.stop_tokens else None if self.left else "length"
-        return Moment(index, token, "", float(logprobs[token]), cycle, perf_counter_ns(), finish, tuple(before))
+        return Moment(
+            index,
+            token,
+            "",
+            float(logprobs[token]),
+            cycle,
+            perf_counter_ns(),
+            finish,
+            tuple(before),
+        )
 
     def new_cache(self, model: GPT2) -> KVCache:
-        """A cache with room for all that may come; only the last `window` keys where the options say so."""
+        """A cache with room for all that may come; only the last `window` keys where the options
+        say so."""
         options = self.options
         capacity = min(model.config.n_positions, len(self.ids) + self.left)
         if options.window is not None:
-            return SlidingCache(model.config, 1, min(options.window, capacity), options.cache_dtype or model.dtype)
+            return SlidingCache(
+                model.config, 1, min(options.window, capacity), options.cache_dtype or model.dtype
+            )
         return model.new_cache(capacity=capacity, dtype=options.cache_dtype)
 
 
 def generate(
-    model: GPT2, tokenizer: Tokenizer, prompt: str | Sequence[int], *, stop: Sequence[str] | str = (),
-    draft: Draft | None = None, step: Step = identity, **options,
-) -> Iterator[Moment]:  # fmt: skip
-    """Continue `prompt` and yield the moments as they come; "".join(m.text for m in ...) is the new text.
+    model: GPT2,
+    tokenizer: Tokenizer,
+    prompt: str | Sequence[int],
+    *,
+    stop: Sequence[str] | str = (),
+    draft: Draft | None = None,
+    step: Step = identity,
+    **options,
+) -> Iterator[Moment]:
+    """Continue `prompt` and yield the moments as they come; "".join(m.text for m in ...) is the new
+    text.
 
-    prompt: text, in which <|endoftext|> and other specials count as such, or ids. stop: strings before which to end.
-    options: see decoding.Options (max_new_tokens, temperature, top_k, top_p, num_beams, seed, ...). With beams, all
-    moments come at the end. draft: guesses tokens that the model then only checks, see decoding.speculative. Raises
-    InputError for an empty prompt, unusable options, and what does not fit.
+    prompt: text, in which <|endoftext|> and other specials count as such, or ids. stop: strings
+    before which to end. options: see decoding.Options (max_new_tokens, temperature, top_k, top_p,
+    num_beams, seed, ...). With beams, all moments come at the end. draft: guesses tokens that the
+    model then only checks, see decoding.speculative. Raises InputError for an empty prompt,
+    unusable options, and what does not fit.
     """
     if tokenizer.vocab_size > model.config.vocab_size:
-        raise InputError(f"the tokenizer has {tokenizer.vocab_size} tokens and the model {model.config.vocab_size}")
+        raise InputError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens and the model"
+            f" {model.config.vocab_size}"
+        )
     ids = tokenizer.encode(prompt, allowed_special="all") if isinstance(prompt, str) else prompt
-    return _with_text(moments(model, ids, Options(**options), step, draft), TextStream(tokenizer, stop))
+    return _with_text(
+        moments(model, ids, Options(**options), step, draft), TextStream(tokenizer, stop)
+    )
 
 
 def _with_text(stream: Iterator[Moment], text: TextStream) -> Iterator[Moment]:
@@ -128,7 +166,8 @@ def shown(moment: Moment, text: TextStream) -> Moment:
 def generate_ids(model: GPT2, ids, max_new_tokens: int | None = None, **options) -> np.ndarray:
     """Return ids [T] or [B,T] with the new ones behind them, int64, as transformers' generate does.
 
-    Rows are generated one after another; shorter ones are filled up with the stop token (0 if there is none).
+    Rows are generated one after another; shorter ones are filled up with the stop token (0 if there
+    is none).
     """
     chosen = Options(max_new_tokens=max_new_tokens, **options)
     ids, single = model._checked_ids(ids)
@@ -140,9 +179,14 @@ def generate_ids(model: GPT2, ids, max_new_tokens: int | None = None, **options)
 
 
 def moments(
-    model: GPT2, ids: Sequence[int], options: Options, step: Step = identity, draft: Draft | None = None
+    model: GPT2,
+    ids: Sequence[int],
+    options: Options,
+    step: Step = identity,
+    draft: Draft | None = None,
 ) -> Iterator[Moment]:
-    """Yield one moment for each new token (text left empty): prefill the prompt, then one decode cycle a token."""
+    """Yield one moment for each new token (text left empty): prefill the prompt, then one decode
+    cycle a token."""
     text = Continuation(model, ids, options)
     if draft is not None:
         from .speculative import speculate
@@ -164,7 +208,9 @@ def _one_by_one(model: GPT2, text: Continuation, step: Step) -> Iterator[Moment]
     while True:
         if window is not None:
             start = max(0, len(text.ids) - min(window, n_positions))
-        elif len(text.ids) - start > n_positions:  # full: forget all, and read the last half window anew
+        elif (
+            len(text.ids) - start > n_positions
+        ):  # full: forget all, and read the last half window anew
             start = len(text.ids) - max(1, n_positions // 2)
             if cache is not None:
                 cache.truncate(0)
@@ -178,27 +224,41 @@ def _one_by_one(model: GPT2, text: Continuation, step: Step) -> Iterator[Moment]
             return
 
 
-def read(model: GPT2, ids: Sequence[int], cache: KVCache | None, chunk: int | None, step: Step = identity):
-    """Run the model over one text's new ids [T], `chunk` at a time or all at once: the last logits [V], and the cycles.
+def read(
+    model: GPT2, ids: Sequence[int], cache: KVCache | None, chunk: int | None, step: Step = identity
+):
+    """Run the model over one text's new ids [T], `chunk` at a time or all at once: the last logits
+    [V], and the cycles.
 
-    Chunked prefill. Causality makes it exact: what position p computes depends on positions up to p only, and their keys
-    and values are in the cache already, so a prompt cut anywhere gives the same logits; a chunk's mask counts from its
-    first row's own position. It bounds what one cycle computes at once: scores [H, chunk, S] instead of [H, T, S] in the
-    textbook, activations [chunk, F], and for how long other texts wait. It costs re-reading the weights once a chunk.
-    Source: Agrawal et al., "SARATHI: Efficient LLM Inference by Piggybacking Decodes with Chunked Prefills" (2023).
+    Chunked prefill. Causality makes it exact: what position p computes depends on positions up to p
+    only, and their keys and values are in the cache already, so a prompt cut anywhere gives the
+    same logits; a chunk's mask counts from its first row's own position. It bounds what one cycle
+    computes at once: scores [H, chunk, S] instead of [H, T, S] in the textbook, activations [chunk,
+    F], and for how long other texts wait. It costs re-reading the weights once a chunk. Source:
+    Agrawal et al., "SARATHI: Efficient LLM Inference by Piggybacking Decodes with Chunked Prefills"
+    (2023).
     """
     kind = "decode" if len(ids) == 1 and cache is not None and cache.lengths.any() else "prefill"
     cycles = []
     for start in range(0, len(ids), chunk or len(ids)):
-        logits, cycle = run_cycle(model, [ids[start : start + (chunk or len(ids))]], cache, step, kind)
+        logits, cycle = run_cycle(
+            model, [ids[start : start + (chunk or len(ids))]], cache, step, kind
+        )
         cycles.append(cycle)
     return logits[0], cycles
 
 
 def run_cycle(
-    model: GPT2, ids, cache: KVCache | None, step: Step = identity, kind: str | None = None, lengths=None, last: bool = True
+    model: GPT2,
+    ids,
+    cache: KVCache | None,
+    step: Step = identity,
+    kind: str | None = None,
+    lengths=None,
+    last: bool = True,
 ) -> tuple[np.ndarray, Cycle]:
-    """Run the model once over ids [B,T]: the logits after each row's last token [B,V] (or [B,T,V]), and the cycle."""
+    """Run the model once over ids [B,T]: the logits after each row's last token [B,V] (or [B,T,V]),
+    and the cycle."""
     ids = np.asarray(ids)
     kind = kind or ("decode" if ids.shape[1] == 1 and cache.lengths.any() else "prefill")
     if hasattr(step, "begin"):  # a Clock

@@ -1,23 +1,27 @@
-"""Speculative decoding: guess several tokens cheaply, and let the model check all of them in one pass.
+"""Speculative decoding: guess several tokens cheaply, and let the model check all of them in one
+pass.
 
-A decode cycle reads every weight for a single position. Checking k guesses reads them once for k + 1 positions, and yields
-as many tokens as were guessed right, plus one of the model's own. With p the model's distribution at a place and q the one
-that the guess x was drawn from:
+A decode cycle reads every weight for a single position. Checking k guesses reads them once for k +
+1 positions, and yields as many tokens as were guessed right, plus one of the model's own. With p
+the model's distribution at a place and q the one that the guess x was drawn from:
 
     keep x with probability min(1, p(x) / q(x)), else draw from max(p - q, 0) / sum max(p - q, 0).
 
-What is exact: x is kept with min(p, q)(x), and max(p - q, 0) is what p still lacks, so the token is distributed as p,
-whatever q is: sampling has the model's own distribution, filters included (both p and q are taken after them). Greedy
-decoding keeps a guess when it is the argmax: the same tokens. (In float32 a pass over several rows may round otherwise than
-one over a single row.) Random numbers are spent differently: the same seed gives another text of the same distribution.
+What is exact: x is kept with min(p, q)(x), and max(p - q, 0) is what p still lacks, so the token is
+distributed as p, whatever q is: sampling has the model's own distribution, filters included (both p
+and q are taken after them). Greedy decoding keeps a guess when it is the argmax: the same tokens.
+(In float32 a pass over several rows may round otherwise than one over a single row.) Random numbers
+are spent differently: the same seed gives another text of the same distribution.
 
-What it costs: with acceptance rate a and guesses that cost c of a cycle, a round yields (1 - a^(k+1)) / (1 - a) tokens
-for k c + (the cost of k + 1 rows): a bad guesser makes everything slower. Nothing is drafted for what the draft cannot
-hold. Cycles are of kind `draft` (the guesser's passes) and `verify`; all tokens of a round name its verify cycle.
+What it costs: with acceptance rate a and guesses that cost c of a cycle, a round yields (1 -
+a^(k+1)) / (1 - a) tokens for k c + (the cost of k + 1 rows): a bad guesser makes everything slower.
+Nothing is drafted for what the draft cannot hold. Cycles are of kind `draft` (the guesser's passes)
+and `verify`; all tokens of a round name its verify cycle.
 
-Sources: Leviathan, Kalman, Matias, "Fast Inference from Transformers via Speculative Decoding" (2022); Chen et al.,
-"Accelerating Large Language Model Decoding with Speculative Sampling" (2023); for look-up in the text itself, Saxena,
-"Prompt Lookup Decoding" (2023); for layer skipping, Zhang et al., "Draft & Verify" (2023).
+Sources: Leviathan, Kalman, Matias, "Fast Inference from Transformers via Speculative Decoding"
+(2022); Chen et al., "Accelerating Large Language Model Decoding with Speculative Sampling" (2023);
+for look-up in the text itself, Saxena, "Prompt Lookup Decoding" (2023); for layer skipping, Zhang
+et al., "Draft & Verify" (2023).
 """
 
 from __future__ import annotations
@@ -37,7 +41,8 @@ from .loop import Continuation, Cycle, Moment, read, run_cycle
 
 @dataclass
 class Guess:
-    """Guessed ids, the distribution [V] that each was drawn from (None: it was certain), and the cycles it took."""
+    """Guessed ids, the distribution [V] that each was drawn from (None: it was certain), and the
+    cycles it took."""
 
     ids: list[int] = field(default_factory=list)
     probs: list[np.ndarray | None] = field(default_factory=list)
@@ -45,7 +50,8 @@ class Guess:
 
 
 class Draft(Protocol):
-    """A way of guessing: `start` returns for one text a function that guesses up to n tokens behind what it is now.
+    """A way of guessing: `start` returns for one text a function that guesses up to n tokens behind
+    what it is now.
 
     clock: a Clock to which the guesser's own passes are told, or identity.
     """
@@ -62,14 +68,18 @@ def speculate(model, text: Continuation, draft: Draft, step) -> Iterator[Moment]
     """Return the moments of `text` continued by `model` with the guesses of `draft`."""
     text.options.require_plain("speculative decoding")
     draft.check(model)
-    clock = step if hasattr(step, "begin") else identity  # whoever looks at values looks at the model's, not at the guesser's
+    clock = (
+        step if hasattr(step, "begin") else identity
+    )  # whoever looks at values looks at the model's, not at the guesser's
     return _rounds(model, text, draft.n_tokens, draft.start(text, clock), step)
 
 
 def _rounds(model, text, n_tokens, guess_of, step) -> Iterator[Moment]:
     cache = text.new_cache(model)
     while True:
-        guess = guess_of(min(n_tokens, text.left - 1)) if cache.lengths[0] else Guess()  # the prompt is read first
+        guess = (
+            guess_of(min(n_tokens, text.left - 1)) if cache.lengths[0] else Guess()
+        )  # the prompt is read first
         fresh = text.ids[cache.lengths[0] :]
         if guess.ids:
             logits, cycle = run_cycle(model, [fresh + guess.ids], cache, step, "verify", last=False)
@@ -80,8 +90,16 @@ def _rounds(model, text, n_tokens, guess_of, step) -> Iterator[Moment]:
         for i, row in enumerate(logits):
             probs = step("probs", text.distribution(row))
             drafted = guess.ids[i] if i < len(guess.ids) else None
-            token = text.choose(probs) if drafted is None else accept(probs, drafted, guess.probs[i], text)
-            yield (moment := text.emit(int(step("next", token)), log_softmax(row), cycle, before if i == 0 else ()))
+            token = (
+                text.choose(probs)
+                if drafted is None
+                else accept(probs, drafted, guess.probs[i], text)
+            )
+            yield (
+                moment := text.emit(
+                    int(step("next", token)), log_softmax(row), cycle, before if i == 0 else ()
+                )
+            )
             if moment.finish:
                 return
             if moment.id != drafted:
@@ -90,7 +108,8 @@ def _rounds(model, text, n_tokens, guess_of, step) -> Iterator[Moment]:
 
 
 def accept(p, drafted: int, q, text: Continuation) -> int:
-    """Return the next token: `drafted` if it is kept, else another. p, q: [V], q None where the guess was certain."""
+    """Return the next token: `drafted` if it is kept, else another. p, q: [V], q None where the
+    guess was certain."""
     if text.options.temperature == 0:
         return text.choose(p)
     if text.rng.random() * (1.0 if q is None else q[drafted]) < p[drafted]:
@@ -101,7 +120,8 @@ def accept(p, drafted: int, q, text: Continuation) -> int:
 
 
 class ModelDraft:
-    """Guesses by a smaller model of the same vocabulary, or by a cheaper copy of the same one (compression)."""
+    """Guesses by a smaller model of the same vocabulary, or by a cheaper copy of the same one
+    (compression)."""
 
     def __init__(self, model, n_tokens: int = 4):
         self.model, self.n_tokens = model, _checked(n_tokens)
@@ -109,17 +129,24 @@ class ModelDraft:
     def check(self, model) -> None:
         mine, theirs = self.model.config.vocab_size, model.config.vocab_size
         if mine != theirs:
-            raise InputError(f"the draft has a vocabulary of {mine} tokens and the model one of {theirs}: they must be the same")
+            raise InputError(
+                f"the draft has a vocabulary of {mine} tokens and the model one of {theirs}: they"
+                " must be the same"
+            )
 
     def start(self, text: Continuation, clock: Step = identity) -> Callable[[int], Guess]:
         cache = self.model.new_cache()
 
         def guess_of(n: int) -> Guess:
-            cache.truncate(min(int(cache.lengths[0]), len(text.ids) - 1))  # of our last guesses, keep what came true
+            cache.truncate(
+                min(int(cache.lengths[0]), len(text.ids) - 1)
+            )  # of our last guesses, keep what came true
             guess = Guess()
             for _ in range(min(n, cache.capacity - len(text.ids) + 1)):
                 ids = text.ids + guess.ids
-                logits, cycle = run_cycle(self.model, [ids[cache.lengths[0] :]], cache, clock, "draft")
+                logits, cycle = run_cycle(
+                    self.model, [ids[cache.lengths[0] :]], cache, clock, "draft"
+                )
                 probs = clock("probs", text.options.distribution(logits[0], ids))
                 guess.ids.append(int(clock("next", text.choose(probs))))
                 guess.probs.append(None if text.options.temperature == 0 else probs)
@@ -130,11 +157,13 @@ class ModelDraft:
 
 
 class NGramDraft:
-    """Guesses by look-up: what followed the last time that the text's last n tokens occurred, the longest of `lengths` first.
+    """Guesses by look-up: what followed the last time that the text's last n tokens occurred, the
+    longest of `lengths` first.
 
-    No model and hardly any cost: it pays where texts repeat themselves or their prompt (summaries, code, dialogue). A pass
-    that checks guesses costs as much as several decode cycles of a small model, so the guess grows with its success: from 8
-    tokens, doubled up to n_tokens when all were right, else cut to what was right.
+    No model and hardly any cost: it pays where texts repeat themselves or their prompt (summaries,
+    code, dialogue). A pass that checks guesses costs as much as several decode cycles of a small
+    model, so the guess grows with its success: from 8 tokens, doubled up to n_tokens when all were
+    right, else cut to what was right.
     """
 
     def __init__(self, n_tokens: int = 32, lengths: Iterable[int] = (6, 5, 4)):
@@ -152,10 +181,20 @@ class NGramDraft:
             ids = text.ids
             if last.ids:  # `known` + 1 is where it began
                 came = ids[known + 1 : known + 1 + len(last.ids)]
-                right = next((i for i, (a, b) in enumerate(zip(last.ids, came)) if a != b), len(came))
-                longest = min(2 * longest, self.n_tokens) if right == len(last.ids) else max(1, right)
-            for end in range(known + 1, len(ids)):  # the last n-gram is what we look for, it does not count
-                followed.update((tuple(ids[end - length : end]), end) for length in self.lengths if length <= end)
+                right = next(
+                    (i for i, (a, b) in enumerate(zip(last.ids, came)) if a != b), len(came)
+                )
+                longest = (
+                    min(2 * longest, self.n_tokens) if right == len(last.ids) else max(1, right)
+                )
+            for end in range(
+                known + 1, len(ids)
+            ):  # the last n-gram is what we look for, it does not count
+                followed.update(
+                    (tuple(ids[end - length : end]), end)
+                    for length in self.lengths
+                    if length <= end
+                )
             known, last = len(ids) - 1, Guess()
             for length in self.lengths:
                 start = followed.get(tuple(ids[-length:]))
@@ -177,7 +216,8 @@ def _checked(n_tokens: int) -> int:
 def acceptance(moments: Iterable[Moment]) -> tuple[int, int]:
     """Return how many guesses were kept, and how many were checked.
 
-    Every verify cycle yields its kept guesses and one token more; a text that ends in a kept guess lacks that one.
+    Every verify cycle yields its kept guesses and one token more; a text that ends in a kept guess
+    lacks that one.
     """
     emitted: dict[Cycle, int] = {}
     for moment in moments:

@@ -12,20 +12,23 @@ from ..tokenizer import Tokenizer
 class TextStream:
     """Tokens in, text out as soon as it is certain.
 
-    Bytes that begin a character wait for its end; text that may begin a stop string waits until it cannot. From a stop
-    string on, nothing is shown.
+    Bytes that begin a character wait for its end; text that may begin a stop string waits until it
+    cannot. From a stop string on, nothing is shown.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] | str = ()):
         self.stop = (stop,) if isinstance(stop, str) else tuple(stop)
         if not all(isinstance(s, str) and s for s in self.stop):
-            raise InputError(f"stop is {stop!r}; it must be text of at least one character, or several")
+            raise InputError(
+                f"stop is {stop!r}; it must be text of at least one character, or several"
+            )
         self.tokenizer, self.stopped = tokenizer, False
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._waiting = ""
 
     def push(self, token: int, last: bool = False) -> str:
-        """Return the text that `token` makes certain; with `last`, all that is left. Sets `stopped` at a stop string."""
+        """Return the text that `token` makes certain; with `last`, all that is left. Sets `stopped`
+        at a stop string."""
         return self._release(self.tokenizer.decode_bytes([token]), last)
 
     def flush(self) -> str:
@@ -47,4 +50,6 @@ class TextStream:
         """The length of the longest end of the waiting text with which a stop string begins."""
         longest = max((len(s) for s in self.stop), default=1) - 1
         ends = range(min(longest, len(self._waiting)), 0, -1)
-        return next((n for n in ends if any(s.startswith(self._waiting[-n:]) for s in self.stop)), 0)
+        return next(
+            (n for n in ends if any(s.startswith(self._waiting[-n:]) for s in self.stop)), 0
+        )

@@ -1,7 +1,9 @@
-"""Exercises: the package's own functions as stubs to write, published mistakes to mend, numbers to predict, and one check.
+"""Exercises: the package's own functions as stubs to write, published mistakes to mend, numbers to
+predict, and one check.
 
-`check(name, where)` serves whoever asks: the command line (where is a folder; the code runs in a process of its own), or a
-notebook or grader (where is a namespace, {name: function}). The right answers are in the package, for all to read.
+`check(name, where)` serves whoever asks: the command line (where is a folder; the code runs in a
+process of its own), or a notebook or grader (where is a namespace, {name: function}). The right
+answers are in the package, for all to read.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from .learning import LEARNING
 
 __all__ = ["EXERCISES", "Code", "Exercise", "Mistake", "Predict", "Result", "check", "exercise"]
 
-EXERCISES: dict[str, Exercise] = {e.name: e for e in sorted((*CORE, *FASTER, *LEARNING), key=lambda e: e.chapter)}
+EXERCISES: dict[str, Exercise] = {
+    e.name: e for e in sorted((*CORE, *FASTER, *LEARNING), key=lambda e: e.chapter)
+}
 
 
 def exercise(name: str) -> Exercise:
@@ -28,7 +32,8 @@ def exercise(name: str) -> Exercise:
 
 
 def check(name: str, where: str | Path | Mapping[str, object], seed: int = 0) -> Result:
-    """Return how far one exercise is done: in a student's folder, or in a namespace (run in this process, without limits)."""
+    """Return how far one exercise is done: in a student's folder, or in a namespace (run in this
+    process, without limits)."""
     if isinstance(where, Mapping):
         return exercise(name).check(where, seed)
     from .process import check_folder

@@ -1,7 +1,9 @@
-"""A chapter with its exercises as an assignment of nbgrader or of otter-grader: the notebook that these tools start from.
+"""A chapter with its exercises as an assignment of nbgrader or of otter-grader: the notebook that
+these tools start from.
 
-The exercises stand at its end, each a stub with the answer marked for the tool to cut out, and a test that is `check` itself.
-Neither tool is needed to write it. Formats: https://nbgrader.readthedocs.io (0.9), https://otter-grader.readthedocs.io (7).
+The exercises stand at its end, each a stub with the answer marked for the tool to cut out, and a
+test that is `check` itself. Neither tool is needed to write it. Formats:
+https://nbgrader.readthedocs.io (0.9), https://otter-grader.readthedocs.io (7).
 """
 
 from __future__ import annotations
@@ -43,19 +45,27 @@ c.ExecutePreprocessor.timeout = 300  # seconds a cell: some chapters train, or m
 
 
 def nbgrader(chapter: int, course: Path, seed: int = 0) -> Path:
-    """Write the source version of an assignment into an nbgrader course folder, and a configuration if it has none."""
+    """Write the source version of an assignment into an nbgrader course folder, and a configuration
+    if it has none."""
     notebook, name = _chapter(chapter)
 
     def mark(cell: dict, grade_id: str, **marks) -> dict:
         marks = {"grade": False, "solution": False, "locked": True, "task": False} | marks
-        return cell | {"metadata": {"nbgrader": {"schema_version": 3, "grade_id": grade_id} | marks}}
+        return cell | {
+            "metadata": {"nbgrader": {"schema_version": 3, "grade_id": grade_id} | marks}
+        }
 
     for e in _exercises(chapter):
         test = TEST.format(name=e.name, namespace="globals()", seed=seed)
         notebook["cells"] += [
             mark(_cell("markdown", f"{e.name}-task", _task(e)), f"{e.name}-task"),
             mark(_cell("code", e.name, e.master()), e.name, solution=True, locked=False),
-            mark(_cell("code", f"{e.name}-check", test), f"{e.name}-check", grade=True, points=e.difficulty),
+            mark(
+                _cell("code", f"{e.name}-check", test),
+                f"{e.name}-check",
+                grade=True,
+                points=e.difficulty,
+            ),
         ]
     file = _write(notebook, course / "source" / name / f"{name}.ipynb")
     if not (config := course / "nbgrader_config.py").exists():
@@ -71,7 +81,11 @@ def otter(chapter: int, folder: Path, seed: int = 0) -> Path:
         test = TEST.format(name=e.name, namespace="env", seed=seed)
         test = f"def test_{e.name}(env):\n{textwrap.indent(test, '    ')}"
         notebook["cells"] += [
-            _cell("raw", f"{e.name}-begin", f"# BEGIN QUESTION\nname: {e.name}\npoints: {e.difficulty}"),
+            _cell(
+                "raw",
+                f"{e.name}-begin",
+                f"# BEGIN QUESTION\nname: {e.name}\npoints: {e.difficulty}",
+            ),
             _cell("markdown", f"{e.name}-task", _task(e)),
             _cell("raw", f"{e.name}-begin-solution", "# BEGIN SOLUTION"),
             _cell("code", e.name, e.master()),
@@ -85,7 +99,8 @@ def otter(chapter: int, folder: Path, seed: int = 0) -> Path:
 
 
 def _chapter(number: int) -> tuple[dict, str]:
-    """A chapter's notebook without its outputs, a heading for the exercises at its end, and its name."""
+    """A chapter's notebook without its outputs, a heading for the exercises at its end, and its
+    name."""
     found = {int(path.name[:2]): path for path in chapters()}
     if number not in found:
         raise InputError(f"there is no chapter {number}; there are {', '.join(map(str, found))}")
@@ -107,12 +122,21 @@ def _task(e: Exercise) -> str:
 
 def _cell(kind: str, name: str, source: str) -> dict:
     code = {"outputs": [], "execution_count": None} if kind == "code" else {}
-    return {"cell_type": kind, "id": f"exercise-{name}".replace("_", "-"), "metadata": {}, "source": source.rstrip("\n"), **code}
+    return {
+        "cell_type": kind,
+        "id": f"exercise-{name}".replace("_", "-"),
+        "metadata": {},
+        "source": source.rstrip("\n"),
+        **code,
+    }
 
 
 def _write(notebook: dict, file: Path) -> Path:
     if file.exists():
-        raise InputError(f"{file} is there already, and may have been edited: move it away, or give another folder")
+        raise InputError(
+            f"{file} is there already, and may have been edited: move it away, or give another"
+            " folder"
+        )
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, json.dumps(notebook, ensure_ascii=False, indent=1).encode() + b"\n")
     return file

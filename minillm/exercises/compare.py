@@ -1,4 +1,5 @@
-"""Two results compared as a teacher does: the first thing that is wrong, in the order in which one would look."""
+"""Two results compared as a teacher does: the first thing that is wrong, in the order in which one
+would look."""
 
 from __future__ import annotations
 
@@ -12,13 +13,18 @@ from ..reference import TOLERANCES
 
 EXACT = 1e-10  # for Python's own floats, which are float64
 TINY = 8  # numbers: an array of no more is written out
-WRITTEN = {"float_kind": "{:.4}".format, "int": str, "bool": str}  # as in Python, with no blanks to align them
+WRITTEN = {
+    "float_kind": "{:.4}".format,
+    "int": str,
+    "bool": str,
+}  # as in Python, with no blanks to align them
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong, and in one sentence how: kind is missing, signature, raised, shape, dtype, not finite, mutated, wrong,
-    slow or stopped; todo and skipped where nothing was written yet or nothing can be checked."""
+    """What is wrong, and in one sentence how: kind is missing, signature, raised, shape, dtype, not
+    finite, mutated, wrong, slow or stopped; todo and skipped where nothing was written yet or
+    nothing can be checked."""
 
     kind: str
     says: str
@@ -36,8 +42,8 @@ def describe(value) -> str:
 
 
 def written(value) -> str:
-    """A value as a reader would write it: (5, 5), b'low', array([0.5, -1.0]); arrays that are not tiny, and functions, in a
-    few words."""
+    """A value as a reader would write it: (5, 5), b'low', array([0.5, -1.0]); arrays that are not
+    tiny, and functions, in a few words."""
     if isinstance(value, np.ndarray) and value.size <= TINY:
         with np.printoptions(formatter=WRITTEN):
             return " ".join(repr(value).split())
@@ -49,10 +55,12 @@ def written(value) -> str:
 
 
 def problem(got, want, mutated=()) -> Problem | None:
-    """Return the first problem of `got` where `want` is right: shape, dtype, not finite, mutated, wrong; None if equal.
+    """Return the first problem of `got` where `want` is right: shape, dtype, not finite, mutated,
+    wrong; None if equal.
 
-    Numbers agree within 2e-5 (float32) or 1e-10 (float64) of the largest one, or of 1 where all are 0: rounding, see
-    reference.TOLERANCES. exp and log round near 1: log_softmax of a single score comes out as 6e-8 where 0 is right.
+    Numbers agree within 2e-5 (float32) or 1e-10 (float64) of the largest one, or of 1 where all are
+    0: rounding, see reference.TOLERANCES. exp and log round near 1: log_softmax of a single score
+    comes out as 6e-8 where 0 is right.
     """
     leaves = []
     for path, mine, right in _leaves("", got, want):
@@ -64,7 +72,10 @@ def problem(got, want, mutated=()) -> Problem | None:
             if says := check(mine, right):
                 return Problem(check.kind, path + says)
     if mutated:
-        return Problem("mutated", f"your function changed its input {', '.join(mutated)}: compute into a new array")
+        return Problem(
+            "mutated",
+            f"your function changed its input {', '.join(mutated)}: compute into a new array",
+        )
     for path, mine, right in leaves:
         if says := _values(mine, right):
             return Problem("wrong", path + says)
@@ -75,7 +86,8 @@ _DIFFERENT = object()
 
 
 def _leaves(path: str, got, want) -> Iterator[tuple[str, object, object]]:
-    """Yield (path, got, want) for every array, number and text; (_, sentence, _DIFFERENT) where the structure differs."""
+    """Yield (path, got, want) for every array, number and text; (_, sentence, _DIFFERENT) where the
+    structure differs."""
 
     def different(needed):
         return path, f"{path}returned {describe(got)}; needed: {needed}", _DIFFERENT
@@ -98,7 +110,9 @@ def _leaves(path: str, got, want) -> Iterator[tuple[str, object, object]]:
         else:
             yield path, got, want
     elif isinstance(want, numbers.Real):
-        if not isinstance(got, numbers.Real) and not (isinstance(got, np.ndarray) and got.ndim == 0):
+        if not isinstance(got, numbers.Real) and not (
+            isinstance(got, np.ndarray) and got.ndim == 0
+        ):
             yield different(f"a number ({type(want).__name__})")
         else:
             yield path, got, want
@@ -113,7 +127,10 @@ def _dtype(got, want) -> str | None:
         if got.dtype == want.dtype:
             return None
         right = got.dtype.kind in "biuf" and _values(got.astype(want.dtype), want) is None
-        return f"dtype {got.dtype}; needed: {want.dtype} (the values are {'right' if right else 'wrong too'})"
+        return (
+            f"dtype {got.dtype}; needed: {want.dtype} (the values are"
+            f" {'right' if right else 'wrong too'})"
+        )
     if isinstance(want, int) and not isinstance(got, numbers.Integral):
         return f"returned {got!r}, {type(got).__name__}; needed: an integer"
     return None
@@ -122,7 +139,9 @@ def _dtype(got, want) -> str | None:
 def _finite(got, want) -> str | None:
     if not isinstance(want, (np.ndarray, float)) or np.asarray(want).dtype.kind != "f":
         return None
-    bad = ~np.isfinite(got) & np.isfinite(want) & ~np.isin(got, want)  # where -inf is right elsewhere, it is a value like others
+    bad = (
+        ~np.isfinite(got) & np.isfinite(want) & ~np.isin(got, want)
+    )  # where -inf is right elsewhere, it is a value like others
     if not bad.any():
         return None
     index = np.unravel_index(np.argmax(bad), bad.shape)
@@ -134,17 +153,29 @@ def _values(got, want) -> str | None:
         return None if got == want else f"yours {got!r:.80}, right {want!r:.80}"
     mine, right = np.asarray(got), np.asarray(want)
     with np.errstate(invalid="ignore"):
-        same = (mine == right) | (mine != mine) & (right != right)  # inf is inf; nan, in the gallery only, is nan
+        same = (mine == right) | (mine != mine) & (
+            right != right
+        )  # inf is inf; nan, in the gallery only, is nan
         far = np.where(same, 0.0, np.abs(mine.astype(np.float64) - right))
     finite = right[np.isfinite(right)]
-    tolerance = TOLERANCES.get(right.dtype, 0.0) if isinstance(want, np.ndarray) else EXACT if isinstance(want, float) else 0
+    tolerance = (
+        TOLERANCES.get(right.dtype, 0.0)
+        if isinstance(want, np.ndarray)
+        else EXACT
+        if isinstance(want, float)
+        else 0
+    )
     bad = ~(far <= tolerance * (float(np.abs(finite).max(initial=0.0)) or 1.0))
     if not bad.any():
         return None
     index = np.unravel_index(np.argmax(bad), bad.shape)
     numbers_ = f"first wrong number at {_at(index)}: " if bad.ndim else ""
     count = f"; {bad.sum():,} of {bad.size:,} differ" if bad.size > 1 else ""
-    most = f", by at most {far.max():.3g}" if count and mine.dtype != bool and np.isfinite(far.max()) else ""
+    most = (
+        f", by at most {far.max():.3g}"
+        if count and mine.dtype != bool and np.isfinite(far.max())
+        else ""
+    )
     return f"{numbers_}{_apart(mine[index], right[index])}{count}{most}"
 
 

@@ -1,4 +1,5 @@
-"""Near-copies: two students' functions whose syntax trees agree once everything that is easily changed has been taken away."""
+"""Near-copies: two students' functions whose syntax trees agree once everything that is easily
+changed has been taken away."""
 
 from __future__ import annotations
 
@@ -10,15 +11,21 @@ from typing import TypeVar
 
 Who = TypeVar("Who")
 
-ALIKE = 0.9  # share of the two forms in common: above all pairs of ways to write the same, see tests/exercises/test_copies.py
-SHORT = 60  # parts of a form: shorter functions are written so by many, since the equation in the docstring says how
+# share of the two forms in common: above all pairs of ways to write the same, see
+# tests/exercises/test_copies.py
+ALIKE = 0.9
+# parts of a form: shorter functions are written so by many, since the equation in the docstring
+# says how
+SHORT = 60
 
 
 def form_of(source: str | bytes, name: str) -> tuple[str, ...]:
-    """Return the normalised body of the function `name` and of all others in a file: () if there is none, or no Python.
+    """Return the normalised body of the function `name` and of all others in a file: () if there is
+    none, or no Python.
 
-    Layout, comments, docstrings, annotations and imports are left out, and every name is the number of its first appearance;
-    what is left is the shape of the tree, its constants and its attributes.
+    Layout, comments, docstrings, annotations and imports are left out, and every name is the number
+    of its first appearance; what is left is the shape of the tree, its constants and its
+    attributes.
     """
     try:
         tree = ast.parse(source)
@@ -39,9 +46,13 @@ def _parts(node: ast.AST, names: dict[str, str]) -> Iterator[str]:
         return
     if isinstance(node, ast.FunctionDef):
         for argument in ast.walk(node.args):
-            if isinstance(argument, ast.arg):  # the signature is the stub's: it only gives names their numbers
+            if isinstance(
+                argument, ast.arg
+            ):  # the signature is the stub's: it only gives names their numbers
                 names.setdefault(argument.arg, str(len(names)))
-        for statement in node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body:
+        for statement in (
+            node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+        ):
             yield from _parts(statement, names)
         return
     if isinstance(node, ast.AnnAssign) and node.value is not None:
@@ -59,7 +70,8 @@ def _parts(node: ast.AST, names: dict[str, str]) -> Iterator[str]:
 
 
 def alike(a: tuple[str, ...], b: tuple[str, ...]) -> float:
-    """Return the share, 0 to 1, that two forms have in common; 0 where it is below ALIKE, or either is short."""
+    """Return the share, 0 to 1, that two forms have in common; 0 where it is below ALIKE, or either
+    is short."""
     if min(len(a), len(b)) < SHORT:
         return 0.0
     if a == b:
@@ -73,4 +85,6 @@ def alike(a: tuple[str, ...], b: tuple[str, ...]) -> float:
 
 def near_copies(forms: Mapping[Who, tuple[str, ...]]) -> list[tuple[Who, Who, float]]:
     """Return (who, who, share in common) for every two that are alike."""
-    return [(a, b, share) for a, b in combinations(forms, 2) if (share := alike(forms[a], forms[b]))]
+    return [
+        (a, b, share) for a, b in combinations(forms, 2) if (share := alike(forms[a], forms[b]))
+    ]

@@ -1,4 +1,5 @@
-"""Exercises of chapters 00 to 07: from text to the next word. An entry is all that an exercise needs."""
+"""Exercises of chapters 00 to 07: from text to the next word. An entry is all that an exercise
+needs."""
 
 from __future__ import annotations
 
@@ -48,7 +49,14 @@ def replace_inputs(given: Given):
 
 
 def encode_inputs(given: Given):
-    ranks = {(b"l", b"o"): 2, (b"o", b"w"): 0, (b"e", b"r"): 1, (b"l", b"ow"): 3, (b"low", b"er"): 5, (b"w", b"e"): 4}
+    ranks = {
+        (b"l", b"o"): 2,
+        (b"o", b"w"): 0,
+        (b"e", b"r"): 1,
+        (b"l", b"ow"): 3,
+        (b"low", b"er"): 5,
+        (b"w", b"e"): 4,
+    }
     yield "lower", (b"lower", ranks)
     yield "the pair on the left was learnt later", (b"low", ranks)
     yield "the same pair twice", (b"lolo", ranks)
@@ -58,7 +66,10 @@ def encode_inputs(given: Given):
     yield "nothing", (b"", ranks)
     yield "a repeated letter", (b"aaaaa", {(b"a", b"a"): 0, (b"aa", b"a"): 1})
     pairs = [(bytes([a]), bytes([b])) for a in range(3) for b in range(3)]
-    yield "random bytes", (bytes(given.ids(3, 40).tolist()), dict(zip(pairs, given.rng.permutation(9).tolist())))
+    yield (
+        "random bytes",
+        (bytes(given.ids(3, 40).tolist()), dict(zip(pairs, given.rng.permutation(9).tolist()))),
+    )
 
 
 # ---- 02 A guess is a row of numbers
@@ -77,7 +88,9 @@ def rows_inputs(given: Given):
 def softmax_inputs(given: Given):
     yield from rows_inputs(given)
     for layer in (0, 5):
-        scores = np.where(np.tri(5, dtype=bool), given.step(f"h.{layer}.attn.scores"), np.float32(-np.inf))
+        scores = np.where(
+            np.tri(5, dtype=bool), given.step(f"h.{layer}.attn.scores"), np.float32(-np.inf)
+        )
         yield f"tales, h.{layer}.attn.weights", (scores,), given.step(f"h.{layer}.attn.weights")
 
 
@@ -106,7 +119,11 @@ def split_inputs(given: Given):
     yield "T = 1", (given(B, 1, C), H)
     yield "one head", (given(B, T, D), 1)
     yield "float64", (given(B, T, C, dtype=np.float64), H)
-    yield "tales, h.0.attn.q", (given.step("h.0.attn.c_attn")[..., :256], 8), given.step("h.0.attn.q")
+    yield (
+        "tales, h.0.attn.q",
+        (given.step("h.0.attn.c_attn")[..., :256], 8),
+        given.step("h.0.attn.q"),
+    )
 
 
 def merge_inputs(given: Given):
@@ -118,15 +135,31 @@ def merge_inputs(given: Given):
 
 def attention_inputs(given: Given):
     start = np.zeros((B, 1), np.int64)
-    yield "[B,H,T,D], no past", (given(B, H, T, D), given(B, H, T, D), given(B, H, T, D), start + np.arange(T), D**-0.5)
+    yield (
+        "[B,H,T,D], no past",
+        (given(B, H, T, D), given(B, H, T, D), given(B, H, T, D), start + np.arange(T), D**-0.5),
+    )
     yield "T = 1", (given(B, H, 1, D), given(B, H, 1, D), given(B, H, 1, D), start, D**-0.5)
-    yield "one new token, S = 6", (given(B, H, 1, D), given(B, H, 6, D), given(B, H, 6, D), start + 5, D**-0.5)
+    yield (
+        "one new token, S = 6",
+        (given(B, H, 1, D), given(B, H, 6, D), given(B, H, 6, D), start + 5, D**-0.5),
+    )
     rows = np.array([[3, 4], [1, 2]])
-    yield "rows of different lengths", (given(B, H, 2, D), given(B, H, T, D), given(B, H, T, D), rows, D**-0.5)
+    yield (
+        "rows of different lengths",
+        (given(B, H, 2, D), given(B, H, T, D), given(B, H, T, D), rows, D**-0.5),
+    )
     q, k = np.rint(given(B, H, T, D, scale=100)), np.rint(given(B, H, T, D, scale=100))
-    yield "scores of 1e4, exact in whatever order", (q, k, given(B, H, T, D), start + np.arange(T), 0.5)
+    yield (
+        "scores of 1e4, exact in whatever order",
+        (q, k, given(B, H, T, D), start + np.arange(T), 0.5),
+    )
     q, k, v = (given.step(f"h.5.attn.{name}") for name in "qkv")
-    yield "tales, h.5.attn.context", (q, k, v, np.arange(5)[None], 32**-0.5), given.step("h.5.attn.context")
+    yield (
+        "tales, h.5.attn.context",
+        (q, k, v, np.arange(5)[None], 32**-0.5),
+        given.step("h.5.attn.context"),
+    )
 
 
 # ---- 04 The block
@@ -138,7 +171,10 @@ def norm_inputs(given: Given):
     yield "rows of hardly any variance", (given(B, T, C, scale=2e-3), given(C), given(C))
     yield "another eps", (given(B, T, C), given(C), given(C), 0.5)
     yield "numbers of 1e4", (given(B, T, C, scale=1e4), given(C), given(C))
-    yield "float64", (given(B, C, dtype=np.float64), given(C, dtype=np.float64), given(C, dtype=np.float64))
+    yield (
+        "float64",
+        (given(B, C, dtype=np.float64), given(C, dtype=np.float64), given(C, dtype=np.float64)),
+    )
     norm = (given.weights("h.0.ln_1")[name] for name in ("weight", "bias"))
     yield "tales, h.0.ln_1", (given.step("embed"), *norm), given.step("h.0.ln_1")
 
@@ -172,7 +208,13 @@ def block_inputs(given: Given):
         scale=config.attention_scale(0),
         positions=np.arange(5)[None],
     )
-    args = (given.step("embed"), layer["ln_1"], attend, layer["ln_2"], partial(model.feed_forward, **layer["mlp"]))
+    args = (
+        given.step("embed"),
+        layer["ln_1"],
+        attend,
+        layer["ln_2"],
+        partial(model.feed_forward, **layer["mlp"]),
+    )
     yield "tales, h.0.mlp.residual", args, given.step("h.0.mlp.residual")
 
 
@@ -201,7 +243,10 @@ def forward_inputs(given: Given):
     yield "T = 1", (given.ids(V, B, 1), given(V, C), given(20, C), [block, other], ln_f)
     yield "no blocks", (given.ids(V, B, T), given(V, C), given(20, C), [], ln_f)
     tree, config = bundled()._tree, bundled().config
-    blocks = [partial(model.block, **p, config=config, layer=i, positions=np.arange(5)[None]) for i, p in enumerate(tree["h"])]
+    blocks = [
+        partial(model.block, **p, config=config, layer=i, positions=np.arange(5)[None])
+        for i, p in enumerate(tree["h"])
+    ]
     args = (given.reference_ids, tree["wte"]["weight"], tree["wpe"]["weight"], blocks, tree["ln_f"])
     yield "tales, logits", args, given.step("logits")
 
@@ -210,14 +255,17 @@ def forward_inputs(given: Given):
 
 
 class Remembering:
-    """A model of V tokens with a cache: the logits depend on every id so far and on where it stands."""
+    """A model of V tokens with a cache: the logits depend on every id so far and on where it
+    stands."""
 
     def __init__(self, table):
         self.table, self.seen = table, []
 
     def __call__(self, new_ids, past):
         if past != len(self.seen):
-            raise ValueError(f"{len(self.seen)} positions are in the cache, and you said past = {past}")
+            raise ValueError(
+                f"{len(self.seen)} positions are in the cache, and you said past = {past}"
+            )
         rows = []
         for i in new_ids:
             self.seen.append(int(i))
@@ -239,7 +287,12 @@ def append_inputs(given: Given):
         cache = np.zeros((2, len(lengths), H, capacity, D), np.float32)
         for row, n in enumerate(lengths):
             cache[:, row, :, :n] = given(2, H, n, D)
-        return (*cache, np.array(lengths), given(len(lengths), H, T, D), given(len(lengths), H, T, D))
+        return (
+            *cache,
+            np.array(lengths),
+            given(len(lengths), H, T, D),
+            given(len(lengths), H, T, D),
+        )
 
     yield "an empty cache", case([0, 0], T)
     yield "one token behind 4", case([4, 4], 1)
@@ -266,7 +319,10 @@ def top_p_inputs(given: Given):
     yield "one token has it all", (given(V, scale=30), 0.5)
     yield "p near 0: one stays", (given(V), 1e-3)
     yield "p = 0: one stays", (given(V), 0.0)
-    yield "p hardly above 0, and probabilities that sum to less than 1", (np.arange(10, dtype=np.float32) * 1e-3, 1e-9)
+    yield (
+        "p hardly above 0, and probabilities that sum to less than 1",
+        (np.arange(10, dtype=np.float32) * 1e-3, 1e-9),
+    )
     yield "p near 1", (given(V), 0.999)
     yield "logits of 1e4", (given(V, scale=1e4), 0.9)
     yield "logits of tales", (given.step("logits")[0, -1], 0.9)

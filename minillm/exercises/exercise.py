@@ -1,4 +1,5 @@
-"""What an exercise is: a function of the package to write or to mend, or a number to predict, and how it is checked."""
+"""What an exercise is: a function of the package to write or to mend, or a number to predict, and
+how it is checked."""
 
 from __future__ import annotations
 
@@ -27,9 +28,11 @@ LINE = 160  # characters of the inputs that are written out
 
 @dataclass(frozen=True)
 class Mistake:
-    """A classic mistake: what to change in the right answer, and what someone who made it should be told.
+    """A classic mistake: what to change in the right answer, and what someone who made it should be
+    told.
 
-    change: {old text: new text} of the body, or a new body; for a number to predict, the wrong number.
+    change: {old text: new text} of the body, or a new body; for a number to predict, the wrong
+    number.
     """
 
     name: str
@@ -41,8 +44,9 @@ class Mistake:
 class Result:
     """The outcome of one check: status is right, todo, skipped or a kind of compare.Problem.
 
-    message: the line for a person. where: the inputs it happened on. mistake: the gallery's name of the mistake that the
-    output is exactly that of, diagnosis what it says; cell: of the notebooks, to read again. printed: what the code printed.
+    message: the line for a person. where: the inputs it happened on. mistake: the gallery's name of
+    the mistake that the output is exactly that of, diagnosis what it says; cell: of the notebooks,
+    to read again. printed: what the code printed.
     """
 
     name: str
@@ -69,9 +73,15 @@ class Result:
         if self.diagnosis:
             lines.append(f"  most likely: {self.diagnosis}")
         if self.cell:
-            lines.append(f"  read again: chapter {self.cell[:2]}, cell {self.cell}; or: minillm exercises hint {self.name}")
+            lines.append(
+                f"  read again: chapter {self.cell[:2]}, cell {self.cell}; or: minillm exercises"
+                f" hint {self.name}"
+            )
         if self.printed:
-            lines += ["  your code printed:", *(f"    {line}" for line in self.printed.splitlines())]
+            lines += [
+                "  your code printed:",
+                *(f"    {line}" for line in self.printed.splitlines()),
+            ]
         return "\n".join(lines)
 
     @property
@@ -85,7 +95,8 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Exercise:
-    """What all exercises have. cell: the notebook cell that explains it; unlocks: what a right answer is good for."""
+    """What all exercises have. cell: the notebook cell that explains it; unlocks: what a right
+    answer is good for."""
 
     name: str
     chapter: int
@@ -105,13 +116,18 @@ class Exercise:
         raise NotImplementedError
 
     def master(self) -> str:
-        """Return the stub with the right answer in it, between the lines by which nbgrader and otter cut it out again."""
+        """Return the stub with the right answer in it, between the lines by which nbgrader and
+        otter cut it out again."""
         raise NotImplementedError
 
     def check(self, namespace: Mapping[str, object], seed: int = 0) -> Result:
         """Return how far what is defined in `namespace` is right."""
         if self.needs and importlib.util.find_spec(self.needs) is None:
-            return Result(self.name, SKIPPED, f"{self.needs} is not installed: python -m pip install {self.needs}")
+            return Result(
+                self.name,
+                SKIPPED,
+                f"{self.needs} is not installed: python -m pip install {self.needs}",
+            )
         return self._check(namespace, seed)
 
     def found(self, problem: Problem, where: str = "", mistake: Mistake | None = None) -> Result:
@@ -131,8 +147,13 @@ class Predict(Exercise):
     kind = "predict"
 
     def stub(self) -> str:
-        question = "\n".join(textwrap.wrap(self.question, 118, initial_indent="# ", subsequent_indent="# "))
-        return f"{question}\n# Guess before you compute; rounded to {self.decimals} decimals is enough.\nanswer = ...\n"
+        question = "\n".join(
+            textwrap.wrap(self.question, 118, initial_indent="# ", subsequent_indent="# ")
+        )
+        return (
+            f"{question}\n# Guess before you compute; rounded to {self.decimals} decimals is"
+            " enough.\nanswer = ...\n"
+        )
 
     def right(self) -> float:
         """The answer: the number whose hash is the right one, found by trying all from 0 to TRIED."""
@@ -158,7 +179,9 @@ class Predict(Exercise):
         if digest == self.digest:
             return Result(self.name, RIGHT)
         known = next((m for m in self.mistakes if self.digest_of(m.change) == digest), None)
-        return self.found(Problem("wrong", f"{answer} is not it (to {self.decimals} decimals)"), mistake=known)
+        return self.found(
+            Problem("wrong", f"{answer} is not it (to {self.decimals} decimals)"), mistake=known
+        )
 
 
 @dataclass
@@ -175,9 +198,10 @@ class Outcome:
 class Code(Exercise):
     """A function to write, or, where `mend` names one of the mistakes, to repair.
 
-    answer: the right one, the package's own. inputs(given) yields (where, arguments) or (where, arguments, the reference's
-    result), the arguments in order or by name. example: a call for the docstring, and the first inputs. changes: parameters
-    that it is meant to change. last: one more check of a function whose values are right.
+    answer: the right one, the package's own. inputs(given) yields (where, arguments) or (where,
+    arguments, the reference's result), the arguments in order or by name. example: a call for the
+    docstring, and the first inputs. changes: parameters that it is meant to change. last: one more
+    check of a function whose values are right.
     """
 
     answer: Callable
@@ -200,7 +224,9 @@ class Code(Exercise):
 
     def source(self, mistake: str = "") -> str:
         """Return the right answer, or the one with a mistake made."""
-        return source.edited(self._source, self._mistake(mistake).change) if mistake else self._source
+        return (
+            source.edited(self._source, self._mistake(mistake).change) if mistake else self._source
+        )
 
     def function(self, mistake: str) -> Callable:
         """Return the answer with a mistake made, as a function."""
@@ -223,13 +249,17 @@ class Code(Exercise):
         signature, doc, _ = source.parts(self.source())
         with np.printoptions(precision=4, suppress=True):
             shown = repr(eval(self.example, {"np": np, "math": math, self.name: self.answer}))
-        call = textwrap.fill(f">>> {self.example}", 114, subsequent_indent="...     ", break_on_hyphens=False)
+        call = textwrap.fill(
+            f">>> {self.example}", 114, subsequent_indent="...     ", break_on_hyphens=False
+        )
         function = source.joined(signature, f"{doc}\n\nExample:\n{call}\n{shown}", body)
         return f"{source.imports(self.answer, self.example + function)}\n\n\n{function}"
 
     def master(self) -> str:
         right = source.parts(self.source())[2]
-        return self.file_with(textwrap.indent(BEGIN, "    ") + right + textwrap.indent(END, "    ") + self.begun())
+        return self.file_with(
+            textwrap.indent(BEGIN, "    ") + right + textwrap.indent(END, "    ") + self.begun()
+        )
 
     # ---- the check
 
@@ -241,12 +271,17 @@ class Code(Exercise):
 
         example = eval(self.example, {"np": np, "math": math, self.name: call})
         cases = [("the example in the docstring", example), *self.inputs(Given(seed))]
-        named = [(where, args if isinstance(args, dict) else call(*args), *rest) for where, args, *rest in cases]
+        named = [
+            (where, args if isinstance(args, dict) else call(*args), *rest)
+            for where, args, *rest in cases
+        ]
         return [(where, args, rest[0] if rest else None) for where, args, *rest in named]
 
-    def run(self, function: Callable, seed: int = 0, file: str = "", closed: bool = False) -> list[Outcome]:
-        """Call `function` on every case, up to one that stops it; `closed`: while the package's own raises. An error names the
-        line of `file`."""
+    def run(
+        self, function: Callable, seed: int = 0, file: str = "", closed: bool = False
+    ) -> list[Outcome]:
+        """Call `function` on every case, up to one that stops it; `closed`: while the package's own
+        raises. An error names the line of `file`."""
         cases, pristine = self.cases(seed), self.cases(seed)
         with hidden(self.name, self.answer, *self.hides) if closed else nullcontext():
             outcomes = []
@@ -262,8 +297,14 @@ class Code(Exercise):
                 result = function(**args)
         except (Exception, SystemExit) as error:
             return Outcome(raised=raised(error, file), error=type(error).__name__)
-        changed = tuple(n for n in args if n not in self.changes and _contents(args[n]) != _contents(pristine[n]))
-        return Outcome({"": result, **{f"{name} afterwards": args[name] for name in self.changes}}, changed)
+        changed = tuple(
+            n
+            for n in args
+            if n not in self.changes and _contents(args[n]) != _contents(pristine[n])
+        )
+        return Outcome(
+            {"": result, **{f"{name} afterwards": args[name] for name in self.changes}}, changed
+        )
 
     def wanted(self, seed: int = 0) -> list[Outcome]:
         """What is right in every case: the reference's own result where there is one."""
@@ -287,9 +328,17 @@ class Code(Exercise):
             return self.found(worse) if worse else Result(self.name, RIGHT)
         if bad.kind == TODO:
             return self.found(bad)
-        if self.mend and source.same(function, source.compiled(self.stub(), self.name, self.answer)):
-            return self.found(Problem(TODO, f"{self.name}: the mistake is still in it. {bad.says}"), bad.where)
-        return self.found(bad, bad.where, None if bad.kind == "stopped" else self.diagnose(outcomes, bad.case, seed))
+        if self.mend and source.same(
+            function, source.compiled(self.stub(), self.name, self.answer)
+        ):
+            return self.found(
+                Problem(TODO, f"{self.name}: the mistake is still in it. {bad.says}"), bad.where
+            )
+        return self.found(
+            bad,
+            bad.where,
+            None if bad.kind == "stopped" else self.diagnose(outcomes, bad.case, seed),
+        )
 
     def _signature_problem(self, function) -> str:
         needed = inspect.signature(self.answer)
@@ -298,9 +347,13 @@ class Code(Exercise):
         except (TypeError, ValueError):
             return ""  # a builtin says nothing of itself
         shared = [name for name in own.parameters if name in needed.parameters]
-        optional = [p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in own.parameters.values()]
+        optional = [
+            p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+            for p in own.parameters.values()
+        ]
         must_be = [
-            name not in needed.parameters or needed.parameters[name].default is not needed.empty for name in own.parameters
+            name not in needed.parameters or needed.parameters[name].default is not needed.empty
+            for name in own.parameters
         ]
         if shared == [*needed.parameters] and all(o or not m for o, m in zip(optional, must_be)):
             return ""
@@ -316,14 +369,20 @@ class Code(Exercise):
     def _agrees(self, outcomes, others, case=None) -> int:
         """In how many cases two functions do the same; 0 if not in `case`."""
         same = [
-            a.error == b.error and a.mutated == b.mutated and (bool(a.error) or problem(a.values, b.values) is None)
+            a.error == b.error
+            and a.mutated == b.mutated
+            and (bool(a.error) or problem(a.values, b.values) is None)
             for a, b in zip(outcomes, others)
         ]
         return sum(same) if case is None or same[case] else 0
 
     def diagnose(self, outcomes, case: int, seed: int = 0) -> Mistake | None:
-        """Return the known mistake whose outputs are most often the same, and are so in `case`; None if there is none."""
-        agreed = {m.name: self._agrees(outcomes, self.run(self.function(m.name), seed), case) for m in self.mistakes}
+        """Return the known mistake whose outputs are most often the same, and are so in `case`;
+        None if there is none."""
+        agreed = {
+            m.name: self._agrees(outcomes, self.run(self.function(m.name), seed), case)
+            for m in self.mistakes
+        }
         best = max(agreed, key=agreed.get)
         return self._mistake(best) if agreed[best] else None
 
@@ -337,9 +396,13 @@ class FirstProblem(Problem):
 
 
 def _arguments(args: Mapping[str, object]) -> str:
-    """The arguments of a call, functions left out: written out where that fits into a LINE, else in a few words each."""
+    """The arguments of a call, functions left out: written out where that fits into a LINE, else in
+    a few words each."""
     values = {name: value for name, value in args.items() if not callable(value)}
-    full, short = (", ".join(f"{name}: {say(value)}" for name, value in values.items()) for say in (written, describe))
+    full, short = (
+        ", ".join(f"{name}: {say(value)}" for name, value in values.items())
+        for say in (written, describe)
+    )
     return full if len(full) <= LINE else short
 
 
@@ -348,7 +411,10 @@ def raised(error: BaseException, file: str = "") -> Problem:
     if isinstance(error, NotImplementedError):
         return Problem(TODO, str(error))
     if isinstance(error, SystemExit):
-        return Problem("stopped", f"it called sys.exit({error.code!r}): a function returns, and does not end the program")
+        return Problem(
+            "stopped",
+            f"it called sys.exit({error.code!r}): a function returns, and does not end the program",
+        )
     if isinstance(error, MemoryError):
         return Problem("stopped", "it asked for more memory than an exercise may have")
     line, frame = None, error.__traceback__
@@ -359,7 +425,9 @@ def raised(error: BaseException, file: str = "") -> Problem:
             line = frame.tb_lineno
         frame = frame.tb_next
     text = error.msg if isinstance(error, SyntaxError) else str(error)
-    return Problem("raised", f"{type(error).__name__}: {text}" + (f" (line {line})" if line else ""))
+    return Problem(
+        "raised", f"{type(error).__name__}: {text}" + (f" (line {line})" if line else "")
+    )
 
 
 def _contents(value) -> list:
@@ -367,13 +435,16 @@ def _contents(value) -> list:
     if isinstance(value, np.ndarray):
         return [(value.shape, value.tobytes())]
     if isinstance(value, (dict, list)):
-        return [c for v in (value.values() if isinstance(value, dict) else value) for c in _contents(v)] + [len(value)]
+        return [
+            c for v in (value.values() if isinstance(value, dict) else value) for c in _contents(v)
+        ] + [len(value)]
     return []
 
 
 @contextmanager
 def hidden(name: str, *functions: Callable) -> Iterator[None]:
-    """Let the package's own functions, and the kernel of that name, raise: whoever holds them, under whatever name."""
+    """Let the package's own functions, and the kernel of that name, raise: whoever holds them,
+    under whatever name."""
     says, space = f"{name}: minillm's own is closed while yours is being checked", {}
     exec(f"def closed(*args, **kwargs):\n    raise RuntimeError({says!r})", space)
     codes = [function.__code__ for function in functions]

@@ -46,11 +46,14 @@ def loop_inputs(given: Given):
     yield "one number", (given(1), np.zeros(1, np.float32))
 
 
-LEAST_SPEEDUP = 2.0  # measured, on an AMD Zen 4: 6.2 to 6.4 for the answer, 0.22 for its loop uncompiled
+LEAST_SPEEDUP = (
+    2.0  # measured, on an AMD Zen 4: 6.2 to 6.4 for the answer, 0.22 for its loop uncompiled
+)
 
 
 def fast_enough(function) -> Problem | None:
-    """Whether `function`, compiled, is at least LEAST_SPEEDUP times as fast as ops.gelu: best of 5, in turns."""
+    """Whether `function`, compiled, is at least LEAST_SPEEDUP times as fast as ops.gelu: best of 5,
+    in turns."""
     import numba
 
     try:
@@ -68,7 +71,10 @@ def fast_enough(function) -> Problem | None:
             times[name].append(perf_counter() - start)
     ratio = min(times["numpy"]) / min(times["numba"])
     if ratio < LEAST_SPEEDUP:
-        return Problem("slow", f"right, but only {ratio:.1f} times as fast as ops.gelu; needed: {LEAST_SPEEDUP:g} times")
+        return Problem(
+            "slow",
+            f"right, but only {ratio:.1f} times as fast as ops.gelu; needed: {LEAST_SPEEDUP:g} times",
+        )
     return None
 
 
@@ -76,7 +82,8 @@ def fast_enough(function) -> Problem | None:
 
 
 def clear_of_ties(w):
-    """Move what lies nearly half way between two steps of the grid, and might be rounded either way, onto a step."""
+    """Move what lies nearly half way between two steps of the grid, and might be rounded either
+    way, onto a step."""
     q, scales = textbook.quantize(w)
     near = (
         np.abs(np.abs(w - textbook.dequantize(q, scales)) - np.repeat(scales, 32, axis=1) / 2)
@@ -92,7 +99,10 @@ def quantize_inputs(given: Given):
     yield "a block of zeros", (clear_of_ties(blocks),)
     yield "the largest is negative", (clear_of_ties(-np.abs(given(3, 32))),)
     yield "small numbers", (clear_of_ties(given(3, 64, scale=1e-4)),)
-    yield "h.0.attn.c_attn of tales", (clear_of_ties(given.weights("h.0.attn.c_attn")["weight"][:8]),)
+    yield (
+        "h.0.attn.c_attn of tales",
+        (clear_of_ties(given.weights("h.0.attn.c_attn")["weight"][:8]),),
+    )
 
 
 def dequantize_inputs(given: Given):
@@ -107,10 +117,16 @@ def dequantize_inputs(given: Given):
 def accept_inputs(given: Given):
     for i in range(24):
         p, q = given.probs(V), given.probs(V)
-        drafted, (u, v) = int(given.rng.choice(V, p=q.astype(np.float64) / q.sum(dtype=np.float64))), given.rng.random(2)
+        drafted, (u, v) = (
+            int(given.rng.choice(V, p=q.astype(np.float64) / q.sum(dtype=np.float64))),
+            given.rng.random(2),
+        )
         yield f"draw {i}", (p, q, drafted, float(u), float(v))
     yield "q is p: always kept", (p, p, 3, 0.999, 0.5)
-    impossible = np.array([0.0, 0.0, 0.75, 0.25], np.float32), np.array([0.25, 0.25, 0.25, 0.25], np.float32)
+    impossible = (
+        np.array([0.0, 0.0, 0.75, 0.25], np.float32),
+        np.array([0.25, 0.25, 0.25, 0.25], np.float32),
+    )
     yield "u is 0 and p(x) too: what is impossible is not kept", (*impossible, 1, 0.0, 0.5)
     yield "v is 0: nor is it drawn", (*impossible, 1, 0.5, 0.0)
 

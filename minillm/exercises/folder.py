@@ -9,7 +9,11 @@ from ..errors import InputError
 from ..files import write_atomically
 from . import EXERCISES, Exercise, exercise
 
-DOES = {"predict": "predict a number", "mend": "mend what is published so: one thing is wrong", "write": "write it"}
+DOES = {
+    "predict": "predict a number",
+    "mend": "mend what is published so: one thing is wrong",
+    "write": "write it",
+}
 
 
 def file_name(e: Exercise) -> str:
@@ -20,14 +24,19 @@ def file_name(e: Exercise) -> str:
 
 def file_of(folder: Path, e: Exercise) -> Path:
     """Return the student's file, whatever its number (an older minillm may have counted otherwise)."""
-    found = sorted(p for p in folder.glob(f"*_{e.name}.py") if re.fullmatch(rf"\d+_{e.name}\.py", p.name))
+    found = sorted(
+        p for p in folder.glob(f"*_{e.name}.py") if re.fullmatch(rf"\d+_{e.name}\.py", p.name)
+    )
     return found[0] if found else folder / file_name(e)
 
 
 def text_of(e: Exercise) -> str:
     """Return what the file holds at the start: a heading and the stub."""
     check = f"minillm exercises check {e.name}"
-    heading = f'"""Chapter {e.chapter:02}, about {e.minutes} minutes: {DOES[e.kind]}. Check: {check}"""\n\n'
+    heading = (
+        f'"""Chapter {e.chapter:02}, about {e.minutes} minutes: {DOES[e.kind]}. Check:'
+        f' {check}"""\n\n'
+    )
     return heading + e.stub().rstrip("\n") + "\n"
 
 
@@ -58,4 +67,7 @@ def reset(folder: Path, name: str) -> tuple[Path, Path | None]:
 def require(folder: Path) -> None:
     """Raise InputError where `folder` holds no exercise."""
     if not any(file_of(folder, e).exists() for e in EXERCISES.values()):
-        raise InputError(f"{folder.resolve()} holds no exercises: run `minillm exercises start` there, or give --folder")
+        raise InputError(
+            f"{folder.resolve()} holds no exercises: run `minillm exercises start` there, or give"
+            " --folder"
+        )

@@ -1,4 +1,5 @@
-"""What the functions are tried on: seeded numbers with every letter different, and the reference's own at that spot."""
+"""What the functions are tried on: seeded numbers with every letter different, and the reference's
+own at that spot."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ def model() -> GPT2:
 
 
 class Given:
-    """A source of inputs: `given(2, 3)` draws normal float32 numbers; `step` and `weights` are the bundled model's own."""
+    """A source of inputs: `given(2, 3)` draws normal float32 numbers; `step` and `weights` are the
+    bundled model's own."""
 
     def __init__(self, seed: int = 0):
         self.rng = np.random.default_rng(seed)
@@ -56,4 +58,8 @@ class Given:
 
     def weights(self, prefix: str) -> dict[str, np.ndarray]:
         """A layer's parameters, {"weight": ..., "bias": ...}."""
-        return {n.removeprefix(f"{prefix}."): p for n, p in model().parameters.items() if n.startswith(f"{prefix}.")}
+        return {
+            n.removeprefix(f"{prefix}."): p
+            for n, p in model().parameters.items()
+            if n.startswith(f"{prefix}.")
+        }

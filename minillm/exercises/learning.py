@@ -15,7 +15,10 @@ from .inputs import model as bundled
 
 def difference_inputs(given: Given):
     w = given(B, H, dtype=np.float64)
-    yield "a cubic of [B,H]", (lambda x: float((w * x**3).sum()), given(B, H, dtype=np.float64), 1e-2)
+    yield (
+        "a cubic of [B,H]",
+        (lambda x: float((w * x**3).sum()), given(B, H, dtype=np.float64), 1e-2),
+    )
     yield "a product", (lambda x: float(x.prod()), given(T, dtype=np.float64), 1e-3)
     yield "one number", (lambda x: float(np.exp(x[0])), given(1, dtype=np.float64), 1e-1)
 
@@ -23,7 +26,10 @@ def difference_inputs(given: Given):
 def linear_backward_inputs(given: Given):
     yield "[B,T,.]", (given(B, T, V), given(B, T, C), given(C, V))
     yield "T = 1", (given(1, 1, H), given(1, 1, D), given(D, H))
-    yield "float64", tuple(given(*shape, dtype=np.float64) for shape in ((B, T, H), (B, T, D), (D, H)))
+    yield (
+        "float64",
+        tuple(given(*shape, dtype=np.float64) for shape in ((B, T, H), (B, T, D), (D, H))),
+    )
     yield "square", (given(B, T, H), given(B, T, H), given(H, H))
 
 
@@ -41,14 +47,23 @@ def loss_backward_inputs(given: Given):
 
 def clip_inputs(given: Given):
     yield "too long", ({"w": given(C, V), "b": given(V)}, 1.0)
-    yield "already shorter than the limit", ({"w": given(H, D) * np.float32(1e-3), "b": given(D) * np.float32(1e-3)}, 1.0)
-    yield "one much longer than the other", ({"w": given(H, D, scale=10), "b": given(D, scale=0.1)}, 2.0)
+    yield (
+        "already shorter than the limit",
+        ({"w": given(H, D) * np.float32(1e-3), "b": given(D) * np.float32(1e-3)}, 1.0),
+    )
+    yield (
+        "one much longer than the other",
+        ({"w": given(H, D, scale=10), "b": given(D, scale=0.1)}, 2.0),
+    )
     yield "all 0", ({"w": np.zeros((H, D), np.float32)}, 1.0)
 
 
 def adamw_inputs(given: Given):
     def state(size=1.0, dtype=np.float32):
-        mean, square = given(H, D, scale=0.1 * size, dtype=dtype), given(H, D, scale=0.1 * size, dtype=dtype) ** 2
+        mean, square = (
+            given(H, D, scale=0.1 * size, dtype=dtype),
+            given(H, D, scale=0.1 * size, dtype=dtype) ** 2,
+        )
         return given(H, D, dtype=dtype), given(H, D, scale=size, dtype=dtype), mean, square
 
     def case(arrays, **settings):

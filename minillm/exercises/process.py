@@ -21,7 +21,12 @@ from .exercise import Result
 PACKAGE = Path(__file__).resolve().parents[2]
 STARTING = 120  # seconds for Python and NumPy to start, on a slow disk
 SLICE = 0.25  # seconds of one wait: a machine that sleeps in between counts as one of them
-ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+ONE_THREAD = (
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
 
 
 class Ended(Exception):
@@ -29,10 +34,16 @@ class Ended(Exception):
 
 
 class Child:
-    """`python -m minillm.exercises.MODULE ARGUMENTS`, which answers in lines of JSON, the first when it is ready."""
+    """`python -m minillm.exercises.MODULE ARGUMENTS`, which answers in lines of JSON, the first
+    when it is ready."""
 
     def __init__(self, module: str, *arguments: object, cwd: Path | None = None):
-        path = os.pathsep.join(map(os.path.abspath, filter(None, [PACKAGE, *os.environ.get("PYTHONPATH", "").split(os.pathsep)])))
+        path = os.pathsep.join(
+            map(
+                os.path.abspath,
+                filter(None, [PACKAGE, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]),
+            )
+        )
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", f"minillm.exercises.{module}", *map(str, arguments)],
             env=os.environ | dict.fromkeys(ONE_THREAD, "1") | {"PYTHONPATH": path},
@@ -77,7 +88,8 @@ class Child:
 
 
 def check_folder(folder: Path, names: Iterable[str], seed: int = 0) -> Iterator[Result]:
-    """Yield the result of each exercise in turn, each within its `seconds`; relative paths in the code are of its folder."""
+    """Yield the result of each exercise in turn, each within its `seconds`; relative paths in the
+    code are of its folder."""
     if seed < 0:
         raise InputError(f"seed {seed}: it must be 0 or more")
     waiting = [*names]

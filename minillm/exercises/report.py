@@ -1,6 +1,8 @@
-"""A class's folders checked again, as one table: how far each student is, the commonest mistakes, near-copies.
+"""A class's folders checked again, as one table: how far each student is, the commonest mistakes,
+near-copies.
 
-Every student's code runs in a process of its own, as in `check`. That contains accidents; it is no sandbox.
+Every student's code runs in a process of its own, as in `check`. That contains accidents; it is no
+sandbox.
 """
 
 from __future__ import annotations
@@ -22,16 +24,27 @@ from .submissions import Submission
 
 STATES = ("not started", "does not run", "wrong shape", "wrong values", "right", "not checked")
 STATE_OF = {  # by a result's status
-    TODO: "not started", "missing": "does not run", "signature": "does not run", "raised": "does not run",
-    "stopped": "does not run", "shape": "wrong shape", "dtype": "wrong shape", "not finite": "wrong values",
-    "mutated": "wrong values", "wrong": "wrong values", "slow": "wrong values", "right": "right", "skipped": "not checked",
-}  # fmt: skip
+    TODO: "not started",
+    "missing": "does not run",
+    "signature": "does not run",
+    "raised": "does not run",
+    "stopped": "does not run",
+    "shape": "wrong shape",
+    "dtype": "wrong shape",
+    "not finite": "wrong values",
+    "mutated": "wrong values",
+    "wrong": "wrong values",
+    "slow": "wrong values",
+    "right": "right",
+    "skipped": "not checked",
+}
 PACKAGE = "minillm's own"  # the answer in the package, among those that are compared
 
 
 @dataclass
 class Row:
-    """One student: results {exercise: Result}; copies {exercise: those whose function is nearly the same}."""
+    """One student: results {exercise: Result}; copies {exercise: those whose function is nearly the
+    same}."""
 
     student: str
     id: str
@@ -52,7 +65,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Commonest:
-    """The mistake of one exercise that most students made, how many, and what one who made it is told."""
+    """The mistake of one exercise that most students made, how many, and what one who made it is
+    told."""
 
     mistake: str
     students: int
@@ -70,7 +84,11 @@ class ClassReport:
         """Return the commonest mistake of every exercise in which one was diagnosed."""
         found = {}
         for name in self.exercises:
-            made = Counter((r.results[name].mistake, r.results[name].diagnosis) for r in self.rows if r.results[name].mistake)
+            made = Counter(
+                (r.results[name].mistake, r.results[name].diagnosis)
+                for r in self.rows
+                if r.results[name].mistake
+            )
             if made:
                 ((mistake, says), students), *_ = made.most_common(1)
                 found[name] = Commonest(mistake, students, says)
@@ -87,24 +105,41 @@ class ClassReport:
         return dict(sorted(pairs.items(), key=lambda pair: -len(pair[1])))
 
     def csv(self) -> str:
-        """Return the table: a row for each student, a column for each exercise, and a last row of commonest mistakes."""
+        """Return the table: a row for each student, a column for each exercise, and a last row of
+        commonest mistakes."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["student", "id", "late", "right", *self.exercises, "near-copies", "notes"])
         for row in self.rows:
-            states = [row.state(n) + (f" ({m})" if (m := row.results[n].mistake) else "") for n in self.exercises]
-            copies = "; ".join(f"{name}: {', '.join(others)}" for name, others in row.copies.items())
+            states = [
+                row.state(n) + (f" ({m})" if (m := row.results[n].mistake) else "")
+                for n in self.exercises
+            ]
+            copies = "; ".join(
+                f"{name}: {', '.join(others)}" for name, others in row.copies.items()
+            )
             late = "late" if row.late else ""
-            writer.writerow(map(_cell, [row.student, row.id, late, row.right, *states, copies, "; ".join(row.notes)]))
+            writer.writerow(
+                map(
+                    _cell,
+                    [row.student, row.id, late, row.right, *states, copies, "; ".join(row.notes)],
+                )
+            )
         common = self.commonest()
-        cells = [f"{c.mistake} ({c.students})" if (c := common.get(name)) else "" for name in self.exercises]
+        cells = [
+            f"{c.mistake} ({c.students})" if (c := common.get(name)) else ""
+            for name in self.exercises
+        ]
         writer.writerow(["commonest mistake", "", "", "", *cells, "", ""])
         return text.getvalue()
 
 
 def _cell(value: object) -> object:
-    """A cell that no spreadsheet takes for a formula: students choose the names of what they hand in."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
+    """A cell that no spreadsheet takes for a formula: students choose the names of what they hand
+    in."""
+    return (
+        f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
+    )
 
 
 def report(
@@ -130,7 +165,11 @@ def _checked(submission: Submission, names: list[str], seed: int) -> dict[str, R
     """The results of one student; what was not handed in, or is the stub still, need not run."""
     results = {name: Result(name, TODO, "not handed in") for name in names}
     with TemporaryDirectory(prefix="minillm-") as folder:
-        begun = [name for name in names if name in submission.files and not _is_stub(EXERCISES[name], submission.files[name])]
+        begun = [
+            name
+            for name in names
+            if name in submission.files and not _is_stub(EXERCISES[name], submission.files[name])
+        ]
         for name in begun:
             (Path(folder) / file_name(EXERCISES[name])).write_bytes(submission.files[name])
         for result in check_folder(Path(folder), begun, seed):
@@ -140,13 +179,19 @@ def _checked(submission: Submission, names: list[str], seed: int) -> dict[str, R
 
 def _is_stub(e: Exercise, source: bytes) -> bool:
     """Whether nothing was written into the function, whatever became of the lines around it."""
-    return isinstance(e, Code) and bool(form := form_of(source, e.name)) and form == form_of(e.stub(), e.name)
+    return (
+        isinstance(e, Code)
+        and bool(form := form_of(source, e.name))
+        and form == form_of(e.stub(), e.name)
+    )
 
 
 def _compare(e: Code, rows: list[Row], students: list[Submission]) -> None:
     """Note in every row whose function is nearly the same."""
     own = form_of(e.source(), e.name)
-    forms = {i: form_of(s.files[e.name], e.name) for i, s in enumerate(students) if e.name in s.files}
+    forms = {
+        i: form_of(s.files[e.name], e.name) for i, s in enumerate(students) if e.name in s.files
+    }
     of_package = {i for i, form in forms.items() if alike(own, form)}
     for i in of_package:
         rows[i].copies[e.name] = [PACKAGE]

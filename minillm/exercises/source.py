@@ -19,24 +19,34 @@ def source_of(function: Callable, name: str) -> str:
 
 
 def parts(source: str) -> tuple[str, str, str]:
-    """Return a function's signature, docstring and body, each as text; the body ends with a line end."""
+    """Return a function's signature, docstring and body, each as text; the body ends with a line
+    end."""
     definition, lines = ast.parse(source).body[0], source.splitlines(keepends=True)
     doc = definition.body[0]
-    return "".join(lines[: doc.lineno - 1]), ast.get_docstring(definition), "".join(lines[doc.end_lineno :])
+    return (
+        "".join(lines[: doc.lineno - 1]),
+        ast.get_docstring(definition),
+        "".join(lines[doc.end_lineno :]),
+    )
 
 
 def joined(signature: str, doc: str, body: str) -> str:
     """The inverse of `parts`."""
     single = "\n" not in doc
-    doc = textwrap.indent(f'"""{doc}"""' if single else f'"""{doc}\n"""', "    ", lambda line: bool(line.strip()))
+    doc = textwrap.indent(
+        f'"""{doc}"""' if single else f'"""{doc}\n"""', "    ", lambda line: bool(line.strip())
+    )
     return f"{signature}{doc}\n{body}"
 
 
 def edited(source: str, edits: Mapping[str, str] | str) -> str:
-    """Return `source` with its body edited: {old text: new text}, every occurrence; or a new body as a whole."""
+    """Return `source` with its body edited: {old text: new text}, every occurrence; or a new body
+    as a whole."""
     signature, doc, body = parts(source)
     if isinstance(edits, str):
-        return joined(signature, doc, textwrap.indent(textwrap.dedent(edits).strip("\n"), "    ") + "\n")
+        return joined(
+            signature, doc, textwrap.indent(textwrap.dedent(edits).strip("\n"), "    ") + "\n"
+        )
     for old, new in edits.items():
         if old not in body:
             raise InputError(f"{old!r} is not in {signature.strip()}")
@@ -52,18 +62,23 @@ def compiled(source: str, name: str, like: Callable) -> Callable:
 
 
 def same(one: Callable, other: Callable) -> bool:
-    """Whether two functions, and the imports before them, are compiled to the same: layout, comments, docstring and local names
-    may differ."""
+    """Whether two functions, and the imports before them, are compiled to the same: layout,
+    comments, docstring and local names may differ."""
 
     def what_counts(function):
         code = getattr(function, "__code__", None)
-        return code and (code.co_code, code.co_names, [c for c in code.co_consts if c != function.__doc__])
+        return code and (
+            code.co_code,
+            code.co_names,
+            [c for c in code.co_consts if c != function.__doc__],
+        )
 
     return what_counts(one) == what_counts(other)
 
 
 def imports(function: Callable, also: str = "") -> str:
-    """Return the import lines that `function`, and code that is to stand in its place, needs: modules, then names."""
+    """Return the import lines that `function`, and code that is to stand in its place, needs:
+    modules, then names."""
     lines = set()
     for name in {*_names(function.__code__), *re.findall(r"\b(?:np|math)\b", also)}:
         value = function.__globals__.get(name)

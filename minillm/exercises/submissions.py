@@ -1,6 +1,7 @@
 """A class's work as it comes: students' folders, zips, and what Moodle and Canvas give to download.
 
-Nothing is unpacked onto the disk: of a zip, only files that are named like exercises are read, into memory, within limits.
+Nothing is unpacked onto the disk: of a zip, only files that are named like exercises are read, into
+memory, within limits.
 """
 
 from __future__ import annotations
@@ -23,8 +24,12 @@ TOGETHER = 256 * MB  # read from one zip, with what is nested in it
 ENTRIES = 100_000  # of one zip
 DEPTH = 2  # a zip of the class, and a student's zip in it
 
-EXERCISE = re.compile(rf"\d+_({'|'.join(EXERCISES)})(?:-(\d+)| ?\((\d+)\))?\.py")  # -1, (1): handed in or downloaded again
-MOODLE = re.compile(r"(?P<name>.+?)_(?P<id>\d+)_assignsubmission_(?:file|onlinetext)(?P<late>)_?(?P<file>.*)")
+EXERCISE = re.compile(
+    rf"\d+_({'|'.join(EXERCISES)})(?:-(\d+)| ?\((\d+)\))?\.py"
+)  # -1, (1): handed in or downloaded again
+MOODLE = re.compile(
+    r"(?P<name>.+?)_(?P<id>\d+)_assignsubmission_(?:file|onlinetext)(?P<late>)_?(?P<file>.*)"
+)
 CANVAS = re.compile(r"(?P<name>.+?)(?P<late>_LATE)?_(?P<id>\d+)_\d+_(?P<file>.+)")
 
 
@@ -41,7 +46,8 @@ class Submission:
 
 @dataclass
 class Found:
-    """A file: where it lies below the argument, zips being folders, and what it holds or why that cannot be read.
+    """A file: where it lies below the argument, zips being folders, and what it holds or why that
+    cannot be read.
 
     exercise: which one it is, "" for none; again: how often it had been handed in before.
     """
@@ -57,7 +63,9 @@ class Found:
         name, last = self.place[-1], len(self.place) - 1
         for i, part in enumerate(self.place):
             match = MOODLE.fullmatch(part)
-            if match is None and (i == 0 or i == last or part.endswith(".zip")):  # of Canvas, files only: in one folder
+            if match is None and (
+                i == 0 or i == last or part.endswith(".zip")
+            ):  # of Canvas, files only: in one folder
                 match = CANVAS.fullmatch(part)
             if match:
                 self.student, name = match, match["file"] if i == last else name
@@ -71,7 +79,8 @@ class Unusable(Exception):
 
 
 def submissions(paths: list[Path]) -> list[Submission]:
-    """Return what the students handed in, by name; InputError for a path that is unusable as a whole."""
+    """Return what the students handed in, by name; InputError for a path that is unusable as a
+    whole."""
     students: dict[tuple[str, str], Submission] = {}
     for path in paths:
         found = _read(path)
@@ -91,12 +100,18 @@ def submissions(paths: list[Path]) -> list[Submission]:
 
 
 def _names(found: list[Found], path: Path) -> dict[tuple[str, ...], str]:
-    """Return {folder: student} where no learning platform says whose it is: the first part of the path that differs."""
+    """Return {folder: student} where no learning platform says whose it is: the first part of the
+    path that differs."""
     label = path.resolve().stem if path.is_file() else path.resolve().name
     folders = {f.place[:-1] for f in found if not f.student and (f.exercise or f.problem)}
     shared = len([*takewhile(lambda parts: len({*parts}) == 1, zip(*folders))])
-    one = any(len(folder) == shared for folder in folders)  # exercises lie there: what is below is the same student's
-    return {folder: printable(label if one else folder[shared].removesuffix(".zip")) for folder in folders}
+    one = any(
+        len(folder) == shared for folder in folders
+    )  # exercises lie there: what is below is the same student's
+    return {
+        folder: printable(label if one else folder[shared].removesuffix(".zip"))
+        for folder in folders
+    }
 
 
 def _hand_in(own: Submission, files: list[Found]) -> None:
@@ -108,7 +123,9 @@ def _hand_in(own: Submission, files: list[Found]) -> None:
         if same:
             best = max(same, key=lambda f: (f.again, -len(f.place)))
             if len({f.data for f in same}) > 1:
-                own.notes.append(f"{len(same)} files of {name}: {printable('/'.join(best.place))} was taken")
+                own.notes.append(
+                    f"{len(same)} files of {name}: {printable('/'.join(best.place))} was taken"
+                )
             own.files[name] = best.data
 
 
@@ -148,7 +165,8 @@ def _folder(folder: Path) -> Iterator[Found]:
 
 
 def _nested(stream, place: tuple[str, ...], left: list[int], depth: int) -> list[Found]:
-    """The files of a zip that lies among other files; where it is unusable, that is its student's problem."""
+    """The files of a zip that lies among other files; where it is unusable, that is its student's
+    problem."""
     try:
         return _zip(stream, place, left, depth)
     except Unusable as why:
@@ -167,7 +185,9 @@ def _zip(stream, place: tuple[str, ...], left: list[int], depth: int) -> list[Fo
                 raise Unusable(f"it holds {len(entries):,} entries; at most {ENTRIES:,} are read")
             for _, name in entries:
                 if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in name.split("/"):
-                    raise Unusable(f"an entry leads out of it ({printable(name)}), so nothing of it was read")
+                    raise Unusable(
+                        f"an entry leads out of it ({printable(name)}), so nothing of it was read"
+                    )
             for info, name in entries:
                 here = place + PurePosixPath(name).parts
                 if info.is_dir() or _hidden(here):
@@ -175,7 +195,9 @@ def _zip(stream, place: tuple[str, ...], left: list[int], depth: int) -> list[Fo
                 found.append(Found(here))
                 try:
                     if name.lower().endswith(".zip"):
-                        found += _nested(io.BytesIO(_entry(archive, info, NESTED, left)), here, left, depth - 1)
+                        found += _nested(
+                            io.BytesIO(_entry(archive, info, NESTED, left)), here, left, depth - 1
+                        )
                     elif found[-1].exercise:
                         found[-1].data = _entry(archive, info, FILE, left)
                 except Unusable as why:

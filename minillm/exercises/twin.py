@@ -1,6 +1,8 @@
-"""The student's folder as a twin of ops: the bundled model computed with their functions, step by step and as a story.
+"""The student's folder as a twin of ops: the bundled model computed with their functions, step by
+step and as a story.
 
-Run as `python -m minillm.exercises.twin FOLDER SEED PROMPT` it answers in lines of JSON, like child.py.
+Run as `python -m minillm.exercises.twin FOLDER SEED PROMPT` it answers in lines of JSON, like
+child.py.
 """
 
 from __future__ import annotations
@@ -31,7 +33,16 @@ from .inputs import MODEL, model, reference
 
 UNUSABLE = ("todo", "missing", "signature", "skipped", "stopped")
 OF_THE_MODEL = (
-    *("softmax", "log_softmax", "causal_mask", "split_heads", "merge_heads", "attention", "layer_norm", "gelu_new"),
+    *(
+        "softmax",
+        "log_softmax",
+        "causal_mask",
+        "split_heads",
+        "merge_heads",
+        "attention",
+        "layer_norm",
+        "gelu_new",
+    ),
     *("embed", "block", "forward"),
 )
 
@@ -51,24 +62,33 @@ def own_functions(folder: str | Path) -> dict[str, Callable]:
 
 
 def twin(own: Mapping[str, Callable]) -> SimpleNamespace:
-    """Return a twin of ops in which `own` functions stand for those of their name; what is missing is ops' own."""
-    return SimpleNamespace(**vars(ops) | {n: f for n, f in own.items() if hasattr(ops, n) or n == "attention"})
+    """Return a twin of ops in which `own` functions stand for those of their name; what is missing
+    is ops' own."""
+    return SimpleNamespace(
+        **vars(ops) | {n: f for n, f in own.items() if hasattr(ops, n) or n == "attention"}
+    )
 
 
 @cache
 def of_folder(folder: Path) -> SimpleNamespace:
-    """Return the twin made of a student's folder, for --kernels and MINILLM_KERNELS: a chapter runs on their functions.
+    """Return the twin made of a student's folder, for --kernels and MINILLM_KERNELS: a chapter runs
+    on their functions.
 
     From now on attention.py uses theirs too, in the whole process. Says which those are.
     """
-    own = {name: f for name, f in own_functions(folder).items() if name not in ("embed", "block", "forward")}  # not of ops
+    own = {
+        name: f
+        for name, f in own_functions(folder).items()
+        if name not in ("embed", "block", "forward")
+    }  # not of ops
     installed(own).__enter__()
     print(f"computing with functions of {folder}: {', '.join(own) or 'none yet'}", file=sys.stderr)
     return twin(own)
 
 
 class OwnGPT2(GPT2):
-    """A GPT-2 that computes with a student's functions; without a cache, with their `block` and `forward` too."""
+    """A GPT-2 that computes with a student's functions; without a cache, with their `block` and
+    `forward` too."""
 
     def __init__(self, model: GPT2, own: Mapping[str, Callable]):
         super().__init__(model.config, model.parameters, twin(own))
@@ -78,13 +98,27 @@ class OwnGPT2(GPT2):
         """Every layer as a function [B,T,C] -> [B,T,C]."""
         config, blocks = self.config, []
         for i, layer in enumerate(self._tree["h"]):
-            shape = {"n_head": config.n_head, "scale": config.attention_scale(i), "positions": positions}
+            shape = {
+                "n_head": config.n_head,
+                "scale": config.attention_scale(i),
+                "positions": positions,
+            }
             attend = partial(causal_self_attention, **layer["attn"], **shape, ops=self.ops)
-            bend = partial(feed_forward, **layer["mlp"], activation=config.activation_function, ops=self.ops)
+            bend = partial(
+                feed_forward, **layer["mlp"], activation=config.activation_function, ops=self.ops
+            )
             if "block" in self.own:
-                block = partial(self.own["block"], ln_1=layer["ln_1"], attend=attend, ln_2=layer["ln_2"], feed_forward=bend)
+                block = partial(
+                    self.own["block"],
+                    ln_1=layer["ln_1"],
+                    attend=attend,
+                    ln_2=layer["ln_2"],
+                    feed_forward=bend,
+                )
             else:
-                block = partial(whole_block, **layer, config=config, layer=i, positions=positions, ops=self.ops)
+                block = partial(
+                    whole_block, **layer, config=config, layer=i, positions=positions, ops=self.ops
+                )
             blocks.append(block)
         return blocks
 
@@ -92,14 +126,20 @@ class OwnGPT2(GPT2):
         if cache is not None or step is not identity:
             return super().forward(ids, positions, cache, step, keep)
         tree, whole = self._tree, self.own.get("forward", textbook.forward)
-        return whole(ids, tree["wte"]["weight"], tree["wpe"]["weight"], self.blocks(positions), tree["ln_f"])[keep]
+        return whole(
+            ids, tree["wte"]["weight"], tree["wpe"]["weight"], self.blocks(positions), tree["ln_f"]
+        )[keep]
 
 
 @contextmanager
 def installed(own: Mapping[str, Callable]) -> Iterator[None]:
     """Let attention.py itself use a student's functions: those that a twin has no place for."""
     with patch.multiple(
-        attention, **{n: own.get(n, getattr(attention, n)) for n in ("causal_mask", "split_heads", "merge_heads")}
+        attention,
+        **{
+            n: own.get(n, getattr(attention, n))
+            for n in ("causal_mask", "split_heads", "merge_heads")
+        },
     ):
         yield
 
@@ -107,7 +147,8 @@ def installed(own: Mapping[str, Callable]) -> Iterator[None]:
 def verify_own(own: Mapping[str, Callable]) -> Report:
     """Compare every step of the bundled model, computed with `own` functions, with the reference.
 
-    Each is fed the reference's own values, so that one wrong function reddens only the steps that it computes.
+    Each is fed the reference's own values, so that one wrong function reddens only the steps that
+    it computes.
     """
     stored, config = reference(), model().config
     positions = np.arange(stored.ids.shape[1])[None]
@@ -128,16 +169,26 @@ def verify_own(own: Mapping[str, Callable]) -> Report:
             relay.trace[f"h.{i}.mlp.residual"] = block(before.astype(np.float32))
     if "forward" in own:
         relay.trace["logits"] = OwnGPT2(model(), {"forward": own["forward"]})(stored.ids)
-    return diff(relay.trace, stored.steps, TOLERANCES[np.dtype(np.float32)], step_names(config.n_layer))
+    return diff(
+        relay.trace, stored.steps, TOLERANCES[np.dtype(np.float32)], step_names(config.n_layer)
+    )
 
 
-def story(own: Mapping[str, Callable], prompt: str, seed: int = 0, n_tokens: int = 60) -> Iterator[str]:
-    """Yield the pieces of a text written by the bundled model with `own` functions, which from now on call one another."""
+def story(
+    own: Mapping[str, Callable], prompt: str, seed: int = 0, n_tokens: int = 60
+) -> Iterator[str]:
+    """Yield the pieces of a text written by the bundled model with `own` functions, which from now
+    on call one another."""
     for function in own.values():
         if isinstance(function, FunctionType):
             function.__globals__.update({n: f for n, f in own.items() if n in function.__globals__})
     tokenizer = Tokenizer.from_pretrained(find_folder(MODEL))
-    options = {"max_new_tokens": n_tokens, "temperature": 0.8, "seed": seed, "use_cache": not {"block", "forward"} & own.keys()}
+    options = {
+        "max_new_tokens": n_tokens,
+        "temperature": 0.8,
+        "seed": seed,
+        "use_cache": not {"block", "forward"} & own.keys(),
+    }
     with installed(own):
         for moment in generate(OwnGPT2(model(), own), tokenizer, prompt, **options):
             yield moment.text
@@ -152,7 +203,13 @@ def main() -> None:
         own = own_functions(folder)
         answer({"own": [*own], "ops": [n for n in OF_THE_MODEL if n not in own]})
         report = verify_own(own)
-        answer({"ok": report.ok, "first": str(report.first or ""), "red": [d.name for d in report if d.status != "OK"]})
+        answer(
+            {
+                "ok": report.ok,
+                "first": str(report.first or ""),
+                "red": [d.name for d in report if d.status != "OK"],
+            }
+        )
         if report.ok:
             for text in story(own, prompt, int(seed)):
                 answer({"text": text})

@@ -1,7 +1,9 @@
-"""The twins of ops.py in Numba: the same names and signatures, for speed. `GPT2(..., ops=kernels)` computes with them.
+"""The twins of ops.py in Numba: the same names and signatures, for speed. `GPT2(..., ops=kernels)`
+computes with them.
 
-Numba is imported, and kernels are compiled, when a name is first used: importing this room costs nothing and works
-without Numba. Kernels are plain loops over one thread's share; threads.py shares the work out.
+Numba is imported, and kernels are compiled, when a name is first used: importing this room costs
+nothing and works without Numba. Kernels are plain loops over one thread's share; threads.py shares
+the work out.
 """
 
 from __future__ import annotations
@@ -9,8 +11,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 
-# Name -> the file it lives in. No file may bear one of these names: importing it would set the module in its place.
-# `attention` streams over the keys; `DecodeStep` is the fused step for a few positions; `now` reads the processor's clock.
+# Name -> the file it lives in. No file may bear one of these names: importing it would set the
+# module in its place. `attention` streams over the keys; `DecodeStep` is the fused step for a few
+# positions; `now` reads the processor's clock.
 ROOMS = {
     "linear": "matrices",
     "layer_norm": "rows",

@@ -1,8 +1,9 @@
-"""Products of many rows by many, as in training: matrices in blocks that stay in the cache, every block packed once.
+"""Products of many rows by many, as in training: matrices in blocks that stay in the cache, every
+block packed once.
 
-A block of the right-hand matrix is packed as panels of 16 columns (products.py), so that the inner loop reads nothing but
-consecutive numbers. In float32, or with both sides rounded to bfloat16, two to a word: then one instruction does twice the
-products, and the sums are float32 as before.
+A block of the right-hand matrix is packed as panels of 16 columns (products.py), so that the inner
+loop reads nothing but consecutive numbers. In float32, or with both sides rounded to bfloat16, two
+to a word: then one instruction does twice the products, and the sums are float32 as before.
 """
 
 from __future__ import annotations
@@ -17,17 +18,23 @@ from .matrices import linear
 from .threads import in_parallel, n_threads, shares
 from .vectors import fma, load, pair, spread, store, zeros
 
-ROWS, DEPTH = 128, 256  # of a block of the left-hand matrix, whose DEPTH numbers a row meet DEPTH rows of the other
-FEW = 512  # rows of the left-hand matrix, up to which the other one is shared out between threads instead
+ROWS, DEPTH = (
+    128,
+    256,
+)  # of a block of the left-hand matrix, whose DEPTH numbers a row meet DEPTH rows of the other
+# rows of the left-hand matrix, up to which the other one is shared out between threads instead
+FEW = 512
 
 
 @helper
 def add_matmul(panels, x, y, column):
-    """y += x W for panels of W. panels: [P, 16 K]; x: [M, K]; y: float32 [M, all columns], of which those that begin at
-    `column`. panels and x: float32, or int32 with two bfloat16 each, K being the number of words.
+    """y += x W for panels of W. panels: [P, 16 K]; x: [M, K]; y: float32 [M, all columns], of which
+    those that begin at `column`. panels and x: float32, or int32 with two bfloat16 each, K being
+    the number of words.
 
-    Eight rows by two panels are sixteen sums in registers. Where rows or panels run out, the last one is done again
-    instead of a special case: every sum begins with what y held before any of them was stored.
+    Eight rows by two panels are sixteen sums in registers. Where rows or panels run out, the last
+    one is done again instead of a special case: every sum begins with what y held before any of
+    them was stored.
     """
     last, last_panel = x.shape[0] - 1, panels.shape[0] - 1
     for p in range(0, panels.shape[0], 2):
@@ -60,7 +67,9 @@ def add_matmul(panels, x, y, column):
                 s = spread(x7[k])
                 a7, b7 = fma(w, s, a7), fma(v, s, b7)
             rows = (m, m1, m2, m3, m4, m5, m6, m7)
-            for row, a, b in zip(rows, (a0, a1, a2, a3, a4, a5, a6, a7), (b0, b1, b2, b3, b4, b5, b6, b7)):
+            for row, a, b in zip(
+                rows, (a0, a1, a2, a3, a4, a5, a6, a7), (b0, b1, b2, b3, b4, b5, b6, b7)
+            ):
                 store(y[row], c, a)
                 store(y[row], d, b)
 
@@ -69,13 +78,16 @@ def add_matmul(panels, x, y, column):
 def half(x):
     """The bits of the bfloat16 nearest to a float32."""
     bits = np.float32(x).view(np.uint32)
-    return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+    return np.uint16(
+        (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    )
 
 
 @helper
 def pack_panels(w, panels, per_word):
-    """w [K,N] as panels of 16 columns. panels: float32 [P, 16 K], or, with two numbers to a word, int32 [P, 16 ceil(K/2)],
-    whose words hold rows 2k and 2k + 1. What has no column in w stays as it is."""
+    """w [K,N] as panels of 16 columns. panels: float32 [P, 16 K], or, with two numbers to a word,
+    int32 [P, 16 ceil(K/2)], whose words hold rows 2k and 2k + 1. What has no column in w stays as
+    it is."""
     K, N = w.shape
     for k in range(0, K, per_word):
         row, next_row = w[k], w[min(k + 1, K - 1)]
@@ -129,7 +141,8 @@ def pack_rows(x, rows, per_word):
 
 @helper
 def pack_block(w, transposed, start, first, out, per_word):
-    """The rows of w [K,N] (or of w^T, for w [N,K]) from `start` that fit into the panels `out` of columns 16 first and on."""
+    """The rows of w [K,N] (or of w^T, for w [N,K]) from `start` that fit into the panels `out` of
+    columns 16 first and on."""
     rows, last = out.shape[1] // 16 * per_word, first + out.shape[0]
     if start + rows > w.shape[1 if transposed else 0]:
         out[:] = 0
@@ -141,16 +154,24 @@ def pack_block(w, transposed, start, first, out, per_word):
 
 @jit
 def pack_blocks(w, transposed, panels, per_word, first, last):
-    """Panels first to last of w [K,N], or of w^T for w [N,K]. panels: [blocks, P, 16 depth]; each block's hold depth rows of
-    the matrix (or twice that many)."""
+    """Panels first to last of w [K,N], or of w^T for w [N,K]. panels: [blocks, P, 16 depth]; each
+    block's hold depth rows of the matrix (or twice that many)."""
     for block in range(panels.shape[0]):
-        pack_block(w, transposed, block * (panels.shape[2] // 16) * per_word, first, panels[block, first:last], per_word)
+        pack_block(
+            w,
+            transposed,
+            block * (panels.shape[2] // 16) * per_word,
+            first,
+            panels[block, first:last],
+            per_word,
+        )
 
 
 @jit
 def multiply_columns(x, w, transposed, bias, y, room, strip, per_word, first, last):
-    """y = x W + bias for panels first to last, each packed just before it is used, once: for x of few rows [M,K]. y: [M, 16 P];
-    room: zeros [blocks, M, depth], for x; strip: [2, 16 depth], for two panels."""
+    """y = x W + bias for panels first to last, each packed just before it is used, once: for x of
+    few rows [M,K]. y: [M, 16 P]; room: zeros [blocks, M, depth], for x; strip: [2, 16 depth], for
+    two panels."""
     rows = room.shape[2] * per_word
     for block in range(room.shape[0]):
         pack_rows(x[:, block * rows : (block + 1) * rows], room[block], per_word)
@@ -166,7 +187,8 @@ def multiply_columns(x, w, transposed, bias, y, room, strip, per_word, first, la
 
 @jit
 def multiply_rows(x, panels, bias, y, room, per_word):
-    """y = x W + bias for a share of the rows. x: [M,K]; panels: of all of W; y: [M, 16 P]; room: zeros [ROWS, depth]."""
+    """y = x W + bias for a share of the rows. x: [M,K]; panels: of all of W; y: [M, 16 P]; room:
+    zeros [ROWS, depth]."""
     rows = room.shape[1] * per_word
     for start in range(0, x.shape[0], ROWS):
         out = y[start : start + ROWS]
@@ -184,10 +206,11 @@ def multiply_rows(x, panels, bias, y, room, per_word):
 
 @jit
 def multiply_transposed(a, b, y, a_room, b_room, per_word):
-    """y = a^T b. a: [M,K]; b: [M,N]; y: [K', N'], both rounded up to 16; rooms: panels [P, 16 depth] for all columns of each,
-    zeros at first.
+    """y = a^T b. a: [M,K]; b: [M,N]; y: [K', N'], both rounded up to 16; rooms: panels [P, 16
+    depth] for all columns of each, zeros at first.
 
-    Both sides come as panels: 16 columns of a are 16 rows of its transpose, read a number from each at a time.
+    Both sides come as panels: 16 columns of a are 16 rows of its transpose, read a number from each
+    at a time.
     """
     depth = a_room.shape[1] // 16
     rows = depth * per_word
@@ -202,7 +225,10 @@ def multiply_transposed(a, b, y, a_room, b_room, per_word):
             add_matmul(b_room, a_room[p].reshape(depth, 16).T, y[16 * p : 16 * p + 16], 0)
 
 
-PER_WORD = {"float32": (np.float32, 1), "bfloat16": (np.int32, 2)}  # the type of a word, and how many numbers it holds
+PER_WORD = {
+    "float32": (np.float32, 1),
+    "bfloat16": (np.int32, 2),
+}  # the type of a word, and how many numbers it holds
 
 
 def up(n: int, unit: int = 16) -> int:
@@ -218,8 +244,8 @@ def depth_of(K: int, per_word: int) -> tuple[int, int]:
 
 
 def product(x, weight, bias=None, precision="float32"):
-    """x W + b, the numbers of x and W rounded to `precision`: x [M,K]; weight [K,N], which may be the transpose of an array
-    that lies row by row; bias [N] or None -> float32 [M,N]."""
+    """x W + b, the numbers of x and W rounded to `precision`: x [M,K]; weight [K,N], which may be
+    the transpose of an array that lies row by row; bias [N] or None -> float32 [M,N]."""
     (M, K), N = x.shape, weight.shape[1]
     transposed = weight.T.flags.c_contiguous and not weight.flags.c_contiguous
     x, weight = working(x), weight.T if transposed else working(weight)
@@ -232,12 +258,18 @@ def product(x, weight, bias=None, precision="float32"):
 
         def work(part):
             room, strip = np.zeros((blocks, M, depth), word), np.empty((2, 16 * depth), word)
-            multiply_columns(x, weight, transposed, start, y, room, strip, per_word, part.start, part.stop)
+            multiply_columns(
+                x, weight, transposed, start, y, room, strip, per_word, part.start, part.stop
+            )
 
         in_parallel(work, P, unit=2, cost=M * K * N)
     else:
         panels = np.empty((blocks, P, 16 * depth), word)
-        in_parallel(lambda part: pack_blocks(weight, transposed, panels, per_word, part.start, part.stop), P, cost=10 * K * N)
+        in_parallel(
+            lambda part: pack_blocks(weight, transposed, panels, per_word, part.start, part.stop),
+            P,
+            cost=10 * K * N,
+        )
 
         def work(part):
             multiply_rows(x[part], panels, start, y[part], np.zeros((ROWS, depth), word), per_word)
@@ -247,8 +279,8 @@ def product(x, weight, bias=None, precision="float32"):
 
 
 def transposed_product(a, b, precision="float32"):
-    """a^T b, for a [M,K] and b [M,N] rounded to `precision` -> float32 [K,N]. The larger side is shared out, the other one
-    packed by every thread."""
+    """a^T b, for a [M,K] and b [M,N] rounded to `precision` -> float32 [K,N]. The larger side is
+    shared out, the other one packed by every thread."""
     K, N = a.shape[1], b.shape[1]
     word, per_word = PER_WORD[precision]
     depth = depth_of(len(a), per_word)[1]
@@ -258,8 +290,14 @@ def transposed_product(a, b, precision="float32"):
     def work(part):
         for columns in parts[part]:
             left, right = (a, b[:, columns]) if wide else (a[:, columns], b)
-            rooms = [np.zeros((up(side.shape[1]) // 16, 16 * depth), word) for side in (left, right)]
-            out = y[:, columns.start : up(columns.stop)] if wide else y[columns.start : up(columns.stop)]
+            rooms = [
+                np.zeros((up(side.shape[1]) // 16, 16 * depth), word) for side in (left, right)
+            ]
+            out = (
+                y[:, columns.start : up(columns.stop)]
+                if wide
+                else y[columns.start : up(columns.stop)]
+            )
             multiply_transposed(left, right, out, *rooms, per_word)
 
     in_parallel(work, len(parts), cost=len(a) * K * N)
@@ -267,8 +305,8 @@ def transposed_product(a, b, precision="float32"):
 
 
 class Training:
-    """The kernels, with products of plain matrices in blocks: the twin for training. precision: "float32", or "bfloat16" to
-    round both sides of every product, about twice as fast."""
+    """The kernels, with products of plain matrices in blocks: the twin for training. precision:
+    "float32", or "bfloat16" to round both sides of every product, about twice as fast."""
 
     def __init__(self, precision: str = "float32"):
         if precision not in PER_WORD:

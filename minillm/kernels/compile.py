@@ -1,4 +1,5 @@
-"""How kernels are compiled and kept: `@jit`, a disk cache that heals itself, and why the flags are what they are."""
+"""How kernels are compiled and kept: `@jit`, a disk cache that heals itself, and why the flags are
+what they are."""
 
 from __future__ import annotations
 
@@ -9,14 +10,16 @@ from pathlib import Path
 import numba
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
-# Sums may be reordered, which is what lets LLVM use vectors for them; infinities and NaN keep their meaning, because
-# masked scores are -inf. exp must not be reordered at all: its two-part ln 2 would be added up first and lost.
+# Sums may be reordered, which is what lets LLVM use vectors for them; infinities and NaN keep their
+# meaning, because masked scores are -inf. exp must not be reordered at all: its two-part ln 2 would
+# be added up first and lost.
 SUMS = {"reassoc", "contract", "nsz"}
 EXACT = {"contract"}
 
 
 def source_stamp() -> str:
-    """A hash of all kernel sources: Numba itself would look only at the one file that a kernel is in."""
+    """A hash of all kernel sources: Numba itself would look only at the one file that a kernel is
+    in."""
     files = sorted(Path(__file__).parent.glob("**/*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
@@ -25,8 +28,9 @@ STAMP = source_stamp()
 
 
 class HealingCache(FunctionCache):
-    """Numba's disk cache (the package's __pycache__, or the user's cache folder where that cannot be written), in which
-    a damaged or outdated file means compiling again, and a folder that refuses writing means doing without."""
+    """Numba's disk cache (the package's __pycache__, or the user's cache folder where that cannot
+    be written), in which a damaged or outdated file means compiling again, and a folder that
+    refuses writing means doing without."""
 
     def __init__(self, function):
         super().__init__(function)
@@ -43,35 +47,50 @@ class HealingCache(FunctionCache):
     def save_overload(self, signature, data):
         try:
             super().save_overload(signature, data)
-        except Exception:  # a full disk, or an index damaged by someone else meanwhile: the kernel itself is fine
+        except (
+            Exception
+        ):  # a full disk, or an index damaged by someone else meanwhile: the kernel itself is fine
             with contextlib.suppress(OSError):
                 self.flush()
 
 
 def helper(function=None, **options):
-    """A jit function that becomes a part of the kernels that call it, with their flags, before LLVM sees any of it: what
-    LLVM has compiled by itself it would compile again in every caller."""
+    """A jit function that becomes a part of the kernels that call it, with their flags, before LLVM
+    sees any of it: what LLVM has compiled by itself it would compile again in every caller."""
     return jit(function, no_cpython_wrapper=True, inline="always", **options)
 
 
 def entry(function=None, **options):
-    """A jit function that kernels call by its address (memory.call): with an entry for C, without one for Python."""
+    """A jit function that kernels call by its address (memory.call): with an entry for C, without
+    one for Python."""
     return jit(function, no_cpython_wrapper=True, no_cfunc_wrapper=False, **options)
 
 
 def jit(function=None, *, fastmath=SUMS, makes_arrays=False, **options):
-    """numba.njit without the GIL, cached on disk; error_model numpy: 1 / 0 is inf and needs no branch.
+    """numba.njit without the GIL, cached on disk; error_model numpy: 1 / 0 is inf and needs no
+    branch.
 
-    makes_arrays: whether the kernel does, or calls one that does. For others nobody need count references to arrays, which
-    is a sixth of the time to compile.
+    makes_arrays: whether the kernel does, or calls one that does. For others nobody need count
+    references to arrays, which is a sixth of the time to compile.
     """
     if function is None:
-        return lambda function: jit(function, fastmath=fastmath, makes_arrays=makes_arrays, **options)
-    # no_cfunc_wrapper: no entry for C programs, which takes its share of compiling; _nrt: counting references
-    flags = {"nogil": True, "fastmath": fastmath, "error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": makes_arrays}
+        return lambda function: jit(
+            function, fastmath=fastmath, makes_arrays=makes_arrays, **options
+        )
+    # no_cfunc_wrapper: no entry for C programs, which takes its share of compiling; _nrt: counting
+    # references
+    flags = {
+        "nogil": True,
+        "fastmath": fastmath,
+        "error_model": "numpy",
+        "no_cfunc_wrapper": True,
+        "_nrt": makes_arrays,
+    }
     options = {**flags, **options}
     kernel = numba.njit(**options)(function)
-    if hasattr(kernel, "_cache"):  # not so under NUMBA_DISABLE_JIT, where the kernel is the function
+    if hasattr(
+        kernel, "_cache"
+    ):  # not so under NUMBA_DISABLE_JIT, where the kernel is the function
         with contextlib.suppress(RuntimeError, OSError):  # no folder at all can be written
             kernel._cache = HealingCache(function)
     return kernel

@@ -20,18 +20,25 @@ def working(x):
 
 
 def on_every_number(kernel, x, cost):
-    """Call kernel(x, y) on shares of the flattened x and a new y; cost: in multiplications, for each number."""
+    """Call kernel(x, y) on shares of the flattened x and a new y; cost: in multiplications, for
+    each number."""
     x = working(x)
     y = np.empty_like(x)
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-    in_parallel(lambda part: kernel(flat_x[part], flat_y[part]), x.size, unit=16, cost=cost * x.size)
+    in_parallel(
+        lambda part: kernel(flat_x[part], flat_y[part]), x.size, unit=16, cost=cost * x.size
+    )
     return y
 
 
 @jit
 def _gelu_new(x, y):
     # The tanh form by one exp: 0.5 (1 + tanh(u)) = 1 / (1 + exp(-2u))
-    one, slope, cubic = x.dtype.type(1.0), x.dtype.type(-2.0 * math.sqrt(2.0 / math.pi)), x.dtype.type(0.044715)
+    one, slope, cubic = (
+        x.dtype.type(1.0),
+        x.dtype.type(-2.0 * math.sqrt(2.0 / math.pi)),
+        x.dtype.type(0.044715),
+    )
     for i in range(x.shape[0]):
         y[i] = x[i] / (one + exp(slope * (x[i] + cubic * (x[i] * x[i] * x[i]))))
 
@@ -44,12 +51,14 @@ def _gelu(x, y):
 
 
 def gelu_new(x):
-    """GPT-2's activation, the tanh form: 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). x: [...] -> [...]."""
+    """GPT-2's activation, the tanh form: 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). x: [...]
+    -> [...]."""
     return on_every_number(_gelu_new, x, cost=20)
 
 
 def gelu(x):
-    """x times the standard normal's distribution function: 0.5 x (1 + erf(x / sqrt(2))). x: [...] -> [...]."""
+    """x times the standard normal's distribution function: 0.5 x (1 + erf(x / sqrt(2))). x: [...]
+    -> [...]."""
     return on_every_number(_gelu, x, cost=60)
 
 

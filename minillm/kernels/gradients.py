@@ -1,4 +1,5 @@
-"""Gradients: twins of those functions in training/backward.py that BLAS does not do, and the optimisers' updates."""
+"""Gradients: twins of those functions in training/backward.py that BLAS does not do, and the
+optimisers' updates."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from .rows import exponentials, exponentiate, maximum
 from .threads import in_parallel
 from .vectors import fma, load, spread, store
 
-QUERIES = 64  # of one tile: its scores over 1,024 keys are 256 KiB, which stay in the second-level cache
+QUERIES = (
+    64  # of one tile: its scores over 1,024 keys are 256 KiB, which stay in the second-level cache
+)
 
 
 # ---- elementwise and by row
@@ -22,7 +25,12 @@ QUERIES = 64  # of one tile: its scores over 1,024 keys are 256 KiB, which stay 
 @jit
 def _gelu_new(dy, x, dx):
     # With s = 1 / (1 + exp(-2u)) the activation is x s, and ds/dx = 2 s (1 - s) du/dx
-    one, two, slope, cubic = x.dtype.type(1), x.dtype.type(2), x.dtype.type(math.sqrt(2.0 / math.pi)), x.dtype.type(0.044715)
+    one, two, slope, cubic = (
+        x.dtype.type(1),
+        x.dtype.type(2),
+        x.dtype.type(math.sqrt(2.0 / math.pi)),
+        x.dtype.type(0.044715),
+    )
     three = x.dtype.type(3)
     for i in range(x.shape[0]):
         square = x[i] * x[i]
@@ -77,7 +85,9 @@ def layer_norm_backward(dy, x, weight, eps=1e-5):
         _layer_norm(d, y, weight, float(eps), out, *parts[part.start])
 
     in_parallel(work, len(rows[0]), cost=10 * x.size)
-    d_weight, d_bias = sum(parts[start] for start in sorted(parts))  # in one order, whoever was first
+    d_weight, d_bias = sum(
+        parts[start] for start in sorted(parts)
+    )  # in one order, whoever was first
     return dx, {"weight": d_weight, "bias": d_bias}
 
 
@@ -92,12 +102,17 @@ def _cross_entropy(dy, logits, targets, d_logits):
 
 
 def cross_entropy_backward(dy, logits, targets):
-    """Of cross_entropy: d_logits = dy (softmax(logits) - onehot(target)). dy, targets: [...]; logits: [..., V] -> [..., V]."""
+    """Of cross_entropy: d_logits = dy (softmax(logits) - onehot(target)). dy, targets: [...];
+    logits: [..., V] -> [..., V]."""
     logits = working(logits)
     d_logits, V = np.empty_like(logits), logits.shape[-1]
     sizes, ids = np.ascontiguousarray(dy, logits.dtype).reshape(-1), np.ravel(targets) % V
     rows, out = logits.reshape(-1, V), d_logits.reshape(-1, V)
-    in_parallel(lambda part: _cross_entropy(sizes[part], rows[part], ids[part], out[part]), len(rows), cost=20 * logits.size)
+    in_parallel(
+        lambda part: _cross_entropy(sizes[part], rows[part], ids[part], out[part]),
+        len(rows),
+        cost=20 * logits.size,
+    )
     return d_logits
 
 
@@ -110,7 +125,8 @@ def _embedding(dy, ids, table):
 
 
 def embedding_backward(dy, ids, d_table):
-    """Of table[ids]: adds dy wherever a row was looked up. dy: [..., C]; ids: [...]; d_table: [rows, C] -> d_table."""
+    """Of table[ids]: adds dy wherever a row was looked up. dy: [..., C]; ids: [...]; d_table:
+    [rows, C] -> d_table."""
     _embedding(working(dy).reshape(-1, dy.shape[-1]), np.ravel(ids), d_table)
     return d_table
 
@@ -122,8 +138,9 @@ def embedding_backward(dy, ids, d_table):
 def add_product(a, b, c):
     """c += a b. a: [M,K], which may be a transpose; b: [K,N] and c: [M,N], N a multiple of 16.
 
-    Eight rows by two vectors are sixteen sums in registers, as in float_matmul; rows and columns that run out are done
-    again instead of a special case (every sum begins with what c held before any of them was stored).
+    Eight rows by two vectors are sixteen sums in registers, as in float_matmul; rows and columns
+    that run out are done again instead of a special case (every sum begins with what c held before
+    any of them was stored).
     """
     last, last_column = a.shape[0] - 1, c.shape[1] - 16
     for left in range(0, c.shape[1], 32):
@@ -132,10 +149,30 @@ def add_product(a, b, c):
             m1, m2, m3, m4 = min(m + 1, last), min(m + 2, last), min(m + 3, last), min(m + 4, last)
             m5, m6, m7 = min(m + 5, last), min(m + 6, last), min(m + 7, last)
             x0, x1, x2, x3, x4, x5, x6, x7 = a[m], a[m1], a[m2], a[m3], a[m4], a[m5], a[m6], a[m7]
-            p0, p1, p2, p3 = load(c[m], left), load(c[m1], left), load(c[m2], left), load(c[m3], left)
-            p4, p5, p6, p7 = load(c[m4], left), load(c[m5], left), load(c[m6], left), load(c[m7], left)
-            q0, q1, q2, q3 = load(c[m], right), load(c[m1], right), load(c[m2], right), load(c[m3], right)
-            q4, q5, q6, q7 = load(c[m4], right), load(c[m5], right), load(c[m6], right), load(c[m7], right)
+            p0, p1, p2, p3 = (
+                load(c[m], left),
+                load(c[m1], left),
+                load(c[m2], left),
+                load(c[m3], left),
+            )
+            p4, p5, p6, p7 = (
+                load(c[m4], left),
+                load(c[m5], left),
+                load(c[m6], left),
+                load(c[m7], left),
+            )
+            q0, q1, q2, q3 = (
+                load(c[m], right),
+                load(c[m1], right),
+                load(c[m2], right),
+                load(c[m3], right),
+            )
+            q4, q5, q6, q7 = (
+                load(c[m4], right),
+                load(c[m5], right),
+                load(c[m6], right),
+                load(c[m7], right),
+            )
             for k in range(b.shape[0]):
                 row = b[k]
                 w, v = load(row, left), load(row, right)
@@ -156,15 +193,18 @@ def add_product(a, b, c):
                 s = spread(x7[k])
                 p7, q7 = fma(w, s, p7), fma(v, s, q7)
             rows = (m, m1, m2, m3, m4, m5, m6, m7)
-            for r, p, q in zip(rows, (p0, p1, p2, p3, p4, p5, p6, p7), (q0, q1, q2, q3, q4, q5, q6, q7)):
+            for r, p, q in zip(
+                rows, (p0, p1, p2, p3, p4, p5, p6, p7), (q0, q1, q2, q3, q4, q5, q6, q7)
+            ):
                 store(c[r], left, p)
                 store(c[r], right, q)
 
 
 @helper
 def head_backward(d_context, q, k, v, context, positions, scale, scores, d_scores, dq, dk, dv):
-    """One head, a tile of queries at a time, against all the keys that the tile sees. q, d_context, context, dq:
-    [T,W]; k, v, dk, dv: [S,W], W and S rounded up to 16 with zeros; scores, d_scores: room for [QUERIES,S]."""
+    """One head, a tile of queries at a time, against all the keys that the tile sees. q, d_context,
+    context, dq: [T,W]; k, v, dk, dv: [S,W], W and S rounded up to 16 with zeros; scores, d_scores:
+    room for [QUERIES,S]."""
     S, W = k.shape
     scale = np.float32(scale)
     k_columns, v_columns = np.empty((W, S), np.float32), np.empty((W, S), np.float32)
@@ -201,41 +241,61 @@ def head_backward(d_context, q, k, v, context, positions, scale, scores, d_score
 
 @jit(makes_arrays=True)
 def heads_backward(d_context, q, k, v, context, positions, scale, dq, dk, dv, first, last):
-    """Heads first to last of all B * H, each copied to where its rows lie side by side, padded to 16 with zeros."""
+    """Heads first to last of all B * H, each copied to where its rows lie side by side, padded to
+    16 with zeros."""
     H, (T, D), S = q.shape[1], q.shape[2:], k.shape[2]
     W, S16 = (D + 15) // 16 * 16, (S + 15) // 16 * 16
     d, queries = np.zeros((T, W), q.dtype), np.zeros((T, W), q.dtype)
     out, d_q = np.zeros((T, W), q.dtype), np.empty((T, W), q.dtype)
     keys, values = np.zeros((S16, W), q.dtype), np.zeros((S16, W), q.dtype)
     d_k, d_v = np.empty((S16, W), q.dtype), np.empty((S16, W), q.dtype)
-    scores, d_scores = np.empty(min(QUERIES, T) * S16, q.dtype), np.empty(min(QUERIES, T) * S16, q.dtype)
+    scores, d_scores = (
+        np.empty(min(QUERIES, T) * S16, q.dtype),
+        np.empty(min(QUERIES, T) * S16, q.dtype),
+    )
     for head in range(first, last):
         b, h = head // H, head % H
         d[:, :D], queries[:, :D], out[:, :D] = d_context[b, h], q[b, h], context[b, h]
         keys[:S, :D], values[:S, :D] = k[b, h], v[b, h]
         d_q[:], d_k[:], d_v[:] = 0, 0, 0
-        head_backward(d, queries, keys, values, out, positions[b], scale, scores, d_scores, d_q, d_k, d_v)
+        head_backward(
+            d, queries, keys, values, out, positions[b], scale, scores, d_scores, d_q, d_k, d_v
+        )
         dq[b, h], dk[b, h], dv[b, h] = d_q[:, :D], d_k[:S, :D], d_v[:S, :D]
 
 
 def attention_backward(d_context, q, k, v, context, positions, scale):
-    """Of `attention`, whose scores are formed again, tile by tile: memory grows with T, not with T * T.
+    """Of `attention`, whose scores are formed again, tile by tile: memory grows with T, not with T
+    * T.
 
-    d_context, q, context: [B,H,T,D]; k, v: [B,H,S,D]; positions: [B,T] -> dq, dk, dv, of the shapes of q, k, v.
+    d_context, q, context: [B,H,T,D]; k, v: [B,H,S,D]; positions: [B,T] -> dq, dk, dv, of the shapes
+    of q, k, v.
     """
     (B, H, T, D), S = q.shape, k.shape[2]
     if q.dtype != np.float32:
         return by_the_book(d_context, q, k, v, positions, scale)
-    positions = np.minimum(positions, S - 1)  # whoever stands behind all keys sees all of them, and no padding
+    positions = np.minimum(
+        positions, S - 1
+    )  # whoever stands behind all keys sees all of them, and no padding
     arrays = (d_context, q, k, v, context, positions, float(scale))
-    results = [np.empty((B, n, H, D), np.float32).swapaxes(1, 2) for n in (T, S, S)]  # in memory as merge_heads wants it
-    in_parallel(lambda part: heads_backward(*arrays, *results, part.start, part.stop), B * H, cost=5 * B * H * T * S * D)
+    results = [
+        np.empty((B, n, H, D), np.float32).swapaxes(1, 2) for n in (T, S, S)
+    ]  # in memory as merge_heads wants it
+    in_parallel(
+        lambda part: heads_backward(*arrays, *results, part.start, part.stop),
+        B * H,
+        cost=5 * B * H * T * S * D,
+    )
     return tuple(results)
 
 
 def by_the_book(d_context, q, k, v, positions, scale):
     """attention_backward in NumPy, for float64."""
-    scores = np.where(np.arange(k.shape[2]) <= positions[:, None, :, None], q @ k.swapaxes(-1, -2) * scale, -np.inf)
+    scores = np.where(
+        np.arange(k.shape[2]) <= positions[:, None, :, None],
+        q @ k.swapaxes(-1, -2) * scale,
+        -np.inf,
+    )
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
     d_weights = d_context @ v.swapaxes(-1, -2)
@@ -255,10 +315,17 @@ def _adamw(p, g, mean, square, keep, size, b1, b2, root, eps):
         p[i] = keep * p[i] - size * mean[i] / (np.sqrt(square[i]) * root + eps)
 
 
-def adamw_update(parameter, gradient, mean, square, *, lr, step, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+def adamw_update(
+    parameter, gradient, mean, square, *, lr, step, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0
+):
     """One step of AdamW, in place, in one pass over the four arrays. See training/optimizers.py."""
     b1, b2 = betas
     numbers = (1 - lr * weight_decay, lr / (1 - b1**step), b1, b2, 1 / math.sqrt(1 - b2**step), eps)
     numbers = [parameter.dtype.type(number) for number in numbers]
     flat = [a.reshape(-1) for a in (parameter, np.ascontiguousarray(gradient), mean, square)]
-    in_parallel(lambda part: _adamw(*(a[part] for a in flat), *numbers), parameter.size, unit=16, cost=10 * parameter.size)
+    in_parallel(
+        lambda part: _adamw(*(a[part] for a in flat), *numbers),
+        parameter.size,
+        unit=16,
+        cost=10 * parameter.size,
+    )

@@ -1,4 +1,5 @@
-"""What the machine can do at best: the simplest kernels that reach a limit, for minillm/clock to measure."""
+"""What the machine can do at best: the simplest kernels that reach a limit, for minillm/clock to
+measure."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from .vectors import fma, load, spread, store, zeros
 
 @jit
 def read(blocks, times, sums):
-    """Add up all numbers of float32 blocks [n, 64 m], `times` over, into sums [16]: nothing but reading."""
+    """Add up all numbers of float32 blocks [n, 64 m], `times` over, into sums [16]: nothing but
+    reading."""
     a = b = c = d = zeros()
     one = spread(np.float32(1))
     for _ in range(times):
@@ -26,15 +28,31 @@ def read(blocks, times, sums):
 
 @jit
 def multiply_add(times, factor, sums):
-    """`times` times twelve vectors of sums = sums * factor + factor, in registers: nothing but arithmetic. sums: [16].
+    """`times` times twelve vectors of sums = sums * factor + factor, in registers: nothing but
+    arithmetic. sums: [16].
 
-    Twelve are enough that none waits for its last result: a processor begins one or two a cycle and needs four or five.
+    Twelve are enough that none waits for its last result: a processor begins one or two a cycle and
+    needs four or five.
     """
     f = spread(factor)
     a = b = c = d = e = g = h = i = j = k = m = n = load(sums, 0)
     for _ in range(times):
-        a, b, c, d, e, g = fma(a, f, f), fma(b, f, f), fma(c, f, f), fma(d, f, f), fma(e, f, f), fma(g, f, f)
-        h, i, j, k, m, n = fma(h, f, f), fma(i, f, f), fma(j, f, f), fma(k, f, f), fma(m, f, f), fma(n, f, f)
+        a, b, c, d, e, g = (
+            fma(a, f, f),
+            fma(b, f, f),
+            fma(c, f, f),
+            fma(d, f, f),
+            fma(e, f, f),
+            fma(g, f, f),
+        )
+        h, i, j, k, m, n = (
+            fma(h, f, f),
+            fma(i, f, f),
+            fma(j, f, f),
+            fma(k, f, f),
+            fma(m, f, f),
+            fma(n, f, f),
+        )
     one = spread(np.float32(1))
     for v in (b, c, d, e, g, h, i, j, k, m, n):
         a = fma(v, one, a)
@@ -55,7 +73,9 @@ def read_everything(array, times: int = 1) -> None:
 
 def multiply_and_add(times: int, threads: int) -> None:
     """Let each thread do `times` times 12 vectors of 16 fused multiply-adds: 384 FLOP."""
-    in_parallel(lambda part: multiply_add(times, np.float32(0.5), np.zeros(16, np.float32)), threads)
+    in_parallel(
+        lambda part: multiply_add(times, np.float32(0.5), np.zeros(16, np.float32)), threads
+    )
 
 
 def launch() -> None:
@@ -70,8 +90,8 @@ def meet_often(times: int) -> None:
 
 
 def row_product(weight, x, panels: int | None = None):
-    """Return a function that multiplies one row x [K] by a stored weight [K,N], or by its first panels only, on this
-    thread, and does nothing else."""
+    """Return a function that multiplies one row x [K] by a stored weight [K,N], or by its first
+    panels only, on this thread, and does nothing else."""
     stored = tuple(array[:panels] for array in flat_panels(weight))
     y = np.zeros(16 * len(stored[0]), np.float32)
     inputs = (x,) if weight.kind in FLOATS else tuple(array[0] for array in quantized(x[None]))

@@ -1,6 +1,8 @@
-"""exp for kernels: a polynomial in float32, which LLVM turns into vector instructions, and libm's in float64.
+"""exp for kernels: a polynomial in float32, which LLVM turns into vector instructions, and libm's
+in float64.
 
-Numba's own exp calls libm for one number at a time, and was 6 to 7 times slower in softmax and gelu.
+Numba's own exp calls libm for one number at a time, and was 6 to 7 times slower in softmax and
+gelu.
 """
 
 from __future__ import annotations
@@ -15,16 +17,24 @@ from .compile import EXACT, jit
 
 F = np.float32
 LOG2_E = F(1.4426950408889634)
-LN2_HIGH, LN2_LOW = F(0.693359375), F(-2.12194440e-4)  # their sum is ln 2; n * LN2_HIGH is exact for |n| < 2**9
-LOWEST, HIGHEST = F(-87.3), F(88.3)  # beyond, the result is 0 (below the normal numbers) or stays at exp(88.3) = 2.2e38
+LN2_HIGH, LN2_LOW = (
+    F(0.693359375),
+    F(-2.12194440e-4),
+)  # their sum is ln 2; n * LN2_HIGH is exact for |n| < 2**9
+LOWEST, HIGHEST = (
+    F(-87.3),
+    F(88.3),
+)  # beyond, the result is 0 (below the normal numbers) or stays at exp(88.3) = 2.2e38
 HALF, ONE, ZERO = F(0.5), F(1.0), F(0.0)
-# exp(r) = 1 + r + r^2 P(r) for |r| <= ln(2)/2; P is the Taylor series, whose next term r^7/5040 is below 1.2e-7
+# exp(r) = 1 + r + r^2 P(r) for |r| <= ln(2)/2; P is the Taylor series, whose next term r^7/5040 is
+# below 1.2e-7
 P0, P1, P2, P3, P4 = F(1 / 2), F(1 / 6), F(1 / 24), F(1 / 120), F(1 / 720)
 
 
 @jit(fastmath=EXACT, no_cpython_wrapper=True)  # no helper: that would take on its caller's fastmath
 def exp32(x):
-    """e^x in float32 with a relative error of 2e-7: x = n ln 2 + r, so e^x = 2^n e^r, and 2^n is a matter of bits."""
+    """e^x in float32 with a relative error of 2e-7: x = n ln 2 + r, so e^x = 2^n e^r, and 2^n is a
+    matter of bits."""
     inside = HIGHEST if x > HIGHEST else (LOWEST if x < LOWEST else x)
     n = np.floor(inside * LOG2_E + HALF)
     r = (inside - n * LN2_HIGH) - n * LN2_LOW

@@ -1,7 +1,8 @@
-"""`linear`, the only place where a weight multiplies: it finds the product by how the weight is stored.
+"""`linear`, the only place where a weight multiplies: it finds the product by how the weight is
+stored.
 
-A weight is known here by `kind`, `arrays`, `shape` and `transposed` (minillm/weights), or is a plain ndarray, for which
-BLAS is the fastest there is.
+A weight is known here by `kind`, `arrays`, `shape` and `transposed` (minillm/weights), or is a
+plain ndarray, for which BLAS is the fastest there is.
 """
 
 from __future__ import annotations
@@ -9,38 +10,68 @@ from __future__ import annotations
 import numpy as np
 
 from .elementwise import working
-from .products import float_matmul, float_matvec, int4_matmul, int4_matvec, int8_matmul, int8_matvec, quantize
+from .products import (
+    float_matmul,
+    float_matvec,
+    int4_matmul,
+    int4_matvec,
+    int8_matmul,
+    int8_matvec,
+    quantize,
+)
 from .threads import in_parallel
 
 FLOATS = ("float32", "bfloat16", "float16")
-# The product for each kind, with one row and with several. A weight of another kind brings its own x @ weight.
-MATVEC = {**dict.fromkeys(FLOATS, float_matvec), "int8": int8_matvec, "int4": int4_matvec, "int4_min": int4_matvec}
-MATMUL = {**dict.fromkeys(FLOATS, float_matmul), "int8": int8_matmul, "int4": int4_matmul, "int4_min": int4_matmul}
+# The product for each kind, with one row and with several. A weight of another kind brings its own
+# x @ weight.
+MATVEC = {
+    **dict.fromkeys(FLOATS, float_matvec),
+    "int8": int8_matvec,
+    "int4": int4_matvec,
+    "int4_min": int4_matvec,
+}
+MATMUL = {
+    **dict.fromkeys(FLOATS, float_matmul),
+    "int8": int8_matmul,
+    "int4": int4_matmul,
+    "int4_min": int4_matmul,
+}
 
 
 def linear(x, weight, bias=None):
-    """Multiply by a weight and add a bias: y = x W + b. x: [..., in]; weight: [in, out]; bias: [out] -> [..., out].
+    """Multiply by a weight and add a bias: y = x W + b. x: [..., in]; weight: [in, out]; bias:
+    [out] -> [..., out].
 
-    weight: an ndarray, or a stored Weight; blocks of 8 and 4 bits round x to 8 bits for each 32 inputs.
+    weight: an ndarray, or a stored Weight; blocks of 8 and 4 bits round x to 8 bits for each 32
+    inputs.
     """
     x = np.asarray(x)
     rows = x.reshape(-1, x.shape[-1])
-    if getattr(weight, "kind", None) not in MATVEC or not weight.transposed or x.dtype != np.float32:
+    if (
+        getattr(weight, "kind", None) not in MATVEC
+        or not weight.transposed
+        or x.dtype != np.float32
+    ):
         y = rows @ weight
         if bias is not None:
             y = y + bias if y.dtype != np.result_type(y, bias) else np.add(y, bias, out=y)
     else:
         if rows.shape[1] != weight.shape[0]:
-            raise ValueError(f"x has {rows.shape[1]} columns and the weight {weight.shape[0]} inputs")
+            raise ValueError(
+                f"x has {rows.shape[1]} columns and the weight {weight.shape[0]} inputs"
+            )
         y = product(working(rows), weight, bias)
     return y.reshape(*x.shape[:-1], weight.shape[-1])
 
 
 def product(x, weight, bias):
-    """x [M,K] times a stored weight [K,N], by the kernel for its kind and for one or several rows -> [M,N]."""
+    """x [M,K] times a stored weight [K,N], by the kernel for its kind and for one or several rows
+    -> [M,N]."""
     (M, K), N, stored = x.shape, weight.shape[1], flat_panels(weight)
     P = len(stored[0])
-    start = np.zeros(16 * P, np.float32)  # where the sums start, for the last panel's empty rows too
+    start = np.zeros(
+        16 * P, np.float32
+    )  # where the sums start, for the last panel's empty rows too
     if bias is not None:
         start[:N] = bias
     y = np.empty((M, 16 * P), np.float32)
@@ -60,15 +91,26 @@ def product(x, weight, bias):
 def flat_panels(weight):
     """The arrays of a weight as kernels take them: [P, all numbers of a panel]."""
     stored = tuple(a.reshape(len(a), -1) for a in weight.arrays.values())
-    return (*stored, np.empty((len(stored[0]), 0), np.int16)) if weight.kind == "int4" else stored  # no minima
+    return (
+        (*stored, np.empty((len(stored[0]), 0), np.int16)) if weight.kind == "int4" else stored
+    )  # no minima
 
 
 def quantized(x):
-    """x [M,K] in blocks of 8 bits: q as int32 [M, 8 B], four numbers to one; scales float32 and sums int32 [M, B]."""
+    """x [M,K] in blocks of 8 bits: q as int32 [M, 8 B], four numbers to one; scales float32 and
+    sums int32 [M, B]."""
     M, K = x.shape
     x = np.pad(x, ((0, 0), (0, -K % 32))) if K % 32 else x
     B = x.shape[1] // 32
-    q, scales, sums = np.empty((M * B, 32), np.int8), np.empty(M * B, np.float32), np.empty(M * B, np.int32)
+    q, scales, sums = (
+        np.empty((M * B, 32), np.int8),
+        np.empty(M * B, np.float32),
+        np.empty(M * B, np.int32),
+    )
     blocks = x.reshape(M * B, 32)
-    in_parallel(lambda part: quantize(blocks[part], q[part], scales[part], sums[part]), M * B, cost=4 * x.size)
+    in_parallel(
+        lambda part: quantize(blocks[part], q[part], scales[part], sums[part]),
+        M * B,
+        cost=4 * x.size,
+    )
     return q.reshape(M, -1).view(np.int32), scales.reshape(M, B), sums.reshape(M, B)

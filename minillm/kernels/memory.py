@@ -1,4 +1,5 @@
-"""Reaching what arguments cannot carry well: arrays and kernels by their address, and the processor's clock."""
+"""Reaching what arguments cannot carry well: arrays and kernels by their address, and the
+processor's clock."""
 
 from __future__ import annotations
 
@@ -18,22 +19,36 @@ from .vectors import becomes
 
 
 def array_at(address, rows, columns, dtype):
-    """The array [rows, columns] of `dtype` that begins at `address` (array.ctypes.data); its owner must be kept alive.
+    """The array [rows, columns] of `dtype` that begins at `address` (array.ctypes.data); its owner
+    must be kept alive.
 
-    A model has a hundred arrays: a table of their addresses is one argument, and kernels need not be compiled anew for
-    another number of layers.
+    A model has a hundred arrays: a table of their addresses is one argument, and kernels need not
+    be compiled anew for another number of layers.
     """
     n_bytes = int(rows * columns) * np.dtype(dtype).itemsize
-    return np.frombuffer((ctypes.c_char * n_bytes).from_address(int(address)), dtype).reshape(rows, columns)
+    return np.frombuffer((ctypes.c_char * n_bytes).from_address(int(address)), dtype).reshape(
+        rows, columns
+    )
 
 
 @becomes(array_at, lambda address, rows, columns, dtype: types.Array(dtype.dtype, 2, "C"))
 def _(context, builder, signature, values):
     array = context.make_array(signature.return_type)(context, builder)
-    address, rows, columns = (context.cast(builder, *pair, types.intp) for pair in zip(values[:3], signature.args))
-    itemsize = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(signature.return_type.dtype)))
+    address, rows, columns = (
+        context.cast(builder, *pair, types.intp) for pair in zip(values[:3], signature.args)
+    )
+    itemsize = context.get_constant(
+        types.intp, context.get_abi_sizeof(context.get_data_type(signature.return_type.dtype))
+    )
     strides = builder.mul(columns, itemsize), itemsize
-    populate_array(array, builder.inttoptr(address, array.data.type), (rows, columns), strides, itemsize, meminfo=None)
+    populate_array(
+        array,
+        builder.inttoptr(address, array.data.type),
+        (rows, columns),
+        strides,
+        itemsize,
+        meminfo=None,
+    )
     return array._getvalue()
 
 
@@ -48,10 +63,11 @@ _interpreted = {}  # where kernels are not compiled: id -> function
 
 @cache
 def kernel_at(kernel) -> int:
-    """Where the machine code of a kernel begins, for `call`; kernel: an `entry`, all of whose arguments are integers.
+    """Where the machine code of a kernel begins, for `call`; kernel: an `entry`, all of whose
+    arguments are integers.
 
-    What is called by its address is compiled by itself, once; called by its name it would be compiled anew as a part of
-    every kernel that calls it.
+    What is called by its address is compiled by itself, once; called by its name it would be
+    compiled anew as a part of every kernel that calls it.
     """
     if not hasattr(kernel, "overloads"):  # NUMBA_DISABLE_JIT
         _interpreted[id(kernel)] = kernel
@@ -63,7 +79,8 @@ def kernel_at(kernel) -> int:
 
 
 def call(address, numbers):
-    """Call the kernel that begins at an address (`kernel_at`) with a tuple of integers; it returns nothing."""
+    """Call the kernel that begins at an address (`kernel_at`) with a tuple of integers; it returns
+    nothing."""
     _interpreted[int(address)](*numbers)
 
 
@@ -78,12 +95,21 @@ def _(context, builder, signature, values):
 
 
 def ticks():
-    """A counter that grows at a constant rate (`ticks_per_second`): the time-stamp counter where a kernel can read it."""
+    """A counter that grows at a constant rate (`ticks_per_second`): the time-stamp counter where a
+    kernel can read it."""
     return time.perf_counter_ns()
 
 
 @becomes(ticks, lambda: types.int64)
 def _(context, builder, signature, values):
-    # On Arm the cycle counter is not for user programs, but the steady one is; LLVM has that only there.
-    name = "llvm.readsteadycounter" if "aarch64" in TRIPLE or "arm64" in TRIPLE else "llvm.readcyclecounter"
-    return builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.IntType(64), []), name), [])
+    # On Arm the cycle counter is not for user programs, but the steady one is; LLVM has that only
+    # there.
+    name = (
+        "llvm.readsteadycounter"
+        if "aarch64" in TRIPLE or "arm64" in TRIPLE
+        else "llvm.readcyclecounter"
+    )
+    return builder.call(
+        cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.IntType(64), []), name),
+        [],
+    )

@@ -1,8 +1,10 @@
-"""Products with stored weights: one row (matvec, bound by memory) or several (matmul, bound by arithmetic).
+"""Products with stored weights: one row (matvec, bound by memory) or several (matmul, bound by
+arithmetic).
 
-A weight comes as panels of 16 outputs (minillm/weights/weight.py): `panels` is [P, ...], flat inside a panel, and lane i
-of a vector is output i of the panel. Kernels take one thread's share of the panels and write the columns that begin at
-`column` of y. `bias` [16 P of all panels] is where the sums start.
+A weight comes as panels of 16 outputs (minillm/weights/weight.py): `panels` is [P, ...], flat
+inside a panel, and lane i of a vector is output i of the panel. Kernels take one thread's share of
+the panels and write the columns that begin at `column` of y. `bias` [16 P of all panels] is where
+the sums start.
 """
 
 from __future__ import annotations
@@ -35,7 +37,12 @@ def float_matvec(panels, x, bias, y, column):
     """y = W x + bias for one row. panels: [P, 16 K] of any float; x: [K]."""
     for p in range(panels.shape[0]):
         w = panels[p]
-        a, b, c, d = load(bias, column + 16 * p), zeros(), zeros(), zeros()  # four sums, so that none waits for another
+        a, b, c, d = (
+            load(bias, column + 16 * p),
+            zeros(),
+            zeros(),
+            zeros(),
+        )  # four sums, so that none waits for another
         for k in range(x.shape[0] // 4):
             if w.itemsize == 2:  # 3 to 7 % faster; float32 is not, nor are bytes
                 prefetch(w, 64 * k + AHEAD)
@@ -51,11 +58,13 @@ def float_matvec(panels, x, bias, y, column):
 
 @jit(inline="always")
 def float_matmul(panels, x, bias, y, column):
-    """y = x W + bias. panels: [P, 16 K]; x: [M, K] (either may be wider than the other); y: [M, all columns].
+    """y = x W + bias. panels: [P, 16 K]; x: [M, K] (either may be wider than the other); y: [M, all
+    columns].
 
-    Eight rows by two panels are sixteen sums in registers: a vector of W is loaded (and made float32) once for eight
-    products, a number of x once for two; and two panels are two streams, which memory serves better than one. Where rows
-    or panels run out, the last one is done again instead of a special case.
+    Eight rows by two panels are sixteen sums in registers: a vector of W is loaded (and made
+    float32) once for eight products, a number of x once for two; and two panels are two streams,
+    which memory serves better than one. Where rows or panels run out, the last one is done again
+    instead of a special case.
     """
     last, last_panel = x.shape[0] - 1, panels.shape[0] - 1
     for p in range(0, panels.shape[0], 2):
@@ -86,7 +95,9 @@ def float_matmul(panels, x, bias, y, column):
                 s = spread(x7[k])
                 a7, b7 = fma(w, s, a7), fma(v, s, b7)
             rows = (m, m1, m2, m3, m4, m5, m6, m7)
-            for row, a, b in zip(rows, (a0, a1, a2, a3, a4, a5, a6, a7), (b0, b1, b2, b3, b4, b5, b6, b7)):
+            for row, a, b in zip(
+                rows, (a0, a1, a2, a3, a4, a5, a6, a7), (b0, b1, b2, b3, b4, b5, b6, b7)
+            ):
                 store(y[row], c, a)
                 store(y[row], d, b)
 
@@ -113,7 +124,8 @@ def quantize(x, q, scales, sums):
 
 @jit(inline="always")
 def int8_matvec(values, scales, q, x_scales, sums, bias, y, column):
-    """y = W x + bias for one row in blocks of 8 bits. values: [P, 512 B]; scales: [P, 16 B]; q: int32 [8 B], four to one.
+    """y = W x + bias for one row in blocks of 8 bits. values: [P, 512 B]; scales: [P, 16 B]; q:
+    int32 [8 B], four to one.
 
     The stored number is 128 too large, so a block's sum starts at -128 times the sum of its q.
     """
@@ -130,7 +142,8 @@ def int8_matvec(values, scales, q, x_scales, sums, bias, y, column):
 
 @jit(inline="always")
 def int8_matmul(values, scales, q, x_scales, sums, bias, y, column):
-    """y = x W + bias for several rows: int8_matvec with four rows at a time. q: int32 [M, 8 B]; x_scales, sums: [M, B]."""
+    """y = x W + bias for several rows: int8_matvec with four rows at a time. q: int32 [M, 8 B];
+    x_scales, sums: [M, B]."""
     last_row = q.shape[0] - 1
     for p in range(values.shape[0]):
         w, d, c = values[p], scales[p], column + 16 * p
@@ -140,7 +153,12 @@ def int8_matmul(values, scales, q, x_scales, sums, bias, y, column):
             a0 = a1 = a2 = a3 = load(bias, c)
             for b in range(x_scales.shape[1]):
                 s0, s1, s2, s3 = sums[m, b], sums[m1, b], sums[m2, b], sums[m3, b]
-                t0, t1, t2, t3 = spread(-128 * s0), spread(-128 * s1), spread(-128 * s2), spread(-128 * s3)
+                t0, t1, t2, t3 = (
+                    spread(-128 * s0),
+                    spread(-128 * s1),
+                    spread(-128 * s2),
+                    spread(-128 * s3),
+                )
                 for j in range(8):
                     v = load_bytes(w, 512 * b + 64 * j)
                     t0 = dot4(t0, v, spread(q0[8 * b + j]))
@@ -160,9 +178,11 @@ def int8_matmul(values, scales, q, x_scales, sums, bias, y, column):
 
 @jit(inline="always")
 def int4_matvec(values, scales, minima, q, x_scales, sums, bias, y, column):
-    """y = W x + bias for one row in blocks of 4 bits. values: [P, 256 B]; scales: [P, 16 B]; minima: that or [P, 0].
+    """y = W x + bias for one row in blocks of 4 bits. values: [P, 256 B]; scales: [P, 16 B];
+    minima: that or [P, 0].
 
-    Without minima the stored number is 8 too large; with them it is right, and the minimum meets the block's sum of x.
+    Without minima the stored number is 8 too large; with them it is right, and the minimum meets
+    the block's sum of x.
     """
     has_minima = minima.shape[1] > 0
     offset = 0 if has_minima else -8
@@ -183,7 +203,8 @@ def int4_matvec(values, scales, minima, q, x_scales, sums, bias, y, column):
 
 @jit(inline="always")
 def int4_matmul(values, scales, minima, q, x_scales, sums, bias, y, column):
-    """y = x W + bias for several rows: int4_matvec with four rows at a time. q: int32 [M, 8 B]; x_scales, sums: [M, B]."""
+    """y = x W + bias for several rows: int4_matvec with four rows at a time. q: int32 [M, 8 B];
+    x_scales, sums: [M, B]."""
     has_minima = minima.shape[1] > 0
     offset = 0 if has_minima else -8
     last_row = q.shape[0] - 1
@@ -195,7 +216,12 @@ def int4_matmul(values, scales, minima, q, x_scales, sums, bias, y, column):
             a0 = a1 = a2 = a3 = load(bias, c)
             for b in range(x_scales.shape[1]):
                 s0, s1, s2, s3 = sums[m, b], sums[m1, b], sums[m2, b], sums[m3, b]
-                t0, t1, t2, t3 = spread(offset * s0), spread(offset * s1), spread(offset * s2), spread(offset * s3)
+                t0, t1, t2, t3 = (
+                    spread(offset * s0),
+                    spread(offset * s1),
+                    spread(offset * s2),
+                    spread(offset * s3),
+                )
                 for j in range(4):
                     v = load_bytes(w, 256 * b + 64 * j)
                     half = low_nibbles(v)

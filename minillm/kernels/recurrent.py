@@ -1,4 +1,5 @@
-"""The LSTM's way through time in one kernel: rows are shared out, steps cannot be. Twins of loops in lstm.py, float32."""
+"""The LSTM's way through time in one kernel: rows are shared out, steps cannot be. Twins of loops
+in lstm.py, float32."""
 
 from __future__ import annotations
 
@@ -27,7 +28,11 @@ def tanh(x, y):
 @jit(makes_arrays=True)
 def _lstm(x, panels, gates, c, h, sums):
     """x, gates: [B,T,4C]; c, h: [B,T,C]; sums: [B, 4C rounded up to 16]; panels: of the weight."""
-    (B, T, C), bent, state = c.shape, np.empty(c.shape[2], c.dtype), np.zeros((c.shape[0], c.shape[2]), c.dtype)
+    (B, T, C), bent, state = (
+        c.shape,
+        np.empty(c.shape[2], c.dtype),
+        np.zeros((c.shape[0], c.shape[2]), c.dtype),
+    )
     memory = np.zeros_like(state)
     for t in range(T):
         for b in range(B):
@@ -48,12 +53,22 @@ def _lstm(x, panels, gates, c, h, sums):
 
 @jit(makes_arrays=True)
 def _lstm_backward(dh, gates, c, panels, d_gates, room):
-    """dh, c: [B,T,C]; gates, d_gates: [B,T,4C]; room: [B, C rounded up to 16], zeros; panels: of the weight's transpose."""
+    """dh, c: [B,T,C]; gates, d_gates: [B,T,4C]; room: [B, C rounded up to 16], zeros; panels: of
+    the weight's transpose."""
     (B, T, C), bent, one = c.shape, np.empty(c.shape[2], c.dtype), np.float32(1)
-    sums, dc, nothing = np.empty((B, 4 * C), c.dtype), np.zeros((B, C), c.dtype), np.zeros(C, c.dtype)
+    sums, dc, nothing = (
+        np.empty((B, 4 * C), c.dtype),
+        np.zeros((B, C), c.dtype),
+        np.zeros(C, c.dtype),
+    )
     for t in range(T - 1, -1, -1):
         for b in range(B):
-            i, f, g, o = gates[b, t, :C], gates[b, t, C : 2 * C], gates[b, t, 2 * C : 3 * C], gates[b, t, 3 * C :]
+            i, f, g, o = (
+                gates[b, t, :C],
+                gates[b, t, C : 2 * C],
+                gates[b, t, 2 * C : 3 * C],
+                gates[b, t, 3 * C :],
+            )
             before, d, later, out = c[b, t - 1] if t else nothing, dc[b], room[b], sums[b]
             tanh(c[b, t], bent)
             for n in range(C):
@@ -88,7 +103,9 @@ def lstm(x, weight):
         rows = (x[part], panels, gates[part], c[part], h[part])
         _lstm(*rows, np.zeros((part.stop - part.start, up(4 * C)), np.float32))
 
-    in_parallel(work, B, unit=8, cost=B * T * C * 4 * C)  # eight rows fill the registers of a product
+    in_parallel(
+        work, B, unit=8, cost=B * T * C * 4 * C
+    )  # eight rows fill the registers of a product
     return gates, c, h
 
 

@@ -1,4 +1,5 @@
-"""Operations on the rows of the last axis: layer norm, softmax and its relatives. Twins of those in ops.py."""
+"""Operations on the rows of the last axis: layer norm, softmax and its relatives. Twins of those in
+ops.py."""
 
 from __future__ import annotations
 
@@ -48,8 +49,8 @@ def exponentials(x, m, y):
 
 @helper
 def exponentiate(x, m):
-    """x = exp(x - m) in place; returns their sum. (exponentials(x, m, x) would be ten times slower: LLVM must then take
-    care that x and y might overlap.)"""
+    """x = exp(x - m) in place; returns their sum. (exponentials(x, m, x) would be ten times slower:
+    LLVM must then take care that x and y might overlap.)"""
     total = x.dtype.type(0)
     for i in range(x.shape[0]):
         x[i] = exp(x[i] - m)
@@ -97,16 +98,20 @@ def _cross_entropy(logits, targets, losses):
 
 
 def on_every_row(kernel, x, *parameters, cost):
-    """Call kernel(rows, *parameters, out) on shares of x's rows along the last axis; the result has the shape of x."""
+    """Call kernel(rows, *parameters, out) on shares of x's rows along the last axis; the result has
+    the shape of x."""
     x = working(x)
     y = np.empty_like(x)
     rows, out = x.reshape(-1, x.shape[-1]), y.reshape(-1, x.shape[-1])
-    in_parallel(lambda part: kernel(rows[part], *parameters, out[part]), len(rows), cost=cost * x.size)
+    in_parallel(
+        lambda part: kernel(rows[part], *parameters, out[part]), len(rows), cost=cost * x.size
+    )
     return y
 
 
 def layer_norm(x, weight, bias, eps=1e-5):
-    """Give every row mean 0 and variance 1, then scale and shift: (x - mean) / sqrt(variance + eps) * w + b.
+    """Give every row mean 0 and variance 1, then scale and shift: (x - mean) / sqrt(variance + eps)
+    * w + b.
 
     x: [..., C]; weight, bias: [C] -> [..., C].
     """
@@ -116,7 +121,8 @@ def layer_norm(x, weight, bias, eps=1e-5):
 
 
 def softmax(x):
-    """Turn scores into probabilities along the last axis: exp(x_i) / sum_j exp(x_j). x: [..., N] -> [..., N]."""
+    """Turn scores into probabilities along the last axis: exp(x_i) / sum_j exp(x_j). x: [..., N] ->
+    [..., N]."""
     return on_every_row(_softmax, x, cost=20)
 
 
@@ -126,15 +132,28 @@ def log_softmax(x):
 
 
 def cross_entropy(logits, targets):
-    """Return the loss of every target: -log softmax(logits)[target], in nats. No array of logits' size is formed.
+    """Return the loss of every target: -log softmax(logits)[target], in nats. No array of logits'
+    size is formed.
 
     logits: [..., V]; targets: [...] ids in [-V, V), checked -> [...].
     """
     logits = working(logits)
     V = logits.shape[-1]
     targets = np.broadcast_to(np.asarray(targets), logits.shape[:-1])
-    if targets.size and (targets.min() < -V or targets.max() >= V):  # a kernel would read whatever lies there
-        raise IndexError(f"targets reach from {targets.min()} to {targets.max()}; there are {V} logits")
-    rows, ids, losses = logits.reshape(-1, V), np.ravel(targets) % V, np.empty(targets.size, logits.dtype)
-    in_parallel(lambda part: _cross_entropy(rows[part], ids[part], losses[part]), len(rows), cost=20 * logits.size)
+    if targets.size and (
+        targets.min() < -V or targets.max() >= V
+    ):  # a kernel would read whatever lies there
+        raise IndexError(
+            f"targets reach from {targets.min()} to {targets.max()}; there are {V} logits"
+        )
+    rows, ids, losses = (
+        logits.reshape(-1, V),
+        np.ravel(targets) % V,
+        np.empty(targets.size, logits.dtype),
+    )
+    in_parallel(
+        lambda part: _cross_entropy(rows[part], ids[part], losses[part]),
+        len(rows),
+        cost=20 * logits.size,
+    )
     return losses.reshape(targets.shape)

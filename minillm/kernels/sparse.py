@@ -10,7 +10,8 @@ from .threads import in_parallel
 
 @jit
 def csr_matvec(values, indices, starts, x, y):
-    """y[n] = sum of values[j] x[indices[j]] for starts[n] <= j < starts[n+1]; one row, bound by gathering x."""
+    """y[n] = sum of values[j] x[indices[j]] for starts[n] <= j < starts[n+1]; one row, bound by
+    gathering x."""
     for n in range(y.shape[0]):
         v, k = values[starts[n] : starts[n + 1]], indices[starts[n] : starts[n + 1]]
         total = x.dtype.type(0)
@@ -21,7 +22,8 @@ def csr_matvec(values, indices, starts, x, y):
 
 @jit
 def csr_columns(values, indices, starts, x, y):
-    """The same for M rows at once, x [in,M] and y [out,M] transposed: each weight meets M neighbouring numbers."""
+    """The same for M rows at once, x [in,M] and y [out,M] transposed: each weight meets M
+    neighbouring numbers."""
     for n in range(y.shape[0]):
         y[n] = 0
         for j in range(starts[n], starts[n + 1]):
@@ -31,10 +33,15 @@ def csr_columns(values, indices, starts, x, y):
 
 
 def csr_matmul(values, indices, starts, x):
-    """x [M,in] times a sparse matrix [in,out] in compressed rows of outputs -> [M,out]. See weights.Sparse."""
+    """x [M,in] times a sparse matrix [in,out] in compressed rows of outputs -> [M,out]. See
+    weights.Sparse."""
     M, N = len(x), len(starts) - 1
     y = np.empty(N if M == 1 else (N, M), x.dtype)
-    kernel, x = (csr_matvec, np.ascontiguousarray(x[0])) if M == 1 else (csr_columns, np.ascontiguousarray(x.T))
+    kernel, x = (
+        (csr_matvec, np.ascontiguousarray(x[0]))
+        if M == 1
+        else (csr_columns, np.ascontiguousarray(x.T))
+    )
 
     def work(part):
         kernel(values, indices, starts[part.start : part.stop + 1], x, y[part])

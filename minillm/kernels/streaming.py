@@ -1,6 +1,8 @@
-"""Attention that streams over the keys: softmax in pieces, so that no [T,S] array of scores is ever formed.
+"""Attention that streams over the keys: softmax in pieces, so that no [T,S] array of scores is ever
+formed.
 
-Source: Milakov, Gimelshein, "Online normalizer calculation for softmax" (2018); Dao et al., "FlashAttention" (2022).
+Source: Milakov, Gimelshein, "Online normalizer calculation for softmax" (2018); Dao et al.,
+"FlashAttention" (2022).
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ KEYS, QUERIES = 256, 64  # of one tile: its scores are 64 KiB, which stay in the
 
 @helper
 def attend(q, keys, values, scale, scores, context):
-    """One query: context = softmax(q keys^T * scale) values. q, context: [D]; keys, values: [S,D], of float16
-    as int16 too; scores: room for S."""
+    """One query: context = softmax(q keys^T * scale) values. q, context: [D]; keys, values: [S,D],
+    of float16 as int16 too; scores: room for S."""
     for s in range(keys.shape[0]):
         key, total = keys[s], q.dtype.type(0)
         for d in range(q.shape[0]):
@@ -31,9 +33,16 @@ def attend(q, keys, values, scale, scores, context):
     whole = keys.shape[0] // 4 * 4
     for s in range(0, whole, 4):  # four values at a time: a fourth of the traffic with context
         v0, v1, v2, v3 = values[s], values[s + 1], values[s + 2], values[s + 3]
-        w0, w1, w2, w3 = scores[s] * inverse, scores[s + 1] * inverse, scores[s + 2] * inverse, scores[s + 3] * inverse
+        w0, w1, w2, w3 = (
+            scores[s] * inverse,
+            scores[s + 1] * inverse,
+            scores[s + 2] * inverse,
+            scores[s + 3] * inverse,
+        )
         for d in range(context.shape[0]):
-            context[d] += w0 * number(v0[d]) + w1 * number(v1[d]) + w2 * number(v2[d]) + w3 * number(v3[d])
+            context[d] += (
+                w0 * number(v0[d]) + w1 * number(v1[d]) + w2 * number(v2[d]) + w3 * number(v3[d])
+            )
     for s in range(whole, keys.shape[0]):
         value, weight = values[s], scores[s] * inverse
         for d in range(context.shape[0]):
@@ -42,7 +51,8 @@ def attend(q, keys, values, scale, scores, context):
 
 @helper
 def one_by_one(q, keys, values, positions, scale, out, scores):
-    """Every query by itself: for a single one, and for float64. q, out: [T,D]; keys, values: [S,D]; scores: room for S."""
+    """Every query by itself: for a single one, and for float64. q, out: [T,D]; keys, values: [S,D];
+    scores: room for S."""
     for t in range(q.shape[0]):
         seen = min(positions[t] + 1, keys.shape[0])
         if seen > 0:
@@ -52,11 +62,28 @@ def one_by_one(q, keys, values, positions, scale, out, scores):
 
 
 @helper
-def in_tiles(q, keys, values, positions, scale, out, m, total, sums, key_panels, value_room, room, tile_sums, nothing):
-    """Tiles of queries by tiles of keys, each a small matrix product, softmax done a tile at a time.
+def in_tiles(
+    q,
+    keys,
+    values,
+    positions,
+    scale,
+    out,
+    m,
+    total,
+    sums,
+    key_panels,
+    value_room,
+    room,
+    tile_sums,
+    nothing,
+):
+    """Tiles of queries by tiles of keys, each a small matrix product, softmax done a tile at a
+    time.
 
-    For every query are kept m, the largest score so far; total, the sum of exp(score - m); and the sum of the values
-    weighted by these [T, D rounded up]. A tile with a larger score makes the latter two smaller by exp(old m - new m).
+    For every query are kept m, the largest score so far; total, the sum of exp(score - m); and the
+    sum of the values weighted by these [T, D rounded up]. A tile with a larger score makes the
+    latter two smaller by exp(old m - new m).
     """
     T, S, D, width = q.shape[0], keys.shape[0], q.shape[1], sums.shape[1]
     for t in range(T):
@@ -76,7 +103,9 @@ def in_tiles(q, keys, values, positions, scale, out, m, total, sums, key_panels,
                 last_seen = max(last_seen, positions[first + t])
             if last_seen < start:  # the whole tile lies in the future
                 continue
-            some = min(n16, (last_seen - start + 16) // 16 * 16)  # of the keys: what comes after is not seen by the tile
+            some = min(
+                n16, (last_seen - start + 16) // 16 * 16
+            )  # of the keys: what comes after is not seen by the tile
             scores = room[: rows * some].reshape(rows, some)
             float_matmul(key_panels[: some // 16], q[first : first + rows], nothing, scores, 0)
             for t in range(rows):
@@ -103,7 +132,8 @@ def in_tiles(q, keys, values, positions, scale, out, m, total, sums, key_panels,
 
 @helper
 def pack_keys(keys, panels):
-    """[n,D] -> [n / 16, 16 D]: sixteen keys side by side, as products.py wants the outputs of a weight."""
+    """[n,D] -> [n / 16, 16 D]: sixteen keys side by side, as products.py wants the outputs of a
+    weight."""
     for s in range(keys.shape[0]):
         panel = panels[s // 16]
         for d in range(keys.shape[1]):
@@ -112,7 +142,8 @@ def pack_keys(keys, panels):
 
 @helper
 def pack_values(values, panels):
-    """[n,D] -> [D / 16, 16 n], both rounded up with zeros: sixteen columns of the values side by side."""
+    """[n,D] -> [D / 16, 16 n], both rounded up with zeros: sixteen columns of the values side by
+    side."""
     n, D = values.shape
     for c in range(panels.shape[0]):
         panel, columns = panels[c], min(16, D - 16 * c)
@@ -123,9 +154,14 @@ def pack_values(values, panels):
 
 @jit(makes_arrays=True)
 def heads_one_by_one(q, k, v, positions, scale, out, first, last):
-    """Heads first to last of all B * H, whose rows lie side by side or not, each copied to where they do."""
+    """Heads first to last of all B * H, whose rows lie side by side or not, each copied to where
+    they do."""
     H, (T, D), S = q.shape[1], q.shape[2:], k.shape[2]
-    queries, keys, values = np.empty((T, D), q.dtype), np.empty((S, D), q.dtype), np.empty((S, D), q.dtype)
+    queries, keys, values = (
+        np.empty((T, D), q.dtype),
+        np.empty((S, D), q.dtype),
+        np.empty((S, D), q.dtype),
+    )
     context, scores = np.empty((T, D), q.dtype), np.empty(S, q.dtype)
     for head in range(first, last):
         b, h = head // H, head % H
@@ -138,33 +174,59 @@ def heads_one_by_one(q, k, v, positions, scale, out, first, last):
 def heads_in_tiles(q, k, v, positions, scale, out, first, last):
     """heads_one_by_one, in tiles."""
     H, (T, D), S = q.shape[1], q.shape[2:], k.shape[2]
-    queries, keys, values = np.empty((T, D), q.dtype), np.empty((S, D), q.dtype), np.empty((S, D), q.dtype)
+    queries, keys, values = (
+        np.empty((T, D), q.dtype),
+        np.empty((S, D), q.dtype),
+        np.empty((S, D), q.dtype),
+    )
     context, width = np.empty((T, D), q.dtype), (D + 15) // 16 * 16
     m, total, sums = np.empty(T, q.dtype), np.empty(T, q.dtype), np.empty((T, width), q.dtype)
-    key_panels, value_room = np.empty((KEYS // 16, 16 * D), q.dtype), np.empty(width * KEYS, q.dtype)
+    key_panels, value_room = (
+        np.empty((KEYS // 16, 16 * D), q.dtype),
+        np.empty(width * KEYS, q.dtype),
+    )
     room, tile_sums = np.empty(QUERIES * KEYS, q.dtype), np.empty((QUERIES, width), q.dtype)
     nothing = np.zeros(max(KEYS, width), q.dtype)
     for head in range(first, last):
         b, h = head // H, head % H
         queries[:], keys[:], values[:] = q[b, h], k[b, h], v[b, h]
         in_tiles(
-            queries, keys, values, positions[b], scale, context,
-            m, total, sums, key_panels, value_room, room, tile_sums, nothing,
-        )  # fmt: skip
+            queries,
+            keys,
+            values,
+            positions[b],
+            scale,
+            context,
+            m,
+            total,
+            sums,
+            key_panels,
+            value_room,
+            room,
+            tile_sums,
+            nothing,
+        )
         out[b, h] = context
 
 
 def attention(q, k, v, positions, scale):
-    """Causal attention, softmax(q k^T * scale) v where key s is visible from position p when s <= p.
+    """Causal attention, softmax(q k^T * scale) v where key s is visible from position p when s <=
+    p.
 
-    q: [B,H,T,D]; k, v: [B,H,S,D]; positions: [B,T]; all of float32 or all of float64 -> [B,H,T,D]. Memory grows with
-    T + S, not with T * S.
+    q: [B,H,T,D]; k, v: [B,H,S,D]; positions: [B,T]; all of float32 or all of float64 -> [B,H,T,D].
+    Memory grows with T + S, not with T * S.
     """
     (B, H, T, D), S = q.shape, k.shape[2]
     out = np.empty((B, T, H, D), q.dtype).swapaxes(1, 2)  # in memory as merge_heads wants it
     positions = np.ascontiguousarray(positions, np.int64)
     k, v = k.astype(q.dtype, copy=False), v.astype(q.dtype, copy=False)
-    tiles = q.dtype == np.float32 and T > 1 and T * S >= 4096  # less is done before tiles would be compiled
+    tiles = (
+        q.dtype == np.float32 and T > 1 and T * S >= 4096
+    )  # less is done before tiles would be compiled
     kernel = heads_in_tiles if tiles else heads_one_by_one
-    in_parallel(lambda part: kernel(q, k, v, positions, float(scale), out, part.start, part.stop), B * H, cost=B * H * T * S * D)
+    in_parallel(
+        lambda part: kernel(q, k, v, positions, float(scale), out, part.start, part.stop),
+        B * H,
+        cost=B * H * T * S * D,
+    )
     return out

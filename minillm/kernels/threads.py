@@ -1,9 +1,11 @@
-"""Sharing work out between threads: kernels that let go of the GIL, in a pool of ordinary Python threads.
+"""Sharing work out between threads: kernels that let go of the GIL, in a pool of ordinary Python
+threads.
 
-Numba's own parallel regions are not used: each takes a second to compile, their cheap launch depends on the threading
-layer (1.7 us with OpenMP, 116 us with workqueue), and workqueue ends the process when two threads enter at once. A launch
-from a pool costs 30 us, and up to 200 where the caches are full of weights: prefill does not notice. A decode step keeps
-time with `meet` inside (0.1 to 0.4 us), and its threads stay awake for the next token (Team).
+Numba's own parallel regions are not used: each takes a second to compile, their cheap launch
+depends on the threading layer (1.7 us with OpenMP, 116 us with workqueue), and workqueue ends the
+process when two threads enter at once. A launch from a pool costs 30 us, and up to 200 where the
+caches are full of weights: prefill does not notice. A decode step keeps time with `meet` inside
+(0.1 to 0.4 us), and its threads stay awake for the next token (Team).
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ if hasattr(os, "register_at_fork"):
 
 
 def n_threads() -> int:
-    """How many threads kernels use: set_threads, else NUMBA_NUM_THREADS, else OMP_NUM_THREADS, else one a core."""
+    """How many threads kernels use: set_threads, else NUMBA_NUM_THREADS, else OMP_NUM_THREADS, else
+    one a core."""
     return _limit if _limit is not None else numba.config.NUMBA_NUM_THREADS
 
 
@@ -50,7 +53,11 @@ def set_threads(n: int | None) -> None:
 
 def _from_environment() -> int | None:
     value = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    return int(value) if "NUMBA_NUM_THREADS" not in os.environ and value.isdigit() and int(value) > 0 else None
+    return (
+        int(value)
+        if "NUMBA_NUM_THREADS" not in os.environ and value.isdigit() and int(value) > 0
+        else None
+    )
 
 
 _limit = _from_environment()
@@ -65,16 +72,19 @@ def pool(workers: int) -> ThreadPoolExecutor:
 
 
 def shares(n: int, parts: int, unit: int = 1) -> list[slice]:
-    """Cut range(n) into at most `parts` slices of almost equal length, at multiples of `unit`: shares(5, 2) -> 0:3, 3:5."""
+    """Cut range(n) into at most `parts` slices of almost equal length, at multiples of `unit`:
+    shares(5, 2) -> 0:3, 3:5."""
     length = -(-n // (parts * unit)) * unit  # rounded up
     return [slice(start, min(start + length, n)) for start in range(0, n, max(length, 1))]
 
 
 def in_parallel(work, n: int, *, unit: int = 1, cost: float = np.inf) -> None:
-    """Call work(share) for slices that cover range(n), on all threads; whoever is free takes the next.
+    """Call work(share) for slices that cover range(n), on all threads; whoever is free takes the
+    next.
 
-    cost: about how many multiplications it all takes. What one thread does in the time of a launch stays on one, and
-    long work is cut finer, so that nobody waits long for a thread that the system has put aside.
+    cost: about how many multiplications it all takes. What one thread does in the time of a launch
+    stays on one, and long work is cut finer, so that nobody waits long for a thread that the system
+    has put aside.
     """
     workers = n_threads() if cost > 300_000 else 1
     waiting = deque(shares(n, workers if cost < 10_000_000 else 4 * workers, unit))
@@ -102,29 +112,39 @@ def in_parallel(work, n: int, *, unit: int = 1, cost: float = np.inf) -> None:
 
 ARRIVED, ROUND, ABANDONED, CALLS = 0, 16, 32, 48  # places in a team's `state`, a cache line apart
 CLOSED = -1  # stands in CALLS when nobody waits for a call any more
-QUICK, PATIENCE = 4000, 5000  # looks at a place before a thread lets others run each time (0.4 us), and before it goes
+QUICK, PATIENCE = (
+    4000,
+    5000,
+)  # looks at a place before a thread lets others run each time (0.4 us), and before it goes
 
 
 class Team:
     """n threads that run one kernel at the same time, and may `meet(state, n)` in it.
 
-    Waking a thread of the pool takes 50 to 100 us, and a token of a small model 400. So all but the first thread may ask at
-    the end whether they are `called_again`: then the next run of the same work needs no waking. One team at a time, since
-    half of one and half of another would wait for each other for ever.
+    Waking a thread of the pool takes 50 to 100 us, and a token of a small model 400. So all but the
+    first thread may ask at the end whether they are `called_again`: then the next run of the same
+    work needs no waking. One team at a time, since half of one and half of another would wait for
+    each other for ever.
     """
 
     def __init__(self, n: int):
         self.n, self.state, self._others = n, np.zeros(64, np.int64), []
 
     def run(self, work, again: bool = False) -> None:
-        """Call work(i) for all i < n at the same time. again: it is that of the last time, and asks for `called_again`."""
+        """Call work(i) for all i < n at the same time. again: it is that of the last time, and asks
+        for `called_again`."""
         global _team
         if self.n == 1:
             return work(0)
         with _one_at_a_time:
             try:
                 calls = int(self.state[CALLS])
-                if not (again and _team is self and calls != CLOSED and swap(self.state, calls, calls + 1)):
+                if not (
+                    again
+                    and _team is self
+                    and calls != CLOSED
+                    and swap(self.state, calls, calls + 1)
+                ):
                     if _team:
                         _team.end()
                     self.state[:], self._others, _team = 0, [], self
@@ -182,7 +202,8 @@ def atomic_swap(typing_context, array, index, expected, value):
 
 @intrinsic
 def atomic_load(typing_context, array, index):
-    """array[index], read anew each time and before all that follows: unlike adding 0 it leaves the others their copy."""
+    """array[index], read anew each time and before all that follows: unlike adding 0 it leaves the
+    others their copy."""
 
     def build(context, builder, signature, values):
         data = context.make_array(signature.args[0])(context, builder, values[0]).data
@@ -199,7 +220,9 @@ def breathe(typing_context, long):
         if os.name == "posix":
             with builder.if_then(values[0], likely=False):
                 kind = ir.FunctionType(ir.IntType(32), [])
-                builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+                builder.call(
+                    cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), []
+                )
         return context.get_dummy_value()
 
     return types.none(types.boolean), build
@@ -207,7 +230,8 @@ def breathe(typing_context, long):
 
 @jit
 def swap(state, calls, value):
-    """Put `value` in the place of the number of calls, unless that has changed; returns whether it was done."""
+    """Put `value` in the place of the number of calls, unless that has changed; returns whether it
+    was done."""
     return atomic_swap(state, CALLS, calls, value)
 
 
@@ -240,7 +264,8 @@ def meet(state, n):
 
 
 if numba.config.DISABLE_JIT:
-    # Python threads would have to take turns at every line; one after another needs no meeting. See DecodeStep.
+    # Python threads would have to take turns at every line; one after another needs no meeting. See
+    # DecodeStep.
     def meet(state, n):
         """Nothing to wait for with one thread, which is all there is without compiled kernels."""
 

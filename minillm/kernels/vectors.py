@@ -1,9 +1,10 @@
 """Sixteen lanes at a time: the few vector operations that the products are written in.
 
-Each function below says in NumPy what it means, and runs like that where Numba is switched off (NUMBA_DISABLE_JIT=1).
-Inside a kernel Numba replaces it by the instructions that `lowering` names: a vector is then one register, and LLVM
-splits it where the processor's registers are shorter, so that the same kernels run on AVX-512, AVX2 and Arm. Only
-`dot4` needs to know the processor: LLVM never finds VNNI's `vpdpbusd` by itself.
+Each function below says in NumPy what it means, and runs like that where Numba is switched off
+(NUMBA_DISABLE_JIT=1). Inside a kernel Numba replaces it by the instructions that `lowering` names:
+a vector is then one register, and LLVM splits it where the processor's registers are shorter, so
+that the same kernels run on AVX-512, AVX2 and Arm. Only `dot4` needs to know the processor: LLVM
+never finds VNNI's `vpdpbusd` by itself.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ LANES = 16
 
 
 class Vector(types.Type):
-    """Numba's type for 16 lanes of one kind: `floats` (float32) or `words` (int32, or four bytes each)."""
+    """Numba's type for 16 lanes of one kind: `floats` (float32) or `words` (int32, or four bytes
+    each)."""
 
     def __init__(self, kind: str):
         self.kind = kind
@@ -54,8 +56,8 @@ def spread(x):
 
 
 def load(a, i):
-    """The 16 numbers a[i : i + 16] as float32; a: 1-D of float32, of uint16 (bfloat16's bits) or of int16 (float16's). Of
-    int32, two bfloat16 each (`pair`), they stay what they are."""
+    """The 16 numbers a[i : i + 16] as float32; a: 1-D of float32, of uint16 (bfloat16's bits) or of
+    int16 (float16's). Of int32, two bfloat16 each (`pair`), they stay what they are."""
     part = a[i : i + LANES]
     if part.dtype == np.int32:
         return part.copy()
@@ -70,8 +72,8 @@ def load_bytes(a, i):
 
 
 def prefetch(a, i):
-    """Let memory begin to bring the line of 64 bytes that holds a[i], which may lie behind the end; to be read once, so that
-    it drives nothing else out of the caches."""
+    """Let memory begin to bring the line of 64 bytes that holds a[i], which may lie behind the end;
+    to be read once, so that it drives nothing else out of the caches."""
 
 
 def low_nibbles(w):
@@ -85,23 +87,29 @@ def high_nibbles(w):
 
 
 def store(a, i, v):
-    """a[i : i + 16] = v; a: 1-D of float32, of int32 for words, or of uint16: then v is rounded to bfloat16."""
+    """a[i : i + 16] = v; a: 1-D of float32, of int32 for words, or of uint16: then v is rounded to
+    bfloat16."""
     a[i : i + LANES] = nearest(v) >> np.uint32(16) if a.dtype == np.uint16 else v
 
 
 def nearest(v):
-    """float32 whose upper half is the nearest bfloat16 (of two as near the even one), as uint32; the lower half is noise."""
+    """float32 whose upper half is the nearest bfloat16 (of two as near the even one), as uint32;
+    the lower half is noise."""
     bits = v.view(np.uint32)
     return bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
 
 
 def pair(low, high):
-    """In every lane: two floats rounded to bfloat16, one in the lower and one in the upper half of an int32."""
-    return ((nearest(low) >> np.uint32(16)) | (nearest(high) & np.uint32(0xFFFF0000))).view(np.int32)
+    """In every lane: two floats rounded to bfloat16, one in the lower and one in the upper half of
+    an int32."""
+    return ((nearest(low) >> np.uint32(16)) | (nearest(high) & np.uint32(0xFFFF0000))).view(
+        np.int32
+    )
 
 
 def fma(a, b, c):
-    """a * b + c in every lane, rounded once where the processor can. Of lanes that hold two bfloat16 each, both products."""
+    """a * b + c in every lane, rounded once where the processor can. Of lanes that hold two
+    bfloat16 each, both products."""
     if a.dtype == np.int32:
         (a_low, a_high), (b_low, b_high) = unpaired(a), unpaired(b)
         return a_low * b_low + (a_high * b_high + c)
@@ -109,7 +117,8 @@ def fma(a, b, c):
 
 
 def unpaired(words):
-    """The two float32 that stand, cut to bfloat16, in the lower and in the upper half of each int32."""
+    """The two float32 that stand, cut to bfloat16, in the lower and in the upper half of each
+    int32."""
     bits = words.view(np.uint32)
     return (bits << np.uint32(16)).view(np.float32), (bits & np.uint32(0xFFFF0000)).view(np.float32)
 
@@ -125,7 +134,8 @@ def to_floats(w):
 
 
 def dot4(total, w, x):
-    """In every lane: total + the dot product of w's four unsigned bytes with x's four signed ones (VNNI's vpdpbusd)."""
+    """In every lane: total + the dot product of w's four unsigned bytes with x's four signed ones
+    (VNNI's vpdpbusd)."""
     products = w.view(np.uint8).astype(np.int32) * x.view(np.int8).astype(np.int32)
     return total + products.reshape(LANES, 4).sum(axis=1, dtype=np.int32)
 
@@ -136,8 +146,13 @@ def larger(a, b):
 
 
 def number(x):
-    """x itself if it is a float, float32 of the float16 whose bits it is if an int16. Needs HAS_HALVES."""
-    return x if isinstance(x, (float, np.floating)) else np.int16(x).view(np.float16).astype(np.float32)
+    """x itself if it is a float, float32 of the float16 whose bits it is if an int16. Needs
+    HAS_HALVES."""
+    return (
+        x
+        if isinstance(x, (float, np.floating))
+        else np.int16(x).view(np.float16).astype(np.float32)
+    )
 
 
 def stored_like(x, other):
@@ -149,7 +164,8 @@ def stored_like(x, other):
 
 
 def becomes(meaning, typer):
-    """Decorate the function that builds `meaning` out of LLVM instructions; typer(*types) -> the type of its result."""
+    """Decorate the function that builds `meaning` out of LLVM instructions; typer(*types) -> the
+    type of its result."""
 
     def register(build):
         type_callable(meaning)(lambda context: typer)
@@ -165,7 +181,8 @@ def constant(vector, value):
 
 
 def pointer(context, builder, signature, values, vector):
-    """The address of values[0][values[1]], to be read or written as `vector`; no test of bounds, no wrap-around."""
+    """The address of values[0][values[1]], to be read or written as `vector`; no test of bounds, no
+    wrap-around."""
     data = context.make_array(signature.args[0])(context, builder, values[0]).data
     index = context.cast(builder, values[1], signature.args[1], types.intp)
     return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
@@ -180,11 +197,14 @@ def _(context, builder, signature, values):
 def _(context, builder, signature, values):
     if signature.return_type is FLOATS:
         return spread_out(builder, values[0], LLVM_FLOATS)
-    return spread_out(builder, context.cast(builder, values[0], signature.args[0], types.int32), LLVM_WORDS)
+    return spread_out(
+        builder, context.cast(builder, values[0], signature.args[0], types.int32), LLVM_WORDS
+    )
 
 
 def spread_out(builder, value, vector):
-    """LLVM's way to say "in every lane": into the first one, then a shuffle that takes lane 0 sixteen times."""
+    """LLVM's way to say "in every lane": into the first one, then a shuffle that takes lane 0
+    sixteen times."""
     nothing = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(nothing, value, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(first, nothing, constant(LLVM_WORDS, 0))
@@ -199,15 +219,20 @@ def _(context, builder, signature, values):
         return builder.load(pointer(context, builder, signature, values, LLVM_FLOATS), align=4)
     halves = builder.load(pointer(context, builder, signature, values, LLVM_HALVES), align=2)
     if dtype == types.uint16:
-        return builder.bitcast(builder.shl(builder.zext(halves, LLVM_WORDS), constant(LLVM_WORDS, 16)), LLVM_FLOATS)
+        return builder.bitcast(
+            builder.shl(builder.zext(halves, LLVM_WORDS), constant(LLVM_WORDS, 16)), LLVM_FLOATS
+        )
     if HAS_HALVES:
-        return builder.fpext(builder.bitcast(halves, ir.VectorType(ir.HalfType(), LANES)), LLVM_FLOATS)
+        return builder.fpext(
+            builder.bitcast(halves, ir.VectorType(ir.HalfType(), LANES)), LLVM_FLOATS
+        )
     return half_by_arithmetic(builder, halves)
 
 
 def half_by_arithmetic(builder, halves):
-    """float16 to float32 without an instruction for it: shift exponent and fraction into place, then correct the
-    exponent's bias by a product with 2**112, which is exact and serves subnormal numbers too. Finite numbers only."""
+    """float16 to float32 without an instruction for it: shift exponent and fraction into place,
+    then correct the exponent's bias by a product with 2**112, which is exact and serves subnormal
+    numbers too. Finite numbers only."""
     wide = builder.zext(halves, LLVM_WORDS)
     size = builder.shl(builder.and_(wide, constant(LLVM_WORDS, 0x7FFF)), constant(LLVM_WORDS, 13))
     size = builder.fmul(builder.bitcast(size, LLVM_FLOATS), constant(LLVM_FLOATS, 2.0**112))
@@ -226,7 +251,9 @@ def _(context, builder, signature, values):
     number = ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
     function = builder.module.declare_intrinsic("llvm.prefetch", [cgutils.voidptr_t], kind)
-    builder.call(function, [address, number(0), number(0), number(1)])  # for reading, for once, data
+    builder.call(
+        function, [address, number(0), number(0), number(1)]
+    )  # for reading, for once, data
     return context.get_dummy_value()
 
 
@@ -237,16 +264,22 @@ def _(context, builder, signature, values):
 
 @becomes(high_nibbles, lambda w: WORDS)
 def _(context, builder, signature, values):
-    return builder.and_(builder.lshr(values[0], constant(LLVM_WORDS, 4)), constant(LLVM_WORDS, 0x0F0F0F0F))
+    return builder.and_(
+        builder.lshr(values[0], constant(LLVM_WORDS, 4)), constant(LLVM_WORDS, 0x0F0F0F0F)
+    )
 
 
 @becomes(store, lambda a, i, v: types.none)
 def _(context, builder, signature, values):
     if signature.args[0].dtype == types.uint16:
-        halves = builder.trunc(builder.lshr(llvm_nearest(builder, values[2]), constant(LLVM_WORDS, 16)), LLVM_HALVES)
+        halves = builder.trunc(
+            builder.lshr(llvm_nearest(builder, values[2]), constant(LLVM_WORDS, 16)), LLVM_HALVES
+        )
         builder.store(halves, pointer(context, builder, signature, values, LLVM_HALVES), align=2)
     else:
-        builder.store(values[2], pointer(context, builder, signature, values, values[2].type), align=4)
+        builder.store(
+            values[2], pointer(context, builder, signature, values, values[2].type), align=4
+        )
     return context.get_dummy_value()
 
 
@@ -260,7 +293,10 @@ def llvm_nearest(builder, floats):
 @becomes(pair, lambda low, high: WORDS)
 def _(context, builder, signature, values):
     low, high = (llvm_nearest(builder, value) for value in values)
-    return builder.or_(builder.lshr(low, constant(LLVM_WORDS, 16)), builder.and_(high, constant(LLVM_WORDS, -65536)))
+    return builder.or_(
+        builder.lshr(low, constant(LLVM_WORDS, 16)),
+        builder.and_(high, constant(LLVM_WORDS, -65536)),
+    )
 
 
 @becomes(fma, lambda a, b, c: FLOATS)
@@ -290,7 +326,10 @@ BFloat._create_instance()  # llvmlite's types of numbers are singletons
 
 def dot2_portable(builder, a, b, c):
     """The lower halves become floats by a shift, the upper ones by clearing what is below them."""
-    for part in (lambda w: builder.shl(w, constant(LLVM_WORDS, 16)), lambda w: builder.and_(w, constant(LLVM_WORDS, -65536))):
+    for part in (
+        lambda w: builder.shl(w, constant(LLVM_WORDS, 16)),
+        lambda w: builder.and_(w, constant(LLVM_WORDS, -65536)),
+    ):
         c = plain_fma(builder, *(builder.bitcast(part(w), LLVM_FLOATS) for w in (a, b)), c)
     return c
 
@@ -299,7 +338,9 @@ def dot2_avx512(builder, a, b, c):
     """One instruction for 32 products."""
     pairs = ir.VectorType(BFloat(), 2 * LANES)
     kind = ir.FunctionType(LLVM_FLOATS, [LLVM_FLOATS, pairs, pairs])
-    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512bf16.dpbf16ps.512")
+    function = cgutils.get_or_insert_function(
+        builder.module, kind, "llvm.x86.avx512bf16.dpbf16ps.512"
+    )
     return builder.call(function, [c, builder.bitcast(a, pairs), builder.bitcast(b, pairs)])
 
 
@@ -313,7 +354,8 @@ def _(context, builder, signature, values):
 
 @becomes(larger, lambda a, b: a)
 def _(context, builder, signature, values):
-    # "No NaN" must stand on the very choice before LLVM sees a maximum in it; Numba's flags reach the comparison only.
+    # "No NaN" must stand on the very choice before LLVM sees a maximum in it; Numba's flags reach
+    # the comparison only.
     above = builder.fcmp_ordered(">", *values, flags=("nnan", "nsz"))
     return builder.select(above, *values, flags=("nnan", "nsz"))
 
@@ -338,14 +380,19 @@ def _(context, builder, signature, values):
 
 
 def dot4_portable(context, builder, signature, values):
-    """The products one by one; LLVM makes of it what the processor has (pmaddwd on x86 without VNNI)."""
+    """The products one by one; LLVM makes of it what the processor has (pmaddwd on x86 without
+    VNNI)."""
     total, w, x = values
     quads = ir.VectorType(ir.IntType(8), 4 * LANES)
     wide = ir.VectorType(ir.IntType(32), 4 * LANES)
-    products = builder.mul(builder.zext(builder.bitcast(w, quads), wide), builder.sext(builder.bitcast(x, quads), wide))
+    products = builder.mul(
+        builder.zext(builder.bitcast(w, quads), wide), builder.sext(builder.bitcast(x, quads), wide)
+    )
     for k in range(4):
         every_fourth = ir.Constant(LLVM_WORDS, [4 * lane + k for lane in range(LANES)])
-        total = builder.add(total, builder.shuffle_vector(products, ir.Constant(wide, ir.Undefined), every_fourth))
+        total = builder.add(
+            total, builder.shuffle_vector(products, ir.Constant(wide, ir.Undefined), every_fourth)
+        )
     return total
 
 

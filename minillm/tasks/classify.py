@@ -1,8 +1,10 @@
-"""Text classification: which of some labels a text has, by a Transformer, an LSTM or a bag of words, under one Trainer.
+"""Text classification: which of some labels a text has, by a Transformer, an LSTM or a bag of
+words, under one Trainer.
 
-Transformer and LSTM turn ids into hidden states [B,T,C]; the head takes one vector from these, and logits from it. The
-letters are those of config.py; N is the number of labels. Source of the fine-tuning: Radford et al., "Improving Language
-Understanding by Generative Pre-Training" (2018), section 3.2.
+Transformer and LSTM turn ids into hidden states [B,T,C]; the head takes one vector from these, and
+logits from it. The letters are those of config.py; N is the number of labels. Source of the
+fine-tuning: Radford et al., "Improving Language Understanding by Generative Pre-Training" (2018),
+section 3.2.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ from .settings import ClassifySettings
 
 DESCRIPTION, WEIGHTS = "classifier.json", "classifier.safetensors"
 
-# What each kind of model learns best with; "fine-tuned" is a transformer that begins with a trained one.
+# What each kind of model learns best with; "fine-tuned" is a transformer that begins with a trained
+# one.
 DEFAULTS = {
     "transformer": {"lr": 1e-3, "n_layer": 2},
     "fine-tuned": {"lr": 3e-4},
@@ -50,23 +53,29 @@ LEAST_STEPS = 200  # where texts are few they are seen more often
 
 
 class Classifier:
-    """Base: texts to P(label). `parameters` {name: array}; forward(ids, lengths) gives logits, backward their gradients.
+    """Base: texts to P(label). `parameters` {name: array}; forward(ids, lengths) gives logits,
+    backward their gradients.
 
-    labels: the names of the N labels. tokenizer: has encode(text). context: how many tokens of a text are looked at.
+    labels: the names of the N labels. tokenizer: has encode(text). context: how many tokens of a
+    text are looked at.
     """
 
-    def __init__(self, labels: Sequence[str], tokenizer, context: int, parameters: dict, ops=numpy_ops):
+    def __init__(
+        self, labels: Sequence[str], tokenizer, context: int, parameters: dict, ops=numpy_ops
+    ):
         self.labels, self.tokenizer, self.context = list(labels), tokenizer, context
         self.parameters, self.ops = parameters, ops
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text's beginning, at most `context`, and <|endoftext|>, where there is one, behind them."""
+        """The ids of a text's beginning, at most `context`, and <|endoftext|>, where there is one,
+        behind them."""
         end = getattr(self.tokenizer, "eot_id", None)
         ids = self.tokenizer.encode(text)
         return ids[: self.context] if end is None else [*ids[: self.context - 1], end]
 
     def loss_and_gradients(self, batch) -> tuple[float, dict[str, np.ndarray]]:
-        """Return the mean of -log P(label), in nats, and its gradient. batch: ids [B,T], lengths [B], labels [B]."""
+        """Return the mean of -log P(label), in nats, and its gradient. batch: ids [B,T], lengths
+        [B], labels [B]."""
         ids, lengths, labels = batch
         kept = Activations()
         logits = self.forward(ids, lengths, kept)
@@ -76,34 +85,47 @@ class Classifier:
         return float(losses.mean()), self.backward(ids, lengths, kept, d_logits)
 
     def log_probabilities(self, texts: Sequence[str]) -> np.ndarray:
-        """log P(label | text) of every text, [len(texts), N]; the texts are run in rows of like length."""
+        """log P(label | text) of every text, [len(texts), N]; the texts are run in rows of like
+        length."""
         rows = [self.encode(text) for text in texts]
         results = np.empty((len(rows), len(self.labels)), np.float64)
         order = np.argsort([len(row) for row in rows], kind="stable")
         for start in range(0, len(rows), 64):
             picked = order[start : start + 64]
-            results[picked] = self.ops.log_softmax(self.forward(*rectangle([rows[n] for n in picked])))
+            results[picked] = self.ops.log_softmax(
+                self.forward(*rectangle([rows[n] for n in picked]))
+            )
         return results
 
     def numbers(self, labels: Sequence[str], where: str) -> list[int]:
         """The number of each label; InputError for one that is not known."""
         known = {label: n for n, label in enumerate(self.labels)}
         if unknown := [label for label in labels if label not in known]:
-            raise InputError(f"{where}: label {unknown[0]!r} was never seen in training; known: {', '.join(self.labels)}")
+            raise InputError(
+                f"{where}: label {unknown[0]!r} was never seen in training; known:"
+                f" {', '.join(self.labels)}"
+            )
         return [known[label] for label in labels]
 
     def save(self, folder: Path) -> None:
         """Write classifier.json, classifier.safetensors and the tokenizer's files."""
         safetensors.write(folder / WEIGHTS, self.parameters, {"format": "pt"})
         about = {"labels": self.labels, "context": self.context, **self.describe()}
-        write_atomically(folder / DESCRIPTION, (json.dumps(about, ensure_ascii=False, indent=2) + "\n").encode())
+        write_atomically(
+            folder / DESCRIPTION, (json.dumps(about, ensure_ascii=False, indent=2) + "\n").encode()
+        )
 
 
 class Transformer:
     """GPT-2 without its head, as a classifier needs it: hidden states, and back."""
 
     def __init__(self, model: GPT2):
-        self.config, self.parameters, self.ops, self._model = model.config, model.parameters, model.ops, model
+        self.config, self.parameters, self.ops, self._model = (
+            model.config,
+            model.parameters,
+            model.ops,
+            model,
+        )
 
     def hidden(self, ids, step=identity):
         return self._model.hidden(ids, positions_of(ids), step=step)
@@ -115,11 +137,13 @@ class Transformer:
 class Pooled(Classifier):
     """A Transformer or an LSTM with a head: logits = (sum_t share_t hidden_t) W + b.
 
-    pool: "mean" gives each of a row's n real positions the share 1/n, "last" gives everything to the last of them; padding
-    gets nothing, and no real position sees it.
+    pool: "mean" gives each of a row's n real positions the share 1/n, "last" gives everything to
+    the last of them; padding gets nothing, and no real position sees it.
     """
 
-    def __init__(self, body: Transformer | LSTM, score: dict, pool: str, labels, tokenizer, context: int):
+    def __init__(
+        self, body: Transformer | LSTM, score: dict, pool: str, labels, tokenizer, context: int
+    ):
         parameters = body.parameters | {f"score.{name}": array for name, array in score.items()}
         super().__init__(labels, tokenizer, context, parameters, body.ops)
         self.body, self.score, self.pool = body, score, pool
@@ -137,10 +161,17 @@ class Pooled(Classifier):
         return step("score", self.ops.linear(pooled, **self.score))  # [B,C] @ [C,N] -> [B,N]
 
     def backward(self, ids, lengths, kept, d_logits):
-        """d_pooled = d_logits W^T, and each position gets its share of that: d_hidden_t = share_t d_pooled."""
-        d_pooled, d_score = backward_of("linear", self.ops)(d_logits, kept["pooled"], self.score["weight"])
-        d_hidden = self.shares(lengths, ids.shape[1], d_pooled.dtype)[..., None] * d_pooled[:, None]  # [B,T,C]
-        return self.body.backward(ids, kept, d_hidden) | {f"score.{name}": d for name, d in d_score.items()}
+        """d_pooled = d_logits W^T, and each position gets its share of that: d_hidden_t = share_t
+        d_pooled."""
+        d_pooled, d_score = backward_of("linear", self.ops)(
+            d_logits, kept["pooled"], self.score["weight"]
+        )
+        d_hidden = (
+            self.shares(lengths, ids.shape[1], d_pooled.dtype)[..., None] * d_pooled[:, None]
+        )  # [B,T,C]
+        return self.body.backward(ids, kept, d_hidden) | {
+            f"score.{name}": d for name, d in d_score.items()
+        }
 
     def describe(self) -> dict:
         kind = "lstm" if isinstance(self.body, LSTM) else "transformer"
@@ -148,18 +179,23 @@ class Pooled(Classifier):
 
 
 class BagOfWords(Classifier):
-    """Logistic regression on which words are there, wherever: logits = b + the sum of weight[word] over a text's words."""
+    """Logistic regression on which words are there, wherever: logits = b + the sum of weight[word]
+    over a text's words."""
 
     def forward(self, ids, lengths, step=identity):
         """ids [B,T] of words, each once -> logits [B,N]."""
         there = np.arange(ids.shape[1]) < np.asarray(lengths)[:, None]  # [B,T]
-        return (self.parameters["weight"][ids] * there[..., None]).sum(axis=1) + self.parameters["bias"]
+        return (self.parameters["weight"][ids] * there[..., None]).sum(axis=1) + self.parameters[
+            "bias"
+        ]
 
     def backward(self, ids, lengths, kept, d_logits):
         """Every word that is there gets its text's d_logits."""
         there = np.arange(ids.shape[1]) < np.asarray(lengths)[:, None]
         d_words = there[..., None] * d_logits[:, None]  # [B,T,N]
-        d_weight = backward_of("embedding", self.ops)(d_words, ids, np.zeros_like(self.parameters["weight"]))
+        d_weight = backward_of("embedding", self.ops)(
+            d_words, ids, np.zeros_like(self.parameters["weight"])
+        )
         return {"weight": d_weight, "bias": d_logits.sum(axis=0)}
 
     def describe(self) -> dict:
@@ -167,21 +203,33 @@ class BagOfWords(Classifier):
 
 
 def new_classifier(
-    plan: ClassifySettings, texts: Sequence[str], labels, tokenizer=None, start: GPT2 | None = None, ops=numpy_ops
+    plan: ClassifySettings,
+    texts: Sequence[str],
+    labels,
+    tokenizer=None,
+    start: GPT2 | None = None,
+    ops=numpy_ops,
 ):
-    """Return an untrained classifier as the settings say; without a tokenizer with one trained on the texts. start: the
-    trained model that a transformer begins with."""
+    """Return an untrained classifier as the settings say; without a tokenizer with one trained on
+    the texts. start: the trained model that a transformer begins with."""
     if plan.model == "bag-of-words":
         words = Words.of(texts)
-        zeros = {"weight": np.zeros((words.vocab_size, len(labels)), np.float32), "bias": np.zeros(len(labels), np.float32)}
+        zeros = {
+            "weight": np.zeros((words.vocab_size, len(labels)), np.float32),
+            "bias": np.zeros(len(labels), np.float32),
+        }
         return BagOfWords(labels, words, plan.context, zeros, ops)
     tokenizer = tokenizer or Tokenizer.train(texts, plan.vocab_size)
     size = {"vocab_size": tokenizer.vocab_size, "n_embd": plan.n_embd, "n_layer": plan.n_layer}
     if plan.model == "lstm":
         body = LSTM.random(LSTMConfig(**size), plan.seed, ops=ops)
     else:
-        start = start or GPT2.random(GPT2Config(**size, n_positions=plan.context, n_head=plan.n_head), plan.seed)
-        body = Transformer(GPT2(start.config, {name: np.array(p) for name, p in start.parameters.items()}, ops))
+        start = start or GPT2.random(
+            GPT2Config(**size, n_positions=plan.context, n_head=plan.n_head), plan.seed
+        )
+        body = Transformer(
+            GPT2(start.config, {name: np.array(p) for name, p in start.parameters.items()}, ops)
+        )
     C, rng = body.config.n_embd, np.random.default_rng([plan.seed, 1])
     weight = (0.02 * rng.standard_normal((C, len(labels)))).astype(np.float32)
     score = {"weight": weight, "bias": np.zeros(len(labels), np.float32)}
@@ -192,16 +240,28 @@ def load_classifier(folder: Path, kernels: str | None = None) -> Classifier:
     """Return the classifier that `save` wrote; InputError where the folder holds none."""
     folder, ops = Path(folder), training_twin(kernels, "float32")
     if not (folder / DESCRIPTION).exists():
-        raise InputError(f"{folder}: no classifier in it ({DESCRIPTION} is missing); minillm classify train makes one")
+        raise InputError(
+            f"{folder}: no classifier in it ({DESCRIPTION} is missing); minillm classify train"
+            " makes one"
+        )
     about, tensors = read_json(folder / DESCRIPTION), safetensors.read(folder / WEIGHTS)[0]
     if about["model"] == "bag-of-words":
-        return BagOfWords(about["labels"], Words.from_pretrained(folder), about["context"], tensors, ops)
+        return BagOfWords(
+            about["labels"], Words.from_pretrained(folder), about["context"], tensors, ops
+        )
     score = {name: tensors.pop(f"score.{name}") for name in ("weight", "bias")}
     if about["model"] == "lstm":
         body = LSTM(LSTMConfig(**about["config"]), tensors, ops)
     else:
         body = Transformer(GPT2(GPT2Config(**about["config"]), tensors, ops))
-    return Pooled(body, score, about["pool"], about["labels"], Tokenizer.from_pretrained(folder), about["context"])
+    return Pooled(
+        body,
+        score,
+        about["pool"],
+        about["labels"],
+        Tokenizer.from_pretrained(folder),
+        about["context"],
+    )
 
 
 # ---- training it
@@ -209,8 +269,8 @@ def load_classifier(folder: Path, kernels: str | None = None) -> Classifier:
 
 @dataclass(frozen=True)
 class Result:
-    """How a classifier did on texts that it had not seen. confusion: int [N,N], a row for each true label and a column for
-    each predicted one."""
+    """How a classifier did on texts that it had not seen. confusion: int [N,N], a row for each true
+    label and a column for each predicted one."""
 
     labels: list[str]
     confusion: np.ndarray
@@ -221,7 +281,12 @@ class Result:
         return float(np.trace(self.confusion) / self.confusion.sum())
 
     def to_dict(self) -> dict:
-        return {"labels": self.labels, "accuracy": self.accuracy, "loss": self.loss, "confusion": self.confusion.tolist()}
+        return {
+            "labels": self.labels,
+            "accuracy": self.accuracy,
+            "loss": self.loss,
+            "confusion": self.confusion.tolist(),
+        }
 
 
 def evaluate(classifier: Classifier, texts: Sequence[str], numbers: Sequence[int]) -> Result:
@@ -229,7 +294,9 @@ def evaluate(classifier: Classifier, texts: Sequence[str], numbers: Sequence[int
     log_p, numbers = classifier.log_probabilities(texts), np.asarray(numbers)
     confusion = np.zeros((len(classifier.labels),) * 2, np.int64)
     np.add.at(confusion, (numbers, log_p.argmax(axis=1)), 1)
-    return Result(classifier.labels, confusion, float(-log_p[np.arange(len(numbers)), numbers].mean()))
+    return Result(
+        classifier.labels, confusion, float(-log_p[np.arange(len(numbers)), numbers].mean())
+    )
 
 
 def settings_of(start: str | None = None, **flags) -> ClassifySettings:
@@ -242,36 +309,67 @@ def settings_of(start: str | None = None, **flags) -> ClassifySettings:
 
 def with_steps(plan: ClassifySettings, batches: Batches, fine_tuned: bool) -> ClassifySettings:
     """The settings with all that depends on how many texts there are."""
-    epochs, each = plan.epochs or EPOCHS["fine-tuned" if fine_tuned else plan.model], batches.steps_of_epoch
+    epochs, each = (
+        plan.epochs or EPOCHS["fine-tuned" if fine_tuned else plan.model],
+        batches.steps_of_epoch,
+    )
     steps = plan.steps or max(epochs * each, 0 if plan.epochs else LEAST_STEPS)
     warmup = steps // 10 if plan.warmup is None else plan.warmup
-    every = plan.eval_every or each * max(1, steps // (20 * each))  # an epoch, or several short ones
-    return dataclasses.replace(plan, steps=steps, warmup=warmup, eval_every=every, batch_size=batches.batch_size)
+    every = plan.eval_every or each * max(
+        1, steps // (20 * each)
+    )  # an epoch, or several short ones
+    return dataclasses.replace(
+        plan, steps=steps, warmup=warmup, eval_every=every, batch_size=batches.batch_size
+    )
 
 
-def examples_of(data: Path, test: Path | None, encoding: str, held_out: float) -> tuple[Examples, Examples]:
+def examples_of(
+    data: Path, test: Path | None, encoding: str, held_out: float
+) -> tuple[Examples, Examples]:
     """The texts to learn from, and those held out: of `test`, or a fixed part of `data`."""
     examples = read_examples(data, encoding)
     if test is None:
         return split(examples, held_out, str(data))
     if len(set(examples.labels)) < 2:
-        raise InputError(f"{data}: every example has the label {examples.labels[0]!r}; two different ones are needed at least")
+        raise InputError(
+            f"{data}: every example has the label {examples.labels[0]!r}; two different ones are"
+            " needed at least"
+        )
     return examples, read_examples(test, encoding)
 
 
 def train_classifier(
-    out: Path, data: Path | None, *, test: Path | None = None, start: str | None = None, encoding: str = "utf-8",
-    resume: bool = False, kernels: str | None = None, world: World = ALONE, echo: Callable[[dict], None] = lambda record: None,
+    out: Path,
+    data: Path | None,
+    *,
+    test: Path | None = None,
+    start: str | None = None,
+    encoding: str = "utf-8",
+    resume: bool = False,
+    kernels: str | None = None,
+    world: World = ALONE,
+    echo: Callable[[dict], None] = lambda record: None,
     **flags,
-) -> tuple[Classifier, Result, float]:  # fmt: skip
-    """Train a classifier on labelled texts and save it in `out`; return it, how it does on the held-out ones, and how many
-    seconds its steps took. flags: settings that differ from the defaults. The held-out texts decide nothing."""
+) -> tuple[Classifier, Result, float]:
+    """Train a classifier on labelled texts and save it in `out`; return it, how it does on the
+    held-out ones, and how many seconds its steps took. flags: settings that differ from the
+    defaults. The held-out texts decide nothing."""
     before = read_json(out / SETTINGS) if resume and (out / SETTINGS).exists() else {}
     if resume and not before:
-        raise InputError(f"--resume: {out / SETTINGS} is not there, so there is no run to go on with")
-    about = {"data": data and str(data), "test": test and str(test), "start": start, "encoding": encoding}
+        raise InputError(
+            f"--resume: {out / SETTINGS} is not there, so there is no run to go on with"
+        )
+    about = {
+        "data": data and str(data),
+        "test": test and str(test),
+        "start": start,
+        "encoding": encoding,
+    }
     if resume:
-        about = {name: before[name] if value in (None, "utf-8") else value for name, value in about.items()}
+        about = {
+            name: before[name] if value in (None, "utf-8") else value
+            for name, value in about.items()
+        }
         flags = {f.name: before[f.name] for f in dataclasses.fields(ClassifySettings)} | flags
     if about["data"] is None:
         raise InputError("--data is needed: a .tsv or .csv file, or a folder")
@@ -279,9 +377,14 @@ def train_classifier(
     if model is not None:
         flags = {"context": min(256, model.config.n_positions)} | flags
         if flags["context"] > model.config.n_positions:
-            raise InputError(f"context is {flags['context']}; {about['start']} has {model.config.n_positions} positions")
+            raise InputError(
+                f"context is {flags['context']}; {about['start']} has {model.config.n_positions}"
+                " positions"
+            )
     plan = settings_of(about["start"], **flags)
-    train, held_out = examples_of(Path(about["data"]), about["test"] and Path(about["test"]), about["encoding"], plan.held_out)
+    train, held_out = examples_of(
+        Path(about["data"]), about["test"] and Path(about["test"]), about["encoding"], plan.held_out
+    )
     settings = about | plan.to_dict()
     if world.rank == 0:
         curve = {f.name for f in dataclasses.fields(plan) if f.metadata["curve"]} | set(about)
@@ -295,7 +398,9 @@ def train_classifier(
         classifier.tokenizer.save(out)
         write_settings(out, settings)
     rows = [classifier.encode(text) for text in train.texts]
-    batches = Batches(rows, classifier.numbers(train.labels, about["data"]), plan.batch_size, plan.seed)
+    batches = Batches(
+        rows, classifier.numbers(train.labels, about["data"]), plan.batch_size, plan.seed
+    )
     plan = with_steps(plan, batches, model is not None)
     results = []
 
@@ -305,9 +410,18 @@ def train_classifier(
         return {"epoch": epoch, "held_out_loss": results[-1].loss, "accuracy": results[-1].accuracy}
 
     trainer = Trainer(
-        classifier, batches.batch, plan, out, evaluate=report, save=lambda: classifier.save(out), world=world, echo=echo
+        classifier,
+        batches.batch,
+        plan,
+        out,
+        evaluate=report,
+        save=lambda: classifier.save(out),
+        world=world,
+        echo=echo,
     )
     began = time.perf_counter()
     trainer.run(resume)
-    result = results[-1] if results else evaluate(classifier, held_out.texts, expected)  # resumed after its last step
+    result = (
+        results[-1] if results else evaluate(classifier, held_out.texts, expected)
+    )  # resumed after its last step
     return classifier, result, time.perf_counter() - began

@@ -1,4 +1,5 @@
-"""Every kind of classifier beside the others: accuracy over several seeds, and time as texts grow longer."""
+"""Every kind of classifier beside the others: accuracy over several seeds, and time as texts grow
+longer."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ from .classify import Pooled, Transformer, train_classifier
 
 @dataclass(frozen=True)
 class Run:
-    """One training: accuracy on the held-out texts; seconds of it, None where it was done in several sittings."""
+    """One training: accuracy on the held-out texts; seconds of it, None where it was done in
+    several sittings."""
 
     data: str
     model: str
@@ -37,33 +39,56 @@ class Run:
     seconds: float | None
 
     def __str__(self) -> str:
-        return f"{self.data}   {self.model:<12}   seed {self.seed}   accuracy {self.accuracy:.2%}   {self.seconds or 0:.0f} s"
+        return (
+            f"{self.data}   {self.model:<12}   seed {self.seed}   accuracy {self.accuracy:.2%}  "
+            f" {self.seconds or 0:.0f} s"
+        )
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
 
 
 def compare(
-    data: Sequence[Path], out: Path, models: Sequence[str], seeds: Sequence[int], *, start: str = "tales",
-    encoding: str = "utf-8", kernels: str | None = None, echo: Callable[[Run], None] = lambda run: None, **flags,
-) -> list[Run]:  # fmt: skip
-    """Train every model of `models` ("fine-tuned" begins with `start`) on each data set with each seed, in folders of `out`.
+    data: Sequence[Path],
+    out: Path,
+    models: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    start: str = "tales",
+    encoding: str = "utf-8",
+    kernels: str | None = None,
+    echo: Callable[[Run], None] = lambda run: None,
+    **flags,
+) -> list[Run]:
+    """Train every model of `models` ("fine-tuned" begins with `start`) on each data set with each
+    seed, in folders of `out`.
 
-    Seeds change the first weights and the order of the texts, never what is held out. A run that is there already, whole, is
-    not repeated; one that was interrupted goes on. flags: settings of all runs.
+    Seeds change the first weights and the order of the texts, never what is held out. A run that is
+    there already, whole, is not repeated; one that was interrupted goes on. flags: settings of all
+    runs.
     """
     runs = []
-    for path, model, seed in ((path, model, seed) for path in data for model in models for seed in seeds):
+    for path, model, seed in (
+        (path, model, seed) for path in data for model in models for seed in seeds
+    ):
         folder = out / path.stem / f"{model}-{seed}"
         done = folder / "result.json"
         if not done.exists():
             begun = (folder / SETTINGS).exists()
             kind = {"start": start} if model == "fine-tuned" else {"model": model}
             classifier, result, seconds = train_classifier(
-                folder, path, resume=begun, encoding=encoding, kernels=kernels, seed=seed, **kind | flags
+                folder,
+                path,
+                resume=begun,
+                encoding=encoding,
+                kernels=kernels,
+                seed=seed,
+                **kind | flags,
             )
             size = sum(p.size for p in classifier.parameters.values())
-            run = Run(path.stem, model, seed, size, result.accuracy, None if begun else round(seconds, 1))
+            run = Run(
+                path.stem, model, seed, size, result.accuracy, None if begun else round(seconds, 1)
+            )
             write_atomically(done, json.dumps(run.to_dict()).encode())
         runs.append(Run(**read_json(done)))
         echo(runs[-1])
@@ -72,17 +97,27 @@ def compare(
 
 def accuracies(runs: Sequence[Run]) -> tuple[str, ...]:
     """A row of the table: the runs of one model on one data set."""
-    values, seconds = [run.accuracy for run in runs], [run.seconds for run in runs if run.seconds is not None]
+    values, seconds = (
+        [run.accuracy for run in runs],
+        [run.seconds for run in runs if run.seconds is not None],
+    )
     spread = f"{stdev(values):.2%}" if len(values) > 1 else ""
     return (
-        runs[0].data, runs[0].model, f"{runs[0].parameters:,}", f"{mean(values):.2%}", spread, f"{min(values):.2%}",
-        f"{max(values):.2%}", f"{mean(seconds):.0f}" if seconds else "",
-    )  # fmt: skip
+        runs[0].data,
+        runs[0].model,
+        f"{runs[0].parameters:,}",
+        f"{mean(values):.2%}",
+        spread,
+        f"{min(values):.2%}",
+        f"{max(values):.2%}",
+        f"{mean(seconds):.0f}" if seconds else "",
+    )
 
 
 @dataclass(frozen=True)
 class StepTime:
-    """What one step of training takes, in seconds, the median of some rounds; one_thread: the same on one thread.
+    """What one step of training takes, in seconds, the median of some rounds; one_thread: the same
+    on one thread.
 
     recurrent: the part of the forward's time in which one position waits for the one before.
     """
@@ -99,13 +134,24 @@ class StepTime:
 
 
 def times_by_length(
-    lengths: Sequence[int], rows: Sequence[int], n_embd: int = 128, rounds: int = 5, kernels: str | None = None
+    lengths: Sequence[int],
+    rows: Sequence[int],
+    n_embd: int = 128,
+    rounds: int = 5,
+    kernels: str | None = None,
 ) -> list[StepTime]:
-    """Time a step (forward, backward, AdamW) of a Transformer of two blocks and of an LSTM of one layer, of one width, on
-    random texts without padding; the two in turn, and on one thread and on all, in every round."""
-    ops, rng, threads = training_twin(kernels, "float32"), np.random.default_rng(0), n_threads(twin(kernels))
+    """Time a step (forward, backward, AdamW) of a Transformer of two blocks and of an LSTM of one
+    layer, of one width, on random texts without padding; the two in turn, and on one thread and on
+    all, in every round."""
+    ops, rng, threads = (
+        training_twin(kernels, "float32"),
+        np.random.default_rng(0),
+        n_threads(twin(kernels)),
+    )
     size = {"vocab_size": 4096, "n_embd": n_embd}
-    model = GPT2.random(GPT2Config(**size, n_layer=2, n_head=max(1, n_embd // 32), n_positions=max(lengths)))
+    model = GPT2.random(
+        GPT2Config(**size, n_layer=2, n_head=max(1, n_embd // 32), n_positions=max(lengths))
+    )
     bodies = {
         "transformer": Transformer(GPT2(model.config, model.parameters, ops)),
         "lstm": LSTM.random(LSTMConfig(**size), ops=ops),
@@ -151,6 +197,8 @@ def recurrent_part(body, ids) -> float:
     clock.begin("prefill", *ids.shape)
     body.hidden(ids, clock)
     sums = clock.cycles()[0].sums(
-        lambda name: name.startswith("l.") and name.endswith((".gates", ".i", ".f", ".o", ".g", ".c", ".h"))
+        lambda name: (
+            name.startswith("l.") and name.endswith((".gates", ".i", ".f", ".o", ".g", ".c", ".h"))
+        )
     )
     return sums.get(True, 0.0) / sum(sums.values())

@@ -1,4 +1,5 @@
-"""Labelled texts: read from files or folders, split into what is learnt from and what is held out, cut into batches."""
+"""Labelled texts: read from files or folders, split into what is learnt from and what is held out,
+cut into batches."""
 
 from __future__ import annotations
 
@@ -35,11 +36,13 @@ class Examples:
 
 
 def read_examples(data: Path, encoding: str = "utf-8") -> Examples:
-    """Return the labelled texts of a .tsv or .csv file of text and label (with a header, in any order), or of a folder: of
-    a folder for each label with a text a file, or of a file for each label with a text a line.
+    """Return the labelled texts of a .tsv or .csv file of text and label (with a header, in any
+    order), or of a folder: of a folder for each label with a text a file, or of a file for each
+    label with a text a line.
 
-    A file that is a label is named after what its name does not share with the others: rt-polarity.pos and
-    rt-polarity.neg are pos and neg. README files do not count. Raises InputError naming the file and the line.
+    A file that is a label is named after what its name does not share with the others:
+    rt-polarity.pos and rt-polarity.neg are pos and neg. README files do not count. Raises
+    InputError naming the file and the line.
     """
     if not data.exists():
         raise InputError(f"{data}: there is no such file or folder")
@@ -55,7 +58,11 @@ def table_pairs(file: Path, encoding: str) -> Iterator[tuple[str, str]]:
         raise InputError(f"{file}: the name must end in .tsv or .csv, or be a folder's")
     tabs = file.suffix.lower() == ".tsv"  # in which a quotation mark is just that
     lines = read_text(file, encoding).splitlines(keepends=True)
-    rows = csv.reader(lines, delimiter="\t" if tabs else ",", quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL)
+    rows = csv.reader(
+        lines,
+        delimiter="\t" if tabs else ",",
+        quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
+    )
     text, label, width = 0, 1, 2
     try:
         for n, row in enumerate(rows):
@@ -64,7 +71,10 @@ def table_pairs(file: Path, encoding: str) -> Iterator[tuple[str, str]]:
                 text, label, width = names.index("text"), names.index("label"), len(names)
             elif row:
                 if len(row) != width:
-                    raise InputError(f"{file}, line {rows.line_num}: {len(row)} columns instead of {width}, text and label")
+                    raise InputError(
+                        f"{file}, line {rows.line_num}: {len(row)} columns instead of {width}, text"
+                        " and label"
+                    )
                 if not (row[text].strip() and row[label].strip()):
                     what = "text" if row[label].strip() else "label"
                     raise InputError(f"{file}, line {rows.line_num}: the {what} is empty")
@@ -74,11 +84,14 @@ def table_pairs(file: Path, encoding: str) -> Iterator[tuple[str, str]]:
 
 
 def folder_pairs(folder: Path, encoding: str) -> Iterator[tuple[str, str]]:
-    """(text, label) of every file of its subfolders, or, where it has none, of every line of its files."""
+    """(text, label) of every file of its subfolders, or, where it has none, of every line of its
+    files."""
     entries = sorted(p for p in folder.iterdir() if not p.name.startswith((".", "README")))
     if folders := [path for path in entries if path.is_dir()]:
         for path in folders:
-            for file in sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")):
+            for file in sorted(
+                p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")
+            ):
                 if text := read_text(file, encoding).strip():
                     yield text, path.name
         return
@@ -96,25 +109,36 @@ def read_text(file: Path, encoding: str) -> str:
         return file.read_bytes().decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         hint = "; if it is Latin-1, say --encoding latin-1" if encoding == "utf-8" else ""
-        raise InputError(f"{file}: not {encoding.upper()} text ({error.reason} at byte {error.start}){hint}") from None
+        raise InputError(
+            f"{file}: not {encoding.upper()} text ({error.reason} at byte {error.start}){hint}"
+        ) from None
     except LookupError:
-        raise InputError(f"--encoding {encoding}: there is no such encoding; try utf-8, latin-1 or cp1252") from None
+        raise InputError(
+            f"--encoding {encoding}: there is no such encoding; try utf-8, latin-1 or cp1252"
+        ) from None
 
 
 def split(examples: Examples, part: float, where: str) -> tuple[Examples, Examples]:
-    """Return what is learnt from and what is held out: of every label the `part` of its texts whose sha1 is lowest.
+    """Return what is learnt from and what is held out: of every label the `part` of its texts whose
+    sha1 is lowest.
 
-    So the split is always the same, and a text that occurs twice is on one side only. Raises InputError for fewer than two
-    labels, and for a label with fewer than two texts.
+    So the split is always the same, and a text that occurs twice is on one side only. Raises
+    InputError for fewer than two labels, and for a label with fewer than two texts.
     """
     known = sorted(set(examples.labels))
     if len(known) < 2:
-        raise InputError(f"{where}: every example has the label {known[0]!r}; two different ones are needed at least")
+        raise InputError(
+            f"{where}: every example has the label {known[0]!r}; two different ones are needed at"
+            " least"
+        )
     held_out = set()
     for label in known:
         texts = {text for text, its in zip(examples.texts, examples.labels) if its == label}
         if len(texts) < 2:
-            raise InputError(f"{where}: label {label!r} has one text only: one to learn from and one to hold out are needed")
+            raise InputError(
+                f"{where}: label {label!r} has one text only: one to learn from and one to hold out"
+                " are needed"
+            )
         ordered = sorted(texts, key=lambda text: hashlib.sha1(text.encode()).digest())
         held_out.update(ordered[: max(1, round(part * len(texts)))])
     tests = [text in held_out for text in examples.texts]
@@ -122,7 +146,8 @@ def split(examples: Examples, part: float, where: str) -> tuple[Examples, Exampl
 
 
 class Words:
-    """The words of a text, in lower case, as ids: a word of `words` [n] is 1 to n, any other 0. For a bag of words."""
+    """The words of a text, in lower case, as ids: a word of `words` [n] is 1 to n, any other 0. For
+    a bag of words."""
 
     def __init__(self, words: Sequence[str]):
         self.words, self.ids = list(words), {word: i for i, word in enumerate(words, 1)}
@@ -130,7 +155,14 @@ class Words:
     @classmethod
     def of(cls, texts: Sequence[str]) -> Words:
         """All the words of some texts, the most frequent first."""
-        return cls([word for word, _ in Counter(word for text in texts for word in words_of(text)).most_common()])
+        return cls(
+            [
+                word
+                for word, _ in Counter(
+                    word for text in texts for word in words_of(text)
+                ).most_common()
+            ]
+        )
 
     @property
     def vocab_size(self) -> int:
@@ -163,21 +195,32 @@ def rectangle(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Batches:
-    """Rows of like length together: batch(step) -> ids [B,T], lengths [B], labels [B], a function of step and seed only.
+    """Rows of like length together: batch(step) -> ids [B,T], lengths [B], labels [B], a function
+    of step and seed only.
 
     An epoch takes every example once, in an order of its own, but for a rest that fills no batch.
     """
 
-    def __init__(self, rows: Sequence[Sequence[int]], labels: Sequence[int], batch_size: int, seed: int):
-        self.rows, self.labels, self.batch_size, self.seed = rows, np.asarray(labels), min(batch_size, len(rows)), seed
+    def __init__(
+        self, rows: Sequence[Sequence[int]], labels: Sequence[int], batch_size: int, seed: int
+    ):
+        self.rows, self.labels, self.batch_size, self.seed = (
+            rows,
+            np.asarray(labels),
+            min(batch_size, len(rows)),
+            seed,
+        )
         self.steps_of_epoch = len(rows) // self.batch_size
         self._epoch = (-1, None)
 
     def order(self, epoch: int) -> np.ndarray:
-        """Which examples are in which batch of an epoch, [steps, B]: sorted by length among twenty batches, which leaves a
-        tenth of the padding, and these batches in any order."""
+        """Which examples are in which batch of an epoch, [steps, B]: sorted by length among twenty
+        batches, which leaves a tenth of the padding, and these batches in any order."""
         if self._epoch[0] != epoch:
-            rng, lengths = np.random.default_rng([self.seed, epoch]), np.array([len(row) for row in self.rows])
+            rng, lengths = (
+                np.random.default_rng([self.seed, epoch]),
+                np.array([len(row) for row in self.rows]),
+            )
             order = rng.permutation(len(self.rows))[: self.steps_of_epoch * self.batch_size]
             for start in range(0, len(order), 20 * self.batch_size):
                 part = order[start : start + 20 * self.batch_size]
@@ -185,7 +228,9 @@ class Batches:
             self._epoch = (epoch, rng.permutation(order.reshape(-1, self.batch_size)))
         return self._epoch[1]
 
-    def batch(self, step: int, rank: int = 0, size: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def batch(
+        self, step: int, rank: int = 0, size: int = 1
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the batch of one step; of `size` processes number `rank` gets every size-th row."""
         epoch, i = divmod(step, self.steps_of_epoch)
         picked = self.order(epoch)[i][rank::size]

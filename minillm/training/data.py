@@ -1,8 +1,9 @@
-"""From text to batches: documents become one long row of token ids in a file, and windows of it the rows of a batch.
+"""From text to batches: documents become one long row of token ids in a file, and windows of it the
+rows of a batch.
 
-Documents end in a line <|endoftext|>; in the row that token follows each of them. A folder holds train.txt and val.txt, or
-any *.txt files, whose documents (a file without such lines is one) are split by their own hash. The files are built once
-and memory-mapped from then on.
+Documents end in a line <|endoftext|>; in the row that token follows each of them. A folder holds
+train.txt and val.txt, or any *.txt files, whose documents (a file without such lines is one) are
+split by their own hash. The files are built once and memory-mapped from then on.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ def documents_of(text: str) -> list[str]:
 def split_documents(data: Path, val_fraction: float) -> tuple[list[str], list[str]]:
     """Return the documents for training and for validation of a folder or a file.
 
-    With train.txt and val.txt these are the two. Else a document is for validation where sha1 of its text says so, in
-    val_fraction of all cases; one document alone is cut, and its end is for validation.
+    With train.txt and val.txt these are the two. Else a document is for validation where sha1 of
+    its text says so, in val_fraction of all cases; one document alone is cut, and its end is for
+    validation.
     """
     if not data.exists():
         raise InputError(f"--data {data}: there is no such folder or file")
@@ -50,19 +52,27 @@ def split_documents(data: Path, val_fraction: float) -> tuple[list[str], list[st
         documents = [document for file in files for document in documents_of(read_text(file))]
         if len(documents) == 1:
             cut = int(len(documents[0]) * (1 - val_fraction))
-            train, val = ([part] if part else [] for part in (documents[0][:cut], documents[0][cut:]))
+            train, val = (
+                [part] if part else [] for part in (documents[0][:cut], documents[0][cut:])
+            )
         else:
-            draws = [int(hashlib.sha1(document.encode()).hexdigest(), 16) % 10_000 for document in documents]
+            draws = [
+                int(hashlib.sha1(document.encode()).hexdigest(), 16) % 10_000
+                for document in documents
+            ]
             limit = max(val_fraction * 10_000, min(draws, default=0) + 1)  # one at least
             train = [d for d, draw in zip(documents, draws) if draw >= limit]
             val = [d for d, draw in zip(documents, draws) if draw < limit]
     if not train or not val:
-        raise InputError(f"--data {data}: there is no text {'to train on' if not train else 'for validation'}")
+        raise InputError(
+            f"--data {data}: there is no text {'to train on' if not train else 'for validation'}"
+        )
     return train, val
 
 
 class Tokens:
-    """One row of token ids in a file, `ids` [N] memory-mapped, and the bytes of the text they stand for."""
+    """One row of token ids in a file, `ids` [N] memory-mapped, and the bytes of the text they stand
+    for."""
 
     def __init__(self, path: Path, n_bytes: int):
         self.ids, self.n_bytes = np.load(path, mmap_mode="r"), n_bytes
@@ -71,29 +81,39 @@ class Tokens:
         return len(self.ids)
 
     def windows(self, length: int) -> np.ndarray:
-        """All windows one after another, [n, length + 1], each sharing its last id with the next one's first."""
+        """All windows one after another, [n, length + 1], each sharing its last id with the next
+        one's first."""
         n = (len(self.ids) - 1) // length
         return np.lib.stride_tricks.sliding_window_view(self.ids, length + 1)[: n * length : length]
 
 
-def token_files(data: Path, out: Path, tokenizer: Tokenizer, val_fraction: float, changed: bool = True) -> tuple[Tokens, Tokens]:
-    """Return the training and the validation tokens of `data`, from the files in `out` if they are of the same text.
+def token_files(
+    data: Path, out: Path, tokenizer: Tokenizer, val_fraction: float, changed: bool = True
+) -> tuple[Tokens, Tokens]:
+    """Return the training and the validation tokens of `data`, from the files in `out` if they are
+    of the same text.
 
-    out: gets train.npy, val.npy and tokens.json, which says what they were made of. changed: whether the text may be
-    another one than that of the files; else InputError.
+    out: gets train.npy, val.npy and tokens.json, which says what they were made of. changed:
+    whether the text may be another one than that of the files; else InputError.
     """
     out.mkdir(parents=True, exist_ok=True)
     files = [data] if data.is_file() else sorted(data.glob("*.txt"))
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     vocabulary = hashlib.sha256(repr(sorted(tokenizer.tokens)).encode()).hexdigest()
-    made_of = json.loads(json.dumps({"files": stats, "tokenizer": vocabulary, "val_fraction": val_fraction}))
+    made_of = json.loads(
+        json.dumps({"files": stats, "tokenizer": vocabulary, "val_fraction": val_fraction})
+    )
     index = out / "tokens.json"
     known = read_json(index) if index.exists() else {"made_of": made_of, "bytes": {}}
     if known["bytes"] and known["made_of"] == made_of:
         return tuple(Tokens(out / f"{name}.npy", known["bytes"][name]) for name in ("train", "val"))
-    before, now = ({(name, size) for name, size, _ in made["files"]} for made in (known["made_of"], made_of))
+    before, now = (
+        {(name, size) for name, size, _ in made["files"]} for made in (known["made_of"], made_of)
+    )
     if not changed and before != now:
-        raise InputError(f"--resume: {min(before ^ now)[0]} in {data} is not as it was when the run began")
+        raise InputError(
+            f"--resume: {min(before ^ now)[0]} in {data} is not as it was when the run began"
+        )
     parts = dict(zip(("train", "val"), split_documents(data, val_fraction)))
     index.unlink(missing_ok=True)  # from here to its writing the two files may be of two texts
     n_bytes = {name: sum(len(d.encode()) for d in documents) for name, documents in parts.items()}
@@ -104,7 +124,8 @@ def token_files(data: Path, out: Path, tokenizer: Tokenizer, val_fraction: float
 
 
 def write_tokens(path: Path, documents: Iterable[str], tokenizer: Tokenizer, what: str) -> None:
-    """Encode every document, each followed by <|endoftext|> if the tokenizer has it, into a .npy file of one row."""
+    """Encode every document, each followed by <|endoftext|> if the tokenizer has it, into a .npy
+    file of one row."""
     word = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
     end = [] if tokenizer.eot_id is None else [tokenizer.eot_id]
     documents, ids = list(documents), []
@@ -117,23 +138,34 @@ def write_tokens(path: Path, documents: Iterable[str], tokenizer: Tokenizer, wha
 
 
 class Batches:
-    """Rows of `length` ids and what follows each of them: batch(step) -> ids, targets [B,T], a function of step and seed only.
+    """Rows of `length` ids and what follows each of them: batch(step) -> ids, targets [B,T], a
+    function of step and seed only.
 
-    An epoch takes every window of the text once, in an order of its own, beginning at an offset of its own.
+    An epoch takes every window of the text once, in an order of its own, beginning at an offset of
+    its own.
     """
 
     def __init__(self, tokens: Tokens, length: int, batch_size: int, seed: int):
         self.tokens, self.length, self.batch_size, self.seed = tokens, length, batch_size, seed
-        self.windows_of_epoch = (len(tokens) - length) // length - 1 if len(tokens) > 2 * length else 0
+        self.windows_of_epoch = (
+            (len(tokens) - length) // length - 1 if len(tokens) > 2 * length else 0
+        )
         if self.windows_of_epoch < 1:
             raise InputError(
-                f"the text has {len(tokens):,} tokens; a window of {length} needs {3 * length:,}: more text, or --context"
+                f"the text has {len(tokens):,} tokens; a window of {length} needs {3 * length:,}:"
+                " more text, or --context"
             )
         self._epoch = (-1, None, 0)
 
     def batch(self, step: int, rank: int = 0, size: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Return the batch of one step; of `size` processes number `rank` gets every size-th row."""
-        rows = np.array([self.row(n) for n in range(step * self.batch_size, (step + 1) * self.batch_size)[rank::size]], np.int64)
+        rows = np.array(
+            [
+                self.row(n)
+                for n in range(step * self.batch_size, (step + 1) * self.batch_size)[rank::size]
+            ],
+            np.int64,
+        )
         return rows[:, :-1], rows[:, 1:]
 
     def row(self, n: int) -> np.ndarray:
@@ -141,7 +173,11 @@ class Batches:
         epoch, i = divmod(n, self.windows_of_epoch)
         if self._epoch[0] != epoch:
             rng = np.random.default_rng([self.seed, epoch])
-            self._epoch = (epoch, rng.permutation(self.windows_of_epoch), int(rng.integers(self.length)))
+            self._epoch = (
+                epoch,
+                rng.permutation(self.windows_of_epoch),
+                int(rng.integers(self.length)),
+            )
         _, order, offset = self._epoch
         start = offset + int(order[i]) * self.length
         return self.tokens.ids[start : start + self.length + 1]

@@ -1,4 +1,5 @@
-"""What a trainer trains: a thing with `parameters` {name: array}, changed in place, and loss_and_gradients(batch)."""
+"""What a trainer trains: a thing with `parameters` {name: array}, changed in place, and
+loss_and_gradients(batch)."""
 
 from __future__ import annotations
 
@@ -13,9 +14,11 @@ IGNORED = -100  # a target that is padding: the field's usual number for it
 
 
 class LanguageModel:
-    """A GPT2 that learns to predict the next token: the mean of -log P(target) over all targets that are not IGNORED.
+    """A GPT2 that learns to predict the next token: the mean of -log P(target) over all targets
+    that are not IGNORED.
 
-    recompute: keep only what enters each block between forward and backward, and form the rest again.
+    recompute: keep only what enters each block between forward and backward, and form the rest
+    again.
     """
 
     def __init__(self, model: GPT2, recompute: bool = False):
@@ -32,11 +35,15 @@ class LanguageModel:
         adapters = {}
         for name, weight in self.model.parameters.items():
             if hasattr(weight, "trained"):
-                adapters |= {f"{name.removesuffix('weight')}{part}": array for part, array in weight.trained.items()}
+                adapters |= {
+                    f"{name.removesuffix('weight')}{part}": array
+                    for part, array in weight.trained.items()
+                }
         return adapters or self.model.parameters
 
     def loss_and_gradients(self, batch) -> tuple[float, dict[str, np.ndarray]]:
-        """Return the mean loss of a batch (ids, targets, each [B,T]), in nats, and the gradient of every parameter."""
+        """Return the mean loss of a batch (ids, targets, each [B,T]), in nats, and the gradient of
+        every parameter."""
         ids, targets = batch
         ops, kept, positions = self.model.ops, self.keep(), positions_of(ids)
         logits = self.model.forward(ids, positions, step=kept)
@@ -59,7 +66,8 @@ def positions_of(ids) -> np.ndarray:
 
 
 def masked_losses(ops, logits, targets):
-    """Return the loss of every target, each one's share in the mean (0 for IGNORED ones), and targets that can be looked up."""
+    """Return the loss of every target, each one's share in the mean (0 for IGNORED ones), and
+    targets that can be looked up."""
     real = targets != IGNORED
     share = (real / max(real.sum(), 1)).astype(logits.dtype)
     targets = np.where(real, targets, 0)
@@ -69,7 +77,8 @@ def masked_losses(ops, logits, targets):
 def bits_per_byte(
     language_model: LanguageModel, tokens, length: int, limit: int | None = None, rows: int = 8
 ) -> tuple[float, float]:
-    """Return the mean loss a token, in nats, and bits a byte of `tokens` (training.data.Tokens), each window seen alone.
+    """Return the mean loss a token, in nats, and bits a byte of `tokens` (training.data.Tokens),
+    each window seen alone.
 
     limit: about how many tokens to look at, spread evenly; None for all.
     """

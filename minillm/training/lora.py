@@ -16,52 +16,81 @@ from ..weights.lora import LoRA
 MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
 
-def with_adapters(model: GPT2, rank: int, alpha: float = 16.0, matrices: str = "c_attn", seed: int = 0) -> GPT2:
-    """Return the model with fresh adapters on the named matrices of every block, which is the same model so far.
+def with_adapters(
+    model: GPT2, rank: int, alpha: float = 16.0, matrices: str = "c_attn", seed: int = 0
+) -> GPT2:
+    """Return the model with fresh adapters on the named matrices of every block, which is the same
+    model so far.
 
-    matrices: names joined by commas, with or without their place (attn.c_proj and mlp.c_proj; c_proj is both).
+    matrices: names joined by commas, with or without their place (attn.c_proj and mlp.c_proj;
+    c_proj is both).
     """
     wanted = [name.strip() for name in matrices.split(",")]
     for name in wanted:
         if not any(full == name or full.endswith(f".{name}") for full in MATRICES):
             raise InputError(f"lora_matrices has {name!r}; known: {', '.join(MATRICES)}")
     if rank > model.config.n_embd:
-        raise InputError(f"lora_rank is {rank}; above n_embd {model.config.n_embd} it would be more than the matrix itself")
+        raise InputError(
+            f"lora_rank is {rank}; above n_embd {model.config.n_embd} it would be more than the"
+            " matrix itself"
+        )
     rng, parameters = np.random.default_rng([seed, rank]), dict(model.parameters)
     for name, weight in model.parameters.items():
         place = name.removesuffix(".weight").split(".", 2)[-1]
-        if name.startswith("h.") and name.endswith(".weight") and any(place == w or place.endswith(f".{w}") for w in wanted):
+        if (
+            name.startswith("h.")
+            and name.endswith(".weight")
+            and any(place == w or place.endswith(f".{w}") for w in wanted)
+        ):
             parameters[name] = LoRA.fresh(weight, rank, alpha / rank, rng)
     return GPT2(model.config, parameters, model.ops)
 
 
 def merged(model: GPT2) -> GPT2:
     """Return the model with every adapter added into its matrix: no slower than before."""
-    parameters = {name: w.dense() if isinstance(w, LoRA) else w for name, w in model.parameters.items()}
+    parameters = {
+        name: w.dense() if isinstance(w, LoRA) else w for name, w in model.parameters.items()
+    }
     return GPT2(model.config, parameters, model.ops)
 
 
 def save_adapters(model: GPT2, folder: Path) -> None:
     """Write adapter.safetensors and adapter.json (the scale): the adapters alone."""
-    adapters = {name: weight for name, weight in model.parameters.items() if isinstance(weight, LoRA)}
+    adapters = {
+        name: weight for name, weight in model.parameters.items() if isinstance(weight, LoRA)
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {f"{n.removesuffix('weight')}{part}": a for n, w in adapters.items() for part, a in w.trained.items()}
+    arrays = {
+        f"{n.removesuffix('weight')}{part}": a
+        for n, w in adapters.items()
+        for part, a in w.trained.items()
+    }
     safetensors.write(folder / "adapter.safetensors", arrays, {"format": "pt"})
     scale = next(iter(adapters.values())).scale
-    write_atomically(folder / "adapter.json", (json.dumps({"scale": scale, "matrices": list(adapters)}) + "\n").encode())
+    write_atomically(
+        folder / "adapter.json",
+        (json.dumps({"scale": scale, "matrices": list(adapters)}) + "\n").encode(),
+    )
 
 
 def load_adapters(model: GPT2, folder: str | Path) -> GPT2:
-    """Return the model with the adapters that save_adapters wrote; InputError where they belong to another shape."""
+    """Return the model with the adapters that save_adapters wrote; InputError where they belong to
+    another shape."""
     folder = Path(folder)
     about = read_json(folder / "adapter.json")
     tensors, _ = safetensors.read(folder / "adapter.safetensors")
     parameters = dict(model.parameters)
     for name in about["matrices"]:
-        a, b = (np.array(tensors[f"{name.removesuffix('weight')}{part}"]) for part in ("lora_a", "lora_b"))
+        a, b = (
+            np.array(tensors[f"{name.removesuffix('weight')}{part}"])
+            for part in ("lora_a", "lora_b")
+        )
         weight = parameters.get(name)
         if weight is None or weight.shape != (a.shape[0], b.shape[1]):
             found = "missing" if weight is None else weight.shape
-            raise InputError(f"{folder}: the adapter of {name} is for {(a.shape[0], b.shape[1])}; the model's is {found}")
+            raise InputError(
+                f"{folder}: the adapter of {name} is for {(a.shape[0], b.shape[1])}; the model's is"
+                f" {found}"
+            )
         parameters[name] = LoRA(weight, a, b, about["scale"])
     return GPT2(model.config, parameters, model.ops)

@@ -9,11 +9,15 @@ from ..errors import InputError
 
 
 def step_bytes(config: GPT2Config, rows: int, T: int, recompute: bool = False) -> int:
-    """Return about how many bytes of float32 one training step takes beyond the tokens: parameters with gradients and two
-    arrays of the optimiser; what forward keeps of each block (C numbers a position 10 times, F twice), of one block only with
-    recompute; and logits with their gradient."""
+    """Return about how many bytes of float32 one training step takes beyond the tokens: parameters
+    with gradients and two arrays of the optimiser; what forward keeps of each block (C numbers a
+    position 10 times, F twice), of one block only with recompute; and logits with their gradient.
+    """
     C, F, V, L = config.n_embd, config.hidden_dim, config.vocab_size, config.n_layer
-    n_parameters = sum(shape[0] * (shape[1] if len(shape) > 1 else 1) for shape in config.parameter_shapes().values())
+    n_parameters = sum(
+        shape[0] * (shape[1] if len(shape) > 1 else 1)
+        for shape in config.parameter_shapes().values()
+    )
     block = rows * T * (12 * C + 2 * F)
     kept = block + L * rows * T * C if recompute else L * block
     return 4 * (4 * n_parameters + kept + 2 * block + 3 * rows * T * V)
@@ -23,7 +27,9 @@ def free_bytes() -> int | None:
     """How much memory the system can give, or None where it does not say."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+            return next(
+                int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable")
+            )
     except (OSError, StopIteration, ValueError):
         pass
     try:
@@ -37,4 +43,7 @@ def check_memory(config: GPT2Config, rows: int, T: int, recompute: bool = False)
     needed, free = step_bytes(config, rows, T, recompute), free_bytes()
     if free is not None and needed > free:
         smaller = "a smaller --batch-size, --accumulate" + ("" if recompute else ", --recompute")
-        raise InputError(f"{rows} windows of {T} need about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: {smaller}")
+        raise InputError(
+            f"{rows} windows of {T} need about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are"
+            f" free: {smaller}"
+        )

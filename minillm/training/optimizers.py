@@ -1,7 +1,8 @@
-"""From gradients to smaller losses: SGD, AdamW and Muon, the schedule of the learning rate, and clipping.
+"""From gradients to smaller losses: SGD, AdamW and Muon, the schedule of the learning rate, and
+clipping.
 
-An optimiser changes parameters {name: array} in place and keeps its own arrays in `state`, so that a checkpoint can
-hold them. Matrices decay, vectors (biases, norms) do not.
+An optimiser changes parameters {name: array} in place and keeps its own arrays in `state`, so that
+a checkpoint can hold them. Matrices decay, vectors (biases, norms) do not.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from ..errors import InputError
 
 
 def sgd_update(parameter, gradient, momentum, *, lr, beta=0.9, weight_decay=0.0):
-    """Step down the gradient with momentum, in place: b <- beta b + g, p <- p - lr (b + weight_decay p).
+    """Step down the gradient with momentum, in place: b <- beta b + g, p <- p - lr (b +
+    weight_decay p).
 
     All arrays of one shape; momentum starts at 0.
     """
@@ -23,12 +25,16 @@ def sgd_update(parameter, gradient, momentum, *, lr, beta=0.9, weight_decay=0.0)
     parameter -= lr * (momentum + weight_decay * parameter)
 
 
-def adamw_update(parameter, gradient, mean, square, *, lr, step, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
-    """One step of AdamW, in place: every number gets a step of about lr, whatever the size of its gradient.
+def adamw_update(
+    parameter, gradient, mean, square, *, lr, step, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0
+):
+    """One step of AdamW, in place: every number gets a step of about lr, whatever the size of its
+    gradient.
 
-    p <- (1 - lr weight_decay) p - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps), with the running means
-    m <- b1 m + (1 - b1) g and v <- b2 v + (1 - b2) g^2, which start at 0: hence the two corrections. t = step counts
-    from 1. All arrays of one shape. Source: Loshchilov, Hutter, "Decoupled Weight Decay Regularization" (2019).
+    p <- (1 - lr weight_decay) p - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps), with the
+    running means m <- b1 m + (1 - b1) g and v <- b2 v + (1 - b2) g^2, which start at 0: hence the
+    two corrections. t = step counts from 1. All arrays of one shape. Source: Loshchilov, Hutter,
+    "Decoupled Weight Decay Regularization" (2019).
     """
     b1, b2 = betas
     mean *= b1
@@ -40,11 +46,13 @@ def adamw_update(parameter, gradient, mean, square, *, lr, step, betas=(0.9, 0.9
 
 
 def orthogonal(matrix, steps=5, product=np.matmul):
-    """Return nearly the orthogonal matrix closest to `matrix`: U V^T, where its singular values U S V^T become about 1.
+    """Return nearly the orthogonal matrix closest to `matrix`: U V^T, where its singular values U S
+    V^T become about 1.
 
-    Newton-Schulz: X <- a X + (b A + c A A) X with A = X X^T maps every singular value s to a s + b s^3 + c s^5, which
-    drives all of (0, 1] into [0.7, 1.2] in five steps. matrix: [in, out] -> the same. Source: Jordan et al., "Muon: An
-    optimizer for hidden layers in neural networks" (2024), with its a, b, c.
+    Newton-Schulz: X <- a X + (b A + c A A) X with A = X X^T maps every singular value s to a s + b
+    s^3 + c s^5, which drives all of (0, 1] into [0.7, 1.2] in five steps. matrix: [in, out] -> the
+    same. Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024),
+    with its a, b, c.
     """
     x = matrix / (np.linalg.norm(matrix) + 1e-7)
     tall = x.shape[0] > x.shape[1]
@@ -55,13 +63,16 @@ def orthogonal(matrix, steps=5, product=np.matmul):
     return x.T if tall else x
 
 
-def muon_update(parameter, gradient, momentum, *, lr, beta=0.95, weight_decay=0.0, parts=1, product=np.matmul):
-    """One step of Muon, in place, for a matrix: the momentum, looked ahead, is made orthogonal, so that no direction is
-    neglected because its gradients are small.
+def muon_update(
+    parameter, gradient, momentum, *, lr, beta=0.95, weight_decay=0.0, parts=1, product=np.matmul
+):
+    """One step of Muon, in place, for a matrix: the momentum, looked ahead, is made orthogonal, so
+    that no direction is neglected because its gradients are small.
 
-    b <- beta b + (1 - beta) g; p <- (1 - lr weight_decay) p - lr 0.2 sqrt(max(in, out)) orthogonal((1 - beta) g + beta b),
-    whose numbers are as large as AdamW's (Liu et al., "Muon is Scalable for LLM Training", 2025). parts: how many
-    matrices lie side by side (3 in c_attn), each made orthogonal by itself.
+    b <- beta b + (1 - beta) g; p <- (1 - lr weight_decay) p - lr 0.2 sqrt(max(in, out))
+    orthogonal((1 - beta) g + beta b), whose numbers are as large as AdamW's (Liu et al., "Muon is
+    Scalable for LLM Training", 2025). parts: how many matrices lie side by side (3 in c_attn), each
+    made orthogonal by itself.
     """
     momentum *= beta
     momentum += (1 - beta) * gradient
@@ -72,7 +83,8 @@ def muon_update(parameter, gradient, momentum, *, lr, beta=0.95, weight_decay=0.
 
 
 class Optimizer:
-    """Base: `update(parameters, gradients, lr)` changes every parameter in place; `state` {name: array}; `steps` so far.
+    """Base: `update(parameters, gradients, lr)` changes every parameter in place; `state` {name:
+    array}; `steps` so far.
 
     weight_decay: for matrices only. ops: the twin that computes.
     """
@@ -102,7 +114,9 @@ class SGD(Optimizer):
         self.beta = beta
 
     def step_of(self, name, p, gradient, lr, decay):
-        sgd_update(p, gradient, self.kept("momentum", name, p), lr=lr, beta=self.beta, weight_decay=decay)
+        sgd_update(
+            p, gradient, self.kept("momentum", name, p), lr=lr, beta=self.beta, weight_decay=decay
+        )
 
 
 class AdamW(Optimizer):
@@ -115,7 +129,17 @@ class AdamW(Optimizer):
     def step_of(self, name, p, gradient, lr, decay):
         update = getattr(self.ops, "adamw_update", adamw_update)
         mean, square = self.kept("mean", name, p), self.kept("square", name, p)
-        update(p, gradient, mean, square, lr=lr, step=self.steps, betas=self.betas, eps=self.eps, weight_decay=decay)
+        update(
+            p,
+            gradient,
+            mean,
+            square,
+            lr=lr,
+            step=self.steps,
+            betas=self.betas,
+            eps=self.eps,
+            weight_decay=decay,
+        )
 
 
 class Muon(AdamW):
@@ -125,18 +149,32 @@ class Muon(AdamW):
         if p.ndim != 2 or ".h." not in f".{name}":
             super().step_of(name, p, gradient, lr, decay)
             return
-        parts, product = 3 if name.endswith("c_attn.weight") else 1, getattr(self.ops, "product", np.matmul)
-        muon_update(p, gradient, self.kept("momentum", name, p), lr=lr, weight_decay=decay, parts=parts, product=product)
+        parts, product = (
+            3 if name.endswith("c_attn.weight") else 1,
+            getattr(self.ops, "product", np.matmul),
+        )
+        muon_update(
+            p,
+            gradient,
+            self.kept("momentum", name, p),
+            lr=lr,
+            weight_decay=decay,
+            parts=parts,
+            product=product,
+        )
 
 
 OPTIMIZERS = {"sgd": SGD, "adamw": AdamW, "muon": Muon}
 
 
-def learning_rate(step: int, steps: int, *, lr: float, warmup: int, schedule: str = "cosine", final: float = 0.1) -> float:
-    """Return the learning rate of one step of `steps`: up in a line over `warmup` steps, then by the schedule.
+def learning_rate(
+    step: int, steps: int, *, lr: float, warmup: int, schedule: str = "cosine", final: float = 0.1
+) -> float:
+    """Return the learning rate of one step of `steps`: up in a line over `warmup` steps, then by
+    the schedule.
 
-    "cosine": down along half a cosine to final * lr. "linear": level for the first third, then down in a line to
-    final * lr. "constant": level. step counts from 0.
+    "cosine": down along half a cosine to final * lr. "linear": level for the first third, then down
+    in a line to final * lr. "constant": level. step counts from 0.
     """
     if step < warmup:
         return lr * (step + 1) / warmup
@@ -158,7 +196,8 @@ def global_norm(gradients: dict) -> float:
 
 
 def clip_by_global_norm(gradients: dict, limit: float) -> float:
-    """Make all gradients shorter, in place, if together they are longer than `limit`; return how long they were."""
+    """Make all gradients shorter, in place, if together they are longer than `limit`; return how
+    long they were."""
     norm = global_norm(gradients)
     if norm > limit:
         for gradient in gradients.values():

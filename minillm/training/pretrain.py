@@ -24,7 +24,8 @@ from .trainer import SETTINGS, Trainer, check_folder, write_settings
 
 
 def training_twin(name: str | None, precision: str):
-    """The twin for training: the textbook, or kernels with products in blocks, of numbers in `precision`."""
+    """The twin for training: the textbook, or kernels with products in blocks, of numbers in
+    `precision`."""
     ops = twin(name)
     if ops is numba_kernels:
         from ..kernels.blocked import Training
@@ -36,17 +37,29 @@ def training_twin(name: str | None, precision: str):
 
 
 def pretrain(
-    out: Path, data: Path | None, settings_of: Callable[..., Settings], *, start: str | None = None, tokenizer: str | None = None,
-    resume: bool = False, kernels: str | None = None, world: World = ALONE, echo: Callable[[dict], None] = lambda record: None,
-) -> GPT2:  # fmt: skip
-    """Train a model on the text in `data` and save it, its tokenizer, its checkpoint and its metrics in `out`; return it.
+    out: Path,
+    data: Path | None,
+    settings_of: Callable[..., Settings],
+    *,
+    start: str | None = None,
+    tokenizer: str | None = None,
+    resume: bool = False,
+    kernels: str | None = None,
+    world: World = ALONE,
+    echo: Callable[[dict], None] = lambda record: None,
+) -> GPT2:
+    """Train a model on the text in `data` and save it, its tokenizer, its checkpoint and its
+    metrics in `out`; return it.
 
-    settings_of(**known) -> Settings, given what the run in `out` has, on resuming, or the shape of the model to start from.
-    start: fine-tune this model. tokenizer: a model whose tokenizer to use; else one is trained on the text.
+    settings_of(**known) -> Settings, given what the run in `out` has, on resuming, or the shape of
+    the model to start from. start: fine-tune this model. tokenizer: a model whose tokenizer to use;
+    else one is trained on the text.
     """
     before = read_json(out / SETTINGS) if resume and (out / SETTINGS).exists() else {}
     if resume and not before:
-        raise InputError(f"--resume: {out / SETTINGS} is not there, so there is no run to go on with")
+        raise InputError(
+            f"--resume: {out / SETTINGS} is not there, so there is no run to go on with"
+        )
     data, start = data or (Path(before["data"]) if before else None), start or before.get("start")
     if data is None:
         raise InputError("--data is needed: a folder with .txt files, or one text file")
@@ -54,14 +67,22 @@ def pretrain(
     first = None
     if start is not None:
         first, words = load(start, "float32", "numpy")
-        shape = {name: getattr(first.config, name) for name in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")}
+        shape = {
+            name: getattr(first.config, name)
+            for name in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")
+        }
         known = shape | known
     plan = settings_of(**known)
     if start is not None and any(getattr(plan, name) != value for name, value in shape.items()):
         wrong = next(name for name, value in shape.items() if getattr(plan, name) != value)
-        raise InputError(f"{wrong} is {getattr(plan, wrong)}; {start} has {shape[wrong]}, and --from keeps a model's shape")
+        raise InputError(
+            f"{wrong} is {getattr(plan, wrong)}; {start} has {shape[wrong]}, and --from keeps a"
+            " model's shape"
+        )
     if plan.lora_rank and start is None:
-        raise InputError(f"lora_rank is {plan.lora_rank}: adapters need a model to adapt, --from MODEL")
+        raise InputError(
+            f"lora_rank is {plan.lora_rank}: adapters need a model to adapt, --from MODEL"
+        )
     ops = training_twin(kernels, plan.precision)
 
     curve = {f.name for f in dataclasses.fields(plan) if f.metadata["curve"]} | {"start"}
@@ -69,7 +90,9 @@ def pretrain(
     if world.rank == 0:
         check_folder(out, everything, curve, resume)
         if start is None:
-            words = Tokenizer.from_pretrained(out) if resume else tokenizer_for(data, plan, tokenizer)
+            words = (
+                Tokenizer.from_pretrained(out) if resume else tokenizer_for(data, plan, tokenizer)
+            )
         words.save(out)
         token_files(data, out / "tokens", words, plan.val_fraction, changed=not resume)
     world.barrier()
@@ -77,13 +100,22 @@ def pretrain(
     train, val = token_files(data, out / "tokens", words, plan.val_fraction)
     batches = Batches(train, plan.window, plan.batch_size, plan.seed)
     if len(val) <= plan.window:
-        raise InputError(f"the validation text has {len(val):,} tokens; a window of {plan.window} needs one more: more text")
+        raise InputError(
+            f"the validation text has {len(val):,} tokens; a window of {plan.window} needs one"
+            " more: more text"
+        )
     prompt = words.encode(plan.sample_prompt)
     if not 0 < len(prompt) < plan.n_positions:
-        raise InputError(f"sample_prompt has {len(prompt)} tokens; it must have 1 to {plan.n_positions - 1}")
+        raise InputError(
+            f"sample_prompt has {len(prompt)} tokens; it must have 1 to {plan.n_positions - 1}"
+        )
 
-    config = first.config if start is not None else plan.model_config(words.vocab_size, words.eot_id)
-    check_memory(config, plan.batch_size // plan.accumulate // world.size, plan.window, plan.recompute)
+    config = (
+        first.config if start is not None else plan.model_config(words.vocab_size, words.eot_id)
+    )
+    check_memory(
+        config, plan.batch_size // plan.accumulate // world.size, plan.window, plan.recompute
+    )
     if start is None:
         parameters = GPT2.random(config, plan.seed).parameters
     else:
@@ -99,7 +131,9 @@ def pretrain(
 
     def sample() -> str:
         room = model.config.n_positions - len(prompt)
-        return words.decode(model.generate(prompt, min(80, room), temperature=0.8, top_p=0.95, seed=plan.seed))
+        return words.decode(
+            model.generate(prompt, min(80, room), temperature=0.8, top_p=0.95, seed=plan.seed)
+        )
 
     def save() -> None:
         if any(isinstance(w, LoRA) for w in model.parameters.values()):
@@ -109,8 +143,16 @@ def pretrain(
     if world.rank == 0:
         write_settings(out, everything)
     trainer = Trainer(
-        objective, batches.batch, plan, out, evaluate=evaluate, sample=sample, save=save, world=world, echo=echo,
-    )  # fmt: skip
+        objective,
+        batches.batch,
+        plan,
+        out,
+        evaluate=evaluate,
+        sample=sample,
+        save=save,
+        world=world,
+        echo=echo,
+    )
     trainer.run(resume)
     return model
 

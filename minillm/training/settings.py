@@ -1,4 +1,5 @@
-"""Every knob of a training run, with its default: a preset, a TOML file and flags set the same names."""
+"""Every knob of a training run, with its default: a preset, a TOML file and flags set the same
+names."""
 
 from __future__ import annotations
 
@@ -14,12 +15,21 @@ PRESETS = Path(__file__).parent / "presets"
 
 
 def knob(default, what: str, *, curve: bool = True, check=lambda value: True, allowed: str = ""):
-    """A field with its explanation. curve: whether another value gives another loss curve, so that --resume refuses it."""
-    return field(default=default, metadata={"what": what, "curve": curve, "check": check, "allowed": allowed})
+    """A field with its explanation. curve: whether another value gives another loss curve, so that
+    --resume refuses it."""
+    return field(
+        default=default, metadata={"what": what, "curve": curve, "check": check, "allowed": allowed}
+    )
 
 
 def at_least(least, what: str, default, **kwargs):
-    return knob(default, what, check=lambda v: v is None or v >= least, allowed=f"at least {least}", **kwargs)
+    return knob(
+        default,
+        what,
+        check=lambda v: v is None or v >= least,
+        allowed=f"at least {least}",
+        **kwargs,
+    )
 
 
 def one_of(names: tuple[str, ...], what: str, default):
@@ -31,20 +41,41 @@ class Plan:
     """What a Trainer must know. Raises InputError naming the knob, its value and what is allowed."""
 
     batch_size: int = at_least(1, "rows of a step", 16)
-    accumulate: int = at_least(1, "parts that a step's rows are run in, one after another, to save memory", 1)
+    accumulate: int = at_least(
+        1, "parts that a step's rows are run in, one after another, to save memory", 1
+    )
     steps: int = at_least(1, "steps", 1000)
     optimizer: str = one_of(
-        ("adamw", "muon", "sgd"), "optimiser; muon is for the matrices inside the blocks, adamw the rest", "adamw"
+        ("adamw", "muon", "sgd"),
+        "optimiser; muon is for the matrices inside the blocks, adamw the rest",
+        "adamw",
     )
     lr: float = knob(1e-3, "highest learning rate", check=lambda v: v > 0, allowed="above 0")
     warmup: int = at_least(0, "steps in which the learning rate rises", 100)
-    schedule: str = one_of(("cosine", "linear", "constant"), "how the learning rate falls", "cosine")
-    final_lr: float = knob(0.1, "learning rate at the end, as a part of lr", check=lambda v: 0 <= v <= 1, allowed="0 to 1")
+    schedule: str = one_of(
+        ("cosine", "linear", "constant"), "how the learning rate falls", "cosine"
+    )
+    final_lr: float = knob(
+        0.1,
+        "learning rate at the end, as a part of lr",
+        check=lambda v: 0 <= v <= 1,
+        allowed="0 to 1",
+    )
     weight_decay: float = at_least(0, "decay of matrices (biases and norms have none)", 0.1)
-    beta1: float = knob(0.9, "AdamW's memory for gradients", check=lambda v: 0 <= v < 1, allowed="0 to below 1")
-    beta2: float = knob(0.95, "AdamW's memory for their squares", check=lambda v: 0 <= v < 1, allowed="0 to below 1")
-    clip: float = knob(1.0, "longest gradient, all together", check=lambda v: v > 0, allowed="above 0")
-    precision: str = one_of(("float32", "bfloat16"), "numbers that are multiplied; sums and weights stay float32", "float32")
+    beta1: float = knob(
+        0.9, "AdamW's memory for gradients", check=lambda v: 0 <= v < 1, allowed="0 to below 1"
+    )
+    beta2: float = knob(
+        0.95, "AdamW's memory for their squares", check=lambda v: 0 <= v < 1, allowed="0 to below 1"
+    )
+    clip: float = knob(
+        1.0, "longest gradient, all together", check=lambda v: v > 0, allowed="above 0"
+    )
+    precision: str = one_of(
+        ("float32", "bfloat16"),
+        "numbers that are multiplied; sums and weights stay float32",
+        "float32",
+    )
     seed: int = at_least(0, "of the first weights, the order of the data, and samples", 1)
     log_every: int = at_least(1, "steps between two lines in metrics.jsonl", 10, curve=False)
     eval_every: int = at_least(1, "steps between two validations", 250, curve=False)
@@ -52,7 +83,10 @@ class Plan:
 
     def __post_init__(self):
         for f in dataclasses.fields(self):
-            value, kinds = getattr(self, f.name), {"int": int, "float": (int, float), "str": str, "bool": bool}
+            value, kinds = (
+                getattr(self, f.name),
+                {"int": int, "float": (int, float), "str": str, "bool": bool},
+            )
             kind = kinds[f.type.removesuffix(" | None")]
             if value is None and f.type.endswith("None"):
                 continue
@@ -61,7 +95,10 @@ class Plan:
             if value != value or not f.metadata["check"](value):
                 raise InputError(f"{f.name} is {value!r}; it must be {f.metadata['allowed']}")
         if self.batch_size % self.accumulate:
-            raise InputError(f"batch_size {self.batch_size} cannot be run in accumulate {self.accumulate} equal parts")
+            raise InputError(
+                f"batch_size {self.batch_size} cannot be run in accumulate {self.accumulate} equal"
+                " parts"
+            )
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -76,25 +113,44 @@ class Settings(Plan):
     n_embd: int = at_least(1, "width", 128)
     n_positions: int = at_least(2, "most positions the model can see", 256)
     vocab_size: int = at_least(257, "tokens of the tokenizer that is trained on the text", 2048)
-    context: int | None = at_least(1, "positions of a training window; all that the model has if not given", None)
+    context: int | None = at_least(
+        1, "positions of a training window; all that the model has if not given", None
+    )
     recompute: bool = knob(
-        False, "keep only what enters each block, and form the rest again: less memory, more time", curve=False
+        False,
+        "keep only what enters each block, and form the rest again: less memory, more time",
+        curve=False,
     )
     val_fraction: float = knob(
-        0.05, "part of the documents kept for validation, where there is no val.txt", check=lambda v: 0 < v < 1, allowed="0 to 1"
+        0.05,
+        "part of the documents kept for validation, where there is no val.txt",
+        check=lambda v: 0 < v < 1,
+        allowed="0 to 1",
     )
-    lora_rank: int = at_least(0, "rank of LoRA adapters, which alone are trained then; 0 trains everything", 0)
-    lora_alpha: float = knob(16.0, "adapters count alpha / rank times", check=lambda v: v > 0, allowed="above 0")
-    lora_matrices: str = knob("c_attn", "names of the matrices with adapters, as in c_attn,c_proj,c_fc")
-    eval_tokens: int = at_least(1, "tokens of a validation; all of them at the end", 50_000, curve=False)
+    lora_rank: int = at_least(
+        0, "rank of LoRA adapters, which alone are trained then; 0 trains everything", 0
+    )
+    lora_alpha: float = knob(
+        16.0, "adapters count alpha / rank times", check=lambda v: v > 0, allowed="above 0"
+    )
+    lora_matrices: str = knob(
+        "c_attn", "names of the matrices with adapters, as in c_attn,c_proj,c_fc"
+    )
+    eval_tokens: int = at_least(
+        1, "tokens of a validation; all of them at the end", 50_000, curve=False
+    )
     sample_every: int = at_least(1, "steps between two samples of text", 500, curve=False)
     sample_prompt: str = knob("Once upon a time", "what samples begin with", curve=False)
-    save_dtype: str = one_of(("float32", "float16", "bfloat16"), "numbers in the finished model's file", "float32")
+    save_dtype: str = one_of(
+        ("float32", "float16", "bfloat16"), "numbers in the finished model's file", "float32"
+    )
 
     def __post_init__(self):
         super().__post_init__()
         if self.context is not None and self.context > self.n_positions:
-            raise InputError(f"context is {self.context}; the model has n_positions {self.n_positions}")
+            raise InputError(
+                f"context is {self.context}; the model has n_positions {self.n_positions}"
+            )
         self.model_config(self.vocab_size, None)  # raises, too
 
     @property
@@ -104,7 +160,9 @@ class Settings(Plan):
 
     def model_config(self, vocab_size: int, eot_id: int | None) -> GPT2Config:
         """The GPT-2 of this shape, for a tokenizer."""
-        shape = {name: getattr(self, name) for name in ("n_layer", "n_head", "n_embd", "n_positions")}
+        shape = {
+            name: getattr(self, name) for name in ("n_layer", "n_head", "n_embd", "n_positions")
+        }
         return GPT2Config(vocab_size=vocab_size, bos_token_id=eot_id, eos_token_id=eot_id, **shape)
 
 

@@ -1,4 +1,5 @@
-"""What a weight is: matrices in float32, bfloat16, float16, or in blocks of 8 or 4 bits, all multiplied by `linear`.
+"""What a weight is: matrices in float32, bfloat16, float16, or in blocks of 8 or 4 bits, all
+multiplied by `linear`.
 
 `store(array, "int8")` for a matrix [in,out]; `store_parameters` for a model's.
 """
@@ -15,8 +16,13 @@ from .floats import BFloat16, Float16, Float32
 from .implicit import LowRank, Sparse
 from .weight import Arena, Weight
 
-KINDS: dict[str, type[Weight]] = {c.kind: c for c in (Float32, BFloat16, Float16, Int8, Int4, Int4Min)}
-TABLES = ("wte.weight", "lm_head.weight")  # [V,C]: looked up by row, and multiplied by when transposed
+KINDS: dict[str, type[Weight]] = {
+    c.kind: c for c in (Float32, BFloat16, Float16, Int8, Int4, Int4Min)
+}
+TABLES = (
+    "wte.weight",
+    "lm_head.weight",
+)  # [V,C]: looked up by row, and multiplied by when transposed
 
 __all__ = [
     "KINDS",
@@ -36,23 +42,42 @@ __all__ = [
 
 
 def store(array, kind: str, *, table: bool = False, allocate=np.empty) -> Weight:
-    """Store a matrix [in,out], or a table [rows,C], in one of KINDS, in arrays from allocate(shape, dtype)."""
+    """Store a matrix [in,out], or a table [rows,C], in one of KINDS, in arrays from allocate(shape,
+    dtype)."""
     if kind not in KINDS:
         raise ValueError(f"weights cannot be stored as {kind!r}; known: {', '.join(KINDS)}")
-    return KINDS[kind].from_table(array, allocate) if table else KINDS[kind].from_matrix(array, allocate)
+    return (
+        KINDS[kind].from_table(array, allocate)
+        if table
+        else KINDS[kind].from_matrix(array, allocate)
+    )
 
 
 def store_parameters(
-    parameters: Mapping[str, np.ndarray], kind: str, release: Callable[[np.ndarray], None] | None = None
+    parameters: Mapping[str, np.ndarray],
+    kind: str,
+    release: Callable[[np.ndarray], None] | None = None,
 ) -> dict:
-    """Return a model's parameters with every matrix that `linear` multiplies by stored as `kind`, the rest untouched.
+    """Return a model's parameters with every matrix that `linear` multiplies by stored as `kind`,
+    the rest untouched.
 
-    All lie in one Arena. release: called with each matrix when it is stored, and the largest come first: so one matrix at
-    a time is held twice.
+    All lie in one Arena. release: called with each matrix when it is stored, and the largest come
+    first: so one matrix at a time is held twice.
     """
-    matrices = {n: p for n, p in parameters.items() if isinstance(p, np.ndarray) and p.ndim == 2 and n != "wpe.weight"}
-    layouts = [KINDS[kind].shapes(*(p.shape if n in TABLES else p.shape[::-1])) for n, p in matrices.items()]
-    sizes = [math.prod(shape) * np.dtype(dtype).itemsize for layout in layouts for shape, dtype in layout.values()]
+    matrices = {
+        n: p
+        for n, p in parameters.items()
+        if isinstance(p, np.ndarray) and p.ndim == 2 and n != "wpe.weight"
+    }
+    layouts = [
+        KINDS[kind].shapes(*(p.shape if n in TABLES else p.shape[::-1]))
+        for n, p in matrices.items()
+    ]
+    sizes = [
+        math.prod(shape) * np.dtype(dtype).itemsize
+        for layout in layouts
+        for shape, dtype in layout.values()
+    ]
     arena, stored = Arena(sum(map(Arena.rounded, sizes))), dict(parameters)
     for name, array in sorted(matrices.items(), key=lambda item: -item[1].size):
         stored[name] = store(array, kind, table=name in TABLES, allocate=arena)

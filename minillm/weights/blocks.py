@@ -1,7 +1,9 @@
-"""Weights in blocks: 32 neighbouring inputs share a float16 scale, as in the formats Q8_0, Q4_0 and Q4_1 of ggml.
+"""Weights in blocks: 32 neighbouring inputs share a float16 scale, as in the formats Q8_0, Q4_0 and
+Q4_1 of ggml.
 
-The numbers of a block are the format's own; only their order in memory is that of panels (weight.py): 4 bytes of each of
-16 rows side by side, which is one VNNI instruction's fill. Scales are kept as int16, float16's bits, for Numba.
+The numbers of a block are the format's own; only their order in memory is that of panels
+(weight.py): 4 bytes of each of 16 rows side by side, which is one VNNI instruction's fill. Scales
+are kept as int16, float16's bits, for Numba.
 """
 
 from __future__ import annotations
@@ -39,15 +41,18 @@ def in_panels(x):
 class Int8(Weight):
     """8 bits a weight and a scale for 32 (Q8_0): w = (q - 128) d, 1.0625 bytes a weight.
 
-    {"values": uint8 [P, B, 8, 16, 4], "scales": [P, B, 16]} for B blocks. Q8_0 keeps q - 128 as a signed number;
-    unsigned is what vpdpbusd takes for its first factor.
+    {"values": uint8 [P, B, 8, 16, 4], "scales": [P, B, 16]} for B blocks. Q8_0 keeps q - 128 as a
+    signed number; unsigned is what vpdpbusd takes for its first factor.
     """
 
     kind, block = "int8", BLOCK
 
     @classmethod
     def layout(cls, k):
-        return {"values": ((k // BLOCK, 8, LANES, 4), np.uint8), "scales": ((k // BLOCK, LANES), np.int16)}
+        return {
+            "values": ((k // BLOCK, 8, LANES, 4), np.uint8),
+            "scales": ((k // BLOCK, LANES), np.int16),
+        }
 
     @classmethod
     def encode(cls, rows):
@@ -65,19 +70,24 @@ class Int8(Weight):
 class Int4(Weight):
     """4 bits a weight and a scale for 32 (Q4_0): w = (q - 8) d, 0.5625 bytes a weight.
 
-    {"values": uint8 [P, B, 4, 16, 4], "scales": [P, B, 16]}; a byte holds inputs i (low half) and i + 16 (high half).
-    d = the number of largest size / -8, so that this one number, whatever its sign, meets a step of the grid -8..7.
+    {"values": uint8 [P, B, 4, 16, 4], "scales": [P, B, 16]}; a byte holds inputs i (low half) and i
+    + 16 (high half). d = the number of largest size / -8, so that this one number, whatever its
+    sign, meets a step of the grid -8..7.
     """
 
     kind, block = "int4", BLOCK
 
     @classmethod
     def layout(cls, k):
-        return {"values": ((k // BLOCK, 4, LANES, 4), np.uint8), "scales": ((k // BLOCK, LANES), np.int16)}
+        return {
+            "values": ((k // BLOCK, 4, LANES, 4), np.uint8),
+            "scales": ((k // BLOCK, LANES), np.int16),
+        }
 
     @classmethod
     def grid(cls, x):
-        """x [16P, B, 32] -> {scales and so on [16P, B]}, steps: x in units of the grid, to be rounded to 0..15."""
+        """x [16P, B, 32] -> {scales and so on [16P, B]}, steps: x in units of the grid, to be
+        rounded to 0..15."""
         low, high = x.min(axis=-1), x.max(axis=-1)
         scales = halves(np.where(-low > high, low, high) / -8.0)
         return {"scales": scales}, divided(x, floats(scales)[..., None]) + 8
@@ -113,8 +123,12 @@ class Int4Min(Int4):
     def grid(cls, x):
         low = halves(x.min(axis=-1))
         scales = halves((x.max(axis=-1) - x.min(axis=-1)) / 15.0)
-        return {"scales": scales, "minima": low}, divided(x - floats(low)[..., None], floats(scales)[..., None])
+        return {"scales": scales, "minima": low}, divided(
+            x - floats(low)[..., None], floats(scales)[..., None]
+        )
 
     def decode(self, panel, lane):
-        d, m = (floats(self.arrays[name][panel, :, lane])[..., None] for name in ("scales", "minima"))  # [..., B, 1]
+        d, m = (
+            floats(self.arrays[name][panel, :, lane])[..., None] for name in ("scales", "minima")
+        )  # [..., B, 1]
         return (self.steps(panel, lane) * d + m).reshape(*d.shape[:-2], -1)

@@ -8,7 +8,8 @@ from .weight import LANES, Weight
 
 
 class FloatWeight(Weight):
-    """One number a weight: {"panels": [P, K, 16]} of `stored`, converted by `to_stored` and `to_float`."""
+    """One number a weight: {"panels": [P, K, 16]} of `stored`, converted by `to_stored` and
+    `to_float`."""
 
     stored: type
 
@@ -18,7 +19,9 @@ class FloatWeight(Weight):
 
     @classmethod
     def encode(cls, rows):
-        return {"panels": cls.to_stored(rows.reshape(-1, LANES, rows.shape[1]).swapaxes(1, 2))}  # [16P,K] -> [P,K,16]
+        return {
+            "panels": cls.to_stored(rows.reshape(-1, LANES, rows.shape[1]).swapaxes(1, 2))
+        }  # [16P,K] -> [P,K,16]
 
     def decode(self, panel, lane):
         return self.to_float(self.arrays["panels"][panel, :, lane])
@@ -49,7 +52,8 @@ class Float32(FloatWeight):
 
 
 class BFloat16(FloatWeight):
-    """The upper half of a float32, 2 bytes a weight: its full range, 8 bits of precision. Kept as uint16."""
+    """The upper half of a float32, 2 bytes a weight: its full range, 8 bits of precision. Kept as
+    uint16."""
 
     kind, stored = "bfloat16", np.uint16
 
@@ -66,9 +70,11 @@ class BFloat16(FloatWeight):
 
 
 class Float16(FloatWeight):
-    """IEEE half precision, 2 bytes a weight: 11 bits of precision, up to 65504; larger numbers stay there.
+    """IEEE half precision, 2 bytes a weight: 11 bits of precision, up to 65504; larger numbers stay
+    there.
 
-    Kept as int16, because Numba has no float16: the signed type is what tells kernels apart from bfloat16's uint16.
+    Kept as int16, because Numba has no float16: the signed type is what tells kernels apart from
+    bfloat16's uint16.
     """
 
     kind, stored = "float16", np.int16

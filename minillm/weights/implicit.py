@@ -1,6 +1,8 @@
-"""Weights that are no stored rectangle: a product of two matrices, or the few numbers that are not zero.
+"""Weights that are no stored rectangle: a product of two matrices, or the few numbers that are not
+zero.
 
-`linear` multiplies by them through `x @ W`; the fused decode step does not know them, so the readable forward runs.
+`linear` multiplies by them through `x @ W`; the fused decode step does not know them, so the
+readable forward runs.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from .. import ops as numpy_ops
 
 
 class Implicit:
-    """Base: a matrix [in,out] that knows its product x @ W, `shape`, `nbytes`, `size` (numbers stored) and `dense()`."""
+    """Base: a matrix [in,out] that knows its product x @ W, `shape`, `nbytes`, `size` (numbers
+    stored) and `dense()`."""
 
     ndim = 2
     __array_ufunc__ = None  # makes `ndarray @ weight` come here, to __rmatmul__
@@ -24,7 +27,8 @@ class Implicit:
 
 
 class LowRank(Implicit):
-    """W = left right, with left [in,rank] and right [rank,out], arrays or stored Weights: x W = (x left) right.
+    """W = left right, with left [in,rank] and right [rank,out], arrays or stored Weights: x W = (x
+    left) right.
 
     `linear` is the one of the model's twin: its products are used for both factors.
     """
@@ -38,15 +42,18 @@ class LowRank(Implicit):
         return np.asarray(self.left) @ np.asarray(self.right)
 
     def astype(self, dtype, copy=True) -> LowRank:
-        return LowRank(self.left.astype(dtype, copy=copy), self.right.astype(dtype, copy=copy), self.linear)
+        return LowRank(
+            self.left.astype(dtype, copy=copy), self.right.astype(dtype, copy=copy), self.linear
+        )
 
     def __rmatmul__(self, x):
         return self.linear(self.linear(x, self.left), self.right)
 
 
 class Sparse(Implicit):
-    """Compressed sparse rows, a row being one output: output n is the sum of values[j] x[indices[j]] for
-    starts[n] <= j < starts[n + 1]. `product(values, indices, starts, x)` -> x W does the work for x [M,in].
+    """Compressed sparse rows, a row being one output: output n is the sum of values[j]
+    x[indices[j]] for starts[n] <= j < starts[n + 1]. `product(values, indices, starts, x)` -> x W
+    does the work for x [M,in].
     """
 
     def __init__(self, values, indices, starts, n_inputs: int, product):
@@ -60,15 +67,29 @@ class Sparse(Implicit):
         outputs, inputs = np.nonzero(matrix.T)
         starts = np.searchsorted(outputs, np.arange(matrix.shape[1] + 1)).astype(np.int64)
         index = np.uint16 if matrix.shape[0] <= 1 << 16 else np.uint32
-        return cls(matrix.T[outputs, inputs], inputs.astype(index), starts, matrix.shape[0], product or cls.numpy_product)
+        return cls(
+            matrix.T[outputs, inputs],
+            inputs.astype(index),
+            starts,
+            matrix.shape[0],
+            product or cls.numpy_product,
+        )
 
     def dense(self) -> np.ndarray:
         matrix = np.zeros(self.shape, self.dtype)
-        matrix[self.indices, np.repeat(np.arange(self.shape[1]), np.diff(self.starts))] = self.values
+        matrix[self.indices, np.repeat(np.arange(self.shape[1]), np.diff(self.starts))] = (
+            self.values
+        )
         return matrix
 
     def astype(self, dtype, copy=True) -> Sparse:
-        return Sparse(self.values.astype(dtype, copy=copy), self.indices, self.starts, self.shape[0], self.product)
+        return Sparse(
+            self.values.astype(dtype, copy=copy),
+            self.indices,
+            self.starts,
+            self.shape[0],
+            self.product,
+        )
 
     def __rmatmul__(self, x):
         rows = self.product(self.values, self.indices, self.starts, x.reshape(-1, x.shape[-1]))
@@ -78,7 +99,11 @@ class Sparse(Implicit):
     def numpy_product(values, indices, starts, x):
         """x [M,in] -> [M,out], one row at a time: what NumPy has for it."""
         y = np.zeros((len(x), len(starts) - 1), x.dtype)
-        filled = np.flatnonzero(np.diff(starts))  # reduceat would give an empty output its neighbour's number
+        filled = np.flatnonzero(
+            np.diff(starts)
+        )  # reduceat would give an empty output its neighbour's number
         for row, out in zip(x, y):
-            out[filled] = np.add.reduceat(row[indices] * values, starts[filled]) if len(filled) else 0
+            out[filled] = (
+                np.add.reduceat(row[indices] * values, starts[filled]) if len(filled) else 0
+            )
         return y

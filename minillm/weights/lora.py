@@ -8,10 +8,11 @@ from .implicit import Implicit
 
 
 class LoRA(Implicit):
-    """W + scale A B, with W [in,out] frozen (an array or a stored Weight), A [in,rank] and B [rank,out] trained.
+    """W + scale A B, with W [in,out] frozen (an array or a stored Weight), A [in,rank] and B
+    [rank,out] trained.
 
-    x (W + scale A B) = x W + scale (x A) B. B starts at zero, so that the model starts as it was. Source: Hu et al.,
-    "LoRA: Low-Rank Adaptation of Large Language Models" (2021).
+    x (W + scale A B) = x W + scale (x A) B. B starts at zero, so that the model starts as it was.
+    Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (2021).
     """
 
     def __init__(self, weight, lora_a: np.ndarray, lora_b: np.ndarray, scale: float):
@@ -42,7 +43,8 @@ class LoRA(Implicit):
         return x @ self.weight + (x @ self.lora_a) @ self.lora_b * self.scale
 
     def backward(self, dy, x):
-        """Of y = x W + scale (x A) B: with h = scale dy B^T, dx = dy W^T + h A^T, dA = x^T h, dB = scale (x A)^T dy.
+        """Of y = x W + scale (x A) B: with h = scale dy B^T, dx = dy W^T + h A^T, dA = x^T h, dB =
+        scale (x A)^T dy.
 
         dy: [rows,out]; x: [rows,in] -> dx [rows,in], {"lora_a", "lora_b"}. W has no gradient.
         """

@@ -1,8 +1,9 @@
 """What a weight is: a matrix that knows how it is stored, and that only `linear` multiplies by.
 
-Stored are rows, each one output of the product: w[n, k] for output n and input k. Sixteen rows make a *panel*, in which
-the numbers of one k stand side by side: a kernel reads the panel from one end to the other, keeps one output in each of
-16 lanes, and never adds across lanes. The last panel is filled up with rows of zeros.
+Stored are rows, each one output of the product: w[n, k] for output n and input k. Sixteen rows make
+a *panel*, in which the numbers of one k stand side by side: a kernel reads the panel from one end
+to the other, keeps one output in each of 16 lanes, and never adds across lanes. The last panel is
+filled up with rows of zeros.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ SLAB = 1024  # rows that are encoded or decoded at once, so that a conversion ne
 
 
 class Arena:
-    """One piece of memory for many arrays: arena(shape, dtype) is the next one, at a multiple of 64 bytes.
+    """One piece of memory for many arrays: arena(shape, dtype) is the next one, at a multiple of 64
+    bytes.
 
-    NumPy asks the system for huge pages from 4 MiB on, and with small pages a processor reads memory at little more than
-    half its rate. GPT-2 124M's matrices are smaller than that in 8 bits; side by side they are not.
+    NumPy asks the system for huge pages from 4 MiB on, and with small pages a processor reads
+    memory at little more than half its rate. GPT-2 124M's matrices are smaller than that in 8 bits;
+    side by side they are not.
     """
 
     def __init__(self, n_bytes: int):
@@ -40,8 +43,9 @@ class Arena:
 class Weight:
     """Base of all stored matrices; a kind of storage adds `kind`, `encode` and `decode`.
 
-    A table has the stored rows' own shape [N,K] and `take`; its transpose `T` [K,N] is what `linear` multiplies by.
-    `arrays` are what is stored: {name: array}, all [panels, ...], and all that a file needs to hold.
+    A table has the stored rows' own shape [N,K] and `take`; its transpose `T` [K,N] is what
+    `linear` multiplies by. `arrays` are what is stored: {name: array}, all [panels, ...], and all
+    that a file needs to hold.
     """
 
     kind = ""
@@ -50,12 +54,15 @@ class Weight:
     __array_ufunc__ = None  # makes `ndarray @ weight` come here, to __rmatmul__
 
     def __init__(self, arrays: dict[str, np.ndarray], n: int, k: int, transposed: bool = False):
-        self.arrays = {name: arrays[name] for name in self.layout(0)}  # in the order of the layout: kernels rely on it
+        self.arrays = {
+            name: arrays[name] for name in self.layout(0)
+        }  # in the order of the layout: kernels rely on it
         self.n, self.k, self.transposed = n, k, transposed
 
     @classmethod
     def from_table(cls, table, allocate=np.empty) -> Weight:
-        """Store a table [N,K], whose rows are looked up (an embedding), in arrays from allocate(shape, dtype)."""
+        """Store a table [N,K], whose rows are looked up (an embedding), in arrays from
+        allocate(shape, dtype)."""
         n, k = table.shape
         arrays = {name: allocate(shape, dtype) for name, (shape, dtype) in cls.shapes(n, k).items()}
         for start in range(0, n, SLAB):
@@ -89,7 +96,8 @@ class Weight:
         raise NotImplementedError
 
     def decode(self, panel, lane) -> np.ndarray:
-        """The rows that stand in `lane` of `panel`, index arrays of one shape [...]: float32 [..., K filled up]."""
+        """The rows that stand in `lane` of `panel`, index arrays of one shape [...]: float32 [...,
+        K filled up]."""
         raise NotImplementedError
 
     def take(self, ids, axis=0, mode="raise") -> np.ndarray:
@@ -100,7 +108,9 @@ class Weight:
         if mode == "clip":
             ids = np.clip(ids, 0, self.n - 1)
         elif ids.size and (ids.min() < -self.n or ids.max() >= self.n):
-            raise IndexError(f"ids reach from {ids.min()} to {ids.max()}; the table has {self.n} rows")
+            raise IndexError(
+                f"ids reach from {ids.min()} to {ids.max()}; the table has {self.n} rows"
+            )
         return self.decode(*np.divmod(ids % self.n, LANES))[..., : self.k]
 
     @property
@@ -147,7 +157,8 @@ class Weight:
         return self if np.dtype(dtype) == self.dtype else self.dense().astype(dtype)
 
     def __rmatmul__(self, x):
-        """x @ W in plain NumPy, a slab of rows at a time: how the textbook multiplies by a stored weight."""
+        """x @ W in plain NumPy, a slab of rows at a time: how the textbook multiplies by a stored
+        weight."""
         if not self.transposed:
             return x @ self.dense()
         y = np.empty((*x.shape[:-1], self.n), np.result_type(x, self.dtype))

@@ -1,4 +1,5 @@
-"""The files made for other engines hold the model: their greedy tokens are ours. Skipped where an engine is not installed."""
+"""The files made for other engines hold the model: their greedy tokens are ours. Skipped where an
+engine is not installed."""
 
 from __future__ import annotations
 
@@ -12,7 +13,11 @@ from minillm.bench import convert
 from minillm.checkpoints import load_model
 
 CONFIG = GPT2Config(vocab_size=300, n_positions=64, n_embd=64, n_layer=2, n_head=4)
-PLAIN = {"tied": {}, "untied": {"tie_word_embeddings": False}, "odd": {"n_inner": 96, "layer_norm_epsilon": 1e-2}}
+PLAIN = {
+    "tied": {},
+    "untied": {"tie_word_embeddings": False},
+    "odd": {"n_inner": 96, "layer_norm_epsilon": 1e-2},
+}
 
 
 @pytest.fixture
@@ -22,8 +27,13 @@ def saved(tmp_path):
     def save(**settings):
         start = GPT2.random(dataclasses.replace(CONFIG, **settings))
         rng = np.random.default_rng(1)
-        spread = {name: rng.standard_normal(p.shape, np.float32) * np.float32(0.3) for name, p in start.parameters.items()}
-        GPT2(start.config, {name: p + spread[name] for name, p in start.parameters.items()}).save_pretrained(tmp_path)
+        spread = {
+            name: rng.standard_normal(p.shape, np.float32) * np.float32(0.3)
+            for name, p in start.parameters.items()
+        }
+        GPT2(
+            start.config, {name: p + spread[name] for name, p in start.parameters.items()}
+        ).save_pretrained(tmp_path)
         return tmp_path
 
     return save
@@ -32,7 +42,9 @@ def saved(tmp_path):
 def compared(folder, *names):
     engine = "ctranslate2" if "ctranslate2" in names[0] else "llama_cpp"
     pytest.importorskip(engine, reason="needs the extra bench: pip install -e '.[bench]'")
-    comparison = bench.run(folder, ["minillm-numpy", *names], n_prompt=20, n_new=30, rounds=1, threads=1)
+    comparison = bench.run(
+        folder, ["minillm-numpy", *names], n_prompt=20, n_new=30, rounds=1, threads=1
+    )
     assert [result.missing for result in comparison.results] == [None] * (1 + len(names))
     return comparison.results
 
@@ -43,7 +55,9 @@ def compared(folder, *names):
 def test_greedy_tokens_are_ours(saved, name, settings):
     ours, theirs = compared(saved(**settings), name)
     assert theirs.tokens == ours.tokens and theirs.threads == 1
-    assert theirs.weight_bytes == pytest.approx(ours.weight_bytes, rel=1e-3)  # a few scalars of CTranslate2's
+    assert theirs.weight_bytes == pytest.approx(
+        ours.weight_bytes, rel=1e-3
+    )  # a few scalars of CTranslate2's
 
 
 @pytest.mark.live
@@ -55,16 +69,26 @@ def test_other_activations(saved, activation):
 
 @pytest.mark.live
 @pytest.mark.parametrize(
-    ("name", "bits"), [("llama.cpp-F16", 16), ("llama.cpp-Q8_0", 8.5), ("llama.cpp-Q4_0", 4.5), ("ctranslate2-int8", 8)]
+    ("name", "bits"),
+    [
+        ("llama.cpp-F16", 16),
+        ("llama.cpp-Q8_0", 8.5),
+        ("llama.cpp-Q4_0", 4.5),
+        ("ctranslate2-int8", 8),
+    ],
 )
 def test_narrow_weights_read_less_and_begin_alike(saved, name, bits):
-    """The model's matrices are rounded first, so that only the rounding of activations is left between both.
+    """The model's matrices are rounded first, so that only the rounding of activations is left
+    between both.
 
-    Vectors stay float32, hence the slack above; a scale of CTranslate2's is 32 bits a row of 64: half a bit each.
+    Vectors stay float32, hence the slack above; a scale of CTranslate2's is 32 bits a row of 64:
+    half a bit each.
     """
     folder = saved()
     if "llama" in name:
-        gguf = pytest.importorskip("gguf", reason="needs the extra bench: pip install -e '.[bench]'")
+        gguf = pytest.importorskip(
+            "gguf", reason="needs the extra bench: pip install -e '.[bench]'"
+        )
         kind, model = gguf.GGMLQuantizationType[name.partition("-")[2]], load_model(folder)
         for key, array in model.parameters.items():
             if array.ndim == 2 and key != "wpe.weight":
@@ -78,28 +102,41 @@ def test_narrow_weights_read_less_and_begin_alike(saved, name, bits):
 
 
 @pytest.mark.live
-@pytest.mark.parametrize(("precision", "step"), [("F32", 0), ("F16", 2**-11), ("Q8_0", 1 / 254), ("Q4_0", 1 / 8)])
+@pytest.mark.parametrize(
+    ("precision", "step"), [("F32", 0), ("F16", 2**-11), ("Q8_0", 1 / 254), ("Q4_0", 1 / 8)]
+)
 def test_every_matrix_is_in_the_type_asked_for(saved, tmp_path, precision, step):
     gguf = pytest.importorskip("gguf", reason="needs the extra bench: pip install -e '.[bench]'")
     folder, path = saved(), tmp_path / "model.gguf"
     n_bytes = convert.write_gguf(folder, path, precision)
     tensors = {t.name: t for t in gguf.GGUFReader(path).tensors}
-    assert {t.tensor_type.name for name, t in tensors.items() if len(t.shape) == 2 and "position" not in name} == {precision}
+    assert {
+        t.tensor_type.name
+        for name, t in tensors.items()
+        if len(t.shape) == 2 and "position" not in name
+    } == {precision}
     assert n_bytes == sum(t.n_bytes for name, t in tensors.items() if "position" not in name)
     weights = load_model(folder).parameters
     for ours, theirs in {"h.1.mlp.c_fc": "blk.1.ffn_up", "wte": "token_embd"}.items():
         source = weights[f"{ours}.weight"] if ours == "wte" else weights[f"{ours}.weight"].T
-        back = gguf.dequantize(tensors[f"{theirs}.weight"].data, tensors[f"{theirs}.weight"].tensor_type)
+        back = gguf.dequantize(
+            tensors[f"{theirs}.weight"].data, tensors[f"{theirs}.weight"].tensor_type
+        )
         blocks = source.reshape(-1, 32)
         largest, off = np.abs(blocks).max(1, keepdims=True), np.abs(back.reshape(-1, 32) - blocks)
         # half a step, at one end of Q4_0's range a whole one; the scale is a float16
         assert (off <= (step + (2**-11 if "_" in precision else 0)) * largest + 1e-7).all()
 
 
-@pytest.mark.parametrize("settings", [{"scale_attn_weights": False}, {"scale_attn_by_inverse_layer_idx": True}])
+@pytest.mark.parametrize(
+    "settings", [{"scale_attn_weights": False}, {"scale_attn_by_inverse_layer_idx": True}]
+)
 def test_models_that_the_engines_cannot_run_are_refused(saved, tmp_path, settings):
     pytest.importorskip("gguf", reason="needs the extra bench: pip install -e '.[bench]'")
-    with pytest.raises(InputError, match=r"llama.cpp has no GPT-2 whose attention scores are not divided by sqrt\(D\)"):
+    with pytest.raises(
+        InputError,
+        match=r"llama.cpp has no GPT-2 whose attention scores are not divided by sqrt\(D\)",
+    ):
         convert.write_gguf(saved(**settings), tmp_path / "x", "F32")
 
 

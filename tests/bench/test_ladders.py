@@ -1,4 +1,5 @@
-"""The ladders' table: every rung once, beside BLAS and the peak; shares are of rates that were measured."""
+"""The ladders' table: every rung once, beside BLAS and the peak; shares are of rates that were
+measured."""
 
 import json
 
@@ -24,7 +25,10 @@ def test_every_rung_and_its_shares(short, capsys):
     assert main(["bench", "--ladders", "--rounds", "3", "--threads", "2", "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
     assert all(len(rung["rates"]) == 3 and min(rung["rates"]) > 0 for rung in values)
-    names = {group: [rung["name"] for rung in values if rung["group"] == group] for group in {r["group"] for r in values}}
+    names = {
+        group: [rung["name"] for rung in values if rung["group"] == group]
+        for group in {r["group"] for r in values}
+    }
     *alone, last = MATMUL
     beside = [ladders.STORED, ladders.BLAS, ladders.PEAK]
     assert names["matmul [16,32] x [32,32], 1 thread"] == [*alone, *beside]
@@ -40,4 +44,9 @@ def test_every_rung_and_its_shares(short, capsys):
 def test_the_table(short, capsys):
     assert main(["bench", "--ladders", "--rounds", "1"]) == 0
     out = capsys.readouterr().out
-    assert "of BLAS" in out and "of two_pass" in out and "naive" in out and "medians of 1 interleaved rounds" in out
+    assert (
+        "of BLAS" in out
+        and "of two_pass" in out
+        and "naive" in out
+        and "medians of 1 interleaved rounds" in out
+    )

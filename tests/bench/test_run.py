@@ -1,4 +1,5 @@
-"""The protocol between run and its workers, with peers made here: this file is also the worker that knows them."""
+"""The protocol between run and its workers, with peers made here: this file is also the worker that
+knows them."""
 
 from __future__ import annotations
 
@@ -25,10 +26,16 @@ CONFIG = GPT2Config(vocab_size=97, n_positions=32, n_embd=16, n_layer=2, n_head=
 
 
 class Steady(Peer):
-    """Counts: every token is one more than the last; 2 ms a token of the prompt, 4 ms a decode step."""
+    """Counts: every token is one more than the last; 2 ms a token of the prompt, 4 ms a decode
+    step."""
 
     def load(self, folder, threads):
-        self.versions, self.threads, self.weight_bytes, self.cache_bytes = {"steady": "1"}, threads, 1000, 10
+        self.versions, self.threads, self.weight_bytes, self.cache_bytes = (
+            {"steady": "1"},
+            threads,
+            1000,
+            10,
+        )
         Path(os.environ["TMPDIR"], "left behind").write_text("x")
 
     def prefill(self, ids):
@@ -75,7 +82,12 @@ class Babbling(Steady):
     """Breaks the protocol, see the end of this file."""
 
 
-FAKES = {"minillm-steady": Steady, "engine-other": Other, "engine-absent": Absent, "engine-unable": Unable}
+FAKES = {
+    "minillm-steady": Steady,
+    "engine-other": Other,
+    "engine-absent": Absent,
+    "engine-unable": Unable,
+}
 FAKES |= {"engine-broken": Broken, "engine-dying": Dying, "babbling": Babbling}
 
 
@@ -97,23 +109,41 @@ def compare(monkeypatch, tmp_path):
 
 
 def test_rates_bytes_and_shares(compare):
-    comparison = compare(["minillm-steady", "engine-other"], n_prompt=4, n_new=6, rounds=3, threads=1)
+    comparison = compare(
+        ["minillm-steady", "engine-other"], n_prompt=4, n_new=6, rounds=3, threads=1
+    )
     steady, other = comparison.results
-    assert steady.tokens == list(range(steady.tokens[0], steady.tokens[0] + 7)) and steady.threads == 1
+    assert (
+        steady.tokens == list(range(steady.tokens[0], steady.tokens[0] + 7)) and steady.threads == 1
+    )
     for result in (steady, other):
         assert len(result.prefill) == len(result.decode) == 3
-        assert 5 < min(result.prefill) <= max(result.prefill) <= 500 and 5 < min(result.decode) <= max(result.decode) <= 250
-        assert result.bytes_per_token == 1000 + 10 * 7.5  # positions 5, 6, ... 10 are read: 7.5 in the mean
+        assert (
+            5 < min(result.prefill) <= max(result.prefill) <= 500
+            and 5 < min(result.decode) <= max(result.decode) <= 250
+        )
+        assert (
+            result.bytes_per_token == 1000 + 10 * 7.5
+        )  # positions 5, 6, ... 10 are read: 7.5 in the mean
     assert steady.ratio(steady, "decode") == 1 and 0.1 < other.ratio(steady, "decode") < 10
     assert comparison.reference is steady and steady.tokens != other.tokens
     assert len(comparison.bandwidth) == len(comparison.flops) == 3
     share = np.median([r * 1075 / b for r, b in zip(steady.decode, comparison.bandwidth)])
     assert comparison.share(steady, "decode") == pytest.approx(share)
-    assert comparison.share(steady, "prefill") > 0 and comparison.limit(steady, "prefill") > max(steady.prefill)
+    assert comparison.share(steady, "prefill") > 0 and comparison.limit(steady, "prefill") > max(
+        steady.prefill
+    )
 
 
 def test_what_cannot_be_measured_is_told_and_stops_nobody(compare):
-    names = ["engine-absent", "engine-unable", "engine-broken", "engine-dying", "babbling", "minillm-steady"]
+    names = [
+        "engine-absent",
+        "engine-unable",
+        "engine-broken",
+        "engine-dying",
+        "babbling",
+        "minillm-steady",
+    ]
     comparison = compare(names, 2, 2, 1)
     missing = {result.name: result.missing for result in comparison.results}
     assert missing == {
@@ -128,7 +158,10 @@ def test_what_cannot_be_measured_is_told_and_stops_nobody(compare):
 
 
 def test_nobody_to_measure_is_one_line(compare):
-    with pytest.raises(InputError, match="no peer could be measured: engine-absent: no_such_library is not installed") as error:
+    with pytest.raises(
+        InputError,
+        match="no peer could be measured: engine-absent: no_such_library is not installed",
+    ) as error:
         compare("engine-absent,engine-dying", 2, 2, 1)
     assert "\n" not in str(error.value)
 
@@ -143,19 +176,32 @@ def test_temporary_files_go_with_the_run(compare, monkeypatch, tmp_path_factory)
 def test_peak_memory_is_the_workers_own(compare):
     ballast = np.ones(300 * 2**20, np.uint8)
     (result,) = compare("minillm-steady", 2, 2, 1).results
-    assert result.peak_bytes is None or 2**20 < result.peak_bytes < ballast.nbytes  # None: Windows does not say
+    assert (
+        result.peak_bytes is None or 2**20 < result.peak_bytes < ballast.nbytes
+    )  # None: Windows does not say
 
 
 def test_the_command_names_what_is_missing_and_draws(compare, capsys, tmp_path):
     args = ["bench", "--model", str(compare.folder), "--prompt", "4", "--new", "6", "--rounds", "1"]
-    assert main([*args, "--peers", "engine,minillm-steady", "--plot", str(tmp_path / "rates.png")]) == 0
+    assert (
+        main([*args, "--peers", "engine,minillm-steady", "--plot", str(tmp_path / "rates.png")])
+        == 0
+    )
     out = capsys.readouterr().out
-    assert "engine-absent: missing (no_such_library is not installed)" in out and "differ from" in out
+    assert (
+        "engine-absent: missing (no_such_library is not installed)" in out and "differ from" in out
+    )
     assert (tmp_path / "rates.png").read_bytes().startswith(b"\x89PNG")
     assert main([*args, "--peers", "engine-other,minillm-steady", "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
-    assert [(r["same_tokens"], r["decode_ratio"] == 1) for r in values["results"]] == [(False, True), (True, False)]
-    for plot, message in (("no/folder/x.png", "there is no such folder"), ("x.nothing", "must end in one of .png, .svg, .pdf")):
+    assert [(r["same_tokens"], r["decode_ratio"] == 1) for r in values["results"]] == [
+        (False, True),
+        (True, False),
+    ]
+    for plot, message in (
+        ("no/folder/x.png", "there is no such folder"),
+        ("x.nothing", "must end in one of .png, .svg, .pdf"),
+    ):
         assert main([*args, "--peers", "minillm-steady", "--plot", plot]) == 2
         assert message in capsys.readouterr().err
 
@@ -180,12 +226,16 @@ def test_what_a_decode_step_reads_and_a_prompt_costs():
 
     def step(name, value):
         nonlocal counted
-        inputs = {"c_attn": 16, "c_fc": 16, "logits": 16, "out": 64 if ".mlp." in name else 16}.get(name.rpartition(".")[2], 0)
+        inputs = {"c_attn": 16, "c_fc": 16, "logits": 16, "out": 64 if ".mlp." in name else 16}.get(
+            name.rpartition(".")[2], 0
+        )
         counted += 2 * inputs * value.size
         return value
 
     model(range(5), last=True, step=step)
-    assert limits.prefill_flop(CONFIG, 5) == counted + 2 * 4 * 16 * (1 + 2 + 3 + 4 + 5)  # two layers; scores and values
+    assert limits.prefill_flop(CONFIG, 5) == counted + 2 * 4 * 16 * (
+        1 + 2 + 3 + 4 + 5
+    )  # two layers; scores and values
     assert limits.prefill_flop(GPT2Config(), 512) / 1e9 == pytest.approx(91.9, abs=0.1)
 
 
@@ -205,7 +255,9 @@ def test_the_groups_that_the_help_names_are_there(capsys):
     with pytest.raises(SystemExit):
         main(["bench", "--help"])
     said = " ".join(capsys.readouterr().out.replace("-\n", "-").split())
-    assert "known: " + ", ".join(GROUPS) in listed and "groups: " + ", ".join(GROUPS) in said.replace("- ", "-")
+    assert "known: " + ", ".join(GROUPS) in listed and "groups: " + ", ".join(
+        GROUPS
+    ) in said.replace("- ", "-")
     assert all(peer in listed for peer in PEERS)
 
 

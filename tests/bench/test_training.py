@@ -18,18 +18,41 @@ def tiny(monkeypatch):
 
 
 def test_the_arithmetic_of_a_step():
-    """By hand: 2 for each weight of the matrices and of the head and each token, and attention; three times."""
+    """By hand: 2 for each weight of the matrices and of the head and each token, and attention;
+    three times."""
     L, C, T, B, V = 1, 16, 8, 2, 50
     matrices, pairs = 12 * C * C * L, T * (T + 1) // 2
-    assert training.step_flop(GPT2Config(**TINY[0]), B, T) == 3 * B * (2 * T * (matrices + V * C) + 4 * C * pairs * L)
+    assert training.step_flop(GPT2Config(**TINY[0]), B, T) == 3 * B * (
+        2 * T * (matrices + V * C) + 4 * C * pairs * L
+    )
 
 
 def test_minillm_alone(capsys):
     pytest.importorskip("numba")
-    assert main(["bench", "--train", "small", "--peers", "minillm", "--rounds", "2", "--threads", "1", "--json"]) == 0
+    assert (
+        main(
+            [
+                "bench",
+                "--train",
+                "small",
+                "--peers",
+                "minillm",
+                "--rounds",
+                "2",
+                "--threads",
+                "1",
+                "--json",
+            ]
+        )
+        == 0
+    )
     found = json.loads(capsys.readouterr().out)
     (result,) = found["results"]
-    assert result["ratio"] == 1 and len(result["rates"]) == len(found["flops"]) == 2 and result["share"] > 0
+    assert (
+        result["ratio"] == 1
+        and len(result["rates"]) == len(found["flops"]) == 2
+        and result["share"] > 0
+    )
     assert 0 < result["step_bytes"] < result["peak_bytes"] and result["loss"] < 3.9
 
 
@@ -45,7 +68,10 @@ def test_all_do_the_same_work(capsys):
 
 
 def test_what_cannot_be(capsys):
-    with pytest.raises(InputError, match=r"peer 'llama.cpp' does not train; known: all, torch-eager, minillm, minillm-mixed"):
+    with pytest.raises(
+        InputError,
+        match=r"peer 'llama.cpp' does not train; known: all, torch-eager, minillm, minillm-mixed",
+    ):
         training.run("small", "minillm,llama.cpp")
     assert main(["bench", "--train", "small", "--plot", "x.png"]) == 2
     assert "--train takes neither --model nor --plot" in capsys.readouterr().err

@@ -60,13 +60,21 @@ def test_a_folder_goes_before_a_bundled_name(elsewhere):
     assert find.find_folder("small") == Path("small")
 
 
-@pytest.mark.parametrize("name", ["", Path("small/er"), "/nowhere", "/no/such/folder", "a/b/c", "..\\x", "../../x"], ids=repr)
+@pytest.mark.parametrize(
+    "name",
+    ["", Path("small/er"), "/nowhere", "/no/such/folder", "a/b/c", "..\\x", "../../x"],
+    ids=repr,
+)
 def test_what_can_only_be_a_folder_is_not_sought_on_the_hub(monkeypatch, name):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert one_line(name).startswith(f"no folder {str(name)!r}")
 
 
-@pytest.mark.parametrize("name", ["gpt2", "openai/gpt2", "no model", "x" * 5000, "a\0b", "a\nb"], ids=lambda n: repr(n[:20]))
+@pytest.mark.parametrize(
+    "name",
+    ["gpt2", "openai/gpt2", "no model", "x" * 5000, "a\0b", "a\nb"],
+    ids=lambda n: repr(n[:20]),
+)
 def test_without_the_hub_library_a_hint_how_to_install_it(monkeypatch, name):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # importing it now raises ImportError
     message = one_line(name)
@@ -85,14 +93,20 @@ def test_hub_gives_the_folder_and_is_asked_only_for_what_is_read(monkeypatch, el
         monkeypatch.setitem(sys.modules, module, fake)
     assert find.find_folder("openai/gpt2") == elsewhere
     assert asked == {"openai/gpt2": find.HUB_FILES}
-    assert "vocab.json" in find.HUB_FILES and not any("bin" in pattern for pattern in find.HUB_FILES)
+    assert "vocab.json" in find.HUB_FILES and not any(
+        "bin" in pattern for pattern in find.HUB_FILES
+    )
 
 
-@pytest.mark.parametrize("error", ["HfHubHTTPError", "HFValidationError", "LocalEntryNotFoundError", OSError])
+@pytest.mark.parametrize(
+    "error", ["HfHubHTTPError", "HFValidationError", "LocalEntryNotFoundError", OSError]
+)
 @pytest.mark.parametrize("text, reason", [("Not found.\n\nCheck\nit", "Not found."), ("", "")])
 def test_failure_of_the_hub_is_one_line(monkeypatch, error, text, reason):
     def download(name, allow_patterns):
-        raise (error if isinstance(error, type) else getattr(modules["huggingface_hub.errors"], error))(text)
+        raise (
+            error if isinstance(error, type) else getattr(modules["huggingface_hub.errors"], error)
+        )(text)
 
     modules = hub_that(download)
     for module, fake in modules.items():
@@ -104,7 +118,9 @@ def test_failure_of_the_hub_is_one_line(monkeypatch, error, text, reason):
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("name", ["gpt2", "no/such-model", "not valid", "./gpt2", "a" * 300], ids=lambda n: n[:20])
+@pytest.mark.parametrize(
+    "name", ["gpt2", "no/such-model", "not valid", "./gpt2", "a" * 300], ids=lambda n: n[:20]
+)
 def test_the_real_hub_library_offline_is_one_line(elsewhere, name):
     pytest.importorskip("huggingface_hub", reason="needs huggingface_hub (extra: hub)")
     code = f"""
@@ -115,7 +131,16 @@ try:
 except InputError as error:
     print(error)
 """
-    env = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(elsewhere), "PYTHONPATH": str(find.PACKAGE.parent)}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    env = os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(elsewhere),
+        "PYTHONPATH": str(find.PACKAGE.parent),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
     [line] = done.stdout.splitlines()
-    assert line.startswith(f"model {name!r} is neither a folder nor bundled") and "the Hugging Face hub did not give it" in line
+    assert (
+        line.startswith(f"model {name!r} is neither a folder nor bundled")
+        and "the Hugging Face hub did not give it" in line
+    )

@@ -1,4 +1,5 @@
-"""A model's folder: written, read, and every way in which it can contradict itself; live: exchanged with transformers."""
+"""A model's folder: written, read, and every way in which it can contradict itself; live: exchanged
+with transformers."""
 
 from __future__ import annotations
 
@@ -19,7 +20,10 @@ TINY = GPT2Config(vocab_size=300, n_positions=8, n_embd=6, n_layer=2, n_head=2)
 def random_parameters(config: GPT2Config = TINY, seed: int = 0) -> dict[str, np.ndarray]:
     """Every parameter random, biases and norms too, so that no two can be confused unseen."""
     rng = np.random.default_rng(seed)
-    return {name: rng.standard_normal(shape, np.float32) for name, shape in config.parameter_shapes().items()}
+    return {
+        name: rng.standard_normal(shape, np.float32)
+        for name, shape in config.parameter_shapes().items()
+    }
 
 
 def write_folder(folder, tensors, config: GPT2Config | dict = TINY):
@@ -35,11 +39,16 @@ def assert_loads(folder, expected: dict[str, np.ndarray], dtype=np.float32) -> N
     model = load_model(folder, dtype)
     assert model.parameters.keys() == expected.keys()
     for name, array in expected.items():
-        np.testing.assert_array_equal(model.parameters[name], array.astype(dtype), err_msg=name, strict=True)
+        np.testing.assert_array_equal(
+            model.parameters[name], array.astype(dtype), err_msg=name, strict=True
+        )
 
 
 def with_prefix(tensors):
-    return {name if name == "lm_head.weight" else f"transformer.{name}": array for name, array in tensors.items()}
+    return {
+        name if name == "lm_head.weight" else f"transformer.{name}": array
+        for name, array in tensors.items()
+    }
 
 
 # ---- what loads
@@ -47,7 +56,9 @@ def with_prefix(tensors):
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_save_and_load_is_the_identity(tmp_path, tied):
-    config = dataclasses.replace(TINY, tie_word_embeddings=tied, n_inner=5, activation_function="relu", eos_token_id=299)
+    config = dataclasses.replace(
+        TINY, tie_word_embeddings=tied, n_inner=5, activation_function="relu", eos_token_id=299
+    )
     model = GPT2(config, random_parameters(config))
     model.save_pretrained(tmp_path / "new" / "folder")
     loaded = GPT2.from_pretrained(tmp_path / "new" / "folder")
@@ -60,13 +71,18 @@ def test_save_and_load_is_the_identity(tmp_path, tied):
 
 @pytest.mark.parametrize("naming", [dict, with_prefix], ids=["plain", "transformer."])
 def test_prefix_is_optional_and_mask_buffers_are_ignored(tmp_path, naming):
-    buffers = {"h.0.attn.bias": np.ones((1, 1, 8, 8), bool), "h.1.attn.masked_bias": np.array(-1e4, np.float32)}
+    buffers = {
+        "h.0.attn.bias": np.ones((1, 1, 8, 8), bool),
+        "h.1.attn.masked_bias": np.array(-1e4, np.float32),
+    }
     write_folder(tmp_path, naming(random_parameters() | buffers))
     assert_loads(tmp_path, random_parameters())
 
 
 def test_equal_copy_of_a_tied_head_is_ignored(tmp_path):
-    write_folder(tmp_path, random_parameters() | {"lm_head.weight": random_parameters()["wte.weight"]})
+    write_folder(
+        tmp_path, random_parameters() | {"lm_head.weight": random_parameters()["wte.weight"]}
+    )
     assert_loads(tmp_path, random_parameters())
 
 
@@ -81,8 +97,14 @@ def test_bfloat16_loads(tmp_path):
     header, data = {}, b""
     expected = {}
     for name, array in random_parameters().items():
-        bits = (array.view(np.uint32) >> 16).astype(np.uint16)  # cut off, not rounded: exact either way
-        header[name] = {"dtype": "BF16", "shape": list(array.shape), "data_offsets": [len(data), len(data) + bits.nbytes]}
+        bits = (array.view(np.uint32) >> 16).astype(
+            np.uint16
+        )  # cut off, not rounded: exact either way
+        header[name] = {
+            "dtype": "BF16",
+            "shape": list(array.shape),
+            "data_offsets": [len(data), len(data) + bits.nbytes],
+        }
         data += bits.tobytes()
         expected[name] = (bits.astype(np.uint32) << 16).view(np.float32)
     write_folder(tmp_path, {})
@@ -110,10 +132,16 @@ def test_load_gives_model_and_tokenizer(tmp_path):
 def sharded(tmp_path):
     """A folder of two shards and their index."""
     tensors = with_prefix(random_parameters())
-    parts = {"model-00001-of-00002.safetensors": [*tensors][:9], "model-00002-of-00002.safetensors": [*tensors][9:]}
+    parts = {
+        "model-00001-of-00002.safetensors": [*tensors][:9],
+        "model-00002-of-00002.safetensors": [*tensors][9:],
+    }
     for file, names in parts.items():
         safetensors.write(tmp_path / file, {name: tensors[name] for name in names})
-    index = {"metadata": {}, "weight_map": {name: file for file, names in parts.items() for name in names}}
+    index = {
+        "metadata": {},
+        "weight_map": {name: file for file, names in parts.items() for name in names},
+    }
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     (tmp_path / "config.json").write_text(json.dumps(TINY.to_dict()))
     return tmp_path
@@ -125,15 +153,26 @@ def test_shards_load(sharded):
 
 def test_missing_shard_is_named(sharded):
     (sharded / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(InputError, match=r"index\.json: names the shard 'model-00002-of-00002\.safetensors', which is not there"):
+    with pytest.raises(
+        InputError,
+        match=(
+            r"index\.json: names the shard 'model-00002-of-00002\.safetensors', which is not there"
+        ),
+    ):
         load_model(sharded)
 
 
 @pytest.mark.parametrize(
     "index, message",
     [
-        ({"weight_map": {"wte.weight": "model-00001-of-00002.safetensors"}}, "00001-of-00002.safetensors: tensor 'wte.weight'"),
-        ({"weight_map": {"wte.weight": "../model.safetensors"}}, "'../model.safetensors' of 'wte.weight' must be a file name"),
+        (
+            {"weight_map": {"wte.weight": "model-00001-of-00002.safetensors"}},
+            "00001-of-00002.safetensors: tensor 'wte.weight'",
+        ),
+        (
+            {"weight_map": {"wte.weight": "../model.safetensors"}},
+            "'../model.safetensors' of 'wte.weight' must be a file name",
+        ),
         ({"weight_map": {"wte.weight": "/etc/passwd"}}, "must be a file name"),
         ({"weight_map": {"wte.weight": ".."}}, r"the shard '\.\.', which is not there"),
         ({"weight_map": {"wte.weight": "a\0b\n"}}, "the shard .*, which is not there"),
@@ -164,24 +203,56 @@ WTE_AS_HEAD = random_parameters()["wte.weight"]
 @pytest.mark.parametrize(
     "change, config, message",
     [
-        (without("h.1.ln_2.bias"), {}, r"1 of 28 tensors are missing, the first 'h.1.ln_2.bias' \(6,\)"),
+        (
+            without("h.1.ln_2.bias"),
+            {},
+            r"1 of 28 tensors are missing, the first 'h.1.ln_2.bias' \(6,\)",
+        ),
         (lambda t: t | {"h.2.ln_1.bias": np.ones(6)}, {}, r"'h.2.ln_1.bias' \(6,\) is not part"),
-        (lambda t: t | {"transformer.wte.weight": t["wte.weight"]}, {}, "'transformer.wte.weight' comes a second time"),
-        (lambda t: t | {"wpe.weight": np.ones((6, 8))}, {}, r"'wpe.weight' has shape \(6, 8\); config.json needs \(8, 6\)"),
-        (lambda t: t | {"ln_f.bias": np.ones(())}, {}, r"'ln_f.bias' has shape \(\); config.json needs \(6,\)"),
+        (
+            lambda t: t | {"transformer.wte.weight": t["wte.weight"]},
+            {},
+            "'transformer.wte.weight' comes a second time",
+        ),
+        (
+            lambda t: t | {"wpe.weight": np.ones((6, 8))},
+            {},
+            r"'wpe.weight' has shape \(6, 8\); config.json needs \(8, 6\)",
+        ),
+        (
+            lambda t: t | {"ln_f.bias": np.ones(())},
+            {},
+            r"'ln_f.bias' has shape \(\); config.json needs \(6,\)",
+        ),
         (lambda t: t | {"ln_f.bias": np.ones(6, int)}, {}, "'ln_f.bias' holds int64"),
-        (lambda t: t | {"lm_head.weight": WTE_AS_HEAD + 1}, {}, "lm_head.weight differs from wte.weight"),
-        (lambda t: t | {"lm_head.weight": WTE_AS_HEAD[:9]}, {}, r"'lm_head.weight' has shape \(9, 6\); .* needs \(300, 6\)"),
+        (
+            lambda t: t | {"lm_head.weight": WTE_AS_HEAD + 1},
+            {},
+            "lm_head.weight differs from wte.weight",
+        ),
+        (
+            lambda t: t | {"lm_head.weight": WTE_AS_HEAD[:9]},
+            {},
+            r"'lm_head.weight' has shape \(9, 6\); .* needs \(300, 6\)",
+        ),
         (dict, {"tie_word_embeddings": False}, r"missing, the first 'lm_head.weight' \(300, 6\)"),
         (dict, {"n_layer": 3}, r"12 of 40 tensors are missing, the first 'h.2.ln_1.weight' \(6,\)"),
         (dict, {"n_layer": 1}, r"'h.1.\S+' .*is not part"),
         (dict, {"n_embd": 4}, r"has shape \(.*6.*\); config.json needs \(.*4.*\)"),
         (dict, {"n_inner": 23}, r"has shape \(.*24.*\); config.json needs \(.*23.*\)"),
-        (dict, {"vocab_size": 301}, r"'wte.weight' has shape \(300, 6\); config.json needs \(301, 6\)"),
+        (
+            dict,
+            {"vocab_size": 301},
+            r"'wte.weight' has shape \(300, 6\); config.json needs \(301, 6\)",
+        ),
         (dict, {"n_positions": 4}, r"'wpe.weight' has shape \(8, 6\); config.json needs \(4, 6\)"),
         (dict, {"n_head": 4}, "config.json: n_embd 6 cannot be split into n_head 4"),
         (dict, {"n_head": "2"}, "config.json: n_head is '2'"),
-        (dict, {"activation_function": "swish"}, "config.json: activation_function 'swish' is unknown"),
+        (
+            dict,
+            {"activation_function": "swish"},
+            "config.json: activation_function 'swish' is unknown",
+        ),
         (dict, {"add_cross_attention": True}, "config.json: add_cross_attention"),
         (dict, {"model_type": "llama"}, "config.json: model_type is 'llama'"),
     ],
@@ -208,12 +279,16 @@ def test_missing_file_is_named(tmp_path, name):
 def test_weights_in_another_format_are_pointed_out(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").touch()
-    with pytest.raises(InputError, match=r"no model.safetensors; it has pytorch_model.bin: save it again"):
+    with pytest.raises(
+        InputError, match=r"no model.safetensors; it has pytorch_model.bin: save it again"
+    ):
         load_model(tmp_path)
 
 
 def test_vocabulary_larger_than_the_model_is_refused(tmp_path):
-    Tokenizer.train([], 302, ["<a>", *(f"<{i}>" for i in range(45))]).save(write_folder(tmp_path, random_parameters()))
+    Tokenizer.train([], 302, ["<a>", *(f"<{i}>" for i in range(45))]).save(
+        write_folder(tmp_path, random_parameters())
+    )
     with pytest.raises(InputError, match=r"vocab\.json has 302 tokens, the model 300"):
         load(tmp_path)
 
@@ -227,7 +302,9 @@ def test_float16_is_stored_as_asked(tmp_path):
     assert {array.dtype for array in stored.values()} == {np.dtype(np.float16)}
     assert metadata == {"format": "pt"}  # transformers refuses a file without it
     assert json.loads((tmp_path / "config.json").read_bytes())["dtype"] == "float16"
-    assert_loads(tmp_path, {name: array.astype(np.float16) for name, array in random_parameters().items()})
+    assert_loads(
+        tmp_path, {name: array.astype(np.float16) for name, array in random_parameters().items()}
+    )
 
 
 @pytest.mark.parametrize("other", [0.0, np.inf])
@@ -235,7 +312,9 @@ def test_value_too_large_for_float16_is_refused_and_the_old_file_kept(tmp_path, 
     save_model(GPT2(TINY, random_parameters()), tmp_path)
     large = random_parameters()
     large["ln_f.bias"][:2] = 7e4, other
-    with pytest.raises(InputError, match=r"ln_f.bias has values up to 7e\+04, too large for float16"):
+    with pytest.raises(
+        InputError, match=r"ln_f.bias has values up to 7e\+04, too large for float16"
+    ):
         save_model(GPT2(TINY, large), tmp_path, np.float16)
     assert_loads(tmp_path, random_parameters())
 
@@ -251,15 +330,21 @@ def test_integers_cannot_store_parameters(tmp_path):
 
 @pytest.fixture
 def transformers():
-    pytest.importorskip("torch", reason="the oracle: pip install torch transformers (extra: reference)")
-    return pytest.importorskip("transformers", reason="the oracle: pip install torch transformers (extra: reference)")
+    pytest.importorskip(
+        "torch", reason="the oracle: pip install torch transformers (extra: reference)"
+    )
+    return pytest.importorskip(
+        "transformers", reason="the oracle: pip install torch transformers (extra: reference)"
+    )
 
 
 IDS = [[5, 0, 299, 17], [1, 2, 3, 4]]
 CONFIGS = [
     TINY,
     dataclasses.replace(TINY, tie_word_embeddings=False, activation_function="gelu", n_inner=7),
-    dataclasses.replace(TINY, n_head=3, activation_function="relu", scale_attn_by_inverse_layer_idx=True),
+    dataclasses.replace(
+        TINY, n_head=3, activation_function="relu", scale_attn_by_inverse_layer_idx=True
+    ),
     dataclasses.replace(TINY, scale_attn_weights=False, layer_norm_epsilon=1e-2),
 ]
 
@@ -269,8 +354,11 @@ def assert_same_logits(folder, their_model):
 
     with torch.no_grad():
         theirs = their_model.double().eval()(torch.tensor(IDS)).logits.numpy()
-    # float64 on both sides, logits up to about 10: rounding is near 1e-14, 1e-10 is what the project calls exact
-    np.testing.assert_allclose(load_model(folder, np.float64)(np.array(IDS)), theirs, rtol=0, atol=1e-10)
+    # float64 on both sides, logits up to about 10: rounding is near 1e-14, 1e-10 is what the
+    # project calls exact
+    np.testing.assert_allclose(
+        load_model(folder, np.float64)(np.array(IDS)), theirs, rtol=0, atol=1e-10
+    )
 
 
 @pytest.mark.live
@@ -292,7 +380,9 @@ def test_we_load_what_transformers_saves(tmp_path, transformers, config, shard):
     import torch
 
     torch.manual_seed(0)
-    their_model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**config.to_dict(), attn_implementation="eager"))
+    their_model = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(**config.to_dict(), attn_implementation="eager")
+    )
     for parameter in their_model.parameters():
         torch.nn.init.normal_(parameter)
     their_model.save_pretrained(tmp_path, max_shard_size=shard)
@@ -302,6 +392,8 @@ def test_we_load_what_transformers_saves(tmp_path, transformers, config, shard):
 
 @pytest.mark.live
 def test_transformers_loads_bfloat16_as_we_do(tmp_path, transformers):
-    their_model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**TINY.to_dict(), attn_implementation="eager"))
+    their_model = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(**TINY.to_dict(), attn_implementation="eager")
+    )
     their_model.bfloat16().save_pretrained(tmp_path)
     assert_same_logits(tmp_path, their_model)

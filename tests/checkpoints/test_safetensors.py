@@ -1,4 +1,5 @@
-"""The safetensors reader and writer: every dtype, every header field wrong in turn; live: the library as the oracle."""
+"""The safetensors reader and writer: every dtype, every header field wrong in turn; live: the
+library as the oracle."""
 
 from __future__ import annotations
 
@@ -32,19 +33,27 @@ def assemble(header: dict | bytes, data: bytes = DATA) -> bytes:
 def assert_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
     assert found.keys() == expected.keys()
     for name, array in expected.items():
-        np.testing.assert_array_equal(found[name], array, err_msg=name, strict=True)  # strict: shape and dtype too
+        np.testing.assert_array_equal(
+            found[name], array, err_msg=name, strict=True
+        )  # strict: shape and dtype too
 
 
 def examples() -> dict[str, np.ndarray]:
-    """One tensor of every dtype, and the odd ones: scalar, empty, transposed, strided, a strange name."""
+    """One tensor of every dtype, and the odd ones: scalar, empty, transposed, strided, a strange
+    name."""
     rng = np.random.default_rng(0)
     tensors = {dtype.name: rng.integers(0, 2, (3, 5)).astype(dtype) for dtype in safetensors.NAMES}
     f32 = rng.standard_normal((4, 6), np.float32)
     special = np.array([np.nan, np.inf, -0.0, 1e-45], np.float32)
     return tensors | {
-        "scalar": np.array(3.5), "empty": np.zeros((0, 3), np.float16), "empty last": np.zeros((2, 0), np.int8),
-        "transposed": f32.T, "strided": f32[::2, ::-3], "special values": special, "ünïcödé\n\"'": np.arange(3, dtype=np.uint8),
-    }  # fmt: skip
+        "scalar": np.array(3.5),
+        "empty": np.zeros((0, 3), np.float16),
+        "empty last": np.zeros((2, 0), np.int8),
+        "transposed": f32.T,
+        "strided": f32[::2, ::-3],
+        "special values": special,
+        "ünïcödé\n\"'": np.arange(3, dtype=np.uint8),
+    }
 
 
 # ---- reading what was written
@@ -66,12 +75,19 @@ def test_no_tensors_at_all_come_back(path):
 def test_layout_is_the_documented_one(path):
     path.write_bytes(assemble({"b": B, "__metadata__": {"k": "v"}, "a": A}))
     tensors, metadata = safetensors.read(path)
-    assert_equal(tensors, {"a": np.frombuffer(DATA[:24], "<f4").reshape(2, 3), "b": np.frombuffer(DATA[24:], "<i2")})
+    assert_equal(
+        tensors,
+        {"a": np.frombuffer(DATA[:24], "<f4").reshape(2, 3), "b": np.frombuffer(DATA[24:], "<i2")},
+    )
     assert metadata == {"k": "v"}
 
 
 def test_tensors_are_written_aligned(path):
-    tensors = {"bytes": np.ones(3, np.int8), "doubles": np.ones(2), "halves": np.ones(5, np.float16)}
+    tensors = {
+        "bytes": np.ones(3, np.int8),
+        "doubles": np.ones(2),
+        "halves": np.ones(5, np.float16),
+    }
     safetensors.write(path, tensors)
     assert all(array.flags.aligned for array in safetensors.read(path)[0].values())
 
@@ -79,15 +95,29 @@ def test_tensors_are_written_aligned(path):
 def test_unaligned_tensors_are_read(path):
     for spaces in range(4):
         path.write_bytes(assemble(json.dumps({"a": A, "b": B}).encode() + b" " * spaces))
-        np.testing.assert_array_equal(safetensors.read(path)[0]["a"].ravel(), np.frombuffer(DATA[:24], "<f4"))
+        np.testing.assert_array_equal(
+            safetensors.read(path)[0]["a"].ravel(), np.frombuffer(DATA[:24], "<f4")
+        )
 
 
 @pytest.mark.parametrize(
     "bits, value",
-    [(0x3F80, 1.0), (0xC000, -2.0), (0x8000, -0.0), (0x0001, 2.0**-133), (0x7F7F, 255 * 2.0**120), (0xFF80, -math.inf)],
+    [
+        (0x3F80, 1.0),
+        (0xC000, -2.0),
+        (0x8000, -0.0),
+        (0x0001, 2.0**-133),
+        (0x7F7F, 255 * 2.0**120),
+        (0xFF80, -math.inf),
+    ],
 )
 def test_bfloat16_is_read_as_the_same_number(path, bits, value):
-    path.write_bytes(assemble({"x": {"dtype": "BF16", "shape": [], "data_offsets": [0, 2]}}, bits.to_bytes(2, "little")))
+    path.write_bytes(
+        assemble(
+            {"x": {"dtype": "BF16", "shape": [], "data_offsets": [0, 2]}},
+            bits.to_bytes(2, "little"),
+        )
+    )
     assert_equal(safetensors.read(path)[0], {"x": np.array(value, np.float32)})
 
 
@@ -145,10 +175,19 @@ def changed(**fields) -> dict:
         (changed(data_offsets={"0": 24}), r"'a'.*must be a list"),
         (changed(data_offsets=[32, 56]), r"'a'.*\[32, 56\] lie outside"),
         (changed(data_offsets=[10**30, 10**30 + 24]), r"'a'.*lie outside"),
-        ({"a": A, "b": B | {"data_offsets": [24, 36], "shape": [6]}}, r"'b'.*lie outside.*32 bytes"),
-        ({"a": A, "b": B | {"data_offsets": [16, 24]}}, "'b' begins at byte 16, the one before ends at 24"),
+        (
+            {"a": A, "b": B | {"data_offsets": [24, 36], "shape": [6]}},
+            r"'b'.*lie outside.*32 bytes",
+        ),
+        (
+            {"a": A, "b": B | {"data_offsets": [16, 24]}},
+            "'b' begins at byte 16, the one before ends at 24",
+        ),
         ({"a": A, "b": A}, "'b' begins at byte 0, the one before ends at 24"),
-        ({"a": A, "b": B | {"data_offsets": [26, 32], "shape": [3]}}, "'b' begins at byte 26, the one before ends at 24"),
+        (
+            {"a": A, "b": B | {"data_offsets": [26, 32], "shape": [3]}},
+            "'b' begins at byte 26, the one before ends at 24",
+        ),
         ({"b": B}, "'b' begins at byte 24"),
         ({"a": A}, "end at byte 24 of 32"),
         ({}, "end at byte 0 of 32"),
@@ -156,7 +195,10 @@ def changed(**fields) -> dict:
         (changed() | {"__metadata__": ["k"]}, "__metadata__ must map text to text"),
         (changed() | {"__metadata__": None}, "__metadata__ must map text to text"),
         (b'{"a":%(A)s,"b":%(B)s,"a":%(A)s}', "'a' occurs twice"),
-        (b'{"b":%(B)s,"a":{"dtype":"F32","shape":[2,3],"shape":[2,3],"data_offsets":[0,24]}}', "'shape' occurs twice"),
+        (
+            b'{"b":%(B)s,"a":{"dtype":"F32","shape":[2,3],"shape":[2,3],"data_offsets":[0,24]}}',
+            "'shape' occurs twice",
+        ),
         (b"[]", "not a table"),
         (b"null", "not a table"),
         (b"", "not valid JSON"),
@@ -167,10 +209,13 @@ def changed(**fields) -> dict:
         (b"\0{}", "not valid JSON"),
         (b"[" * 200_000, "not valid JSON"),
         (b'{"a":' * 200_000, "not valid JSON"),
-        (b'{"a":{"dtype":"F32","shape":[1' + b"0" * 10_000 + b'],"data_offsets":[0,24]}}', "not valid JSON"),
+        (
+            b'{"a":{"dtype":"F32","shape":[1' + b"0" * 10_000 + b'],"data_offsets":[0,24]}}',
+            "not valid JSON",
+        ),
     ],
     ids=lambda value: ascii(value)[:50],
-)  # fmt: skip
+)
 def test_wrong_header_is_refused(path, header, message):
     if isinstance(header, str):  # text stands for UTF-16, which Python's json would take
         header = (header % {"A": json.dumps(A), "B": json.dumps(B)}).encode("utf-16")
@@ -195,7 +240,11 @@ def test_the_unchanged_header_is_accepted(path):
         (40, 200, "not valid JSON"),
         (193, 200, "the header claims 193 bytes of a file of 200"),
         (2**64 - 1, 200, "the header claims 18,446,744,073,709,551,615 bytes of a file of 200"),
-        (10**8 + 1, 10**8 + 100, "the header claims 100,000,001 bytes"),  # the format's limit; the file is sparse
+        (
+            10**8 + 1,
+            10**8 + 100,
+            "the header claims 100,000,001 bytes",
+        ),  # the format's limit; the file is sparse
     ],
 )
 def test_wrong_header_length_is_refused(path, length, size, message):
@@ -228,13 +277,19 @@ def test_a_header_with_flipped_bytes_is_read_or_refused(path):
         except InputError as error:
             refused += 1
             assert str(path) in str(error)
-    assert 200 < refused < 300  # a changed letter of a name is no error; whatever else happens fails the test
+    assert (
+        200 < refused < 300
+    )  # a changed letter of a name is no error; whatever else happens fails the test
 
 
 # ---- writing
 
 
-@pytest.mark.parametrize("wrong", [np.array(["text"]), np.ones(2, complex), np.array([None]), np.ones(2, ">f4")], ids=repr)
+@pytest.mark.parametrize(
+    "wrong",
+    [np.array(["text"]), np.ones(2, complex), np.array([None]), np.ones(2, ">f4")],
+    ids=repr,
+)
 def test_dtype_that_the_format_lacks_is_refused(path, wrong):
     with pytest.raises(InputError, match=r"model.safetensors: tensor 'x' has dtype"):
         safetensors.write(path, {"x": wrong})
@@ -251,7 +306,9 @@ def test_writing_leaves_only_the_file(path):
     assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not replace a file that is mapped")
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="Windows does not replace a file that is mapped"
+)
 def test_file_is_replaced_while_it_is_mapped(path):
     safetensors.write(path, {"x": np.ones(2)})
     before = safetensors.read(path)[0]
@@ -289,7 +346,9 @@ def test_library_reads_what_we_write(path):
 @pytest.mark.live
 def test_we_read_what_the_library_writes(path):
     library = pytest.importorskip("safetensors.numpy", reason=ORACLE)
-    tensors = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in examples().items()}
+    tensors = {
+        name: np.ascontiguousarray(array).reshape(array.shape) for name, array in examples().items()
+    }
     library.save_file(tensors, path, {"é": "ü"})
     assert_equal(safetensors.read(path)[0], examples())
     assert safetensors.read(path)[1] == {"é": "ü"}
@@ -299,7 +358,9 @@ def test_we_read_what_the_library_writes(path):
 def test_we_read_the_bfloat16_of_torch(path):
     torch = pytest.importorskip("torch", reason=ORACLE)
     library = pytest.importorskip("safetensors.torch", reason=ORACLE)
-    bits = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)  # every bfloat16 there is
+    bits = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(
+        torch.int16
+    )  # every bfloat16 there is
     tensor = bits.view(torch.bfloat16).reshape(256, 256)
     library.save_file({"x": tensor}, path)
     assert_equal(safetensors.read(path)[0], {"x": tensor.float().numpy()})

@@ -52,7 +52,11 @@ def test_an_interval_belongs_to_the_name_that_ends_it():
     assert first.net.tolist() == [7, 22, 0]  # less the cost of a stamp, and never below 0
     assert first.sums() == {"embed": 7, "attend": 22, "choose": 0}
     assert (second.kind, second.positions, second.past) == ("decode", 1, 3)
-    assert {k: v.tolist() for k, v in groups(clock.cycles()).items()} == {"embed": [7, 4], "attend": [22, 0], "choose": [0, 0]}
+    assert {k: v.tolist() for k, v in groups(clock.cycles()).items()} == {
+        "embed": [7, 4],
+        "attend": [22, 0],
+        "choose": [0, 0],
+    }
 
 
 def test_stamps_from_inside_a_kernel_cost_nothing():
@@ -86,9 +90,14 @@ def test_a_clock_that_saw_nothing_says_so():
 @pytest.mark.parametrize("every_step", [False, True])
 def test_the_tokens_are_those_without_a_clock(model, every_step):
     clock = Clock(every_step)
-    assert generated(model, clock) == [m.id for m in moments(model, [1, 2, 3], Options(max_new_tokens=5))]
+    assert generated(model, clock) == [
+        m.id for m in moments(model, [1, 2, 3], Options(max_new_tokens=5))
+    ]
     cycles = clock.cycles()
-    assert [(c.kind, c.positions, c.past) for c in cycles] == [("prefill", 3, 0), *(("decode", 1, 3 + i) for i in range(4))]
+    assert [(c.kind, c.positions, c.past) for c in cycles] == [
+        ("prefill", 3, 0),
+        *(("decode", 1, 3 + i) for i in range(4)),
+    ]
 
 
 def test_every_step_of_the_readable_forward_is_there():
@@ -102,9 +111,17 @@ def test_a_clock_leaves_the_fused_step_and_streaming_attention_at_work():
     clock = Clock()
     generated(FUSED, clock, prompt=range(40))  # more than the fused step takes at a time
     prefill, *decode = clock.cycles()
-    assert "h.0.attn.context" in prefill.names and "h.0.attn.scores" not in prefill.names and "wte" in prefill.names
+    assert (
+        "h.0.attn.context" in prefill.names
+        and "h.0.attn.scores" not in prefill.names
+        and "wte" in prefill.names
+    )
     for cycle in decode:
-        assert cycle.names[:3] == ("embed", "h.0.ln_1", "h.0.attn.c_attn") and cycle.names[-3:] == ("logits", "probs", "next")
+        assert cycle.names[:3] == ("embed", "h.0.ln_1", "h.0.attn.c_attn") and cycle.names[-3:] == (
+            "logits",
+            "probs",
+            "next",
+        )
         assert "h.0.mlp.c_fc" not in cycle.names
     assert clock.n_stamps == len(prefill.names) + 2 * len(decode)
 
@@ -114,28 +131,43 @@ def test_phases_sum_to_the_time_of_the_cycles():
     generated(FUSED, clock, n=20)
     cycles = clock.cycles()
     for cycle in cycles:
-        assert cycle.gross.min() >= 0 and cycle.gross.sum() == pytest.approx(cycle.end - cycle.start)
+        assert cycle.gross.min() >= 0 and cycle.gross.sum() == pytest.approx(
+            cycle.end - cycle.start
+        )
         assert sum(cycle.sums().values()) == pytest.approx(cycle.net.sum())
     assert all(a.end <= b.start for a, b in pairwise(cycles))
     report = Report(clock, CONFIG)
-    assert 0.5 < report.inside <= 1  # 0.98 for the bundled model; a machine may pause between any two cycles
+    assert (
+        0.5 < report.inside <= 1
+    )  # 0.98 for the bundled model; a machine may pause between any two cycles
     assert 0 < clock.cost < 100_000 and 0 < report.measuring < 1
     assert report.between_tokens(50) <= report.between_tokens(99)
 
 
 def test_only_the_clock_is_for_times_only():
     assert times_only(Clock()) and times_only(under("h.0.", Clock()))
-    assert not times_only(Clock(every_step=True)) and not times_only(under("h.0.", lambda name, value: value))
+    assert not times_only(Clock(every_step=True)) and not times_only(
+        under("h.0.", lambda name, value: value)
+    )
 
 
 def test_the_report_has_a_row_for_each_phase_and_its_parts_sum_up():
     clock = Clock()
     generated(FUSED, clock)
     rows = Report(clock, CONFIG).rows
-    assert [r.phase for r in rows if not r.part] == ["embed", "attend", "feed forward", "unembed", "choose", "cycle"]
+    assert [r.phase for r in rows if not r.part] == [
+        "embed",
+        "attend",
+        "feed forward",
+        "unembed",
+        "choose",
+        "cycle",
+    ]
     for phase in ("attend", "feed forward", "unembed"):
         whole = next(r for r in rows if r.phase == phase and not r.part)
-        assert sum(r.prefill for r in rows if r.phase == phase and r.part) == pytest.approx(whole.prefill)
+        assert sum(r.prefill for r in rows if r.phase == phase and r.part) == pytest.approx(
+            whole.prefill
+        )
     assert [r.part for r in rows if r.phase == "attend"][1:] == [
         "norm",
         "qkv",
@@ -145,7 +177,12 @@ def test_the_report_has_a_row_for_each_phase_and_its_parts_sum_up():
     clock = Clock(every_step=True)
     generated(MODEL, clock)
     parts = [r.part for r in Report(clock, CONFIG).rows]
-    assert parts.index("scores") < parts.index("softmax") < parts.index("context") < parts.index("activate")
+    assert (
+        parts.index("scores")
+        < parts.index("softmax")
+        < parts.index("context")
+        < parts.index("activate")
+    )
 
 
 def test_without_numba_the_clock_reads_the_systems(monkeypatch):
@@ -153,7 +190,9 @@ def test_without_numba_the_clock_reads_the_systems(monkeypatch):
     clock = Clock()
     assert clock.source == "time.perf_counter_ns"
     generated(MODEL, clock, n=2)
-    assert clock.ticks_per_second == pytest.approx(1e9, rel=0.05) and np.isfinite(clock.cycles()[0].end)
+    assert clock.ticks_per_second == pytest.approx(1e9, rel=0.05) and np.isfinite(
+        clock.cycles()[0].end
+    )
 
 
 def test_a_token_is_known_when_next_passes():
@@ -167,13 +206,22 @@ def test_a_token_is_known_when_next_passes():
     clock.pass_by("next", 7)
     clock.pass_by("next", 1)
     report = Report(clock, CONFIG)
-    assert report.token_times == [20, 27, 28] and report.first_token == 20 and report.between_tokens(50) == 4
+    assert (
+        report.token_times == [20, 27, 28]
+        and report.first_token == 20
+        and report.between_tokens(50) == 4
+    )
 
 
 def test_drafts_and_their_checks_pass_through_the_clock():
-    """The guesser's cycles lie between the model's, in time and in order; whoever looks at values sees the model's only."""
-    guesser = GPT2.random(GPT2Config(vocab_size=29, n_positions=24, n_embd=8, n_layer=1, n_head=2), seed=3)
-    model = GPT2.random(GPT2Config(vocab_size=29, n_positions=24, n_embd=16, n_layer=2, n_head=2), seed=1)
+    """The guesser's cycles lie between the model's, in time and in order; whoever looks at values
+    sees the model's only."""
+    guesser = GPT2.random(
+        GPT2Config(vocab_size=29, n_positions=24, n_embd=8, n_layer=1, n_head=2), seed=3
+    )
+    model = GPT2.random(
+        GPT2Config(vocab_size=29, n_positions=24, n_embd=16, n_layer=2, n_head=2), seed=1
+    )
     clock, widths, options = Clock(), set(), Options(max_new_tokens=9)
     story = list(moments(model, [1, 2, 3], options, clock, ModelDraft(guesser, 2)))
     passes = list(dict.fromkeys(c for m in story for c in (*m.before, m.cycle)))

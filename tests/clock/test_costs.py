@@ -1,4 +1,5 @@
-"""The cost model: against FLOPs counted while the textbook computes, and against the bytes that weights really take."""
+"""The cost model: against FLOPs counted while the textbook computes, and against the bytes that
+weights really take."""
 
 from types import SimpleNamespace
 
@@ -13,7 +14,8 @@ from minillm.weights import KINDS, store
 
 
 class Counted(np.ndarray):
-    """An array that counts its arithmetic: a product 2 K a number, a reduction one a number, all else one a result."""
+    """An array that counts its arithmetic: a product 2 K a number, a reduction one a number, all
+    else one a result."""
 
     flops = 0
 
@@ -42,27 +44,42 @@ class Meter:
 
 CONFIGS = [
     GPT2Config(vocab_size=11, n_positions=16, n_embd=6, n_layer=2, n_head=3),
-    GPT2Config(vocab_size=7, n_positions=16, n_embd=8, n_layer=1, n_head=2, n_inner=5, activation_function="relu"),
+    GPT2Config(
+        vocab_size=7,
+        n_positions=16,
+        n_embd=8,
+        n_layer=1,
+        n_head=2,
+        n_inner=5,
+        activation_function="relu",
+    ),
 ]
 
 
 def counting(config):
     model = GPT2.random(config, dtype=np.float64)
-    twin = SimpleNamespace(**{**vars(ops), "softmax": lambda x: ops.softmax(x.view(Counted))})  # np.where drops the type
+    twin = SimpleNamespace(
+        **{**vars(ops), "softmax": lambda x: ops.softmax(x.view(Counted))}
+    )  # np.where drops the type
     return GPT2(config, {name: p.view(Counted) for name, p in model.parameters.items()}, twin)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=["gelu_new", "relu"])
 @pytest.mark.parametrize(("T", "past", "batch"), [(1, 0, 1), (5, 0, 1), (1, 4, 1), (3, 2, 2)])
 def test_flops_are_those_counted(config, T, past, batch):
-    model, ids = counting(config), np.arange(batch * (past + T)).reshape(batch, -1) % config.vocab_size
+    model, ids = (
+        counting(config),
+        np.arange(batch * (past + T)).reshape(batch, -1) % config.vocab_size,
+    )
     cache = model.new_cache(batch)
     if past:
         model(ids[:, :past], cache)
     meter = Meter()
     model(ids[:, past:], cache, last=True, step=meter)
     costs = step_costs(config, T, past, batch, choose=False)
-    assert {name: cost.flops for name, cost in costs.items()} == meter.flops and meter.flops["h.0.attn.weights"] > 0
+    assert {name: cost.flops for name, cost in costs.items()} == meter.flops and meter.flops[
+        "h.0.attn.weights"
+    ] > 0
 
 
 def test_flops_of_choosing_are_those_counted():
@@ -77,11 +94,16 @@ def test_flops_of_choosing_are_those_counted():
 def test_a_block_is_the_formula_of_the_books():
     config, T = GPT2Config(n_layer=1), 100
     C = config.n_embd
-    products = sum(cost.products for name, cost in step_costs(config, T).items() if name.startswith("h."))
+    products = sum(
+        cost.products for name, cost in step_costs(config, T).items() if name.startswith("h.")
+    )
     assert products == 2 * (12 * T * C**2 + 2 * T**2 * C)
     bend = 6 * C
     costs = step_costs(config, bend)  # there attention costs as much as the matrices
-    assert costs["h.0.attn.scores"].products + costs["h.0.attn.context"].products == 2 * 12 * bend * C**2
+    assert (
+        costs["h.0.attn.scores"].products + costs["h.0.attn.context"].products
+        == 2 * 12 * bend * C**2
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,11 +115,17 @@ def test_bytes_of_a_stored_matrix_are_what_it_takes(kind, shape):
 def test_a_decode_step_reads_every_weight_once_and_the_cache():
     config = GPT2Config()
     whole = total(step_costs(config, 1, past=899).values())
-    weights = 4 * (124_439_808 - 1024 * 768)  # all but the table of positions, of which one row is read
-    assert whole.weights == pytest.approx(weights, rel=2e-4)  # the head is filled up to whole panels
+    weights = 4 * (
+        124_439_808 - 1024 * 768
+    )  # all but the table of positions, of which one row is read
+    assert whole.weights == pytest.approx(
+        weights, rel=2e-4
+    )  # the head is filled up to whole panels
     assert whole.cache == 12 * 4 * 768 * (2 * 900 + 2)
     many = total(step_costs(config, 1, past=899, batch=8).values())
-    assert many.products == 8 * whole.products and many.weights == pytest.approx(whole.weights, rel=1e-3)
+    assert many.products == 8 * whole.products and many.weights == pytest.approx(
+        whole.weights, rel=1e-3
+    )
 
 
 def test_folding_keeps_the_whole_and_gives_it_to_the_next_name():
@@ -106,7 +134,10 @@ def test_folding_keeps_the_whole_and_gives_it_to_the_next_name():
     short = folded(costs, names)
     assert list(short) == names and total(short.values()) == total(costs.values())
     assert short["embed"] == costs["wte"] + costs["wpe"] + costs["embed"]
-    assert covered(["embed", "h.0.ln_1"], 1) == {"embed": ("wte", "wpe", "embed"), "h.0.ln_1": ("h.0.ln_1",)}
+    assert covered(["embed", "h.0.ln_1"], 1) == {
+        "embed": ("wte", "wpe", "embed"),
+        "h.0.ln_1": ("h.0.ln_1",),
+    }
 
 
 def test_intensity_is_flops_for_each_byte():

@@ -1,4 +1,5 @@
-"""Growth: fits that recover what the data were made of, sums against the closed form, and a small measurement."""
+"""Growth: fits that recover what the data were made of, sums against the closed form, and a small
+measurement."""
 
 import numpy as np
 import pytest
@@ -7,7 +8,9 @@ from minillm import GPT2Config, InputError
 from minillm.clock.growth import Growth, cumulative, fit, measure_growth
 from minillm.clock.limits import Limits
 
-LIMITS = Limits({}, 1, {2**16: 1e11, 2**28: 2e10}, {"float32": 9e10}, {"float32": 1e11}, 5e9, 1e-6, 0.0, 0.0)
+LIMITS = Limits(
+    {}, 1, {2**16: 1e11, 2**28: 2e10}, {"float32": 9e10}, {"float32": 1e11}, 5e9, 1e-6, 0.0, 0.0
+)
 N = np.array([8, 16, 32, 64, 128, 256, 512])
 
 
@@ -21,10 +24,14 @@ def test_the_intervals_of_noisy_fits_hold_the_truth_about_as_often_as_they_say()
     rng, truth, held = np.random.default_rng(0), (3e-4, 2e-6, 5e-9), 0
     n = np.linspace(8, 640, 24)
     for _ in range(200):
-        seconds = sum(c * n**p for p, c in enumerate(truth)) * (1 + 0.02 * rng.standard_normal(len(n)))
+        seconds = sum(c * n**p for p, c in enumerate(truth)) * (
+            1 + 0.02 * rng.standard_normal(len(n))
+        )
         value, width = fit(n, seconds, (0, 1, 2)).term(2)
         held += abs(value - truth[2]) <= width
-    assert 180 <= held <= 197  # 95 % of 200 is 190; 2 standard errors of 24 points hold a little less
+    assert (
+        180 <= held <= 197
+    )  # 95 % of 200 is 190; 2 standard errors of 24 points hold a little less
 
 
 def test_a_term_too_many_is_not_significant():
@@ -46,7 +53,9 @@ def test_the_bend_of_generating_is_one_and_a_half_that_of_a_pass():
     C = 32
     passes = fit(N, 1e-5 + 1e-11 * (12.0 * N * C**2 + 2.0 * N**2 * C), (0, 1, 2))
     growth = Growth(GPT2Config(n_embd=C, n_head=1), N, passes(N), passes(N), N, N, passes, passes)
-    assert growth.pass_fit.bend(1, 2)[0] == pytest.approx(6 * C) and growth.generation_bend[0] == pytest.approx(9 * C)
+    assert growth.pass_fit.bend(1, 2)[0] == pytest.approx(6 * C) and growth.generation_bend[
+        0
+    ] == pytest.approx(9 * C)
     assert growth.bends == {"pass": 192, "generate": 288}
 
 
@@ -66,8 +75,24 @@ def test_what_cannot_be_fitted_is_said(n, seconds, message):
 def test_a_small_measurement():
     config = GPT2Config(vocab_size=16, n_positions=64, n_embd=8, n_layer=1, n_head=1)
     seen = []
-    growth = measure_growth(config, lengths=(1, 2, 8, 16, 32, 64, 128), rounds=2, limits=LIMITS, update=lambda *w: seen.append(w))
-    assert growth.lengths.tolist() == [1, 2, 8, 16, 32, 64] and seen[-1] == ("measuring growth", 2, 2)  # 128 do not fit
-    assert (growth.passes > 0).all() and (growth.tokens > 0).all() and (growth.predicted_passes > 0).all()
-    assert growth.without_cache[-1] > growth.without_cache[0] and "6C = 48" in " ".join(growth.summary())
+    growth = measure_growth(
+        config,
+        lengths=(1, 2, 8, 16, 32, 64, 128),
+        rounds=2,
+        limits=LIMITS,
+        update=lambda *w: seen.append(w),
+    )
+    assert growth.lengths.tolist() == [1, 2, 8, 16, 32, 64] and seen[-1] == (
+        "measuring growth",
+        2,
+        2,
+    )  # 128 do not fit
+    assert (
+        (growth.passes > 0).all()
+        and (growth.tokens > 0).all()
+        and (growth.predicted_passes > 0).all()
+    )
+    assert growth.without_cache[-1] > growth.without_cache[0] and "6C = 48" in " ".join(
+        growth.summary()
+    )
     assert growth.to_dict()["lengths"] == [1, 2, 8, 16, 32, 64]

@@ -1,4 +1,5 @@
-"""Pruning and low rank: exact where nothing is lost, the nearest of their kind elsewhere, smaller in fact; and mistakes."""
+"""Pruning and low rank: exact where nothing is lost, the nearest of their kind elsewhere, smaller
+in fact; and mistakes."""
 
 import numpy as np
 import pytest
@@ -26,7 +27,9 @@ from minillm.weights import LowRank, Sparse
 CONFIG = GPT2Config(vocab_size=70, n_positions=16, n_embd=36, n_layer=3, n_head=3, n_inner=50)
 MODEL = GPT2.random(CONFIG, seed=2, dtype=np.float64)
 for name, p in MODEL.parameters.items():
-    MODEL.parameters[name] = p * 6 if p.ndim == 2 else p + np.random.default_rng(len(name)).normal(0, 0.1, p.shape)
+    MODEL.parameters[name] = (
+        p * 6 if p.ndim == 2 else p + np.random.default_rng(len(name)).normal(0, 0.1, p.shape)
+    )
 MODEL = GPT2(CONFIG, MODEL.parameters)
 IDS = np.array([[3, 1, 4, 1, 5, 9], [9, 2, 6, 5, 3, 5]])
 LOGITS = MODEL(IDS)
@@ -51,7 +54,8 @@ def test_nothing_left_out_is_exact():
     same(skip_layers(MODEL, 0))
 
 
-# ---- what is left out is what is said, by the step seam: the full model with the same things replaced
+# ---- what is left out is what is said, by the step seam: the full model with the same things
+# replaced
 
 
 def prove_neurons():
@@ -122,7 +126,9 @@ def test_what_is_left_out_is_what_is_said(proof):
 
 
 def keeps_the_least(patch):
-    patch.setattr(prune, "_largest", lambda importance, keep: np.sort(np.argsort(importance)[:keep]))
+    patch.setattr(
+        prune, "_largest", lambda importance, keep: np.sort(np.argsort(importance)[:keep])
+    )
 
 
 def forgets_the_mean(patch):
@@ -135,7 +141,13 @@ def sums_the_mean_of_what_stays(patch):
 
 def heads_out_of_step(patch):
     right = prune._shrink
-    patch.setattr(prune, "_shrink", lambda ps, first, columns, second, rows: right(ps, first, np.roll(columns, 1), second, rows))
+    patch.setattr(
+        prune,
+        "_shrink",
+        lambda ps, first, columns, second, rows: right(
+            ps, first, np.roll(columns, 1), second, rows
+        ),
+    )
 
 
 def drops_the_largest(patch):
@@ -195,7 +207,9 @@ def test_the_sparse_kernel_is_the_textbook(rows):
     matrix = rng.normal(size=(40, 33)).astype(np.float32) * (rng.random((40, 33)) < 0.2)
     matrix[:, 5] = 0
     x = rng.normal(size=(rows, 40)).astype(np.float32)
-    np.testing.assert_allclose(x @ Sparse.from_matrix(matrix, product), x @ matrix, atol=2e-5)  # worst measured 1e-6
+    np.testing.assert_allclose(
+        x @ Sparse.from_matrix(matrix, product), x @ matrix, atol=2e-5
+    )  # worst measured 1e-6
 
 
 # ---- smaller in fact, and still a model like any other
@@ -216,22 +230,29 @@ SMALLER = {
     "heads": lambda m: prune_heads(m, 1, IDS),
     "neurons": lambda m: prune_neurons(m, 10, IDS),
     "layers": lambda m: skip_layers(m, 1),
-    "all": lambda m: quantize(low_rank(prune_heads(prune_neurons(m, 32, IDS), 2, IDS), 8, ("attn.c_proj",)), "int8"),
+    "all": lambda m: quantize(
+        low_rank(prune_heads(prune_neurons(m, 32, IDS), 2, IDS), 8, ("attn.c_proj",)), "int8"
+    ),
 }
 
 
 @pytest.mark.parametrize("kernels", ["numpy", "numba"])
 @pytest.mark.parametrize("lever", SMALLER)
 def test_a_smaller_model_generates_as_any_other(lever, kernels):
-    """With a cache as without, alone as in a batch, and as a draft of the model it came from; both twins, float32."""
-    full = GPT2(CONFIG, {n: p.astype(np.float32) for n, p in MODEL.parameters.items()}, twin(kernels))
+    """With a cache as without, alone as in a batch, and as a draft of the model it came from; both
+    twins, float32."""
+    full = GPT2(
+        CONFIG, {n: p.astype(np.float32) for n, p in MODEL.parameters.items()}, twin(kernels)
+    )
     full = quantize(full, "float32") if kernels == "numba" else full
     model = SMALLER[lever](full)
     assert nbytes(model) < nbytes(full) and model.new_cache().nbytes <= full.new_cache().nbytes
     ids = model.generate([3, 1, 4], 8)
     np.testing.assert_array_equal(ids, model.generate([3, 1, 4], 8, use_cache=False))
     assert [m.id for _, m in generate_batch(model, [[3, 1, 4]])][:8] == ids[3:].tolist()
-    drafted = [m.id for m in moments(full, [3, 1, 4], Options(max_new_tokens=8), draft=ModelDraft(model))]
+    drafted = [
+        m.id for m in moments(full, [3, 1, 4], Options(max_new_tokens=8), draft=ModelDraft(model))
+    ]
     assert drafted == full.generate([3, 1, 4], 8)[3:].tolist()
 
 
@@ -247,7 +268,10 @@ def test_saved_and_loaded_it_is_the_same(lever, tmp_path):
 
 def test_a_coarser_scale_loses_more():
     model = MODEL.astype(np.float32)
-    errors = [errors_by_matrix(model, m) for m in (quantize(model, "int8"), round_to_int8(model), round_to_int8(model, "tensor"))]
+    errors = [
+        errors_by_matrix(model, m)
+        for m in (quantize(model, "int8"), round_to_int8(model), round_to_int8(model, "tensor"))
+    ]
     assert list(errors[0]) == [n for n, p in MODEL.parameters.items() if p.ndim == 2]
     for name in ("wte.weight", "h.0.attn.c_attn.weight", "h.2.mlp.c_proj.weight"):
         block, row, tensor = (e[name] for e in errors)
@@ -265,7 +289,10 @@ def test_a_row_is_an_output():
 
 
 def test_the_head_can_keep_its_precision():
-    for smaller in (lambda head: quantize(MODEL.astype(np.float32), "int4", head=head), lambda h: round_to_int8(MODEL, head=h)):
+    for smaller in (
+        lambda head: quantize(MODEL.astype(np.float32), "int4", head=head),
+        lambda h: round_to_int8(MODEL, head=h),
+    ):
         errors = errors_by_matrix(MODEL, smaller(False))
         assert errors["wte.weight"] < 1e-7 and errors["h.0.mlp.c_fc.weight"] > 1e-3
         assert errors_by_matrix(MODEL, smaller(True))["wte.weight"] > 1e-3
@@ -274,14 +301,20 @@ def test_the_head_can_keep_its_precision():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: low_rank(MODEL, 37), r"rank 37 of h.0.attn.c_attn.weight \(36, 108\): it must be from 1 to 36"),
+        (
+            lambda: low_rank(MODEL, 37),
+            r"rank 37 of h.0.attn.c_attn.weight \(36, 108\): it must be from 1 to 36",
+        ),
         (lambda: low_rank(MODEL, 0), "rank 0"),
         (lambda: low_rank(MODEL, 4, ("wte",)), "'wte' is no matrix of a block; known: attn.c_attn"),
         (lambda: prune_magnitude(MODEL, 1.2), "sparsity is 1.2; it must be at least 0 and below 1"),
         (lambda: prune_magnitude(MODEL, -0.1), "sparsity is -0.1"),
         (lambda: prune_heads(MODEL, 4, IDS), "4 heads cannot be kept of 3: it must be from 1 to 3"),
         (lambda: prune_neurons(MODEL, 0, IDS), "0 neurons cannot be kept of 50"),
-        (lambda: skip_layers(MODEL, 2), "2 layers cannot be skipped of 3: the first and the last stay"),
+        (
+            lambda: skip_layers(MODEL, 2),
+            "2 layers cannot be skipped of 3: the first and the last stay",
+        ),
         (lambda: skip_layers(MODEL, -1), "-1 layers"),
         (lambda: round_to_int8(MODEL, "column"), "a scale per 'column' is unknown: row or tensor"),
     ],

@@ -9,7 +9,15 @@ from minillm import GPT2, GPT2Config, InputError
 from minillm.checkpoints import load_model, safetensors
 from minillm.weights import KINDS
 
-CONFIG = GPT2Config(vocab_size=70, n_positions=8, n_embd=36, n_layer=2, n_head=3, n_inner=50, tie_word_embeddings=False)
+CONFIG = GPT2Config(
+    vocab_size=70,
+    n_positions=8,
+    n_embd=36,
+    n_layer=2,
+    n_head=3,
+    n_inner=50,
+    tie_word_embeddings=False,
+)
 MODEL = GPT2.random(CONFIG, seed=2)
 WTE = "transformer.wte.weight.values"
 IDS = [[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]]
@@ -20,10 +28,12 @@ def nbytes(model):
 
 
 @pytest.mark.parametrize(
-    ("kind", "per_weight"), [("bfloat16", 2), ("float16", 2), ("int8", 34 / 32), ("int4", 18 / 32), ("int4_min", 20 / 32)]
+    ("kind", "per_weight"),
+    [("bfloat16", 2), ("float16", 2), ("int8", 34 / 32), ("int4", 18 / 32), ("int4_min", 20 / 32)],
 )
 def test_sizes_are_what_the_formats_imply(kind, per_weight):
-    """GPT2 shapes that fill whole panels and blocks: all bytes are accounted for, in memory and on disk."""
+    """GPT2 shapes that fill whole panels and blocks: all bytes are accounted for, in memory and on
+    disk."""
     model = GPT2.random(GPT2Config(vocab_size=64, n_positions=8, n_embd=64, n_layer=1, n_head=2))
     matrices = sum(p.size for n, p in model.parameters.items() if p.ndim == 2 and n != "wpe.weight")
     rest = 4 * (model.n_parameters - matrices)
@@ -32,7 +42,8 @@ def test_sizes_are_what_the_formats_imply(kind, per_weight):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_textbook_multiplies_by_what_is_stored(kind):
-    """A quantised model on ops equals one of its own dense matrices; float32, sums in slabs: worst measured 2e-7."""
+    """A quantised model on ops equals one of its own dense matrices; float32, sums in slabs: worst
+    measured 2e-7."""
     model = MODEL.quantize(kind)
     dense = {n: p.dense() if hasattr(p, "dense") else p for n, p in model.parameters.items()}
     np.testing.assert_allclose(model(IDS), GPT2(CONFIG, dense)(IDS), atol=5e-6)
@@ -44,7 +55,11 @@ def test_the_textbook_multiplies_by_what_is_stored(kind):
 def test_saved_and_loaded_it_is_the_same(kind, tmp_path):
     model = MODEL.quantize(kind)
     model.save_pretrained(tmp_path)
-    for loaded in (load_model(tmp_path), load_model(tmp_path, dtype="float64"), load_model(tmp_path, dtype="float32")):
+    for loaded in (
+        load_model(tmp_path),
+        load_model(tmp_path, dtype="float64"),
+        load_model(tmp_path, dtype="float32"),
+    ):
         np.testing.assert_allclose(loaded(IDS), model(IDS), atol=5e-6)
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == kind
     if kind.startswith("int"):
@@ -75,16 +90,30 @@ def test_unknown_kinds_are_refused():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t, m: t.pop("transformer.h.0.attn.c_attn.weight.scales"), "c_attn.weight.scales' is missing"),
         (
-            lambda t, m: t.update({"transformer.wte.weight.values": t["transformer.wte.weight.values"][:-1]}),
+            lambda t, m: t.pop("transformer.h.0.attn.c_attn.weight.scales"),
+            "c_attn.weight.scales' is missing",
+        ),
+        (
+            lambda t, m: t.update(
+                {"transformer.wte.weight.values": t["transformer.wte.weight.values"][:-1]}
+            ),
             "wte.weight.values' is uint8",
         ),
         (lambda t, m: m.update(minillm="[]"), "do not describe stored weights"),
         (lambda t, m: m.update(minillm="{"), "do not describe stored weights"),
-        (lambda t, m: m.update(minillm='{"a": {"kind": "int3", "shape": [1, 2]}}'), "do not describe stored weights"),
-        (lambda t, m: m.update(minillm='{"a": {"kind": "int8", "shape": [0, 2]}}'), "stored weights are matrices"),
-        (lambda t, m: m.update(minillm='{"a": {"kind": "int8", "shape": [3, 2]}}'), "'a.values' is missing"),
+        (
+            lambda t, m: m.update(minillm='{"a": {"kind": "int3", "shape": [1, 2]}}'),
+            "do not describe stored weights",
+        ),
+        (
+            lambda t, m: m.update(minillm='{"a": {"kind": "int8", "shape": [0, 2]}}'),
+            "stored weights are matrices",
+        ),
+        (
+            lambda t, m: m.update(minillm='{"a": {"kind": "int8", "shape": [3, 2]}}'),
+            "'a.values' is missing",
+        ),
     ],
 )
 def test_damaged_files_are_refused(tmp_path, change, message):

@@ -15,7 +15,9 @@ def kept(logits):
     return np.flatnonzero(np.isfinite(logits)).tolist()
 
 
-@pytest.mark.parametrize(("k", "expected"), [(1, [0]), (3, [0, 1, 2]), (5, [0, 1, 2, 3, 4]), (99, [0, 1, 2, 3, 4])])
+@pytest.mark.parametrize(
+    ("k", "expected"), [(1, [0]), (3, [0, 1, 2]), (5, [0, 1, 2, 3, 4]), (99, [0, 1, 2, 3, 4])]
+)
 def test_top_k(k, expected):
     assert kept(filters.top_k(LOGITS, k)) == expected
 
@@ -24,7 +26,10 @@ def test_top_k_keeps_ties():
     assert kept(filters.top_k(np.array([1.0, 2.0, 1.0, 0.0]), 2)) == [0, 1, 2]
 
 
-@pytest.mark.parametrize(("p", "expected"), [(0.01, [0]), (0.39, [0]), (0.41, [0, 1]), (0.8, [0, 1, 2]), (0.96, [0, 1, 2, 3, 4])])
+@pytest.mark.parametrize(
+    ("p", "expected"),
+    [(0.01, [0]), (0.39, [0]), (0.41, [0, 1]), (0.8, [0, 1, 2]), (0.96, [0, 1, 2, 3, 4])],
+)
 def test_top_p_keeps_the_fewest_that_reach_p(p, expected):
     assert kept(filters.top_p(LOGITS, p)) == expected
 
@@ -33,23 +38,40 @@ def test_top_p_keeps_one_of_a_flat_distribution():
     assert len(kept(filters.top_p(np.zeros(50), 1e-6))) == 1
 
 
-@pytest.mark.parametrize(("p", "expected"), [(0, [0, 1, 2, 3, 4]), (0.3, [0, 1, 2]), (0.74, [0, 1]), (1, [0])])
+@pytest.mark.parametrize(
+    ("p", "expected"), [(0, [0, 1, 2, 3, 4]), (0.3, [0, 1, 2]), (0.74, [0, 1]), (1, [0])]
+)
 def test_min_p(p, expected):
     assert kept(filters.min_p(LOGITS, p)) == expected
 
 
 def test_repetition_penalty_always_lowers():
     logits = np.array([2.0, -2.0, 1.0])
-    np.testing.assert_array_equal(filters.repetition_penalty(logits, [0, 1, 1], 2.0), [1.0, -4.0, 1.0])
+    np.testing.assert_array_equal(
+        filters.repetition_penalty(logits, [0, 1, 1], 2.0), [1.0, -4.0, 1.0]
+    )
     assert logits.tolist() == [2.0, -2.0, 1.0]  # the input is left alone
 
 
 def test_temperature_sharpens():
-    np.testing.assert_allclose(softmax(filters.temperature(LOGITS, 0.5)), softmax(LOGITS) ** 2 / (softmax(LOGITS) ** 2).sum())
+    np.testing.assert_allclose(
+        softmax(filters.temperature(LOGITS, 0.5)),
+        softmax(LOGITS) ** 2 / (softmax(LOGITS) ** 2).sum(),
+    )
 
 
 @pytest.mark.parametrize(
-    ("u", "expected"), [(0.0, 0), (0.399, 0), (0.4001, 1), (0.699, 1), (0.7001, 2), (0.949, 3), (0.9501, 4), (1 - 1e-16, 4)]
+    ("u", "expected"),
+    [
+        (0.0, 0),
+        (0.399, 0),
+        (0.4001, 1),
+        (0.699, 1),
+        (0.7001, 2),
+        (0.949, 3),
+        (0.9501, 4),
+        (1 - 1e-16, 4),
+    ],
 )
 def test_choose_finds_where_the_running_sum_passes_u(u, expected):
     assert filters.choose(softmax(LOGITS), u) == expected
@@ -63,7 +85,9 @@ def test_choose_never_takes_what_was_filtered_out():
 def test_choose_draws_each_token_as_often_as_its_probability_says():
     """20,000 even draws: a token's count is off by at most one."""
     n = 20_000
-    counts = np.bincount([filters.choose(softmax(LOGITS), (i + 0.5) / n) for i in range(n)], minlength=5)
+    counts = np.bincount(
+        [filters.choose(softmax(LOGITS), (i + 0.5) / n) for i in range(n)], minlength=5
+    )
     np.testing.assert_allclose(counts, softmax(LOGITS) * n, atol=1)
 
 
@@ -83,9 +107,12 @@ def test_distributions_equal_transformers(seed):
     logits = rng.normal(size=500) * rng.uniform(0.5, 6)
     ids = rng.integers(0, 500, 30)
     options = Options(
-        temperature=rng.uniform(0.1, 2), top_k=int(rng.integers(1, 300)), top_p=rng.uniform(0.05, 1), min_p=rng.uniform(0, 0.3),
+        temperature=rng.uniform(0.1, 2),
+        top_k=int(rng.integers(1, 300)),
+        top_p=rng.uniform(0.05, 1),
+        min_p=rng.uniform(0, 0.3),
         repetition_penalty=rng.uniform(0.8, 1.5),
-    )  # fmt: skip
+    )
     scores = torch.tensor(logits)[None]
     for processor in (
         processors.RepetitionPenaltyLogitsProcessor(options.repetition_penalty),

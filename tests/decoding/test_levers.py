@@ -1,5 +1,5 @@
-"""Chunked prefill, no cache, speculation, batches, sliding window: each proven exact in float64, and a gallery of classic
-mistakes, each of which makes its proof fail."""
+"""Chunked prefill, no cache, speculation, batches, sliding window: each proven exact in float64,
+and a gallery of classic mistakes, each of which makes its proof fail."""
 
 import numpy as np
 import pytest
@@ -17,9 +17,13 @@ from minillm.weights import store_parameters
 
 
 def lively(config, seed):
-    """A float64 model far from uniform, so that greedy has something to prefer, and position matters."""
+    """A float64 model far from uniform, so that greedy has something to prefer, and position
+    matters."""
     model = GPT2.random(config, seed, np.float64)
-    scaled = {n: p * 12 if n.endswith("weight") and "ln" not in n else p for n, p in model.parameters.items()}
+    scaled = {
+        n: p * 12 if n.endswith("weight") and "ln" not in n else p
+        for n, p in model.parameters.items()
+    }
     return GPT2(config, scaled)
 
 
@@ -36,7 +40,9 @@ def continued(prompt=PROMPT, n=20, draft=None, model=MODEL, **options):
 def assert_same(moments, expected):
     """The same tokens, each with the same log-probability: float64, worst measured 5e-14."""
     assert [m.id for m in moments] == [m.id for m in expected]
-    np.testing.assert_allclose([m.logprob for m in moments], [m.logprob for m in expected], atol=1e-10)
+    np.testing.assert_allclose(
+        [m.logprob for m in moments], [m.logprob for m in expected], atol=1e-10
+    )
     assert [m.finish for m in moments] == [m.finish for m in expected]
     assert [m.index for m in moments] == [m.index for m in expected]
 
@@ -57,7 +63,8 @@ def prove_no_cache():
 
 
 class Oracle:
-    """A draft that knows the text to come and gets every third token wrong: all ways in which a round can end occur."""
+    """A draft that knows the text to come and gets every third token wrong: all ways in which a
+    round can end occur."""
 
     n_tokens = 4
 
@@ -79,7 +86,13 @@ def prove_speculation_greedy():
     for prompt in (PROMPT, REPEATING):
         expected = continued(prompt)
         text = [*prompt, *(m.id for m in expected)]
-        for draft in (ModelDraft(OTHER), ModelDraft(MODEL, 3), NGramDraft(), NGramDraft(1), Oracle(text)):
+        for draft in (
+            ModelDraft(OTHER),
+            ModelDraft(MODEL, 3),
+            NGramDraft(),
+            NGramDraft(1),
+            Oracle(text),
+        ):
             found = continued(prompt, draft=draft)
             assert_same(found, expected)
     kept, checked = acceptance(continued(draft=Oracle([*PROMPT, *(m.id for m in continued())])))
@@ -87,10 +100,12 @@ def prove_speculation_greedy():
 
 
 def prove_speculation_sampled():
-    """Three sampled tokens behind a prompt, 1,500 times: chi-squared over triples against p(a) p(b | a) p(c | a, b).
+    """Three sampled tokens behind a prompt, 1,500 times: chi-squared over triples against p(a) p(b
+    | a) p(c | a, b).
 
-    Triples expected fewer than 5 times count together. The limit is the mean of chi-squared plus 5 standard deviations: a
-    right rule goes beyond it once in some 10^5 seeds (and these are fixed), wrong ones reach many times that.
+    Triples expected fewer than 5 times count together. The limit is the mean of chi-squared plus 5
+    standard deviations: a right rule goes beyond it once in some 10^5 seeds (and these are fixed),
+    wrong ones reach many times that.
     """
     tiny = lively(GPT2Config(vocab_size=5, n_positions=8, n_embd=8, n_layer=1, n_head=2), seed=1)
     guesser = lively(GPT2Config(vocab_size=5, n_positions=8, n_embd=8, n_layer=1, n_head=2), seed=2)
@@ -98,17 +113,32 @@ def prove_speculation_sampled():
     options = Options(**how)
     first = options.distribution(tiny(prompt)[-1], prompt)
     second = [options.distribution(tiny([*prompt, a])[-1], [*prompt, a]) for a in range(5)]
-    third = [[options.distribution(tiny([*prompt, a, b])[-1], [*prompt, a, b]) for b in range(5)] for a in range(5)]
-    expected = n * np.array([[[first[a] * second[a][b] * p for p in third[a][b]] for b in range(5)] for a in range(5)])
+    third = [
+        [options.distribution(tiny([*prompt, a, b])[-1], [*prompt, a, b]) for b in range(5)]
+        for a in range(5)
+    ]
+    expected = n * np.array(
+        [[[first[a] * second[a][b] * p for p in third[a][b]] for b in range(5)] for a in range(5)]
+    )
     for draft in (ModelDraft(guesser, 2), NGramDraft(2, lengths=(2, 1))):
         counts = np.zeros((5, 5, 5))
         for seed in range(n):
             counts[tuple(m.id for m in continued(prompt, 3, draft, tiny, seed=seed, **how))] += 1
         assert not counts[expected == 0].any()
         rare = expected < 5
-        observed, wanted = np.append(counts[~rare], counts[rare].sum()), np.append(expected[~rare], expected[rare].sum())
-        chi_squared, freedom = ((observed - wanted) ** 2 / np.maximum(wanted, 1)).sum(), len(wanted) - 1
-        assert chi_squared < freedom + 5 * np.sqrt(2 * freedom), (type(draft).__name__, chi_squared, freedom)
+        observed, wanted = (
+            np.append(counts[~rare], counts[rare].sum()),
+            np.append(expected[~rare], expected[rare].sum()),
+        )
+        chi_squared, freedom = (
+            ((observed - wanted) ** 2 / np.maximum(wanted, 1)).sum(),
+            len(wanted) - 1,
+        )
+        assert chi_squared < freedom + 5 * np.sqrt(2 * freedom), (
+            type(draft).__name__,
+            chi_squared,
+            freedom,
+        )
 
 
 REQUESTS = [
@@ -133,10 +163,13 @@ def prove_batch():
 
 
 def prove_sliding(window=5):
-    """Against one pass over the whole text with the band as its mask, through the step seam: scores are not yet masked."""
+    """Against one pass over the whole text with the band as its mask, through the step seam: scores
+    are not yet masked."""
     ids = [m.id for m in continued(REPEATING, 20)]
     outside = np.tri(20, k=-window, dtype=bool)
-    band = {f"h.{i}.attn.scores": lambda scores: np.where(outside, -np.inf, scores) for i in range(2)}
+    band = {
+        f"h.{i}.attn.scores": lambda scores: np.where(outside, -np.inf, scores) for i in range(2)
+    }
     expected = MODEL(ids, step=Patch(band))
     cache = SlidingCache(MODEL.config, 1, window, np.float64)
     logits = np.stack([MODEL([i], cache)[0] for i in ids])
@@ -152,15 +185,28 @@ def test_a_window_without_a_cache_is_a_text_that_begins_there():
 
 
 def prove_threads():
-    """One thread, and more than there may be cores: each number is computed by one thread, so the bits are the same."""
+    """One thread, and more than there may be cores: each number is computed by one thread, so the
+    bits are the same."""
     config = GPT2Config(vocab_size=640, n_positions=160, n_embd=128, n_layer=2, n_head=4)
-    model = GPT2(config, store_parameters(lively(config, 7).astype(np.float32).parameters, "float32"), twins.twin("auto"))
-    prompts = np.random.default_rng(0).integers(0, 640, (2, 120)).tolist()  # two: memory used again holds another's numbers
+    model = GPT2(
+        config,
+        store_parameters(lively(config, 7).astype(np.float32).parameters, "float32"),
+        twins.twin("auto"),
+    )
+    prompts = (
+        np.random.default_rng(0).integers(0, 640, (2, 120)).tolist()
+    )  # two: memory used again holds another's numbers
     before, stories = twins.n_threads(model.ops), []
     try:
         for n in (1, 2, 3, 1):
             twins.set_threads(n)
-            stories.append([(m.id, m.logprob) for prompt in prompts for m in continued(prompt, 20, model=model)])
+            stories.append(
+                [
+                    (m.id, m.logprob)
+                    for prompt in prompts
+                    for m in continued(prompt, 20, model=model)
+                ]
+            )
     finally:
         twins.set_threads(before)
     assert stories == [stories[0]] * 4
@@ -197,7 +243,11 @@ def positions_off_by_one(patch):
 
 def positions_restart(patch):
     right = GPT2.forward
-    patch.setattr(GPT2, "forward", lambda self, ids, positions, *rest: right(self, ids, positions - positions[:, :1], *rest))
+    patch.setattr(
+        GPT2,
+        "forward",
+        lambda self, ids, positions, *rest: right(self, ids, positions - positions[:, :1], *rest),
+    )
 
 
 def chunk_mask_counts_from_zero(patch):
@@ -238,7 +288,11 @@ def draws_again_from_p(patch):
 
 def believes_the_guesser_draws_evenly(patch):
     right = speculative.accept
-    patch.setattr(speculative, "accept", lambda p, x, q, text: right(p, x, None if q is None else q * 0 + 0.2, text))
+    patch.setattr(
+        speculative,
+        "accept",
+        lambda p, x, q, text: right(p, x, None if q is None else q * 0 + 0.2, text),
+    )
 
 
 def batch_without_mask(patch):
@@ -246,7 +300,11 @@ def batch_without_mask(patch):
 
 
 def batch_masked_by_the_longest_row(patch):
-    patch.setattr(attention, "causal_mask", lambda p, n: np.arange(n) <= np.broadcast_to(p.max(axis=0), p.shape)[..., None])
+    patch.setattr(
+        attention,
+        "causal_mask",
+        lambda p, n: np.arange(n) <= np.broadcast_to(p.max(axis=0), p.shape)[..., None],
+    )
 
 
 def batch_counts_padding(patch):
@@ -274,14 +332,24 @@ def texts_share_their_draws(patch):
 
 def window_too_wide(patch):
     right = SlidingCache.__init__
-    patch.setattr(SlidingCache, "__init__", lambda self, config, rows, w, dtype: right(self, config, rows, w + 1, dtype))
+    patch.setattr(
+        SlidingCache,
+        "__init__",
+        lambda self, config, rows, w, dtype: right(self, config, rows, w + 1, dtype),
+    )
 
 
 def window_overwrites_the_newest(patch):
     right = SlidingLayer.append
 
     def wrong(self, k, v):
-        return right(SlidingLayer(self.keys, self.values, self.lengths - (self.lengths >= self.keys.shape[2])), k, v)
+        return right(
+            SlidingLayer(
+                self.keys, self.values, self.lengths - (self.lengths >= self.keys.shape[2])
+            ),
+            k,
+            v,
+        )
 
     patch.setattr(SlidingLayer, "append", wrong)
 
@@ -290,19 +358,29 @@ def cache_read_before_it_is_written(patch):
     right = GPT2.__call__
 
     def wrong(self, ids, cache=None, **kwargs):
-        return right(self, ids, None, **kwargs) if np.shape(ids)[-1] == 1 else right(self, ids, cache, **kwargs)
+        return (
+            right(self, ids, None, **kwargs)
+            if np.shape(ids)[-1] == 1
+            else right(self, ids, cache, **kwargs)
+        )
 
     patch.setattr(GPT2, "__call__", wrong)
 
 
 def threads_leave_out_the_last_share(patch):
     right = threads.shares
-    patch.setattr(threads, "shares", lambda *args: right(*args)[: 99 if threads.n_threads() == 1 else -1])
+    patch.setattr(
+        threads, "shares", lambda *args: right(*args)[: 99 if threads.n_threads() == 1 else -1]
+    )
 
 
 def threads_work_on_the_same_share(patch):
     right = decode.Team.run
-    patch.setattr(decode.Team, "run", lambda team, work, again: right(team, lambda i: work(min(i, max(0, team.n - 2)))))
+    patch.setattr(
+        decode.Team,
+        "run",
+        lambda team, work, again: right(team, lambda i: work(min(i, max(0, team.n - 2)))),
+    )
 
 
 GALLERY = [
@@ -350,20 +428,26 @@ def test_moments_name_their_cycles():
     ]
     assert [(m.cycle.kind, m.before) for m in chunked[1:]] == [("decode", ())] * 2
     assert [m.cycle.positions for m in continued(n=3, use_cache=False)] == [11, 12, 13]
-    story = continued(draft=ModelDraft(MODEL, 3), n=9)  # a draft that is always right: 1, then 4 a round
+    story = continued(
+        draft=ModelDraft(MODEL, 3), n=9
+    )  # a draft that is always right: 1, then 4 a round
     assert [m.cycle.kind for m in story] == ["prefill"] + ["verify"] * 8
     assert len({m.cycle for m in story}) == 3 and acceptance(story) == (6, 6)
     assert [len(m.before) for m in story] == [0, 3, 0, 0, 0, 3, 0, 0, 0]
     assert {c.kind for m in story for c in m.before} == {"draft"}
     times = [t for m in story for c in (*m.before, m.cycle) for t in (c.start, c.end)]
-    assert all(c.end <= m.time for m in story for c in (*m.before, m.cycle)) and times[:2] == sorted(times[:2])
+    assert all(c.end <= m.time for m in story for c in (*m.before, m.cycle)) and times[
+        :2
+    ] == sorted(times[:2])
 
 
 def test_a_text_ends_where_it_would_without_a_draft():
     expected = continued(n=30)
     stop = expected[17].id
     for draft in (ModelDraft(MODEL, 5), NGramDraft()):
-        assert_same(continued(n=30, stop_tokens=[stop], draft=draft), continued(n=30, stop_tokens=[stop]))
+        assert_same(
+            continued(n=30, stop_tokens=[stop], draft=draft), continued(n=30, stop_tokens=[stop])
+        )
     longest = continued(n=None)  # as many as fit
     assert len(longest) == 38
     assert_same(continued(n=None, draft=ModelDraft(OTHER)), longest)
@@ -383,7 +467,9 @@ def test_ngrams_continue_repetitions_for_ever():
     text.ids += [9, 9]
     assert guess_of(7).ids == []
     text.ids += [9, 5, 3, 1]
-    assert guess_of(2).ids == [9]  # what followed 3, 1 the last time; none of the last guess was right, so only one
+    assert guess_of(2).ids == [
+        9
+    ]  # what followed 3, 1 the last time; none of the last guess was right, so only one
 
 
 def test_guesses_grow_with_success():
@@ -400,14 +486,22 @@ def test_guesses_grow_with_success():
 
 def test_stop_strings_end_a_row_and_free_it():
     tokenizer = Tokenizer.train([], 257)  # every byte its own token
-    model = lively(GPT2Config(vocab_size=257, n_positions=32, n_embd=12, n_layer=1, n_head=2), seed=3)
-    stories = {n: [m for k, m in generate_batch(model, [[65], [66]], tokenizer=tokenizer) if k == n] for n in (0, 1)}
+    model = lively(
+        GPT2Config(vocab_size=257, n_positions=32, n_embd=12, n_layer=1, n_head=2), seed=3
+    )
+    stories = {
+        n: [m for k, m in generate_batch(model, [[65], [66]], tokenizer=tokenizer) if k == n]
+        for n in (0, 1)
+    }
     text = "".join(m.text for m in stories[0])
     requests = [Request([65], stop=text[5]), Request([66]), Request([65])]
     found = [[], [], []]
     for number, moment in generate_batch(model, requests, 2, tokenizer=tokenizer):
         found[number].append(moment)
-    assert "".join(m.text for m in found[0]) == text[: text.index(text[5])] and found[0][-1].finish == "stop"
+    assert (
+        "".join(m.text for m in found[0]) == text[: text.index(text[5])]
+        and found[0][-1].finish == "stop"
+    )
     assert_same(found[1], stories[1])
     assert "".join(m.text for m in found[2]) == text
 
@@ -422,21 +516,55 @@ def test_stop_strings_end_a_row_and_free_it():
         (lambda: continued(use_cache=False, num_beams=2), "num_beams 2 needs the KV cache"),
         (lambda: continued(window=4, chunk=3), "window 4 reads one position at a time"),
         (lambda: continued(num_beams=2, chunk=3), "leave out chunk 3"),
-        (lambda: continued(draft=ModelDraft(GPT2.random(GPT2Config(vocab_size=60, n_embd=8, n_head=2)))), "vocabulary of 60"),
-        (lambda: continued(draft=NGramDraft(), num_beams=2), "speculative decoding cannot be had with num_beams=2"),
-        (lambda: continued(draft=NGramDraft(), on_full="slide"), "cannot be had with on_full='slide'"),
-        (lambda: continued(draft=NGramDraft(), use_cache=False), "cannot be had with use_cache=False"),
+        (
+            lambda: continued(
+                draft=ModelDraft(GPT2.random(GPT2Config(vocab_size=60, n_embd=8, n_head=2)))
+            ),
+            "vocabulary of 60",
+        ),
+        (
+            lambda: continued(draft=NGramDraft(), num_beams=2),
+            "speculative decoding cannot be had with num_beams=2",
+        ),
+        (
+            lambda: continued(draft=NGramDraft(), on_full="slide"),
+            "cannot be had with on_full='slide'",
+        ),
+        (
+            lambda: continued(draft=NGramDraft(), use_cache=False),
+            "cannot be had with use_cache=False",
+        ),
         (lambda: NGramDraft(0), "a draft of 0 tokens"),
         (lambda: generate_batch(MODEL, [PROMPT], 0), "a batch of 0 rows"),
         (lambda: generate_batch(MODEL, [PROMPT, []]), "at least one id"),
         (lambda: generate_batch(MODEL, [PROMPT, [61]]), "id 61 is outside the vocabulary"),
-        (lambda: generate_batch(MODEL, [Request(PROMPT, Options(num_beams=2))]), "a batch cannot be had with num_beams=2"),
-        (lambda: generate_batch(MODEL, [Request(PROMPT, Options(chunk=2))]), "a batch cannot be had with chunk=2"),
-        (lambda: generate_batch(MODEL, [Request(PROMPT, Options(max_new_tokens=99))]), "ask for at most 38"),
+        (
+            lambda: generate_batch(MODEL, [Request(PROMPT, Options(num_beams=2))]),
+            "a batch cannot be had with num_beams=2",
+        ),
+        (
+            lambda: generate_batch(MODEL, [Request(PROMPT, Options(chunk=2))]),
+            "a batch cannot be had with chunk=2",
+        ),
+        (
+            lambda: generate_batch(MODEL, [Request(PROMPT, Options(max_new_tokens=99))]),
+            "ask for at most 38",
+        ),
         (lambda: generate_batch(MODEL, [Request(PROMPT, stop="x")]), "stop strings need tokenizer"),
-        (lambda: generate_batch(MODEL, [PROMPT, Request(PROMPT, Options(cache_dtype="float16"))]), "must be the same for all"),
-        (lambda: MODEL([1, 2], SlidingCache(MODEL.config, 1, 4, np.float64)), "one position at a time, not 2"),
-        (lambda: SlidingCache(MODEL.config, 1, 49), "cache capacity 49: the model has 48 positions"),
+        (
+            lambda: generate_batch(
+                MODEL, [PROMPT, Request(PROMPT, Options(cache_dtype="float16"))]
+            ),
+            "must be the same for all",
+        ),
+        (
+            lambda: MODEL([1, 2], SlidingCache(MODEL.config, 1, 4, np.float64)),
+            "one position at a time, not 2",
+        ),
+        (
+            lambda: SlidingCache(MODEL.config, 1, 49),
+            "cache capacity 49: the model has 48 positions",
+        ),
     ],
 )
 def test_levers_that_cannot_apply_say_so(make, message):

@@ -1,4 +1,5 @@
-"""Generation: greedy, sampling, limits, stops, streaming text, sliding, beams; transformers in the live tier."""
+"""Generation: greedy, sampling, limits, stops, streaming text, sliding, beams; transformers in the
+live tier."""
 
 import numpy as np
 import pytest
@@ -83,7 +84,9 @@ def test_the_step_sees_probs_and_next():
 
 
 def test_lengths():
-    assert len(MODEL.generate(PROMPT)) == 25  # 64 by default, or as many as fit: the last needs no position
+    assert (
+        len(MODEL.generate(PROMPT)) == 25
+    )  # 64 by default, or as many as fit: the last needs no position
     assert len(MODEL.generate(PROMPT, max_length=9)) == 9
     assert len(MODEL.generate(PROMPT, 3, max_length=20)) == 8
     assert len(MODEL.generate(PROMPT, 20)) == 25
@@ -151,7 +154,9 @@ def test_a_stop_token_ends_and_is_reported(draft):
     model, tokenizer = draft
     first = list(minillm.generate(model, tokenizer, "Once upon a time", max_new_tokens=9))
     end = next(m.id for m in first if m.index >= 4)
-    story = list(minillm.generate(model, tokenizer, "Once upon a time", max_new_tokens=9, stop_tokens=[end]))
+    story = list(
+        minillm.generate(model, tokenizer, "Once upon a time", max_new_tokens=9, stop_tokens=[end])
+    )
     assert story[-1].id == end and story[-1].finish == "eos" and story[-1].text == ""
     n = len(story) - 1
     assert [m.id for m in story] == [m.id for m in first[: n + 1]]
@@ -161,7 +166,9 @@ def test_a_stop_token_ends_and_is_reported(draft):
 def test_stop_strings_end_the_text_before_them(draft):
     whole = text_of(minillm.generate(*draft, "Once upon a time", max_new_tokens=30))
     stop = whole[17:23]  # across tokens
-    story = list(minillm.generate(*draft, "Once upon a time", max_new_tokens=30, stop=["never there", stop]))
+    story = list(
+        minillm.generate(*draft, "Once upon a time", max_new_tokens=30, stop=["never there", stop])
+    )
     assert text_of(story) == whole[: whole.index(stop)]
     assert story[-1].finish == "stop" and len(story) < 30
 
@@ -184,7 +191,13 @@ def test_an_unfinished_character_is_shown_as_such_at_the_end():
 
 @pytest.mark.parametrize(
     ("stop", "text", "shown"),
-    [("END", "the END of", "the "), ("END", "EN END", "EN "), ("aab", "aaab", "a"), (["x", "yx"], "zyx", "z"), ("no", "n", "n")],
+    [
+        ("END", "the END of", "the "),
+        ("END", "EN END", "EN "),
+        ("aab", "aaab", "a"),
+        (["x", "yx"], "zyx", "z"),
+        ("no", "n", "n"),
+    ],
 )
 def test_text_that_may_begin_a_stop_waits(stop, text, shown):
     tokenizer = Tokenizer.train([], 257)
@@ -260,15 +273,22 @@ LIVE = [
 @pytest.mark.parametrize("options", LIVE, ids=str)
 @pytest.mark.parametrize("n_stops", [0, 1, 3])
 def test_tokens_equal_transformers(theirs, options, n_stops):
-    """float64 on both sides; the stop tokens are those that come most often, so that they end some of the texts."""
+    """float64 on both sides; the stop tokens are those that come most often, so that they end some
+    of the texts."""
     torch = pytest.importorskip("torch")
     model, prompts = MODEL.astype(np.float64), np.random.default_rng(0).integers(0, 61, (8, 4))
     often = np.bincount(model.generate(prompts, 15)[:, 4:].ravel()).argsort()[::-1]
     stops = [int(i) for i in often[1 : 1 + n_stops]]
     expected = []
-    for ids in torch.tensor(prompts)[:, None]:  # the mask is given, or transformers takes a 0 in the prompt for padding
-        fixed = dict(attention_mask=torch.ones_like(ids), pad_token_id=0, do_sample=False, max_new_tokens=15)
-        expected.append(theirs.generate(ids, eos_token_id=stops or None, **fixed, **options)[0].tolist())
+    for ids in torch.tensor(prompts)[
+        :, None
+    ]:  # the mask is given, or transformers takes a 0 in the prompt for padding
+        fixed = dict(
+            attention_mask=torch.ones_like(ids), pad_token_id=0, do_sample=False, max_new_tokens=15
+        )
+        expected.append(
+            theirs.generate(ids, eos_token_id=stops or None, **fixed, **options)[0].tolist()
+        )
     ours = [model.generate(prompt, 15, stop_tokens=stops, **options).tolist() for prompt in prompts]
     assert ours == expected
     longer_wins = options.get("length_penalty") == 2.0

@@ -1,4 +1,5 @@
-"""The right answers to the numbers that are to be predicted, each computed: the package itself holds only their hashes."""
+"""The right answers to the numbers that are to be predicted, each computed: the package itself
+holds only their hashes."""
 
 import numpy as np
 

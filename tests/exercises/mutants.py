@@ -1,7 +1,9 @@
-"""Small mutants of the right answers, and whether the checks kill them: `python -m tests.exercises.mutants [N] [SEED]`.
+"""Small mutants of the right answers, and whether the checks kill them: `python -m
+tests.exercises.mutants [N] [SEED]`.
 
-A mutant is an answer with one operator, comparison, number, truth value, sign or argument changed. N of all there are, drawn
-by SEED, are checked as a student's files would be, in processes of their own, since some never end.
+A mutant is an answer with one operator, comparison, number, truth value, sign or argument changed.
+N of all there are, drawn by SEED, are checked as a student's files would be, in processes of their
+own, since some never end.
 """
 
 from __future__ import annotations
@@ -20,28 +22,54 @@ from minillm.exercises.folder import file_of, start
 from minillm.exercises.process import check_folder
 
 OPERATORS = {
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.MatMult: ast.Mult,
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-    ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And,
-}  # fmt: skip
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.MatMult: ast.Mult,
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
+}
 
 # Mutants that compute the same: what they are, and why no check can tell them apart.
 NEGATIVE = "for NumPy every negative size is the one to be found"
 LAST = "the array has four axes (or the axis one place): it is the same one"
 SHORTER_SORT = "leaves out of the sort only what must go anyway: speed"
-TIE = "differs only where a sum of rounded probabilities equals the bound exactly, or in which of equal tokens stay"
+TIE = (
+    "differs only where a sum of rounded probabilities equals the bound exactly, or in which of"
+    " equal tokens stay"
+)
 NAN = "0 / 0 as int8 is 0 on x86-64 (other processors may differ)"
 EQUIVALENT = {
     ("argmax", "line 7: 1 -> 0"): "compares the first score with itself",
     ("attention", "line 7: -2 -> 2"): LAST,
     ("cross_entropy", "line 6: 0 -> -1"): LAST,
-    ("cross_entropy", "line 6: np.take_along_axis(log_softmax(logits), np.asarray(targets)[..., None], axis=-1) -> "
-     "np.take_along_axis(log_softmax(logits), np.asarray(targets)[..., None])"): "-1 is the default",
-    ("clip_by_global_norm", "line 4: norm > limit -> norm >= limit"): "the factor is 1 where they are equal",
+    (
+        "cross_entropy",
+        (
+            "line 6: np.take_along_axis(log_softmax(logits), np.asarray(targets)[..., None],"
+            " axis=-1) -> np.take_along_axis(log_softmax(logits), np.asarray(targets)[..., None])"
+        ),
+    ): "-1 is the default",
+    (
+        "clip_by_global_norm",
+        "line 4: norm > limit -> norm >= limit",
+    ): "the factor is 1 where they are equal",
     ("cross_entropy_backward", "line 8: 1 -> 2"): NEGATIVE,
     ("dequantize", "line 6: 1 -> 2"): NEGATIVE,
     ("linear_backward", "line 7: 1 -> 2"): NEGATIVE,
-    ("linear_backward", "line 9: weight.backward(d_rows, rows) -> weight.backward(rows, d_rows)"): "for LoRA, no plain matrix",
+    (
+        "linear_backward",
+        "line 9: weight.backward(d_rows, rows) -> weight.backward(rows, d_rows)",
+    ): "for LoRA, no plain matrix",
     ("lstm_cell", "line 8: -1 -> 1"): LAST,
     ("merge_heads", "line 3: 1 -> 2"): NEGATIVE,
     ("quantize", "line 7: 1 -> 2"): NEGATIVE,
@@ -51,15 +79,32 @@ EQUIVALENT = {
     ("quantize", "line 9: 1 -> 2"): "a block of zeros is zeros by whatever it is divided",
     ("roofline", "line 8: max(arithmetic, memory) -> max(memory, arithmetic)"): "the same maximum",
     ("split_heads", "line 3: 1 -> 2"): NEGATIVE,
-    ("top_k", "line 3: k >= len(logits) -> k > len(logits)"): "the smallest of all is the k-th then: nothing is below",
+    (
+        "top_k",
+        "line 3: k >= len(logits) -> k > len(logits)",
+    ): "the smallest of all is the k-th then: nothing is below",
     ("top_p", "line 9: 1.0 -> 0.0"): SHORTER_SORT,
     ("top_p", "line 9: probs >= (1.0 - p) / len(probs) -> probs > (1.0 - p) / len(probs)"): TIE,
-    ("top_p", "line 10: np.argsort(probs[candidates], kind='stable') -> np.argsort(probs[candidates])"): TIE,
-    ("top_p", "line 12: tail + np.cumsum(probs[candidates]) <= 1.0 - p -> tail + np.cumsum(probs[candidates]) < 1.0 - p"): TIE,
-    ("top_p", "line 13: np.setdiff1d(candidates, out[:len(candidates) - 1], assume_unique=True) -> "
-     "np.setdiff1d(candidates, out[:len(candidates) - 1])"): "only speed",
+    (
+        "top_p",
+        "line 10: np.argsort(probs[candidates], kind='stable') -> np.argsort(probs[candidates])",
+    ): TIE,
+    (
+        "top_p",
+        (
+            "line 12: tail + np.cumsum(probs[candidates]) <= 1.0 - p -> tail +"
+            " np.cumsum(probs[candidates]) < 1.0 - p"
+        ),
+    ): TIE,
+    (
+        "top_p",
+        (
+            "line 13: np.setdiff1d(candidates, out[:len(candidates) - 1], assume_unique=True) -> "
+            "np.setdiff1d(candidates, out[:len(candidates) - 1])"
+        ),
+    ): "only speed",
     ("top_p", "line 13: True -> False"): "only speed",
-}  # fmt: skip
+}
 
 
 def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
@@ -85,7 +130,11 @@ def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
     elif isinstance(node, ast.Call):
         if node.keywords:
             yield changed(keywords=node.keywords[:-1])
-        if len(node.args) == 2 and isinstance(node.args[0], ast.Name) and isinstance(node.args[1], ast.Name):
+        if (
+            len(node.args) == 2
+            and isinstance(node.args[0], ast.Name)
+            and isinstance(node.args[1], ast.Name)
+        ):
             yield changed(args=node.args[::-1])
     elif isinstance(node, ast.Slice):
         for bound in ("lower", "upper"):
@@ -115,12 +164,20 @@ def mutants(e: Code) -> Iterator[tuple[str, str]]:
                 originals, copies = list(ast.walk(tree)), list(ast.walk(memo_tree))
                 target = copies[originals.index(node)]
                 mutated = ast.fix_missing_locations(Replace(target, new).visit(memo_tree))
-                yield f"line {node.lineno - tree.body[0].lineno + 1}: {what}", f"{head}\n\n\n{ast.unparse(mutated)}\n"
+                yield (
+                    f"line {node.lineno - tree.body[0].lineno + 1}: {what}",
+                    f"{head}\n\n\n{ast.unparse(mutated)}\n",
+                )
 
 
 def drawn(n: int, seed: int) -> list[tuple[str, str, str]]:
     """Return n of all mutants that are not equivalent: (exercise, what was changed, file)."""
-    everything = [(e.name, *mutant) for e in EXERCISES.values() if isinstance(e, Code) for mutant in mutants(e)]
+    everything = [
+        (e.name, *mutant)
+        for e in EXERCISES.values()
+        if isinstance(e, Code)
+        for mutant in mutants(e)
+    ]
     real = [m for m in everything if m[:2] not in EQUIVALENT]
     print(f"{len(everything)} mutants, of which {len(everything) - len(real)} compute the same")
     return [real[i] for i in sorted(np.random.default_rng(seed).permutation(len(real))[:n])]
@@ -130,7 +187,9 @@ def survivors(chosen: list[tuple[str, str, str]]) -> list[tuple[str, str]]:
     """Return the (exercise, what was changed) that the checks find right."""
     alive = []
     while chosen:
-        now = {name: (what, text) for name, what, text in reversed(chosen)}  # one of each exercise at a time
+        now = {
+            name: (what, text) for name, what, text in reversed(chosen)
+        }  # one of each exercise at a time
         chosen = [m for m in chosen if now[m[0]] != m[1:]]
         with tempfile.TemporaryDirectory() as folder:
             start(Path(folder))
@@ -141,7 +200,7 @@ def survivors(chosen: list[tuple[str, str, str]]) -> list[tuple[str, str]]:
 
 
 if __name__ == "__main__":
-    n, seed = (int(a) for a in (sys.argv[1:] + ["200", "0"][len(sys.argv) - 1 :]))
+    n, seed = (int(a) for a in sys.argv[1:] + ["200", "0"][len(sys.argv) - 1 :])
     chosen = drawn(n, seed)
     alive = survivors(chosen)
     for name, what in alive:

@@ -1,4 +1,5 @@
-"""Chapters as assignments: what is written, and the round trip through nbgrader and otter-grader themselves (live)."""
+"""Chapters as assignments: what is written, and the round trip through nbgrader and otter-grader
+themselves (live)."""
 
 import ast
 import csv
@@ -23,11 +24,15 @@ MARKS = sum(e.difficulty for e in EXERCISES.values() if e.chapter == TRIED)
 
 
 def cells(file):
-    return {cell["id"]: "".join(cell["source"]) for cell in json.loads(file.read_text(encoding="utf-8"))["cells"]}
+    return {
+        cell["id"]: "".join(cell["source"])
+        for cell in json.loads(file.read_text(encoding="utf-8"))["cells"]
+    }
 
 
 def namespace_of(file):
-    """What the exercises' cells of a notebook define, and what their tests say: {exercise: error or None}."""
+    """What the exercises' cells of a notebook define, and what their tests say: {exercise: error or
+    None}."""
     space, outcomes = {}, {}
     for name, source in cells(file).items():
         if not name.startswith("exercise-") or name in ("exercise-exercises-here",):
@@ -62,13 +67,17 @@ def test_every_chapter_with_all_of_its_exercises_answered(tmp_path, chapter, wri
 
 def test_masters_are_right_in_the_check_that_the_command_line_uses(tmp_path):
     for write in (assignment.nbgrader, assignment.otter):
-        assert namespace_of(write(TRIED, tmp_path)) == {e.name: None for e in EXERCISES.values() if e.chapter == TRIED}
+        assert namespace_of(write(TRIED, tmp_path)) == {
+            e.name: None for e in EXERCISES.values() if e.chapter == TRIED
+        }
 
 
 def test_the_number_to_predict_is_found():
     for e in EXERCISES.values():
         if isinstance(e, Predict):
-            assert round(float(e.right()), e.decimals) == pytest.approx(round(float(PREDICTED[e.name]), e.decimals))
+            assert round(float(e.right()), e.decimals) == pytest.approx(
+                round(float(PREDICTED[e.name]), e.decimals)
+            )
 
 
 def test_nothing_is_overwritten(tmp_path, capsys):
@@ -90,10 +99,15 @@ def tool(name):
     if importlib.util.find_spec(name) is None:
         pytest.skip(f"{name} is not installed: python -m pip install 'minillm-gpt2[graders]'")
     own = {"PATH": Path(sys.executable).parent, "PYTHONPATH": Path(__file__).parents[2]}
-    env = os.environ | {key: os.pathsep.join([str(path.absolute()), os.environ.get(key, "")]) for key, path in own.items()}
+    env = os.environ | {
+        key: os.pathsep.join([str(path.absolute()), os.environ.get(key, "")])
+        for key, path in own.items()
+    }
 
     def run(*args, cwd):
-        done = subprocess.run([name, *map(str, args)], cwd=cwd, env=env, capture_output=True, text=True)
+        done = subprocess.run(
+            [name, *map(str, args)], cwd=cwd, env=env, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
     return run
@@ -102,10 +116,13 @@ def tool(name):
 def stubs_of(file):
     """The exercises' cells of a students' version, without the line that nbgrader adds."""
     marked = {
-        name: source.replace("    # YOUR CODE HERE\n", "").replace("# YOUR CODE HERE", "") for name, source in cells(file).items()
+        name: source.replace("    # YOUR CODE HERE\n", "").replace("# YOUR CODE HERE", "")
+        for name, source in cells(file).items()
     }
     return {
-        e.name: f"{marked[f'exercise-{e.name}'.replace('_', '-')].rstrip()}\n" for e in EXERCISES.values() if e.chapter == TRIED
+        e.name: f"{marked[f'exercise-{e.name}'.replace('_', '-')].rstrip()}\n"
+        for e in EXERCISES.values()
+        if e.chapter == TRIED
     }
 
 
@@ -127,13 +144,17 @@ def test_nbgrader_round_trip(tmp_path):
     nbgrader("autograde", name, cwd=tmp_path)
     nbgrader("export", cwd=tmp_path)
     with open(tmp_path / "grades.csv", encoding="utf-8") as file:
-        scores = {row["student_id"]: (float(row["score"]), float(row["max_score"])) for row in csv.DictReader(file)}
+        scores = {
+            row["student_id"]: (float(row["score"]), float(row["max_score"]))
+            for row in csv.DictReader(file)
+        }
     assert scores == {"solved": (MARKS, MARKS), "stubs": (0, MARKS)}
 
 
 @pytest.mark.live
 def test_otter_round_trip(tmp_path):
-    """Solved with the reference: full marks (otter checks that already where it makes the students' version); stubs: zero."""
+    """Solved with the reference: full marks (otter checks that already where it makes the students'
+    version); stubs: zero."""
     otter = tool("otter")
     master = assignment.otter(TRIED, tmp_path)
     otter("assign", master, "dist", "--no-pdfs", cwd=tmp_path)
@@ -147,4 +168,7 @@ def test_otter_round_trip(tmp_path):
         otter("run", submission.name, "-a", grader, "-o", ".", "--no-logo", cwd=folder)
         found = json.loads((folder / "results.json").read_text(encoding="utf-8"))["tests"]
         tests = [test for test in found if "score" in test]  # otter 7 adds a summary without one
-        assert sum(test["score"] for test in tests) == marks and sum(test["max_score"] for test in tests) == MARKS
+        assert (
+            sum(test["score"] for test in tests) == marks
+            and sum(test["max_score"] for test in tests) == MARKS
+        )

@@ -36,7 +36,9 @@ def test_start_writes_every_file_once(cli, tmp_path):
     code, out, _ = cli("start")
     assert code == 0 and f"{len(EXERCISES)} files written" in out
     assert len([*tmp_path.glob("*.py")]) == len(EXERCISES)
-    assert [p.name for p in sorted(tmp_path.glob("*.py"))] == [folder.file_name(e) for e in EXERCISES.values()]
+    assert [p.name for p in sorted(tmp_path.glob("*.py"))] == [
+        folder.file_name(e) for e in EXERCISES.values()
+    ]
     for p in tmp_path.glob("*.py"):
         compile(p.read_text(encoding="utf-8"), p.name, "exec")
 
@@ -72,7 +74,9 @@ def test_check_stops_at_the_first_that_is_not_right(cli, tmp_path):
     solve(tmp_path)
     softmax_file(tmp_path).write_text(with_body_of(exercise("softmax"), "over_queries"))
     code, out, _ = cli("check")
-    assert code == 1 and "softmax: WRONG: first wrong number at" in out and "cross_entropy" not in out
+    assert (
+        code == 1 and "softmax: WRONG: first wrong number at" in out and "cross_entropy" not in out
+    )
     assert "most likely: The columns sum to 1" in out and "cell 02-softmax" in out
     code, out, _ = cli("check", "--all")
     assert code == 1 and f"{len(EXERCISES) - 1} of {len(EXERCISES)} right" in out
@@ -85,7 +89,9 @@ def test_everything_right(cli, tmp_path):
     code, out, _ = cli("list", "--json")
     assert code == 0 and {row["status"] for row in json.loads(out)} <= {"right", "skipped"}
     code, out, _ = cli("run")
-    assert code == 0 and "still the package's: none" in out and "every step of the model agrees" in out
+    assert (
+        code == 0 and "still the package's: none" in out and "every step of the model agrees" in out
+    )
     assert "Once upon a time" in out.rpartition("\n\n")[2] and len(out.rpartition("\n\n")[2]) > 100
 
 
@@ -93,14 +99,23 @@ def test_run_names_the_first_step_that_differs(cli, tmp_path):
     cli("start")
     softmax_file(tmp_path).write_text(with_body_of(exercise("softmax"), "over_queries"))
     code, out, _ = cli("run")
-    assert code == 1 and "yours: softmax\n" in out and "6 steps differ" in out and "h.0.attn.weights" in out
+    assert (
+        code == 1
+        and "yours: softmax\n" in out
+        and "6 steps differ" in out
+        and "h.0.attn.weights" in out
+    )
 
 
 def test_run_survives_a_loop_without_end_and_a_crash(cli, tmp_path):
     cli("start")
     softmax_file(tmp_path).write_text("import os\ndef softmax(x):\n    os._exit(1)\n")
     code, _, err = cli("run")
-    assert code == 1 and err.strip() == "minillm: your code did not come to its end: it ended the interpreter (exit code 1)"
+    assert (
+        code == 1
+        and err.strip()
+        == "minillm: your code did not come to its end: it ended the interpreter (exit code 1)"
+    )
 
 
 def test_list_shows_what_is_done(cli, tmp_path):
@@ -108,12 +123,18 @@ def test_list_shows_what_is_done(cli, tmp_path):
     softmax_file(tmp_path).write_text(with_body_of(exercise("softmax")))
     code, out, _ = cli("list")
     rows = {line.split()[1]: line for line in out.splitlines()[2:]}
-    assert code == 0 and "done" in rows["softmax"] and "to do" in rows["argmax"] and "attn.weights" in rows["softmax"]
+    assert (
+        code == 0
+        and "done" in rows["softmax"]
+        and "to do" in rows["argmax"]
+        and "attn.weights" in rows["softmax"]
+    )
 
 
 def test_hints_come_in_steps(cli):
     assert (
-        cli("hint", "softmax")[1].startswith("1 of 3: ") and "more: minillm exercises hint softmax 2" in cli("hint", "softmax")[1]
+        cli("hint", "softmax")[1].startswith("1 of 3: ")
+        and "more: minillm exercises hint softmax 2" in cli("hint", "softmax")[1]
     )
     out = cli("hint", "softmax", "9")[1]
     assert len(out.splitlines()) == 3 and "more:" not in out
@@ -122,7 +143,10 @@ def test_hints_come_in_steps(cli):
 def test_json_is_a_list_of_results(cli):
     cli("start")
     code, out, _ = cli("check", "softmax", "--json")
-    assert code == 1 and json.loads(out)[0] | {"name": "softmax", "status": "todo"} == json.loads(out)[0]
+    assert (
+        code == 1
+        and json.loads(out)[0] | {"name": "softmax", "status": "todo"} == json.loads(out)[0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -144,7 +168,17 @@ def test_bad_input_is_one_line(cli, args, says):
 
 def test_watch_checks_again_when_a_file_is_saved(tmp_path):
     folder.start(tmp_path)
-    command = [sys.executable, "-m", "minillm", "exercises", "check", "softmax", "--watch", "--folder", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "minillm",
+        "exercises",
+        "check",
+        "softmax",
+        "--watch",
+        "--folder",
+        str(tmp_path),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline().startswith("softmax: to do")
@@ -158,10 +192,20 @@ def test_watch_checks_again_when_a_file_is_saved(tmp_path):
 
 @pytest.mark.live
 def test_a_warm_check_is_fast(tmp_path):
-    """Under 2 s; measured 0.7 to 0.9 s, for the Numba kernel 1.2 s, on two cores of an AMD Zen 4; 2.2 s where others work too."""
+    """Under 2 s; measured 0.7 to 0.9 s, for the Numba kernel 1.2 s, on two cores of an AMD Zen 4;
+    2.2 s where others work too."""
     solve(tmp_path)
     for name in ("softmax", "forward", "gelu_loop"):
-        command = [sys.executable, "-m", "minillm", "exercises", "check", name, "--folder", str(tmp_path)]
+        command = [
+            sys.executable,
+            "-m",
+            "minillm",
+            "exercises",
+            "check",
+            name,
+            "--folder",
+            str(tmp_path),
+        ]
         subprocess.run(command, check=True)
         start = time.perf_counter()
         subprocess.run(command, check=True)

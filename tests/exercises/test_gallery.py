@@ -1,4 +1,5 @@
-"""The machine proofs: stubs red, answers green, every mistake of the gallery caught and named, for seeds not tuned to."""
+"""The machine proofs: stubs red, answers green, every mistake of the gallery caught and named, for
+seeds not tuned to."""
 
 import inspect
 import re
@@ -63,7 +64,9 @@ def test_a_target_is_short(e):
 def test_a_stub_is_red_with_its_own_message(e):
     result = e.check(namespace(e.stub()))
     assert result.status == "todo" and result.message.startswith(e.name)
-    assert ("the mistake is still in it" if e.kind == "mend" else f"yours to {e.kind}") in result.message
+    assert (
+        "the mistake is still in it" if e.kind == "mend" else f"yours to {e.kind}"
+    ) in result.message
 
 
 @pytest.mark.parametrize("e", CODE, ids=by_name)
@@ -91,7 +94,8 @@ def test_the_answer_is_right(e, seed):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("e", CODE, ids=by_name)
 def test_every_mistake_is_caught_and_named(e, seed):
-    """All of them, where nine in ten would do; so no two of an exercise do the same on these inputs."""
+    """All of them, where nine in ten would do; so no two of an exercise do the same on these
+    inputs."""
     if e.needs:
         pytest.importorskip(e.needs)
     for mistake in e.mistakes:
@@ -99,22 +103,31 @@ def test_every_mistake_is_caught_and_named(e, seed):
         if mistake.name == e.mend:
             assert result.status == "todo" and "the mistake is still in it" in result.message
         else:
-            assert not result.right and (result.mistake, result.diagnosis) == (mistake.name, mistake.says), result
+            assert not result.right and (result.mistake, result.diagnosis) == (
+                mistake.name,
+                mistake.says,
+            ), result
 
 
 @pytest.mark.parametrize("e", [e for e in CODE if e.mend], ids=by_name)
 def test_a_changed_file_with_the_same_mistake_is_told_which(e):
-    """`still in it` is said of the body that was handed out, under whatever names and comments; of any other, what is wrong."""
+    """`still in it` is said of the body that was handed out, under whatever names and comments; of
+    any other, what is wrong."""
     signature, _, body = source.parts(e.source(e.mend))
     head, mistake = source.imports(e.answer, body), next(m for m in e.mistakes if m.name == e.mend)
 
     def checked(line):
-        return e.check(namespace(head + "\n" + source.joined(signature, "Mine.", f"    {line}\n{body}")))
+        return e.check(
+            namespace(head + "\n" + source.joined(signature, "Mine.", f"    {line}\n{body}"))
+        )
 
     result = checked("# mine")
     assert result.status == "todo" and not result.diagnosis, result
     result = checked("mine = 1")
-    assert not result.right and (result.mistake, result.diagnosis) == (mistake.name, mistake.says), result
+    assert not result.right and (result.mistake, result.diagnosis) == (
+        mistake.name,
+        mistake.says,
+    ), result
 
 
 @pytest.mark.parametrize("e", PREDICT, ids=by_name)
@@ -143,49 +156,79 @@ def says(name, function, **more):
 def test_feedback_names_the_first_thing_that_is_wrong():
     softmax = answers(exercise("softmax"))["softmax"]
     assert check("softmax", {}).status == "missing"
-    assert says("softmax", lambda scores: scores) == ("signature", "softmax(scores); needed: softmax(x)")
+    assert says("softmax", lambda scores: scores) == (
+        "signature",
+        "softmax(scores); needed: softmax(x)",
+    )
     assert says("softmax", lambda x: 1 / 0) == ("raised", "ZeroDivisionError: division by zero")
-    assert says("softmax", lambda x: softmax(x)[..., :1]) == ("shape", "returned float64 [1]; needed: float64 [2]")
+    assert says("softmax", lambda x: softmax(x)[..., :1]) == (
+        "shape",
+        "returned float64 [1]; needed: float64 [2]",
+    )
     assert says("softmax", lambda x: softmax(x).tolist())[0] == "shape"
     status, message = says("softmax", lambda x: softmax(x.astype(np.float64)))
     assert status == "dtype" and message == "dtype float64; needed: float32 (the values are right)"
     status, message = says("softmax", lambda x: x.astype(np.float32))
     assert status == "dtype" and message.endswith("(the values are wrong too)")
-    assert says("softmax", lambda x: softmax(x) * np.where(x == x.max(), np.nan, 1)) == ("not finite", "nan at [1]; needed: 0.75")
+    assert says("softmax", lambda x: softmax(x) * np.where(x == x.max(), np.nan, 1)) == (
+        "not finite",
+        "nan at [1]; needed: 0.75",
+    )
 
     def changes_x(x):
         y = softmax(x)
         x *= 2
         return y
 
-    assert says("softmax", changes_x) == ("mutated", "your function changed its input x: compute into a new array")
+    assert says("softmax", changes_x) == (
+        "mutated",
+        "your function changed its input x: compute into a new array",
+    )
     result = check("softmax", {"softmax": lambda x: softmax(x) + (x.ndim == 3) * np.float32(0.5)})
     assert result.status == "wrong" and result.where.startswith("[B,H,T] (x: float32 [2, 3, 5])")
-    assert re.match(r"first wrong number at \[0, 0, 0\]: yours 0\.\d+, right 0\.\d+; 30 of 30 differ", result.message)
+    assert re.match(
+        r"first wrong number at \[0, 0, 0\]: yours 0\.\d+, right 0\.\d+; 30 of 30 differ",
+        result.message,
+    )
 
 
 def test_a_number_too_many_of_them_wrong_is_counted():
     right = np.arange(6, dtype=np.float32).reshape(2, 3)
     wrong = right + np.where(right >= 4, np.float32(1), np.float32(0))
-    assert problem(wrong, right).says == "first wrong number at [1, 1]: yours 5, right 4; 2 of 6 differ, by at most 1"
+    assert (
+        problem(wrong, right).says
+        == "first wrong number at [1, 1]: yours 5, right 4; 2 of 6 differ, by at most 1"
+    )
     assert problem({"": (right, 1)}, {"": (right, 2)}).says == "result[1]: yours 1, right 2"
     assert problem(3.0, 3).kind == "dtype" and problem(np.int64(3), 3) is None
-    assert problem(~np.eye(2, dtype=bool), np.eye(2, dtype=bool)).says.endswith("yours False, right True; 4 of 4 differ")
+    assert problem(~np.eye(2, dtype=bool), np.eye(2, dtype=bool)).says.endswith(
+        "yours False, right True; 4 of 4 differ"
+    )
     assert problem(-1.38629436, -1.38629437).says == "yours -1.38629436, right -1.38629437"
     assert problem(np.float32([6e-8]), np.float32([0])) is None
     kept, dropped = np.array([1.0, -np.inf]), np.full(2, -np.inf)
-    assert problem(dropped, kept) == Problem("wrong", "first wrong number at [0]: yours -inf, right 1; 1 of 2 differ")
+    assert problem(dropped, kept) == Problem(
+        "wrong", "first wrong number at [0]: yours -inf, right 1; 1 of 2 differ"
+    )
     assert problem(dropped, np.array([1.0, 2.0])).kind == "not finite"
     assert problem({"a": 1}, {"b": 1}).kind == "shape" and problem(None, right).kind == "shape"
 
 
 def test_short_inputs_are_written_out():
-    assert written((5, 5)) == "(5, 5)" and written(b"low") == "b'low'" and written({"n": [1]}) == "{'n': [1]}"
+    assert (
+        written((5, 5)) == "(5, 5)"
+        and written(b"low") == "b'low'"
+        and written({"n": [1]}) == "{'n': [1]}"
+    )
     assert written(np.float32([[0.5], [1 / 3]])) == "array([[0.5], [0.3333]], dtype=float32)"
-    assert written(np.array([1, 10])) == "array([1, 10])" and written(np.array([True, False])) == "array([True, False])"
+    assert (
+        written(np.array([1, 10])) == "array([1, 10])"
+        and written(np.array([True, False])) == "array([True, False])"
+    )
     assert written(np.zeros((3, 3))) == "float64 [3, 3]" and written([abs]) == "a list of 1"
-    assert check("replace_pair", {"replace_pair": lambda ids, pair, new_id: (1,)}).where == (
-        "the example in the docstring (ids: (1, 2, 3, 1, 2), pair: (1, 2), new_id: 9)"
+    assert (
+        check("replace_pair", {"replace_pair": lambda ids, pair, new_id: (1,)}).where
+        == "the example in the docstring (ids: (1, 2, 3, 1, 2), pair: (1, 2), new_id: 9)"
     )
     for e in CODE:
         for where, args, _ in e.cases():
@@ -196,14 +239,19 @@ def test_short_inputs_are_written_out():
 def test_optional_arguments_of_ones_own_are_welcome():
     softmax = answers(exercise("softmax"))["softmax"]
     assert check("softmax", {"softmax": lambda x, axis=-1: softmax(x)}).right
-    assert says("layer_norm", lambda x, weight, bias, eps: x)[1].endswith("needed: layer_norm(x, weight, bias, eps=1e-05)")
+    assert says("layer_norm", lambda x, weight, bias, eps: x)[1].endswith(
+        "needed: layer_norm(x, weight, bias, eps=1e-05)"
+    )
 
 
 # ---- other ways to write it
 
 
 def norm_by_var(x, weight, bias, eps=1e-5):
-    return weight * ((x - np.mean(x, -1, keepdims=True)) / (np.var(x, -1, keepdims=True) + eps) ** 0.5) + bias
+    return (
+        weight * ((x - np.mean(x, -1, keepdims=True)) / (np.var(x, -1, keepdims=True) + eps) ** 0.5)
+        + bias
+    )
 
 
 def attention_by_einsum(q, k, v, positions, scale):
@@ -220,7 +268,9 @@ def top_p_from_above(logits, p):
     order = np.argsort(-probs)
     before = np.cumsum(probs[order]) - probs[order]
     kept = np.full_like(logits, -np.inf)
-    kept[order[(before < p) | (np.arange(len(order)) == 0)]] = logits[order[(before < p) | (np.arange(len(order)) == 0)]]
+    kept[order[(before < p) | (np.arange(len(order)) == 0)]] = logits[
+        order[(before < p) | (np.arange(len(order)) == 0)]
+    ]
     return kept
 
 
@@ -238,11 +288,15 @@ def quantize_by_factor(w):
     return np.round(blocks * factor[:, :, None]).astype("int8"), largest / np.float32(127)
 
 
-def adamw_by_the_book(parameter, gradient, mean, square, *, lr, step, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+def adamw_by_the_book(
+    parameter, gradient, mean, square, *, lr, step, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0
+):
     mean[:] = betas[0] * mean + (1 - betas[0]) * gradient
     square[:] = betas[1] * square + (1 - betas[1]) * gradient**2
     parameter -= lr * weight_decay * parameter
-    parameter -= lr * (mean / (1 - betas[0] ** step)) / (np.sqrt(square / (1 - betas[1] ** step)) + eps)
+    parameter -= (
+        lr * (mean / (1 - betas[0] ** step)) / (np.sqrt(square / (1 - betas[1] ** step)) + eps)
+    )
 
 
 def central_difference_in_place(f, x, h):
@@ -258,7 +312,10 @@ def central_difference_in_place(f, x, h):
 
 
 def linear_backward_by_einsum(dy, x, weight):
-    return np.einsum("bto,io->bti", dy, weight), {"weight": np.einsum("bti,bto->io", x, dy), "bias": dy.sum((0, 1))}
+    return np.einsum("bto,io->bti", dy, weight), {
+        "weight": np.einsum("bti,bto->io", x, dy),
+        "bias": dy.sum((0, 1)),
+    }
 
 
 def accept_by_loop(p, q, drafted, u, v):
@@ -275,8 +332,14 @@ def accept_by_loop(p, q, drafted, u, v):
 
 OTHER_WAYS = {
     "argmax": lambda scores: int(np.flatnonzero(scores == scores.max())[0]),
-    "softmax": lambda x: (lambda e: e / np.sum(e, -1)[..., None])(np.exp(x - np.max(x, -1)[..., None])),
-    "log_softmax": lambda x: x - x.max(-1, keepdims=True) - np.log(np.exp(x - x.max(-1, keepdims=True)).sum(-1, keepdims=True)),
+    "softmax": lambda x: (lambda e: e / np.sum(e, -1)[..., None])(
+        np.exp(x - np.max(x, -1)[..., None])
+    ),
+    "log_softmax": lambda x: (
+        x
+        - x.max(-1, keepdims=True)
+        - np.log(np.exp(x - x.max(-1, keepdims=True)).sum(-1, keepdims=True))
+    ),
     "cross_entropy": cross_entropy_by_index,
     "causal_mask": lambda positions, n_keys: positions[:, :, None] >= np.arange(n_keys)[None, None],
     "split_heads": lambda x, n_head: np.stack(np.split(x, n_head, axis=-1), axis=1),
@@ -287,14 +350,20 @@ OTHER_WAYS = {
     "embed": lambda ids, past, wte, wpe: wte[ids] + wpe[None, past : past + ids.shape[1]],
     "top_p": top_p_from_above,
     "quantize": quantize_by_factor,
-    "dequantize": lambda q, scales: (q.astype(np.float32) * scales[:, :, None]).reshape(q.shape[0], q.shape[1] * 32),
+    "dequantize": (
+        lambda q, scales: (q.astype(np.float32) * scales[:, :, None]).reshape(
+            q.shape[0], q.shape[1] * 32
+        )
+    ),
     "matmul": lambda x, w: x @ w,
     "central_difference": central_difference_in_place,
     "linear_backward": linear_backward_by_einsum,
     "adamw_update": adamw_by_the_book,
     "accept": accept_by_loop,
-    "ablate_heads": lambda context, heads: context * np.isin(np.arange(context.shape[1]), heads, invert=True)[:, None, None],
-}  # fmt: skip
+    "ablate_heads": lambda context, heads: (
+        context * np.isin(np.arange(context.shape[1]), heads, invert=True)[:, None, None]
+    ),
+}
 
 
 @pytest.mark.parametrize("name", OTHER_WAYS)
@@ -313,7 +382,10 @@ def test_the_packages_own_function_is_closed_during_its_check(name):
     e = exercise(name)
     for own in (e.answer, *e.hides):
         if str(inspect.signature(own)) == str(inspect.signature(e.answer)):
-            assert says(name, own) == ("raised", f"RuntimeError: {name}: minillm's own is closed while yours is being checked")
+            assert says(name, own) == (
+                "raised",
+                f"RuntimeError: {name}: minillm's own is closed while yours is being checked",
+            )
     assert e.check(answers(e)).right  # and open again
 
 

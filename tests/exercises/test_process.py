@@ -1,4 +1,5 @@
-"""Students' accidents, in the process of their own: one clear line each, and the next exercise goes on."""
+"""Students' accidents, in the process of their own: one clear line each, and the next exercise goes
+on."""
 
 import os
 import subprocess
@@ -26,18 +27,54 @@ def write(folder, name, text):
 
 
 ACCIDENTS = {
-    "argmax": ("import os\ndef argmax(scores):\n    os._exit(3)\n", "stopped", "it ended the interpreter (exit code 3)"),
-    "likeliest": ("import sys\ndef likeliest(probs, n):\n    sys.exit(1)\n", "stopped", "it called sys.exit(1)"),
-    "replace_pair": ("import ctypes\ndef replace_pair(ids, pair, new_id):\n    ctypes.string_at(0)\n", "stopped", "it crashed"),
-    "encode": ("def encode(data, ranks):\n    while True:\n        pass\n", "stopped", "still running after 1 s"),
-    "log_softmax": ("def log_softmax(x):\n    while True:\n        print('x')\n", "stopped", "it prints without end"),
+    "argmax": (
+        "import os\ndef argmax(scores):\n    os._exit(3)\n",
+        "stopped",
+        "it ended the interpreter (exit code 3)",
+    ),
+    "likeliest": (
+        "import sys\ndef likeliest(probs, n):\n    sys.exit(1)\n",
+        "stopped",
+        "it called sys.exit(1)",
+    ),
+    "replace_pair": (
+        "import ctypes\ndef replace_pair(ids, pair, new_id):\n    ctypes.string_at(0)\n",
+        "stopped",
+        "it crashed",
+    ),
+    "encode": (
+        "def encode(data, ranks):\n    while True:\n        pass\n",
+        "stopped",
+        "still running after 1 s",
+    ),
+    "log_softmax": (
+        "def log_softmax(x):\n    while True:\n        print('x')\n",
+        "stopped",
+        "it prints without end",
+    ),
     "softmax": ("def softmax(x):\n    return softmax(x)\n", "raised", "RecursionError"),
-    "cross_entropy": ("def cross_entropy(logits, targets)\n    pass\n", "raised", "SyntaxError: expected ':' (line 1)"),
-    "causal_mask": ("def causal_mask(positions, n_keys):\n    return input()\n", "raised", "EOFError"),
+    "cross_entropy": (
+        "def cross_entropy(logits, targets)\n    pass\n",
+        "raised",
+        "SyntaxError: expected ':' (line 1)",
+    ),
+    "causal_mask": (
+        "def causal_mask(positions, n_keys):\n    return input()\n",
+        "raised",
+        "EOFError",
+    ),
     "split_heads": ("raise SystemExit\n", "stopped", "it called sys.exit(None)"),
-    "merge_heads": ("import nosuchmodule\n", "raised", "ModuleNotFoundError: No module named 'nosuchmodule' (line 1)"),
+    "merge_heads": (
+        "import nosuchmodule\n",
+        "raised",
+        "ModuleNotFoundError: No module named 'nosuchmodule' (line 1)",
+    ),
     "layer_norm": ("x = 1\n", "missing", "there is no function layer_norm"),
-    "gelu_new": ("import os\ndef gelu_new(x):\n    os.write(1, b'{}')\n    return None\n", "shape", "returned None"),
+    "gelu_new": (
+        "import os\ndef gelu_new(x):\n    os.write(1, b'{}')\n    return None\n",
+        "shape",
+        "returned None",
+    ),
 }
 
 
@@ -59,12 +96,19 @@ def test_every_accident_is_one_line_and_the_next_goes_on(folder, monkeypatch):
     assert results["block"].right
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the memory of a process is limited on Linux only")
-@pytest.mark.parametrize("body", ["np.zeros((10**6, 10**6))", "[bytes(10**8) for _ in range(10**4)]"])
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="the memory of a process is limited on Linux only"
+)
+@pytest.mark.parametrize(
+    "body", ["np.zeros((10**6, 10**6))", "[bytes(10**8) for _ in range(10**4)]"]
+)
 def test_memory_is_limited(folder, body):
     write(folder, "softmax", f"import numpy as np\ndef softmax(x):\n    return {body}\n")
     result = check("softmax", folder)
-    assert (result.status, result.message) == ("stopped", "it asked for more memory than an exercise may have")
+    assert (result.status, result.message) == (
+        "stopped",
+        "it asked for more memory than an exercise may have",
+    )
 
 
 def test_what_is_printed_is_shown(folder):
@@ -74,7 +118,11 @@ def test_what_is_printed_is_shown(folder):
 
 
 def test_errors_name_the_line_of_the_students_file(folder):
-    write(folder, "softmax", "import numpy as np\n\ndef softmax(x):\n    y = x.nothing\n    return y\n")
+    write(
+        folder,
+        "softmax",
+        "import numpy as np\n\ndef softmax(x):\n    y = x.nothing\n    return y\n",
+    )
     assert check("softmax", folder).message.endswith("has no attribute 'nothing' (line 4)")
 
 
@@ -101,7 +149,9 @@ def test_a_solved_folder_is_the_model(tmp_path):
     assert [*own] == [*OF_THE_MODEL]
     report = verify_own(own)
     assert report.ok, report
-    assert "".join(story(own, "Once upon a time", n_tokens=8)) == "".join(story({}, "Once upon a time", n_tokens=8))
+    assert "".join(story(own, "Once upon a time", n_tokens=8)) == "".join(
+        story({}, "Once upon a time", n_tokens=8)
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,19 +173,29 @@ def test_a_wrong_function_reddens_its_own_steps_only(tmp_path, name, mistake, re
     write(tmp_path, name, with_body_of(exercise(name), mistake))
     report = verify_own(own_functions(tmp_path))
     assert len(report) == len(step_names(6))
-    kinds = {d.name.split(".", 2)[-1] if d.name.startswith("h.") else d.name for d in report if d.status != "OK"}
+    kinds = {
+        d.name.split(".", 2)[-1] if d.name.startswith("h.") else d.name
+        for d in report
+        if d.status != "OK"
+    }
     assert kinds == {*reds}
 
 
 def test_a_chapter_runs_on_a_students_functions(tmp_path):
-    """By the name of the folder in MINILLM_KERNELS, in a process of its own: attention.py itself changes."""
+    """By the name of the folder in MINILLM_KERNELS, in a process of its own: attention.py itself
+    changes."""
     solve(tmp_path)
-    code = "import minillm; m, t = minillm.load(); print(m.ops.softmax.__code__.co_filename, m([5, 6, 7])[-1].argmax())"
+    code = (
+        "import minillm; m, t = minillm.load(); print(m.ops.softmax.__code__.co_filename, m([5, 6,"
+        " 7])[-1].argmax())"
+    )
     found = {}
     for name, mistake in (("right", ""), ("wrong", "no_mask")):
         write(tmp_path, "attention", with_body_of(exercise("attention"), mistake))
         env = os.environ | {"MINILLM_KERNELS": str(tmp_path)}
-        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        )
         assert "computing with functions of" in done.stderr and "softmax" in done.stderr
         file, found[name] = done.stdout.split()
         assert file.endswith("softmax.py")
@@ -149,7 +209,11 @@ def test_missing_names_fall_back(folder):
 
     write(folder, "softmax", with_body_of(exercise("softmax")))
     own = own_functions(folder)
-    assert [*own] == ["softmax"] and twin(own).softmax is own["softmax"] and twin(own).layer_norm is ops.layer_norm
+    assert (
+        [*own] == ["softmax"]
+        and twin(own).softmax is own["softmax"]
+        and twin(own).layer_norm is ops.layer_norm
+    )
 
 
 def test_for_the_story_own_functions_call_one_another(tmp_path):

@@ -1,4 +1,5 @@
-"""A class checked again: whose file is whose, what is unusable, states, commonest mistakes, near-copies, the tables."""
+"""A class checked again: whose file is whose, what is unusable, states, commonest mistakes,
+near-copies, the tables."""
 
 import csv
 import inspect
@@ -82,7 +83,9 @@ def test_canvas_late_and_handed_in_again(tmp_path):
         "cidcarl": ("303", False, {"softmax": b"c"}),
         "dahldora": ("304", False, {}),
     }
-    assert students["abelanna"].notes == [f"2 files of softmax: abelanna_301_9002_{SOFTMAX.replace('.py', '-2.py')} was taken"]
+    assert students["abelanna"].notes == [
+        f"2 files of softmax: abelanna_301_9002_{SOFTMAX.replace('.py', '-2.py')} was taken"
+    ]
 
 
 @pytest.mark.parametrize("below", ["", "exercises/", "a/b/"])
@@ -92,7 +95,9 @@ def test_folders_and_zips_of_a_class_or_of_one_student(tmp_path, below):
         file.parent.mkdir(parents=True)
         file.write_text(who)
         zip_of(tmp_path / f"{who}.zip", {below + SOFTMAX: who})
-    zip_of(tmp_path / "all.zip", {f"class/{who}/{below}{SOFTMAX}": who for who in ("anna", "berta")})
+    zip_of(
+        tmp_path / "all.zip", {f"class/{who}/{below}{SOFTMAX}": who for who in ("anna", "berta")}
+    )
     zips = tmp_path / "zips"
     zips.mkdir()
     for who in ("anna", "berta"):
@@ -113,7 +118,10 @@ def test_two_of_one_name_stay_apart_and_one_in_two_zips_is_one(tmp_path):
         zip_of(tmp_path / f"{week}.zip", {f"Anna_7_assignsubmission_file_/{file}": week})
         (tmp_path / week / "work").mkdir(parents=True)
         (tmp_path / week / "work" / file).write_text(week)
-    assert read(tmp_path / "1.zip", tmp_path / "2.zip")["Anna"].files == {"argmax": b"1", "softmax": b"2"}
+    assert read(tmp_path / "1.zip", tmp_path / "2.zip")["Anna"].files == {
+        "argmax": b"1",
+        "softmax": b"2",
+    }
     assert len(read(tmp_path / "1" / "work", tmp_path / "2" / "work")) == 2
 
 
@@ -141,14 +149,23 @@ def damaged(path):
 
 
 UNUSABLE = {
-    "leads out": (slip("../../evil.py"), "an entry leads out of it (../../evil.py), so nothing of it was read"),
+    "leads out": (
+        slip("../../evil.py"),
+        "an entry leads out of it (../../evil.py), so nothing of it was read",
+    ),
     "absolute": (slip("/etc/evil.py"), "an entry leads out of it (/etc/evil.py)"),
     "drive": (slip("C:\\evil.py"), "an entry leads out of it (C:"),
     "backslashes": (slip("a\\..\\..\\evil.py"), "an entry leads out of it"),
-    "no zip": (lambda path: path.write_bytes(b"PK no"), "it cannot be read (File is not a zip file)"),
+    "no zip": (
+        lambda path: path.write_bytes(b"PK no"),
+        "it cannot be read (File is not a zip file)",
+    ),
     "empty": (lambda path: path.write_bytes(b""), "it cannot be read"),
     "truncated": (truncated, "it cannot be read"),
-    "nothing in it": (lambda path: zip_of(path, {}), "no exercises in it (files such as 0203_softmax.py)"),
+    "nothing in it": (
+        lambda path: zip_of(path, {}),
+        "no exercises in it (files such as 0203_softmax.py)",
+    ),
 }
 
 
@@ -166,10 +183,17 @@ def test_a_students_unusable_zip_does_not_stop_the_class(tmp_path, case):
     make, says = UNUSABLE[case]
     make(tmp_path / "bad.zip")
     bad = (tmp_path / "bad.zip").read_bytes()
-    files = {f"A_1_assignsubmission_file_/{SOFTMAX}": "fine", "B_2_assignsubmission_file_/bad.zip": bad}
+    files = {
+        f"A_1_assignsubmission_file_/{SOFTMAX}": "fine",
+        "B_2_assignsubmission_file_/bad.zip": bad,
+    }
     students = read(zip_of(tmp_path / "class.zip", files))
     assert students["A"].files == {"softmax": b"fine"} and not students["A"].notes
-    assert not students["B"].files and len(students["B"].notes) == 1 and f"bad.zip: {says}" in students["B"].notes[0]
+    assert (
+        not students["B"].files
+        and len(students["B"].notes) == 1
+        and f"bad.zip: {says}" in students["B"].notes[0]
+    )
 
 
 @pytest.mark.parametrize("make, says", [(encrypted, "is encrypted"), (damaged, "cannot be read")])
@@ -187,14 +211,23 @@ def test_huge_zips_are_not_unpacked(tmp_path, monkeypatch):
     bomb = bytes_of_zip({SOFTMAX: bytes(2 * submissions.FILE)})
     assert len(bomb) < 10_000
     students = read(
-        zip_of(tmp_path / "class.zip", {f"A_1_assignsubmission_file_/{SOFTMAX}": "ok", "B_2_assignsubmission_file_/b.zip": bomb})
+        zip_of(
+            tmp_path / "class.zip",
+            {
+                f"A_1_assignsubmission_file_/{SOFTMAX}": "ok",
+                "B_2_assignsubmission_file_/b.zip": bomb,
+            },
+        )
     )
     assert students["B"].notes == [f"{SOFTMAX} unpacks to more than 1 MB"] and students["A"].files
     big = tmp_path / "big"
     big.mkdir()
     (big / SOFTMAX).write_bytes(bytes(submissions.FILE + 1))
     assert read(big)["big"].notes == [f"{SOFTMAX} is larger than 1 MB"]
-    nested = {"a.zip": bytes_of_zip({"b.zip": bytes_of_zip({"c.zip": bytes_of_zip({SOFTMAX: "x"})})}), ARGMAX: "x"}
+    nested = {
+        "a.zip": bytes_of_zip({"b.zip": bytes_of_zip({"c.zip": bytes_of_zip({SOFTMAX: "x"})})}),
+        ARGMAX: "x",
+    }
     students = read(zip_of(tmp_path / "deep.zip", nested))
     assert students["deep"].notes == ["b.zip: zips within zips within zips are not read"]
     monkeypatch.setattr(submissions, "TOGETHER", 1000)
@@ -218,7 +251,9 @@ def test_links_are_not_followed(tmp_path):
 
 
 def test_names_cannot_move_the_cursor(tmp_path):
-    students = read(zip_of(tmp_path / "c.zip", {f"A\x1b[2J_1_assignsubmission_file_/{SOFTMAX}": "x"}))
+    students = read(
+        zip_of(tmp_path / "c.zip", {f"A\x1b[2J_1_assignsubmission_file_/{SOFTMAX}": "x"})
+    )
     assert [*students] == ["A?[2J"]
 
 
@@ -235,24 +270,40 @@ def test_states_and_the_commonest_mistake():
     class_ = [
         student("right", softmax=with_body_of(softmax), argmax=with_body_of(argmax)),
         student("stub", softmax=text_of(softmax)),
-        student("tidied stub", softmax=text_of(softmax).replace("import numpy as np", "import numpy as np  # NumPy")),
+        student(
+            "tidied stub",
+            softmax=text_of(softmax).replace("import numpy as np", "import numpy as np  # NumPy"),
+        ),
         student("one", softmax=wrong),
         student("two", softmax=wrong),
         student("three", softmax=with_body_of(softmax, "no_sum")),
         student("shape", softmax="def softmax(x):\n    return x.sum()\n"),
         student("syntax", softmax="def softmax(x:\n"),
-        student("endless", softmax="def softmax(x):\n    import os\n    os._exit(3)\n", argmax=with_body_of(argmax)),
+        student(
+            "endless",
+            softmax="def softmax(x):\n    import os\n    os._exit(3)\n",
+            argmax=with_body_of(argmax),
+        ),
         student("none", softmax="x = 1\n"),
     ]
     result = report(class_, ["argmax", "softmax"])
     states = {row.student: row.state("softmax") for row in result.rows}
     assert states == {
-        "right": "right", "stub": "not started", "tidied stub": "not started", "one": "wrong values", "two": "wrong values",
-        "three": "wrong values", "shape": "wrong shape", "syntax": "does not run", "endless": "does not run",
+        "right": "right",
+        "stub": "not started",
+        "tidied stub": "not started",
+        "one": "wrong values",
+        "two": "wrong values",
+        "three": "wrong values",
+        "shape": "wrong shape",
+        "syntax": "does not run",
+        "endless": "does not run",
         "none": "does not run",
-    }  # fmt: skip
+    }
     made = result.commonest()["softmax"]
-    assert (made.mistake, made.students) == ("over_queries", 2) and made.says.startswith("The columns sum to 1")
+    assert (made.mistake, made.students) == ("over_queries", 2) and made.says.startswith(
+        "The columns sum to 1"
+    )
     assert [row.right for row in result.rows] == [2, 0, 0, 0, 0, 0, 0, 0, 1, 0]
     assert set(STATE_OF.values()) == set(STATES)
 
@@ -279,15 +330,21 @@ def disguised(code):
         "math.": "m.",
     }.items():
         code = code.replace(old, new)
-    return code.replace("def encode(data, ranks):", 'def encode(data: bytes, ranks: dict) -> list:\n    "mine"  # all mine\n\n')
+    return code.replace(
+        "def encode(data, ranks):",
+        'def encode(data: bytes, ranks: dict) -> list:\n    "mine"  # all mine\n\n',
+    )
 
 
 def test_a_disguised_copy_is_found():
     encode = exercise("encode")
-    own = "def encode(data, ranks):\n    out = list(map(bytes, zip(data)))\n    done = False\n    while not done:\n" + (
-        "        found = [(ranks[a, b], i) for i, (a, b) in enumerate(zip(out, out[1:])) if (a, b) in ranks]\n"
-        "        done = not found\n        if found:\n            i = min(found)[1]\n"
-        "            out = out[:i] + [out[i] + out[i + 1]] + out[i + 2:]\n    return out\n"
+    own = (
+        "def encode(data, ranks):\n    out = list(map(bytes, zip(data)))\n    done = False\n   "
+        " while not done:\n"
+        + "        found = [(ranks[a, b], i) for i, (a, b) in enumerate(zip(out, out[1:])) if (a,"
+        " b) in ranks]\n        done = not found\n        if found:\n            i ="
+        " min(found)[1]\n            out = out[:i] + [out[i] + out[i + 1]] + out[i + 2:]\n   "
+        " return out\n"
     )
     class_ = [
         student("anna", encode=own),
@@ -307,7 +364,10 @@ def test_other_ways_to_write_it_are_no_copies():
     compared = 0
     for name, other in OTHER_WAYS.items():
         if exercise(name).kind == "write" and other.__name__ != "<lambda>":
-            forms = form_of(exercise(name).source(), name), form_of(inspect.getsource(other), other.__name__)
+            forms = (
+                form_of(exercise(name).source(), name),
+                form_of(inspect.getsource(other), other.__name__),
+            )
             compared += min(map(len, forms)) >= SHORT
             assert not alike(*forms), name
     assert compared >= 5
@@ -334,7 +394,10 @@ def class_zip(tmp_path):
 
 def test_table_csv_picture(class_zip, tmp_path, capsys):
     files = ["--csv", str(tmp_path / "c.csv"), "--plot", str(tmp_path / "c.png")]
-    assert main(["exercises", "report", str(class_zip), "--chapter", "0", "--chapter", "2", *files]) == 0
+    assert (
+        main(["exercises", "report", str(class_zip), "--chapter", "0", "--chapter", "2", *files])
+        == 0
+    )
     out = capsys.readouterr().out
     rows = {line.split("  ")[0]: line for line in out.splitlines()}
     assert rows["Anna Abel"].endswith("1/6  ..  ..#.") and rows["=Bert()"].endswith("0/6  ..  ..x.")
@@ -342,7 +405,12 @@ def test_table_csv_picture(class_zip, tmp_path, capsys):
     assert "Carl: work.zip: it cannot be read (File is not a zip file)" in out
     table = list(csv.reader((tmp_path / "c.csv").read_text(encoding="utf-8-sig").splitlines()))
     column = table[0].index("softmax")
-    assert [row[column] for row in table[1:]] == ["wrong values (no_sum)", "right", "not started", "no_sum (1)"]
+    assert [row[column] for row in table[1:]] == [
+        "wrong values (no_sum)",
+        "right",
+        "not started",
+        "no_sum (1)",
+    ]
     assert table[1][0] == "'=Bert()" and table[-1][0] == "commonest mistake"
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 

@@ -1,4 +1,5 @@
-"""Compiling and its disk cache: kept, healed when damaged, done without where nothing can be written."""
+"""Compiling and its disk cache: kept, healed when damaged, done without where nothing can be
+written."""
 
 import os
 import subprocess
@@ -21,7 +22,9 @@ print(y.sum(), rows._softmax.stats.cache_hits and sum(rows._softmax.stats.cache_
 
 def run(program=PROGRAM, **environment):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
@@ -67,7 +70,9 @@ def test_without_any_folder_to_write(tmp_path):
 
 
 def test_importing_the_package_does_not_import_numba():
-    assert run("import sys, minillm, minillm.kernels, minillm.weights; print('numba' in sys.modules)") == ["False"]
+    assert run(
+        "import sys, minillm, minillm.kernels, minillm.weights; print('numba' in sys.modules)"
+    ) == ["False"]
 
 
 def test_everything_else_works_without_numba():

@@ -15,10 +15,11 @@ from minillm.kernels.processor import HAS_HALVES
 from minillm.model import GPT2
 from minillm.weights import KINDS, Float32, Weight, store_parameters
 
-# n_embd 36: neither whole panels of 16 nor whole blocks of 32; 12 heads of 3 numbers would be shared by up to 4 threads
+# n_embd 36: neither whole panels of 16 nor whole blocks of 32; 12 heads of 3 numbers would be
+# shared by up to 4 threads
 SMALL = GPT2Config(vocab_size=131, n_positions=20, n_embd=36, n_layer=3, n_head=3)
-# float32 sums in another order: worst seen 4e-7 of the largest logit. Blocks round each product's input to 8 bits:
-# worst seen 1.1e-2 of the largest logit in 3 layers.
+# float32 sums in another order: worst seen 4e-7 of the largest logit. Blocks round each product's
+# input to 8 bits: worst seen 1.1e-2 of the largest logit in 3 layers.
 TOLERANCE = {kind: 3e-2 if kind.startswith("int") else 3e-6 for kind in KINDS}
 
 
@@ -136,8 +137,15 @@ def test_several_positions_of_several_rows(kind, n_threads, parts):
 
 def test_ragged_rows():
     model = stored(random_model(SMALL), "float32")
-    ids, lengths = np.random.default_rng(1).integers(0, 131, (3, 8)), np.array([[5, 1, 8], [1, 7, 2], [8, 3, 4]])
-    step, cache, texts = kernels.DecodeStep(model.config, model.parameters), model.new_cache(3), [[], [], []]
+    ids, lengths = (
+        np.random.default_rng(1).integers(0, 131, (3, 8)),
+        np.array([[5, 1, 8], [1, 7, 2], [8, 3, 4]]),
+    )
+    step, cache, texts = (
+        kernels.DecodeStep(model.config, model.parameters),
+        model.new_cache(3),
+        [[], [], []],
+    )
     for counts in lengths:
         logits = step(ids, cache, counts.tolist(), last=True)
         for text, row, n, found in zip(texts, ids, counts, logits):
@@ -154,14 +162,26 @@ def test_rows_of_a_larger_cache():
     model(ids[:, :5], cache)
     before = cache.keys.copy()
     close(step(ids[1:3, 5:], cache.view(slice(1, 3))), model(ids)[1:3, -1:], "float32")
-    assert np.array_equal(cache.keys[:, [0, 3]], before[:, [0, 3]]) and not np.array_equal(cache.keys, before)
+    assert np.array_equal(cache.keys[:, [0, 3]], before[:, [0, 3]]) and not np.array_equal(
+        cache.keys, before
+    )
 
 
 def test_a_sliding_cache():
-    model, ids = stored(random_model(SMALL), "float32"), np.random.default_rng(1).integers(0, 131, (2, 20))
-    step, cache, other = kernels.DecodeStep(model.config, model.parameters), *(SlidingCache(SMALL, 2, 6) for _ in range(2))
+    model, ids = (
+        stored(random_model(SMALL), "float32"),
+        np.random.default_rng(1).integers(0, 131, (2, 20)),
+    )
+    step, cache, other = (
+        kernels.DecodeStep(model.config, model.parameters),
+        *(SlidingCache(SMALL, 2, 6) for _ in range(2)),
+    )
     for t in range(20):  # three times round
-        close(step(ids[:, [t]], cache), model(ids[:, [t]], other, step=lambda name, value: value), "float32")
+        close(
+            step(ids[:, [t]], cache),
+            model(ids[:, [t]], other, step=lambda name, value: value),
+            "float32",
+        )
     assert not step.fits(SlidingCache(SMALL, 2, 6), [2, 1])
 
 
@@ -190,7 +210,10 @@ def test_cache_of_float16():
         pytest.skip("this processor has no instruction for float16")
     model = stored(random_model(SMALL), "float32")
     ids = np.random.default_rng(1).integers(0, 131, 20)
-    step, cache = kernels.DecodeStep(model.config, model.parameters), KVCache(SMALL, dtype=np.float16)
+    step, cache = (
+        kernels.DecodeStep(model.config, model.parameters),
+        KVCache(SMALL, dtype=np.float16),
+    )
     exact = model(ids)
     logits = np.concatenate([one(step, i, cache) for i in ids])
     # float16 keeps 11 bits of keys and values: worst seen 1.5e-4 of the largest logit
@@ -203,7 +226,9 @@ def test_cache_of_float16():
 
 def test_every_matrix_of_a_kind_of_its_own():
     model, kinds = random_model(SMALL), sorted(KINDS)
-    matrices = [name for name, p in model.parameters.items() if p.ndim == 2 and name != "wpe.weight"]
+    matrices = [
+        name for name, p in model.parameters.items() if p.ndim == 2 and name != "wpe.weight"
+    ]
     parameters = dict(model.parameters)
     for n, name in enumerate(matrices):
         parameters |= store_parameters({name: parameters[name]}, kinds[n % len(kinds)])
@@ -234,12 +259,16 @@ def test_stamps_name_every_step_in_order():
 
 def test_what_it_cannot_do_is_refused():
     model = random_model(SMALL)
-    assert "wte.weight is not a stored weight" in kernels.DecodeStep.refusal(SMALL, model.parameters)
+    assert "wte.weight is not a stored weight" in kernels.DecodeStep.refusal(
+        SMALL, model.parameters
+    )
     with pytest.raises(ValueError, match="float64"):
         kernels.DecodeStep(SMALL, store_parameters(model.astype(np.float64).parameters, "int8"))
     model = stored(model, "float32")
     table = Float32.from_table(np.zeros((36, 108), np.float32))
-    assert "other way round" in kernels.DecodeStep.refusal(SMALL, {**model.parameters, "h.0.attn.c_attn.weight": table})
+    assert "other way round" in kernels.DecodeStep.refusal(
+        SMALL, {**model.parameters, "h.0.attn.c_attn.weight": table}
+    )
     step, cache = kernels.DecodeStep(SMALL, model.parameters), model.new_cache(capacity=1)
     assert step.fits(cache, [1]) and not step.fits(cache, [2])
     one(step, 0, cache)

@@ -34,7 +34,11 @@ def test_every_item_once(some_threads, n, unit):
         parts.append(part)
 
     threads.in_parallel(work, n, unit=unit)
-    assert (counts == 1).all() and len(parts) <= 4 * some_threads and all(part.start % unit == 0 for part in parts)
+    assert (
+        (counts == 1).all()
+        and len(parts) <= 4 * some_threads
+        and all(part.start % unit == 0 for part in parts)
+    )
 
 
 def test_errors_reach_the_caller(some_threads):
@@ -63,7 +67,8 @@ def test_nobody_waits_for_one_who_has_failed(failing):
 
 @jit
 def count(thread, state, counts):
-    """The least that a kernel can do which stays: count its runs, meet, and see whether there is another."""
+    """The least that a kernel can do which stays: count its runs, meet, and see whether there is
+    another."""
     calls, again = 0, True
     while again:
         counts[thread] += 1
@@ -112,13 +117,19 @@ def test_many_python_threads_at_once(some_threads):
     ],
 )
 def test_the_environment_is_respected(environment, expected):
-    clean = {k: v for k, v in os.environ.items() if k not in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS")}
+    clean = {
+        k: v for k, v in os.environ.items() if k not in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS")
+    }
     program = (
-        "from minillm.kernels import threads; import numba; print(threads.n_threads(), numba.config.NUMBA_DEFAULT_NUM_THREADS)"
+        "from minillm.kernels import threads; import numba; print(threads.n_threads(),"
+        " numba.config.NUMBA_DEFAULT_NUM_THREADS)"
     )
     root = str(Path(__file__).parents[2])
     done = subprocess.run(
-        [sys.executable, "-c", program], env={**clean, "PYTHONPATH": root, **environment}, capture_output=True, text=True
+        [sys.executable, "-c", program],
+        env={**clean, "PYTHONPATH": root, **environment},
+        capture_output=True,
+        text=True,
     )
     found, default = map(int, done.stdout.split())
     assert found == (expected or default)

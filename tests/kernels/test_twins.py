@@ -13,7 +13,14 @@ pytest.importorskip("numba")
 from minillm import kernels
 from minillm.weights import Float32
 
-from .validator import check_attention, check_blocked, check_gradients, check_linear, check_rows, failures
+from .validator import (
+    check_attention,
+    check_blocked,
+    check_gradients,
+    check_linear,
+    check_rows,
+    failures,
+)
 
 HERE = Path(__file__).parent
 
@@ -47,12 +54,23 @@ def test_blocked_products():
     "settings",
     [
         pytest.param({"NUMBA_DISABLE_JIT": "1"}, id="without compiling"),
-        pytest.param({"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}, id="generic processor", marks=pytest.mark.live),
+        pytest.param(
+            {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""},
+            id="generic processor",
+            marks=pytest.mark.live,
+        ),
     ],
 )
 def test_in_another_process(settings, tmp_path):
-    environment = {**os.environ, **settings, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(HERE.parents[1])}
-    done = subprocess.run([sys.executable, HERE / "validator.py"], env=environment, capture_output=True, text=True)
+    environment = {
+        **os.environ,
+        **settings,
+        "NUMBA_CACHE_DIR": str(tmp_path),
+        "PYTHONPATH": str(HERE.parents[1]),
+    }
+    done = subprocess.run(
+        [sys.executable, HERE / "validator.py"], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert " 0 wrong" in done.stdout
     assert "vnni True" not in done.stdout or "NUMBA_DISABLE_JIT" in settings
@@ -73,7 +91,9 @@ def test_wrong_twins_are_found():
 
         @staticmethod
         def layer_norm(x, weight, bias, eps=1e-5):
-            return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, ddof=1, keepdims=True) + eps) * weight + bias
+            return (x - x.mean(-1, keepdims=True)) / np.sqrt(
+                x.var(-1, ddof=1, keepdims=True) + eps
+            ) * weight + bias
 
     found = {line.split()[0] for line in failures(check_rows(Wrong(), np.float32))}
     assert found == {"gelu_new", "softmax", "layer_norm"}

@@ -1,7 +1,9 @@
-"""One validator for every twin of ops: the same inputs, ordinary and nasty, through both, and the largest difference.
+"""One validator for every twin of ops: the same inputs, ordinary and nasty, through both, and the
+largest difference.
 
-`python tests/kernels/validator.py` runs all of it on minillm.kernels in this process's settings: the tests do so with
-NUMBA_DISABLE_JIT=1 and with the code for a processor without any extension, which only a process of its own can choose.
+`python tests/kernels/validator.py` runs all of it on minillm.kernels in this process's settings:
+the tests do so with NUMBA_DISABLE_JIT=1 and with the code for a processor without any extension,
+which only a process of its own can choose.
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ from minillm.steps import Trace
 from minillm.training import backward, optimizers
 from minillm.weights import KINDS, store, store_parameters
 
-# Relative to the largest number of the result. float32: sums of up to 3072 numbers in another order; worst seen 2.1e-6.
-# float64: exp of libm against NumPy's; worst seen 2e-15.
+# Relative to the largest number of the result. float32: sums of up to 3072 numbers in another
+# order; worst seen 2.1e-6. float64: exp of libm against NumPy's; worst seen 2e-15.
 TOLERANCE = {np.dtype(np.float32): 5e-6, np.dtype(np.float64): 1e-14}
-# Products of blocks round x to 8 bits in groups of 32: at most half a step, 1/254 of the group's largest number, for
-# each input; over K inputs of random sign the worst seen was 1.0e-2 of the largest result (K = 33), 5e-3 from K = 256 on.
+# Products of blocks round x to 8 bits in groups of 32: at most half a step, 1/254 of the group's
+# largest number, for each input; over K inputs of random sign the worst seen was 1.0e-2 of the
+# largest result (K = 33), 5e-3 from K = 256 on.
 ROUNDED = 2.5e-2
 
 
@@ -46,7 +49,9 @@ def rows(seed: int, dtype) -> dict[str, np.ndarray]:
         "equal": np.full((2, 31), 3.25),
     }
     cases = {name: x.astype(dtype) for name, x in cases.items()}
-    cases["nan"] = np.where(np.arange(60).reshape(3, 20) == 33, np.nan, cases["vector"][:1]).astype(dtype)
+    cases["nan"] = np.where(np.arange(60).reshape(3, 20) == 33, np.nan, cases["vector"][:1]).astype(
+        dtype
+    )
     cases["every second column"] = r.standard_normal((6, 80)).astype(dtype)[:, ::2]
     cases["backwards"] = r.standard_normal((6, 21)).astype(dtype)[::-1, ::-1]
     cases["transposed"] = r.standard_normal((40, 6)).astype(dtype).T
@@ -56,7 +61,8 @@ def rows(seed: int, dtype) -> dict[str, np.ndarray]:
 
 
 def distance(ours, reference) -> float:
-    """The largest |ours - reference| over max |reference|; infinite where shape, dtype, infinities or NaN differ."""
+    """The largest |ours - reference| over max |reference|; infinite where shape, dtype, infinities
+    or NaN differ."""
     ours, reference = np.asarray(ours), np.asarray(reference)
     if ours.shape != reference.shape or ours.dtype != reference.dtype:
         return np.inf
@@ -81,45 +87,90 @@ def check_rows(twin, dtype, seed=0):
             "softmax": (x,),
             "log_softmax": (x,),
             "cross_entropy": (x, targets),
-            **({"layer_norm": (x, weight, bias), "gelu_new": (x,), "gelu": (x,), "relu": (x,)} if finite else {}),
+            **(
+                {"layer_norm": (x, weight, bias), "gelu_new": (x,), "gelu": (x,), "relu": (x,)}
+                if finite
+                else {}
+            ),
         }.items():
             if op == "layer_norm" and name == "tiny":
-                tolerance = 1e-4 if dtype == np.float32 else tolerance  # variances of 1e-36 vanish beside eps
+                tolerance = (
+                    1e-4 if dtype == np.float32 else tolerance
+                )  # variances of 1e-36 vanish beside eps
             if op == "gelu_new" and name == "huge" and dtype == np.float32:
-                continue  # x^3 overflows: NumPy's tanh(inf) and our exp(-inf) agree, but its 0 * inf does not exist here
+                # x^3 overflows: NumPy's tanh(inf) and our exp(-inf) agree, but its 0 * inf does not
+                # exist here
+                continue
             with np.errstate(all="ignore"):
                 reference = getattr(ops, op)(*arguments)
                 yield f"{op} {name}", distance(getattr(twin, op)(*arguments), reference), tolerance
 
 
-SHAPES = ((1, 768, 96), (1, 33, 1), (2, 1, 17), (3, 48, 50), (4, 64, 32), (5, 100, 31), (9, 31, 33), (70, 96, 64))
+SHAPES = (
+    (1, 768, 96),
+    (1, 33, 1),
+    (2, 1, 17),
+    (3, 48, 50),
+    (4, 64, 32),
+    (5, 100, 31),
+    (9, 31, 33),
+    (70, 96, 64),
+)
 
 
 def check_linear(twin, kinds=(None, *KINDS), shapes=SHAPES, seed=0):
-    """Yield (what, distance, tolerance) for linear with plain and stored weights; stored ones against their `dense`."""
+    """Yield (what, distance, tolerance) for linear with plain and stored weights; stored ones
+    against their `dense`."""
     r = np.random.default_rng(seed)
     for M, K, N in shapes:
-        matrix, bias = r.standard_normal((K, N)).astype(np.float32), r.standard_normal(N).astype(np.float32)
+        matrix, bias = (
+            r.standard_normal((K, N)).astype(np.float32),
+            r.standard_normal(N).astype(np.float32),
+        )
         x = r.standard_normal((M, K)).astype(np.float32)
         for kind in kinds:
             weight = matrix if kind is None else store(matrix, kind)
             dense = np.asarray(weight)
             tolerance = ROUNDED if str(kind).startswith("int") else TOLERANCE[x.dtype]
             what = f"linear {kind} {M}x{K}x{N}"
-            yield what, distance(twin.linear(x, weight, bias), ops.linear(x, dense, bias)), tolerance
-            yield f"{what} no bias", distance(twin.linear(x, weight), ops.linear(x, dense)), tolerance
+            yield (
+                what,
+                distance(twin.linear(x, weight, bias), ops.linear(x, dense, bias)),
+                tolerance,
+            )
+            yield (
+                f"{what} no bias",
+                distance(twin.linear(x, weight), ops.linear(x, dense)),
+                tolerance,
+            )
             strided = np.repeat(x, 2, axis=-1)[None, ..., ::2]
-            yield f"{what} strided", distance(twin.linear(strided, weight, bias), ops.linear(x[None], dense, bias)), tolerance
+            yield (
+                f"{what} strided",
+                distance(twin.linear(strided, weight, bias), ops.linear(x[None], dense, bias)),
+                tolerance,
+            )
             x64 = x.astype(np.float64)
-            yield f"{what} float64", distance(twin.linear(x64, weight), ops.linear(x64, dense)), TOLERANCE[x64.dtype]
+            yield (
+                f"{what} float64",
+                distance(twin.linear(x64, weight), ops.linear(x64, dense)),
+                TOLERANCE[x64.dtype],
+            )
 
 
-def check_attention(twin, dtype, seed=0, sizes=((1, 1, 1, 1, 1), (2, 3, 5, 5, 12), (2, 2, 3, 300, 20), (1, 2, 70, 280, 16))):
-    """Yield (what, distance, tolerance) for streaming attention, rows of different lengths among them."""
+def check_attention(
+    twin,
+    dtype,
+    seed=0,
+    sizes=((1, 1, 1, 1, 1), (2, 3, 5, 5, 12), (2, 2, 3, 300, 20), (1, 2, 70, 280, 16)),
+):
+    """Yield (what, distance, tolerance) for streaming attention, rows of different lengths among
+    them."""
     r = np.random.default_rng(seed)
     for B, H, T, S, D in sizes:
         q, k, v = (r.standard_normal((B, H, n, D)).astype(dtype) for n in (T, S, S))
-        k = np.concatenate([k, np.full_like(k, np.nan)], axis=2)[:, :, :S]  # a cache's view: strides, and never read on
+        k = np.concatenate([k, np.full_like(k, np.nan)], axis=2)[
+            :, :, :S
+        ]  # a cache's view: strides, and never read on
         for name, queries, positions in (
             ("", q, np.arange(S - T, S)[None].repeat(B, 0)),
             (" ragged", q, np.sort(r.integers(0, S, (B, T)), axis=1)),
@@ -136,49 +187,86 @@ def check_attention(twin, dtype, seed=0, sizes=((1, 1, 1, 1, 1), (2, 3, 5, 5, 12
             )
 
 
-def check_gradients(twin, dtype, seed=0, sizes=((1, 1, 1, 1), (2, 3, 5, 7), (3, 2, 70, 16), (1, 1, 130, 20))):
-    """Yield (what, distance, tolerance) for every backward that the twin has, and for its AdamW; sizes: B, H, T, D."""
+def check_gradients(
+    twin, dtype, seed=0, sizes=((1, 1, 1, 1), (2, 3, 5, 7), (3, 2, 70, 16), (1, 1, 130, 20))
+):
+    """Yield (what, distance, tolerance) for every backward that the twin has, and for its AdamW;
+    sizes: B, H, T, D."""
     r, dtype = np.random.default_rng(seed), np.dtype(dtype)
     for name, x in rows(seed, dtype).items():
         if not (np.isfinite(x).all() and x.size) or name in ("huge", "tiny", "far apart"):
             continue
         N, tolerance = x.shape[-1], TOLERANCE[dtype]
         dy, weight = r.standard_normal(x.shape).astype(dtype), r.standard_normal(N).astype(dtype)
-        share = np.where(r.random(x.shape[:-1]) < 0.2, 0, r.random(x.shape[:-1])).astype(dtype)  # some of them padding
+        share = np.where(r.random(x.shape[:-1]) < 0.2, 0, r.random(x.shape[:-1])).astype(
+            dtype
+        )  # some of them padding
         if N > 1 and name != "equal":  # a row of equal numbers has no slope but rounding
-            (dx, d), (expected, by_the_book) = (t.layer_norm_backward(dy, x, weight) for t in (twin, backward))
+            (dx, d), (expected, by_the_book) = (
+                t.layer_norm_backward(dy, x, weight) for t in (twin, backward)
+            )
             yield f"layer_norm_backward {name}", distance(dx, expected), tolerance
             for part in d:  # sums over up to 700 rows, one after another; worst seen 1.2e-6
-                yield f"layer_norm_backward {name} {part}", distance(d[part], by_the_book[part]), tolerance
+                yield (
+                    f"layer_norm_backward {name} {part}",
+                    distance(d[part], by_the_book[part]),
+                    tolerance,
+                )
         targets = r.integers(0, N, x.shape[:-1])
         ours, theirs = (t.cross_entropy_backward(share, x, targets) for t in (twin, backward))
         yield f"cross_entropy_backward {name}", distance(ours, theirs), tolerance
-        yield f"gelu_new_backward {name}", distance(twin.gelu_new_backward(dy, x), backward.gelu_new_backward(dy, x)), tolerance
+        yield (
+            f"gelu_new_backward {name}",
+            distance(twin.gelu_new_backward(dy, x), backward.gelu_new_backward(dy, x)),
+            tolerance,
+        )
     for ids in (np.array([3]), np.array([[0, 3, 3], [3, 1, 0]]), r.integers(0, 4, (2, 40))[:, ::2]):
         dy = r.standard_normal((*ids.shape, 21)).astype(dtype)[..., ::3]
-        ours, theirs = (t.embedding_backward(dy, ids, np.ones((5, 7), dtype)) for t in (twin, backward))
+        ours, theirs = (
+            t.embedding_backward(dy, ids, np.ones((5, 7), dtype)) for t in (twin, backward)
+        )
         yield f"embedding_backward {ids.shape}", distance(ours, theirs), TOLERANCE[dtype]
     for B, H, T, D in sizes:
-        q, k, v, d = (r.standard_normal((B, T, H, D)).astype(dtype).swapaxes(1, 2) for _ in range(4))  # views, as heads are
+        q, k, v, d = (
+            r.standard_normal((B, T, H, D)).astype(dtype).swapaxes(1, 2) for _ in range(4)
+        )  # views, as heads are
         for name, positions in (
             ("", np.arange(T)[None].repeat(B, 0)),
             (" ragged", np.sort(r.integers(0, T, (B, T)), axis=1)),
             (" any order", r.integers(0, T + 3, (B, T))),
         ):
-            scaled_dot_product_attention(q, k, v, positions, D**-0.5, step=(kept := Trace(q=q, k=k, v=v)))
+            scaled_dot_product_attention(
+                q, k, v, positions, D**-0.5, step=(kept := Trace(q=q, k=k, v=v))
+            )
             expected = backward.scaled_dot_product_attention_backward(d, kept, positions, D**-0.5)
             found = twin.attention_backward(d, q, k, v, kept["context"], positions, D**-0.5)
             for part, ours, theirs in zip("qkv", found, expected):
                 what = f"attention_backward {(B, H, T, D)}{name} d{part}"
-                # where one key alone is seen its d_scores are 0, of two equal numbers: against what they were before
-                yield what, distance(ours, theirs) if T > 1 or part == "v" else np.abs(ours).max(), TOLERANCE[dtype]
+                # where one key alone is seen its d_scores are 0, of two equal numbers: against what
+                # they were before
+                yield (
+                    what,
+                    distance(ours, theirs) if T > 1 or part == "v" else np.abs(ours).max(),
+                    TOLERANCE[dtype],
+                )
     for shape in ((1,), (7, 9), (40, 50)):
         p, g = r.standard_normal((2, *shape)).astype(dtype)
         states = [[p.copy(), np.zeros_like(p), np.zeros_like(p)] for _ in range(2)]
         for step in (1, 2, 3):
             gradient = (g * step).T.copy().T  # in another order than the parameter
-            for update, (q, mean, square) in zip((twin.adamw_update, optimizers.adamw_update), states):
-                update(q, gradient, mean, square, lr=0.1, step=step, betas=(0.9, 0.95), weight_decay=0.1)
+            for update, (q, mean, square) in zip(
+                (twin.adamw_update, optimizers.adamw_update), states
+            ):
+                update(
+                    q,
+                    gradient,
+                    mean,
+                    square,
+                    lr=0.1,
+                    step=step,
+                    betas=(0.9, 0.95),
+                    weight_decay=0.1,
+                )
         for part, ours, theirs in zip(("p", "mean", "square"), *states):
             yield f"adamw_update {shape} {part}", distance(ours, theirs), TOLERANCE[dtype]
 
@@ -189,14 +277,25 @@ def to_bfloat16(x):
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
-PRODUCTS = ((1, 1, 1), (1, 7, 33), (2, 300, 16), (9, 31, 50), (17, 1, 48), (16, 256, 32), (70, 513, 65), (130, 1030, 20))
+PRODUCTS = (
+    (1, 1, 1),
+    (1, 7, 33),
+    (2, 300, 16),
+    (9, 31, 50),
+    (17, 1, 48),
+    (16, 256, 32),
+    (70, 513, 65),
+    (130, 1030, 20),
+)
 
 
 def check_blocked(seed=0, shapes=PRODUCTS):
-    """Yield (what, distance, tolerance) for products in blocks, in both precisions: of plain and transposed matrices, and of
-    views. The reference multiplies in float64 what is rounded as the kernel says it rounds.
+    """Yield (what, distance, tolerance) for products in blocks, in both precisions: of plain and
+    transposed matrices, and of views. The reference multiplies in float64 what is rounded as the
+    kernel says it rounds.
 
-    Tolerance as for all sums in float32; worst seen 1.5e-6, and 8.1e-7 in bfloat16, whose products are exact in float32.
+    Tolerance as for all sums in float32; worst seen 1.5e-6, and 8.1e-7 in bfloat16, whose products
+    are exact in float32.
     """
     from minillm.kernels.blocked import Training, product, transposed_product
 
@@ -204,21 +303,45 @@ def check_blocked(seed=0, shapes=PRODUCTS):
     for precision, rounded in (("float32", np.asarray), ("bfloat16", to_bfloat16)):
 
         def exact(a, b, bias=0.0, rounded=rounded):
-            return (rounded(a).astype(np.float64) @ rounded(b).astype(np.float64) + bias).astype(np.float32)
+            return (rounded(a).astype(np.float64) @ rounded(b).astype(np.float64) + bias).astype(
+                np.float32
+            )
 
         for M, K, N in shapes:
-            x, w, d = (r.standard_normal(shape).astype(np.float32) for shape in ((M, K), (K, N), (M, N)))
+            x, w, d = (
+                r.standard_normal(shape).astype(np.float32) for shape in ((M, K), (K, N), (M, N))
+            )
             bias, what = r.standard_normal(N).astype(np.float32), f"{precision} {M}x{K}x{N}"
-            yield f"product {what}", distance(product(x, w, bias, precision), exact(x, w, bias)), tolerance
+            yield (
+                f"product {what}",
+                distance(product(x, w, bias, precision), exact(x, w, bias)),
+                tolerance,
+            )
             turned = np.ascontiguousarray(w.T).T
-            yield f"product {what} transposed", distance(product(x, turned, None, precision), exact(x, w)), tolerance
+            yield (
+                f"product {what} transposed",
+                distance(product(x, turned, None, precision), exact(x, w)),
+                tolerance,
+            )
             views = np.repeat(x, 2, axis=1)[:, ::2], np.repeat(w, 2, axis=1)[:, ::2]
-            yield f"product {what} views", distance(product(*views, None, precision), exact(x, w)), tolerance
-            yield f"transposed_product {what}", distance(transposed_product(x, d, precision), exact(x.T, d)), tolerance
+            yield (
+                f"product {what} views",
+                distance(product(*views, None, precision), exact(x, w)),
+                tolerance,
+            )
+            yield (
+                f"transposed_product {what}",
+                distance(transposed_product(x, d, precision), exact(x.T, d)),
+                tolerance,
+            )
             ops = Training(precision)
             dx, gradients = ops.linear_backward(d[None], x[None], w)
             yield f"linear_backward {what} x", distance(dx, exact(d, w.T)[None]), tolerance
-            yield f"linear_backward {what} weight", distance(gradients["weight"], exact(x.T, d)), tolerance
+            yield (
+                f"linear_backward {what} weight",
+                distance(gradients["weight"], exact(x.T, d)),
+                tolerance,
+            )
             dx, d_table = ops.unembed_backward(d[None], x[None], turned.T)
             yield f"unembed_backward {what} x", distance(dx, exact(d, w.T)[None]), tolerance
             yield f"unembed_backward {what} table", distance(d_table, exact(d.T, x)), tolerance
@@ -241,20 +364,31 @@ def check_ladders(seed=0):
 
 
 def check_decode(twin, seed=0):
-    """Yield (what, distance, tolerance) for the fused step, against the readable forward with the same weights."""
+    """Yield (what, distance, tolerance) for the fused step, against the readable forward with the
+    same weights."""
     config = GPT2Config(vocab_size=21, n_positions=4, n_embd=20, n_layer=2, n_head=2)
     for kind in KINDS:
         model = GPT2(config, store_parameters(GPT2.random(config, seed).parameters, kind))
-        step, cache, ids = twin.DecodeStep(config, model.parameters), model.new_cache(), np.array([[3, 20, 0, 3]])
+        step, cache, ids = (
+            twin.DecodeStep(config, model.parameters),
+            model.new_cache(),
+            np.array([[3, 20, 0, 3]]),
+        )
         logits = np.concatenate([step(part, cache)[0] for part in np.split(ids, (1, 2), axis=1)])
-        yield f"decode {kind}", distance(logits, model(ids[0])), ROUNDED if kind.startswith("int") else TOLERANCE[logits.dtype]
+        yield (
+            f"decode {kind}",
+            distance(logits, model(ids[0])),
+            ROUNDED if kind.startswith("int") else TOLERANCE[logits.dtype],
+        )
 
 
 def check_all(twin):
     """Yield (what, distance, tolerance) for everything in a size that plain Python can do too."""
     for dtype in (np.float32, np.float64):
         yield from check_rows(twin, dtype)
-        yield from check_attention(twin, dtype, sizes=((1, 1, 1, 1, 1), (1, 2, 3, 20, 12), (1, 1, 2, 270, 4)))
+        yield from check_attention(
+            twin, dtype, sizes=((1, 1, 1, 1, 1), (1, 2, 3, 20, 12), (1, 1, 2, 270, 4))
+        )
         yield from check_gradients(twin, dtype, sizes=((1, 1, 1, 1), (2, 2, 20, 7)))
     yield from check_blocked(shapes=((1, 7, 33), (9, 31, 18), (2, 515, 3)))
     yield from check_linear(twin, shapes=((1, 33, 17), (3, 48, 50)))
@@ -263,10 +397,15 @@ def check_all(twin):
 
 
 def failures(results) -> list[str]:
-    """Those of `results` whose distance is above the tolerance, in words; there must be results at all."""
+    """Those of `results` whose distance is above the tolerance, in words; there must be results at
+    all."""
     results = list(results)
     assert results, "nothing was compared"
-    return [f"{what}: {found:.2e} > {tolerance:.0e}" for what, found, tolerance in results if not found <= tolerance]
+    return [
+        f"{what}: {found:.2e} > {tolerance:.0e}"
+        for what, found, tolerance in results
+        if not found <= tolerance
+    ]
 
 
 if __name__ == "__main__":

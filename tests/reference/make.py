@@ -1,9 +1,11 @@
-"""Make the stored references: small random models, and every bundled one, as transformers computes them in float64.
+"""Make the stored references: small random models, and every bundled one, as transformers computes
+them in float64.
 
     python tests/reference/make.py [NAME ...]
 
-Needs torch and transformers (pip install -e ".[reference]"). A random model is written into tests/reference/NAME in
-Hugging Face layout, stored as float16, with its reference.npz; a bundled one gets its reference.npz in weights/NAME.
+Needs torch and transformers (pip install -e ".[reference]"). A random model is written into
+tests/reference/NAME in Hugging Face layout, stored as float16, with its reference.npz; a bundled
+one gets its reference.npz in weights/NAME.
 """
 
 import sys
@@ -16,28 +18,47 @@ from minillm.reference import REFERENCE_FILE, record
 
 HERE = Path(__file__).resolve().parent
 WEIGHTS = HERE.parents[1] / "weights"
-PROMPT, N_GREEDY = "Once upon a time,", 40  # a few positions: the arrays are float64 and ship with the weights
+PROMPT, N_GREEDY = (
+    "Once upon a time,",
+    40,
+)  # a few positions: the arrays are float64 and ship with the weights
 SMALL = dict(vocab_size=61, n_positions=16)
 
 # name: (config, how much larger than GPT-2's start the weights are)
 RANDOM = {
     "odd-heads": (dict(n_layer=2, n_head=3, n_embd=21, n_inner=50), 5),
-    "untied-erf": (dict(n_layer=2, n_head=2, n_embd=16, tie_word_embeddings=False, activation_function="gelu"), 5),
+    "untied-erf": (
+        dict(n_layer=2, n_head=2, n_embd=16, tie_word_embeddings=False, activation_function="gelu"),
+        5,
+    ),
     "relu-scaled": (
-        dict(n_layer=3, n_head=1, n_embd=12, activation_function="relu", scale_attn_by_inverse_layer_idx=True,
-             layer_norm_epsilon=1e-3),
+        dict(
+            n_layer=3,
+            n_head=1,
+            n_embd=12,
+            activation_function="relu",
+            scale_attn_by_inverse_layer_idx=True,
+            layer_norm_epsilon=1e-3,
+        ),
         10,
     ),
     "unscaled": (dict(n_layer=1, n_head=5, n_embd=20, scale_attn_weights=False), 5),
-    "large-weights": (dict(n_layer=3, n_head=4, n_embd=24), 50),  # scores in the hundreds: softmax saturates
-}  # fmt: skip
+    "large-weights": (
+        dict(n_layer=3, n_head=4, n_embd=24),
+        50,
+    ),  # scores in the hundreds: softmax saturates
+}
 
 
 def random_model(config: GPT2Config, growth: float, seed: int) -> GPT2:
-    """A model with nothing left at its start: norms and biases random too, all weights `growth` times larger."""
+    """A model with nothing left at its start: norms and biases random too, all weights `growth`
+    times larger."""
     rng = np.random.default_rng(seed)
     parameters = {
-        name: (1.0 * name.endswith(("ln_1.weight", "ln_2.weight", "ln_f.weight")) + 0.02 * growth * rng.standard_normal(shape))
+        name: (
+            1.0 * name.endswith(("ln_1.weight", "ln_2.weight", "ln_f.weight"))
+            + 0.02 * growth * rng.standard_normal(shape)
+        )
         for name, shape in config.parameter_shapes().items()
     }
     return GPT2(config, {name: array.astype(np.float32) for name, array in parameters.items()})
@@ -48,7 +69,9 @@ def make(name: str) -> None:
         folder, (shape, growth) = HERE / name, RANDOM[name]
         seed = list(RANDOM).index(name)
         random_model(GPT2Config(**SMALL, **shape), growth, seed).save_pretrained(folder, np.float16)
-        reference = record(folder, np.random.default_rng(seed).integers(0, SMALL["vocab_size"], (2, 7)))
+        reference = record(
+            folder, np.random.default_rng(seed).integers(0, SMALL["vocab_size"], (2, 7))
+        )
     else:
         folder = WEIGHTS / name
         reference = record(folder, Tokenizer.from_pretrained(folder).encode(PROMPT), N_GREEDY)

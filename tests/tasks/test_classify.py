@@ -1,4 +1,5 @@
-"""Classifiers: gradients against differences, padding, learning, keeping, resuming, and the command line."""
+"""Classifiers: gradients against differences, padding, learning, keeping, resuming, and the command
+line."""
 
 from __future__ import annotations
 
@@ -23,26 +24,52 @@ from minillm.tasks.classify import (
 from minillm.tasks.examples import Words
 
 GOOD, BAD = ["fine", "bright", "lovely", "glad"], ["dull", "grey", "dreary", "sad"]
-SMALL = {"n_layer": 1, "n_head": 2, "n_embd": 16, "vocab_size": 300, "batch_size": 8, "kernels": "numpy", "context": 40}
-IDS, LENGTHS, LABELS = np.random.default_rng(0).integers(0, 11, (3, 6)), np.array([2, 6, 1]), np.array([2, 0, 1])
+SMALL = {
+    "n_layer": 1,
+    "n_head": 2,
+    "n_embd": 16,
+    "vocab_size": 300,
+    "batch_size": 8,
+    "kernels": "numpy",
+    "context": 40,
+}
+IDS, LENGTHS, LABELS = (
+    np.random.default_rng(0).integers(0, 11, (3, 6)),
+    np.array([2, 6, 1]),
+    np.array([2, 0, 1]),
+)
 
 
 def classifier(kind: str, pool: str = "mean", dtype=np.float64):
     rng = np.random.default_rng(1)
     if kind == "bag-of-words":
-        parameters = {"weight": rng.standard_normal((11, 3)).astype(dtype), "bias": rng.standard_normal(3).astype(dtype)}
+        parameters = {
+            "weight": rng.standard_normal((11, 3)).astype(dtype),
+            "bias": rng.standard_normal(3).astype(dtype),
+        }
         return BagOfWords("abc", Words([]), 6, parameters)
     if kind == "lstm":
         body = LSTM.random(LSTMConfig(11, 8, 1), dtype=dtype)
     else:
         body = Transformer(GPT2.random(GPT2Config(11, 6, 8, 2, 2), dtype=dtype))
-        for parameter in body.parameters.values():  # as far from their start as training would bring them
+        for (
+            parameter
+        ) in body.parameters.values():  # as far from their start as training would bring them
             parameter += 0.3 * rng.standard_normal(parameter.shape)
-    score = {"weight": rng.standard_normal((8, 3)).astype(dtype), "bias": rng.standard_normal(3).astype(dtype)}
+    score = {
+        "weight": rng.standard_normal((8, 3)).astype(dtype),
+        "bias": rng.standard_normal(3).astype(dtype),
+    }
     return Pooled(body, score, pool, "abc", None, 6)
 
 
-EVERY = [("transformer", "mean"), ("transformer", "last"), ("lstm", "mean"), ("lstm", "last"), ("bag-of-words", "")]
+EVERY = [
+    ("transformer", "mean"),
+    ("transformer", "last"),
+    ("lstm", "mean"),
+    ("lstm", "last"),
+    ("bag-of-words", ""),
+]
 
 
 @pytest.fixture
@@ -51,7 +78,9 @@ def data(tmp_path):
     rng = np.random.default_rng(5)
     lines = []
     for n in range(240):
-        words = list(rng.choice(["the", "a", "day", "was", "very", "and", "so", "it"], rng.integers(5, 10)))
+        words = list(
+            rng.choice(["the", "a", "day", "was", "very", "and", "so", "it"], rng.integers(5, 10))
+        )
         words.insert(rng.integers(len(words)), rng.choice((GOOD, BAD)[n % 2]))
         lines.append(f"{' '.join(words)}\t{('up', 'down')[n % 2]}")
     (tmp_path / "data.tsv").write_text("\n".join(lines))
@@ -63,7 +92,8 @@ def data(tmp_path):
 
 @pytest.mark.parametrize(("kind", "pool"), EVERY)
 def test_every_gradient_against_differences(kind, pool):
-    """In float64, 12 numbers of each parameter (e = 1e-6): cancellation leaves 1e-9; the worst seen was 7e-10."""
+    """In float64, 12 numbers of each parameter (e = 1e-6): cancellation leaves 1e-9; the worst seen
+    was 7e-10."""
     model, rng = classifier(kind, pool), np.random.default_rng(2)
     batch = (IDS, LENGTHS, LABELS)
     _, gradients = model.loss_and_gradients(batch)
@@ -76,7 +106,10 @@ def test_every_gradient_against_differences(kind, pool):
                 losses.append(model.loss_and_gradients(batch)[0])
             parameter[index] = before
             expected = (losses[0] - losses[1]) / 2e-6
-            assert abs(gradients[name][index] - expected) < 2e-8 * max(1, abs(expected)), (name, index)
+            assert abs(gradients[name][index] - expected) < 2e-8 * max(1, abs(expected)), (
+                name,
+                index,
+            )
 
 
 @pytest.mark.parametrize(("kind", "pool"), EVERY)
@@ -108,7 +141,11 @@ def test_learns_and_is_kept(kind, data, tmp_path):
     flags = SMALL | {"model": kind, "epochs": 10, "lr": 1e-2}
     reports = []
     model, result, _ = train_classifier(tmp_path / "run", data, echo=reports.append, **flags)
-    assert result.accuracy == 1.0 and result.confusion.tolist() == [[12, 0], [0, 12]] and result.labels == ["down", "up"]
+    assert (
+        result.accuracy == 1.0
+        and result.confusion.tolist() == [[12, 0], [0, 12]]
+        and result.labels == ["down", "up"]
+    )
     assert [r["epoch"] for r in reports] == list(range(1, 11))
     again = load_classifier(tmp_path / "run", "numpy")
     texts = ["a dreary day", "", "so it was lovely " * 30]
@@ -142,7 +179,9 @@ def test_resumed_equals_uninterrupted(data, tmp_path):
     def kill(record):
         raise Killed
 
-    with pytest.raises(Killed):  # at the first evaluation, after step 27; the last checkpoint is of step 25
+    with pytest.raises(
+        Killed
+    ):  # at the first evaluation, after step 27; the last checkpoint is of step 25
         train_classifier(tmp_path / "cut", data, echo=kill, **flags)
     rest, _, _ = train_classifier(tmp_path / "cut", None, resume=True, kernels="numpy")
     for name, parameter in whole.parameters.items():
@@ -153,10 +192,14 @@ def test_resumed_equals_uninterrupted(data, tmp_path):
 
 def test_held_out_texts_of_ones_own(data, tmp_path):
     (tmp_path / "test.csv").write_text("text,label\na glad day,up\nit was sad,sideways\n")
-    with pytest.raises(InputError, match=r"test.csv: label 'sideways' was never seen in training; known: down, up"):
+    with pytest.raises(
+        InputError, match=r"test.csv: label 'sideways' was never seen in training; known: down, up"
+    ):
         train_classifier(tmp_path / "run", data, test=tmp_path / "test.csv", **SMALL)
     (tmp_path / "test.csv").write_text("text,label\na glad day,up\n")
-    _, result, _ = train_classifier(tmp_path / "run2", data, test=tmp_path / "test.csv", **SMALL | {"steps": 2})
+    _, result, _ = train_classifier(
+        tmp_path / "run2", data, test=tmp_path / "test.csv", **SMALL | {"steps": 2}
+    )
     assert result.confusion.sum() == 1
 
 
@@ -183,23 +226,56 @@ def cli(capsys):
 
 def test_train_and_predict(cli, data, tmp_path):
     run = tmp_path / "run"
-    code, out, _ = cli("train", "--data", data, "--out", run, "--model", "bag-of-words", "--plot", tmp_path / "p.png")
-    assert code == 0 and out.startswith("epoch  1.00   step     6   loss ") and "accuracy 100.00%: 24 of 24 held-out texts" in out
+    code, out, _ = cli(
+        "train",
+        "--data",
+        data,
+        "--out",
+        run,
+        "--model",
+        "bag-of-words",
+        "--plot",
+        tmp_path / "p.png",
+    )
+    assert (
+        code == 0
+        and out.startswith("epoch  1.00   step     6   loss ")
+        and "accuracy 100.00%: 24 of 24 held-out texts" in out
+    )
     assert (tmp_path / "p.png").stat().st_size > 10_000
     code, out, _ = cli("predict", run, "a dreary day")
     assert code == 0 and out.splitlines()[2].split()[0] == "down"
     (tmp_path / "lines.txt").write_text("so glad\n\nso grey\n")
     code, out, _ = cli("predict", run, "--file", tmp_path / "lines.txt")
-    assert [line.split("\t")[::2] for line in out.splitlines()] == [["up", "so glad"], ["down", "so grey"]]
+    assert [line.split("\t")[::2] for line in out.splitlines()] == [
+        ["up", "so glad"],
+        ["down", "so grey"],
+    ]
     code, out, _ = cli("predict", run, "--file", tmp_path / "lines.txt", "--json")
     first = json.loads(out.splitlines()[0])
     assert first["label"] == "up" and abs(sum(first["probabilities"].values()) - 1) < 1e-5
 
 
 def test_json_lines(cli, data, tmp_path):
-    code, out, _ = cli("train", "--data", data, "--out", tmp_path / "r", "--model", "bag-of-words", "--epochs", 1, "--json")
+    code, out, _ = cli(
+        "train",
+        "--data",
+        data,
+        "--out",
+        tmp_path / "r",
+        "--model",
+        "bag-of-words",
+        "--epochs",
+        1,
+        "--json",
+    )
     lines = [json.loads(line) for line in out.splitlines()]
-    assert code == 0 and lines[0]["step"] == 6 and lines[-1]["labels"] == ["down", "up"] and "confusion" in lines[-1]
+    assert (
+        code == 0
+        and lines[0]["step"] == 6
+        and lines[-1]["labels"] == ["down", "up"]
+        and "confusion" in lines[-1]
+    )
 
 
 @pytest.mark.parametrize(
@@ -207,11 +283,20 @@ def test_json_lines(cli, data, tmp_path):
     [
         (["train", "--out", "r"], "--data is needed"),
         (["train", "--data", "none", "--out", "r"], "none: there is no such file or folder"),
-        (["train", "--data", "DATA", "--out", "r", "--model", "rnn"], "model is 'rnn'; it must be transformer, lstm"),
-        (["train", "--data", "DATA", "--out", "r", "--pool", "max"], "pool is 'max'; it must be mean, last"),
+        (
+            ["train", "--data", "DATA", "--out", "r", "--model", "rnn"],
+            "model is 'rnn'; it must be transformer, lstm",
+        ),
+        (
+            ["train", "--data", "DATA", "--out", "r", "--pool", "max"],
+            "pool is 'max'; it must be mean, last",
+        ),
         (["train", "--data", "DATA", "--out", "r", "--plot", "x.txt"], "must end in one of .png"),
         (["train", "--out", "none", "--resume"], "there is no run to go on with"),
-        (["train", "--data", "DATA", "--out", "r", "--dtype", "int8"], "classifiers compute in float32"),
+        (
+            ["train", "--data", "DATA", "--out", "r", "--dtype", "int8"],
+            "classifiers compute in float32",
+        ),
         (["predict", "none", "text"], "no classifier in it"),
         (["compare", "--data", "DATA", "--out", "r", "--seeds", "0"], "--seeds is 0"),
         (["clock", "--lengths", "0"], "--lengths has 0"),
@@ -224,19 +309,52 @@ def test_bad_input_is_one_line(cli, data, tmp_path, monkeypatch, arguments, mess
 
 
 def test_compare_is_one_table_and_repeats_nothing(cli, data, tmp_path):
-    call = ("compare", "--data", data, "--out", tmp_path / "all", "--models", "bag-of-words", "--seeds", 2)
+    call = (
+        "compare",
+        "--data",
+        data,
+        "--out",
+        tmp_path / "all",
+        "--models",
+        "bag-of-words",
+        "--seeds",
+        2,
+    )
     code, out, _ = cli(*call)
-    assert code == 0 and out.splitlines()[-1].split()[:2] == ["data", "bag-of-words"] and out.count("seed ") == 2
+    assert (
+        code == 0
+        and out.splitlines()[-1].split()[:2] == ["data", "bag-of-words"]
+        and out.count("seed ") == 2
+    )
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "all").rglob("*")}
     code, again, _ = cli(*call)
-    assert again == out and times == {path: path.stat().st_mtime_ns for path in (tmp_path / "all").rglob("*")}
+    assert again == out and times == {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "all").rglob("*")
+    }
 
 
 def test_clock(cli, tmp_path):
-    call = ("clock", "--lengths", 4, 8, "--rows", 1, 2, "--n-embd", 16, "--rounds", 1, "--kernels", "numpy")
+    call = (
+        "clock",
+        "--lengths",
+        4,
+        8,
+        "--rows",
+        1,
+        2,
+        "--n-embd",
+        16,
+        "--rounds",
+        1,
+        "--kernels",
+        "numpy",
+    )
     code, out, _ = cli(*call, "--plot", tmp_path / "p.svg")
     rows = [line.split() for line in out.splitlines()[2:]]
     assert code == 0 and len(rows) == 8 and {row[0] for row in rows} == {"transformer", "lstm"}
-    assert all(row[-1].endswith("%") for row in rows if row[0] == "lstm") and (tmp_path / "p.svg").exists()
+    assert (
+        all(row[-1].endswith("%") for row in rows if row[0] == "lstm")
+        and (tmp_path / "p.svg").exists()
+    )
     code, out, _ = cli(*call, "--json")
     assert code == 0 and len(json.loads(out)["times"]) == 8

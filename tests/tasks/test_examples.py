@@ -26,11 +26,27 @@ def write(folder, files):
         ({"a.tsv": "\ufeffText\tLabel\r\nso good\tpos\r\nso bad\tneg\r\n"}, "a.tsv"),
         ({"a.csv": "id,label,text\n1,pos,so good\n\n2,neg,so bad\n"}, "a.csv"),
         ({"a.CSV": '"so good",pos\n"so bad", neg\n'}, "a.CSV"),
-        ({"d/pos/1.txt": "so good\n", "d/neg/1.txt": "so bad", "d/neg/.hidden": "no", "d/README": "no"}, "d"),
+        (
+            {
+                "d/pos/1.txt": "so good\n",
+                "d/neg/1.txt": "so bad",
+                "d/neg/.hidden": "no",
+                "d/README": "no",
+            },
+            "d",
+        ),
         ({"d/x.pos": "so good\n\n", "d/x.neg": "so bad\n", "d/README.txt": "no"}, "d"),
         ({"d/pos.txt": "so good \n", "d/neg.txt": " so bad"}, "d"),
     ],
-    ids=["tsv", "header, mark, CRLF", "columns in another order", "csv", "folders", "files", "text files"],
+    ids=[
+        "tsv",
+        "header, mark, CRLF",
+        "columns in another order",
+        "csv",
+        "folders",
+        "files",
+        "text files",
+    ],
 )
 def test_layouts(tmp_path, files, name):
     found = read_examples(write(tmp_path, files) / name)
@@ -53,7 +69,11 @@ def test_quotation_marks_are_text_in_tsv_and_quotes_in_csv(tmp_path):
         ({"a.tsv": "so good\tpos\nso bad\n"}, "a.tsv", "line 2: 1 columns instead of 2"),
         ({"a.csv": "text,label\nso good,\n"}, "a.csv", "line 2: the label is empty"),
         ({"a.csv": " ,pos\n"}, "a.csv", "line 1: the text is empty"),
-        ({"a.tsv": "caf\xe9\tpos\n".encode("latin-1")}, "a.tsv", "not UTF-8 text .* at byte 3.*--encoding latin-1"),
+        (
+            {"a.tsv": "caf\xe9\tpos\n".encode("latin-1")},
+            "a.tsv",
+            "not UTF-8 text .* at byte 3.*--encoding latin-1",
+        ),
         ({"d/x.pos": b"\xff", "d/x.neg": "a"}, "d", "x.pos: not UTF-8"),
     ],
 )
@@ -70,16 +90,23 @@ def test_encoding(tmp_path):
 
 
 def test_split_is_fixed_even_and_keeps_equal_texts_together():
-    examples = Examples([f"text {n % 90}" for n in range(100)] + [f"other {n}" for n in range(50)], ["a"] * 100 + ["b"] * 50)
+    examples = Examples(
+        [f"text {n % 90}" for n in range(100)] + [f"other {n}" for n in range(50)],
+        ["a"] * 100 + ["b"] * 50,
+    )
     train, test = split(examples, 0.1, "here")
     assert len(train) + len(test) == 150 and not set(train.texts) & set(test.texts)
-    assert len({t for t, label in zip(test.texts, test.labels) if label == "a"}) == 9 and test.labels.count("b") == 5
+    assert (
+        len({t for t, label in zip(test.texts, test.labels) if label == "a"}) == 9
+        and test.labels.count("b") == 5
+    )
     backwards = split(Examples(examples.texts[::-1], examples.labels[::-1]), 0.1, "here")[1]
     assert sorted(backwards.texts) == sorted(test.texts)
 
 
 @pytest.mark.parametrize(
-    ("labels", "message"), [(["a"] * 3, "has the label 'a'; two"), (["a", "a", "b"], "label 'b' has one text only")]
+    ("labels", "message"),
+    [(["a"] * 3, "has the label 'a'; two"), (["a", "a", "b"], "label 'b' has one text only")],
 )
 def test_split_needs_two_labels_of_two_texts(labels, message):
     with pytest.raises(InputError, match=message):
@@ -102,7 +129,10 @@ def test_an_epoch_has_every_text_once_and_depends_on_the_seed_only():
     assert len({int(label) for _, _, labels in seen for label in labels}) == 48
     for ids, lengths, labels in seen:
         assert ids.shape == (8, lengths.max()) and (lengths == 1 + labels % 7).all()
-        assert all((row[:n] == label).all() and not row[n:].any() for row, n, label in zip(ids, lengths, labels))
+        assert all(
+            (row[:n] == label).all() and not row[n:].any()
+            for row, n, label in zip(ids, lengths, labels)
+        )
     assert np.ptp(seen[0][1]) <= 2  # of like length
     assert [n.max() for _, n, _ in seen] != sorted(n.max() for _, n, _ in seen)
     again = Batches(rows, range(50), 8, seed=3)
@@ -113,7 +143,10 @@ def test_an_epoch_has_every_text_once_and_depends_on_the_seed_only():
 
 
 def test_the_shared_data_sets(shared_data):
-    for name, labels in (("subjectivity", {"plot", "quote"}), ("sentence_polarity", {"neg", "pos"})):
+    for name, labels in (
+        ("subjectivity", {"plot", "quote"}),
+        ("sentence_polarity", {"neg", "pos"}),
+    ):
         examples = read_examples(shared_data / name)
         _, test = split(examples, 0.1, name)
         assert set(examples.labels) == labels and abs(len(test) - len(examples) / 10) < 10

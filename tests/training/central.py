@@ -10,7 +10,8 @@ H = 1e-5  # the error is of order H^2 = 1e-10, and 1e-16 / H = 1e-11 from roundi
 
 
 def central_differences(loss, x, h=H):
-    """Return d loss() / d x, one number after another: (loss(x + h) - loss(x - h)) / 2h. x, float64, is as it was then."""
+    """Return d loss() / d x, one number after another: (loss(x + h) - loss(x - h)) / 2h. x,
+    float64, is as it was then."""
     gradient = np.empty_like(x)
     for index in np.ndindex(x.shape):
         was, around = x[index], []
@@ -23,7 +24,8 @@ def central_differences(loss, x, h=H):
 
 
 def relative(ours, theirs) -> float:
-    """The largest difference over the largest number of the reference (or 1e-6, where all of it is 0)."""
+    """The largest difference over the largest number of the reference (or 1e-6, where all of it is
+    0)."""
     assert ours.shape == theirs.shape, (ours.shape, theirs.shape)
     return float(np.abs(ours - theirs).max(initial=0) / max(np.abs(theirs).max(initial=0), 1e-6))
 
@@ -32,15 +34,19 @@ SMALLEST = {"vocab_size": 7, "n_positions": 6, "n_embd": 4, "n_head": 2, "n_laye
 
 
 def small_model(seed=0, dtype=np.float64, ops=None, **changes) -> GPT2:
-    """A model with weights so large that attention is sharp and GELU bent: as it starts it is nearly linear."""
+    """A model with weights so large that attention is sharp and GELU bent: as it starts it is
+    nearly linear."""
     model, rng = GPT2.random(GPT2Config(**SMALLEST | changes), seed), np.random.default_rng(seed)
     for p in model.parameters.values():
         p += 0.5 * rng.standard_normal(p.shape).astype(p.dtype)
-    return GPT2(model.config, {n: p.astype(dtype) for n, p in model.parameters.items()}, ops or model.ops)
+    return GPT2(
+        model.config, {n: p.astype(dtype) for n, p in model.parameters.items()}, ops or model.ops
+    )
 
 
 def batch_of(config, rows=3, T=5, seed=0, padding=()):
-    """Random ids and targets [rows,T]; padding: how many targets at the end of each of the first rows are ignored."""
+    """Random ids and targets [rows,T]; padding: how many targets at the end of each of the first
+    rows are ignored."""
     ids, targets = np.random.default_rng(seed).integers(0, config.vocab_size, (2, rows, T))
     for row, n in enumerate(padding):
         targets[row, T - n :] = -100

@@ -8,6 +8,24 @@ import pytest
 def data(tmp_path_factory):
     """40 documents of 60 words each in one file."""
     folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(1)
-    words = ("the", "old", "king", "and", "a", "young", "wolf", "saw", "one", "fox", "in", "wood", "who", "was", "proud")
-    (folder / "tales.txt").write_text("<|endoftext|>\n".join(" ".join(rng.choice(words, 60)) + ".\n" for _ in range(40)))
+    words = (
+        "the",
+        "old",
+        "king",
+        "and",
+        "a",
+        "young",
+        "wolf",
+        "saw",
+        "one",
+        "fox",
+        "in",
+        "wood",
+        "who",
+        "was",
+        "proud",
+    )
+    (folder / "tales.txt").write_text(
+        "<|endoftext|>\n".join(" ".join(rng.choice(words, 60)) + ".\n" for _ in range(40))
+    )
     return folder

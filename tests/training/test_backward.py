@@ -14,7 +14,8 @@ from minillm.training.language import LanguageModel
 
 from .central import batch_of, central_differences, relative, small_model
 
-# Relative to the largest number of a gradient. Central differences are exact to about 1e-10; worst seen 1.7e-9.
+# Relative to the largest number of a gradient. Central differences are exact to about 1e-10; worst
+# seen 1.7e-9.
 TOLERANCE = 1e-8
 
 
@@ -24,7 +25,8 @@ def arrays(seed, **shapes):
 
 
 def check(forward, backward_gives, given):
-    """forward(**given) -> y; backward_gives(dy, y) -> {name: gradient}: compare each with central differences."""
+    """forward(**given) -> y; backward_gives(dy, y) -> {name: gradient}: compare each with central
+    differences."""
     y = forward(**given)
     dy = np.random.default_rng(9).standard_normal(y.shape)
     for name, gradient in backward_gives(dy, y).items():
@@ -45,7 +47,11 @@ def test_linear(shape):
 
 def test_unembed():
     a = arrays(2, x=(2, 3, 4), table=(7, 4))
-    check(lambda x, table: ops.linear(x, table.T), lambda dy, y: dict(zip(a, backward.unembed_backward(dy, **a))), a)
+    check(
+        lambda x, table: ops.linear(x, table.T),
+        lambda dy, y: dict(zip(a, backward.unembed_backward(dy, **a))),
+        a,
+    )
 
 
 @pytest.mark.parametrize("shape", [(4,), (5, 1), (2, 3, 6)], ids=str)
@@ -79,7 +85,11 @@ def test_softmax_behind_a_mask():
 @pytest.mark.parametrize("name", ["gelu_new", "gelu", "relu"])
 def test_activations(name):
     a = {"x": np.random.default_rng(5).standard_normal((3, 20)) * 3}
-    check(getattr(ops, name), lambda dy, y: {"x": getattr(backward, f"{name}_backward")(dy, a["x"])}, a)
+    check(
+        getattr(ops, name),
+        lambda dy, y: {"x": getattr(backward, f"{name}_backward")(dy, a["x"])},
+        a,
+    )
 
 
 @pytest.mark.parametrize("x", [-100.0, -20.0, 0.0, 20.0, 100.0])
@@ -101,19 +111,28 @@ def test_cross_entropy():
 
 def test_cross_entropy_of_huge_logits_and_of_padding():
     """exp must not overflow, and a loss that counts nothing gives exactly nothing."""
-    d = backward.cross_entropy_backward(np.array([1.0, 0.0]), np.array([[1e4, 0.0], [3.0, 4.0]]), np.array([1, 0]))
+    d = backward.cross_entropy_backward(
+        np.array([1.0, 0.0]), np.array([[1e4, 0.0], [3.0, 4.0]]), np.array([1, 0])
+    )
     assert d.tolist() == [[1, -1], [0, 0]]
 
 
 def test_embedding_adds_up_where_an_id_comes_twice():
     a, ids = arrays(7, table=(4, 3)), np.array([[0, 2, 2], [3, 2, 0]])
-    check(lambda table: table[ids], lambda dy, y: {"table": backward.embedding_backward(dy, ids, np.zeros((4, 3)))}, a)
+    check(
+        lambda table: table[ids],
+        lambda dy, y: {"table": backward.embedding_backward(dy, ids, np.zeros((4, 3)))},
+        a,
+    )
     so_far = np.full((4, 3), 2.0)
     assert backward.embedding_backward(np.ones((2, 3, 3)), ids, so_far) is so_far
     assert so_far[:, 0].tolist() == [4, 2, 5, 3]
 
 
-POSITIONS = {"in order": np.arange(4)[None].repeat(2, 0), "ragged": np.array([[0, 1, 2, 3], [2, 3, 3, 0]])}
+POSITIONS = {
+    "in order": np.arange(4)[None].repeat(2, 0),
+    "ragged": np.array([[0, 1, 2, 3], [2, 3, 3, 0]]),
+}
 
 
 @pytest.mark.parametrize("positions", POSITIONS.values(), ids=POSITIONS)
@@ -121,15 +140,27 @@ def test_scaled_dot_product_attention(positions):
     a = arrays(8, q=(2, 3, 4, 5), k=(2, 3, 4, 5), v=(2, 3, 4, 5))
 
     def gradients(dy, y):
-        attention.scaled_dot_product_attention(**a, positions=positions, scale=0.7, step=(kept := Trace(a)))
-        return dict(zip("qkv", backward.scaled_dot_product_attention_backward(dy, kept, positions, 0.7)))
+        attention.scaled_dot_product_attention(
+            **a, positions=positions, scale=0.7, step=(kept := Trace(a))
+        )
+        return dict(
+            zip("qkv", backward.scaled_dot_product_attention_backward(dy, kept, positions, 0.7))
+        )
 
-    check(lambda q, k, v: attention.scaled_dot_product_attention(q, k, v, positions, 0.7), gradients, a)
+    check(
+        lambda q, k, v: attention.scaled_dot_product_attention(q, k, v, positions, 0.7),
+        gradients,
+        a,
+    )
 
 
 def layers(names, seed):
-    """Parameters as the model has them, {"c_attn": {"weight": ..., "bias": ...}}, and all of them by one name."""
-    tree = {name: arrays(seed + i, weight=shape, bias=shape[-1:]) for i, (name, shape) in enumerate(names.items())}
+    """Parameters as the model has them, {"c_attn": {"weight": ..., "bias": ...}}, and all of them
+    by one name."""
+    tree = {
+        name: arrays(seed + i, weight=shape, bias=shape[-1:])
+        for i, (name, shape) in enumerate(names.items())
+    }
     return tree, flat(tree)
 
 
@@ -154,12 +185,17 @@ POSITION = np.arange(3)[None].repeat(2, 0)
 
 def test_causal_self_attention():
     tree, by_name = layers({"c_attn": (4, 12), "c_proj": (4, 4)}, 10)
-    x, how = np.random.default_rng(11).standard_normal((2, 3, 4)), {"n_head": 2, "scale": 0.6, "positions": POSITION}
+    x, how = (
+        np.random.default_rng(11).standard_normal((2, 3, 4)),
+        {"n_head": 2, "scale": 0.6, "positions": POSITION},
+    )
     check_layer(
         lambda x, step, **tree: attention.causal_self_attention(x, **tree, **how, step=step),
         lambda dy, kept: backward.causal_self_attention_backward(dy, x, kept, **tree, **how),
-        tree, by_name, x,
-    )  # fmt: skip
+        tree,
+        by_name,
+        x,
+    )
 
 
 @pytest.mark.parametrize("activation", ["gelu_new", "gelu", "relu"])
@@ -169,19 +205,26 @@ def test_feed_forward(activation):
     check_layer(
         lambda x, step, **tree: feed_forward(x, **tree, activation=activation, step=step),
         lambda dy, kept: backward.feed_forward_backward(dy, x, kept, **tree, activation=activation),
-        tree, by_name, x,
-    )  # fmt: skip
+        tree,
+        by_name,
+        x,
+    )
 
 
 def test_block():
     model = small_model(scale_attn_by_inverse_layer_idx=True)
     tree = model._tree["h"][1]
-    x, run = np.random.default_rng(14).standard_normal((2, 3, 4)), {"config": model.config, "layer": 1, "positions": POSITION}
+    x, run = (
+        np.random.default_rng(14).standard_normal((2, 3, 4)),
+        {"config": model.config, "layer": 1, "positions": POSITION},
+    )
     check_layer(
         lambda x, step, **tree: block(x, **tree, **run, step=step),
         lambda dy, kept: backward.block_backward(dy, x, kept, **tree, **run),
-        tree, flat(tree), x,
-    )  # fmt: skip
+        tree,
+        flat(tree),
+        x,
+    )
 
 
 # ---- the whole model
@@ -220,7 +263,9 @@ def test_recomputed_equals_kept_bit_for_bit():
     for dtype in (np.float32, np.float64):
         model = small_model(dtype=dtype)
         batch = batch_of(model.config)
-        (loss, kept), (again, formed) = (LanguageModel(model, r).loss_and_gradients(batch) for r in (False, True))
+        (loss, kept), (again, formed) = (
+            LanguageModel(model, r).loss_and_gradients(batch) for r in (False, True)
+        )
         assert loss == again
         for name in kept:
             np.testing.assert_array_equal(kept[name], formed[name], name)
@@ -232,12 +277,22 @@ def test_recomputing_keeps_only_what_enters_each_block():
     kept = backward.Checkpoints()
     ids, _ = batch_of(model.config)
     model.forward(ids, np.broadcast_to(np.arange(5), ids.shape), step=kept)
-    assert set(kept) == {"wte", "wpe", "embed", "h.0.mlp.residual", "h.1.mlp.residual", "h.2.mlp.residual", "ln_f", "logits"}
+    assert set(kept) == {
+        "wte",
+        "wpe",
+        "embed",
+        "h.0.mlp.residual",
+        "h.1.mlp.residual",
+        "h.2.mlp.residual",
+        "ln_f",
+        "logits",
+    }
 
 
 def test_gradients_pass_under_the_names_of_the_forward():
-    """The gradient that `step` is given under a name is that of the loss by the intermediate of this name: along one
-    direction for each, the intermediate replaced by a Patch. Worst seen 3e-10."""
+    """The gradient that `step` is given under a name is that of the loss by the intermediate of
+    this name: along one direction for each, the intermediate replaced by a Patch. Worst seen 3e-10.
+    """
     model, rng = small_model(), np.random.default_rng(3)
     (ids, _), kept, seen = batch_of(model.config), Trace(), Trace()
     positions = np.broadcast_to(np.arange(5), ids.shape)
@@ -247,11 +302,17 @@ def test_gradients_pass_under_the_names_of_the_forward():
     for name, gradient in seen.items():
         direction = rng.standard_normal(kept[name].shape)
         loss = [
-            (model.forward(ids, positions, step=Patch({name: kept[name] + h * direction})) * weights).sum() for h in (1e-5, -1e-5)
+            (
+                model.forward(ids, positions, step=Patch({name: kept[name] + h * direction}))
+                * weights
+            ).sum()
+            for h in (1e-5, -1e-5)
         ]
         expected = (loss[0] - loss[1]) / 2e-5
         assert gradient.shape == direction.shape
-        assert (gradient * direction).sum() == pytest.approx(expected, rel=TOLERANCE, abs=1e-7), name
+        assert (gradient * direction).sum() == pytest.approx(expected, rel=TOLERANCE, abs=1e-7), (
+            name
+        )
 
 
 def test_a_patched_gradient_goes_on_from_there():
@@ -261,7 +322,9 @@ def test_a_patched_gradient_goes_on_from_there():
     logits = model.forward(ids, positions, step=kept)
     cut = Patch({"h.1.attn.out": np.zeros_like})
     gradients = gpt2_backward(model, ids, positions, kept, np.ones_like(logits), step=cut)
-    assert not gradients["h.1.attn.c_proj.weight"].any() and gradients["h.0.attn.c_proj.weight"].any()
+    assert (
+        not gradients["h.1.attn.c_proj.weight"].any() and gradients["h.0.attn.c_proj.weight"].any()
+    )
 
 
 def test_somebody_elses_head_gives_the_gradient_of_the_last_hidden_state():
@@ -277,25 +340,33 @@ def test_somebody_elses_head_gives_the_gradient_of_the_last_hidden_state():
         return (trace["ln_f"] * head).sum()
 
     for name in ("wte.weight", "h.0.attn.c_attn.weight", "ln_f.bias"):
-        assert relative(gradients[name], central_differences(loss, model.parameters[name])) < TOLERANCE, name
+        assert (
+            relative(gradients[name], central_differences(loss, model.parameters[name])) < TOLERANCE
+        ), name
 
 
 def test_a_wrong_backward_is_found(monkeypatch):
     """The check can fail: the classic slips, each in the gradient of one operation."""
-    right = {name: getattr(backward, name) for name in ("layer_norm_backward", "softmax_backward", "embedding_backward")}
+    right = {
+        name: getattr(backward, name)
+        for name in ("layer_norm_backward", "softmax_backward", "embedding_backward")
+    }
 
     def first_only(dy, ids, table):  # no adding up
         table[ids] = dy
         return table
 
     def one_way(dy, x, w, eps):  # not through mean and variance
-        return dy * w / np.sqrt(x.var(axis=-1, keepdims=True) + eps), right["layer_norm_backward"](dy, x, w, eps)[1]
+        return (
+            dy * w / np.sqrt(x.var(axis=-1, keepdims=True) + eps),
+            right["layer_norm_backward"](dy, x, w, eps)[1],
+        )
 
     slips = {
         "layer_norm_backward": one_way,
         "softmax_backward": lambda dy, y: y * dy,
         "embedding_backward": first_only,
-    }  # fmt: skip
+    }
     for name, slip in slips.items():
         with monkeypatch.context() as patched, pytest.raises(AssertionError):
             patched.setattr(backward, name, slip)

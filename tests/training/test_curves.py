@@ -16,11 +16,15 @@ def run(tmp_path):
     folder = tmp_path / "first"
     folder.mkdir()
     records = [{"step": n, "loss": 5 - n / 100, "lr": 1e-3} for n in range(10, 210, 10)]
-    records += [{"step": n, "loss": 4, "val_loss": 4.5, "bits_per_byte": 2 - n / 1000} for n in (100, 200)]
+    records += [
+        {"step": n, "loss": 4, "val_loss": 4.5, "bits_per_byte": 2 - n / 1000} for n in (100, 200)
+    ]
     records += [{"step": 200, "sample": "Once"}]
     records.sort(key=lambda record: record["step"])
     (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-    (folder / "settings.json").write_text(json.dumps({"batch_size": 4, "context": None, "n_positions": 32}))
+    (folder / "settings.json").write_text(
+        json.dumps({"batch_size": 4, "context": None, "n_positions": 32})
+    )
     return folder
 
 
@@ -43,15 +47,30 @@ def test_the_picture(run):
     for over, unit in (("steps", 1), ("tokens", 128)):
         left, right = plots.training(curves, over, Figure().subplots(1, 2))
         assert list(left.lines[0].get_xdata()) == list(curves[0].steps * unit)
-        assert list(right.lines[0].get_xdata()) == [100 * unit, 200 * unit] and right.get_ylabel() == "bits per byte"
+        assert (
+            list(right.lines[0].get_xdata()) == [100 * unit, 200 * unit]
+            and right.get_ylabel() == "bits per byte"
+        )
         assert [text.get_text() for text in left.get_legend().get_texts()] == ["first", "other"]
-    assert plots.training(curves[1:], "steps", Figure().subplots(1, 2))[1].get_ylabel() == "no validation yet"
+    assert (
+        plots.training(curves[1:], "steps", Figure().subplots(1, 2))[1].get_ylabel()
+        == "no validation yet"
+    )
 
 
 def test_the_command(run, tmp_path, capsys):
     assert main(["plot", str(run)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].split() == ["200", "25,600", "3.0000", "4.5000", "1.8000"]
-    assert main(["plot", str(run), str(run), "--plot", str(tmp_path / "p.svg"), "--over", "tokens"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split() == [
+        "200",
+        "25,600",
+        "3.0000",
+        "4.5000",
+        "1.8000",
+    ]
+    assert (
+        main(["plot", str(run), str(run), "--plot", str(tmp_path / "p.svg"), "--over", "tokens"])
+        == 0
+    )
     assert (tmp_path / "p.svg").stat().st_size > 1000
     assert main(["plot", str(run), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["tokens_per_step"] == 128

@@ -33,11 +33,20 @@ def test_train_and_val_files_are_taken_as_they_are(tmp_path):
 
 
 def test_other_files_are_split_by_document(tmp_path):
-    """Each document by its own text: the rest of the folder changes nothing, and no document is cut."""
+    """Each document by its own text: the rest of the folder changes nothing, and no document is
+    cut."""
     documents = [f"document {n}\n" for n in range(200)]
-    data = write(tmp_path / "a", one="<|endoftext|>\n".join(documents[:90]), two="<|endoftext|>\n".join(documents[90:]))
+    data = write(
+        tmp_path / "a",
+        one="<|endoftext|>\n".join(documents[:90]),
+        two="<|endoftext|>\n".join(documents[90:]),
+    )
     train, val = split_documents(data, 0.2)
-    assert sorted(train + val) == sorted(documents) and not set(train) & set(val) and 20 <= len(val) <= 60
+    assert (
+        sorted(train + val) == sorted(documents)
+        and not set(train) & set(val)
+        and 20 <= len(val) <= 60
+    )
     more = write(tmp_path / "b", one="<|endoftext|>\n".join([*documents, "one more\n"]))
     assert set(val) <= set(split_documents(more, 0.2)[1])
 
@@ -75,10 +84,17 @@ def test_data_that_cannot_be_used(files, said, tmp_path):
 
 
 def test_token_files_hold_every_document_and_its_end(tmp_path):
-    data = write(tmp_path / "data", train="the king\n<|endoftext|>\nthe wolf\n", val="the fox\u00e9")
+    data = write(
+        tmp_path / "data", train="the king\n<|endoftext|>\nthe wolf\n", val="the fox\u00e9"
+    )
     train, val = token_files(data, tmp_path / "out", TOKENIZER, 0.1)
     end = TOKENIZER.eot_id
-    assert train.ids.tolist() == [*TOKENIZER.encode("the king\n"), end, *TOKENIZER.encode("the wolf\n"), end]
+    assert train.ids.tolist() == [
+        *TOKENIZER.encode("the king\n"),
+        end,
+        *TOKENIZER.encode("the wolf\n"),
+        end,
+    ]
     assert val.ids.tolist() == [*TOKENIZER.encode("the fox\u00e9"), end]
     assert train.ids.dtype == np.uint16 and isinstance(train.ids, np.memmap)
     assert (train.n_bytes, val.n_bytes) == (18, 9)
@@ -101,7 +117,9 @@ def test_token_files_are_built_once_and_again_when_something_changes(tmp_path):
     made(fraction=0.2)
     assert built[4] != built[3]
     write(data, train="the fox and the wolf\n")
-    with pytest.raises(InputError, match=r"--resume: train.txt in .* is not as it was when the run began"):
+    with pytest.raises(
+        InputError, match=r"--resume: train.txt in .* is not as it was when the run began"
+    ):
         made(changed=False)
 
 
@@ -176,6 +194,8 @@ def test_processes_share_a_batch():
 
 
 def test_a_text_too_short_says_how_much_is_needed():
-    with pytest.raises(InputError, match="the text has 23 tokens; a window of 8 needs 24: more text, or --context"):
+    with pytest.raises(
+        InputError, match="the text has 23 tokens; a window of 8 needs 24: more text, or --context"
+    ):
         Batches(Row(23), 8, 1, seed=1)
     assert Batches(Row(24), 8, 1, seed=1).windows_of_epoch == 1

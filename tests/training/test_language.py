@@ -38,7 +38,8 @@ def test_ids_behind_padding_do_not_matter():
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
 @pytest.mark.parametrize(
     ("precision", "dtype", "tolerance"),
-    # float32: worst seen 9e-7, float64 1e-14. bfloat16 keeps 8 bits of each factor: worst seen 1.3e-2.
+    # float32: worst seen 9e-7, float64 1e-14. bfloat16 keeps 8 bits of each factor: worst seen
+    # 1.3e-2.
     [("float32", np.float32, 1e-5), ("float32", np.float64, 1e-12), ("bfloat16", np.float32, 5e-2)],
 )
 def test_the_twin_for_training(precision, dtype, tolerance, recompute):
@@ -51,7 +52,9 @@ def test_the_twin_for_training(precision, dtype, tolerance, recompute):
         p *= 0.2
         q *= 0.2
     batch = batch_of(models[0].config, T=67, padding=(5, 67))
-    (loss, expected), (ours, found) = (LanguageModel(m, recompute).loss_and_gradients(batch) for m in models)
+    (loss, expected), (ours, found) = (
+        LanguageModel(m, recompute).loss_and_gradients(batch) for m in models
+    )
     assert ours == pytest.approx(loss, rel=tolerance)
     for name, gradient in expected.items():
         assert found[name].dtype == dtype
@@ -73,23 +76,34 @@ def test_bits_per_byte(tmp_path):
     tokens = Tokens(tmp_path / "ids.npy", n_bytes=40)
     objective = LanguageModel(model)
     loss, bits = bits_per_byte(objective, tokens, 5, rows=3)
-    each = [objective.losses((ids[None, i : i + 5], ids[None, i + 1 : i + 6])) for i in (0, 5, 10, 15)]
-    assert loss == pytest.approx(np.mean(each)) and bits == pytest.approx(loss / math.log(2) * 23 / 40)
+    each = [
+        objective.losses((ids[None, i : i + 5], ids[None, i + 1 : i + 6])) for i in (0, 5, 10, 15)
+    ]
+    assert loss == pytest.approx(np.mean(each)) and bits == pytest.approx(
+        loss / math.log(2) * 23 / 40
+    )
     part, _ = bits_per_byte(objective, tokens, 5, limit=10)
     assert part == pytest.approx(np.mean([each[0], each[3]]))  # spread over the text
 
 
 def test_memory_that_a_step_takes(monkeypatch):
-    """Kept grows with the layers, recomputed hardly; and what does not fit is told before it is tried."""
+    """Kept grows with the layers, recomputed hardly; and what does not fit is told before it is
+    tried."""
     from minillm import GPT2Config, InputError
     from minillm.training import memory
 
     small, large = GPT2Config(n_layer=4), GPT2Config(n_layer=8)
-    kept, recomputed = ([step_bytes(c, 64, 512, again) for c in (small, large)] for again in (False, True))
-    assert recomputed[1] < kept[0] < kept[1] and kept[1] - kept[0] > 5 * (recomputed[1] - recomputed[0])
+    kept, recomputed = (
+        [step_bytes(c, 64, 512, again) for c in (small, large)] for again in (False, True)
+    )
+    assert recomputed[1] < kept[0] < kept[1] and kept[1] - kept[0] > 5 * (
+        recomputed[1] - recomputed[0]
+    )
     monkeypatch.setattr(memory, "free_bytes", lambda: 8e9)
     check_memory(GPT2Config(), 1, 64)
-    with pytest.raises(InputError, match=r"64 windows of 1024 need about .* GB, and 8.0 GB are free: .*--recompute"):
+    with pytest.raises(
+        InputError, match=r"64 windows of 1024 need about .* GB, and 8.0 GB are free: .*--recompute"
+    ):
         check_memory(GPT2Config(), 64, 1024)
     monkeypatch.setattr(memory, "free_bytes", lambda: None)
     check_memory(GPT2Config(), 64, 1024)

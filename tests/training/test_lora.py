@@ -1,4 +1,5 @@
-"""Adapters: their gradients, that they begin as nothing, and that merged, apart, saved and loaded they are one model."""
+"""Adapters: their gradients, that they begin as nothing, and that merged, apart, saved and loaded
+they are one model."""
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ ALL = "c_attn,c_proj,c_fc"
 
 def trained(dtype=np.float64, matrices=ALL, ops=None):
     """A model whose adapters have learnt something."""
-    model = with_adapters(small_model(dtype=dtype, ops=ops), 2, alpha=3.0, matrices=matrices, seed=4)
+    model = with_adapters(
+        small_model(dtype=dtype, ops=ops), 2, alpha=3.0, matrices=matrices, seed=4
+    )
     rng = np.random.default_rng(5)
     for weight in model.parameters.values():
         if isinstance(weight, LoRA):
@@ -43,7 +46,9 @@ def test_the_trainings_twin_has_the_same_gradients():
 
     batch = batch_of(small_model().config)
     textbook, fast = (LanguageModel(trained(np.float32, ops=ops)) for ops in (None, Training()))
-    (loss, expected), (ours, found) = (objective.loss_and_gradients(batch) for objective in (textbook, fast))
+    (loss, expected), (ours, found) = (
+        objective.loss_and_gradients(batch) for objective in (textbook, fast)
+    )
     assert ours == pytest.approx(loss, rel=1e-6)
     for name in expected:
         assert relative(found[name], expected[name]) < 1e-5, name
@@ -70,10 +75,18 @@ def test_saved_and_loaded(tmp_path):
     ids, _ = batch_of(model.config)
     save_adapters(model, tmp_path)
     assert {f.name for f in tmp_path.iterdir()} == {"adapter.safetensors", "adapter.json"}
-    np.testing.assert_array_equal(load_adapters(small_model(dtype=np.float32), tmp_path)(ids), model(ids))
-    with pytest.raises(InputError, match=r"the adapter of h.0.attn.c_attn.weight is for \(4, 12\); the model's is \(8, 24\)"):
+    np.testing.assert_array_equal(
+        load_adapters(small_model(dtype=np.float32), tmp_path)(ids), model(ids)
+    )
+    with pytest.raises(
+        InputError,
+        match=r"the adapter of h.0.attn.c_attn.weight is for \(4, 12\); the model's is \(8, 24\)",
+    ):
         load_adapters(small_model(n_embd=8), tmp_path)
-    with pytest.raises(InputError, match=r"the adapter of h.1.attn.c_attn.weight is for \(4, 12\); the model's is missing"):
+    with pytest.raises(
+        InputError,
+        match=r"the adapter of h.1.attn.c_attn.weight is for \(4, 12\); the model's is missing",
+    ):
         load_adapters(small_model(n_layer=1), tmp_path)
     with pytest.raises(InputError, match=r"adapter.json: there is no such file"):
         load_adapters(model, tmp_path / "none")
@@ -95,7 +108,10 @@ def test_matrices_are_chosen_by_name(matrices, places):
 
 
 def test_what_cannot_be():
-    with pytest.raises(InputError, match=r"lora_matrices has 'wte'; known: attn.c_attn, attn.c_proj, mlp.c_fc, mlp.c_proj"):
+    with pytest.raises(
+        InputError,
+        match=r"lora_matrices has 'wte'; known: attn.c_attn, attn.c_proj, mlp.c_fc, mlp.c_proj",
+    ):
         with_adapters(small_model(), 1, matrices="c_attn,wte")
     with pytest.raises(InputError, match="lora_rank is 5; above n_embd 4"):
         with_adapters(small_model(), 5)

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from minillm import InputError
-from minillm.training.optimizers import OPTIMIZERS, AdamW, clip_by_global_norm, learning_rate, muon_update, orthogonal
+from minillm.training.optimizers import (
+    OPTIMIZERS,
+    AdamW,
+    clip_by_global_norm,
+    learning_rate,
+    muon_update,
+    orthogonal,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -28,7 +35,9 @@ def test_adamw_first_step_is_lr_whatever_the_gradient():
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_matrices_decay_and_vectors_do_not(name):
     p = {"transformer.h.0.w": np.ones((2, 2)), "h.0.w": np.ones((2, 2)), "b": np.ones(2)}
-    OPTIMIZERS[name](weight_decay=0.5).update(p, {n: np.zeros_like(a) for n, a in p.items()}, lr=0.1)
+    OPTIMIZERS[name](weight_decay=0.5).update(
+        p, {n: np.zeros_like(a) for n, a in p.items()}, lr=0.1
+    )
     assert p["b"].tolist() == [1, 1]
     for matrix in (p["transformer.h.0.w"], p["h.0.w"]):
         np.testing.assert_allclose(matrix, 0.95)
@@ -36,12 +45,15 @@ def test_matrices_decay_and_vectors_do_not(name):
 
 @pytest.mark.parametrize("shape", [(8, 8), (3, 9), (20, 4), (1, 5)], ids=str)
 def test_orthogonal_brings_singular_values_near_1(shape):
-    """Of a matrix whose singular values span a factor of 100; they end between 0.68 and 1.21 in all of 200 such."""
+    """Of a matrix whose singular values span a factor of 100; they end between 0.68 and 1.21 in all
+    of 200 such."""
     u, _, vt = np.linalg.svd(RNG.standard_normal(shape), full_matrices=False)
     x = orthogonal(u * np.geomspace(1, 0.01, min(shape)) @ vt)
     values = np.linalg.svd(x, compute_uv=False)
     assert x.shape == shape and values.min() > 0.6 and values.max() < 1.25
-    assert np.abs(np.linalg.svd(u.T @ x @ vt.T, compute_uv=False) - values).max() < 1e-12  # the directions stay
+    assert (
+        np.abs(np.linalg.svd(u.T @ x @ vt.T, compute_uv=False) - values).max() < 1e-12
+    )  # the directions stay
     assert orthogonal(np.zeros(shape)).any() == False  # noqa: E712
 
 
@@ -58,19 +70,31 @@ def test_muon_makes_each_part_of_c_attn_orthogonal_by_itself():
 
 def test_muon_is_for_matrices_inside_the_blocks_alone():
     optimizer = OPTIMIZERS["muon"]()
-    p = {"wte.weight": np.ones((3, 2)), "h.0.mlp.c_fc.weight": np.ones((2, 8)), "h.0.ln_1.weight": np.ones(2)}
+    p = {
+        "wte.weight": np.ones((3, 2)),
+        "h.0.mlp.c_fc.weight": np.ones((2, 8)),
+        "h.0.ln_1.weight": np.ones(2),
+    }
     optimizer.update(p, {n: RNG.standard_normal(a.shape) for n, a in p.items()}, lr=0.1)
     assert set(optimizer.state) == {
-        "mean.wte.weight", "square.wte.weight", "momentum.h.0.mlp.c_fc.weight", "mean.h.0.ln_1.weight", "square.h.0.ln_1.weight",
-    }  # fmt: skip
+        "mean.wte.weight",
+        "square.wte.weight",
+        "momentum.h.0.mlp.c_fc.weight",
+        "mean.h.0.ln_1.weight",
+        "square.h.0.ln_1.weight",
+    }
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
 def test_learning_rate(schedule):
-    rates = [learning_rate(s, 110, lr=2.0, warmup=10, schedule=schedule, final=0.1) for s in range(111)]
+    rates = [
+        learning_rate(s, 110, lr=2.0, warmup=10, schedule=schedule, final=0.1) for s in range(111)
+    ]
     np.testing.assert_allclose(rates[:10], np.arange(1, 11) * 0.2)
     assert rates[10] == 2.0 and max(rates) == 2.0
-    expected = {"cosine": (1.1, 0.2), "linear": (0.2 + 1.8 * 0.75, 0.2), "constant": (2.0, 2.0)}[schedule]
+    expected = {"cosine": (1.1, 0.2), "linear": (0.2 + 1.8 * 0.75, 0.2), "constant": (2.0, 2.0)}[
+        schedule
+    ]
     assert (rates[60], rates[110]) == pytest.approx(expected)
     assert (np.diff(rates[10:]) <= 0).all()
 
@@ -78,7 +102,9 @@ def test_learning_rate(schedule):
 def test_learning_rate_at_the_edges():
     assert learning_rate(0, 1, lr=1.0, warmup=0) == 1.0
     assert learning_rate(4, 5, lr=1.0, warmup=100) == 0.05
-    with pytest.raises(InputError, match="schedule is 'step'; it must be cosine, linear or constant"):
+    with pytest.raises(
+        InputError, match="schedule is 'step'; it must be cosine, linear or constant"
+    ):
         learning_rate(0, 1, lr=1.0, warmup=0, schedule="step")
 
 

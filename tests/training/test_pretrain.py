@@ -1,4 +1,5 @@
-"""`minillm train` as people meet it: a run from text to a model that generates, and one clear line for bad input."""
+"""`minillm train` as people meet it: a run from text to a model that generates, and one clear line
+for bad input."""
 
 import json
 
@@ -10,8 +11,14 @@ from minillm.cli import main
 from minillm.training import memory
 from minillm.training.trainer import CHECKPOINT, read_metrics
 
-KNOBS = "--kernels numpy --n-layer 1 --n-head 2 --n-embd 8 --n-positions 16 --vocab-size 270 --batch-size 4 --steps 6 "
-KNOBS += "--warmup 2 --log-every 1 --eval-every 3 --checkpoint-every 2 --sample-every 6 --sample-prompt king"
+KNOBS = (
+    "--kernels numpy --n-layer 1 --n-head 2 --n-embd 8 --n-positions 16 --vocab-size 270"
+    " --batch-size 4 --steps 6 "
+)
+KNOBS += (
+    "--warmup 2 --log-every 1 --eval-every 3 --checkpoint-every 2 --sample-every 6 --sample-prompt"
+    " king"
+)
 SMALL = KNOBS.split()
 
 
@@ -43,14 +50,19 @@ def test_a_run_becomes_a_model(finished):
     assert len(tokenizer.decode(model.generate(tokenizer.encode("the king"), 4))) > 8
     records = read_metrics(finished / "metrics.jsonl")
     assert [r["step"] for r in records if "lr" in r] == [1, 2, 3, 4, 5, 6]
-    assert [r["step"] for r in records if "bits_per_byte" in r] == [3, 6] and "sample" in records[-1]
+    assert [r["step"] for r in records if "bits_per_byte" in r] == [3, 6] and "sample" in records[
+        -1
+    ]
     assert json.loads((finished / "settings.json").read_text())["n_embd"] == 8
 
 
 def test_what_it_prints(cli, data, tmp_path):
     code, out, err = cli("--data", data, "--out", tmp_path / "a")
     assert code == 0 and err == ""
-    assert [line.split()[:2] for line in out.splitlines() if line.startswith("step")] == [["step", "3"], ["step", "6"]]
+    assert [line.split()[:2] for line in out.splitlines() if line.startswith("step")] == [
+        ["step", "3"],
+        ["step", "6"],
+    ]
     assert "bits per byte" in out and "king" in out
     code, out, _ = cli("--data", data, "--out", tmp_path / "b", "--json")
     assert code == 0 and [json.loads(line)["step"] for line in out.splitlines()] == [3, 6, 6]
@@ -64,15 +76,32 @@ def test_resuming_a_finished_run_says_so(cli, finished):
 
 
 def test_fine_tuning_with_adapters(cli, finished, data, tmp_path):
-    code, _, err = cli("--data", data, "--out", tmp_path / "tuned", "--from", finished, "--lora-rank", "2", "--lr", "0.1")
+    code, _, err = cli(
+        "--data",
+        data,
+        "--out",
+        tmp_path / "tuned",
+        "--from",
+        finished,
+        "--lora-rank",
+        "2",
+        "--lr",
+        "0.1",
+    )
     assert (code, err) == (0, "")
     from minillm.training.lora import load_adapters, merged
 
     base, tuned = minillm.load(finished)[0], minillm.load(tmp_path / "tuned")[0]
     apart = merged(load_adapters(base, tmp_path / "tuned"))
-    changed = [n for n, p in tuned.parameters.items() if not np.array_equal(np.asarray(p), np.asarray(base.parameters[n]))]
+    changed = [
+        n
+        for n, p in tuned.parameters.items()
+        if not np.array_equal(np.asarray(p), np.asarray(base.parameters[n]))
+    ]
     assert changed == ["h.0.attn.c_attn.weight"]
-    np.testing.assert_array_equal(np.asarray(tuned.parameters[changed[0]]), np.asarray(apart.parameters[changed[0]]))
+    np.testing.assert_array_equal(
+        np.asarray(tuned.parameters[changed[0]]), np.asarray(apart.parameters[changed[0]])
+    )
 
 
 # ---- bad input: one line, exit code 2
@@ -89,7 +118,9 @@ def test_bad_data_leaves_no_run_behind(cli, data, tmp_path):
     out, empty = tmp_path / "out", tmp_path / "empty"
     empty.mkdir()
     assert "no .txt file in this folder" in refused(cli("--data", empty, "--out", out))
-    assert "there is no such folder or file" in refused(cli("--data", tmp_path / "none", "--out", out))
+    assert "there is no such folder or file" in refused(
+        cli("--data", tmp_path / "none", "--out", out)
+    )
     assert "--data is needed" in refused(cli("--out", out))
     (empty / "latin.txt").write_bytes(b"caf\xe9 " * 50)
     assert "latin.txt: not UTF-8 text" in refused(cli("--data", empty, "--out", out))
@@ -106,7 +137,9 @@ def test_bad_settings(cli, data, finished, tmp_path):
     (tmp_path / "s.toml").write_text("steps = ")
     assert "s.toml: not valid TOML" in refused(cli(*where, "--config", tmp_path / "s.toml"))
     (tmp_path / "s.toml").write_text("learning_rate = 1")
-    assert "'learning_rate' is no setting; known: batch_size" in refused(cli(*where, "--config", tmp_path / "s.toml"))
+    assert "'learning_rate' is no setting; known: batch_size" in refused(
+        cli(*where, "--config", tmp_path / "s.toml")
+    )
     assert "adapters need a model to adapt" in refused(cli(*where, "--lora-rank", "2"))
     assert "precision is 'bfloat16'" in refused(cli(*where, "--precision", "bfloat16"))
     assert "training computes in float32" in refused(cli(*where, "--dtype", "int8"))
@@ -116,7 +149,21 @@ def test_bad_settings(cli, data, finished, tmp_path):
 
 def test_bad_prompts_are_told_before_training(data, tmp_path, capsys):
     for prompt, n in (("", 0), ("the king " * 20, "")):
-        assert main(["train", "--data", str(data), "--out", str(tmp_path / "o"), *SMALL, "--sample-prompt", prompt]) == 2
+        assert (
+            main(
+                [
+                    "train",
+                    "--data",
+                    str(data),
+                    "--out",
+                    str(tmp_path / "o"),
+                    *SMALL,
+                    "--sample-prompt",
+                    prompt,
+                ]
+            )
+            == 2
+        )
         assert f"sample_prompt has {n}" in capsys.readouterr().err
 
 
@@ -127,7 +174,9 @@ def test_from_keeps_the_shape(finished, data, tmp_path, capsys):
 
 
 def test_runs_are_not_mixed(cli, finished, data, tmp_path, capsys):
-    assert "there is a run already; --resume goes on with it" in refused(cli("--data", data, "--out", finished))
+    assert "there is a run already; --resume goes on with it" in refused(
+        cli("--data", data, "--out", finished)
+    )
     assert "there is no run to go on with" in refused(cli("--out", tmp_path / "none", "--resume"))
     main(["train", "--out", str(finished), "--resume", "--lr", "0.5"])
     assert "has lr 0.001, not 0.5" in capsys.readouterr().err
@@ -139,8 +188,21 @@ def test_a_batch_that_does_not_fit(cli, data, tmp_path, monkeypatch):
 
 
 def test_a_learning_rate_too_high_keeps_the_last_checkpoint(data, tmp_path, capsys):
-    args = ["train", "--data", str(data), "--out", str(tmp_path / "o"), *SMALL, "--checkpoint-every", "1", "--lr", "1e38"]
+    args = [
+        "train",
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path / "o"),
+        *SMALL,
+        "--checkpoint-every",
+        "1",
+        "--lr",
+        "1e38",
+    ]
     assert main([*args, "--optimizer", "sgd", "--clip", "1e30"]) == 2
     err = capsys.readouterr().err
-    assert err.count("\n") == 1 and "the last checkpoint is kept in" in err and "Try a lower lr" in err
+    assert (
+        err.count("\n") == 1 and "the last checkpoint is kept in" in err and "Try a lower lr" in err
+    )
     assert np.isfinite(np.asarray(minillm.load(tmp_path / "o")[0].parameters["wte.weight"])).all()

@@ -60,5 +60,11 @@ def test_what_may_change_on_resuming_is_what_leaves_the_curve_alone():
 
     free = {f.name for f in dataclasses.fields(Settings) if not f.metadata["curve"]}
     assert free == {
-        "recompute", "log_every", "eval_every", "eval_tokens", "sample_every", "sample_prompt", "checkpoint_every",
-    }  # fmt: skip
+        "recompute",
+        "log_every",
+        "eval_every",
+        "eval_tokens",
+        "sample_every",
+        "sample_prompt",
+        "checkpoint_every",
+    }

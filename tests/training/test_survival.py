@@ -13,14 +13,31 @@ from minillm.training.trainer import CHECKPOINT, METRICS, read_metrics
 
 pytestmark = [pytest.mark.live, pytest.mark.skipif(os.name == "nt", reason="POSIX signals")]
 
-KNOBS = "--kernels numpy --threads 1 --n-layer 2 --n-head 2 --n-embd 32 --n-positions 32 --vocab-size 300 --batch-size 8"
-KNOBS += " --steps 60 --warmup 5 --log-every 1 --eval-every 7 --sample-every 20 --checkpoint-every 3 --sample-prompt king"
+KNOBS = (
+    "--kernels numpy --threads 1 --n-layer 2 --n-head 2 --n-embd 32 --n-positions 32 --vocab-size"
+    " 300 --batch-size 8"
+)
+KNOBS += (
+    " --steps 60 --warmup 5 --log-every 1 --eval-every 7 --sample-every 20 --checkpoint-every 3"
+    " --sample-prompt king"
+)
 
 
 def start(data, out):
     """Begin the run, or go on with what there is of it."""
     resume = ["--resume"] if (out / "settings.json").exists() else []
-    command = [sys.executable, "-m", "minillm", "train", "--data", str(data), "--out", str(out), *KNOBS.split(), *resume]
+    command = [
+        sys.executable,
+        "-m",
+        "minillm",
+        "train",
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        *KNOBS.split(),
+        *resume,
+    ]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
@@ -42,10 +59,16 @@ def same(out, whole):
     """Parameters, optimiser and every reported number to the last bit; and no file too many."""
     assert (out / CHECKPOINT).read_bytes() == (whole / CHECKPOINT).read_bytes()
     assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    curves = [[{k: v for k, v in r.items() if k != "tokens_per_s"} for r in read_metrics(f / METRICS)] for f in (out, whole)]
+    curves = [
+        [{k: v for k, v in r.items() if k != "tokens_per_s"} for r in read_metrics(f / METRICS)]
+        for f in (out, whole)
+    ]
     assert curves[0] == curves[1] and (out / METRICS).read_text().endswith("}\n")
     assert len((out / METRICS).read_text().splitlines()) == len(curves[0])
-    files = [sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) for folder in (out, whole)]
+    files = [
+        sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+        for folder in (out, whole)
+    ]
     assert files[0] == files[1]
 
 
@@ -80,10 +103,18 @@ def test_killed_again_and_again(data, uninterrupted, tmp_path):
 def test_a_signal_saves_and_ends_quietly(number, data, uninterrupted, tmp_path):
     out, deadline = tmp_path / "run", time.monotonic() + 120
     process = start(data, out)
-    while not ((out / METRICS).exists() and (out / METRICS).stat().st_size) and time.monotonic() < deadline:
+    while (
+        not ((out / METRICS).exists() and (out / METRICS).stat().st_size)
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.01)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and err.split("\n") == ["", "stopping after this step; once more to stop at once", "", ""]
+    assert process.returncode == 130 and err.split("\n") == [
+        "",
+        "stopping after this step; once more to stop at once",
+        "",
+        "",
+    ]
     finish(data, out)
     same(out, uninterrupted[0])

@@ -12,7 +12,14 @@ from minillm.distributed import World
 from minillm.training import trainer as room
 from minillm.training.language import LanguageModel
 from minillm.training.settings import Settings
-from minillm.training.trainer import CHECKPOINT, METRICS, Trainer, check_folder, read_metrics, write_settings
+from minillm.training.trainer import (
+    CHECKPOINT,
+    METRICS,
+    Trainer,
+    check_folder,
+    read_metrics,
+    write_settings,
+)
 
 from .central import batch_of, small_model
 
@@ -27,7 +34,9 @@ class Parabola:
 
     def loss_and_gradients(self, batch):
         (x,) = batch
-        return float(((self.parameters["w"] - x) ** 2).mean(0).sum()), {"w": (2 * (self.parameters["w"] - x)).mean(0)[None]}
+        return float(((self.parameters["w"] - x) ** 2).mean(0).sum()), {
+            "w": (2 * (self.parameters["w"] - x)).mean(0)[None]
+        }
 
 
 def points(step, rank=0, size=1):
@@ -35,10 +44,25 @@ def points(step, rank=0, size=1):
 
 
 def trainer(folder, objective=None, batch_of=points, **changes):
-    plan = {"steps": 10, "batch_size": 6, "checkpoint_every": 4, "eval_every": 5, "log_every": 1, "lr": 0.1, "warmup": 2}
-    extra = {name: changes.pop(name) for name in ("world", "save", "sample", "echo") if name in changes}
+    plan = {
+        "steps": 10,
+        "batch_size": 6,
+        "checkpoint_every": 4,
+        "eval_every": 5,
+        "log_every": 1,
+        "lr": 0.1,
+        "warmup": 2,
+    }
+    extra = {
+        name: changes.pop(name) for name in ("world", "save", "sample", "echo") if name in changes
+    }
     return Trainer(
-        objective or Parabola(), batch_of, Settings(**plan | changes), folder, evaluate=lambda last: {"last": last}, **extra
+        objective or Parabola(),
+        batch_of,
+        Settings(**plan | changes),
+        folder,
+        evaluate=lambda last: {"last": last},
+        **extra,
     )
 
 
@@ -48,7 +72,13 @@ def losses(folder):
 
 def test_a_run_reports_evaluates_samples_and_saves(tmp_path):
     saved, heard = [], []
-    t = trainer(tmp_path, save=lambda: saved.append(t.step), sample=lambda: "text", echo=heard.append, sample_every=7)
+    t = trainer(
+        tmp_path,
+        save=lambda: saved.append(t.step),
+        sample=lambda: "text",
+        echo=heard.append,
+        sample_every=7,
+    )
     t.run()
     records = read_metrics(tmp_path / METRICS)
     assert list(losses(tmp_path)) == list(range(1, 11)) and saved == [4, 8, 10]
@@ -98,7 +128,14 @@ def test_parts_of_a_models_batch(tmp_path):
     models = [small_model(), small_model()]
     batch = batch_of(models[0].config, rows=4)
     for n, model in zip((1, 4), models):
-        t = trainer(tmp_path, LanguageModel(model), lambda *where: batch, batch_size=4, accumulate=n, optimizer="sgd")
+        t = trainer(
+            tmp_path,
+            LanguageModel(model),
+            lambda *where: batch,
+            batch_size=4,
+            accumulate=n,
+            optimizer="sgd",
+        )
         t.train_step()
     for name, p in models[0].parameters.items():
         np.testing.assert_allclose(models[1].parameters[name], p, atol=1e-12)
@@ -134,19 +171,26 @@ def test_two_ranks_with_half_the_batch_follow_one(tmp_path):
         thread.start()
     for thread in threads:
         thread.join(30)
-    np.testing.assert_allclose(ranks[0].objective.parameters["w"], alone.objective.parameters["w"], rtol=1e-12)
+    np.testing.assert_allclose(
+        ranks[0].objective.parameters["w"], alone.objective.parameters["w"], rtol=1e-12
+    )
     assert (ranks[0].objective.parameters["w"] == ranks[1].objective.parameters["w"]).all()
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-6)
 
 
 def test_a_batch_that_cannot_be_shared(tmp_path):
-    with pytest.raises(InputError, match="batch_size 6 cannot be shared by 2 processes in 2 equal parts each"):
+    with pytest.raises(
+        InputError, match="batch_size 6 cannot be shared by 2 processes in 2 equal parts each"
+    ):
         trainer(tmp_path, world=Pair(0, None, None), accumulate=2)
 
 
 def test_what_is_not_finite_ends_with_one_line_and_keeps_the_checkpoint(tmp_path, recwarn):
     t = trainer(tmp_path, lr=1e300, clip=1e300, optimizer="sgd", checkpoint_every=1)
-    said = r"step \d: the loss is (inf|nan), the gradient .*; the last checkpoint is kept in .*lower lr"
+    said = (
+        r"step \d: the loss is (inf|nan), the gradient .*; the last checkpoint is kept in"
+        r" .*lower lr"
+    )
     with pytest.raises(InputError, match=said):
         t.run()
     kept = trainer(tmp_path)
@@ -175,7 +219,10 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(room.safetensors, "write", full)
-    said = r"step 8: .*checkpoint.safetensors: No space left on device; the last checkpoint is kept in "
+    said = (
+        r"step 8: .*checkpoint.safetensors: No space left on device; the last checkpoint is"
+        r" kept in "
+    )
     with pytest.raises(InputError, match=said):
         t.run()
     monkeypatch.undo()
@@ -221,7 +268,10 @@ def test_two_runs_are_not_mixed(tmp_path):
     (tmp_path / "tokens").mkdir()
     (tmp_path / "tokens" / ".train.npy.123.tmp").write_bytes(b"half")  # of a killed process
     write_settings(tmp_path, plan)
-    with pytest.raises(InputError, match="there is a run already; --resume goes on with it, or choose another folder"):
+    with pytest.raises(
+        InputError,
+        match="there is a run already; --resume goes on with it, or choose another folder",
+    ):
         check_folder(tmp_path, plan, curve, resume=False)
     with pytest.raises(InputError, match=r"--resume: the run in .* has steps 3, not 4"):
         check_folder(tmp_path, {"steps": 4, "log_every": 1}, curve, resume=True)
@@ -248,4 +298,7 @@ def test_checkpoints_hold_everything(tmp_path):
     from minillm.checkpoints import safetensors
 
     tensors, metadata = safetensors.read(tmp_path / CHECKPOINT)
-    assert set(tensors) == {"model.w", "optimizer.mean.w", "optimizer.square.w"} and metadata["step"] == "10"
+    assert (
+        set(tensors) == {"model.w", "optimizer.mean.w", "optimizer.square.w"}
+        and metadata["step"] == "10"
+    )

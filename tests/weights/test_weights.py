@@ -9,8 +9,9 @@ from minillm.model import GPT2
 from minillm.weights import KINDS, Float16, Int4, Int4Min, Int8, store, store_parameters
 
 RNG = np.random.default_rng(0)
-# Largest error over the largest number of a block of 32: half a step of 1/127 or of 1/8 (int4's +8 is cut to +7: a
-# whole step); int4_min: half of 1/15 of the range, which is at most twice the largest. And float16 scales' 2^-11.
+# Largest error over the largest number of a block of 32: half a step of 1/127 or of 1/8 (int4's +8
+# is cut to +7: a whole step); int4_min: half of 1/15 of the range, which is at most twice the
+# largest. And float16 scales' 2^-11.
 LIMIT = {
     "float32": 0,
     "bfloat16": 2**-8,
@@ -19,7 +20,14 @@ LIMIT = {
     "int4": 1 / 8 + 1e-3,
     "int4_min": 1 / 15 + 2e-3,
 }
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 34 / 32, "int4": 18 / 32, "int4_min": 20 / 32}
+BYTES = {
+    "float32": 4,
+    "bfloat16": 2,
+    "float16": 2,
+    "int8": 34 / 32,
+    "int4": 18 / 32,
+    "int4_min": 20 / 32,
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -27,10 +35,20 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 34 / 32, "int4": 18 
 def test_holds_the_matrix(kind, shape):
     matrix = RNG.standard_normal(shape).astype(np.float32)
     weight = store(matrix, kind)
-    assert weight.shape == shape and weight.T.shape == shape[::-1] and weight.size == matrix.size and weight.ndim == 2
+    assert (
+        weight.shape == shape
+        and weight.T.shape == shape[::-1]
+        and weight.size == matrix.size
+        and weight.ndim == 2
+    )
     dense = weight.dense()
     assert dense.dtype == np.float32 and dense.shape == shape
-    block = np.abs(np.pad(matrix, ((0, -shape[0] % 32), (0, 0)))).reshape(-1, 32, shape[1]).max(axis=1).repeat(32, axis=0)
+    block = (
+        np.abs(np.pad(matrix, ((0, -shape[0] % 32), (0, 0))))
+        .reshape(-1, 32, shape[1])
+        .max(axis=1)
+        .repeat(32, axis=0)
+    )
     assert (np.abs(dense - matrix) <= LIMIT[kind] * block[: shape[0]] + 1e-7).all()
     assert np.array_equal(np.asarray(weight.T), dense.T) and weight.astype(np.float32) is weight
     assert weight.astype(np.float64).dtype == np.float64
@@ -47,7 +65,9 @@ def test_take_looks_up_rows(kind):
     weight = store(table, kind, table=True)
     ids = np.array([[0, 49, 7], [16, 15, -1]])
     assert np.array_equal(weight.take(ids, axis=0), weight.dense().take(ids, axis=0))
-    assert np.array_equal(weight.take([60, -3], mode="clip"), weight.dense().take([60, -3], axis=0, mode="clip"))
+    assert np.array_equal(
+        weight.take([60, -3], mode="clip"), weight.dense().take([60, -3], axis=0, mode="clip")
+    )
     assert np.array_equal(weight.take(7), weight.dense()[7])
     with pytest.raises(IndexError, match="50 rows"):
         weight.take([50])
@@ -58,10 +78,15 @@ def test_take_looks_up_rows(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_textbook_multiplies(kind, dtype):
-    weight, bias = store(RNG.standard_normal((40, 1500)).astype(np.float32), kind), RNG.standard_normal(1500).astype(dtype)
+    weight, bias = (
+        store(RNG.standard_normal((40, 1500)).astype(np.float32), kind),
+        RNG.standard_normal(1500).astype(dtype),
+    )
     x = RNG.standard_normal((2, 3, 40)).astype(dtype)
     y, reference = ops.linear(x, weight, bias), ops.linear(x, weight.dense(), bias)
-    assert y.dtype == dtype and np.abs(y - reference).max() < (1e-4 if dtype == np.float32 else 1e-12)
+    assert y.dtype == dtype and np.abs(y - reference).max() < (
+        1e-4 if dtype == np.float32 else 1e-12
+    )
     other = np.ones((2, 1500), dtype) @ weight.T
     assert np.abs(other - np.ones((2, 1500), dtype) @ weight.dense().T).max() < 1e-3
 
@@ -69,7 +94,10 @@ def test_the_textbook_multiplies(kind, dtype):
 def test_bfloat16_rounds_to_even_and_keeps_infinity_and_nan():
     torch = pytest.importorskip("torch")
     x = np.concatenate(
-        [RNG.standard_normal(4000) * 10.0 ** RNG.integers(-30, 30, 4000), [0, -0.0, np.inf, -np.inf, 3.4e38, 1.00390625]]
+        [
+            RNG.standard_normal(4000) * 10.0 ** RNG.integers(-30, 30, 4000),
+            [0, -0.0, np.inf, -np.inf, 3.4e38, 1.00390625],
+        ]
     )
     x = x.astype(np.float32)[:, None]
     ours = store(x, "bfloat16").dense()
@@ -101,7 +129,9 @@ def test_q8_0_and_q4_0_hold_the_numbers_of_the_format():
     assert np.array_equal(q, np.rint(blocks / d[..., None].astype(np.float32)).clip(-127, 127))
     weight = Int4.from_table(x)
     bytes_ = weight.arrays["values"].transpose(0, 3, 1, 2, 4).reshape(16, 2, 16)
-    q = np.concatenate([bytes_ & 15, bytes_ >> 4], axis=-1).astype(int) - 8  # inputs 0..15 low, 16..31 high
+    q = (
+        np.concatenate([bytes_ & 15, bytes_ >> 4], axis=-1).astype(int) - 8
+    )  # inputs 0..15 low, 16..31 high
     d = weight.arrays["scales"].view(np.float16)[0].T.astype(np.float32)
     assert np.array_equal((q * d[..., None]).reshape(16, 64), weight.dense())
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(-1)[..., None], -1)[..., 0]
@@ -115,7 +145,9 @@ def test_int4_min_serves_numbers_far_from_zero():
 
 
 def test_a_models_parameters():
-    config = GPT2Config(vocab_size=40, n_positions=8, n_embd=12, n_layer=2, n_head=2, tie_word_embeddings=False)
+    config = GPT2Config(
+        vocab_size=40, n_positions=8, n_embd=12, n_layer=2, n_head=2, tie_word_embeddings=False
+    )
     model = GPT2.random(config)
     parameters = store_parameters(model.parameters, "int8")
     kinds = {name: getattr(p, "kind", None) for name, p in parameters.items()}
@@ -126,11 +158,17 @@ def test_a_models_parameters():
     assert stored.dtype == np.float32 and stored.n_parameters == model.n_parameters
     ids = np.arange(8)
     assert np.abs(stored(ids) - model(ids)).max() < 0.02 * np.abs(model(ids)).max()
-    assert np.array_equal(stored.astype(np.float64).parameters["wte.weight"], parameters["wte.weight"].dense())
+    assert np.array_equal(
+        stored.astype(np.float64).parameters["wte.weight"], parameters["wte.weight"].dense()
+    )
     released: list = []
-    assert list(store_parameters(model.parameters, "float16", release=released.append)) == list(model.parameters)
+    assert list(store_parameters(model.parameters, "float16", release=released.append)) == list(
+        model.parameters
+    )
     sizes = [array.size for array in released]
-    assert len(sizes) > 4 and sizes == sorted(sizes, reverse=True)  # so that what is held twice stays small
+    assert len(sizes) > 4 and sizes == sorted(
+        sizes, reverse=True
+    )  # so that what is held twice stays small
 
 
 def test_unknown_kinds_are_refused_by_name():
@@ -141,4 +179,6 @@ def test_unknown_kinds_are_refused_by_name():
 def test_arrays_may_come_in_any_order():
     weight = store(RNG.standard_normal((40, 20)).astype(np.float32), "int4_min")
     again = Int4Min(dict(reversed(weight.arrays.items())), weight.n, weight.k, weight.transposed)
-    assert list(again.arrays) == ["values", "scales", "minima"] and np.array_equal(again.dense(), weight.dense())
+    assert list(again.arrays) == ["values", "scales", "minima"] and np.array_equal(
+        again.dense(), weight.dense()
+    )

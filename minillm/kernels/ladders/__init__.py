@@ -1,6 +1,8 @@
-"""Ladders: the same operation written again and again, one idea more on each rung. For reading, timing and exercises.
+"""Ladders: the same operation written again and again, one idea more on each rung. For reading,
+timing and exercises.
 
-`MATMUL` and `SOFTMAX` are {name: function} in climbing order; every rung gives the same result, and tests hold them to it.
+`MATMUL` and `SOFTMAX` are {name: function} in climbing order; every rung gives the same result, and
+tests hold them to it.
 """
 
 from .matmul import MATMUL

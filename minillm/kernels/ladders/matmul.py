@@ -1,7 +1,8 @@
-"""The matmul ladder: y = x W from three plain loops to the speed of BLAS. x: float32 [M,K]; W: float32 [K,N] -> [M,N].
+"""The matmul ladder: y = x W from three plain loops to the speed of BLAS. x: float32 [M,K]; W:
+float32 [K,N] -> [M,N].
 
-Shares of OpenBLAS on one thread at M, K, N = 512, 768, 768, on an AMD Zen 4 with AVX-512, where OpenBLAS itself reaches
-0.88 of what multiply-adds can come to: `minillm bench --ladders`.
+Shares of OpenBLAS on one thread at M, K, N = 512, 768, 768, on an AMD Zen 4 with AVX-512, where
+OpenBLAS itself reaches 0.88 of what multiply-adds can come to: `minillm bench --ladders`.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ def in_panels(w):
 def naive(x, w):
     """The definition: y[m,n] = sum over k of x[m,k] W[k,n], one product at a time.
 
-    Every step of the inner loop jumps a whole row of W ahead, so that of 64 bytes fetched from memory 4 are used, and
-    each sum waits for the one before. 0.02 of OpenBLAS.
+    Every step of the inner loop jumps a whole row of W ahead, so that of 64 bytes fetched from
+    memory 4 are used, and each sum waits for the one before. 0.02 of OpenBLAS.
     """
     return kernel_on_copies(naive_loops, x, w)
 
@@ -72,37 +73,44 @@ def naive(x, w):
 def reordered(x, w):
     """The same products with the loops over k and n exchanged. The idea: walk along memory.
 
-    The inner loop goes along a row of W and a row of y, LLVM makes vectors of it, and no sum waits for another. But
-    every product loads and stores its y. 0.34 of OpenBLAS.
+    The inner loop goes along a row of W and a row of y, LLVM makes vectors of it, and no sum waits
+    for another. But every product loads and stores its y. 0.34 of OpenBLAS.
     """
     return kernel_on_copies(reordered_loops, x, w)
 
 
 def tiled(x, w):
-    """A tile of W at a time, used for all rows of x. The idea: what has been fetched is used while it is near.
+    """A tile of W at a time, used for all rows of x. The idea: what has been fetched is used while
+    it is near.
 
-    Where W fits into the caches anyway it buys nothing (0.31 of OpenBLAS: y still goes back and forth); with W of
-    3072 x 3072, which does not fit, it is 3.4 times as fast as the last rung.
+    Where W fits into the caches anyway it buys nothing (0.31 of OpenBLAS: y still goes back and
+    forth); with W of 3072 x 3072, which does not fit, it is 3.4 times as fast as the last rung.
     """
     return kernel_on_copies(tiled_loops, x, w)
 
 
 def register_blocked(x, w):
-    """Eight rows of x by 16 columns of W, their 128 sums in registers. The idea: load little for each product.
+    """Eight rows of x by 16 columns of W, their 128 sums in registers. The idea: load little for
+    each product.
 
-    For each k one vector of W and eight numbers of x serve eight vector products, and y is written once. W is packed first into
-    panels of 16 columns, in which the inner loop reads on and on; a model's weights are kept like that.
-    0.98 of OpenBLAS with the packing, 1.05 without it: that is `linear` with a stored weight.
+    For each k one vector of W and eight numbers of x serve eight vector products, and y is written
+    once. W is packed first into panels of 16 columns, in which the inner loop reads on and on; a
+    model's weights are kept like that. 0.98 of OpenBLAS with the packing, 1.05 without it: that is
+    `linear` with a stored weight.
     """
     return _by_panels(x, w, lambda work, panels: work(slice(0, panels)))
 
 
 def parallel(x, w):
-    """The last rung on every thread, each with its share of the columns. The idea: nothing is shared but what is read.
+    """The last rung on every thread, each with its share of the columns. The idea: nothing is
+    shared but what is read.
 
-    Two threads take half the time of one; that of a launch, some 40 us, is what a product must be worth.
+    Two threads take half the time of one; that of a launch, some 40 us, is what a product must be
+    worth.
     """
-    return _by_panels(x, w, lambda work, panels: in_parallel(work, panels, cost=x.size * w.shape[1]))
+    return _by_panels(
+        x, w, lambda work, panels: in_parallel(work, panels, cost=x.size * w.shape[1])
+    )
 
 
 def _by_panels(x, w, for_all):

@@ -1,6 +1,8 @@
-"""The softmax ladder: exp(x - max) / sum along the last axis, from NumPy to one pass of vector instructions.
+"""The softmax ladder: exp(x - max) / sum along the last axis, from NumPy to one pass of vector
+instructions.
 
-x: float32 [M,N] -> [M,N]. Shares are times NumPy's speed on one thread for 512 rows of 1024, on an AMD Zen 4.
+x: float32 [M,N] -> [M,N]. Shares are times NumPy's speed on one thread for 512 rows of 1024, on an
+AMD Zen 4.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ def fused_loops(x, y):
 
 
 def two_pass(x):
-    """NumPy: an array for x - max, one for exp of it, one for the quotient. Its exp is vectorised; memory is the cost."""
+    """NumPy: an array for x - max, one for exp of it, one for the quotient. Its exp is vectorised;
+    memory is the cost."""
     e = np.exp(x - x.max(axis=-1, keepdims=True))
     return e / e.sum(axis=-1, keepdims=True)
 
@@ -42,7 +45,8 @@ def fused(x):
 
 
 def polynomial(x):
-    """The same with exp as a polynomial (mathematics.py) and a maximum that LLVM may take in any order.
+    """The same with exp as a polynomial (mathematics.py) and a maximum that LLVM may take in any
+    order.
 
     The idea: no calls in the inner loop, so that 16 numbers go through it at once. 3.0 times NumPy.
     """
@@ -55,7 +59,8 @@ def parallel(x):
 
 
 def _kernel(kernel, x, for_all):
-    """kernel(rows of x, rows of a new y) on slices; for_all(work, n) calls work on slices that cover range(n)."""
+    """kernel(rows of x, rows of a new y) on slices; for_all(work, n) calls work on slices that
+    cover range(n)."""
     x = np.ascontiguousarray(x, np.float32)
     y = np.empty_like(x)
     for_all(lambda part: kernel(x[part], y[part]), len(x))
