@@ -294,10 +294,12 @@ def thread_speed_up(fits: Sequence[Amdahl], ax=None):
         marker = {"marker": "o" if fit.kind == "decode" else "s", "mfc": face, "color": "black"}
         ax.errorbar(fit.threads, middle, yerr=reach, linestyle="none", capsize=3, **marker)
         every = np.linspace(1, most, 100)
-        ax.plot(every, fit.line(every), style, color="black", lw=1)
-        ax.plot(
-            [], [], style, lw=1, **marker, label=f"{name}: serial share {np.median(fit.serial):.2f}"
-        )
+        if fit.fits:
+            ax.plot(every, fit.line(every), style, color="black", lw=1)
+            share = f"serial share {np.median(fit.serial):.2f}"
+        else:
+            share = "no serial share fits"
+        ax.plot([], [], style, lw=1, **marker, label=f"{name}: {share}")
     ax.set(xlabel="threads", ylabel="times one thread", title="Threads, with Amdahl's lines")
     ax.set_xticks(sorted({int(n) for fit in fits for n in fit.threads}))
     ax.set_ylim(0, 1.25 * ax.get_ylim()[1])

@@ -8,12 +8,8 @@ import warnings
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
-
 from . import kernels, ops, quota
 from .errors import InputError
-from .progress import Update
-from .weights import KINDS, store_parameters
 
 NAMES = ("auto", "numba", "numpy")
 _threads_chosen = any(name in os.environ for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"))
@@ -96,37 +92,3 @@ def checked_threads(n: int) -> int:
     if not 1 <= n <= most:
         raise InputError(f"threads is {n}; it must be 1 to {most}")
     return n
-
-
-def must_compile(ops_twin: ModuleType) -> bool:
-    """Whether kernels are asked for and none is on disk yet: the first run after an installation,
-    some seconds longer."""
-    if ops_twin is not kernels:
-        return False
-    from .kernels.decode import decode_kernel
-    from .kernels.products import float_matmul
-
-    caches = [
-        getattr(kernel, "_cache", None) for kernel in (decode_kernel, float_matmul)
-    ]  # of a short text, and of others
-    return all(cache and not Path(cache._cache_file._index_path).exists() for cache in caches)
-
-
-def warm_up(update: Update = lambda what, done, total: None) -> None:
-    """Compile every kernel, for every stored precision, so that later runs find them on disk."""
-    from .config import GPT2Config
-    from .model import GPT2
-
-    ops_twin = twin("numba")
-    ids = np.arange(2 * 70).reshape(2, 70) % 16  # so many that attention goes by tiles
-    tiny = GPT2.random(GPT2Config(vocab_size=16, n_positions=80, n_embd=32, n_layer=1, n_head=2))
-    for done, kind in enumerate(KINDS):
-        update("compiling", done, len(KINDS))
-        model = GPT2(tiny.config, store_parameters(tiny.parameters, kind), ops_twin)
-        cache = model.new_cache()
-        model(ids)  # several rows
-        model(ids[0, :3], cache)
-        model([4], cache)  # the fused step
-        model([5], cache, step=lambda name, value: value)  # the readable one for one row
-    ops_twin.cross_entropy(ops_twin.log_softmax(tiny(ids)), ids)
-    update("compiling", len(KINDS), len(KINDS))

@@ -10,7 +10,7 @@ import pytest
 import minillm
 from minillm import InputError, plots
 from minillm.bench import ledger as room
-from minillm.bench.amdahl import amdahl
+from minillm.bench.amdahl import Amdahl, amdahl
 from minillm.bench.ledger import Entry, frontier, ledger
 from minillm.bench.levers import LEVERS, Way, apply_levers
 from minillm.cli import main, parser
@@ -278,6 +278,22 @@ def test_amdahls_law_is_found_in_times_that_follow_it():
         "speed_up"
     ] == pytest.approx([1, 1.6, 1 / 0.4375])
     assert amdahl([timed("plain", 2, 1)]) == []
+
+
+@pytest.mark.parametrize(
+    ("serial", "said"),
+    [
+        (
+            [1.2, 1.5, 1.9],
+            "no serial share, more threads made it slower (1.20 to 1.90 over rounds)",
+        ),
+        ([-0.4, 0.5, 0.6], "no serial share, too noisy to fit (-0.40 to 0.60 over rounds)"),
+        ([0.2, 0.5, 1.4], "no serial share, too noisy to fit (0.20 to 1.40 over rounds)"),
+    ],
+)
+def test_a_serial_share_that_is_no_share_is_not_said(serial, said):
+    found = Amdahl("plain", "decode", np.array([1, 2]), np.ones((3, 2)), np.array(serial))
+    assert said in str(found) and "at most" not in str(found) and not found.fits
 
 
 def test_a_lever_of_threads_is_measured_with_that_many(monkeypatch):

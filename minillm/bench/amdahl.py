@@ -39,23 +39,25 @@ class Amdahl:
         s = np.median(self.serial)
         return 1 / (s + (1 - s) / np.asarray(n, float))
 
+    @property
+    def fits(self) -> bool:
+        """Whether s is a share of the work in every round; else something else took the time."""
+        return self.serial.min() >= -0.05 and self.serial.max() <= 1.05
+
     def __str__(self) -> str:
         s, low, high = np.median(self.serial), self.serial.min(), self.serial.max()
         rates = ", ".join(
             f"{n} threads {rate:.2f}"
             for n, rate in zip(self.threads[1:], np.median(self.measured, axis=0)[1:])
         )
-        most = (
-            "more threads make it slower"
-            if s >= 1
-            else f"at most {1 / s:.1f} times"
-            if s > 0
-            else "no bound to be seen"
-        )
-        return (
-            f"{self.base}, {self.kind}: {rates}; serial share {s:.2f} ({low:.2f} to {high:.2f} over"
-            f" rounds): {most}"
-        )
+        over = f"({low:.2f} to {high:.2f} over rounds)"
+        if not self.fits:
+            why = "more threads made it slower" if low >= 1 else "too noisy to fit"
+            verdict = f"no serial share, {why} {over}: repeat it while nothing else runs here"
+        else:
+            most = f"at most {1 / s:.1f} times" if s > 0 else "no bound to be seen"
+            verdict = f"serial share {s:.2f} {over}: {most}"
+        return f"{self.base}, {self.kind}: {rates}; {verdict}"
 
     def to_dict(self) -> dict:
         """JSON-able values."""

@@ -25,6 +25,7 @@ from . import (
     verify,
     warmup,
 )
+from .common import say_when_compiling
 
 COMMANDS = (
     generate,
@@ -87,6 +88,7 @@ def main(argv: list[str] | None = None) -> int:
             setattr(sys, stream, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     try:
         args = parser().parse_args(argv)
+        say_when_compiling()
         code = args.run(args)
         sys.stdout.flush()
         return code or 0

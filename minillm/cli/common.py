@@ -70,17 +70,26 @@ def load(args: argparse.Namespace):
     """Return (model, tokenizer) as the options ask for."""
     import minillm
 
-    from ..twins import must_compile, set_threads
+    from ..twins import set_threads
 
     if args.threads is not None:
         set_threads(args.threads)
-    model, tokenizer = minillm.load(args.model, args.dtype, args.kernels)
-    if sys.stderr.isatty() and must_compile(model.ops):
+    return minillm.load(args.model, args.dtype, args.kernels)
+
+
+def say_when_compiling() -> None:
+    """On a terminal, say once that kernels are being compiled: somebody waits, and wonders why."""
+    from ..kernels import compile_listeners
+
+    def say(kernel: str) -> None:
+        compile_listeners.remove(say)
         print(
             "compiling kernels, this once (a few seconds; `minillm warmup` compiles all of them)",
             file=sys.stderr,
         )
-    return model, tokenizer
+
+    if sys.stderr.isatty():
+        compile_listeners.append(say)
 
 
 def add_text(parser: argparse.ArgumentParser, what: str) -> None:

@@ -1,6 +1,10 @@
-"""Compile all kernels now, so that no later command has to wait.
+"""Compile kernels now, so that no later command has to wait.
 
-They are kept in the package's folder, or in the user's cache folder where that cannot be written.
+minillm warmup               everything
+minillm warmup train clock   what these commands need
+
+Kernels are kept in the package's folder, or in the user's cache folder where that cannot be
+written.
 """
 
 from __future__ import annotations
@@ -8,18 +12,22 @@ from __future__ import annotations
 import argparse
 from time import perf_counter
 
-from .common import write
+from .common import count, write
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    pass
+    parser.add_argument(
+        "commands", nargs="*", metavar="COMMAND", help="only for these commands (default: all)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     from ..progress import progress_bar
-    from ..twins import warm_up
+    from ..warm_up import warm_up
 
     start = perf_counter()
-    with progress_bar("precisions") as update:
-        warm_up(update)
-    write(f"all kernels are compiled ({perf_counter() - start:.1f} s)")
+    with progress_bar("parts") as update:
+        compiled = warm_up(args.commands, update)
+    seconds = perf_counter() - start
+    whose = f"kernels of {', '.join(args.commands)}" if args.commands else "all kernels"
+    write(f"{whose} are ready: {count(compiled, 'kernel')} compiled in {seconds:.1f} s")

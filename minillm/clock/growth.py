@@ -39,13 +39,15 @@ class Fit:
     """seconds = sum of coefficients * n^powers: least squares of relative errors, with standard
     errors.
 
-    Where two terms contribute equally is `bend`: (n, lower end, upper end), the ends 95 % apart.
+    Where two terms contribute equally is `bend`. scatter: how far the times lie from the fit, the
+    root of the mean square of their relative distances.
     """
 
     powers: tuple[int, ...]
     coefficients: np.ndarray
     errors: np.ndarray
     r2: float  # share of the variance of log(seconds) that is explained
+    scatter: float
 
     def __call__(self, n):
         """Seconds at n."""
@@ -57,11 +59,15 @@ class Fit:
         i = self.powers.index(power)
         return float(self.coefficients[i]), float(2 * self.errors[i])
 
+    def tells(self, *powers: int) -> bool:
+        """Whether the terms of these powers are there: above 0 with their whole 95 % interval."""
+        return all(coefficient > width for coefficient, width in map(self.term, powers))
+
     def bend(self, low: int, high: int) -> tuple[float, float]:
         """Where the terms of two neighbouring powers are equal, and half the width of its 95 %
-        interval."""
+        interval; both NaN where the times are too noisy to tell the terms apart."""
         (a, da), (b, db) = self.term(low), self.term(high)
-        if a <= 0 or b <= 0:
+        if not self.tells(low, high):
             return float("nan"), float("nan")
         n = (a / b) ** (1 / (high - low))
         return n, n / (high - low) * float(np.hypot(da / a, db / b))
@@ -73,6 +79,7 @@ class Fit:
             "coefficients": self.coefficients.tolist(),
             "errors": self.errors.tolist(),
             "r2": self.r2,
+            "scatter": self.scatter,
         }
 
 
@@ -99,7 +106,8 @@ def fit(n: Sequence[float], seconds: Sequence[float], powers: Sequence[int]) -> 
     logs = np.log(seconds)
     fitted = np.log(np.maximum((design @ coefficients) * seconds, 1e-300))
     r2 = 1 - float(((logs - fitted) ** 2).sum() / max(((logs - logs.mean()) ** 2).sum(), 1e-300))
-    return Fit(powers, coefficients / scale, errors / scale, r2)
+    scatter = float(np.sqrt((residuals**2).mean()))
+    return Fit(powers, coefficients / scale, errors / scale, r2, scatter)
 
 
 @dataclass(frozen=True)
@@ -140,7 +148,13 @@ class Growth:
         return {"pass": 6.0 * self.config.n_embd, "generate": 9.0 * self.config.n_embd}
 
     def summary(self) -> list[str]:
-        """Return what the fits say."""
+        """Return what the fits say, or that the times are too noisy for one."""
+        if not self.pass_fit.tells(1, 2):
+            return [
+                f"a pass of T tokens, C = {self.config.n_embd}: too noisy to fit: the times scatter"
+                f" by {100 * self.pass_fit.scatter:.0f} % about any curve a T + b T^2; repeat it"
+                " while nothing else runs on this machine"
+            ]
         (linear, dl), (square, ds) = self.pass_fit.term(1), self.pass_fit.term(2)
         (bend, width), (cube, cube_width) = self.pass_fit.bend(1, 2), self.generation_bend
         C, L = self.config.n_embd, self.config.n_layer
@@ -164,6 +178,7 @@ class Growth:
 
     def to_dict(self) -> dict:
         """JSON-able values."""
+        bend = self.pass_fit.bend(1, 2) if self.pass_fit.tells(1, 2) else (None, None)
         names = (
             "lengths",
             "passes",
@@ -178,7 +193,7 @@ class Growth:
             **{name: getattr(self, name).tolist() for name in names},
             "pass_fit": self.pass_fit.to_dict(),
             "token_fit": self.token_fit.to_dict(),
-            "bend": dict(zip(("measured", "half_width"), self.pass_fit.bend(1, 2))) | self.bends,
+            "bend": dict(zip(("measured", "half_width"), bend)) | self.bends,
         }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Callable
 
 # Name -> the file it lives in. No file may bear one of these names: importing it would set the
 # module in its place. `attention` streams over the keys; `DecodeStep` is the fused step for a few
@@ -37,7 +38,10 @@ ROOMS = {
     "n_threads": "threads",
     "set_threads": "threads",
 }
-__all__ = [*ROOMS, "available"]
+__all__ = [*ROOMS, "available", "compile_listeners"]
+
+# Called with the name of each kernel that is about to be compiled, because it is not on disk yet.
+compile_listeners: list[Callable[[str], object]] = []
 
 
 def available() -> bool:

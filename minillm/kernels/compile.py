@@ -8,7 +8,10 @@ import hashlib
 from pathlib import Path
 
 import numba
+from numba.core import event
 from numba.core.caching import FunctionCache, IndexDataCacheFile
+
+from . import compile_listeners
 
 # Sums may be reordered, which is what lets LLVM use vectors for them; infinities and NaN keep their
 # meaning, because masked scores are -inf. exp must not be reordered at all: its two-part ln 2 would
@@ -25,6 +28,20 @@ def source_stamp() -> str:
 
 
 STAMP = source_stamp()
+
+
+class Compiling(event.Listener):
+    """Tells compile_listeners of each kernel that Numba begins to compile: not of one on disk."""
+
+    def on_start(self, event):
+        for tell in compile_listeners:
+            tell(event.data["dispatcher"].py_func.__qualname__)
+
+    def on_end(self, event):
+        pass
+
+
+event.register("numba:compile", Compiling())
 
 
 class HealingCache(FunctionCache):

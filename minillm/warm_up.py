@@ -1,0 +1,141 @@
+"""Compile what commands need, so that they find it on disk: small models go through the same calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from .config import ACTIVATIONS, GPT2Config
+from .errors import InputError
+from .kernels import compile_listeners
+from .model import GPT2
+from .progress import Update
+from .twins import twin
+from .weights import KINDS, store_parameters
+
+TINY = GPT2Config(vocab_size=16, n_positions=80, n_embd=32, n_layer=1, n_head=2)
+Job = tuple[str, Callable[[], object]]  # what it is for, and the work that compiles it
+
+
+def inference() -> Iterator[Job]:
+    """Forward passes of every stored kind, on both forwards, with every cache."""
+    kernels = twin("numba")
+
+    def stored(kind: str) -> GPT2:
+        tiny = GPT2.random(TINY)
+        return GPT2(TINY, store_parameters(tiny.parameters, kind), kernels)
+
+    def passes(model: GPT2) -> None:
+        ids = np.arange(2 * 70).reshape(2, 70) % 16  # so many that attention goes by tiles
+        for dtype in ("float32", "float16"):
+            cache = model.new_cache(dtype=dtype)
+            model(ids[0, :3], cache)  # the fused step
+            model([4], cache)
+            model([5], cache, step=lambda name, value: value)  # the readable forward, one position
+            model(ids[0], cache, step=lambda name, value: value)
+        logits = model(ids)
+        kernels.cross_entropy(kernels.log_softmax(logits), ids)
+        kernels.softmax(logits[0, -1])
+
+    for kind in KINDS:
+        yield kind, lambda kind=kind: passes(stored(kind))
+    yield (
+        "activations",
+        lambda: [getattr(kernels, name)(np.ones((4, 64), np.float32)) for name in ACTIVATIONS],
+    )
+
+
+def limits() -> Iterator[Job]:
+    """The kernels that measure what the machine can do."""
+    from .clock.limits import measure
+
+    kernels = twin("numba")
+    yield "limits", lambda: (kernels.now(), measure(kernels, KINDS))
+
+
+def ladders() -> Iterator[Job]:
+    """The rungs of kernels/ladders, and the peak of the processor beside them."""
+    from .kernels.ladders import MATMUL, SOFTMAX
+    from .kernels.limits import multiply_and_add
+
+    x = np.ones((16, 16), np.float32)
+    yield "ladders", lambda: [rung(x, x) for rung in MATMUL.values()]
+    yield "ladders", lambda: [rung(x) for rung in SOFTMAX.values()]
+    yield "ladders", lambda: multiply_and_add(1, 1)
+
+
+def compression() -> Iterator[Job]:
+    """Products of pruned matrices."""
+    from .compression import prune_magnitude
+
+    model = GPT2(TINY, store_parameters(GPT2.random(TINY).parameters, "float32"), twin("numba"))
+    pruned = prune_magnitude(model, 0.5)
+    yield "pruned", lambda: (pruned([1]), pruned([1, 2, 3, 4]))
+
+
+def training() -> Iterator[Job]:
+    """Forward, backward and the optimisers' steps in every precision."""
+    from .training.language import LanguageModel
+    from .training.optimizers import OPTIMIZERS
+    from .training.pretrain import training_twin
+
+    ids = np.arange(2 * 70).reshape(2, 70) % 16
+
+    def step(precision: str) -> None:
+        ops = training_twin("numba", precision)
+        learner = LanguageModel(GPT2(TINY, GPT2.random(TINY).parameters, ops))
+        _, gradients = learner.loss_and_gradients((ids, ids))
+        for optimizer in OPTIMIZERS.values():
+            optimizer(ops).update(learner.parameters, gradients, 1e-3)
+        learner.model.generate([1, 2], 3, temperature=0)  # samples while training
+
+    for precision in ("float32", "bfloat16"):
+        yield precision, lambda precision=precision: step(precision)
+
+
+def recurrent() -> Iterator[Job]:
+    """The LSTM, forward and backward."""
+    from .lstm import LSTM, LSTMConfig
+    from .training.backward import Activations
+    from .training.pretrain import training_twin
+
+    model = LSTM.random(LSTMConfig(16, 16), ops=training_twin("numba", "float32"))
+    ids, kept = np.arange(8).reshape(2, 4), Activations()
+    yield "lstm", lambda: model.backward(ids, kept, model.hidden(ids, kept))
+
+
+NEEDS = {  # command -> what it computes with
+    "generate": (inference,),
+    "probs": (inference,),
+    "score": (inference,),
+    "verify": (inference,),
+    "clock": (inference, limits),
+    "compare": (inference, limits, compression),
+    "bench": (inference, limits, training, ladders),
+    "train": (training, inference),
+    "classify": (training, recurrent, inference),
+}
+
+
+def warm_up(
+    commands: Sequence[str] = (), update: Update = lambda what, done, total, note="": None
+) -> int:
+    """Compile all that `commands` need (all of them if none is named), and return how many kernels
+    were not on disk yet. Raises InputError for an unknown command, and where Numba is missing."""
+    if unknown := [name for name in commands if name not in NEEDS]:
+        raise InputError(
+            f"warmup {unknown[0]}: there is nothing to compile; choose from {', '.join(NEEDS)}"
+        )
+    needed = dict.fromkeys(part for name in commands or NEEDS for part in NEEDS[name])
+    jobs = [job for part in needed for job in part()]
+    compiled: list[str] = []
+    compile_listeners.append(compiled.append)
+    try:
+        for done, (what, work) in enumerate(jobs):
+            update("compiling", done, len(jobs), note=what)
+            work()
+    finally:
+        compile_listeners.remove(compiled.append)
+    update("compiling", len(jobs), len(jobs))
+    return len(compiled)
