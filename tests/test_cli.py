@@ -353,7 +353,7 @@ def test_bench_measures_and_names_what_is_missing(monkeypatch, cli):
             "--trace nowhere/trace.json: there is no such folder",
         ),
         (["clock", TEXT, "--limits", "tests"], "--limits tests: it cannot be written"),
-        ([], "required: COMMAND"),
+        (["train", "--out", "x", "--optimizer", "adam"], "choose from 'adamw', 'muon', 'sgd'"),
     ],
     ids=lambda v: " ".join(v)[:40] if isinstance(v, list) else "",
 )
@@ -361,6 +361,11 @@ def test_bad_input_is_one_line_and_exit_code_2(cli, args, message):
     code, out, err = cli(*args)
     assert code == 2 and out == ""
     assert message in err and err.count("\n") == 1 and err.startswith("minillm")
+
+
+def test_alone_it_prints_its_help(cli):
+    code, out, err = cli()
+    assert (code, err) == (0, "") and "generate" in out and out == cli("--help")[1]
 
 
 def test_input_that_is_not_utf8_is_one_line():

@@ -82,16 +82,19 @@ def test_every_proof_is_a_test():
         )
 
 
-def test_what_cannot_apply_says_so_and_the_rest_is_measured():
-    found = {
-        e.levers: e.missing
-        for e in entries_of(
-            "low-rank:999", "sparse:1.2", "draft:nowhere", "batch:2+ngram", "heads:2"
-        )
-    }
-    assert "rank 999" in found["low-rank:999"] and "sparsity is 1.2" in found["sparse:1.2"]
-    assert "nowhere" in found["draft:nowhere"] and "a batch and a draft" in found["batch:2+ngram"]
-    assert found["plain"] is None and found["heads:2"] is None
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("low-rank:999", "lever low-rank:999 cannot be pulled here: .*rank 999"),
+        ("sparse:1.2", "sparsity is 1.2"),
+        ("draft:nowhere", "nowhere"),
+        ("batch:2+ngram", "a batch and a draft"),
+    ],
+)
+def test_what_cannot_apply_is_said_before_anything_is_measured(monkeypatch, name, message):
+    monkeypatch.setattr(room, "_speed", lambda *args: pytest.fail("something was measured"))
+    with pytest.raises(InputError, match=message):
+        entries_of("heads:2", name)
 
 
 @pytest.mark.parametrize(

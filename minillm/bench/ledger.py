@@ -69,8 +69,10 @@ def ledger(
     quality_tokens: int = 1024,
     entries: list[Entry] | None = None,
 ) -> list[Entry]:
-    """Return an Entry for "plain" and for each of `names` (see bench.levers); a lever that cannot
-    apply says why in its own.
+    """Return an Entry for "plain" and for each of `names` (see bench.levers).
+
+    Raises InputError for a lever that is unknown or cannot apply, before anything is measured; one
+    that fails when it runs says why in its own entry.
 
     quality_tokens: how many of the text's tokens are scored; 0 leaves quality out. entries: a list
     that is filled as the measuring goes on, so that what was measured before an interruption is
@@ -94,12 +96,17 @@ def ledger(
     plain = Way(model, tokenizer, calibration, threads=n_threads(model.ops))
     ways: list[tuple[Entry, Way]] = []
     with progress_bar("steps") as update:
+        applied = []
         for done, name in enumerate(["plain", *names]):
-            update("levers and quality", done, len(names) + 1)
-            entries.append(entry := Entry(name))
+            update("applying levers", done, len(names) + 1)
             try:
-                way, entry.proof = apply_levers(plain, name)
-                entry.threads = way.threads
+                applied.append((name, *apply_levers(plain, name)))
+            except InputError as error:
+                raise InputError(f"lever {name} cannot be pulled here: {error}") from None
+        for done, (name, way, proof) in enumerate(applied):
+            update("quality", done, len(applied))
+            entries.append(entry := Entry(name, proof=proof, threads=way.threads))
+            try:
                 _memory(entry, way, n_prompt + n_new)
                 if quality_tokens:
                     reference = entries[0].bits_per_byte
@@ -158,8 +165,6 @@ def _speed(way: Way, ids: Sequence[int], n_prompt: int, n_new: int) -> tuple[flo
 def _rates(way: Way, ids: Sequence[int], n_prompt: int, options: Options) -> tuple[float, float]:
     start = perf_counter()
     if way.rows > 1:
-        if way.draft is not None:
-            raise InputError("a batch and a draft cannot be had at once: leave one out")
         prompts = [ids[row : row + n_prompt] for row in range(way.rows)]
         story = [
             m

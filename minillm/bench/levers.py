@@ -15,6 +15,7 @@ from ..compression import (
     round_to_int8,
     skip_layers,
 )
+from ..decoding import Options
 from ..decoding.drafts import named_draft
 from ..decoding.speculative import Draft
 from ..errors import InputError
@@ -179,4 +180,7 @@ def apply_levers(way: Way, names: str) -> tuple[Way, str]:
             raise InputError(f"lever {part!r}: {value!r} is no {lever.value.__name__}") from None
         way = lever.apply(way, *values)
         proofs.append(lever.proof)
+    Options(**way.options)  # refuses what cannot be had at once
+    if way.rows > 1 and way.draft is not None:
+        raise InputError("a batch and a draft cannot be had at once: leave one out")
     return way, "" if None in proofs else ", ".join(proofs) or "is the reference"

@@ -73,7 +73,8 @@ def parser() -> Parser:
         prog="minillm", description="GPT-2 from scratch: read it, run it, check it, time it."
     )
     main_parser.add_argument("--version", action="version", version=f"minillm {__version__}")
-    commands = main_parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = main_parser.add_subparsers(dest="command", metavar="COMMAND")
+    main_parser.set_defaults(run=lambda args: main_parser.print_help())
     for command in COMMANDS:
         name, summary = command.__name__.rpartition(".")[2], command.__doc__.strip().splitlines()[0]
         sub = commands.add_parser(name, help=summary, description=command.__doc__)

@@ -6,9 +6,7 @@ minillm classify predict runs/reviews "a moving story , beautifully told"
 minillm classify compare --data reviews/ --out runs/all --seeds 5      every kind of model, mean and spread
 minillm classify clock                                                 how time grows with length
 
-Data: a .tsv or .csv file with the columns text and label; or a folder with a folder for each label
-and a text a file; or a folder with a file for each label and a text a line. A tenth of the texts,
-always the same, is held out for the result.
+A tenth of the texts, always the same, is held out for the result.
 """
 
 from __future__ import annotations
@@ -133,7 +131,10 @@ def add_data(parser: argparse.ArgumentParser, nargs: str | None) -> None:
         type=Path,
         nargs=nargs,
         metavar="PATH",
-        help="a .tsv or .csv file, or a folder (see above)",
+        help=(
+            "a .tsv or .csv file with the columns text and label; or a folder with a folder for"
+            " each label and a text a file; or one with a file for each label and a text a line"
+        ),
     )
     parser.add_argument("--encoding", default="utf-8", help="of the files (default: %(default)s)")
 

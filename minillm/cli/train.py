@@ -63,11 +63,12 @@ def add_settings(parser: argparse.ArgumentParser, kind: type[Plan], what: str) -
     group = parser.add_argument_group("settings", what)
     for f in dataclasses.fields(kind):
         of = {"int": int, "float": float, "str": str}.get(f.type.removesuffix(" | None"))
-        how = (
-            {"action": argparse.BooleanOptionalAction}
-            if of is None
-            else {"type": of, "metavar": of.__name__.upper()}
-        )
+        if of is None:
+            how = {"action": argparse.BooleanOptionalAction}
+        elif f.metadata["choices"]:
+            how = {"choices": f.metadata["choices"]}
+        else:
+            how = {"type": of, "metavar": of.__name__.upper()}
         default = "" if f.default is None else f" (default: {f.default})"
         group.add_argument(
             f"--{f.name.replace('_', '-')}", default=None, help=f.metadata["what"] + default, **how

@@ -14,12 +14,19 @@ from ..errors import InputError
 PRESETS = Path(__file__).parent / "presets"
 
 
-def knob(default, what: str, *, curve: bool = True, check=lambda value: True, allowed: str = ""):
+def knob(
+    default,
+    what: str,
+    *,
+    curve: bool = True,
+    check=lambda value: True,
+    allowed: str = "",
+    choices: tuple[str, ...] | None = None,
+):
     """A field with its explanation. curve: whether another value gives another loss curve, so that
-    --resume refuses it."""
-    return field(
-        default=default, metadata={"what": what, "curve": curve, "check": check, "allowed": allowed}
-    )
+    --resume refuses it. choices: the only values that it may have."""
+    said = {"what": what, "curve": curve, "check": check, "allowed": allowed, "choices": choices}
+    return field(default=default, metadata=said)
 
 
 def at_least(least, what: str, default, **kwargs):
@@ -33,7 +40,7 @@ def at_least(least, what: str, default, **kwargs):
 
 
 def one_of(names: tuple[str, ...], what: str, default):
-    return knob(default, what, check=lambda v: v in names, allowed=", ".join(names))
+    return knob(default, what, check=lambda v: v in names, allowed=", ".join(names), choices=names)
 
 
 @dataclass(frozen=True)
