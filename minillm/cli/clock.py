@@ -198,7 +198,8 @@ def limits_of(model, args: argparse.Namespace, update):
 
     if args.limits and Path(args.limits).exists():
         return Limits.load(args.limits)
-    limits = measure(model.ops, [stored_kind(model)], update)
+    weights = sum(p.nbytes for p in model.parameters.values())
+    limits = measure(model.ops, [stored_kind(model)], update, [weights])
     if args.limits:
         limits.save(args.limits)
     return limits

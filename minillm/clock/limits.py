@@ -83,19 +83,29 @@ class Limits:
             ) from None
 
 
-def measure(ops, kinds: Iterable[str], update: Update = lambda what, done, total: None) -> Limits:
-    """Measure all limits for one twin and some kinds of storage; a second or two for each kind."""
+def measure(
+    ops,
+    kinds: Iterable[str],
+    update: Update = lambda what, done, total: None,
+    sizes: Iterable[int] = (),
+) -> Limits:
+    """Measure all limits for one twin and some kinds of storage; a second or two for each kind.
+
+    sizes: bytes of further arrays to read, where the bandwidth matters most: those of a model's
+    weights, of which the caches may hold a part.
+    """
+    sizes = sorted({*ARRAYS, *(size // 4096 * 4096 for size in sizes if size >= ARRAYS[0])})
     kinds = sorted(
         set(kinds) | {"float32"}
     )  # attention multiplies in float32, whatever the weights are stored as
     numba = ops is kernels and kernels.available()
-    total = len(ARRAYS) + len(kinds) + 1
+    total = len(sizes) + len(kinds) + 1
     bandwidth, row, rows = {}, {}, {}
-    for done, size in enumerate(ARRAYS):
+    for done, size in enumerate(sizes):
         update("measuring limits", done, total)
         bandwidth[size] = read_bandwidth(size, numba)
     for done, kind in enumerate(kinds):
-        update("measuring limits", len(ARRAYS) + done, total)
+        update("measuring limits", len(sizes) + done, total)
         row[kind], rows[kind] = _row_rate(kind, numba), rows_rate(ops, kind)
     x = np.random.default_rng(0).standard_normal((64, 1024)).astype(np.float32)
     elements = 5 * x.size / _seconds(lambda: ops.softmax(x))

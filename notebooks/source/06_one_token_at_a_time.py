@@ -374,8 +374,9 @@ The likeliest token may stay the same, so a short text need not give this bug aw
 
 ### What it saves, and what it costs
 
-Say the text grows from 1 to $n$ tokens, one a cycle. With the cache, $n$ positions go through the model. Without, $1 + 2 +
-\ldots + n = n (n + 1) / 2$. The price is memory: for every position one key and one value in each layer, $2 L C$ numbers.
+Say the text grows from 1 to $n$ tokens, one a cycle. The last token is chosen and never read, so with the cache $n - 1$
+positions go through the model. Without, $1 + 2 + \ldots + (n - 1) = n (n - 1) / 2$. The price is memory: for every position
+one key and one value in each layer, $2 L C$ numbers.
 
 **Guess, then run.** For $n = 60$: how many positions with, how many without? How much faster will the cache be, measured?
 And how many bytes does this model's cache take for all its positions?
@@ -383,7 +384,7 @@ And how many bytes does this model's cache take for all its positions?
 
 # %% id="06-saving-run"
 n = 60
-print(f"positions through the model for n = {n}: {n} with the cache, {n * (n + 1) // 2:,} without")
+print(f"positions through the model for n = {n}: {n - 1} with the cache, {n * (n - 1) // 2:,} without")
 seconds, texts = {}, {}
 for use_cache in (True, False):
     start = perf_counter()
