@@ -38,7 +38,7 @@ def load(
     model = load_model(folder, dtype, kernels)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise InputError(
-            f"{folder}: vocab.json has {tokenizer.vocab_size} tokens, the model"
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model"
             f" {model.config.vocab_size}"
         )
     return model, tokenizer

@@ -26,11 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from ..checkpoints import find_folder
     from ..tokenizer import Tokenizer
 
     text = text_of(args)
-    tokenizer = Tokenizer.from_pretrained(find_folder(args.model))
+    tokenizer = Tokenizer.from_pretrained(args.model)
     pieces = tokenizer.explain(text, allowed_special="all" if args.allow_special else ())
     ids = [i for piece in pieces for i in piece.ids]
     if args.json:

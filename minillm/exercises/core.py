@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import attention, model, ops
 from ..decoding import filters
-from ..tokenizer import _replace_pair
+from ..tokenizer.bpe import _replace_pair
 from . import textbook
 from .exercise import Code, Mistake, Predict
 from .inputs import B, C, D, Given, H, T, V

@@ -13,19 +13,18 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import json
 import operator
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 import regex
 
-from .errors import InputError
-from .files import read_bytes, read_json, write_atomically
-from .progress import Update, progress_bar
+from ..errors import InputError
+from ..progress import Update, progress_bar
 
 # A contraction, or letters, digits or other signs with at most one space before them, or a run of
 # white space (whose last character is left for the piece after it). From OpenAI's encoder.py;
@@ -90,15 +89,26 @@ class Tokenizer:
 
     tokens: the bytes of every id, id by id. merges: pairs of ids (left, right), the earliest learnt
     first; each makes the token whose bytes are left + right. special_tokens: text -> id; never
-    split, never made by merges.
+    split, and found in a text only where allowed. added_tokens: text -> id; found in every text.
+    normalized: those of both kinds that are looked for last, between the others. config: what
+    tokenizer_config.json says, kept for whoever asks (ends, chat template).
     """
 
     def __init__(
-        self, tokens: list[bytes], merges: list[tuple[int, int]], special_tokens: dict[str, int]
+        self,
+        tokens: list[bytes],
+        merges: list[tuple[int, int]],
+        special_tokens: dict[str, int],
+        added_tokens: Mapping[str, int] = MappingProxyType({}),
+        normalized: Collection[str] = (),
+        config: Mapping | None = None,
     ):
         self.tokens, self.merges, self.special_tokens = tokens, merges, special_tokens
-        special_ids = set(special_tokens.values())
-        ids = {token: i for i, token in enumerate(tokens) if i not in special_ids}
+        self.added_tokens, self.normalized = dict(added_tokens), frozenset(normalized)
+        self.config = dict(config or {})
+        whole = {*special_tokens.values(), *self.added_tokens.values()}
+        ids = {tokens[i]: i for i in whole}  # an added token may be one that merges make, too
+        ids |= {token: i for i, token in enumerate(tokens) if i not in whole}
         self._byte_ids = [ids[bytes([b])] for b in range(256)]
         # (left, right) -> (rank, id of the merged token)
         self._ranks = {
@@ -114,8 +124,11 @@ class Tokenizer:
 
     @property
     def eot_id(self) -> int | None:
-        """The id of <|endoftext|>, which stands between documents, or None."""
-        return self.special_tokens.get(END_OF_TEXT)
+        """The id that stands between documents: of <|endoftext|>, else of the eos_token that
+        `config` names, else None."""
+        end = self.config.get("eos_token")
+        end = end.get("content") if isinstance(end, dict) else end
+        return self.special_tokens.get(END_OF_TEXT, self.special_tokens.get(end))
 
     def __repr__(self) -> str:
         return (
@@ -185,7 +198,13 @@ class Tokenizer:
                 f"allowed_special {unknown[0]!r} is not a special token; known:"
                 f" {[*self.special_tokens]}"
             )
-        return split_at_specials(text, {s: self.special_tokens[s] for s in allowed})
+        found = self.added_tokens | {s: self.special_tokens[s] for s in allowed}
+        last = {s: found.pop(s) for s in self.normalized & found.keys()}
+        for part, special_id in split_at_specials(text, found):
+            if special_id is None:
+                yield from split_at_specials(part, last)
+            else:
+                yield part, special_id
 
     def _encode_piece(self, piece: str) -> tuple[int, ...]:
         ids = self._merge(piece.encode())
@@ -299,89 +318,22 @@ class Tokenizer:
     # ---- files
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Tokenizer:
-        """Read GPT-2's vocab.json and merges.txt (with or without its #version line) from `folder`.
+    def from_pretrained(cls, name_or_folder: str | Path) -> Tokenizer:
+        """Read the tokenizer's files in a folder, or of a name: tokenizer.json, or GPT-2's own two.
 
-        A vocabulary entry that is neither a byte nor made by a merge is a special token. Raises
-        InputError naming the file and what is wrong: a missing byte, a hole in the ids, an unusable
-        merge.
+        See minillm.tokenizer.files. Raises InputError naming the file and what is wrong with it.
         """
-        vocab_file, merges_file = Path(folder) / "vocab.json", Path(folder) / "merges.txt"
-        vocab = read_json(vocab_file)
-        if not isinstance(vocab, dict) or not all(type(i) is int for i in vocab.values()):
-            raise InputError(f"{vocab_file}: not a table of tokens and their ids")
-        by_id = {i: token for token, i in vocab.items()}
-        if holes := [i for i in range(len(vocab)) if i not in by_id]:
-            raise InputError(
-                f"{vocab_file}: id {holes[0]} is missing; {len(vocab)} tokens need ids 0 to"
-                f" {len(vocab) - 1}"
-            )
-        if missing := [char for char in byte_to_char().values() if char not in vocab]:
-            raise InputError(
-                f"{vocab_file}: the byte {missing[0]!r} (of 256) is missing: not a byte-level"
-                " vocabulary"
-            )
+        from ..checkpoints.find import find_folder
+        from .files import read
 
-        made = set(byte_to_char().values())
-        merges = []
-        try:
-            lines = read_bytes(merges_file).decode("utf-8").split("\n")
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{merges_file}: not UTF-8 text ({error.reason} at byte {error.start})"
-            ) from None
-        for number, line in enumerate(lines, 1):
-            line = line.rstrip("\r")
-            if not line or (number == 1 and line.startswith("#version")):
-                continue
-            left, _, right = line.partition(" ")
-            for token in (left, right, left + right):
-                if token not in vocab:
-                    raise InputError(
-                        f"{merges_file}, line {number}: {line!r} needs {token!r}, which is not in"
-                        " vocab.json"
-                    )
-            merges.append((vocab[left], vocab[right]))
-            made.add(left + right)
-        if unmade := [
-            token for pair in merges for token in map(by_id.get, pair) if token not in made
-        ]:
-            raise InputError(
-                f"{merges_file}: {unmade[0]!r} is merged, but it is neither a byte nor made by a"
-                " merge"
-            )
-
-        def token_bytes(token: str) -> bytes:
-            return (
-                bytes(char_to_byte()[char] for char in token) if token in made else token.encode()
-            )
-
-        special_tokens = {token: i for token, i in vocab.items() if token not in made}
-        if wrong := unusable_specials(special_tokens):
-            raise InputError(
-                f"{vocab_file}: {wrong[0]!r} cannot be a special token: it is empty or not Unicode"
-                " text"
-            )
-        return cls([token_bytes(by_id[i]) for i in range(len(vocab))], merges, special_tokens)
+        return read(find_folder(name_or_folder))
 
     def save(self, folder: str | Path) -> None:
-        """Write vocab.json and merges.txt, as GPT-2 has them, into `folder`."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        specials = {i: s for s, i in self.special_tokens.items()}
-        names = [
-            specials[i] if i in specials else "".join(byte_to_char()[b] for b in token)
-            for i, token in enumerate(self.tokens)
-        ]
-        vocab = {name: i for i, name in enumerate(names)}
-        if clash := [s for s in self.special_tokens if names.count(s) > 1]:
-            raise InputError(
-                f"the special token {clash[0]!r} is written in vocab.json like another token:"
-                " rename it"
-            )
-        write_atomically(folder / "vocab.json", json.dumps(vocab, ensure_ascii=False).encode())
-        lines = ["#version: 0.2", *(f"{names[a]} {names[b]}" for a, b in self.merges)]
-        write_atomically(folder / "merges.txt", ("\n".join(lines) + "\n").encode())
+        """Write vocab.json and merges.txt, as GPT-2 has them, tokenizer.json and
+        tokenizer_config.json into `folder`."""
+        from .files import write
+
+        write(self, Path(folder))
 
 
 def well_formed(text: str) -> str:

@@ -1,0 +1,23 @@
+"""The tokenizer: byte-pair encoding (bpe), and the files that hold one (files)."""
+
+from .bpe import (
+    END_OF_TEXT,
+    GPT2_PATTERN,
+    Merge,
+    Piece,
+    Tokenizer,
+    byte_to_char,
+    split_at_specials,
+    well_formed,
+)
+
+__all__ = [
+    "END_OF_TEXT",
+    "GPT2_PATTERN",
+    "Merge",
+    "Piece",
+    "Tokenizer",
+    "byte_to_char",
+    "split_at_specials",
+    "well_formed",
+]
