@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 from ..errors import InputError
+from ..tokenizer import files as tokenizer_files
 
 PACKAGE = Path(__file__).resolve().parent.parent
 BUNDLED = (PACKAGE / "bundled", PACKAGE.parent / "weights")  # in a wheel; in a checkout
-HUB_FILES = [
-    "config.json",
-    "model*.safetensors",
-    "model.safetensors.index.json",
-    "vocab.json",
-    "merges.txt",
-]
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+SHARDS = "model-*-of-*.safetensors"
+
+# Why the hub did not give a model, and what to do, by the names of the client's errors (its
+# versions differ in what these derive from); the first that fits.
+LOG_IN = "log in with `hf auth login`"
+REASONS = (
+    ("GatedRepoError", f"it is gated: accept its terms at {{url}}, then {LOG_IN}"),
+    ("RepositoryNotFoundError", f"no such model, or a private one: check the name, or {LOG_IN}"),
+    ("HFValidationError", "no model can have this name"),
+    ("OfflineModeIsEnabled", "HF_HUB_OFFLINE is set, and the cache does not hold it: unset it"),
+    ("HfHubHTTPError", "it answered with status {status}: try again later"),
+    (
+        "ConnectError TimeoutException ConnectionError Timeout",
+        "it cannot be reached: check the connection, or copy the model's folder from elsewhere",
+    ),
+    (
+        "ValueError TypeError AttributeError FileMetadataError",
+        "something else answered, such as a network's log-in page: open {url} in a browser, then"
+        " try again",
+    ),
+    ("TransportError RequestException", "the connection broke off: run it again"),
+)
+BY_STATUS = {
+    401: "RepositoryNotFoundError",
+    403: "GatedRepoError",
+    404: "RepositoryNotFoundError",
+}
 
 
 def bundled_names() -> list[str]:
@@ -51,18 +77,76 @@ def find_folder(name_or_folder: str | Path) -> Path:
 def _from_hub(name: str) -> Path:
     known = f"model {name!r} is neither a folder nor bundled ({', '.join(bundled_names())})"
     try:
-        import huggingface_hub
-        from huggingface_hub.errors import (
-            HfHubHTTPError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-        )
+        import huggingface_hub as hub
+        import huggingface_hub.utils
     except ImportError:
         raise InputError(
             f"{known}; to fetch it from the Hugging Face hub: python -m pip install huggingface_hub"
         ) from None
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=HUB_FILES))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        with _quiet_unless_on_a_terminal(hub):
+            try:
+                there = [file.rfilename for file in hub.HfApi().model_info(name).siblings]
+            except Exception:
+                if folder := _cached(hub, name):
+                    return folder
+                raise
+            return Path(hub.snapshot_download(name, allow_patterns=_wanted(name, there)))
+    except InputError:
+        raise
+    except Exception as error:  # the client's, its HTTP library's, the disk's: each is one line
+        reason = _reason(error, f"{hub.HfApi().endpoint}/{name}")
         raise InputError(f"{known}, and the Hugging Face hub did not give it: {reason}") from None
+
+
+def _wanted(name: str, there: Sequence[str]) -> list[str]:
+    """Return which of the files in a repository are read: one format of the weights, one of the
+    tokenizer."""
+    weights = [WEIGHTS] if WEIGHTS in there else [f for f in there if fnmatch(f, SHARDS)]
+    if not weights:
+        has = [f for f in there if f.endswith((".bin", ".h5", ".msgpack", ".gguf", ".safetensors"))]
+        hint = f"; it has {has[0]}: save it with save_pretrained of transformers" if has else ""
+        raise InputError(f"model {name!r} on the Hugging Face hub has no {WEIGHTS}{hint}")
+    tokenizer = [f for f in tokenizer_files.FILES if f in there]
+    if tokenizer_files.TOKENIZER in tokenizer:
+        tokenizer = [f for f in tokenizer if f not in tokenizer_files.OLDER]
+    small = [f for f in ("config.json", "generation_config.json") if f in there]
+    return [*small, *tokenizer, *weights, *([INDEX] if WEIGHTS not in weights else [])]
+
+
+def _cached(hub, name: str) -> Path | None:
+    """The folder in which the hub's client keeps what it fetched of a model before, or None."""
+    config = hub.try_to_load_from_cache(name, "config.json")
+    folder = Path(config).parent if isinstance(config, str) else None
+    return folder if folder and any((folder / f).exists() for f in (WEIGHTS, INDEX)) else None
+
+
+@contextmanager
+def _quiet_unless_on_a_terminal(hub) -> Iterator[None]:
+    """Let the hub's client show its progress and its warnings on a terminal only."""
+    utils, level = hub.utils, hub.utils.logging.get_verbosity()
+    if sys.stderr.isatty() or utils.are_progress_bars_disabled():
+        yield
+        return
+    utils.disable_progress_bars()
+    utils.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        utils.enable_progress_bars()
+        utils.logging.set_verbosity(level)
+
+
+def _reason(error: Exception, url: str) -> str:
+    """Why a download failed, and what to do, in one line."""
+    if type(error).__name__ == "LocalEntryNotFoundError" and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # what kept the client from asking the hub
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    kinds.add(BY_STATUS.get(status))
+    for names, reason in REASONS:
+        if not kinds.isdisjoint(names.split()):
+            return reason.format(url=url, status=status)
+    if "Consistency check" in str(error):
+        return "a file came with another size than announced: run it again"
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -21,7 +21,8 @@ from .bpe import END_OF_TEXT, GPT2_PATTERN, Tokenizer, byte_to_char, char_to_byt
 TOKENIZER, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))  # the latter are OpenAI's
 ADDED = "added_tokens.json"  # beside vocab.json, from older versions of transformers
-FILES = (TOKENIZER, CONFIG, TEMPLATE, ADDED, *(name for pair in PAIRS for name in pair))
+OLDER = (ADDED, *(name for pair in PAIRS for name in pair))
+FILES = (TOKENIZER, CONFIG, TEMPLATE, *OLDER)
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
 SPLIT = {

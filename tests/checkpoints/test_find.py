@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+import json
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -25,15 +23,6 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.setattr(find, "BUNDLED", (tmp_path / "in a wheel", tmp_path / "bundled"))
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path
-
-
-def hub_that(action) -> dict[str, ModuleType]:
-    """Stand-ins for huggingface_hub and its errors; `action` downloads."""
-    hub, errors = ModuleType("huggingface_hub"), ModuleType("huggingface_hub.errors")
-    for name in ("HfHubHTTPError", "HFValidationError", "LocalEntryNotFoundError"):
-        setattr(errors, name, type(name, (Exception,), {}))
-    hub.snapshot_download, hub.errors = action, errors
-    return {"huggingface_hub": hub, "huggingface_hub.errors": errors}
 
 
 def one_line(name) -> str:
@@ -82,65 +71,50 @@ def test_without_the_hub_library_a_hint_how_to_install_it(monkeypatch, name):
     assert "python -m pip install huggingface_hub" in message
 
 
-def test_hub_gives_the_folder_and_is_asked_only_for_what_is_read(monkeypatch, elsewhere):
-    asked = {}
+# ---- the hub: with its client in test_hub.py, here what is asked for and said
 
-    def download(name, allow_patterns):
-        asked[name] = allow_patterns
-        return str(elsewhere)
 
-    for module, fake in hub_that(download).items():
-        monkeypatch.setitem(sys.modules, module, fake)
-    assert find.find_folder("openai/gpt2") == elsewhere
-    assert asked == {"openai/gpt2": find.HUB_FILES}
-    assert "vocab.json" in find.HUB_FILES and not any(
-        "bin" in pattern for pattern in find.HUB_FILES
-    )
+OTHERS = ["README.md", "pytorch_model.bin", "model.fp16.safetensors", "onnx/model.onnx"]
+SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
 
 
 @pytest.mark.parametrize(
-    "error", ["HfHubHTTPError", "HFValidationError", "LocalEntryNotFoundError", OSError]
+    "there, wanted",
+    [
+        (["model.safetensors"], ["model.safetensors"]),
+        (["model.safetensors", find.INDEX, *SHARDS], ["model.safetensors"]),
+        ([find.INDEX, *SHARDS], [find.INDEX, *SHARDS]),
+        (
+            ["model.safetensors", "tokenizer.json", "vocab.json", "merges.txt"],
+            ["model.safetensors", "tokenizer.json"],
+        ),
+        (
+            ["model.safetensors", "vocab.json", "merges.txt", "config.json"],
+            ["config.json", "merges.txt", "model.safetensors", "vocab.json"],
+        ),
+    ],
+    ids=repr,
 )
-@pytest.mark.parametrize("text, reason", [("Not found.\n\nCheck\nit", "Not found."), ("", "")])
-def test_failure_of_the_hub_is_one_line(monkeypatch, error, text, reason):
-    def download(name, allow_patterns):
-        raise (
-            error if isinstance(error, type) else getattr(modules["huggingface_hub.errors"], error)
-        )(text)
-
-    modules = hub_that(download)
-    for module, fake in modules.items():
-        monkeypatch.setitem(sys.modules, module, fake)
-    message = one_line("gpt2")
-    assert message.startswith("model 'gpt2' is neither a folder nor bundled")
-    kind = error if isinstance(error, str) else error.__name__
-    assert message.endswith(f"did not give it: {reason or kind}")
+def test_one_format_of_each_is_asked_for(there, wanted):
+    assert sorted(find._wanted("some/model", [*OTHERS, *there])) == sorted(wanted)
 
 
-@pytest.mark.live
+@pytest.mark.parametrize("there", [OTHERS, ["pytorch_model.bin", find.INDEX], []], ids=repr)
+def test_without_weights_that_can_be_read_nothing_is_asked_for(there):
+    hint = f"; it has {there[there.index('pytorch_model.bin')]}" if there else "$"
+    with pytest.raises(InputError, match=rf"'some/model' .* has no model\.safetensors{hint}"):
+        find._wanted("some/model", there)
+
+
 @pytest.mark.parametrize(
-    "name", ["gpt2", "no/such-model", "not valid", "./gpt2", "a" * 300], ids=lambda n: n[:20]
+    "error, reason",
+    [
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+        (json.JSONDecodeError("Expecting value", "<html>", 0), "something else answered"),
+        (RuntimeError("one\ntwo"), "one"),
+        (RuntimeError(), "RuntimeError"),
+    ],
+    ids=repr,
 )
-def test_the_real_hub_library_offline_is_one_line(elsewhere, name):
-    pytest.importorskip("huggingface_hub", reason="needs huggingface_hub (extra: hub)")
-    code = f"""
-from minillm.checkpoints.find import find_folder
-from minillm.errors import InputError
-try:
-    find_folder({name!r})
-except InputError as error:
-    print(error)
-"""
-    env = os.environ | {
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(elsewhere),
-        "PYTHONPATH": str(find.PACKAGE.parent),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
-    )
-    [line] = done.stdout.splitlines()
-    assert (
-        line.startswith(f"model {name!r} is neither a folder nor bundled")
-        and "the Hugging Face hub did not give it" in line
-    )
+def test_any_failure_is_one_line(error, reason):
+    assert find._reason(error, "URL").startswith(reason)
