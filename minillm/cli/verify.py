@@ -1,8 +1,9 @@
-"""Compare every intermediate of a model with the reference, Hugging Face transformers.
+"""Compare a model with the reference: every intermediate, and what is published of its weights.
 
 minillm verify                  all bundled models against their stored references
 minillm verify FOLDER --all     every step of one model
-minillm verify gpt2 --live      against an installed transformers
+minillm verify gpt2             OpenAI's weights against published facts
+minillm verify gpt2 --live      and every step against an installed transformers
 """
 
 from __future__ import annotations
@@ -50,15 +51,33 @@ def run(args: argparse.Namespace) -> int:
 
 def check(name: str, args: argparse.Namespace) -> dict:
     """Verify one model, print what a person wants to see, and return all as JSON-able values."""
-    import numpy as np
-
     from ..checkpoints import find_folder, load_model
-    from ..reference import Reference, record, verify
+    from ..published import facts_of
+    from ..reference import REFERENCE_FILE
     from ..tokenizer import Tokenizer
+    from ..tokenizer.files import has_tokenizer
 
     folder = find_folder(name)
     model = load_model(folder, kernels=args.kernels)
-    tokenizer = Tokenizer.from_pretrained(folder) if (folder / "vocab.json").exists() else None
+    tokenizer = Tokenizer.from_pretrained(folder) if has_tokenizer(folder) else None
+    published = facts_of(name)
+    say = write if not args.json else lambda *_: None
+    result = {"folder": str(folder), "ok": True}
+    if args.live or published is None or (folder / REFERENCE_FILE).exists():
+        result |= check_steps(folder, model, tokenizer, args, say)
+    if published is not None:
+        facts = check_facts(published, model, tokenizer, say)
+        result |= {"ok": result["ok"] and all(f["ok"] for f in facts), "published": facts}
+    say("")
+    return result
+
+
+def check_steps(folder: Path, model, tokenizer, args: argparse.Namespace, say) -> dict:
+    """Compare every step and a greedy continuation with the reference, stored or run now."""
+    import numpy as np
+
+    from ..reference import Reference, record, verify
+
     if args.live:
         n_greedy = min(LIVE_GREEDY, model.config.n_positions // 2)
         ids = (
@@ -76,40 +95,37 @@ def check(name: str, args: argparse.Namespace) -> dict:
         else []
     )
     same = bool(np.array_equal(greedy, reference.greedy)) if reference.greedy.size else None
-    facts = published_facts(name, model, tokenizer)
-    ok = (
-        all(r.ok for r in reports.values())
-        and same is not False
-        and all(f[1] is not False for f in facts)
-    )
-    if not args.json:
-        write(f"{folder} against {source}: ids of shape {list(reference.ids.shape)}\n")
-        write(comparison(reports, by_kind=not args.all) + "\n")
-        for dtype, report in reports.items():
-            write(
-                f"{dtype}:"
-                f" {'every step OK' if report.ok else f'the first step that is not OK is {report.first}'}"
-            )
-        if same is not None:
-            write(
-                f"greedy continuation, {len(reference.greedy)} tokens:"
-                f" {'the same' if same else 'NOT the same'}"
-            )
-            if tokenizer:
-                write(f"  {tokenizer.decode(reference.ids[0])!r} -> {tokenizer.decode(greedy)!r}")
-        for what, holds in facts:
-            write(
-                f"published GPT-2 124M, {what}:"
-                f" {'not checked' if holds is None else 'OK' if holds else 'DIFF'}"
-            )
-        write("")
+    say(f"{folder} against {source}: ids of shape {list(reference.ids.shape)}\n")
+    say(comparison(reports, by_kind=not args.all) + "\n")
+    for dtype, report in reports.items():
+        first = "every step OK" if report.ok else f"the first step that is not OK is {report.first}"
+        say(f"{dtype}: {first}")
+    if same is not None:
+        verdict = "the same" if same else "NOT the same"
+        say(f"greedy continuation, {len(reference.greedy)} tokens: {verdict}")
+        if tokenizer:
+            say(f"  {tokenizer.decode(reference.ids[0])!r} -> {tokenizer.decode(greedy)!r}")
     return {
-        "folder": str(folder),
-        "ok": ok,
+        "ok": all(r.ok for r in reports.values()) and same is not False,
         "source": source,
         "greedy_equal": same,
         "steps": {dtype: [vars(d) for d in report] for dtype, report in reports.items()},
     }
+
+
+def check_facts(published: dict, model, tokenizer, say) -> list[dict]:
+    """Check what is published of these weights, a line for each fact."""
+    from ..progress import progress_bar
+    from ..published import check
+
+    say("published facts (sources: minillm/published.json)\n")
+    facts = []
+    with progress_bar("passes") as update:
+        for fact in check(published, model, tokenizer, update):
+            found = f"; here: {fact.difference}" if fact.difference else ""
+            say(f"{'OK' if fact.ok else 'DIFF':<6}{fact.what}{found}")
+            facts.append(vars(fact))
+    return facts
 
 
 def comparison(reports: dict, by_kind: bool) -> str:
@@ -130,28 +146,3 @@ def comparison(reports: dict, by_kind: bool) -> str:
         rows.append(row)
     headings = ["step", *(cell for dtype in reports for cell in (dtype, "largest", "relative"))]
     return table(headings, rows, "<" + "<>>" * len(reports))
-
-
-PROMPT = "Alan Turing theorized that computers would one day become"
-CONTINUATION = (  # of the published weights, greedy; source: the README of picoGPT
-    " the most powerful machines on the planet.\n\nThe computer is a machine that can perform"
-    " complex calculations, and it can perform these calculations in a way that is very similar to"
-    " the human brain."
-)
-
-
-def published_facts(name: str, model, tokenizer) -> list[tuple[str, bool | None]]:
-    """Check what is known of OpenAI's 124M weights, when `name` (or the folder's name) is gpt2;
-    None is not checked."""
-    if Path(name).name != "gpt2" or tokenizer is None:
-        return [
-            ("parameter count, tensors, greedy continuation (for that: minillm verify gpt2)", None)
-        ]
-    ids = tokenizer.encode(PROMPT)
-    expected = tokenizer.encode(CONTINUATION)
-    new = model.generate(ids, len(expected))[len(ids) :].tolist()
-    return [
-        ("124,439,808 parameters", model.n_parameters == 124_439_808),
-        ("148 tensors", len(model.parameters) == 148),
-        ("greedy continuation of the Turing prompt", new == expected),
-    ]
