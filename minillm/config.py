@@ -14,6 +14,12 @@ from .errors import InputError
 from .files import read_json
 
 ACTIVATIONS = ("gelu_new", "gelu", "relu")
+SAME_ACTIVATION = {  # what transformers calls by other names and computes alike
+    **dict.fromkeys(
+        ("gelu_accurate", "gelu_fast", "gelu_python_tanh", "gelu_pytorch_tanh"), "gelu_new"
+    ),
+    "gelu_python": "gelu",
+}
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,9 @@ class GPT2Config:
             raise InputError(
                 f"n_embd {self.n_embd} cannot be split into n_head {self.n_head} equal heads"
             )
-        if self.activation_function not in ACTIVATIONS:
+        activation = SAME_ACTIVATION.get(self.activation_function, self.activation_function)
+        object.__setattr__(self, "activation_function", activation)
+        if activation not in ACTIVATIONS:
             raise InputError(
                 f"activation_function {self.activation_function!r} is unknown; known:"
                 f" {', '.join(ACTIVATIONS)}"

@@ -81,7 +81,7 @@ def checked(
     name, as `dtype`.
 
     The prefix `transformer.` is dropped, the mask buffers `attn.bias` and `attn.masked_bias` are
-    ignored, and so is a copy of wte.weight as lm_head.weight where the head is tied.
+    ignored. A tied head is there once, as wte.weight or as lm_head.weight, or twice and equal.
     """
     shapes, parameters = config.parameter_shapes(), {}
     known = shapes | {"lm_head.weight": shapes["wte.weight"]}
@@ -91,11 +91,17 @@ def checked(
             continue
         where = f"{folder / file}: tensor {stored_name!r}"
         if name not in known:
+            wrapped = name.startswith(("_orig_mod.", "module."))
+            hint = "; save the model that the wrapper (compile, parallel) holds" if wrapped else ""
             raise InputError(
-                f"{where} {array.shape} is not part of the GPT-2 that config.json describes"
+                f"{where} {array.shape} is not part of the GPT-2 that config.json describes{hint}"
             )
         if array.shape != known[name]:
-            raise InputError(f"{where} has shape {array.shape}; config.json needs {known[name]}")
+            turned = array.shape == known[name][::-1]
+            hint = " (turned: GPT-2's Conv1D stores [in, out])" if turned else ""
+            raise InputError(
+                f"{where} has shape {array.shape}; config.json needs {known[name]}{hint}"
+            )
         if not np.issubdtype(
             array.dtype, np.floating
         ):  # a Weight's dtype is that of what comes out
@@ -107,6 +113,12 @@ def checked(
             if isinstance(array, Weight)
             else array.astype(dtype, copy=not array.flags.aligned)
         )
+    if (
+        config.tie_word_embeddings
+        and "wte.weight" not in parameters
+        and "lm_head.weight" in parameters
+    ):
+        parameters["wte.weight"] = parameters.pop("lm_head.weight")
     if missing := [name for name in shapes if name not in parameters]:
         of = f"{len(missing)} of {len(shapes)} tensors are missing, the first"
         raise InputError(f"{folder}: {of} {missing[0]!r} {shapes[missing[0]]}")

@@ -86,6 +86,17 @@ def test_equal_copy_of_a_tied_head_is_ignored(tmp_path):
     assert_loads(tmp_path, random_parameters())
 
 
+@pytest.mark.parametrize("name", ["lm_head.weight", "transformer.lm_head.weight"])
+def test_a_tied_matrix_may_carry_the_other_name_alone(tmp_path, name):
+    tensors = random_parameters()
+    write_folder(tmp_path, {name: tensors.pop("wte.weight")} | tensors)
+    assert_loads(tmp_path, random_parameters())
+    untied = TINY.to_dict() | {"tie_word_embeddings": False}
+    (tmp_path / "config.json").write_text(json.dumps(untied))
+    with pytest.raises(InputError, match=r"missing, the first 'wte\.weight' \(300, 6\)"):
+        load_model(tmp_path)
+
+
 @pytest.mark.parametrize("stored", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("wanted", [np.float32, np.float64])
 def test_stored_types_become_the_wanted_one(tmp_path, stored, wanted):
@@ -236,6 +247,21 @@ WTE_AS_HEAD = random_parameters()["wte.weight"]
             r"'lm_head.weight' has shape \(9, 6\); .* needs \(300, 6\)",
         ),
         (dict, {"tie_word_embeddings": False}, r"missing, the first 'lm_head.weight' \(300, 6\)"),
+        (
+            lambda t: {f"_orig_mod.{name}": array for name, array in t.items()},
+            {},
+            r"'_orig_mod\.\S+' .* is not part .*; save the model that the wrapper",
+        ),
+        (
+            lambda t: {f"module.{name}": array for name, array in t.items()},
+            {},
+            r"'module\.\S+' .* is not part .*; save the model that the wrapper",
+        ),
+        (
+            lambda t: t | {"h.0.mlp.c_fc.weight": t["h.0.mlp.c_fc.weight"].T.copy()},
+            {},
+            r"has shape \(24, 6\); config\.json needs \(6, 24\) \(turned: ",
+        ),
         (dict, {"n_layer": 3}, r"12 of 40 tensors are missing, the first 'h.2.ln_1.weight' \(6,\)"),
         (dict, {"n_layer": 1}, r"'h.1.\S+' .*is not part"),
         (dict, {"n_embd": 4}, r"has shape \(.*6.*\); config.json needs \(.*4.*\)"),
@@ -388,6 +414,16 @@ def test_we_load_what_transformers_saves(tmp_path, transformers, config, shard):
         torch.nn.init.normal_(parameter)
     their_model.save_pretrained(tmp_path, max_shard_size=shard)
     assert len(list(tmp_path.glob("*.safetensors"))) > 1 or shard == "1GB"
+    assert_same_logits(tmp_path, their_model)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("name", ["gelu_fast", "gelu_pytorch_tanh", "gelu_python"])
+def test_other_names_of_our_functions_give_the_same_logits(tmp_path, transformers, name):
+    config = transformers.GPT2Config(**TINY.to_dict() | {"activation_function": name})
+    their_model = transformers.GPT2LMHeadModel(config)
+    their_model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_bytes())["activation_function"] == name
     assert_same_logits(tmp_path, their_model)
 
 
