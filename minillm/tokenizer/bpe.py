@@ -126,9 +126,8 @@ class Tokenizer:
     def eot_id(self) -> int | None:
         """The id that stands between documents: of <|endoftext|>, else of the eos_token that
         `config` names, else None."""
-        end = self.config.get("eos_token")
-        end = end.get("content") if isinstance(end, dict) else end
-        return self.special_tokens.get(END_OF_TEXT, self.special_tokens.get(end))
+        named = self.special_tokens.get(named_token(self.config, "eos_token"))
+        return self.special_tokens.get(END_OF_TEXT, named)
 
     def __repr__(self) -> str:
         return (
@@ -334,6 +333,12 @@ class Tokenizer:
         from .files import write
 
         write(self, Path(folder))
+
+
+def named_token(config: Mapping, name: str) -> str | None:
+    """Return the text that tokenizer_config.json gives for bos_token, eos_token, ..., or None."""
+    token = config.get(name)
+    return token.get("content") if isinstance(token, dict) else token
 
 
 def well_formed(text: str) -> str:

@@ -16,13 +16,22 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..files import read_bytes, read_json, write_atomically
-from .bpe import END_OF_TEXT, GPT2_PATTERN, Tokenizer, byte_to_char, char_to_byte, unusable_specials
+from .bpe import (
+    END_OF_TEXT,
+    GPT2_PATTERN,
+    Tokenizer,
+    byte_to_char,
+    char_to_byte,
+    named_token,
+    unusable_specials,
+)
 
 TOKENIZER, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))  # the latter are OpenAI's
 ADDED = "added_tokens.json"  # beside vocab.json, from older versions of transformers
 OLDER = (ADDED, *(name for pair in PAIRS for name in pair))
 FILES = (TOKENIZER, CONFIG, TEMPLATE, *OLDER)
+ENDS = ("bos_token", "eos_token")
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
 SPLIT = {
@@ -76,10 +85,9 @@ def _read_config(folder: Path) -> dict:
     for name in ("add_prefix_space", "add_bos_token", "add_eos_token"):
         if config.get(name):
             raise InputError(f"{file}: {name} is set; minillm adds nothing to a text by itself")
-    for name in ("bos_token", "eos_token"):
-        token = config.get(name)
-        if not isinstance(token.get("content") if isinstance(token, dict) else token, str | None):
-            raise InputError(f"{file}: {name} is {token!r:.60}; it must be the text of a token")
+    for name in ENDS:
+        if not isinstance(named_token(config, name), str | None):
+            raise InputError(f"{file}: {name} is {config[name]!r:.60}; it must be a token's text")
     if template.exists():
         config["chat_template"] = _text(template)
     return config
@@ -115,9 +123,9 @@ def _refuse_other_kinds(file: Path, data: dict, model: dict) -> None:
         splitting = "splits text by GPT-2's pattern (ByteLevel, add_prefix_space false)"
         refuse("pre_tokenizer", data.get("pre_tokenizer"), splitting)
     for step in steps("post_processor"):
-        template = step.get("single") if step.get("type") == "TemplateProcessing" else None
-        nothing_added = isinstance(template, list) and [*map(list, template)] == [["Sequence"]]
-        if step.get("type") != "ByteLevel" and not nothing_added:
+        template = _list(file, step, "single") if step.get("type") == "TemplateProcessing" else []
+        pieces = [_table(file, piece).keys() for piece in template]
+        if step.get("type") != "ByteLevel" and pieces != [{"Sequence"}]:
             refuse("post_processor", step, "adds nothing to a text by itself")
     for step in steps("decoder"):
         if step.get("type") != "ByteLevel":
@@ -212,6 +220,9 @@ def _byte_level(
         (special if token.get("special", True) else ordinary)[content] = i
         if token.get("normalized"):
             normalized.add(content)
+    for end in (named_token(config, name) for name in ENDS):
+        if end in ids and end not in ordinary:
+            special[end] = ids[end]
     if wrong := unusable_specials([*special, *ordinary]):
         raise InputError(
             f"{vocab_file if wrong[0] in vocab else added_file}: {wrong[0]!r:.60} cannot be a special"

@@ -185,6 +185,12 @@ def test_the_ends_and_the_chat_template_are_kept(folder, tmp_path_factory):
     assert parts(again) == parts(tokenizer)
 
 
+def test_an_end_that_the_config_alone_names_is_special(folder):
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": END_OF_TEXT}))
+    change(folder, added_tokens=[])
+    assert Tokenizer.from_pretrained(folder).special_tokens.keys() == {END_OF_TEXT}
+
+
 @pytest.mark.parametrize(
     "config, message",
     [
