@@ -113,21 +113,15 @@ def checked(
             if isinstance(array, Weight)
             else array.astype(dtype, copy=not array.flags.aligned)
         )
-    if (
-        config.tie_word_embeddings
-        and "wte.weight" not in parameters
-        and "lm_head.weight" in parameters
-    ):
-        parameters["wte.weight"] = parameters.pop("lm_head.weight")
-    if missing := [name for name in shapes if name not in parameters]:
-        of = f"{len(missing)} of {len(shapes)} tensors are missing, the first"
-        raise InputError(f"{folder}: {of} {missing[0]!r} {shapes[missing[0]]}")
-    tied_copy = parameters.pop("lm_head.weight", None) if config.tie_word_embeddings else None
-    if tied_copy is not None and not np.array_equal(
-        tied_copy, parameters["wte.weight"], equal_nan=True
+    tied = parameters.pop("lm_head.weight", None) if config.tie_word_embeddings else None
+    if tied is not None and not np.array_equal(
+        parameters.setdefault("wte.weight", tied), tied, equal_nan=True
     ):
         differ = "lm_head.weight differs from wte.weight"
         raise InputError(f"{folder / 'config.json'}: tie_word_embeddings is true, but {differ}")
+    if missing := [name for name in shapes if name not in parameters]:
+        of = f"{len(missing)} of {len(shapes)} tensors are missing, the first"
+        raise InputError(f"{folder}: {of} {missing[0]!r} {shapes[missing[0]]}")
     return parameters
 
 

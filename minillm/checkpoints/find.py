@@ -27,7 +27,7 @@ REASONS = (
     ("OfflineModeIsEnabled", "HF_HUB_OFFLINE is set, and the cache does not hold it: unset it"),
     ("HfHubHTTPError", "it answered with status {status}: try again later"),
     (
-        "ConnectError TimeoutException ConnectionError Timeout",
+        "ConnectError TimeoutException ProxyError ConnectionError Timeout",
         "it cannot be reached: check the connection, or copy the model's folder from elsewhere",
     ),
     (
@@ -139,9 +139,9 @@ def _quiet_unless_on_a_terminal(hub) -> Iterator[None]:
 
 def _reason(error: Exception, url: str) -> str:
     """Why a download failed, and what to do, in one line."""
-    if type(error).__name__ == "LocalEntryNotFoundError" and isinstance(error.__cause__, Exception):
-        error = error.__cause__  # what kept the client from asking the hub
     kinds = {kind.__name__ for kind in type(error).__mro__}
+    if "LocalEntryNotFoundError" in kinds and isinstance(error.__cause__, Exception):
+        return _reason(error.__cause__, url)  # what kept the client from asking the hub
     status = getattr(getattr(error, "response", None), "status_code", None)
     kinds.add(BY_STATUS.get(status))
     for names, reason in REASONS:

@@ -60,7 +60,7 @@ def read(folder: Path) -> Tokenizer:
         data = _table(file, read_json(file))
         model = _table(file, data.get("model"))
         _refuse_other_kinds(file, data, model)
-        added = _list(file, data, "added_tokens")
+        added = _list(file, {"added_tokens": []} | data, "added_tokens")
         merges = _pairs_of_json(file, _list(file, model, "merges"))
         return _byte_level(file, model.get("vocab"), merges, file, added, config)
     found = [pair for pair in PAIRS if any((folder / name).exists() for name in pair)]
@@ -97,10 +97,12 @@ def _refuse_other_kinds(file: Path, data: dict, model: dict) -> None:
     """Raise InputError for whatever in tokenizer.json would make other ids than Tokenizer does."""
 
     def steps(part: str) -> list[dict]:
-        whole = _table(file, data.get(part) or {"type": "Sequence"})
+        inner = {"pre_tokenizer": "pretokenizers", "post_processor": "processors"}
+        if data.get(part) is None:
+            return []
+        whole = _table(file, data[part])
         if whole.get("type") != "Sequence":
             return [whole]
-        inner = {"pre_tokenizer": "pretokenizers", "post_processor": "processors"}
         return [_table(file, step) for step in _list(file, whole, inner.get(part, f"{part}s"))]
 
     def refuse(part: str, value, instead: str):
@@ -314,10 +316,9 @@ def _table(file: Path, value) -> dict:
 
 
 def _list(file: Path, table: dict, name: str) -> list:
-    value = table.get(name) or []
-    if not isinstance(value, list):
-        raise InputError(f"{file}: {name} is {value!r:.60}, not a list")
-    return value
+    if not isinstance(table.get(name), list):
+        raise InputError(f"{file}: {name} is {table.get(name)!r:.60}, not a list")
+    return table[name]
 
 
 def _number(text: str) -> int | None:
