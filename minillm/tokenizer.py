@@ -35,6 +35,7 @@ END_OF_TEXT = "<|endoftext|>"
 CACHED_PIECES = (
     1 << 17
 )  # pieces remembered by encode(); English prose has about 60,000 different ones in 38 MB
+MOST_IDS = 1 << 20  # a higher id is a mistake: every id below it takes memory
 CACHED_LENGTH = 64  # longer pieces (rulers, base64) hardly ever come back
 
 
@@ -88,15 +89,19 @@ class Tokenizer:
     """Byte-level BPE: `encode` text to ids, `decode` ids to text, `explain` the way, `train` the
     merges.
 
-    tokens: the bytes of every id, id by id. merges: pairs of ids (left, right), the earliest learnt
+    tokens: the bytes of every id, id by id, None for one without a token. merges: pairs of ids (left, right), the earliest learnt
     first; each makes the token whose bytes are left + right. special_tokens: text -> id; never
     split, never made by merges.
     """
 
     def __init__(
-        self, tokens: list[bytes], merges: list[tuple[int, int]], special_tokens: dict[str, int]
+        self,
+        tokens: list[bytes | None],
+        merges: list[tuple[int, int]],
+        special_tokens: dict[str, int],
     ):
         self.tokens, self.merges, self.special_tokens = tokens, merges, special_tokens
+        self._holes = [i for i, token in enumerate(tokens) if token is None]
         special_ids = set(special_tokens.values())
         ids = {token: i for i, token in enumerate(tokens) if i not in special_ids}
         self._byte_ids = [ids[bytes([b])] for b in range(256)]
@@ -109,7 +114,7 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """The number of ids, specials included."""
+        """The number of ids, specials and ids without a token included."""
         return len(self.tokens)
 
     @property
@@ -244,6 +249,10 @@ class Tokenizer:
                 f"decode needs a flat sequence of integer ids, not {ids!r:.60}"
             ) from None
 
+    def ids_without_token(self, n: int) -> list[int]:
+        """Return which of the ids 0 to n - 1, a model's, are no tokens: padding and holes."""
+        return [i for i in self._holes if i < n] + [*range(self.vocab_size, n)]
+
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
@@ -254,6 +263,8 @@ class Tokenizer:
                 f"id {i} is not in the vocabulary of {len(self.tokens)} tokens (0 to"
                 f" {len(self.tokens) - 1})"
             )
+        if self.tokens[i] is None:
+            raise InputError(f"id {i} has no token")
         return i
 
     # ---- learning the merges
@@ -303,18 +314,22 @@ class Tokenizer:
         """Read GPT-2's vocab.json and merges.txt (with or without its #version line) from `folder`.
 
         A vocabulary entry that is neither a byte nor made by a merge is a special token. Raises
-        InputError naming the file and what is wrong: a missing byte, a hole in the ids, an unusable
-        merge.
+        InputError naming the file and what is wrong: a missing byte, an id that two tokens have, an
+        unusable merge.
         """
         vocab_file, merges_file = Path(folder) / "vocab.json", Path(folder) / "merges.txt"
         vocab = read_json(vocab_file)
         if not isinstance(vocab, dict) or not all(type(i) is int for i in vocab.values()):
             raise InputError(f"{vocab_file}: not a table of tokens and their ids")
         by_id = {i: token for token, i in vocab.items()}
-        if holes := [i for i in range(len(vocab)) if i not in by_id]:
+        if wrong := [i for i in by_id if not 0 <= i < MOST_IDS]:
             raise InputError(
-                f"{vocab_file}: id {holes[0]} is missing; {len(vocab)} tokens need ids 0 to"
-                f" {len(vocab) - 1}"
+                f"{vocab_file}: id {wrong[0]!s:.30}: ids must be 0 to {MOST_IDS - 1:,}"
+            )
+        if twice := [token for token, i in vocab.items() if by_id[i] != token]:
+            raise InputError(
+                f"{vocab_file}: {twice[0]!r:.60} has the id {vocab[twice[0]]}, and so has"
+                f" {by_id[vocab[twice[0]]]!r:.60}"
             )
         if missing := [char for char in byte_to_char().values() if char not in vocab]:
             raise InputError(
@@ -351,10 +366,10 @@ class Tokenizer:
                 " merge"
             )
 
-        def token_bytes(token: str) -> bytes:
-            return (
-                bytes(char_to_byte()[char] for char in token) if token in made else token.encode()
-            )
+        def token_bytes(token: str | None) -> bytes | None:
+            if token not in made:
+                return token and token.encode()
+            return bytes(char_to_byte()[char] for char in token)
 
         special_tokens = {token: i for token, i in vocab.items() if token not in made}
         if wrong := unusable_specials(special_tokens):
@@ -362,19 +377,22 @@ class Tokenizer:
                 f"{vocab_file}: {wrong[0]!r} cannot be a special token: it is empty or not Unicode"
                 " text"
             )
-        return cls([token_bytes(by_id[i]) for i in range(len(vocab))], merges, special_tokens)
+        return cls(
+            [token_bytes(by_id.get(i)) for i in range(max(by_id) + 1)], merges, special_tokens
+        )
 
     def save(self, folder: str | Path) -> None:
         """Write vocab.json and merges.txt, as GPT-2 has them, into `folder`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         specials = {i: s for s, i in self.special_tokens.items()}
-        names = [
-            specials[i] if i in specials else "".join(byte_to_char()[b] for b in token)
+        names = {
+            i: specials[i] if i in specials else "".join(byte_to_char()[b] for b in token)
             for i, token in enumerate(self.tokens)
-        ]
-        vocab = {name: i for i, name in enumerate(names)}
-        if clash := [s for s in self.special_tokens if names.count(s) > 1]:
+            if token is not None
+        }
+        vocab = {name: i for i, name in names.items()}
+        if clash := [s for s in self.special_tokens if [*names.values()].count(s) > 1]:
             raise InputError(
                 f"the special token {clash[0]!r} is written in vocab.json like another token:"
                 " rename it"

@@ -11,7 +11,8 @@ import argparse
 import re
 from pathlib import Path
 
-from .common import table, write, write_json
+from ..errors import InputError
+from .common import readable, table, write, write_json
 
 LIVE_TEXT, LIVE_GREEDY = "Once upon a time there was a king who had", 20
 
@@ -70,11 +71,13 @@ def check(name: str, args: argparse.Namespace) -> dict:
     else:
         reference, source = Reference.load(folder), "the stored reference"
     reports = {str(np.dtype(t)): verify(model, reference, t) for t in (np.float32, np.float64)}
-    greedy = (
-        model.generate(reference.ids[0], len(reference.greedy))[reference.ids.shape[1] :]
-        if reference.greedy.size
-        else []
-    )
+    greedy, failure = [], ""
+    if reference.greedy.size:
+        try:
+            continued = model.generate(reference.ids[0], len(reference.greedy))
+            greedy = continued[reference.ids.shape[1] :]
+        except InputError as error:  # a step above is red, and says why
+            failure = f": {error}"
     same = bool(np.array_equal(greedy, reference.greedy)) if reference.greedy.size else None
     facts = published_facts(name, model, tokenizer)
     ok = (
@@ -93,10 +96,11 @@ def check(name: str, args: argparse.Namespace) -> dict:
         if same is not None:
             write(
                 f"greedy continuation, {len(reference.greedy)} tokens:"
-                f" {'the same' if same else 'NOT the same'}"
+                f" {'the same' if same else 'NOT the same'}{failure}"
             )
             if tokenizer:
-                write(f"  {tokenizer.decode(reference.ids[0])!r} -> {tokenizer.decode(greedy)!r}")
+                texts = (readable(tokenizer, ids) for ids in (reference.ids[0], greedy))
+                write("  " + " -> ".join(map(repr, texts)))
         for what, holds in facts:
             write(
                 f"published GPT-2 124M, {what}:"

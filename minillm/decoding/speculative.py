@@ -33,6 +33,7 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import InputError
+from ..finite import usable
 from ..ops import log_softmax
 from ..steps import Step, identity
 from . import filters
@@ -88,6 +89,10 @@ def _rounds(model, text, n_tokens, guess_of, step) -> Iterator[Moment]:
             logits, (*before, cycle) = read(model, fresh, cache, text.options.chunk, step)
             logits, before = logits[None], guess.cycles + before  # [1,V]
         for i, row in enumerate(logits):
+            if i and not usable(
+                row
+            ):  # after a guess that may be wrong; else the next round says so
+                break
             probs = step("probs", text.distribution(row))
             drafted = guess.ids[i] if i < len(guess.ids) else None
             token = (
@@ -116,6 +121,8 @@ def accept(p, drafted: int, q, text: Continuation) -> int:
         return drafted
     lacking = p.copy() if q is None else np.maximum(p - q, 0)
     lacking[drafted] = 0
+    if not lacking.any():  # p and q differ by rounding alone
+        return drafted
     return filters.choose(lacking, text.rng.random())
 
 
@@ -147,7 +154,7 @@ class ModelDraft:
                 logits, cycle = run_cycle(
                     self.model, [ids[cache.lengths[0] :]], cache, clock, "draft"
                 )
-                probs = clock("probs", text.options.distribution(logits[0], ids))
+                probs = clock("probs", text.distribution(logits[0], ids))
                 guess.ids.append(int(clock("next", text.choose(probs))))
                 guess.probs.append(None if text.options.temperature == 0 else probs)
                 guess.cycles.append(cycle)
