@@ -11,7 +11,7 @@ import numpy as np
 
 from .distributed import ALONE, World
 from .errors import InputError
-from .finite import check_logits
+from .finite import checked_logits
 from .model import GPT2
 from .ops import cross_entropy, log_softmax
 from .progress import progress_bar
@@ -42,23 +42,6 @@ class Score:
         return _exp(self.cross_entropy)
 
 
-def logits_of(model: GPT2, ids, cache=None, last: bool = False, first: int = 0) -> np.ndarray:
-    """Return model(ids [T], cache, last=last); InputError where a row of it gives no probabilities.
-
-    first: the position in the text that ids begin at, for the error.
-    """
-    n, past = len(ids), None if cache is None else cache.lengths.copy()
-
-    def again(step):
-        if cache is not None:
-            cache.lengths[:] = past
-        model(ids, cache, last=last, step=step)
-
-    logits = model(ids, cache, last=last)
-    check_logits(logits, lambda row: f"position {first + (n - 1 if last else row)}", again)
-    return logits
-
-
 def score(model: GPT2, ids: Sequence[int]) -> Score:
     """Return log P of every token but the first, given all before it; at most n_positions tokens."""
     ids = np.asarray(ids)
@@ -67,14 +50,14 @@ def score(model: GPT2, ids: Sequence[int]) -> Score:
             f"{len(ids):,} tokens do not fit the model's {model.config.n_positions} positions:"
             " shorten the text"
         )
-    logits, targets = logits_of(model, ids)[:-1], ids[1:]
+    logits, targets = checked_logits(model, ids[None])[0, :-1], ids[1:]
     of_targets = np.take_along_axis(logits, targets[:, None], axis=-1)
     return Score(-cross_entropy(logits, targets), 1 + (logits > of_targets).sum(axis=-1))
 
 
 def next_logprobs(model: GPT2, ids: Sequence[int]) -> np.ndarray:
     """Return log P(token | ids) for every token of the vocabulary [V], in nats."""
-    return log_softmax(logits_of(model, ids, last=True)[-1])
+    return log_softmax(checked_logits(model, np.asarray(ids)[None], last=True)[0, -1])
 
 
 def continuation_logprob(model: GPT2, ids: Sequence[int], continuation: Sequence[int]) -> float:
@@ -148,7 +131,7 @@ def score_long(
         def nats_of(start: int) -> np.ndarray:
             update("scoring", start // stride, len(starts))
             inputs, targets = ids[start : start + window], ids[start + 1 : start + window + 1]
-            logits = logits_of(model, inputs[: len(targets)], first=start)
+            (logits,) = checked_logits(model, inputs[None, : len(targets)], first=start)
             return cross_entropy(logits[known(start) :], targets[known(start) :]).astype(np.float64)
 
         def known(start: int) -> int:  # what earlier windows have predicted of this one

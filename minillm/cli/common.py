@@ -68,12 +68,15 @@ def join():
 
 def load(args: argparse.Namespace):
     """Return (model, tokenizer) as the options ask for."""
+    import numpy as np
+
     import minillm
 
     from ..twins import set_threads
 
     if args.threads is not None:
         set_threads(args.threads)
+    np.seterr(over="ignore", invalid="ignore")  # what is not finite is told when it is used
     return minillm.load(args.model, args.dtype, args.kernels)
 
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from ..cache import SlidingCache
 from ..errors import InputError
-from ..finite import check_logits
+from ..finite import checked_logits
 from ..ops import log_softmax
-from ..steps import Step, checked, identity, step_names, times_only
+from ..steps import Step, checked, identity, step_names
 from .options import Options
 from .text import TextStream
 
@@ -83,13 +83,13 @@ class Continuation:
             options.new_tokens(len(self.ids), model.config.n_positions),
         )
         self.stop_tokens = _stop_tokens(model, options)
-        V = model.config.vocab_size
+        V, stops = model.config.vocab_size, self.stop_tokens  # a stop token needs no text
         no_tokens = [] if tokenizer is None else tokenizer.ids_without_token(V)
-        self._forbidden = [i for i in no_tokens if i not in self.stop_tokens]  # which have no text
+        self._forbidden = np.array([i for i in no_tokens if i not in stops], np.int64)
 
     def allowed(self, logits):
-        """logits [..., V] with -inf for what may not be chosen, whatever its number."""
-        if self._forbidden:
+        """logits [..., V] with -inf for ids that are no token of the tokenizer."""
+        if self._forbidden.size:
             logits = logits.copy()
             logits[..., self._forbidden] = -np.inf
         return logits
@@ -283,22 +283,10 @@ def run_cycle(
     if hasattr(step, "begin"):  # a Clock
         step.begin(kind, *ids.shape, past=0 if cache is None else int(cache.lengths.max()))
     start = perf_counter_ns()
-    logits = model(ids, cache, lengths=lengths, last=last, step=step)
-    cycle = Cycle(kind, *ids.shape, start, perf_counter_ns())
-    read = ids.shape[1] if lengths is None else lengths
-
-    def where(row: int, _) -> str:
-        seen = np.broadcast_to(read, len(ids)) if cache is None else cache.lengths
-        return f"{kind}, position {seen[row] - (1 if last else ids.shape[1])}"
-
-    def again(look: Step) -> None:
-        if cache is not None:
-            cache.lengths -= read  # the same keys and values will be put into the same places
-        steps = look if times_only(step) else lambda name, value: look(name, step(name, value))
-        model(ids, cache, lengths=lengths, last=last, step=steps)
-
-    check_logits(logits[:, :1], where, again)  # all that is certain: guesses may be wrong
-    return logits[:, 0] if last else logits, cycle
+    logits = checked_logits(
+        model, ids, cache, lengths=lengths, last=last, step=step, what=f"{kind}, "
+    )
+    return logits[:, 0] if last else logits, Cycle(kind, *ids.shape, start, perf_counter_ns())
 
 
 def checked_for(model: GPT2, step: Step, choices: bool = True) -> Step:

@@ -33,7 +33,6 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import InputError
-from ..finite import usable
 from ..ops import log_softmax
 from ..steps import Step, identity
 from . import filters
@@ -89,10 +88,6 @@ def _rounds(model, text, n_tokens, guess_of, step) -> Iterator[Moment]:
             logits, (*before, cycle) = read(model, fresh, cache, text.options.chunk, step)
             logits, before = logits[None], guess.cycles + before  # [1,V]
         for i, row in enumerate(logits):
-            if i and not usable(
-                row
-            ):  # after a guess that may be wrong; else the next round says so
-                break
             probs = step("probs", text.distribution(row))
             drafted = guess.ids[i] if i < len(guess.ids) else None
             token = (
