@@ -25,10 +25,10 @@ class FirstNotFinite:
 
 
 def usable(logits) -> bool:
-    """Whether a token can be chosen from every row of logits [..., V]: the largest is a finite number.
+    """Whether a token can be chosen from every row of logits [..., V]: its largest is finite.
 
-    NaN, +inf and a row of nothing but -inf are not; -inf beside finite numbers means "not this
-    one".
+    So NaN, +inf and a row of nothing but -inf are unusable; -inf beside finite numbers means "not
+    this one".
     """
     if not logits.size or not math.isfinite(logits.item(logits.argmax())):  # half the time of max
         return not logits.size
@@ -53,7 +53,7 @@ def not_finite(
             again(first)
     origin = f", which arose first in step {first.found}" if first.found else ""
     return InputError(
-        f"{where(*map(int, row))}: the numbers to choose from hold {kind}{origin}; look for weights"
+        f"{where(*map(int, row))}: the logits hold {kind}{origin}; look for weights"
         " that are not finite or far too large"
     )
 

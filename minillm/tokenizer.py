@@ -89,9 +89,9 @@ class Tokenizer:
     """Byte-level BPE: `encode` text to ids, `decode` ids to text, `explain` the way, `train` the
     merges.
 
-    tokens: the bytes of every id, id by id, None for one without a token. merges: pairs of ids (left, right), the earliest learnt
-    first; each makes the token whose bytes are left + right. special_tokens: text -> id; never
-    split, never made by merges.
+    tokens: the bytes of every id, id by id, None for an id without a token. merges: pairs of ids
+    (left, right), the earliest learnt first; each makes the token whose bytes are left + right.
+    special_tokens: text -> id; never split, never made by merges.
     """
 
     def __init__(
@@ -248,6 +248,13 @@ class Tokenizer:
             raise InputError(
                 f"decode needs a flat sequence of integer ids, not {ids!r:.60}"
             ) from None
+
+    def readable(self, ids: Iterable[int]) -> str:
+        """Return the text of `ids`, in which those without a token are numbers like <4100>."""
+        ids = list(ids)
+        unnamed = {*self.ids_without_token(max(ids, default=0) + 1)}
+        data = b"".join(f"<{i}>".encode() if i in unnamed else self.tokens[i] for i in ids)
+        return data.decode("utf-8", errors="replace")
 
     def ids_without_token(self, n: int) -> list[int]:
         """Return which of the ids 0 to n - 1, a model's, are no tokens: padding and holes."""

@@ -17,7 +17,6 @@ import pytest
 import minillm
 from minillm.checkpoints import find_folder
 from minillm.cli import main
-from minillm.cli.common import readable
 
 TEXT = "Once upon a time"
 
@@ -238,8 +237,8 @@ def test_ids_without_a_token_are_numbers(cli, changed):
     assert code == 0 and sorted(unnamed) == [*range(4096, 4112)]
     assert cli("generate", TEXT, "--model", folder, "--temperature", "3")[0] == 0
     tokenizer = minillm.Tokenizer.from_pretrained(folder)
-    assert readable(tokenizer, [*tokenizer.encode("a cat"), 4100]) == "a cat<4100>"
-    assert readable(tokenizer, []) == ""
+    assert tokenizer.readable([*tokenizer.encode("a cat"), 4100]) == "a cat<4100>"
+    assert tokenizer.readable([]) == ""
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])

@@ -142,7 +142,7 @@ def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
         model.config,
         stored_kind(model),
         limits,
-        [tokenizer.decode(ids) for ids in emitted.values()],
+        [tokenizer.readable(ids) for ids in emitted.values()],
     )
 
 

@@ -176,10 +176,3 @@ def shown(data: bytes) -> str:
 def token_name(tokenizer, i: int) -> str:
     """What a person reads for an id: its token as `shown`, or the number where it has none."""
     return str(i) if i in tokenizer.ids_without_token(i + 1) else shown(tokenizer.tokens[i])
-
-
-def readable(tokenizer, ids: Sequence[int]) -> str:
-    """Return the text of ids, in which those without a token are numbers like <4100>."""
-    unnamed = {*tokenizer.ids_without_token(max(ids, default=0) + 1)}
-    parts = [f"<{i}>".encode() if i in unnamed else tokenizer.tokens[i] for i in ids]
-    return b"".join(parts).decode("utf-8", errors="replace")

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from ..errors import InputError
-from .common import readable, table, write, write_json
+from .common import table, write, write_json
 
 LIVE_TEXT, LIVE_GREEDY = "Once upon a time there was a king who had", 20
 
@@ -99,7 +99,7 @@ def check(name: str, args: argparse.Namespace) -> dict:
                 f" {'the same' if same else 'NOT the same'}{failure}"
             )
             if tokenizer:
-                texts = (readable(tokenizer, ids) for ids in (reference.ids[0], greedy))
+                texts = map(tokenizer.readable, (reference.ids[0], greedy))
                 write("  " + " -> ".join(map(repr, texts)))
         for what, holds in facts:
             write(

@@ -80,7 +80,8 @@ def choose(probs, u: float | None) -> int:
     likeliest for None.
 
     Over uniform u, token i comes up with probability probs[i]. Summed in float64; scaled by the
-    sum, so that rounding cannot leave u beyond the end. InputError where they are not finite, or all 0.
+    sum, so that rounding cannot leave u beyond the end. InputError where the sum is not finite or
+    not above 0.
     """
     if u is None:
         token = int(probs.argmax())  # of a NaN, where there is one

@@ -135,7 +135,7 @@ def pretrain(
         room = model.config.n_positions - len(prompt)
         options = Options(max_new_tokens=min(80, room), temperature=0.8, top_p=0.95, seed=plan.seed)
         text = moments(model, prompt, options, tokenizer=words)
-        return words.decode([*prompt, *(moment.id for moment in text)])
+        return words.readable([*prompt, *(moment.id for moment in text)])
 
     def save() -> None:
         if any(isinstance(w, LoRA) for w in model.parameters.values()):
