@@ -17,7 +17,7 @@ import numpy as np
 
 from . import ops as numpy_ops
 from .errors import InputError
-from .steps import identity, times_only, under
+from .steps import checked, identity, times_only, under
 from .training.backward import Under, backward_of, flat
 
 
@@ -174,9 +174,18 @@ class LSTM:
             "hh": {"weight": p[f"{name}hh.weight"]},
         }
 
+    def step_names(self, T: int) -> list[str]:
+        """Return the name of every intermediate of `hidden` over T positions, in order."""
+        cells = [f"{t}.{part}" for t in range(T) for part in "ifogch"]
+        return [
+            "wte",
+            *(f"l.{i}.{n}" for i in range(self.config.n_layer) for n in ("ih", *cells, "h")),
+        ]
+
     def hidden(self, ids, step=identity):
         """ids [B,T] -> the states of the last layer [B,T,C]; a row of n real ids has its own last
         one at n - 1."""
+        step = checked(step, lambda: self.step_names(ids.shape[1]))
         x = step("wte", self.parameters["wte.weight"].take(ids, axis=0))  # [B,T] -> [B,T,C]
         for i in range(self.config.n_layer):
             x = lstm_layer(x, **self.layer(i), step=under(f"l.{i}.", step), ops=self.ops)

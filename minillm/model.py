@@ -18,7 +18,7 @@ from .cache import KVCache
 from .config import GPT2Config
 from .errors import InputError
 from .feed_forward import feed_forward
-from .steps import Step, Trace, identity, times_only, under
+from .steps import Step, Trace, checked, identity, step_names, times_only, under
 
 
 def block(
@@ -67,6 +67,7 @@ class GPT2:
     def forward(self, ids, positions, cache=None, step=identity, keep=slice(None)):
         """The whole of GPT-2: ids, positions [B,T] -> logits [B,T,V] (or of the positions that
         `keep` picks)."""
+        step = checked(step, lambda: step_names(self.config.n_layer))
         x = self.hidden(ids, positions, cache, step, keep)
         return step(
             "logits", self.ops.linear(x, self._tree["lm_head"]["weight"].T)
@@ -74,6 +75,7 @@ class GPT2:
 
     def hidden(self, ids, positions, cache=None, step=identity, keep=slice(None)):
         """GPT-2 up to its head: ids, positions [B,T] -> the last hidden state [B,T,C]."""
+        step = checked(step, lambda: step_names(self.config.n_layer)[:-1])
         config, weights, ops = self.config, self._tree, self.ops
         wte = step("wte", weights["wte"]["weight"].take(ids, axis=0))  # [B,T] -> [B,T,C]
         wpe = step(

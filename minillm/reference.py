@@ -17,7 +17,7 @@ import numpy as np
 from .errors import InputError
 from .files import write_atomically
 from .model import GPT2
-from .steps import Report, diff, step_names
+from .steps import Report, Trace, diff, step_names
 
 REFERENCE_FILE = "reference.npz"
 
@@ -53,7 +53,7 @@ class Reference:
             )
         with np.load(path) as arrays:
             steps = {name: arrays[name] for name in arrays.files if name not in ("ids", "greedy")}
-            return cls(arrays["ids"], steps, arrays["greedy"])
+            return cls(arrays["ids"], Trace(steps), arrays["greedy"])
 
 
 def verify(model: GPT2, reference: Reference, dtype=np.float32) -> Report:
@@ -139,7 +139,7 @@ def record(folder: str | Path, ids, n_greedy: int = 0, dtype="float64") -> Refer
                 context=context,
             ).items()
         }
-    batch, steps = input_ids.shape[0], {}
+    batch, steps = input_ids.shape[0], Trace()
     for name in step_names(config.n_layer):
         value = seen[name].detach()
         steps[name] = value.expand(batch, *value.shape[1:]).numpy()  # wpe comes once for all rows

@@ -11,6 +11,7 @@ import numpy as np
 
 from .distributed import ALONE, World
 from .errors import InputError
+from .finite import checked_logits
 from .model import GPT2
 from .ops import cross_entropy, log_softmax
 from .progress import progress_bar
@@ -38,7 +39,7 @@ class Score:
     @property
     def perplexity(self) -> float:
         """exp(cross_entropy): the number of equally likely tokens that would be as hard to guess."""
-        return math.exp(self.cross_entropy)
+        return _exp(self.cross_entropy)
 
 
 def score(model: GPT2, ids: Sequence[int]) -> Score:
@@ -49,14 +50,14 @@ def score(model: GPT2, ids: Sequence[int]) -> Score:
             f"{len(ids):,} tokens do not fit the model's {model.config.n_positions} positions:"
             " shorten the text"
         )
-    logits, targets = model(ids)[:-1], ids[1:]
+    logits, targets = checked_logits(model, ids[None])[0, :-1], ids[1:]
     of_targets = np.take_along_axis(logits, targets[:, None], axis=-1)
     return Score(-cross_entropy(logits, targets), 1 + (logits > of_targets).sum(axis=-1))
 
 
 def next_logprobs(model: GPT2, ids: Sequence[int]) -> np.ndarray:
     """Return log P(token | ids) for every token of the vocabulary [V], in nats."""
-    return log_softmax(model(np.asarray(ids), last=True)[-1])
+    return log_softmax(checked_logits(model, np.asarray(ids)[None], last=True)[0, -1])
 
 
 def continuation_logprob(model: GPT2, ids: Sequence[int], continuation: Sequence[int]) -> float:
@@ -85,7 +86,7 @@ class LongScore:
     def perplexity(self) -> float:
         """exp of the mean -log P a token: comparable only with the same tokenizer, window and
         stride."""
-        return math.exp(self.nats.mean())
+        return _exp(self.nats.mean())
 
 
 def score_long(
@@ -130,7 +131,7 @@ def score_long(
         def nats_of(start: int) -> np.ndarray:
             update("scoring", start // stride, len(starts))
             inputs, targets = ids[start : start + window], ids[start + 1 : start + window + 1]
-            logits = model(inputs[: len(targets)])
+            (logits,) = checked_logits(model, inputs[None, : len(targets)], first=start)
             return cross_entropy(logits[known(start) :], targets[known(start) :]).astype(np.float64)
 
         def known(start: int) -> int:  # what earlier windows have predicted of this one
@@ -140,3 +141,10 @@ def score_long(
     positions = [known(start) + np.arange(len(part)) for start, part in zip(starts, nats)]
     n_bytes = sum(len(d.encode()) for d in documents)
     return LongScore(np.concatenate(nats), np.concatenate(positions), n_bytes, window, stride)
+
+
+def _exp(x: float) -> float:
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf

@@ -10,8 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
+from html import escape
 
 import numpy as np
+
+from .errors import InputError
 
 Step = Callable[[str, np.ndarray], np.ndarray]
 
@@ -83,29 +87,103 @@ def under(prefix: str, step: Step) -> Step:
     return prefixed
 
 
+class UnknownStep(InputError, KeyError):
+    """No step has this name; the message is one line with the names that are near."""
+
+    __str__ = Exception.__str__  # KeyError's own would quote the line
+
+
+def unknown_step(name, known: Iterable[str]) -> UnknownStep:
+    """Return the error that says that `name` is not one of the `known` steps."""
+    known = [str(k) for k in known]
+    if name in ("probs", "next"):
+        hint = "it is formed only where tokens are generated one by one, without beams"
+    elif near := get_close_matches(str(name), known, cutoff=0.5):
+        hint = f"near it: {', '.join(near)}"
+    else:
+        hint = f"known: {known[0]} to {known[-1]}" if known else "none was formed"
+    return UnknownStep(f"there is no step {name!r:.80} among {len(known)}; {hint}")
+
+
+def checked(step: Step, formed: Callable[[], Iterable[str]]) -> Step:
+    """Return `step` for a pass that forms these names; UnknownStep where it asks for another.
+
+    What a step asks for is its attribute `names`. The step returned has none: it is checked.
+    """
+    if not hasattr(step, "names"):
+        return step
+    known = list(formed())
+    for name in step.names:
+        if name not in known:
+            raise unknown_step(name, known)
+    return under("", step)
+
+
 class Trace(dict):
     """A mapping from step name to array that fills itself: pass it as `step`.
 
-    It keeps references, not copies: the forward never writes into an array that has passed.
+    It keeps references, not copies: the forward never writes into an array that has passed. A name
+    that it lacks raises UnknownStep, a KeyError.
     """
 
     def __call__(self, name: str, value):
         self[name] = value
         return value
 
+    def __missing__(self, name):
+        raise unknown_step(name, self)
+
+    def __repr__(self) -> str:
+        ends = [f"{name} {np.shape(self[name])}" for name in [*self][:1] + [*self][1:][-1:]]
+        return f"{type(self).__name__}({len(self)} steps{': ' if ends else ''}{' to '.join(ends)})"
+
+    def _repr_html_(self) -> str:
+        """A table of names, shapes and the largest magnitudes, for notebooks."""
+        rows = "".join(
+            f"<tr><td>{escape(str(name))}</td><td>{np.shape(value)}</td>"
+            f"<td>{np.abs(value).max(initial=0):.4g}</td></tr>"
+            for name, value in self.items()
+        )
+        return (
+            f"<table><tr><th>step</th><th>shape</th><th>largest magnitude</th></tr>{rows}</table>"
+        )
+
 
 class Patch:
     """A step that replaces values: `replacements` maps a name to a new array or to a function of
-    the old one."""
+    the old one.
+
+    A new value has the old one's shape, and takes its dtype. Raises InputError where it has not,
+    and, before the pass, for a name that the pass does not form.
+    """
 
     def __init__(self, replacements: Mapping[str, np.ndarray | Callable], then: Step = identity):
         self.replacements, self.then = replacements, then
 
+    @property
+    def names(self) -> list[str]:
+        """The steps that must be formed, those of `then` among them."""
+        return [*self.replacements, *getattr(self.then, "names", ())]
+
     def __call__(self, name: str, value):
         if name in self.replacements:
             new = self.replacements[name]
-            value = new(value) if callable(new) else new
+            value = _like(value, new(value) if callable(new) else new, name)
         return self.then(name, value)
+
+
+def _like(value, new, name: str):
+    """Return `new` in the dtype of `value`, whose place it takes."""
+    if new is None:
+        raise InputError(
+            f"the patch of {name} returned None: it must return the new value (and change a copy)"
+        )
+    (old, new), wanted = map(np.asarray, (value, new)), np.shape(value)
+    if new.shape != wanted or not np.can_cast(new.dtype, old.dtype, "same_kind"):
+        raise InputError(
+            f"the patch of {name} is {new.dtype} {new.shape}; the step is {old.dtype} {wanted}"
+        )
+    return new.astype(old.dtype, copy=False)
 
 
 class Relay:
@@ -113,11 +191,17 @@ class Relay:
     step only.
 
     `trace` holds what was computed at each step from the reference's own inputs; compare it with
-    `diff`.
+    `diff`. Raises InputError, before the pass, for a name of the reference that the pass does not
+    form.
     """
 
     def __init__(self, reference: Mapping[str, np.ndarray]):
         self.reference, self.trace = reference, Trace()
+
+    @property
+    def names(self) -> list[str]:
+        """The steps that must be formed."""
+        return [*self.reference]
 
     def __call__(self, name: str, value):
         self.trace(name, value)

@@ -1,16 +1,21 @@
 """The command line as people meet it: in a process of its own, with bad input, closed pipes and
 Ctrl-C."""
 
+import dataclasses
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 import minillm
+from minillm.checkpoints import find_folder
 from minillm.cli import main
 
 TEXT = "Once upon a time"
@@ -204,6 +209,58 @@ def test_probs_multiply_to_the_whole(cli):
     assert (
         cli("probs", "The", "--model", "tales-draft", "--json")[0] == 0
     )  # one token: nothing to predict
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """A folder of tales-draft with 16 ids more than its tokenizer has, and one bias changed."""
+
+    def save(value: float = 0.0) -> str:
+        model, tokenizer = minillm.load("tales-draft", kernels="numpy")
+        config = dataclasses.replace(model.config, vocab_size=model.config.vocab_size + 16)
+        parameters = {name: np.array(p) for name, p in model.parameters.items()}
+        parameters["wte.weight"] = np.pad(parameters["wte.weight"], ((0, 16), (0, 0)))
+        parameters["h.1.mlp.c_fc.bias"][3] += value
+        minillm.GPT2(config, parameters).save_pretrained(tmp_path)
+        tokenizer.save(tmp_path)
+        return str(tmp_path)
+
+    return save
+
+
+def test_ids_without_a_token_are_numbers(cli, changed):
+    folder = changed()
+    code, out, _ = cli("probs", TEXT, "--model", folder, "--top", "5000")
+    assert code == 0 and len(re.findall(r"^ +\d+  (409[6-9]|410\d|411[01]) ", out, re.M)) == 16
+    code, out, _ = cli("probs", TEXT, "--model", folder, "--top", "5000", "--json")
+    unnamed = [entry["id"] for entry in json.loads(out)["next"] if entry["token"] is None]
+    assert code == 0 and sorted(unnamed) == [*range(4096, 4112)]
+    assert cli("generate", TEXT, "--model", folder, "--temperature", "3")[0] == 0
+    tokenizer = minillm.Tokenizer.from_pretrained(folder)
+    assert tokenizer.readable([*tokenizer.encode("a cat"), 4100]) == "a cat<4100>"
+    assert tokenizer.readable([]) == ""
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
+@pytest.mark.parametrize("command", ["generate", "probs", "score", "clock"])
+def test_numbers_that_are_not_finite_are_one_line(cli, changed, tmp_path, recwarn, command, value):
+    (tmp_path / "text.txt").write_text(TEXT)
+    what = str(tmp_path / "text.txt") if command == "score" else TEXT
+    code, _, err = cli(command, what, "--model", changed(value))
+    assert code == 2 and err.count("\n") == 1
+    assert f"arose first in step {'ln_f' if value == 3e38 else 'h.1.mlp.c_fc'} [" in err
+    assert not [*recwarn]
+
+
+def test_verify_shows_the_step_before_the_text_fails(cli, changed, tmp_path):
+    folder = changed(float("nan"))
+    shutil.copy(find_folder("tales-draft") / "reference.npz", tmp_path)
+    code, out, _ = cli("verify", folder)
+    assert (
+        code == 1
+        and "the first step that is not OK is h.1.mlp.c_fc" in out
+        and "NOT the same: " in out
+    )
 
 
 def test_score_states_its_protocol(cli, tmp_path):

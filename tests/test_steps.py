@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
-from minillm import GPT2, GPT2Config
+from minillm import GPT2, GPT2Config, InputError
+from minillm.decoding import Options, Request, generate_batch
+from minillm.decoding.loop import moments
+from minillm.lstm import LSTM, LSTMConfig
 from minillm.steps import Patch, Relay, Trace, diff, identity, phase_of, step_names, under
 
 MODEL = GPT2.random(
@@ -92,3 +95,121 @@ def test_patching_with_the_same_values_changes_nothing(name):
     np.testing.assert_array_equal(
         MODEL(IDS[None], step=Patch({name: trace[name]})), trace["logits"]
     )
+
+
+# ---- what is asked for and never formed
+
+
+def zero(x):
+    return x * 0
+
+
+def in_place(x):
+    x[:] = 0
+
+
+RUNS = {
+    "call": lambda step: MODEL(IDS, step=step),
+    "with a cache": lambda step: MODEL(IDS, MODEL.new_cache(), last=True, step=step),
+    "forward": lambda step: MODEL.forward(IDS[None], np.arange(5)[None], step=step),
+    "hidden": lambda step: MODEL.hidden(IDS[None], np.arange(5)[None], step=step),
+    "generating": lambda step: list(moments(MODEL, IDS, Options(max_new_tokens=2), step)),
+    "beams": lambda step: list(moments(MODEL, IDS, Options(max_new_tokens=2, num_beams=2), step)),
+    "batch": lambda step: list(generate_batch(MODEL, [Request(IDS)], step=step)),
+}
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS.keys())
+@pytest.mark.parametrize("name", ["h.1.atn.context", "h.2.attn.context", "attn.context", "", 3])
+@pytest.mark.parametrize("make", [Patch, Relay, lambda names: Patch({}, then=Patch(names))])
+def test_a_name_that_no_step_has_is_an_error_before_the_pass(run, name, make):
+    def never(x):
+        raise AssertionError("the pass has begun")
+
+    asked = {"wte": never, name: zero} if make is not Relay else {name: np.zeros(1)}
+    with pytest.raises(InputError, match="there is no step") as error:
+        run(make(asked))
+    if isinstance(name, str) and "context" in name:
+        assert "h.1.attn.context" in str(error.value)
+
+
+def test_names_that_only_choosing_forms():
+    for name in ("probs", "next"):
+        for run in ("call", "with a cache", "forward", "hidden", "beams"):
+            with pytest.raises(InputError, match="only where tokens are generated one by one"):
+                RUNS[run](Patch({name: zero}))
+    with pytest.raises(InputError, match="no step 'logits'"):
+        RUNS["hidden"](Patch({"logits": zero}))
+    options = Options(max_new_tokens=3)
+    assert [m.id for m in moments(MODEL, IDS, options, Patch({"next": 7}))] == [7, 7, 7]
+    one_hot = Patch({"probs": np.eye(31)[9]})
+    assert [m.id for m in moments(MODEL, IDS, options, one_hot)] == [9, 9, 9]
+    batch = generate_batch(MODEL, [Request(IDS, options)], step=one_hot)
+    assert [m.id for _, m in batch] == [9, 9, 9]
+    for wrong in (31, -1):
+        with pytest.raises(InputError, match="outside the vocabulary"):
+            list(moments(MODEL, IDS, options, Patch({"next": wrong})))
+
+
+def test_the_steps_of_an_lstm_are_checked_too():
+    lstm = LSTM.random(LSTMConfig(vocab_size=31, n_embd=4, n_layer=2))
+    trace = Trace()
+    lstm.hidden(IDS[None], trace)
+    assert [*trace] == lstm.step_names(5)
+    with pytest.raises(InputError, match=r"near it: .*l\.1\.4\.f"):
+        lstm.hidden(IDS[None], Patch({"l.1.5.f": zero}))
+
+
+@pytest.mark.parametrize(
+    ("new", "message"),
+    [
+        (in_place, "returned None"),
+        (None, "returned None"),
+        (lambda x: x[0], r"float64 \(5, 8\); the step is float64 \(1, 5, 8\)"),
+        (lambda x: x[..., None], "the step is"),
+        (np.zeros(8), "the step is"),
+        (0.0, "the step is"),
+        (lambda x: x.astype(str), "the step is"),
+        (lambda x: x + 1j, "the step is"),
+    ],
+)
+def test_a_patch_has_the_form_of_what_it_replaces(new, message):
+    with pytest.raises(InputError, match=f"h.1.attn.out .*{message}"):
+        MODEL(IDS, step=Patch({"h.1.attn.out": new}))
+
+
+def test_a_patch_takes_the_dtype_of_what_it_replaces():
+    model, trace = MODEL.astype(np.float32), Trace()
+    model(IDS, step=Patch({"embed": np.ones((1, 5, 8))}, then=trace))
+    assert {value.dtype for value in trace.values()} == {np.dtype(np.float32)}
+    with pytest.raises(InputError, match="next is float64"):
+        list(moments(MODEL, IDS, Options(max_new_tokens=1), Patch({"next": 3.7})))
+
+
+def test_a_trace_says_which_names_are_near():
+    trace = MODEL.trace(IDS)
+    with pytest.raises(KeyError) as error:
+        trace["h.0.attn.weight"]
+    line = str(error.value)
+    assert (
+        "near it: h.0.attn.weights" in line
+        and "\n" not in line
+        and isinstance(error.value, InputError)
+    )
+    assert trace.get("h.0.attn.weight") is None and "h.0.attn.weight" not in trace
+    with pytest.raises(KeyError, match="only where tokens are generated"):
+        trace["probs"]
+    with pytest.raises(KeyError, match="none was formed"):
+        Trace()["wte"]
+    with pytest.raises(KeyError, match="known: wte to logits") as error:
+        trace["x" * 100_000]
+    assert len(str(error.value)) < 200
+
+
+def test_a_trace_is_shown_in_one_line_and_in_notebooks_as_a_table():
+    assert repr(MODEL.trace(IDS)) == "Trace(35 steps: wte (1, 5, 8) to logits (1, 5, 31))"
+    assert repr(Trace()) == "Trace(0 steps)"
+    trace = Trace({"a<b": np.array([[-3.0, 2.0]]), "next": 7})
+    assert repr(trace) == "Trace(2 steps: a<b (1, 2) to next ())"
+    page = trace._repr_html_()
+    assert "<td>a&lt;b</td><td>(1, 2)</td><td>3</td>" in page and "<td>next</td><td>()</td>" in page

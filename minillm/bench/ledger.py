@@ -22,6 +22,7 @@ from ..cache import SlidingCache
 from ..decoding import Options, Request, generate_batch
 from ..decoding.loop import Continuation, Cycle, moments
 from ..errors import InputError
+from ..finite import check_logits
 from ..model import GPT2
 from ..ops import log_softmax
 from ..progress import progress_bar
@@ -199,7 +200,9 @@ def _quality(
     for start in range(0, len(ids) - 1, window):
         inputs, targets = ids[start : start + window], ids[start + 1 : start + window + 1]
         inputs = inputs[: len(targets)]
-        q = log_softmax(_logits(way, inputs))
+        logits = _logits(way, inputs)
+        check_logits(logits, lambda row, start=start: f"position {start + row}")
+        q = log_softmax(logits)
         nats -= float(q[np.arange(len(targets)), targets].sum(dtype=np.float64))
         if not entry.proof:
             p = log_softmax(reference(inputs))

@@ -127,10 +127,10 @@ def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
     ids = tokenizer.encode(text, allowed_special="all")
     draft = named_draft(args.draft, model, tokenizer) if args.draft else None
     warm = Options(max_new_tokens=min(8 if draft else 2, args.max_new_tokens))
-    list(moments(model, ids, warm, Clock(args.every_step), draft))
+    list(moments(model, ids, warm, Clock(args.every_step), draft, tokenizer))
     clock, emitted = Clock(args.every_step), {}
     for number, moment in enumerate(
-        moments(model, ids, Options(max_new_tokens=args.max_new_tokens), clock, draft)
+        moments(model, ids, Options(max_new_tokens=args.max_new_tokens), clock, draft, tokenizer)
     ):
         for cycle in (*moment.before, moment.cycle):
             emitted.setdefault(cycle, [])
@@ -142,7 +142,7 @@ def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
         model.config,
         stored_kind(model),
         limits,
-        [tokenizer.decode(ids) for ids in emitted.values()],
+        [tokenizer.readable(ids) for ids in emitted.values()],
     )
 
 

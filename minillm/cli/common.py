@@ -68,12 +68,15 @@ def join():
 
 def load(args: argparse.Namespace):
     """Return (model, tokenizer) as the options ask for."""
+    import numpy as np
+
     import minillm
 
     from ..twins import set_threads
 
     if args.threads is not None:
         set_threads(args.threads)
+    np.seterr(over="ignore", invalid="ignore")  # what is not finite is told when it is used
     return minillm.load(args.model, args.dtype, args.kernels)
 
 
@@ -168,3 +171,8 @@ def shown(data: bytes) -> str:
         return repr(text) if text.isprintable() else ascii(text)
     except UnicodeDecodeError:
         return repr(data)[1:]
+
+
+def token_name(tokenizer, i: int) -> str:
+    """What a person reads for an id: its token as `shown`, or the number where it has none."""
+    return str(i) if i in tokenizer.ids_without_token(i + 1) else shown(tokenizer.tokens[i])

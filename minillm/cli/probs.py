@@ -10,7 +10,17 @@ import argparse
 import math
 
 from ..errors import InputError
-from .common import add_compute, add_model, add_text, load, shown, table, text_of, write, write_json
+from .common import (
+    add_compute,
+    add_model,
+    add_text,
+    load,
+    table,
+    text_of,
+    token_name,
+    write,
+    write_json,
+)
 
 BAR = 30  # characters of the longest bar
 
@@ -56,6 +66,7 @@ def run(args: argparse.Namespace) -> None:
             raise InputError("--next is empty: give at least one character")
         words.append((word, word_ids, continuation_logprob(model, ids, word_ids)))
     n_bytes = len(tokenizer.decode_bytes(ids[1:]))
+    unnamed = {*tokenizer.ids_without_token(model.config.vocab_size)}
     if args.json:
         write_json(
             {
@@ -67,7 +78,11 @@ def run(args: argparse.Namespace) -> None:
                 "cross_entropy": whole.cross_entropy if len(ids) > 1 else None,
                 "perplexity": whole.perplexity if len(ids) > 1 else None,
                 "next": [
-                    {"id": int(i), "token": tokenizer.decode([i]), "p": math.exp(following[i])}
+                    {
+                        "id": int(i),
+                        "token": None if i in unnamed else tokenizer.decode([i]),
+                        "p": math.exp(following[i]),
+                    }
                     for i in best
                 ],
                 "continuations": [
@@ -76,10 +91,10 @@ def run(args: argparse.Namespace) -> None:
             }
         )
         return
-    rows = [(ids[0], shown(tokenizer.tokens[ids[0]]), "given", "", "")]
+    rows = [(ids[0], token_name(tokenizer, ids[0]), "given", "", "")]
     for i, logprob, rank in zip(ids[1:], whole.logprobs, whole.ranks):
         rows.append(
-            (i, shown(tokenizer.tokens[i]), f"{logprob:.4f}", percent(math.exp(logprob)), rank)
+            (i, token_name(tokenizer, i), f"{logprob:.4f}", percent(math.exp(logprob)), rank)
         )
     write(table(("id", "token", "log P", "P", "rank"), rows, "><>>>"))
     if len(ids) > 1:
@@ -97,7 +112,7 @@ def run(args: argparse.Namespace) -> None:
             rows.append(
                 (
                     rank,
-                    shown(tokenizer.tokens[i]),
+                    token_name(tokenizer, i),
                     percent(p),
                     f"{following[i]:.4f}",
                     "#" * round(BAR * p / longest),
@@ -110,7 +125,7 @@ def run(args: argparse.Namespace) -> None:
                 repr(w),
                 percent(math.exp(lp)),
                 f"{lp:.4f}",
-                " ".join(shown(tokenizer.tokens[i]) for i in word_ids),
+                " ".join(token_name(tokenizer, i) for i in word_ids),
             )
             for w, word_ids, lp in sorted(words, key=lambda entry: -entry[2])
         ]

@@ -12,6 +12,7 @@ import argparse
 import re
 from pathlib import Path
 
+from ..errors import InputError
 from .common import table, write, write_json
 
 LIVE_TEXT, LIVE_GREEDY = "Once upon a time there was a king who had", 20
@@ -89,11 +90,13 @@ def check_steps(folder: Path, model, tokenizer, args: argparse.Namespace, say) -
     else:
         reference, source = Reference.load(folder), "the stored reference"
     reports = {str(np.dtype(t)): verify(model, reference, t) for t in (np.float32, np.float64)}
-    greedy = (
-        model.generate(reference.ids[0], len(reference.greedy))[reference.ids.shape[1] :]
-        if reference.greedy.size
-        else []
-    )
+    greedy, failure = [], ""
+    if reference.greedy.size:
+        try:
+            continued = model.generate(reference.ids[0], len(reference.greedy))
+            greedy = continued[reference.ids.shape[1] :]
+        except InputError as error:  # a step above is red, and says why
+            failure = f": {error}"
     same = bool(np.array_equal(greedy, reference.greedy)) if reference.greedy.size else None
     say(f"{folder} against {source}: ids of shape {list(reference.ids.shape)}\n")
     say(comparison(reports, by_kind=not args.all) + "\n")
@@ -102,9 +105,10 @@ def check_steps(folder: Path, model, tokenizer, args: argparse.Namespace, say) -
         say(f"{dtype}: {first}")
     if same is not None:
         verdict = "the same" if same else "NOT the same"
-        say(f"greedy continuation, {len(reference.greedy)} tokens: {verdict}")
+        say(f"greedy continuation, {len(reference.greedy)} tokens: {verdict}{failure}")
         if tokenizer:
-            say(f"  {tokenizer.decode(reference.ids[0])!r} -> {tokenizer.decode(greedy)!r}")
+            texts = map(tokenizer.readable, (reference.ids[0], greedy))
+            say("  " + " -> ".join(map(repr, texts)))
     return {
         "ok": all(r.ok for r in reports.values()) and same is not False,
         "source": source,

@@ -29,7 +29,7 @@ import numpy as np
 from ..errors import InputError
 from ..ops import log_softmax
 from ..steps import identity
-from .loop import Continuation, Moment, run_cycle, shown
+from .loop import Continuation, Moment, checked_for, run_cycle, shown
 from .options import Options
 from .text import TextStream
 
@@ -78,7 +78,7 @@ def generate_batch(
             "the rows of a batch share one cache: cache_dtype must be the same for all, not"
             f" {dtypes}"
         )
-    return _serve(model, waiting, rows, step)
+    return _serve(model, waiting, rows, checked_for(model, step))
 
 
 def _admit(model, number, request, tokenizer) -> Row:
@@ -89,7 +89,9 @@ def _admit(model, number, request, tokenizer) -> Row:
     stream = tokenizer and TextStream(tokenizer, request.stop)
     return Row(
         number,
-        Continuation(model, model._checked_ids(request.ids)[0][0].tolist(), request.options),
+        Continuation(
+            model, model._checked_ids(request.ids)[0][0].tolist(), request.options, tokenizer
+        ),
         stream,
     )
 

@@ -13,7 +13,7 @@ from time import perf_counter_ns
 import numpy as np
 
 from ..ops import log_softmax
-from .loop import Cycle, Moment, _stop_tokens, run_cycle
+from .loop import Continuation, Cycle, Moment, run_cycle
 
 
 @dataclass(frozen=True)
@@ -27,32 +27,31 @@ class Beam:
     row: int = 0  # the cache row that holds everything but its last token
 
 
-def beam_search(model, ids, n_new, options, step) -> Iterator[Moment]:
-    """Yield the moments of the best text found; see decoding.Options for the knobs."""
+def beam_search(model, text: Continuation, step) -> Iterator[Moment]:
+    """Yield the moments of the best continuation of `text`; see decoding.Options for the knobs."""
+    options, n_new, stop_tokens = text.options, text.left, text.stop_tokens
     n, penalty = options.num_beams, options.length_penalty
-    stop_tokens = _stop_tokens(model, options)
     n_candidates = (
         max(2, 1 + len(stop_tokens)) * n
     )  # so many that n remain even if all that can stop do
-    cache = model.new_cache(
-        capacity=min(model.config.n_positions, len(ids) + n_new), dtype=options.cache_dtype
-    )
+    cache = text.new_cache(model)
     running, finished = (
-        [Beam(ids, (), 0.0)],
+        [Beam(text.ids, (), 0.0)],
         [],
     )  # finished: (score / length**penalty, beam), the best first
-    fresh = [ids]
+    fresh = [text.ids]
     for length in range(1, n_new + 1):
         logits, cycle = run_cycle(model, fresh, cache, step)  # [beams, V]
         logprobs = log_softmax(logits)
         scores = np.stack(
             [
                 options.penalised(row, beam.ids) + np.float32(beam.score)
-                for row, beam in zip(logprobs, running)
+                for row, beam in zip(text.allowed(logprobs), running)
             ]
         )
         step("probs", np.exp(logprobs))
         best = np.argsort(-scores, axis=None, kind="stable")[:n_candidates]
+        best = best[scores.ravel()[best] > -np.inf]
         candidates = []
         for row, token in zip(*np.unravel_index(best, scores.shape)):
             beam, token = running[row], int(token)

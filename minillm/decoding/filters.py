@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..errors import InputError
 from ..ops import softmax
+
+STRONGEST = 1e30  # a penalty at which nothing changes any more, and logits stay finite in float32
 
 
 def repetition_penalty(logits, ids, penalty: float):
@@ -18,6 +21,7 @@ def repetition_penalty(logits, ids, penalty: float):
 
     Source: Keskar et al., "CTRL" (2019), section 4.1; the prompt counts, as in transformers.
     """
+    penalty = min(max(penalty, 1 / STRONGEST), STRONGEST)
     seen = np.unique(np.asarray(ids))
     logits = logits.copy()
     logits[seen] = np.where(logits[seen] > 0, logits[seen] / penalty, logits[seen] * penalty)
@@ -25,8 +29,16 @@ def repetition_penalty(logits, ids, penalty: float):
 
 
 def temperature(logits, t: float):
-    """Sharpen (t < 1) or flatten (t > 1): logits / t."""
-    return logits / t
+    """Sharpen (t < 1) or flatten (t > 1): (logits - their largest) / t.
+
+    The largest changes no probability, and taken away first it keeps small t from overflowing: the
+    limit is greedy.
+    """
+    if t == 1:
+        return logits
+    limits = np.finfo(logits.dtype)
+    with np.errstate(over="ignore"):  # -inf is right for what is that much less likely
+        return (logits - logits.max()) / min(max(t, float(limits.tiny)), float(limits.max))
 
 
 def top_k(logits, k: int):
@@ -63,11 +75,21 @@ def min_p(logits, p: float):
     return np.where(probs < p * probs.max(), -np.inf, logits)
 
 
-def choose(probs, u: float) -> int:
-    """Return the token at which the running sum of `probs` [V] passes u, a draw from [0, 1).
+def choose(probs, u: float | None) -> int:
+    """Return the token at which the running sum of `probs` [V] passes u, a draw from [0, 1); the
+    likeliest for None.
 
     Over uniform u, token i comes up with probability probs[i]. Summed in float64; scaled by the
-    sum, so that rounding cannot leave u beyond the end.
+    sum, so that rounding cannot leave u beyond the end. InputError where the sum is not finite or
+    not above 0.
     """
-    running = np.cumsum(probs, dtype=np.float64)
-    return int(np.searchsorted(running, u * running[-1], side="right"))
+    if u is None:
+        token = int(probs.argmax())  # of a NaN, where there is one
+        total = probs[token]
+    else:
+        running = np.cumsum(probs, dtype=np.float64)
+        total = running[-1]
+        token = int(np.searchsorted(running, u * total, side="right"))
+    if not 0 < total < np.inf:
+        raise InputError("no token can be chosen: the probabilities are not finite, or all 0")
+    return token

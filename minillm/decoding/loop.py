@@ -16,8 +16,9 @@ import numpy as np
 
 from ..cache import SlidingCache
 from ..errors import InputError
+from ..finite import checked_logits
 from ..ops import log_softmax
-from ..steps import Step, identity
+from ..steps import Step, checked, identity, step_names
 from .options import Options
 from .text import TextStream
 
@@ -65,9 +66,11 @@ class Moment:
 
 class Continuation:
     """One text being written: its ids so far, and what its options keep between cycles (draws,
-    stops, what is left)."""
+    stops, what is left). With a tokenizer, ids that are none of its tokens are never chosen."""
 
-    def __init__(self, model: GPT2, ids: Sequence[int], options: Options):
+    def __init__(
+        self, model: GPT2, ids: Sequence[int], options: Options, tokenizer: Tokenizer | None = None
+    ):
         self.ids = [int(i) for i in ids]
         if not self.ids:
             raise InputError(
@@ -80,10 +83,21 @@ class Continuation:
             options.new_tokens(len(self.ids), model.config.n_positions),
         )
         self.stop_tokens = _stop_tokens(model, options)
+        V, stops = model.config.vocab_size, self.stop_tokens  # a stop token needs no text
+        no_tokens = [] if tokenizer is None else tokenizer.ids_without_token(V)
+        self._forbidden = np.array([i for i in no_tokens if i not in stops], np.int64)
 
-    def distribution(self, logits):
-        """The probabilities [V] of the next token, after all filters."""
-        return self.options.distribution(logits, self.ids, self.ops)
+    def allowed(self, logits):
+        """logits [..., V] with -inf for ids that are no token of the tokenizer."""
+        if self._forbidden.size:
+            logits = logits.copy()
+            logits[..., self._forbidden] = -np.inf
+        return logits
+
+    def distribution(self, logits, ids: Sequence[int] | None = None):
+        """The probabilities [V] of the next token, after all filters; ids: the text, if it is not
+        this one yet."""
+        return self.options.distribution(self.allowed(logits), ids or self.ids, self.ops)
 
     def choose(self, probs) -> int:
         """The next token: the likeliest, or one drawn."""
@@ -91,6 +105,8 @@ class Continuation:
 
     def emit(self, token: int, logprobs, cycle: Cycle, before: Sequence[Cycle] = ()) -> Moment:
         """Put `token` behind the text; logprobs [V] are the unfiltered model's."""
+        if not 0 <= token < len(logprobs):
+            raise InputError(f"next is {token}: outside the vocabulary of {len(logprobs)}")
         index, self.left = len(self.ids) - self.n_prompt, self.left - 1
         self.ids.append(token)
         finish = "eos" if token in self.stop_tokens else None if self.left else "length"
@@ -143,7 +159,8 @@ def generate(
         )
     ids = tokenizer.encode(prompt, allowed_special="all") if isinstance(prompt, str) else prompt
     return _with_text(
-        moments(model, ids, Options(**options), step, draft), TextStream(tokenizer, stop)
+        moments(model, ids, Options(**options), step, draft, tokenizer),
+        TextStream(tokenizer, stop),
     )
 
 
@@ -184,10 +201,12 @@ def moments(
     options: Options,
     step: Step = identity,
     draft: Draft | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> Iterator[Moment]:
     """Yield one moment for each new token (text left empty): prefill the prompt, then one decode
-    cycle a token."""
-    text = Continuation(model, ids, options)
+    cycle a token. tokenizer: only its tokens are chosen."""
+    text = Continuation(model, ids, options, tokenizer)
+    step = checked_for(model, step, choices=options.num_beams == 1)
     if draft is not None:
         from .speculative import speculate
 
@@ -195,7 +214,7 @@ def moments(
     if options.num_beams > 1:
         from .beam import beam_search
 
-        return beam_search(model, text.ids, text.left, options, step)
+        return beam_search(model, text, step)
     return _one_by_one(model, text, step)
 
 
@@ -264,8 +283,16 @@ def run_cycle(
     if hasattr(step, "begin"):  # a Clock
         step.begin(kind, *ids.shape, past=0 if cache is None else int(cache.lengths.max()))
     start = perf_counter_ns()
-    logits = model(ids, cache, lengths=lengths, last=last, step=step)
+    logits = checked_logits(
+        model, ids, cache, lengths=lengths, last=last, step=step, what=f"{kind}, "
+    )
     return logits[:, 0] if last else logits, Cycle(kind, *ids.shape, start, perf_counter_ns())
+
+
+def checked_for(model: GPT2, step: Step, choices: bool = True) -> Step:
+    """Return `step` after checking the names that it asks for; choices: `probs` and `next` count."""
+    chosen = ("probs", "next") if choices else ()
+    return checked(step, lambda: (*step_names(model.config.n_layer), *chosen))
 
 
 def _stop_tokens(model: GPT2, options: Options) -> tuple[int, ...]:

@@ -63,7 +63,7 @@ class Options:
             ("min_p", "between 0 and 1", lambda p: 0 <= p <= 1),
             ("repetition_penalty", "above 0 (1 is none)", lambda r: r > 0),
             ("num_beams", whole, _at_least_one),
-            ("length_penalty", "a number", math.isfinite),
+            ("length_penalty", "from -50 to 50", lambda p: abs(p) <= 50),
             ("early_stopping", "True, False or 'never'", lambda e: e in (True, False, "never")),
             ("seed", "a whole number of at least 0", lambda s: int(s) == s and s >= 0),
             (
@@ -175,7 +175,8 @@ class Options:
 
     def choose(self, probs, rng: np.random.Generator) -> int:
         """Return the next token: the likeliest if greedy, else one drawn from `probs`."""
-        return int(probs.argmax()) if self.temperature == 0 else filters.choose(probs, rng.random())
+        u = None if self.temperature == 0 else rng.random()
+        return filters.choose(probs, u)
 
 
 def _at_least_one(value) -> bool:

@@ -116,6 +116,8 @@ def accept(p, drafted: int, q, text: Continuation) -> int:
         return drafted
     lacking = p.copy() if q is None else np.maximum(p - q, 0)
     lacking[drafted] = 0
+    if not lacking.any():  # p and q differ by rounding alone
+        return drafted
     return filters.choose(lacking, text.rng.random())
 
 
@@ -147,7 +149,7 @@ class ModelDraft:
                 logits, cycle = run_cycle(
                     self.model, [ids[cache.lengths[0] :]], cache, clock, "draft"
                 )
-                probs = clock("probs", text.options.distribution(logits[0], ids))
+                probs = clock("probs", text.distribution(logits[0], ids))
                 guess.ids.append(int(clock("next", text.choose(probs))))
                 guess.probs.append(None if text.options.temperature == 0 else probs)
                 guess.cycles.append(cycle)

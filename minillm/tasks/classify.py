@@ -24,9 +24,10 @@ from ..config import GPT2Config
 from ..distributed import ALONE, World
 from ..errors import InputError
 from ..files import read_json, write_atomically
+from ..finite import check_logits
 from ..lstm import LSTM, LSTMConfig
 from ..model import GPT2
-from ..steps import identity
+from ..steps import checked, identity, step_names
 from ..tokenizer import Tokenizer
 from ..training.backward import Activations, backward_of, gpt2_backward
 from ..training.language import positions_of
@@ -92,9 +93,14 @@ class Classifier:
         order = np.argsort([len(row) for row in rows], kind="stable")
         for start in range(0, len(rows), 64):
             picked = order[start : start + 64]
-            results[picked] = self.ops.log_softmax(
-                self.forward(*rectangle([rows[n] for n in picked]))
+            batch = rectangle([rows[n] for n in picked])
+            logits = self.forward(*batch)
+            check_logits(
+                logits,
+                lambda row, picked=picked: f"text {picked[row] + 1} of {len(rows)}",
+                lambda step, batch=batch: self.forward(*batch, step),
             )
+            results[picked] = self.ops.log_softmax(logits)
         return results
 
     def numbers(self, labels: Sequence[str], where: str) -> list[int]:
@@ -127,6 +133,9 @@ class Transformer:
             model,
         )
 
+    def step_names(self, T: int) -> list[str]:
+        return step_names(self.config.n_layer)[:-1]
+
     def hidden(self, ids, step=identity):
         return self._model.hidden(ids, positions_of(ids), step=step)
 
@@ -155,6 +164,7 @@ class Pooled(Classifier):
 
     def forward(self, ids, lengths, step=identity):
         """ids [B,T], of which lengths [B] are real -> logits [B,N]."""
+        step = checked(step, lambda: [*self.body.step_names(ids.shape[1]), "pooled", "score"])
         hidden = self.body.hidden(ids, step)
         shares = self.shares(lengths, ids.shape[1], hidden.dtype)
         pooled = step("pooled", (shares[:, None] @ hidden)[:, 0])  # [B,1,T] @ [B,T,C] -> [B,C]
@@ -184,10 +194,10 @@ class BagOfWords(Classifier):
 
     def forward(self, ids, lengths, step=identity):
         """ids [B,T] of words, each once -> logits [B,N]."""
+        step = checked(step, lambda: ["score"])
         there = np.arange(ids.shape[1]) < np.asarray(lengths)[:, None]  # [B,T]
-        return (self.parameters["weight"][ids] * there[..., None]).sum(axis=1) + self.parameters[
-            "bias"
-        ]
+        words = (self.parameters["weight"][ids] * there[..., None]).sum(axis=1)
+        return step("score", words + self.parameters["bias"])
 
     def backward(self, ids, lengths, kept, d_logits):
         """Every word that is there gets its text's d_logits."""

@@ -87,16 +87,17 @@ class Tokenizer:
     """Byte-level BPE: `encode` text to ids, `decode` ids to text, `explain` the way, `train` the
     merges.
 
-    tokens: the bytes of every id, id by id. merges: pairs of ids (left, right), the earliest learnt
-    first; each makes the token whose bytes are left + right. special_tokens: text -> id; never
-    split, and found in a text only where allowed. added_tokens: text -> id; found in every text.
+    tokens: the bytes of every id, id by id, None for an id without a token. merges: pairs of ids
+    (left, right), the earliest learnt first; each makes the token whose bytes are left + right.
+    special_tokens: text -> id; never split, and found in a text only where allowed. added_tokens:
+    text -> id; found in every text.
     normalized: those of both kinds that are looked for last, between the others. config: what
     tokenizer_config.json says, kept for whoever asks (ends, chat template).
     """
 
     def __init__(
         self,
-        tokens: list[bytes],
+        tokens: list[bytes | None],
         merges: list[tuple[int, int]],
         special_tokens: dict[str, int],
         added_tokens: Mapping[str, int] = MappingProxyType({}),
@@ -106,6 +107,7 @@ class Tokenizer:
         self.tokens, self.merges, self.special_tokens = tokens, merges, special_tokens
         self.added_tokens, self.normalized = dict(added_tokens), frozenset(normalized)
         self.config = dict(config or {})
+        self._holes = [i for i, token in enumerate(tokens) if token is None]
         whole = {*special_tokens.values(), *self.added_tokens.values()}
         ids = {tokens[i]: i for i in whole}  # an added token may be one that merges make, too
         ids |= {token: i for i, token in enumerate(tokens) if i not in whole}
@@ -119,7 +121,7 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """The number of ids, specials included."""
+        """The number of ids, specials and ids without a token included."""
         return len(self.tokens)
 
     @property
@@ -262,6 +264,17 @@ class Tokenizer:
                 f"decode needs a flat sequence of integer ids, not {ids!r:.60}"
             ) from None
 
+    def readable(self, ids: Iterable[int]) -> str:
+        """Return the text of `ids`, in which those without a token are numbers like <4100>."""
+        ids = list(ids)
+        unnamed = {*self.ids_without_token(max(ids, default=0) + 1)}
+        data = b"".join(f"<{i}>".encode() if i in unnamed else self.tokens[i] for i in ids)
+        return data.decode("utf-8", errors="replace")
+
+    def ids_without_token(self, n: int) -> list[int]:
+        """Return which of the ids 0 to n - 1, a model's, are no tokens: padding and holes."""
+        return [i for i in self._holes if i < n] + [*range(self.vocab_size, n)]
+
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
@@ -272,6 +285,8 @@ class Tokenizer:
                 f"id {i} is not in the vocabulary of {len(self.tokens)} tokens (0 to"
                 f" {len(self.tokens) - 1})"
             )
+        if self.tokens[i] is None:
+            raise InputError(f"id {i} has no token")
         return i
 
     # ---- learning the merges

@@ -32,6 +32,7 @@ ADDED = "added_tokens.json"  # beside vocab.json, from older versions of transfo
 OLDER = (ADDED, *(name for pair in PAIRS for name in pair))
 FILES = (TOKENIZER, CONFIG, TEMPLATE, *OLDER)
 ENDS = ("bos_token", "eos_token")
+MOST_IDS = 1 << 20  # a higher id is a mistake: every id below it takes memory
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
 SPLIT = {
@@ -51,8 +52,8 @@ def read(folder: Path) -> Tokenizer:
     """Read tokenizer.json in `folder`; without it vocab.json and merges.txt; without them
     encoder.json and vocab.bpe.
 
-    Raises InputError naming the file and what is wrong: a missing byte, a hole in the ids, an
-    unusable merge, something that only another kind of tokenizer can do.
+    Raises InputError naming the file and what is wrong: a missing byte, an id that two
+    tokens have, an unusable merge, something that only another kind of tokenizer can do.
     """
     config = _read_config(folder)
     file = folder / TOKENIZER
@@ -173,11 +174,6 @@ def _byte_level(
     vocab = _table(vocab_file, vocab)
     if not all(type(i) is int for i in vocab.values()):
         raise InputError(f"{vocab_file}: not a table of tokens and their ids")
-    if holes := set(range(len(vocab))) - set(vocab.values()):
-        raise InputError(
-            f"{vocab_file}: id {min(holes)} is missing; {len(vocab)} tokens need ids 0 to"
-            f" {len(vocab) - 1}"
-        )
     made = set(byte_to_char().values())
     if missing := sorted(made - vocab.keys()):
         raise InputError(
@@ -230,12 +226,19 @@ def _byte_level(
             f"{vocab_file if wrong[0] in vocab else added_file}: {wrong[0]!r:.60} cannot be a special"
             " token: it is empty or not Unicode text"
         )
-    raw, byte_of, tokens = {*special, *ordinary} - made, char_to_byte(), []
-    for token in sorted(ids, key=ids.__getitem__):
+    by_id = {i: token for token, i in ids.items()}
+    if wrong := [i for i in by_id if not 0 <= i < MOST_IDS]:
+        raise InputError(f"{vocab_file}: id {wrong[0]!s:.30}: ids must be 0 to {MOST_IDS - 1:,}")
+    if twice := [(token, i) for token, i in ids.items() if by_id[i] != token]:
+        token, i = twice[0]
+        raise InputError(f"{vocab_file}: {token!r:.60} has the id {i}, and so has {by_id[i]!r:.60}")
+    raw, byte_of = {*special, *ordinary} - made, char_to_byte()
+    tokens: list[bytes | None] = [None] * (max(by_id) + 1)
+    for token, i in ids.items():
         if token in raw:
-            tokens.append(token.encode())
+            tokens[i] = token.encode()
         elif byte_of.keys() >= set(token):
-            tokens.append(bytes(byte_of[char] for char in token))
+            tokens[i] = bytes(byte_of[char] for char in token)
         else:
             raise InputError(
                 f"{vocab_file}: the token {token!r:.60} is not written in the characters of a"
@@ -248,16 +251,17 @@ def write(tokenizer: Tokenizer, folder: Path) -> None:
     """Write tokenizer.json, vocab.json, merges.txt and tokenizer_config.json into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     added = {i: s for s, i in (tokenizer.special_tokens | tokenizer.added_tokens).items()}
-    names = [
-        added[i] if i in added else "".join(byte_to_char()[b] for b in token)
+    names = {
+        i: added[i] if i in added else "".join(byte_to_char()[b] for b in token)
         for i, token in enumerate(tokenizer.tokens)
-    ]
-    times = Counter(names)
+        if token is not None
+    }
+    times = Counter(names.values())
     if clash := [s for s in added.values() if times[s] > 1]:
         raise InputError(
             f"the special token {clash[0]!r} is written in vocab.json like another token: rename it"
         )
-    vocab = {name: i for i, name in enumerate(names)}
+    vocab = {name: i for i, name in names.items()}
     merges = [f"{names[a]} {names[b]}" for a, b in tokenizer.merges]
     data = {
         "version": "1.0",

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from ..finite import check_logits
 from ..model import GPT2
 from .backward import Activations, Checkpoints, backward_of, gpt2_backward
 
@@ -54,9 +55,16 @@ class LanguageModel:
         return float((losses * share).sum()), {name: gradients[name] for name in self.parameters}
 
     def losses(self, batch) -> np.ndarray:
-        """Return -log P of every target [B,T], in nats, 0 for those to ignore."""
+        """Return -log P of every target [B,T], in nats, 0 for those to ignore; InputError where there
+        is none."""
         ids, targets = batch
-        logits = self.model.forward(ids, positions_of(ids))
+        positions = positions_of(ids)
+        logits = self.model.forward(ids, positions)
+        check_logits(
+            logits,
+            lambda row, position: f"row {row}, position {position}",
+            lambda step: self.model.forward(ids, positions, step=step),
+        )
         losses, share, _ = masked_losses(self.model.ops, logits, targets)
         return losses * (share > 0)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from .. import kernels as numba_kernels
 from ..checkpoints import load, save_model
+from ..decoding import Options
+from ..decoding.loop import moments
 from ..distributed import ALONE, World
 from ..errors import InputError
 from ..files import read_json
@@ -131,9 +133,9 @@ def pretrain(
 
     def sample() -> str:
         room = model.config.n_positions - len(prompt)
-        return words.decode(
-            model.generate(prompt, min(80, room), temperature=0.8, top_p=0.95, seed=plan.seed)
-        )
+        options = Options(max_new_tokens=min(80, room), temperature=0.8, top_p=0.95, seed=plan.seed)
+        text = moments(model, prompt, options, tokenizer=words)
+        return words.readable([*prompt, *(moment.id for moment in text)])
 
     def save() -> None:
         if any(isinstance(w, LoRA) for w in model.parameters.values()):

@@ -60,6 +60,49 @@ def test_temperature_sharpens():
     )
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_limits_of_temperature_are_greedy_and_uniform(dtype):
+    logits = np.array([-300.0, 80.0, 80.5, -np.inf, 1e-3], dtype)
+    for t in (1e-3, 1e-30, 1e-37, 1e-38, 1e-45, 5e-324):
+        probs = Options(temperature=t, top_p=0.9, min_p=0.1).distribution(logits, [0])
+        assert probs.tolist() == [0, 0, 1, 0, 0] and probs.dtype == dtype
+    for t in (1e10, 1e38, 1e300, 10**400):
+        probs = Options(temperature=t).distribution(logits, [0])
+        np.testing.assert_allclose(probs, [0.25, 0.25, 0.25, 0, 0.25], rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_limits_of_a_penalty_are_a_token_that_was_there_and_one_that_was_not(dtype):
+    for sign in (1, -1):
+        logits = sign * np.array([30.0, 20.0, 10.0, 40.0, 50.0], dtype)
+        for r in (1e-20, 1e-38, 1e-45, 5e-324):
+            probs = Options(repetition_penalty=r).distribution(logits, [1, 2, 1])
+            assert probs.argmax() in (1, 2) and np.isfinite(probs).all(), (sign, r)
+            assert sign < 0 or probs.argmax() == 1
+        for r in (1e20, 1e38, 1e300, 10**400):
+            probs = Options(repetition_penalty=r).distribution(logits, [3, 4, 0])
+            assert probs.argmax() == (1 if sign > 0 else 2) and np.isfinite(probs).all(), (sign, r)
+        everything = Options(repetition_penalty=1e300).distribution(logits, range(5))
+        assert np.isfinite(everything).all()
+    forbidden = np.array([1.0, -np.inf], dtype)
+    assert Options(repetition_penalty=1e-300).distribution(forbidden, [1]).tolist() == [1, 0]
+
+
+def test_sane_temperatures_and_penalties_are_what_they_were():
+    logits = np.random.default_rng(0).normal(size=500).astype(np.float32) * 9
+    np.testing.assert_array_equal(filters.temperature(logits, 1.0), logits / 1.0)
+    np.testing.assert_array_equal(  # a power of two rounds nothing
+        softmax(filters.temperature(logits, 0.5)), softmax(logits / np.float32(0.5))
+    )
+    seen = [1, 2, 3]
+    np.testing.assert_array_equal(
+        filters.repetition_penalty(logits, seen, 1.3)[seen],
+        [x / np.float32(1.3) if x > 0 else x * np.float32(1.3) for x in logits[seen]],
+    )
+
+
 @pytest.mark.parametrize(
     ("u", "expected"),
     [

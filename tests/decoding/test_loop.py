@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 
 import minillm
-from minillm import GPT2, GPT2Config, InputError, Tokenizer
-from minillm.decoding import Options
+from minillm import GPT2, GPT2Config, InputError, Tokenizer, kernels
+from minillm.decoding import ModelDraft, NGramDraft, Options, Request, generate_batch
 from minillm.decoding.loop import moments
 from minillm.decoding.text import TextStream
 from minillm.ops import log_softmax
 from minillm.steps import Trace
+from minillm.tokenizer import END_OF_TEXT
+from minillm.weights import store_parameters
 
 CONFIG = GPT2Config(vocab_size=61, n_positions=24, n_embd=20, n_layer=2, n_head=4)
 MODEL = GPT2.random(CONFIG, seed=5)
@@ -293,3 +295,61 @@ def test_tokens_equal_transformers(theirs, options, n_stops):
     assert ours == expected
     longer_wins = options.get("length_penalty") == 2.0
     assert not stops or longer_wins or any(len(ids) < 19 for ids in ours)
+
+
+# ---- ids without a token
+
+
+BYTES = Tokenizer.train([], 257)
+WITH_HOLES = Tokenizer([*BYTES.tokens, None, b"<a>"], [], {END_OF_TEXT: 256, "<a>": 258})
+UNNAMED = [257, *range(259, 268)]
+
+
+def padded(twin=None):
+    """A model that finds ids without a token likelier than any other, wherever it is."""
+    config = GPT2Config(
+        vocab_size=268, n_positions=40, n_embd=32, n_layer=1, n_head=2, tie_word_embeddings=False
+    )
+    parameters = {n: p.copy() for n, p in GPT2.random(config, seed=4).parameters.items()}
+    parameters["ln_f.bias"][:] = 1
+    parameters["lm_head.weight"][UNNAMED] += 0.5  # 16 more than the others
+    if twin is None:
+        return GPT2(config, parameters)
+    return GPT2(config, store_parameters(parameters, "float32"), twin)
+
+
+@pytest.mark.parametrize("twin", [None, kernels], ids=["textbook", "kernels"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"temperature": 1.0, "seed": 1},
+        {"temperature": 2.0, "seed": 1, "top_k": 400, "top_p": 0.99, "min_p": 0.001},
+        {"repetition_penalty": 1e-30},
+        {"num_beams": 3},
+        {"num_beams": 200, "max_new_tokens": 2},
+        {"draft": NGramDraft(lengths=(1,))},
+        {"draft": "itself"},
+        {"draft": "itself", "temperature": 1.0, "seed": 1},
+        {"chunk": 2},
+        {"use_cache": False},
+    ],
+)
+def test_ids_without_a_token_are_never_chosen(twin, options):
+    model, options = padded(twin), {"max_new_tokens": 20} | options
+    assert int(model.generate([65, 66, 65], 1)[-1]) in UNNAMED
+    if options.get("draft") == "itself":
+        options["draft"] = ModelDraft(model)
+    story = list(minillm.generate(model, WITH_HOLES, [65, 66, 65], **options))
+    assert len(story) == options["max_new_tokens"]
+    assert not {m.id for m in story} & {*UNNAMED}
+    assert all(m.logprob < -10 for m in story)  # of the unfiltered model
+    if "draft" not in options and "num_beams" not in options:
+        request = Request([65, 66, 65], Options(**options | {"chunk": None, "use_cache": True}))
+        both = list(generate_batch(model, [request, request], tokenizer=WITH_HOLES))
+        assert [m.id for n, m in both if n == 1] == [m.id for m in story]
+
+
+def test_a_stop_token_needs_no_text():
+    (moment,) = minillm.generate(padded(), WITH_HOLES, "a", stop_tokens=UNNAMED)
+    assert (moment.finish, moment.text) == ("eos", "") and moment.id in UNNAMED
