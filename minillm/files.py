@@ -3,12 +3,24 @@ file."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+import secrets
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import InputError
+
+LINE_END = r"\r\n?|\n"  # str.splitlines cuts at \x0b, \x0c, \x1c, \x85, U+2028 and others, too
+TEMPORARY = re.compile(r"\.minillm-[0-9a-f]{16}\.tmp")
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a text, without their ends."""
+    lines = re.split(LINE_END, text)
+    return lines if lines[-1] else lines[:-1]
 
 
 def read_bytes(path: Path) -> bytes:
@@ -31,26 +43,49 @@ def read_json(path: Path):
 @contextmanager
 def atomic_file(path: Path):
     """Open a temporary file beside `path` for writing bytes; rename it to `path` only when all is
-    written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    written.
+
+    Each writer, be it a thread or a process, has one of its own, whose name cannot be foreseen. It
+    is made anew: where something has its name, be it a link, FileExistsError.
+    """
+    temporary, file = path.with_name(f".minillm-{secrets.token_hex(8)}.tmp"), None
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        sync_folder(path.parent)
     except OSError as error:
-        if error.errno is not None:
-            error.filename = error.filename or str(path)  # a full disk names no file
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(path), None  # a full disk names no file
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if file:
+            temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder as lasting as its files, where the system can: else a rename may
+    be lost with the power."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems without it
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what `atomic_file` left anywhere below `folder` when its process was killed."""
-    for temporary in folder.rglob(".*.tmp"):
-        temporary.unlink(missing_ok=True)
+    """Remove what `atomic_file` left in `folder` itself when its process was killed."""
+    if folder.is_dir():
+        for entry in os.scandir(folder):
+            if TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                Path(entry).unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

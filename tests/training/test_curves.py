@@ -39,7 +39,18 @@ def test_smoothing_runs_neither_late_nor_early():
     np.testing.assert_allclose(Curve("x", np.arange(101), line).smoothed, line)
     noise = line + np.resize([1, -1], 101)
     assert np.abs(Curve("x", np.arange(101), noise).smoothed - line)[3:-3].max() < 0.3
-    assert Curve("x", np.arange(1), np.array([3.0])).smoothed.tolist() == [3]
+    for few in ([3.0], [3.0, 1.0], [3.0, 2.0, 1.0]):
+        np.testing.assert_allclose(Curve("x", np.arange(len(few)), np.array(few)).smoothed, few)
+
+
+@pytest.mark.parametrize("n", [3, 20, 101, 1000])
+def test_no_end_of_the_smoothed_curve_is_a_single_report(n):
+    """The last report has a weight of 5/6 in the last value where three are taken together, which
+    are the fewest, and less where there are more."""
+    last = np.zeros(n)
+    last[-1] = 1
+    for loss in (last, last[::-1]):
+        assert Curve("x", np.arange(n), loss).smoothed.max() < 0.84
 
 
 def test_the_picture(run):
