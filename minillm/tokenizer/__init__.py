@@ -7,6 +7,7 @@ from .bpe import (
     Piece,
     Tokenizer,
     byte_to_char,
+    cut_at_ends,
     split_at_specials,
     well_formed,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "Piece",
     "Tokenizer",
     "byte_to_char",
+    "cut_at_ends",
     "split_at_specials",
     "well_formed",
 ]
