@@ -44,9 +44,9 @@ class World:
         """Return every rank's `value`, in the order of ranks, on every rank."""
         return [value]
 
-    def all_reduce_mean(self, arrays: Iterable[np.ndarray]) -> None:
+    def all_reduce_sum(self, arrays: Iterable[np.ndarray]) -> None:
         """Replace each array (float32 or float64, any layout, the same shapes everywhere) by its
-        mean over the ranks."""
+        sum over the ranks."""
 
     def share(self, work: Callable, items: Sequence) -> list:
         """Return [work(item) for item in items] on every rank, item i done by rank i % size.
@@ -95,13 +95,13 @@ class MPIWorld(World):
     def all_gather(self, value) -> list:
         return self._all.allgather(value)
 
-    def all_reduce_mean(self, arrays: Iterable[np.ndarray]) -> None:
+    def all_reduce_sum(self, arrays: Iterable[np.ndarray]) -> None:
         from mpi4py.MPI import IN_PLACE
 
         for array in arrays:
             total = np.ascontiguousarray(array)
             self._all.Allreduce(IN_PLACE, total)
-            np.divide(total, self.size, out=array)
+            array[...] = total
 
     @property
     def cores(self) -> int:

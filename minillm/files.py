@@ -3,12 +3,25 @@ file."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+import secrets
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import InputError
+
+LINE_END = r"\r\n?|\n"  # str.splitlines cuts at \x0b, \x0c, \x1c, \x85, U+2028 and others, too
+TEMPORARY = re.compile(r"\.minillm-[0-9a-f]{16}\.tmp")
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a text, without their ends."""
+    lines = re.split(LINE_END, text)
+    return lines if lines[-1] else lines[:-1]
 
 
 def read_bytes(path: Path) -> bytes:
@@ -28,29 +41,55 @@ def read_json(path: Path):
         raise InputError(f"{path}: not valid JSON ({error})") from None
 
 
+def new_file(path: Path) -> BinaryIO:
+    """Make a file and open it for writing bytes; FileExistsError where anything, be it a link, has
+    this name."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)  # of POSIX, of Windows
+    return os.fdopen(os.open(path, flags, 0o666), "wb")
+
+
 @contextmanager
 def atomic_file(path: Path):
     """Open a temporary file beside `path` for writing bytes; rename it to `path` only when all is
-    written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    written. Its name cannot be foreseen, and each writer, thread or process, has its own."""
+    temporary = path.with_name(f".minillm-{secrets.token_hex(8)}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with new_file(temporary) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        sync_folder(path.parent)
     except OSError as error:
-        if error.errno is not None:
-            error.filename = error.filename or str(path)  # a full disk names no file
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(path), None  # a full disk names no file
         raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder as lasting as its files, where the system can: else a rename may
+    be lost with the power."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems without it
+            raise
+    finally:
+        os.close(descriptor)
+
+
 def remove_unfinished(folder: Path) -> None:
-    """Remove what `atomic_file` left anywhere below `folder` when its process was killed."""
-    for temporary in folder.rglob(".*.tmp"):
-        temporary.unlink(missing_ok=True)
+    """Remove what `atomic_file` left in `folder` itself when its process was killed."""
+    if folder.is_dir():
+        for entry in os.scandir(folder):
+            if TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                Path(entry).unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -14,7 +14,7 @@ from .errors import InputError
 from .model import GPT2
 from .ops import cross_entropy, log_softmax
 from .progress import progress_bar
-from .tokenizer import END_OF_TEXT, Tokenizer
+from .tokenizer import Tokenizer, cut_at_ends, well_formed
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ def score_long(
     Each window is seen alone, and only what no earlier window has predicted counts: with stride =
     window (the default, n_positions both) every token is predicted once, from what its window holds
     before it; a smaller stride gives each at least window - stride tokens of context and takes
-    longer. Documents end in a line <|endoftext|>: that token is predicted too, its name is not
-    counted as bytes, and the line end behind it is dropped. ranks: the processes that share the
+    longer. Every <|endoftext|> ends a document: that token is predicted too, and neither its name
+    nor one line end directly after it is counted as bytes. ranks: the processes that share the
     windows out between them (distributed.world()); each gets the whole score.
     """
     window = window or model.config.n_positions
@@ -114,14 +114,13 @@ def score_long(
             f"window {window} and stride {stride}: needed 1 <= stride <= window <="
             f" {model.config.n_positions}"
         )
-    documents = text.split(END_OF_TEXT + "\n")
-    ends = [] if tokenizer.eot_id is None else [tokenizer.eot_id]
-    ids = np.array(
-        [i for n, d in enumerate(documents) for i in (*(ends if n else ()), *tokenizer.encode(d))],
-        dtype=np.int64,
-    )
-    if len(ids) < 2:
-        raise InputError("the text has fewer than two tokens: there is nothing to predict")
+    text = well_formed(text)
+    ids = np.array(tokenizer.encode_documents(text), dtype=np.int64)
+    n_bytes = sum(len(document.encode()) for document in cut_at_ends(text))
+    if len(ids) < 2 or not n_bytes:
+        raise InputError(
+            "the text has fewer than two tokens, or no byte: there is nothing to predict"
+        )
     starts = range(
         0, max(1, len(ids) - 1 - window + stride), stride
     )  # the last window reaches the last token
@@ -138,5 +137,4 @@ def score_long(
 
         nats = ranks.share(nats_of, starts)
     positions = [known(start) + np.arange(len(part)) for start, part in zip(starts, nats)]
-    n_bytes = sum(len(d.encode()) for d in documents)
     return LongScore(np.concatenate(nats), np.concatenate(positions), n_bytes, window, stride)

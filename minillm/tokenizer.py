@@ -24,7 +24,7 @@ from pathlib import Path
 import regex
 
 from .errors import InputError
-from .files import read_bytes, read_json, write_atomically
+from .files import LINE_END, read_bytes, read_json, write_atomically
 from .progress import Update, progress_bar
 
 # A contraction, or letters, digits or other signs with at most one space before them, or a run of
@@ -145,6 +145,13 @@ class Tokenizer:
         """Return the ids of each text."""
         return [self.encode(text, allowed_special) for text in texts]
 
+    def encode_documents(self, text: str) -> list[int]:
+        """Return the ids of a text in which every <|endoftext|> ends a document: its own id, if the
+        tokenizer has it, stands for each (see cut_at_ends)."""
+        first, *others = map(self.encode, cut_at_ends(text))
+        end = [] if self.eot_id is None else [self.eot_id]
+        return first + [i for ids in others for i in (*end, *ids)]
+
     def explain(self, text: str, allowed_special: Iterable[str] | str = ()) -> list[Piece]:
         """Return the pieces of `text`, each with its bytes, every merge in order and the ids they
         end in.
@@ -248,6 +255,11 @@ class Tokenizer:
         """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
+    def count_bytes(self, ids: Iterable[int]) -> int:
+        """Return how many bytes of text `ids` stand for; specials stand for none."""
+        specials = set(self.special_tokens.values())
+        return sum(len(self.tokens[i]) for i in ids if i not in specials)
+
     def _checked(self, i: int) -> int:
         if not 0 <= operator.index(i) < len(self.tokens):
             raise InputError(
@@ -271,8 +283,9 @@ class Tokenizer:
 
         Each turn merges the pair of neighbouring tokens that occurs most often (of equal ones, the
         lowest ids), and recounts only in the words that hold it. Specials inside a text cut it and
-        are not counted. `texts` is read once, and only the count of each different piece is kept.
-        Fewer tokens result where no pair occurs twice. A bar shows the progress on a terminal.
+        are not counted, nor is a line end directly after <|endoftext|> (see cut_at_ends). `texts`
+        is read once, and only the count of each different piece is kept. Fewer tokens result where
+        no pair occurs twice. A bar shows the progress on a terminal.
         Raises InputError when vocab_size cannot hold the bytes.
         """
         specials = list(dict.fromkeys(special_tokens))
@@ -394,6 +407,13 @@ def well_formed(text: str) -> str:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def cut_at_ends(text: str) -> list[str]:
+    """Cut a text after every <|endoftext|>, wherever it stands: one line end directly after it
+    belongs to it, what follows begins the next document. Example: "a<|endoftext|>\\r\\nb" -> a, b.
+    """
+    return regex.split(f"{regex.escape(END_OF_TEXT)}(?:{LINE_END})?", text)
+
+
 def unusable_specials(specials: Iterable[str]) -> list[str]:
     """Return the specials that no text or no file can hold: the empty one, and those with lone
     surrogates."""
@@ -419,9 +439,10 @@ def _count_pieces(texts, specials, tokens, update: Update) -> dict[tuple[int, ..
     specials = dict.fromkeys(specials, 0)
     characters = 0
     for text in texts:
-        for part, special in split_at_specials(well_formed(text), specials):
-            if special is None:
-                counts.update(split(part))
+        for document in cut_at_ends(well_formed(text)):
+            for part, special in split_at_specials(document, specials):
+                if special is None:
+                    counts.update(split(part))
         characters += len(text)
         update("counting words", characters, None)
     byte_ids = {token[0]: i for i, token in enumerate(tokens)}

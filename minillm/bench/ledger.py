@@ -78,7 +78,7 @@ def ledger(
     that is filled as the measuring goes on, so that what was measured before an interruption is
     there.
     """
-    ids = tokenizer.encode(text)
+    ids = tokenizer.encode_documents(text)
     window = min(model.config.n_positions, max(quality_tokens, 1))
     needed = max(n_prompt, quality_tokens + 1) + CALIBRATION
     if len(ids) < needed:
@@ -116,7 +116,7 @@ def ledger(
                         plain.model,
                         scored,
                         window,
-                        len(tokenizer.decode_bytes(scored[1:])),
+                        tokenizer.count_bytes(scored[1:].tolist()),
                         reference,
                     )
                 _speed(way, ids, n_prompt, min(4, n_new))  # warm-up, and whether it runs at all

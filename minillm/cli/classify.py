@@ -16,6 +16,7 @@ import json
 from pathlib import Path
 
 from ..errors import InputError
+from ..files import lines_of
 from ..tasks.settings import KINDS, ClassifySettings
 from .common import PICTURES, add_compute, check_output, table, text_of, write, write_json
 from .train import add_settings, given, write_json_line
@@ -223,7 +224,7 @@ def predict(args: argparse.Namespace) -> None:
     classifier = load_classifier(args.folder, args.kernels)
     one = args.file is None and args.text not in (None, "-")
     text = read_text(args.file, args.encoding) if args.file else text_of(args)
-    texts = [text] if one else [line for line in text.splitlines() if line.strip()]
+    texts = [text] if one else [line for line in lines_of(text) if line.strip()]
     if not (text.strip() and texts):
         raise InputError(f"{args.file or 'the text'} is empty: there is nothing to classify")
     probabilities = np.exp(classifier.log_probabilities(texts))

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         type=Path,
-        help="a UTF-8 text file; <|endoftext|> on a line of its own ends a document",
+        help="a UTF-8 text file; every <|endoftext|> ends a document",
     )
     add_model(parser)
     add_compute(parser)

@@ -30,8 +30,9 @@ from ..steps import identity
 from ..tokenizer import Tokenizer
 from ..training.backward import Activations, backward_of, gpt2_backward
 from ..training.language import positions_of
+from ..training.lock import one_run_a_folder
 from ..training.pretrain import training_twin
-from ..training.trainer import SETTINGS, Trainer, check_folder, write_settings
+from ..training.trainer import Trainer, check_folder, read_settings, write_settings
 from .examples import Batches, Examples, Words, read_examples, rectangle, split
 from .settings import ClassifySettings
 
@@ -73,16 +74,23 @@ class Classifier:
         ids = self.tokenizer.encode(text)
         return ids[: self.context] if end is None else [*ids[: self.context - 1], end]
 
-    def loss_and_gradients(self, batch) -> tuple[float, dict[str, np.ndarray]]:
-        """Return the mean of -log P(label), in nats, and its gradient. batch: ids [B,T], lengths
-        [B], labels [B]."""
+    def n_targets(self, batch) -> int:
+        """How many labels a batch has."""
+        return len(batch[-1])
+
+    def loss_and_gradients(
+        self, batch, n: int | None = None
+    ) -> tuple[float, dict[str, np.ndarray]]:
+        """Return the sum of -log P(label) over n, in nats, and its gradient. batch: ids [B,T],
+        lengths [B], labels [B]; n: B if not given, so that it is the mean."""
         ids, lengths, labels = batch
         kept = Activations()
         logits = self.forward(ids, lengths, kept)
         losses = self.ops.cross_entropy(logits, labels)
-        share = np.full(len(labels), 1 / len(labels), logits.dtype)
+        n = n or len(labels)
+        share = np.full(len(labels), 1 / n, logits.dtype)
         d_logits = backward_of("cross_entropy", self.ops)(share, logits, labels)
-        return float(losses.mean()), self.backward(ids, lengths, kept, d_logits)
+        return float(losses.sum() / n), self.backward(ids, lengths, kept, d_logits)
 
     def log_probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """log P(label | text) of every text, [len(texts), N]; the texts are run in rows of like
@@ -338,6 +346,7 @@ def examples_of(
     return examples, read_examples(test, encoding)
 
 
+@one_run_a_folder
 def train_classifier(
     out: Path,
     data: Path | None,
@@ -354,11 +363,7 @@ def train_classifier(
     """Train a classifier on labelled texts and save it in `out`; return it, how it does on the
     held-out ones, and how many seconds its steps took. flags: settings that differ from the
     defaults. The held-out texts decide nothing."""
-    before = read_json(out / SETTINGS) if resume and (out / SETTINGS).exists() else {}
-    if resume and not before:
-        raise InputError(
-            f"--resume: {out / SETTINGS} is not there, so there is no run to go on with"
-        )
+    before = read_settings(out) if resume else {}
     about = {
         "data": data and str(data),
         "test": test and str(test),

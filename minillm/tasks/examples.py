@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 import regex
 
 from ..errors import InputError
-from ..files import write_atomically
+from ..files import lines_of, write_atomically
 
 SEPARATORS = {".tsv": "\t", ".csv": ","}
 
@@ -57,9 +58,9 @@ def table_pairs(file: Path, encoding: str) -> Iterator[tuple[str, str]]:
     if file.suffix.lower() not in SEPARATORS:
         raise InputError(f"{file}: the name must end in .tsv or .csv, or be a folder's")
     tabs = file.suffix.lower() == ".tsv"  # in which a quotation mark is just that
-    lines = read_text(file, encoding).splitlines(keepends=True)
+    csv.field_size_limit(2**31 - 1)  # characters of a cell: csv's own limit is 131,072
     rows = csv.reader(
-        lines,
+        io.StringIO(read_text(file, encoding), newline=""),
         delimiter="\t" if tabs else ",",
         quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
     )
@@ -98,7 +99,7 @@ def folder_pairs(folder: Path, encoding: str) -> Iterator[tuple[str, str]]:
     parts = [file.name.split(".") for file in entries]
     shared = set.intersection(*map(set, parts)) if len(parts) > 1 else {"txt"}
     for file, names in zip(entries, parts):
-        for line in read_text(file, encoding).splitlines():
+        for line in lines_of(read_text(file, encoding)):
             if line.strip():
                 yield line.strip(), ".".join(name for name in names if name not in shared)
 

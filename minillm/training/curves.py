@@ -29,11 +29,18 @@ class Curve:
 
     @property
     def smoothed(self) -> np.ndarray:
-        """Means over SMOOTHED of the reports, as many before as after each, fewer at the ends: so
-        it runs neither late nor early."""
+        """A straight line through SMOOTHED of the reports around each, at least three, as many
+        before as after it: their mean. At both ends the same reports serve several, and the line
+        is followed to each: so it runs neither late nor early, and no end is a single report."""
         n = len(self.loss)
-        half = [min(int(SMOOTHED * n / 2 + 0.5), i, n - 1 - i) for i in range(n)]
-        return np.array([self.loss[i - h : i + h + 1].mean() for i, h in enumerate(half)])
+        width = min(n, 2 * max(1, int(SMOOTHED * n / 2 + 0.5)) + 1)
+        values, t = [], np.arange(width) - (width - 1) / 2
+        for i in range(n):
+            start = min(max(i - width // 2, 0), n - width)
+            part = self.loss[start : start + width]
+            slope = t @ part / max(t @ t, 1)
+            values.append(part.mean() + slope * t[i - start])
+        return np.array(values)
 
 
 def read_curve(folder: str | Path) -> Curve:

@@ -1,13 +1,14 @@
 """From text to batches: documents become one long row of token ids in a file, and windows of it the
 rows of a batch.
 
-Documents end in a line <|endoftext|>; in the row that token follows each of them. A folder holds
-train.txt and val.txt, or any *.txt files, whose documents (a file without such lines is one) are
+Every <|endoftext|> ends a document; in the row that token follows each of them. A folder holds
+train.txt and val.txt, or any *.txt files, whose documents (the end of a file ends one, too) are
 split by their own hash. The files are built once and memory-mapped from then on.
 """
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import json
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import atomic_file, read_json, write_atomically
 from ..progress import progress_bar
-from ..tokenizer import END_OF_TEXT, Tokenizer
+from ..tokenizer import Tokenizer, cut_at_ends
 
 
 def read_text(path: Path) -> str:
@@ -30,8 +31,18 @@ def read_text(path: Path) -> str:
 
 
 def documents_of(text: str) -> list[str]:
-    """Cut a text at its lines <|endoftext|>."""
-    return [document for document in text.split(END_OF_TEXT + "\n") if document.strip()]
+    """Cut a text after every <|endoftext|>, and leave out what is blank."""
+    return [document for document in cut_at_ends(text) if document.strip()]
+
+
+def text_files(data: Path) -> list[Path]:
+    """The file itself, or the *.txt files of a folder; InputError where there is none."""
+    if not data.exists():
+        raise InputError(f"--data {data}: there is no such folder or file")
+    files = [data] if data.is_file() else sorted(data.glob("*.txt"))
+    if not files:
+        raise InputError(f"--data {data}: no .txt file in this folder")
+    return files
 
 
 def split_documents(data: Path, val_fraction: float) -> tuple[list[str], list[str]]:
@@ -41,11 +52,7 @@ def split_documents(data: Path, val_fraction: float) -> tuple[list[str], list[st
     its text says so, in val_fraction of all cases; one document alone is cut, and its end is for
     validation.
     """
-    if not data.exists():
-        raise InputError(f"--data {data}: there is no such folder or file")
-    files = [data] if data.is_file() else sorted(data.glob("*.txt"))
-    if not files:
-        raise InputError(f"--data {data}: no .txt file in this folder")
+    files = text_files(data)
     if {"train.txt", "val.txt"} <= {file.name for file in files}:
         train, val = (documents_of(read_text(data / name)) for name in ("train.txt", "val.txt"))
     else:
@@ -97,30 +104,40 @@ def token_files(
     whether the text may be another one than that of the files; else InputError.
     """
     out.mkdir(parents=True, exist_ok=True)
-    files = [data] if data.is_file() else sorted(data.glob("*.txt"))
-    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     vocabulary = hashlib.sha256(repr(sorted(tokenizer.tokens)).encode()).hexdigest()
-    made_of = json.loads(
-        json.dumps({"files": stats, "tokenizer": vocabulary, "val_fraction": val_fraction})
-    )
+    made_of = {
+        "files": [[file.name, sha256_of(file)] for file in text_files(data)],
+        "tokenizer": vocabulary,
+        "val_fraction": val_fraction,
+    }
     index = out / "tokens.json"
-    known = read_json(index) if index.exists() else {"made_of": made_of, "bytes": {}}
-    if known["bytes"] and known["made_of"] == made_of:
-        return tuple(Tokens(out / f"{name}.npy", known["bytes"][name]) for name in ("train", "val"))
-    before, now = (
-        {(name, size) for name, size, _ in made["files"]} for made in (known["made_of"], made_of)
-    )
-    if not changed and before != now:
-        raise InputError(
-            f"--resume: {min(before ^ now)[0]} in {data} is not as it was when the run began"
-        )
+    known = read_json(index)["made_of"] if index.exists() else None
+    if known == made_of:
+        return open_tokens(out)
+    if known is not None and not changed:
+        before, now = ({tuple(file) for file in made["files"]} for made in (known, made_of))
+        if before != now:
+            name = min(before ^ now)[0]
+            raise InputError(f"--resume: {name} in {data} is not as it was when the run began")
     parts = dict(zip(("train", "val"), split_documents(data, val_fraction)))
     index.unlink(missing_ok=True)  # from here to its writing the two files may be of two texts
     n_bytes = {name: sum(len(d.encode()) for d in documents) for name, documents in parts.items()}
     for name, documents in parts.items():
         write_tokens(out / f"{name}.npy", documents, tokenizer, name)
     write_atomically(index, json.dumps({"made_of": made_of, "bytes": n_bytes}).encode())
-    return tuple(Tokens(out / f"{name}.npy", n_bytes[name]) for name in parts)
+    return open_tokens(out)
+
+
+def open_tokens(out: Path) -> tuple[Tokens, Tokens]:
+    """The training and the validation tokens that token_files left in `out`."""
+    n_bytes = read_json(out / "tokens.json")["bytes"]
+    train, val = (Tokens(out / f"{name}.npy", n_bytes[name]) for name in ("train", "val"))
+    return train, val
+
+
+def sha256_of(file: Path) -> str:
+    with open(file, "rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
 
 
 def write_tokens(path: Path, documents: Iterable[str], tokenizer: Tokenizer, what: str) -> None:
@@ -141,21 +158,19 @@ class Batches:
     """Rows of `length` ids and what follows each of them: batch(step) -> ids, targets [B,T], a
     function of step and seed only.
 
-    An epoch takes every window of the text once, in an order of its own, beginning at an offset of
-    its own.
+    An epoch takes every window that fits, once, in an order of its own, beginning at an offset of
+    its own below `length`.
     """
 
     def __init__(self, tokens: Tokens, length: int, batch_size: int, seed: int):
         self.tokens, self.length, self.batch_size, self.seed = tokens, length, batch_size, seed
-        self.windows_of_epoch = (
-            (len(tokens) - length) // length - 1 if len(tokens) > 2 * length else 0
-        )
-        if self.windows_of_epoch < 1:
+        if len(tokens) < 2 * length:
             raise InputError(
-                f"the text has {len(tokens):,} tokens; a window of {length} needs {3 * length:,}:"
+                f"the text has {len(tokens):,} tokens; a window of {length} needs {2 * length:,}:"
                 " more text, or --context"
             )
-        self._epoch = (-1, None, 0)
+        self._ends = [0]  # rows up to the end of each epoch; how many it has depends on its offset
+        self._epoch = (-1, None)
 
     def batch(self, step: int, rank: int = 0, size: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Return the batch of one step; of `size` processes number `rank` gets every size-th row."""
@@ -170,14 +185,17 @@ class Batches:
 
     def row(self, n: int) -> np.ndarray:
         """The n-th window of the whole training, T + 1 ids."""
-        epoch, i = divmod(n, self.windows_of_epoch)
+        while n >= self._ends[-1]:
+            self._ends.append(self._ends[-1] + len(self.starts(len(self._ends) - 1)))
+        epoch = bisect.bisect_right(self._ends, n) - 1
+        start = int(self.starts(epoch)[n - self._ends[epoch]])
+        return self.tokens.ids[start : start + self.length + 1]
+
+    def starts(self, epoch: int) -> np.ndarray:
+        """Where the windows of an epoch begin, in its order."""
         if self._epoch[0] != epoch:
             rng = np.random.default_rng([self.seed, epoch])
-            self._epoch = (
-                epoch,
-                rng.permutation(self.windows_of_epoch),
-                int(rng.integers(self.length)),
-            )
-        _, order, offset = self._epoch
-        start = offset + int(order[i]) * self.length
-        return self.tokens.ids[start : start + self.length + 1]
+            first = int(rng.integers(self.length))
+            n = (len(self.tokens) - 1 - first) // self.length
+            self._epoch = (epoch, first + self.length * rng.permutation(n))
+        return self._epoch[1]

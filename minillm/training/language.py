@@ -1,5 +1,5 @@
-"""What a trainer trains: a thing with `parameters` {name: array}, changed in place, and
-loss_and_gradients(batch)."""
+"""What a trainer trains: a thing with `parameters` {name: array}, changed in place,
+n_targets(batch) and loss_and_gradients(batch, n)."""
 
 from __future__ import annotations
 
@@ -41,13 +41,23 @@ class LanguageModel:
                 }
         return adapters or self.model.parameters
 
-    def loss_and_gradients(self, batch) -> tuple[float, dict[str, np.ndarray]]:
-        """Return the mean loss of a batch (ids, targets, each [B,T]), in nats, and the gradient of
-        every parameter."""
+    def n_targets(self, batch) -> int:
+        """How many targets of a batch count."""
+        return int((batch[1] != IGNORED).sum())
+
+    def loss_and_gradients(
+        self, batch, n: int | None = None
+    ) -> tuple[float, dict[str, np.ndarray]]:
+        """Return the loss of a batch (ids, targets, each [B,T]), in nats, and the gradient of every
+        parameter: the sum over its targets, divided by n.
+
+        n: their number if not given, so that it is the mean; of a part of a batch, the number of
+        the whole, so that the parts add up to the mean over the whole.
+        """
         ids, targets = batch
         ops, kept, positions = self.model.ops, self.keep(), positions_of(ids)
         logits = self.model.forward(ids, positions, step=kept)
-        losses, share, targets = masked_losses(ops, logits, targets)
+        losses, share, targets = masked_losses(ops, logits, targets, n)
         d_logits = backward_of("cross_entropy", ops)(share, logits, targets)
         kept.pop("logits")  # nobody needs them any more
         gradients = gpt2_backward(self.model, ids, positions, kept, d_logits)
@@ -65,11 +75,11 @@ def positions_of(ids) -> np.ndarray:
     return np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
 
 
-def masked_losses(ops, logits, targets):
-    """Return the loss of every target, each one's share in the mean (0 for IGNORED ones), and
-    targets that can be looked up."""
+def masked_losses(ops, logits, targets, n=None):
+    """Return the loss of every target, each one's share in the mean over n (0 for IGNORED ones),
+    and targets that can be looked up."""
     real = targets != IGNORED
-    share = (real / max(real.sum(), 1)).astype(logits.dtype)
+    share = (real / max(real.sum() if n is None else n, 1)).astype(logits.dtype)
     targets = np.where(real, targets, 0)
     return ops.cross_entropy(logits, targets), share, targets
 

@@ -86,20 +86,32 @@ class Optimizer:
     """Base: `update(parameters, gradients, lr)` changes every parameter in place; `state` {name:
     array}; `steps` so far.
 
-    weight_decay: for matrices only. ops: the twin that computes.
+    weight_decay: for matrices only. ops: the twin that computes. KINDS: what is kept of each
+    parameter, an array of its shape and dtype.
     """
+
+    KINDS: tuple[str, ...]
 
     def __init__(self, ops=None, weight_decay: float = 0.0):
         self.ops, self.weight_decay, self.steps, self.state = ops, weight_decay, 0, {}
 
-    def kept(self, kind: str, name: str, like: np.ndarray) -> np.ndarray:
-        """The array `kind` of one parameter, zeros at first."""
-        key = f"{kind}.{name}"
-        if key not in self.state:
-            self.state[key] = np.zeros_like(like)
-        return self.state[key]
+    def kinds(self, name: str, p: np.ndarray) -> tuple[str, ...]:
+        """Which arrays are kept of one parameter."""
+        return self.KINDS
+
+    def like(self, parameters: dict) -> dict[str, np.ndarray]:
+        """The names of all that `state` keeps, and the parameter that each is shaped like."""
+        return {
+            f"{kind}.{name}": p for name, p in parameters.items() for kind in self.kinds(name, p)
+        }
+
+    def kept(self, name: str, p: np.ndarray) -> list[np.ndarray]:
+        """The arrays of one parameter."""
+        return [self.state[f"{kind}.{name}"] for kind in self.kinds(name, p)]
 
     def update(self, parameters: dict, gradients: dict, lr: float) -> None:
+        if not self.state:
+            self.state = {name: np.zeros_like(p) for name, p in self.like(parameters).items()}
         self.steps += 1
         for name, gradient in gradients.items():
             p = parameters[name]
@@ -109,18 +121,21 @@ class Optimizer:
 class SGD(Optimizer):
     """Plain stepping down the gradient, with momentum `beta` (0 for none)."""
 
+    KINDS = ("momentum",)
+
     def __init__(self, ops=None, weight_decay: float = 0.0, beta: float = 0.9):
         super().__init__(ops, weight_decay)
         self.beta = beta
 
     def step_of(self, name, p, gradient, lr, decay):
-        sgd_update(
-            p, gradient, self.kept("momentum", name, p), lr=lr, beta=self.beta, weight_decay=decay
-        )
+        (momentum,) = self.kept(name, p)
+        sgd_update(p, gradient, momentum, lr=lr, beta=self.beta, weight_decay=decay)
 
 
 class AdamW(Optimizer):
     """Adam with decoupled weight decay (see adamw_update)."""
+
+    KINDS = ("mean", "square")
 
     def __init__(self, ops=None, weight_decay: float = 0.1, betas=(0.9, 0.999), eps: float = 1e-8):
         super().__init__(ops, weight_decay)
@@ -128,7 +143,7 @@ class AdamW(Optimizer):
 
     def step_of(self, name, p, gradient, lr, decay):
         update = getattr(self.ops, "adamw_update", adamw_update)
-        mean, square = self.kept("mean", name, p), self.kept("square", name, p)
+        mean, square = self.kept(name, p)
         update(
             p,
             gradient,
@@ -145,10 +160,14 @@ class AdamW(Optimizer):
 class Muon(AdamW):
     """Muon for the matrices inside the blocks, AdamW for all else: tables, vectors, heads."""
 
+    def kinds(self, name, p):
+        return ("momentum",) if p.ndim == 2 and ".h." in f".{name}" else self.KINDS
+
     def step_of(self, name, p, gradient, lr, decay):
-        if p.ndim != 2 or ".h." not in f".{name}":
+        if self.kinds(name, p) == self.KINDS:
             super().step_of(name, p, gradient, lr, decay)
             return
+        (momentum,) = self.kept(name, p)
         parts, product = (
             3 if name.endswith("c_attn.weight") else 1,
             getattr(self.ops, "product", np.matmul),
@@ -156,7 +175,7 @@ class Muon(AdamW):
         muon_update(
             p,
             gradient,
-            self.kept("momentum", name, p),
+            momentum,
             lr=lr,
             weight_decay=decay,
             parts=parts,
@@ -174,8 +193,10 @@ def learning_rate(
     the schedule.
 
     "cosine": down along half a cosine to final * lr. "linear": level for the first third, then down
-    in a line to final * lr. "constant": level. step counts from 0.
+    in a line to final * lr. "constant": level. step counts from 0; before it and after `steps` the
+    rate stays what it is there.
     """
+    step = min(max(step, 0), steps)
     if step < warmup:
         return lr * (step + 1) / warmup
     done = (step - warmup) / max(steps - warmup, 1)

@@ -10,17 +10,17 @@ from .. import kernels as numba_kernels
 from ..checkpoints import load, save_model
 from ..distributed import ALONE, World
 from ..errors import InputError
-from ..files import read_json
 from ..model import GPT2
 from ..tokenizer import Tokenizer
 from ..twins import twin
 from ..weights.lora import LoRA
-from .data import Batches, split_documents, token_files
+from .data import Batches, open_tokens, split_documents, token_files
 from .language import LanguageModel, bits_per_byte
+from .lock import one_run_a_folder
 from .lora import merged, save_adapters, with_adapters
 from .memory import check_memory
 from .settings import Settings
-from .trainer import SETTINGS, Trainer, check_folder, write_settings
+from .trainer import Trainer, check_folder, read_settings, write_settings
 
 
 def training_twin(name: str | None, precision: str):
@@ -36,6 +36,7 @@ def training_twin(name: str | None, precision: str):
     return ops
 
 
+@one_run_a_folder
 def pretrain(
     out: Path,
     data: Path | None,
@@ -55,11 +56,7 @@ def pretrain(
     the model to start from. start: fine-tune this model. tokenizer: a model whose tokenizer to use;
     else one is trained on the text.
     """
-    before = read_json(out / SETTINGS) if resume and (out / SETTINGS).exists() else {}
-    if resume and not before:
-        raise InputError(
-            f"--resume: {out / SETTINGS} is not there, so there is no run to go on with"
-        )
+    before = read_settings(out) if resume else {}
     data, start = data or (Path(before["data"]) if before else None), start or before.get("start")
     if data is None:
         raise InputError("--data is needed: a folder with .txt files, or one text file")
@@ -97,7 +94,7 @@ def pretrain(
         token_files(data, out / "tokens", words, plan.val_fraction, changed=not resume)
     world.barrier()
     words = Tokenizer.from_pretrained(out)
-    train, val = token_files(data, out / "tokens", words, plan.val_fraction)
+    train, val = open_tokens(out / "tokens")
     batches = Batches(train, plan.window, plan.batch_size, plan.seed)
     if len(val) <= plan.window:
         raise InputError(

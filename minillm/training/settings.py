@@ -87,6 +87,9 @@ class Plan:
     log_every: int = at_least(1, "steps between two lines in metrics.jsonl", 10, curve=False)
     eval_every: int = at_least(1, "steps between two validations", 250, curve=False)
     checkpoint_every: int = at_least(1, "steps between two checkpoints", 100, curve=False)
+    keep_checkpoints: int = at_least(
+        1, "checkpoints to keep, the last one among them; 1 saves the disk", 2, curve=False
+    )
 
     def __post_init__(self):
         for f in dataclasses.fields(self):

@@ -2,10 +2,9 @@
 is killed.
 
 A run is a folder. metrics.jsonl has one line for every report; checkpoint.safetensors holds the
-parameters, the optimiser's arrays and the number of the step, written to a temporary name and
-renamed, so that one whole checkpoint is always there. Everything else of a step (batch, learning
-rate) is a function of its number and the seed: a resumed run does what the uninterrupted one would
-have done.
+parameters, the optimiser's arrays and the number of the step (see checkpoint.py), from step 0 on, so
+that one whole checkpoint is always there. Everything else of a step (batch, learning rate) is a
+function of its number and the seed: a resumed run does what the uninterrupted one would have done.
 """
 
 from __future__ import annotations
@@ -23,24 +22,27 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoints import safetensors
 from ..distributed import ALONE, World
 from ..errors import InputError
-from ..files import read_json, remove_unfinished, write_atomically
+from ..files import lines_of, read_json, remove_unfinished, write_atomically
 from ..progress import progress_bar
+from . import checkpoint
+from .checkpoint import CHECKPOINT
 from .optimizers import OPTIMIZERS, Optimizer, clip_by_global_norm, learning_rate
 from .settings import Settings
 
-CHECKPOINT, METRICS, SETTINGS = "checkpoint.safetensors", "metrics.jsonl", "settings.json"
+METRICS, SETTINGS = "metrics.jsonl", "settings.json"
+FORMAT = 2  # of a run's folder: 1 had other batches and checkpoints without a checksum
 
 
 class Trainer:
-    """Trains `objective` (parameters, loss_and_gradients(batch)) for plan.steps steps, in `folder`.
+    """Trains `objective` for plan.steps steps, in `folder`.
 
-    batch_of(step, rank, size) -> the arrays of one process's batch, all with the batch axis first.
-    evaluate(last) -> what to report at a validation; sample() -> text; save() writes what is to be
-    used. world: the processes that share each step: every one computes the gradients of its part of
-    the batch, and all take the step of their mean.
+    objective: has `parameters`, n_targets(batch) and loss_and_gradients(batch, n), the sum over the
+    batch's targets divided by n. batch_of(step, rank, size) -> the arrays of one process's batch,
+    all with the batch axis first. evaluate(last) -> what to report at a validation; sample() ->
+    text; save() writes what is to be used. world: the processes that share each step. The step is
+    that of the mean over all targets of all processes, however many each of them has.
     """
 
     def __init__(
@@ -77,13 +79,15 @@ class Trainer:
         """Train to the end; with `resume` from the checkpoint in the folder, if there is one.
         Ctrl-C and SIGTERM save first."""
         plan, main = self.plan, self.world.rank == 0
-        if resume:
-            self.load_checkpoint()
-            if main and self.step == plan.steps:
-                self.echo({"step": self.step, "run": "finished"})
+        resumed = resume and self.load_checkpoint()
+        if main and self.step == plan.steps:
+            self.echo({"step": self.step, "run": "finished"})
         self.folder.mkdir(parents=True, exist_ok=True)
         if main:
             self._forget_later_metrics()
+            if not resumed:
+                with self._writing():
+                    self.save_checkpoint()
         keep_memory()
         tokens, began = 0, time.perf_counter()
         with progress_bar("steps", main) as update, stop_signals(main) as stopped:
@@ -134,9 +138,9 @@ class Trainer:
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told below
             loss, gradients = self._accumulated(batch)
         if world.size > 1:
-            mean = np.array([loss])
-            world.all_reduce_mean([mean, *gradients.values()])
-            loss = float(mean[0])
+            total = np.array([loss])
+            world.all_reduce_sum([total, *gradients.values()])
+            loss = float(total[0])
         norm = clip_by_global_norm(gradients, plan.clip)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise InputError(
@@ -156,17 +160,15 @@ class Trainer:
         return loss, norm, lr
 
     def _accumulated(self, batch):
-        """The mean loss and gradients of a batch, computed in plan.accumulate equal parts."""
-        n, total, gradients = self.plan.accumulate, 0.0, {}
-        for part in zip(*(np.split(array, n) for array in batch)):
-            loss, new = self.objective.loss_and_gradients(part)
-            total += loss / n
-            if n == 1:
-                return total, new
+        """This process's part of the mean loss and its gradients, computed in plan.accumulate parts
+        of equally many rows."""
+        n = sum(self.world.all_gather(self.objective.n_targets(batch)))
+        total, gradients = 0.0, {}
+        for part in zip(*(np.split(array, self.plan.accumulate) for array in batch)):
+            loss, new = self.objective.loss_and_gradients(part, n)
+            total += loss
             for name, gradient in new.items():
-                gradients[name] = (
-                    gradients[name] + gradient / n if name in gradients else gradient / n
-                )
+                gradients[name] = gradients[name] + gradient if name in gradients else gradient
         return total, gradients
 
     # ---- reporting
@@ -194,12 +196,8 @@ class Trainer:
     # ---- checkpoints
 
     def _kept(self) -> str:
-        path = self.folder / CHECKPOINT
-        return (
-            f"the last checkpoint is kept in {path}"
-            if path.exists()
-            else "no checkpoint was due yet"
-        )
+        kept = checkpoint.kept(self.folder)
+        return f"the last checkpoint is kept in {kept[0]}" if kept else "there is no checkpoint yet"
 
     @contextmanager
     def _writing(self):
@@ -214,35 +212,50 @@ class Trainer:
 
     def save_checkpoint(self) -> None:
         """Write parameters, optimiser and step, all or nothing."""
-        arrays = {f"model.{name}": p for name, p in self.objective.parameters.items()}
-        arrays |= {f"optimizer.{name}": a for name, a in self.optimizer.state.items()}
-        safetensors.write(
-            self.folder / CHECKPOINT, arrays, {"format": "pt", "step": str(self.step)}
-        )
+        arrays = named(self.objective.parameters, self.optimizer.state)
+        checkpoint.write(self.folder, arrays, self.step, self.plan.keep_checkpoints)
 
-    def load_checkpoint(self) -> None:
-        """Go on from the checkpoint in the folder; without one, from the beginning."""
-        path = self.folder / CHECKPOINT
-        if not path.exists():
-            return
-        tensors, metadata = safetensors.read(path)
-        parameters = self.objective.parameters
-        found = {
-            name.removeprefix("model."): t
-            for name, t in tensors.items()
-            if name.startswith("model.")
+    def load_checkpoint(self) -> bool:
+        """Go on from the last checkpoint that can be used, and say so if a later one cannot; from
+        the beginning where there is none. Return whether there was one."""
+        parameters, optimizer = self.objective.parameters, self.optimizer
+
+        def like(step: int) -> dict:
+            return named(parameters, optimizer.like(parameters) if step else {})
+
+        last, metrics, unusable = self.folder / CHECKPOINT, self.folder / METRICS, []
+        kept = checkpoint.kept(self.folder)
+        if not kept and not (metrics.exists() and read_metrics(metrics)):
+            return False
+        if kept[:1] != [last]:
+            unusable.append(f"{last}: there is no such file")
+        for path in kept:
+            try:
+                arrays, self.step = checkpoint.read(path, like, self.plan.steps)
+                break
+            except (InputError, OSError) as error:
+                unusable.append(str(error))
+        else:
+            raise InputError(f"{unusable[0]}; there is no other: begin again in another folder")
+        for name, p in parameters.items():
+            np.copyto(p, arrays[f"model.{name}"])
+        optimizer.state = {
+            name: np.array(arrays[f"optimizer.{name}"])
+            for name in (optimizer.like(parameters) if self.step else ())
         }
-        if {n: t.shape for n, t in found.items()} != {n: p.shape for n, p in parameters.items()}:
-            raise InputError(f"{path}: not a checkpoint of this model")
-        for name, tensor in found.items():
-            np.copyto(parameters[name], tensor)
-        states = {
-            n.removeprefix("optimizer."): t
-            for n, t in tensors.items()
-            if n.startswith("optimizer.")
-        }
-        self.optimizer.state = {name: np.array(tensor) for name, tensor in states.items()}
-        self.step = self.optimizer.steps = int(metadata["step"])
+        optimizer.steps = self.step
+        self.world.barrier()  # until all have read it
+        if path != last and self.world.rank == 0:
+            print(f"{unusable[0]}; going on from {path.name}, step {self.step}", file=sys.stderr)
+            del arrays  # a file that is mapped cannot be renamed on Windows
+            path.replace(last)
+        return True
+
+
+def named(parameters: dict, state: dict) -> dict:
+    """The arrays of a checkpoint by their names in it."""
+    model = {f"model.{name}": p for name, p in parameters.items()}
+    return model | {f"optimizer.{name}": a for name, a in state.items()}
 
 
 def optimizer_of(plan: Settings, ops=None) -> Optimizer:
@@ -257,7 +270,7 @@ def read_metrics(path: Path) -> list[dict]:
     if not path.exists():
         raise InputError(f"{path}: there is no such file; is this the folder of a training run?")
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in lines_of(path.read_text(encoding="utf-8")):
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError:
@@ -288,12 +301,29 @@ def check_folder(folder: Path, settings: dict, curve: set[str], resume: bool) ->
                     f" {settings[name]!r}"
                 )
     folder.mkdir(parents=True, exist_ok=True)
-    remove_unfinished(folder)
+    for place in (folder, folder / "tokens"):
+        remove_unfinished(place)
 
 
 def write_settings(folder: Path, settings: dict) -> None:
     """Keep the settings of a run in its folder: with them begins what --resume goes on with."""
-    write_atomically(folder / SETTINGS, (json.dumps(settings, indent=2) + "\n").encode())
+    written = json.dumps({"format": FORMAT} | settings, indent=2) + "\n"
+    write_atomically(folder / SETTINGS, written.encode())
+
+
+def read_settings(folder: Path) -> dict:
+    """Return the settings of the run to resume; InputError where there is none, or one whose batches
+    would be others now."""
+    path = folder / SETTINGS
+    if not path.exists():
+        raise InputError(f"--resume: {path} is not there, so there is no run to go on with")
+    settings = read_json(path)
+    if settings.get("format", 1) != FORMAT:
+        raise InputError(
+            f"--resume: {path}: the run was begun by another version of minillm, and its batches"
+            " would be others now; begin again in another folder (--from goes on from its model)"
+        )
+    return settings
 
 
 @contextmanager
