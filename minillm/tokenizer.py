@@ -255,11 +255,6 @@ class Tokenizer:
         """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
-    def count_bytes(self, ids: Iterable[int]) -> int:
-        """Return how many bytes of text `ids` stand for; specials stand for none."""
-        specials = set(self.special_tokens.values())
-        return sum(len(self.tokens[i]) for i in ids if i not in specials)
-
     def _checked(self, i: int) -> int:
         if not 0 <= operator.index(i) < len(self.tokens):
             raise InputError(

@@ -33,7 +33,7 @@ ranks = world()
 ranks.barrier()
 transposed = np.arange(6.0, dtype=np.float32).reshape(2, 3).T * (1 + ranks.rank)
 arrays = [np.full(4, float(ranks.rank)), transposed]
-ranks.all_reduce_mean(arrays)
+ranks.all_reduce_sum(arrays)
 def refuse(n):
     if n > 3:
         raise InputError(f"{n} is too much")
@@ -45,7 +45,7 @@ except InputError as error:
     said = str(error)
 found = {
     "broadcast": ranks.broadcast({"from": ranks.rank}), "gathered": ranks.all_gather(ranks.rank ** 2), "said": said,
-    "means": [a.tolist() for a in arrays], "dtypes": [str(a.dtype) for a in arrays], "in place": arrays[1] is transposed,
+    "sums": [a.tolist() for a in arrays], "dtypes": [str(a.dtype) for a in arrays], "in place": arrays[1] is transposed,
     "shared": ranks.share(lambda n: (n, ranks.rank), range(7)), "few": ranks.share(lambda n: n, [5]), "cores": ranks.cores,
 }
 every = ranks.all_gather(found)
@@ -85,7 +85,7 @@ def test_every_method_with_three_processes():
         and found["gathered"] == [0, 1, 4]
         and found["said"] == "4 is too much"
     )
-    assert found["means"] == [[1.0] * 4, (np.arange(6.0).reshape(2, 3).T * 2).tolist()]
+    assert found["sums"] == [[3.0] * 4, (np.arange(6.0).reshape(2, 3).T * 6).tolist()]
     assert found["dtypes"] == ["float64", "float32"] and found["in place"] and found["cores"] >= 1
     assert found["shared"] == [[n, n % 3] for n in range(7)] and found["few"] == [5]
 
@@ -99,7 +99,7 @@ def test_one_process_alone(monkeypatch, capsys):
         type(ranks) is World and ranks is distributed.world() and (ranks.rank, ranks.size) == (0, 1)
     )
     ranks.barrier()
-    ranks.all_reduce_mean([array])
+    ranks.all_reduce_sum([array])
     assert (
         array.tolist() == [0, 1, 2] and ranks.broadcast("x") == "x" and ranks.all_gather(4) == [4]
     )

@@ -92,6 +92,9 @@ def ledger(
             " positions"
         )
     scored, entries = np.array(ids[: quality_tokens + 1]), [] if entries is None else entries
+    n_bytes = sum(len(tokenizer.tokens[i]) for i in scored[1:] if i != tokenizer.eot_id)
+    if quality_tokens and not n_bytes:
+        raise InputError("the text that is scored has no byte beside <|endoftext|>")
     calibration = ids[-min(CALIBRATION, model.config.n_positions) :]
     plain = Way(model, tokenizer, calibration, threads=n_threads(model.ops))
     ways: list[tuple[Entry, Way]] = []
@@ -116,7 +119,7 @@ def ledger(
                         plain.model,
                         scored,
                         window,
-                        tokenizer.count_bytes(scored[1:].tolist()),
+                        n_bytes,
                         reference,
                     )
                 _speed(way, ids, n_prompt, min(4, n_new))  # warm-up, and whether it runs at all

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
         if not word_ids:
             raise InputError("--next is empty: give at least one character")
         words.append((word, word_ids, continuation_logprob(model, ids, word_ids)))
-    n_bytes = tokenizer.count_bytes(ids[1:])
+    n_bytes = len(tokenizer.decode_bytes(ids[1:]))
     if args.json:
         write_json(
             {

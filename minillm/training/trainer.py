@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import json
 import math
+import re
 import signal
 import sys
 import threading
@@ -216,40 +217,46 @@ class Trainer:
         checkpoint.write(self.folder, arrays, self.step, self.plan.keep_checkpoints)
 
     def load_checkpoint(self) -> bool:
-        """Go on from the last checkpoint that can be used, and say so if a later one cannot; from
+        """Go on from the last checkpoint that is whole, and say so if that is not the last one; from
         the beginning where there is none. Return whether there was one."""
-        parameters, optimizer = self.objective.parameters, self.optimizer
-
-        def like(step: int) -> dict:
-            return named(parameters, optimizer.like(parameters) if step else {})
-
-        last, metrics, unusable = self.folder / CHECKPOINT, self.folder / METRICS, []
+        last, metrics, damaged = self.folder / CHECKPOINT, self.folder / METRICS, []
         kept = checkpoint.kept(self.folder)
         if not kept and not (metrics.exists() and read_metrics(metrics)):
             return False
         if kept[:1] != [last]:
-            unusable.append(f"{last}: there is no such file")
+            damaged.append(f"{last}: there is no such file")
         for path in kept:
             try:
-                arrays, self.step = checkpoint.read(path, like, self.plan.steps)
+                arrays, metadata = checkpoint.read(path)
                 break
             except (InputError, OSError) as error:
-                unusable.append(str(error))
+                damaged.append(str(error))
         else:
-            raise InputError(f"{unusable[0]}; there is no other: begin again in another folder")
-        for name, p in parameters.items():
-            np.copyto(p, arrays[f"model.{name}"])
-        optimizer.state = {
-            name: np.array(arrays[f"optimizer.{name}"])
-            for name in (optimizer.like(parameters) if self.step else ())
-        }
-        optimizer.steps = self.step
+            raise InputError(f"{damaged[0]}; there is no other: begin again in another folder")
+        self._take(path, arrays, metadata)
         self.world.barrier()  # until all have read it
         if path != last and self.world.rank == 0:
-            print(f"{unusable[0]}; going on from {path.name}, step {self.step}", file=sys.stderr)
+            print(f"{damaged[0]}; going on from {path.name}, step {self.step}", file=sys.stderr)
             del arrays  # a file that is mapped cannot be renamed on Windows
             path.replace(last)
         return True
+
+    def _take(self, path: Path, arrays: dict, metadata: dict) -> None:
+        """Copy what a checkpoint holds; InputError unless it is exactly what this run has after so
+        many steps: every array by name, shape and dtype."""
+        parameters, optimizer, steps = self.objective.parameters, self.optimizer, self.plan.steps
+        step = metadata.get("step", "")
+        if not re.fullmatch("[0-9]{1,18}", step) or int(step) > steps:
+            raise InputError(f"{path}: step {step!r:.30} is none of this run's, 0 to {steps}")
+        state = optimizer.like(parameters) if int(step) else {}  # before a step there is none
+        expected = named(parameters, state)
+        forms = [{n: (a.shape, a.dtype) for n, a in of.items()} for of in (arrays, expected)]
+        if forms[0] != forms[1] or "sha256" not in metadata:
+            raise InputError(f"{path}: not a checkpoint of this run")
+        for name, p in parameters.items():
+            np.copyto(p, arrays[f"model.{name}"])
+        optimizer.state = {name: np.array(arrays[f"optimizer.{name}"]) for name in state}
+        self.step = optimizer.steps = int(step)
 
 
 def named(parameters: dict, state: dict) -> dict:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from minillm import InputError, Tokenizer
+from minillm.tokenizer import END_OF_TEXT, cut_at_ends
 from minillm.training.data import Batches, documents_of, split_documents, token_files
 
 TOKENIZER = Tokenizer.train(["the old king and the young king; the wolf and the fox. "] * 3, 280)
@@ -22,9 +23,28 @@ def write(folder, **files):
 # ---- documents
 
 
-def test_documents_end_in_a_line_of_their_own():
-    text = "one\n<|endoftext|>\ntwo <|endoftext|> goes on\n<|endoftext|>\n\n<|endoftext|>\nthree"
-    assert documents_of(text) == ["one\n", "two <|endoftext|> goes on\n", "three"]
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r", "", " "], ids=repr)
+def test_every_end_of_text_ends_a_document(ends):
+    """One line end directly after it belongs to it, what follows begins the next document."""
+    text = f"one\n{END_OF_TEXT}{ends}two {END_OF_TEXT}{ends}{END_OF_TEXT}{ends} \nx{END_OF_TEXT}"
+    rest = ends if ends == " " else ""
+    assert cut_at_ends(text) == ["one\n", f"{rest}two ", rest, f"{rest} \nx", ""]
+    assert documents_of(text) == ["one\n", f"{rest}two ", f"{rest} \nx"]
+    assert cut_at_ends(f"{END_OF_TEXT}\n\n{END_OF_TEXT}\r\n\r\n") == ["", "\n", "\r\n"]
+
+
+def test_ends_of_text_are_the_same_for_a_tokenizer_training_and_scoring(tmp_path):
+    """Everything that reads documents sees the same ones, however their ends are written."""
+    documents = ["the king\n", "\na fox ", "x", "the wolf"]
+    cleanly = Tokenizer.train(documents * 3, 280)
+    expected = [i for d in documents for i in (*TOKENIZER.encode(d), TOKENIZER.eot_id)]
+    for end in ("\n", "\r\n"):
+        text = "".join(d + END_OF_TEXT + end for d in documents)
+        assert Tokenizer.train([text.removesuffix(end)] * 3, 280).merges == cleanly.merges
+        assert TOKENIZER.encode_documents(text) == expected
+        data = write(tmp_path / f"{len(end)}", train=text, val=text.removesuffix(end))
+        for tokens in token_files(data, tmp_path / f"out{len(end)}", TOKENIZER, 0.1):
+            assert tokens.ids.tolist() == expected and tokens.n_bytes == sum(map(len, documents))
 
 
 def test_train_and_val_files_are_taken_as_they_are(tmp_path):
@@ -116,11 +136,16 @@ def test_token_files_are_built_once_and_again_when_something_changes(tmp_path):
     assert made(Tokenizer.train(["wolf wolf wolf"], 258)) != first and built[3] != built[2]
     made(fraction=0.2)
     assert built[4] != built[3]
-    write(data, train="the fox and the wolf\n")
+    os.utime(data / "train.txt", (1, 1))
+    made(fraction=0.2, changed=False)  # touched, copied: the same text
+    assert built[5] == built[4]
+    stat = os.stat(data / "train.txt")
+    write(data, train="the king\n" * 9)  # as long as the wolf was
+    os.utime(data / "train.txt", ns=(stat.st_atime_ns, stat.st_mtime_ns))
     with pytest.raises(
         InputError, match=r"--resume: train.txt in .* is not as it was when the run began"
     ):
-        made(changed=False)
+        made(fraction=0.2, changed=False)
 
 
 def test_token_files_half_built_are_built_again(tmp_path, monkeypatch):
@@ -163,19 +188,19 @@ def test_targets_are_the_ids_one_later():
     np.testing.assert_array_equal(targets, ids + 1)
 
 
-@pytest.mark.parametrize("n", [24, 25, 31, 100, 107])
-def test_an_epoch_takes_every_window_once(n):
-    batches = Batches(Row(n), 8, 1, seed=2)
-    per_epoch = batches.windows_of_epoch
-    orders = []
-    for epoch in range(3):
-        ids = np.array([batches.batch(epoch * per_epoch + i)[0][0] for i in range(per_epoch)])
-        starts = sorted(ids[:, 0])
-        assert (np.diff(starts) == 8).all() and 0 <= starts[0] < 8
-        assert starts[-1] + 8 < n
-        orders.append(ids[:, 0].tolist())
-    if per_epoch > 2:
-        assert orders[0] != orders[1] != orders[2]
+@pytest.mark.parametrize("n", [16, 17, 23, 24, 25, 31, 100, 107])
+def test_an_epoch_takes_every_window_that_fits_once(n):
+    """One after another without a gap, from an offset below the window's length; in 60 epochs every
+    token is a target but the first, which nothing predicts, and no two orders are the same."""
+    batches, done, targets, orders = Batches(Row(n), 8, 1, seed=2), 0, set(), set()
+    for epoch in range(60):
+        per_epoch = len(batches.starts(epoch))
+        rows = np.array([batches.row(done + i) for i in range(per_epoch)])
+        starts, done = sorted(rows[:, 0]), done + per_epoch
+        assert starts == list(range(starts[0], n - 8, 8)) and 0 <= starts[0] < 8
+        targets.update(rows[:, 1:].ravel().tolist())
+        orders.add(tuple(rows[:, 0]))
+    assert targets == set(range(1, n)) and (n < 100 or len(orders) == 60)
 
 
 def test_batches_are_a_function_of_step_and_seed():
@@ -195,7 +220,7 @@ def test_processes_share_a_batch():
 
 def test_a_text_too_short_says_how_much_is_needed():
     with pytest.raises(
-        InputError, match="the text has 23 tokens; a window of 8 needs 24: more text, or --context"
+        InputError, match="the text has 15 tokens; a window of 8 needs 16: more text, or --context"
     ):
-        Batches(Row(23), 8, 1, seed=1)
-    assert Batches(Row(24), 8, 1, seed=1).windows_of_epoch == 1
+        Batches(Row(15), 8, 1, seed=1)
+    assert [len(Batches(Row(16), 8, 1, seed=1).starts(epoch)) for epoch in range(9)] == [1] * 9

@@ -67,4 +67,5 @@ def test_what_may_change_on_resuming_is_what_leaves_the_curve_alone():
         "sample_every",
         "sample_prompt",
         "checkpoint_every",
+        "keep_checkpoints",
     }

@@ -2,22 +2,28 @@
 
 import errno
 import json
+import shutil
 import threading
 
 import numpy as np
 import pytest
 
 from minillm import InputError
-from minillm.distributed import World
+from minillm.checkpoints import safetensors
+from minillm.distributed import ALONE, World
+from minillm.training import checkpoint
 from minillm.training import trainer as room
-from minillm.training.language import LanguageModel
+from minillm.training.language import IGNORED, LanguageModel
+from minillm.training.lora import with_adapters
 from minillm.training.settings import Settings
 from minillm.training.trainer import (
     CHECKPOINT,
     METRICS,
+    SETTINGS,
     Trainer,
     check_folder,
     read_metrics,
+    read_settings,
     write_settings,
 )
 
@@ -32,11 +38,12 @@ class Parabola:
     def __init__(self):
         self.parameters = {"w": np.zeros((1, 2))}
 
-    def loss_and_gradients(self, batch):
-        (x,) = batch
-        return float(((self.parameters["w"] - x) ** 2).mean(0).sum()), {
-            "w": (2 * (self.parameters["w"] - x)).mean(0)[None]
-        }
+    def n_targets(self, batch):
+        return len(batch[0])
+
+    def loss_and_gradients(self, batch, n):
+        away = self.parameters["w"] - batch[0]
+        return float((away**2).sum() / n), {"w": 2 * away.sum(0, keepdims=True) / n}
 
 
 def points(step, rank=0, size=1):
@@ -141,6 +148,27 @@ def test_parts_of_a_models_batch(tmp_path):
         np.testing.assert_allclose(models[1].parameters[name], p, atol=1e-12)
 
 
+def ragged(model):
+    """A batch whose rows have 12, 9, 1 and 0 targets that count, so that no part is like another."""
+    return batch_of(model.config, rows=4, T=6, padding=(0, 2, 5, 6))
+
+
+@pytest.mark.parametrize("adapters", [False, True], ids=["all", "LoRA"])
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_parts_with_unequal_numbers_of_targets(tmp_path, accumulate, adapters):
+    """float64, sums in another order: worst seen 3e-16 of the largest gradient."""
+    model = small_model()
+    if adapters:
+        model = with_adapters(model, 2, matrices="c_attn,c_fc")
+    objective, batch = LanguageModel(model), ragged(model)
+    loss, expected = objective.loss_and_gradients(batch)
+    t = trainer(tmp_path, objective, batch_size=4, accumulate=accumulate)
+    parts, found = t._accumulated(batch)
+    assert parts == pytest.approx(loss, rel=1e-14) and set(found) == set(expected)
+    for name, gradient in expected.items():
+        assert np.abs(found[name] - gradient).max() <= 1e-13 * np.abs(gradient).max(), name
+
+
 class Pair(World):
     """Two ranks in two threads."""
 
@@ -154,11 +182,14 @@ class Pair(World):
         self.meet.wait(20)
         return values
 
-    def all_reduce_mean(self, arrays):
+    def barrier(self):
+        self.meet.wait(20)
+
+    def all_reduce_sum(self, arrays):
         arrays = list(arrays)
         both = self.all_gather([a.copy() for a in arrays])
-        for array, mean in zip(arrays, [(a + b) / 2 for a, b in zip(*both)]):
-            array[:] = mean
+        for array, total in zip(arrays, [a + b for a, b in zip(*both)]):
+            array[:] = total
 
 
 def test_two_ranks_with_half_the_batch_follow_one(tmp_path):
@@ -178,6 +209,36 @@ def test_two_ranks_with_half_the_batch_follow_one(tmp_path):
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-6)
 
 
+def test_ranks_with_unequal_numbers_of_targets(tmp_path):
+    """Each with two parts, one of which has no target at all."""
+    batch, meet, table = ragged(small_model()), threading.Barrier(2), {}
+    models, plan = [small_model() for _ in range(3)], {"batch_size": 4, "optimizer": "sgd"}
+
+    def rows(step, rank, size):
+        return tuple(array[rank::size] for array in batch)
+
+    worlds = [ALONE, *(Pair(rank, meet, table) for rank in (0, 1))]
+    trainers = [
+        trainer(tmp_path, LanguageModel(model), rows, world=world, accumulate=world.size, **plan)
+        for model, world in zip(models, worlds)
+    ]
+    threads = [threading.Thread(target=t.train_step) for t in trainers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    for name, p in models[0].parameters.items():
+        for other in models[1:]:
+            np.testing.assert_allclose(other.parameters[name], p, rtol=0, atol=1e-13)
+
+
+def test_a_batch_without_any_target_changes_nothing(tmp_path):
+    model = small_model()
+    ids, targets = batch_of(model.config)
+    loss, gradients = LanguageModel(model).loss_and_gradients((ids, np.full_like(targets, IGNORED)))
+    assert loss == 0 and not any(g.any() for g in gradients.values())
+
+
 def test_a_batch_that_cannot_be_shared(tmp_path):
     with pytest.raises(
         InputError, match="batch_size 6 cannot be shared by 2 processes in 2 equal parts each"
@@ -193,40 +254,41 @@ def test_what_is_not_finite_ends_with_one_line_and_keeps_the_checkpoint(tmp_path
     )
     with pytest.raises(InputError, match=said):
         t.run()
-    kept = trainer(tmp_path)
+    kept = trainer(tmp_path, optimizer="sgd")
     kept.load_checkpoint()
     assert kept.step >= 1 and np.isfinite(kept.objective.parameters["w"]).all()
     assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]
-    with pytest.raises(InputError, match="no checkpoint was due yet"):
+    with pytest.raises(InputError, match="step 1: the loss is nan"):
         trainer(tmp_path / "none", Broken()).run()
+    assert trainer(tmp_path / "none").load_checkpoint()  # of step 0
 
 
 class Broken(Parabola):
-    def loss_and_gradients(self, batch):
+    def loss_and_gradients(self, batch, n):
         return float("nan"), {"w": np.ones((1, 2))}
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
-    t, real, written = trainer(tmp_path), room.safetensors.write, []
+    t, real, written = trainer(tmp_path), room.checkpoint.write, []
 
-    def full(path, *rest):
-        real(path, *rest)
+    def full(*args):
+        real(*args)
         written.append(t.step)
-        if len(written) == 1:
+        if len(written) == 2:
             monkeypatch.setattr("os.fsync", no_space)
 
     def no_space(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(room.safetensors, "write", full)
+    monkeypatch.setattr(room.checkpoint, "write", full)
     said = (
         r"step 8: .*checkpoint.safetensors: No space left on device; the last checkpoint is"
-        r" kept in "
+        r" kept in .*checkpoint.1.safetensors"
     )
     with pytest.raises(InputError, match=said):
         t.run()
     monkeypatch.undo()
-    assert written == [4] and not list(tmp_path.glob(".*"))
+    assert written == [0, 4] and not list(tmp_path.glob(".*"))
     again, whole = trainer(tmp_path), trainer(tmp_path / "whole")
     again.run(resume=True)
     whole.run()
@@ -258,15 +320,13 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     trainer(tmp_path).run()
     other = Parabola()
     other.parameters = {"w": np.zeros((1, 3))}
-    with pytest.raises(InputError, match=r"checkpoint.safetensors: not a checkpoint of this model"):
+    with pytest.raises(InputError, match=r"checkpoint.safetensors: not a checkpoint of this run"):
         trainer(tmp_path, other).run(resume=True)
 
 
 def test_two_runs_are_not_mixed(tmp_path):
     plan, curve = {"steps": 3, "log_every": 1}, {"steps"}
     check_folder(tmp_path, plan, curve, resume=False)
-    (tmp_path / "tokens").mkdir()
-    (tmp_path / "tokens" / ".train.npy.123.tmp").write_bytes(b"half")  # of a killed process
     write_settings(tmp_path, plan)
     with pytest.raises(
         InputError,
@@ -276,7 +336,32 @@ def test_two_runs_are_not_mixed(tmp_path):
     with pytest.raises(InputError, match=r"--resume: the run in .* has steps 3, not 4"):
         check_folder(tmp_path, {"steps": 4, "log_every": 1}, curve, resume=True)
     check_folder(tmp_path, {"steps": 3, "log_every": 2}, curve, resume=True)
-    assert not list((tmp_path / "tokens").iterdir())
+
+
+def test_only_what_a_killed_run_left_is_removed(tmp_path):
+    """In the run's own two folders; other people's files stay, whatever they are called."""
+    mine, theirs = [], []
+    for place in ("", "tokens", "tokens/deeper", "other"):
+        (tmp_path / place).mkdir(exist_ok=True)
+        left = tmp_path / place / ".minillm-0123456789abcdef.tmp"
+        (mine if place in ("", "tokens") else theirs).append(left)
+        names = (".tmp", "a.tmp", ".a.tmp", ".model.safetensors.123.tmp", ".minillm-0.tmp")
+        theirs += [tmp_path / place / name for name in names]
+    for path in mine + theirs:
+        path.write_bytes(b"half")
+    linked = tmp_path / ".minillm-00000000000000ff.tmp"
+    linked.symlink_to(theirs[0])
+    check_folder(tmp_path, {}, set(), resume=False)
+    assert not any(path.exists() for path in mine) and all(path.exists() for path in theirs)
+    assert linked.is_symlink()
+
+
+def test_a_run_of_an_older_format_is_refused(tmp_path):
+    (tmp_path / SETTINGS).write_text('{"steps": 3}')
+    with pytest.raises(InputError, match=r"settings.json: the run was begun by another version"):
+        read_settings(tmp_path)
+    write_settings(tmp_path, {"steps": 3})
+    assert read_settings(tmp_path)["steps"] == 3
 
 
 def test_a_model_is_not_overwritten(tmp_path):
@@ -292,13 +377,131 @@ def test_metrics_cut_short_are_read_up_to_there(tmp_path):
         read_metrics(tmp_path / "none")
 
 
-def test_checkpoints_hold_everything(tmp_path):
-    t = trainer(tmp_path)
-    t.run()
-    from minillm.checkpoints import safetensors
+# ---- checkpoints
 
-    tensors, metadata = safetensors.read(tmp_path / CHECKPOINT)
-    assert (
-        set(tensors) == {"model.w", "optimizer.mean.w", "optimizer.square.w"}
-        and metadata["step"] == "10"
-    )
+
+@pytest.mark.parametrize(("keep", "steps"), [(1, [10]), (2, [10, 8]), (3, [10, 8, 4])])
+def test_checkpoints_hold_everything(tmp_path, keep, steps):
+    """The last ones, each a whole state; the first of all is of step 0."""
+    trainer(tmp_path, keep_checkpoints=keep).run()
+    found = [safetensors.read(path) for path in checkpoint.kept(tmp_path)]
+    assert [metadata["step"] for _, metadata in found] == [str(step) for step in steps]
+    assert len(list(tmp_path.iterdir())) == keep + 1  # and metrics.jsonl
+    for tensors, _ in found:
+        assert set(tensors) == {"model.w", "optimizer.mean.w", "optimizer.square.w"}
+
+
+def test_fewer_checkpoints_than_before_leave_no_rest(tmp_path):
+    trainer(tmp_path, keep_checkpoints=4).run()
+    trainer(tmp_path, keep_checkpoints=2).save_checkpoint()
+    assert [path.name for path in checkpoint.kept(tmp_path)] == [
+        "checkpoint.safetensors",
+        "checkpoint.1.safetensors",
+    ]
+
+
+def rewritten(folder, change):
+    """Change what the last checkpoint holds, with the checksum that belongs to it."""
+    tensors, metadata = safetensors.read(folder / CHECKPOINT)
+    tensors = {name: np.array(t) for name, t in tensors.items()}
+    change(tensors, metadata)
+    if "sha256" in metadata:
+        metadata["sha256"] = checkpoint.checksum(tensors, metadata)
+    safetensors.write(folder / CHECKPOINT, tensors, metadata)
+
+
+def is_of_shape_1(tensors, metadata):
+    tensors["optimizer.mean.w"] = np.zeros(1)
+
+
+def is_float32(tensors, metadata):
+    tensors["model.w"] = tensors["model.w"].astype(np.float32)
+
+
+def lacks_a_state(tensors, metadata):
+    del tensors["optimizer.square.w"]
+
+
+def has_one_too_many(tensors, metadata):
+    tensors["optimizer.momentum.w"] = tensors["optimizer.mean.w"]
+
+
+def has_another_name(tensors, metadata):
+    tensors["w"] = tensors.pop("model.w")
+
+
+def has_no_checksum(tensors, metadata):
+    del metadata["sha256"]
+
+
+def is_said_to_be_of_step_0(tensors, metadata):
+    metadata["step"] = "0"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        is_of_shape_1,
+        is_float32,
+        lacks_a_state,
+        has_one_too_many,
+        has_another_name,
+        has_no_checksum,
+        is_said_to_be_of_step_0,
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, change):
+    """It is whole, so the one before is no remedy: whoever put it there must know."""
+    trainer(tmp_path).run()
+    rewritten(tmp_path, change)
+    before = (tmp_path / METRICS).read_bytes()
+    with pytest.raises(InputError, match=r"/checkpoint.safetensors: not a checkpoint of this run$"):
+        trainer(tmp_path).run(resume=True)
+    assert (tmp_path / METRICS).read_bytes() == before
+
+
+@pytest.mark.parametrize("step", ["11", "-1", "", "1e1", "１", "1_0", "9" * 5000])
+def test_a_step_that_the_run_does_not_have_is_refused(tmp_path, step):
+    trainer(tmp_path).run()
+    rewritten(tmp_path, lambda tensors, metadata: metadata.update(step=step))
+    with pytest.raises(InputError, match=r"step '.* is none of this run's, 0 to 10") as error:
+        trainer(tmp_path).run(resume=True)
+    assert len(str(error.value)) < 300 + len(str(tmp_path))
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(tmp_path, capsys):
+    """Wherever a bit has changed. The damaged one is not kept: else it would take the place of the
+    good one when the next is written."""
+    whole = trainer(tmp_path / "whole")
+    whole.run()
+    good = (tmp_path / "whole" / CHECKPOINT).read_bytes()
+    for at in np.linspace(0, len(good) - 1, 25).astype(int):
+        folder = tmp_path / str(at)
+        shutil.copytree(tmp_path / "whole", folder)
+        (folder / CHECKPOINT).write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+        again = trainer(folder)
+        again.run(resume=True)
+        said = capsys.readouterr().err
+        assert (
+            "; going on from checkpoint.1.safetensors, step 8\n" in said and said.count("\n") == 1
+        )
+        assert (
+            again.objective.parameters["w"].tobytes() == whole.objective.parameters["w"].tobytes()
+        )
+        assert losses(folder) == losses(tmp_path / "whole")
+        assert (folder / CHECKPOINT).read_bytes() == good
+
+
+def test_a_lost_checkpoint_is_no_new_beginning(tmp_path, capsys):
+    trainer(tmp_path).run()
+    (tmp_path / CHECKPOINT).unlink()
+    again = trainer(tmp_path)
+    assert again.load_checkpoint() and again.step == 8
+    assert "checkpoint.safetensors: there is no such file; going on" in capsys.readouterr().err
+    (tmp_path / CHECKPOINT).unlink()
+    before = (tmp_path / METRICS).read_bytes()
+    with pytest.raises(InputError, match=r"there is no such file; there is no other: begin again"):
+        trainer(tmp_path).run(resume=True)
+    assert (tmp_path / METRICS).read_bytes() == before
+    trainer(tmp_path / "new").run(resume=True)  # killed before it wrote anything
+    assert len(losses(tmp_path / "new")) == 10
