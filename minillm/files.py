@@ -10,7 +10,6 @@ import re
 import secrets
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from .errors import InputError
 
@@ -41,21 +40,17 @@ def read_json(path: Path):
         raise InputError(f"{path}: not valid JSON ({error})") from None
 
 
-def new_file(path: Path) -> BinaryIO:
-    """Make a file and open it for writing bytes; FileExistsError where anything, be it a link, has
-    this name."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)  # of POSIX, of Windows
-    return os.fdopen(os.open(path, flags, 0o666), "wb")
-
-
 @contextmanager
 def atomic_file(path: Path):
     """Open a temporary file beside `path` for writing bytes; rename it to `path` only when all is
-    written. Its name cannot be foreseen, and each writer, thread or process, has its own."""
-    temporary = path.with_name(f".minillm-{secrets.token_hex(8)}.tmp")
+    written.
+
+    Each writer, be it a thread or a process, has one of its own, whose name cannot be foreseen. It
+    is made anew: where something has its name, be it a link, FileExistsError.
+    """
+    temporary, file = path.with_name(f".minillm-{secrets.token_hex(8)}.tmp"), None
     try:
-        with new_file(temporary) as file:
+        with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -66,7 +61,8 @@ def atomic_file(path: Path):
             error.filename, error.filename2 = str(path), None  # a full disk names no file
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if file:
+            temporary.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

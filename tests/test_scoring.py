@@ -6,6 +6,7 @@ import pytest
 from minillm import GPT2, GPT2Config, InputError, Tokenizer
 from minillm.ops import softmax
 from minillm.scoring import continuation_logprob, next_logprobs, score, score_long
+from minillm.tokenizer import END_OF_TEXT
 
 MODEL = GPT2.random(
     GPT2Config(vocab_size=31, n_positions=8, n_embd=8, n_layer=2, n_head=2), dtype=np.float64
@@ -63,6 +64,24 @@ def test_every_token_is_predicted_once_whatever_the_window():
             assert result.positions[n - 1] == n - 1 - start
     assert result.bits_per_byte == pytest.approx(result.nats.sum() / np.log(2) / 19)
     assert result.perplexity == pytest.approx(np.exp(result.nats.mean()))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", ""], ids=repr)
+def test_every_end_of_text_is_predicted_and_no_byte_of_the_text(end):
+    documents = ["a tale\n", "and another", "x"]
+    text = "".join(document + END_OF_TEXT + end for document in documents)
+    encoded = [i for d in documents for i in (*TOKENIZER.encode(d), 256)]
+    for whole in (text, text.removesuffix(end)):
+        result = score_long(LONG, TOKENIZER, whole)
+        assert len(result.nats) == len(encoded) - 1 and result.n_bytes == 19
+        expected = score_long(LONG, TOKENIZER, "".join(f"{d}{END_OF_TEXT}\n" for d in documents))
+        np.testing.assert_array_equal(result.nats, expected.nats)
+
+
+def test_a_text_without_a_byte_is_refused():
+    for text in ("", END_OF_TEXT, f"{END_OF_TEXT}\n" * 3, END_OF_TEXT * 20 + "\r\n"):
+        with pytest.raises(InputError, match="no byte: there is nothing to predict"):
+            score_long(LONG, TOKENIZER, text)
 
 
 def test_windows_and_texts_that_cannot_be_scored():

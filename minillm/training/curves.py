@@ -38,7 +38,7 @@ class Curve:
         for i in range(n):
             start = min(max(i - width // 2, 0), n - width)
             part = self.loss[start : start + width]
-            slope = t @ part / max(t @ t, 1)
+            slope = t @ part / (t @ t or 1)
             values.append(part.mean() + slope * t[i - start])
         return np.array(values)
 

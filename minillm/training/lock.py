@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ..distributed import ALONE
 from ..errors import InputError
-from ..files import new_file
 
 LOCK = "run.lock"
 
@@ -46,7 +45,7 @@ def held(folder: Path):
                 f" for it, or choose another folder{hint}"
             )
         path.unlink(missing_ok=True)
-        file = new_file(path)
+        file = open(path, "xb")  # noqa: SIM115
         file.write(json.dumps(mine).encode())
         file.flush()
     try:

@@ -59,6 +59,34 @@ def test_quotation_marks_are_text_in_tsv_and_quotes_in_csv(tmp_path):
     assert read_examples(tmp_path / "a.csv").texts == ['a, "b"\nc']
 
 
+INSIDE = "a\x0bb\x0cc\x1cd\x1de\x1ef\x85g\u2028h\u2029i"  # where str.splitlines cuts, and no file
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"a.tsv": f"{INSIDE}\tpos\r\n{INSIDE}\tneg\r\n"},
+        {"a.csv": f'{INSIDE},pos\n"{INSIDE}",neg\n'},
+        {"pos": f"{INSIDE}\n", "neg": f"{INSIDE}\r\n"},
+        {"pos/1": INSIDE, "neg/1": INSIDE},
+    ],
+    ids=["tsv", "csv", "file", "folder"],
+)
+def test_lines_are_cut_where_files_have_line_ends_only(tmp_path, files):
+    write(tmp_path, files)
+    data = tmp_path / next(iter(files)) if len(files) == 1 else tmp_path
+    assert read_examples(data).texts == [INSIDE, INSIDE]
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv"])
+def test_cells_of_any_length(tmp_path, name):
+    """Python's csv takes 131,072 characters if it is not told otherwise."""
+    long = "so good " * 40_000
+    separator = "\t" if name == "a.tsv" else ","
+    write(tmp_path, {name: f"{long}{separator}pos\nso bad{separator}neg\n"})
+    assert read_examples(tmp_path / name).texts[0] == long
+
+
 @pytest.mark.parametrize(
     ("files", "name", "message"),
     [

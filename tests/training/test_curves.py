@@ -39,7 +39,19 @@ def test_smoothing_runs_neither_late_nor_early():
     np.testing.assert_allclose(Curve("x", np.arange(101), line).smoothed, line)
     noise = line + np.resize([1, -1], 101)
     assert np.abs(Curve("x", np.arange(101), noise).smoothed - line)[3:-3].max() < 0.3
-    assert Curve("x", np.arange(1), np.array([3.0])).smoothed.tolist() == [3]
+    for few in ([3.0], [3.0, 1.0], [3.0, 2.0, 1.0]):
+        np.testing.assert_allclose(Curve("x", np.arange(len(few)), np.array(few)).smoothed, few)
+
+
+@pytest.mark.parametrize("n", [3, 5, 20, 101, 1000])
+def test_no_end_of_the_smoothed_curve_is_a_single_report(n):
+    """Of equally noisy reports the end has less noise than one of them: 5/6 of it with three
+    reports, 2 / sqrt(width) with many; no weight is above 5/6."""
+    for i in range(n):
+        one = np.zeros(n)
+        one[i] = 1
+        smoothed = Curve("x", np.arange(n), one).smoothed
+        assert abs(smoothed[0]) < 0.84 and abs(smoothed[-1]) < 0.84, i
 
 
 def test_the_picture(run):

@@ -1,10 +1,16 @@
-"""Kill -9 at any moment, Ctrl-C, SIGTERM: a run goes on where it was, to the last bit."""
+"""Kill -9 at any moment, Ctrl-C, SIGTERM: a run goes on where it was, to the last bit.
 
+MINILLM_KILLS=100 kills as often, half of the times in the middle of a write (default: 10).
+"""
+
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,46 +19,58 @@ from minillm.training.trainer import CHECKPOINT, METRICS, read_metrics
 
 pytestmark = [pytest.mark.live, pytest.mark.skipif(os.name == "nt", reason="POSIX signals")]
 
+KILLS = int(os.environ.get("MINILLM_KILLS", "10"))
 KNOBS = (
-    "--kernels numpy --threads 1 --n-layer 2 --n-head 2 --n-embd 32 --n-positions 32 --vocab-size"
-    " 300 --batch-size 8"
-)
-KNOBS += (
-    " --steps 60 --warmup 5 --log-every 1 --eval-every 7 --sample-every 20 --checkpoint-every 3"
-    " --sample-prompt king"
+    "--kernels numpy --n-layer 2 --n-head 2 --n-embd 32 --n-positions 32 --vocab-size 300"
+    " --batch-size 8 --steps 60 --warmup 5 --log-every 1 --eval-every 7 --sample-every 20"
+    " --checkpoint-every 3 --sample-prompt king"
 )
 
 
-def start(data, out):
-    """Begin the run, or go on with what there is of it."""
+def arguments(data, out):
+    """Of the command that begins the run, or goes on with what there is of it."""
     resume = ["--resume"] if (out / "settings.json").exists() else []
-    command = [
-        sys.executable,
-        "-m",
-        "minillm",
-        "train",
-        "--data",
-        str(data),
-        "--out",
-        str(out),
-        *KNOBS.split(),
-        *resume,
-    ]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-
-def finish(data, out):
-    process = start(data, out)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0 and err == "", err
+    return ["train", "--data", str(data), "--out", str(out), *KNOBS.split(), *resume]
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(data, tmp_path_factory):
-    """The folder of the whole run, and how long it took."""
-    out, began = tmp_path_factory.mktemp("runs") / "whole", time.perf_counter()
-    finish(data, out)
-    return out, time.perf_counter() - began
+def fork():
+    """Run `minillm train` in a fork (see forks.py), with the request as keywords."""
+    one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # who forks has one thread only
+    server = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("forks.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | one,
+    )
+
+    def call(data, out, **when):
+        print(json.dumps({"argv": arguments(data, out)} | when), file=server.stdin, flush=True)
+        return json.loads(server.stdout.readline())
+
+    yield call
+    server.communicate()
+
+
+@pytest.fixture(scope="module")
+def finish(fork):
+    """Let a run come to its end. That the last checkpoint is not whole may be said, nothing else."""
+
+    def call(data, out):
+        done = fork(data, out)
+        said = r"(minillm: )?.*checkpoint.safetensors: there is no such file; going on from .*\n"
+        assert done["code"] == 0 and re.fullmatch(f"({said})?", done["err"]), done["err"]
+        return done
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data, finish, tmp_path_factory):
+    """The folder of the whole run, and how long it took and how often it wrote."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    return out, finish(data, out)
 
 
 def same(out, whole):
@@ -72,37 +90,40 @@ def same(out, whole):
     assert files[0] == files[1]
 
 
-def run_for(seconds, data, out):
-    """Train, and kill it after so long, if it has not come to its end."""
-    process = start(data, out)
-    try:
-        process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
+def moment(rng, within_a_write, whole):
+    """When to kill: at one of the writes of the whole run, or at any time of it."""
+    if within_a_write:
+        return {"write": int(rng.integers(1, whole["writes"] + 1))}
+    return {"seconds": rng.uniform(0, whole["seconds"])}
 
 
-@pytest.mark.parametrize("moment", np.random.default_rng(20).uniform(0.1, 1, 20).round(3))
-def test_killed_at_a_random_moment(moment, data, uninterrupted, tmp_path):
-    """moment: as a part of the time that the whole run takes."""
-    whole, seconds = uninterrupted
-    run_for(moment * seconds, data, tmp_path / "run")
-    finish(data, tmp_path / "run")
-    same(tmp_path / "run", whole)
+@pytest.mark.parametrize("n", range(KILLS))
+def test_killed(n, data, fork, finish, uninterrupted, tmp_path):
+    out, (folder, whole) = tmp_path / "run", uninterrupted
+    within_a_write = n % 2 == 0
+    done = fork(data, out, **moment(np.random.default_rng([20, n]), within_a_write, whole))
+    assert done["code"] == -signal.SIGKILL or not within_a_write
+    finish(data, out)
+    same(out, folder)
 
 
-def test_killed_again_and_again(data, uninterrupted, tmp_path):
-    whole, seconds = uninterrupted
-    for moment in np.random.default_rng(5).uniform(0.5, 1, 4):
-        run_for(moment * seconds, data, tmp_path / "run")
-    finish(data, tmp_path / "run")
-    same(tmp_path / "run", whole)
+def test_killed_again_and_again(data, fork, finish, uninterrupted, tmp_path):
+    out, (folder, whole), rng = tmp_path / "run", uninterrupted, np.random.default_rng(5)
+    for n in range(6):
+        fork(data, out, **moment(rng, n % 2 == 0, whole))
+    finish(data, out)
+    same(out, folder)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_ends_quietly(number, data, uninterrupted, tmp_path):
+def test_a_signal_saves_and_ends_quietly(number, data, finish, uninterrupted, tmp_path):
     out, deadline = tmp_path / "run", time.monotonic() + 120
-    process = start(data, out)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "minillm", *arguments(data, out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     while (
         not ((out / METRICS).exists() and (out / METRICS).stat().st_size)
         and time.monotonic() < deadline
