@@ -328,7 +328,7 @@ def read_settings(folder: Path) -> dict:
     if settings.get("format", 1) != FORMAT:
         raise InputError(
             f"--resume: {path}: the run was begun by another version of minillm, and its batches"
-            " would be others now; begin again in another folder (--from goes on from its model)"
+            f" would be others now; begin again in another folder (a language model: --from {folder})"
         )
     return settings
 

@@ -113,6 +113,20 @@ def test_every_gradient_against_differences(kind, pool):
 
 
 @pytest.mark.parametrize(("kind", "pool"), EVERY)
+def test_unequal_parts_add_up_to_the_whole(kind, pool):
+    """float64, sums in another order: worst seen 2e-16."""
+    model, n = classifier(kind, pool), len(LABELS)
+    loss, expected = model.loss_and_gradients((IDS, LENGTHS, LABELS))
+    parts = [(IDS[part], LENGTHS[part], LABELS[part]) for part in (slice(1), slice(1, n))]
+    assert [model.n_targets(part) for part in parts] == [1, n - 1]
+    losses, gradients = zip(*(model.loss_and_gradients(part, n) for part in parts))
+    assert sum(losses) == pytest.approx(loss, rel=1e-14)
+    for name, gradient in expected.items():
+        found = gradients[0][name] + gradients[1][name]
+        assert np.abs(found - gradient).max() <= 1e-14 * max(1, np.abs(gradient).max()), name
+
+
+@pytest.mark.parametrize(("kind", "pool"), EVERY)
 def test_padding_changes_nothing(kind, pool):
     model = classifier(kind, pool)
     logits = model.forward(IDS, LENGTHS)

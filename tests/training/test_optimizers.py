@@ -99,6 +99,20 @@ def test_learning_rate(schedule):
     assert (np.diff(rates[10:]) <= 0).all()
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+@pytest.mark.parametrize(("steps", "warmup"), [(10, 3), (10, 0), (3, 10), (5, 5), (1, 0)])
+def test_beyond_its_ends_a_schedule_stays_what_it_is_there(schedule, steps, warmup):
+    def rate(step):
+        return learning_rate(step, steps, lr=1.0, warmup=warmup, schedule=schedule, final=0.1)
+
+    assert {rate(-1), rate(-100)} == {rate(0)} and {rate(steps + 1), rate(9 * steps)} == {
+        rate(steps)
+    }
+    assert all(0 < rate(step) <= 1 for step in range(-5, 40))
+    if steps > warmup:
+        assert rate(steps) == (1 if schedule == "constant" else pytest.approx(0.1))
+
+
 def test_learning_rate_at_the_edges():
     assert learning_rate(0, 1, lr=1.0, warmup=0) == 1.0
     assert learning_rate(4, 5, lr=1.0, warmup=100) == 0.05

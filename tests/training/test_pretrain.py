@@ -2,6 +2,9 @@
 for bad input."""
 
 import json
+import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +12,8 @@ import pytest
 import minillm
 from minillm.cli import main
 from minillm.training import memory
-from minillm.training.trainer import CHECKPOINT, read_metrics
+from minillm.training.lock import held
+from minillm.training.trainer import CHECKPOINT, SETTINGS, read_metrics
 
 KNOBS = (
     "--kernels numpy --n-layer 1 --n-head 2 --n-embd 8 --n-positions 16 --vocab-size 270"
@@ -180,6 +184,63 @@ def test_runs_are_not_mixed(cli, finished, data, tmp_path, capsys):
     assert "there is no run to go on with" in refused(cli("--out", tmp_path / "none", "--resume"))
     main(["train", "--out", str(finished), "--resume", "--lr", "0.5"])
     assert "has lr 0.001, not 0.5" in capsys.readouterr().err
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of the finished run, of which anything may be broken."""
+    return Path(shutil.copytree(finished, tmp_path / "copied"))
+
+
+def test_two_runs_at_once(cli, data, copied, tmp_path):
+    for folder, how in ((copied, "--resume"), (tmp_path / "new", "--json")):
+        with held(folder):
+            assert "trains in it; wait for it, or" in refused(
+                cli("--data", data, "--out", folder, how)
+            )
+    assert cli("--out", copied, "--resume")[0] == 0
+
+
+def test_a_run_of_an_older_version_is_not_resumed(cli, copied):
+    settings = json.loads((copied / SETTINGS).read_text())
+    assert settings.pop("format") == 2
+    (copied / SETTINGS).write_text(json.dumps(settings))
+    assert "its batches would be others now" in refused(cli("--out", copied, "--resume"))
+
+
+def test_a_text_that_has_changed_is_told(cli, finished, data, tmp_path):
+    """Even where it is as long and as old as it was."""
+    texts, out = tmp_path / "texts", tmp_path / "out"
+    shutil.copytree(data, texts)
+    assert cli("--data", texts, "--out", out)[0] == 0
+    (file,) = texts.glob("*.txt")
+    before, stat = file.read_bytes(), file.stat()
+    file.write_bytes(before.replace(b"king", b"ring"))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert "is not as it was when the run began" in refused(cli("--out", out, "--resume"))
+    file.write_bytes(before)
+    assert cli("--out", out, "--resume")[0] == 0
+
+
+def test_checkpoints_that_are_damaged_or_lost(cli, copied):
+    checkpoint, before = copied / CHECKPOINT, copied / "checkpoint.1.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
+    code, out, err = cli("--out", copied, "--resume")
+    assert code == 0 and "step      6" in out and err.count("\n") == 1
+    assert "truncated" in err and "; going on from checkpoint.1.safetensors, step 4" in err
+    assert before.exists()
+    checkpoint.unlink()
+    before.unlink()
+    said = refused(cli("--out", copied, "--resume"))
+    assert "checkpoint.safetensors: there is no such file; there is no other: begin again" in said
+
+
+def test_keeping_one_checkpoint(cli, data, tmp_path):
+    assert cli("--data", data, "--out", tmp_path / "out", "--keep-checkpoints", "1")[0] == 0
+    assert [path.name for path in (tmp_path / "out").glob("checkpoint*")] == [CHECKPOINT]
+    assert "keep_checkpoints is 0; it must be at least 1" in refused(
+        cli("--data", data, "--out", tmp_path / "other", "--keep-checkpoints", "0")
+    )
 
 
 def test_a_batch_that_does_not_fit(cli, data, tmp_path, monkeypatch):
