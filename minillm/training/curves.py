@@ -29,9 +29,9 @@ class Curve:
 
     @property
     def smoothed(self) -> np.ndarray:
-        """A straight line through SMOOTHED of the reports around each, at least three, as many
-        before as after it: their mean. At both ends the same reports serve several, and the line
-        is followed to each: so it runs neither late nor early, and no end is a single report."""
+        """The mean of each report and as many before as after it, SMOOTHED of all but at least three.
+        At the ends the straight line of least squares through the first and the last so many: so
+        the curve runs neither late nor early, and ends in no single report."""
         n = len(self.loss)
         width = min(n, 2 * max(1, int(SMOOTHED * n / 2 + 0.5)) + 1)
         values, t = [], np.arange(width) - (width - 1) / 2

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..distributed import ALONE
 from ..errors import InputError
+from ..files import read_json
 
 LOCK = "run.lock"
 
@@ -62,8 +63,8 @@ def held(folder: Path):
 def read(path: Path) -> dict | None:
     """What a lock says; None where there is none, or its process was killed before it wrote."""
     try:
-        found = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+        found = read_json(path)
+    except InputError:
         return None
     forms = {"process": int, "host": str, "began": str}
     whole = isinstance(found, dict) and {n: type(v) for n, v in found.items()} == forms
@@ -99,7 +100,7 @@ def began(process: int) -> str | None:
         stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    state, *fields = stat.rpartition(")")[2].split()  # the third field is the first behind the name
+    state, *fields = stat.rpartition(")")[2].split()  # after the name
     return None if state in "ZX" else fields[18]  # ended, but not yet fetched by its parent
 
 
