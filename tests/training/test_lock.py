@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -120,8 +121,17 @@ def test_a_lock_that_says_nothing_holds_nobody_off(tmp_path, content):
 
 
 @posix
-def test_of_many_that_find_the_same_old_lock_one_takes_it(tmp_path):
+def test_of_many_that_find_the_same_old_lock_one_takes_it(tmp_path, monkeypatch):
+    """Even if all of them have looked at it before one removes it."""
     written(tmp_path, process=2**22 + 1)  # above the largest number there is
+    is_held = room.is_held
+
+    def slowly(path, holder):
+        found = is_held(path, holder)
+        time.sleep(0.03)
+        return found
+
+    monkeypatch.setattr(room, "is_held", slowly)
     inside, refused, meet = [], [], threading.Barrier(8)
     end = threading.Event()
 

@@ -414,6 +414,10 @@ def is_of_shape_1(tensors, metadata):
     tensors["optimizer.mean.w"] = np.zeros(1)
 
 
+def is_turned(tensors, metadata):
+    tensors["optimizer.square.w"] = np.zeros((2, 1))
+
+
 def is_float32(tensors, metadata):
     tensors["model.w"] = tensors["model.w"].astype(np.float32)
 
@@ -442,6 +446,7 @@ def is_said_to_be_of_step_0(tensors, metadata):
     "change",
     [
         is_of_shape_1,
+        is_turned,
         is_float32,
         lacks_a_state,
         has_one_too_many,
