@@ -74,6 +74,19 @@ def test_exact_levers_change_nothing_and_others_are_what_scoring_says():
     assert entries["window:8"].cache_bytes == entries["plain"].cache_bytes * 8 // 18
 
 
+def test_ends_of_text_are_scored_as_scoring_does():
+    scored, rest = "Once upon a time.<|endoftext|>\r\nThe king<|endoftext|>\n", TEXT
+    ids = TOKENIZER.encode_documents(scored)
+    sizes = SIZES | {"quality_tokens": len(ids) - 1}
+    (plain,) = ledger(MODEL, TOKENIZER, scored + rest, (), **sizes)
+    expected = score_long(MODEL, TOKENIZER, scored, show_progress=False)
+    n_bytes = expected.n_bytes - len(TOKENIZER.tokens[ids[0]])  # it is given
+    assert ids.count(TOKENIZER.eot_id) == 2
+    assert plain.bits_per_byte == pytest.approx(expected.nats.sum() / np.log(2) / n_bytes, rel=1e-5)
+    with pytest.raises(InputError, match="has no byte"):
+        ledger(MODEL, TOKENIZER, "<|endoftext|>" * 50 + rest, (), **SIZES | {"quality_tokens": 8})
+
+
 def test_every_proof_is_a_test():
     source = (Path(__file__).parent / "decoding" / "test_levers.py").read_text()
     for lever in LEVERS.values():

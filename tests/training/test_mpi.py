@@ -87,12 +87,12 @@ def test_bad_data_end_all(data, tmp_path):
 
 def test_who_fails_alone_ends_the_others(data, tmp_path):
     code = "import sys; from minillm.cli import main; from minillm.distributed import world\n"
-    code += "sys.argv[3] += str(world().rank or ''); sys.exit(main(sys.argv[1:]))"
+    code += "sys.argv[5] += str(world().rank or ''); sys.exit(main(sys.argv[1:]))"
     done = processes(2, "-c", code, *command(data, tmp_path / "run")[2:])
     assert (
         done.returncode != 0
         and "rank 1: minillm: " in done.stderr
-        and "there is no such folder or file" in done.stderr
+        and "there is no such file" in done.stderr
     )
 
 
