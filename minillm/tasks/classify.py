@@ -32,7 +32,7 @@ from ..training.backward import Activations, backward_of, gpt2_backward
 from ..training.language import positions_of
 from ..training.lock import one_run_a_folder
 from ..training.pretrain import training_twin
-from ..training.trainer import Trainer, check_folder, read_settings, write_settings
+from ..training.trainer import Trainer, check_folder, run_to_resume, write_settings
 from .examples import Batches, Examples, Words, read_examples, rectangle, split
 from .settings import ClassifySettings
 
@@ -363,7 +363,7 @@ def train_classifier(
     """Train a classifier on labelled texts and save it in `out`; return it, how it does on the
     held-out ones, and how many seconds its steps took. flags: settings that differ from the
     defaults. The held-out texts decide nothing."""
-    before = read_settings(out) if resume else {}
+    before = run_to_resume(out) if resume else {}
     about = {
         "data": data and str(data),
         "test": test and str(test),

@@ -20,7 +20,7 @@ from .lock import one_run_a_folder
 from .lora import merged, save_adapters, with_adapters
 from .memory import check_memory
 from .settings import Settings
-from .trainer import Trainer, check_folder, read_settings, write_settings
+from .trainer import Trainer, check_folder, run_to_resume, write_settings
 
 
 def training_twin(name: str | None, precision: str):
@@ -56,7 +56,7 @@ def pretrain(
     the model to start from. start: fine-tune this model. tokenizer: a model whose tokenizer to use;
     else one is trained on the text.
     """
-    before = read_settings(out) if resume else {}
+    before = run_to_resume(out) if resume else {}
     data, start = data or (Path(before["data"]) if before else None), start or before.get("start")
     if data is None:
         raise InputError("--data is needed: a folder with .txt files, or one text file")

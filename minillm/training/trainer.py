@@ -318,7 +318,7 @@ def write_settings(folder: Path, settings: dict) -> None:
     write_atomically(folder / SETTINGS, written.encode())
 
 
-def read_settings(folder: Path) -> dict:
+def run_to_resume(folder: Path) -> dict:
     """Return the settings of the run to resume; InputError where there is none, or one whose batches
     would be others now."""
     path = folder / SETTINGS

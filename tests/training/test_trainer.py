@@ -23,7 +23,7 @@ from minillm.training.trainer import (
     Trainer,
     check_folder,
     read_metrics,
-    read_settings,
+    run_to_resume,
     write_settings,
 )
 
@@ -359,9 +359,9 @@ def test_only_what_a_killed_run_left_is_removed(tmp_path):
 def test_a_run_of_an_older_format_is_refused(tmp_path):
     (tmp_path / SETTINGS).write_text('{"steps": 3}')
     with pytest.raises(InputError, match=r"settings.json: the run was begun by another version"):
-        read_settings(tmp_path)
+        run_to_resume(tmp_path)
     write_settings(tmp_path, {"steps": 3})
-    assert read_settings(tmp_path)["steps"] == 3
+    assert run_to_resume(tmp_path)["steps"] == 3
 
 
 def test_a_model_is_not_overwritten(tmp_path):
