@@ -90,7 +90,10 @@ def _admit(model, number, request, tokenizer) -> Row:
     return Row(
         number,
         Continuation(
-            model, model._checked_ids(request.ids)[0][0].tolist(), request.options, tokenizer
+            model,
+            model._checked_ids(request.ids)[0][0].tolist(),
+            request.options,
+            tokenizer=tokenizer,
         ),
         stream,
     )

@@ -12,7 +12,9 @@ import numpy as np
 from ..errors import InputError
 from ..ops import softmax
 
-STRONGEST = 1e30  # a penalty at which nothing changes any more, and logits stay finite in float32
+# Temperatures and penalties beyond 1/EXTREME and EXTREME change no choice any more; up to there
+# logits stay within float32.
+EXTREME = 1e30
 
 
 def repetition_penalty(logits, ids, penalty: float):
@@ -21,7 +23,7 @@ def repetition_penalty(logits, ids, penalty: float):
 
     Source: Keskar et al., "CTRL" (2019), section 4.1; the prompt counts, as in transformers.
     """
-    penalty = min(max(penalty, 1 / STRONGEST), STRONGEST)
+    penalty = min(max(penalty, 1 / EXTREME), EXTREME)
     seen = np.unique(np.asarray(ids))
     logits = logits.copy()
     logits[seen] = np.where(logits[seen] > 0, logits[seen] / penalty, logits[seen] * penalty)
@@ -36,9 +38,7 @@ def temperature(logits, t: float):
     """
     if t == 1:
         return logits
-    limits = np.finfo(logits.dtype)
-    with np.errstate(over="ignore"):  # -inf is right for what is that much less likely
-        return (logits - logits.max()) / min(max(t, float(limits.tiny)), float(limits.max))
+    return (logits - logits.max()) / min(max(t, 1 / EXTREME), EXTREME)
 
 
 def top_k(logits, k: int):

@@ -205,8 +205,8 @@ def moments(
 ) -> Iterator[Moment]:
     """Yield one moment for each new token (text left empty): prefill the prompt, then one decode
     cycle a token. tokenizer: only its tokens are chosen."""
-    text = Continuation(model, ids, options, tokenizer)
-    step = checked_for(model, step, choices=options.num_beams == 1)
+    text = Continuation(model, ids, options, tokenizer=tokenizer)
+    step = checked_for(model, step, choices=text.options.num_beams == 1)
     if draft is not None:
         from .speculative import speculate
 

@@ -322,8 +322,8 @@ def rows_move_without_their_keys(patch):
 def texts_share_their_draws(patch):
     right, shared = batch.Continuation, np.random.default_rng(0)
 
-    def wrong(*args):
-        text = right(*args)
+    def wrong(*args, **more):
+        text = right(*args, **more)
         text.rng = shared
         return text
 
