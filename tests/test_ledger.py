@@ -241,15 +241,15 @@ def test_the_command_prints_a_table_and_draws(tmp_path, capsys):
         "32",
     ]
     picture = tmp_path / "ledger.png"
-    levers = ["--rounds", "1", "--levers", "int8", "sparse:7", "--plot", str(picture)]
-    assert (
-        main(["compare", str(tmp_path / "text"), *arguments, *levers]) == 2
-    )  # what can be measured is
+    levers = ["--rounds", "1", "--levers", "int8", "sparse:0.7", "--plot", str(picture)]
+    assert main(["compare", str(tmp_path / "text"), *arguments, *levers]) == 0
     out, err = capsys.readouterr()
-    assert [line.split()[0] for line in out.splitlines()[2:]] == ["plain", "int8", "sparse:7"]
-    assert (
-        "is the reference" in out and "sparsity is 7.0" in err and picture.stat().st_size > 10_000
-    )
+    assert [line.split()[0] for line in out.splitlines()[2:]] == ["plain", "int8", "sparse:0.7"]
+    assert "is the reference" in out and err == "" and picture.stat().st_size > 10_000
+    levers[levers.index("sparse:0.7")] = "sparse:7"
+    assert main(["compare", str(tmp_path / "text"), *arguments, *levers]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "lever sparse:7 cannot be pulled here: sparsity is 7.0" in err
     assert main(["compare", str(tmp_path / "text"), "--levers", "?"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2 + len(LEVERS)
     assert main(["compare", str(tmp_path / "text"), "--rounds", "0"]) == 2

@@ -299,11 +299,11 @@ def test_json_lines(cli, data, tmp_path):
         (["train", "--data", "none", "--out", "r"], "none: there is no such file or folder"),
         (
             ["train", "--data", "DATA", "--out", "r", "--model", "rnn"],
-            "model is 'rnn'; it must be transformer, lstm",
+            "invalid choice: 'rnn'",
         ),
         (
             ["train", "--data", "DATA", "--out", "r", "--pool", "max"],
-            "pool is 'max'; it must be mean, last",
+            "invalid choice: 'max'",
         ),
         (["train", "--data", "DATA", "--out", "r", "--plot", "x.txt"], "must end in one of .png"),
         (["train", "--out", "none", "--resume"], "there is no run to go on with"),
