@@ -13,7 +13,6 @@ from .distributed import ALONE, World
 from .errors import InputError
 from .finite import checked_logits
 from .model import GPT2
-from .ops import cross_entropy, log_softmax
 from .progress import progress_bar
 from .tokenizer import Tokenizer, cut_at_ends, well_formed
 
@@ -52,12 +51,12 @@ def score(model: GPT2, ids: Sequence[int]) -> Score:
         )
     logits, targets = checked_logits(model, ids[None])[0, :-1], ids[1:]
     of_targets = np.take_along_axis(logits, targets[:, None], axis=-1)
-    return Score(-cross_entropy(logits, targets), 1 + (logits > of_targets).sum(axis=-1))
+    return Score(-model.ops.cross_entropy(logits, targets), 1 + (logits > of_targets).sum(axis=-1))
 
 
 def next_logprobs(model: GPT2, ids: Sequence[int]) -> np.ndarray:
     """Return log P(token | ids) for every token of the vocabulary [V], in nats."""
-    return log_softmax(checked_logits(model, np.asarray(ids)[None], last=True)[0, -1])
+    return model.ops.log_softmax(checked_logits(model, np.asarray(ids)[None], last=True)[0, -1])
 
 
 def continuation_logprob(model: GPT2, ids: Sequence[int], continuation: Sequence[int]) -> float:
@@ -131,7 +130,8 @@ def score_long(
             update("scoring", start // stride, len(starts))
             inputs, targets = ids[start : start + window], ids[start + 1 : start + window + 1]
             (logits,) = checked_logits(model, inputs[None, : len(targets)], first=start)
-            return cross_entropy(logits[known(start) :], targets[known(start) :]).astype(np.float64)
+            losses = model.ops.cross_entropy(logits[known(start) :], targets[known(start) :])
+            return losses.astype(np.float64)
 
         def known(start: int) -> int:  # what earlier windows have predicted of this one
             return window - stride if start else 0

@@ -22,7 +22,6 @@ import numpy as np
 from .errors import InputError
 from .finite import checked_logits
 from .model import GPT2
-from .ops import cross_entropy
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def run_segments(model: GPT2, ids: Sequence[int], length: int, carry: bool) -> S
         piece, targets = ids[start : start + length], ids[start + 1 : start + length + 1]
         piece = piece[: len(targets)]
         (logits,) = checked_logits(model, piece[None], cache, first=start)
-        nats.append(cross_entropy(logits, targets))
+        nats.append(model.ops.cross_entropy(logits, targets))
         pairs += sum(range(1, len(piece) + 1)) + (start * len(piece) if carry else 0)
     n = len(ids) - 1
     matrices = sum(

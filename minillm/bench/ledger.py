@@ -24,7 +24,6 @@ from ..decoding.loop import Continuation, Cycle, moments
 from ..errors import InputError
 from ..finite import check_logits
 from ..model import GPT2
-from ..ops import log_softmax
 from ..progress import progress_bar
 from ..tokenizer import Tokenizer
 from ..twins import n_threads, set_threads
@@ -205,10 +204,10 @@ def _quality(
         inputs = inputs[: len(targets)]
         logits = _logits(way, inputs)
         check_logits(logits, lambda row, start=start: f"position {start + row}")
-        q = log_softmax(logits)
+        q = way.model.ops.log_softmax(logits)
         nats -= float(q[np.arange(len(targets)), targets].sum(dtype=np.float64))
         if not entry.proof:
-            p = log_softmax(reference(inputs))
+            p = reference.ops.log_softmax(reference(inputs))
             divergence += float((np.exp(p) * (p - q)).sum(dtype=np.float64))
     entry.bits_per_byte = nats / math.log(2) / n_bytes
     entry.divergence = divergence / math.log(2) / (len(ids) - 1)

@@ -27,7 +27,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import InputError
-from ..ops import log_softmax
 from ..steps import identity
 from .loop import Continuation, Moment, checked_for, run_cycle, shown
 from .options import Options
@@ -138,7 +137,7 @@ def _cycle(model, rows: list[Row], cache, step) -> Iterator[tuple[int, Moment]]:
     for row, its_logits in zip(rows, logits):
         probs = step("probs", row.text.distribution(its_logits))
         moment = row.text.emit(
-            int(step("next", row.text.choose(probs))), log_softmax(its_logits), cycle
+            int(step("next", row.text.choose(probs))), model.ops.log_softmax(its_logits), cycle
         )
         if row.stream is not None:
             moment = shown(moment, row.stream)

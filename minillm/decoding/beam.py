@@ -12,7 +12,6 @@ from time import perf_counter_ns
 
 import numpy as np
 
-from ..ops import log_softmax
 from .loop import Continuation, Cycle, Moment, run_cycle
 
 
@@ -42,7 +41,7 @@ def beam_search(model, text: Continuation, step) -> Iterator[Moment]:
     fresh = [text.ids]
     for length in range(1, n_new + 1):
         logits, cycle = run_cycle(model, fresh, cache, step)  # [beams, V]
-        logprobs = log_softmax(logits)
+        logprobs = model.ops.log_softmax(logits)
         scores = np.stack(
             [
                 options.penalised(row, beam.ids) + np.float32(beam.score)

@@ -1,6 +1,7 @@
 """From logits to a choice: each filter takes logits [V] and returns logits [V], with -inf for what
 may not be chosen.
 
+They are NumPy whatever the twin: one row of logits, of which most work is sorting.
 Applied in the order of transformers' logits processors: repetition penalty, temperature, top-k,
 top-p, min-p. `choose` takes its uniform draw as an argument, so that every step can be checked.
 """

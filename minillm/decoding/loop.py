@@ -17,7 +17,6 @@ import numpy as np
 from ..cache import SlidingCache
 from ..errors import InputError
 from ..finite import checked_logits
-from ..ops import log_softmax
 from ..steps import Step, checked, identity, step_names
 from .options import Options
 from .text import TextStream
@@ -236,7 +235,7 @@ def _one_by_one(model: GPT2, text: Continuation, step: Step) -> Iterator[Moment]
         seen = 0 if cache is None else int(cache.lengths[0])
         logits, (*before, cycle) = read(model, text.ids[start + seen :], cache, chunk, step)
         probs = step("probs", text.distribution(logits))  # [V]
-        logprobs = log_softmax(logits)  # of the unfiltered model
+        logprobs = model.ops.log_softmax(logits)  # of the unfiltered model
         token = int(step("next", text.choose(probs)))
         yield (moment := text.emit(token, logprobs, cycle, before))
         if moment.finish:

@@ -33,7 +33,6 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import InputError
-from ..ops import log_softmax
 from ..steps import Step, identity
 from . import filters
 from .loop import Continuation, Cycle, Moment, read, run_cycle
@@ -97,7 +96,10 @@ def _rounds(model, text, n_tokens, guess_of, step) -> Iterator[Moment]:
             )
             yield (
                 moment := text.emit(
-                    int(step("next", token)), log_softmax(row), cycle, before if i == 0 else ()
+                    int(step("next", token)),
+                    model.ops.log_softmax(row),
+                    cycle,
+                    before if i == 0 else (),
                 )
             )
             if moment.finish:
