@@ -9,27 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from . import ops as numpy_ops
+from .ops import causal_mask, merge_heads, split_heads  # noqa: F401 (also to be found here)
 from .steps import identity, times_only
-
-
-def causal_mask(positions, n_keys):
-    """Return which keys each query may see: key s is visible from position p when s <= p.
-
-    positions: [B,T], where each new token stands in its own row; n_keys: S -> [B,T,S] of bool.
-    Counting from the row's own position makes one line serve prefill, decode with a cache, and rows
-    of different lengths.
-    """
-    return np.arange(n_keys) <= positions[..., None]  # [S], [B,T,1] -> [B,T,S]
-
-
-def split_heads(x, n_head):
-    """[B,T,C] -> [B,H,T,D]: head h owns columns h*D to (h+1)*D."""
-    return x.reshape(*x.shape[:2], n_head, -1).swapaxes(1, 2)
-
-
-def merge_heads(x):
-    """[B,H,T,D] -> [B,T,C], the inverse of split_heads."""
-    return x.swapaxes(1, 2).reshape(x.shape[0], x.shape[2], -1)
 
 
 def scaled_dot_product_attention(q, k, v, positions, scale, step=identity, ops=numpy_ops):
@@ -43,7 +24,7 @@ def scaled_dot_product_attention(q, k, v, positions, scale, step=identity, ops=n
         return step("context", ops.attention(q, k, v, positions, scale))
     scores = step("scores", q @ k.swapaxes(-1, -2) * scale)  # [B,H,T,D] @ [B,H,D,S] -> [B,H,T,S]
     scores = np.where(
-        causal_mask(positions, k.shape[2])[:, None], scores, -np.inf
+        ops.causal_mask(positions, k.shape[2])[:, None], scores, -np.inf
     )  # [B,1,T,S], over all heads
     weights = step("weights", ops.softmax(scores))  # rows sum to 1
     return step("context", weights @ v)  # [B,H,T,S] @ [B,H,S,D] -> [B,H,T,D]
@@ -60,8 +41,8 @@ def causal_self_attention(
     """
     qkv = np.split(step("c_attn", ops.linear(x, **c_attn)), 3, axis=-1)  # [B,T,C] -> 3 x [B,T,C]
     q, k, v = (
-        step(name, split_heads(part, n_head)) for name, part in zip("qkv", qkv)
+        step(name, ops.split_heads(part, n_head)) for name, part in zip("qkv", qkv)
     )  # each [B,H,T,D]
     k, v = past.append(k, v) if past else (k, v)  # [B,H,T,D] -> [B,H,S,D]
     context = scaled_dot_product_attention(q, k, v, positions, scale, step, ops)  # [B,H,T,D]
-    return step("out", ops.linear(merge_heads(context), **c_proj))  # [B,T,C] -> [B,T,C]
+    return step("out", ops.linear(ops.merge_heads(context), **c_proj))  # [B,T,C] -> [B,T,C]

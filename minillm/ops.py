@@ -35,6 +35,26 @@ def layer_norm(x, weight, bias, eps=1e-5):
     return centred / np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + eps) * weight + bias
 
 
+def causal_mask(positions, n_keys):
+    """Return which keys each query may see: key s is visible from position p when s <= p.
+
+    positions: [B,T], where each new token stands in its own row; n_keys: S -> [B,T,S] of bool.
+    Counting from the row's own position makes one line serve prefill, decode with a cache, and rows
+    of different lengths.
+    """
+    return np.arange(n_keys) <= positions[..., None]  # [S], [B,T,1] -> [B,T,S]
+
+
+def split_heads(x, n_head):
+    """[B,T,C] -> [B,H,T,D]: head h owns columns h*D to (h+1)*D."""
+    return x.reshape(*x.shape[:2], n_head, -1).swapaxes(1, 2)
+
+
+def merge_heads(x):
+    """[B,H,T,D] -> [B,T,C], the inverse of split_heads."""
+    return x.swapaxes(1, 2).reshape(x.shape[0], x.shape[2], -1)
+
+
 def softmax(x):
     """Turn scores into probabilities along the last axis: exp(x_i) / sum_j exp(x_j).
 

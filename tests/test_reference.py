@@ -54,7 +54,7 @@ def of_the_exercises(module, name, mistake):
 def mask_after_softmax(monkeypatch):
     def attend(q, k, v, positions, scale, step, ops):
         scores = step("scores", q @ k.swapaxes(-1, -2) * scale)
-        mask = attention.causal_mask(positions, k.shape[2])[:, None]
+        mask = ops.causal_mask(positions, k.shape[2])[:, None]
         return step("context", step("weights", ops.softmax(scores) * mask) @ v)
 
     monkeypatch.setattr(attention, "scaled_dot_product_attention", attend)
@@ -85,8 +85,8 @@ def no_bias(monkeypatch):
 
 # The kinds of step that redden, the first one first: one operation, in all the places that use it.
 GALLERY = {
-    of_the_exercises(attention, "causal_mask", "no_mask"): ["attn.weights"],
-    of_the_exercises(attention, "causal_mask", "mask_off_by_one"): ["attn.weights"],
+    of_the_exercises(ops, "causal_mask", "no_mask"): ["attn.weights"],
+    of_the_exercises(ops, "causal_mask", "mask_off_by_one"): ["attn.weights"],
     mask_after_softmax: ["attn.weights"],
     unscaled_scores: ["attn.scores"],
     scaled_by_d: ["attn.scores"],
@@ -97,8 +97,8 @@ GALLERY = {
         "ln_1",
         "ln_2",
     ],  # at ln_f 1e-5 drowns in the variance
-    of_the_exercises(attention, "split_heads", "heads_mixed"): ["attn.q", "attn.k", "attn.v"],
-    of_the_exercises(attention, "merge_heads", "heads_not_merged"): ["attn.out"],
+    of_the_exercises(ops, "split_heads", "heads_mixed"): ["attn.q", "attn.k", "attn.v"],
+    of_the_exercises(ops, "merge_heads", "heads_not_merged"): ["attn.out"],
     positions_from_one: ["wpe", "attn.weights"],
     no_bias: ["attn.c_attn", "attn.out", "mlp.c_fc", "mlp.out"],
 }

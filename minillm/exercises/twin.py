@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from functools import cache, partial
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
-from unittest.mock import patch
 
 import numpy as np
 
-from .. import attention, generate, ops
+from .. import generate, ops
 from ..attention import causal_self_attention
 from ..checkpoints import find_folder
 from ..feed_forward import feed_forward
@@ -32,19 +31,17 @@ from .folder import file_of, require
 from .inputs import MODEL, model, reference
 
 UNUSABLE = ("todo", "missing", "signature", "skipped", "stopped")
-OF_THE_MODEL = (
-    *(
-        "softmax",
-        "log_softmax",
-        "causal_mask",
-        "split_heads",
-        "merge_heads",
-        "attention",
-        "layer_norm",
-        "gelu_new",
-    ),
-    *("embed", "block", "forward"),
+OF_OPS = (
+    "softmax",
+    "log_softmax",
+    "causal_mask",
+    "split_heads",
+    "merge_heads",
+    "attention",
+    "layer_norm",
+    "gelu_new",
 )
+OF_THE_MODEL = (*OF_OPS, "embed", "block", "forward")
 
 
 def own_functions(folder: str | Path) -> dict[str, Callable]:
@@ -64,26 +61,24 @@ def own_functions(folder: str | Path) -> dict[str, Callable]:
 def twin(own: Mapping[str, Callable]) -> SimpleNamespace:
     """Return a twin of ops in which `own` functions stand for those of their name; what is missing
     is ops' own."""
-    return SimpleNamespace(
-        **vars(ops) | {n: f for n, f in own.items() if hasattr(ops, n) or n == "attention"}
-    )
+    return SimpleNamespace(**vars(ops) | {name: own[name] for name in OF_OPS if name in own})
 
 
 @cache
 def of_folder(folder: Path) -> SimpleNamespace:
     """Return the twin made of a student's folder, for --kernels and MINILLM_KERNELS: a chapter runs
-    on their functions.
-
-    From now on attention.py uses theirs too, in the whole process. Says which those are.
-    """
-    own = {
-        name: f
-        for name, f in own_functions(folder).items()
-        if name not in ("embed", "block", "forward")
-    }  # not of ops
-    installed(own).__enter__()
+    on their functions, which call one another. Says which those are."""
+    own = {name: f for name, f in own_functions(folder).items() if name in OF_OPS}
+    call_one_another(own)
     print(f"computing with functions of {folder}: {', '.join(own) or 'none yet'}", file=sys.stderr)
     return twin(own)
+
+
+def call_one_another(own: Mapping[str, Callable]) -> None:
+    """Let a student's functions find each other, where until now they found the package's own."""
+    for function in own.values():
+        if isinstance(function, FunctionType):
+            function.__globals__.update({n: f for n, f in own.items() if n in function.__globals__})
 
 
 class OwnGPT2(GPT2):
@@ -131,19 +126,6 @@ class OwnGPT2(GPT2):
         )[keep]
 
 
-@contextmanager
-def installed(own: Mapping[str, Callable]) -> Iterator[None]:
-    """Let attention.py itself use a student's functions: those that a twin has no place for."""
-    with patch.multiple(
-        attention,
-        **{
-            n: own.get(n, getattr(attention, n))
-            for n in ("causal_mask", "split_heads", "merge_heads")
-        },
-    ):
-        yield
-
-
 def verify_own(own: Mapping[str, Callable]) -> Report:
     """Compare every step of the bundled model, computed with `own` functions, with the reference.
 
@@ -152,9 +134,8 @@ def verify_own(own: Mapping[str, Callable]) -> Report:
     """
     stored, config = reference(), model().config
     positions = np.arange(stored.ids.shape[1])[None]
-    with installed(own):
-        relay = Relay(stored.steps)
-        OwnGPT2(model(), {n: f for n, f in own.items() if n != "attention"})(stored.ids, step=relay)
+    relay = Relay(stored.steps)
+    OwnGPT2(model(), {n: f for n, f in own.items() if n != "attention"})(stored.ids, step=relay)
     if "attention" in own:  # which forms no scores, and is not asked while these are looked at
         contexts = Relay(stored.steps)
         contexts.times_only = True
@@ -179,9 +160,7 @@ def story(
 ) -> Iterator[str]:
     """Yield the pieces of a text written by the bundled model with `own` functions, which from now
     on call one another."""
-    for function in own.values():
-        if isinstance(function, FunctionType):
-            function.__globals__.update({n: f for n, f in own.items() if n in function.__globals__})
+    call_one_another(own)
     tokenizer = Tokenizer.from_pretrained(find_folder(MODEL))
     options = {
         "max_new_tokens": n_tokens,
@@ -189,9 +168,8 @@ def story(
         "seed": seed,
         "use_cache": not {"block", "forward"} & own.keys(),
     }
-    with installed(own):
-        for moment in generate(OwnGPT2(model(), own), tokenizer, prompt, **options):
-            yield moment.text
+    for moment in generate(OwnGPT2(model(), own), tokenizer, prompt, **options):
+        yield moment.text
 
 
 def main() -> None:

@@ -12,9 +12,9 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 
-# Name -> the file it lives in. No file may bear one of these names: importing it would set the
-# module in its place. `attention` streams over the keys; `DecodeStep` is the fused step for a few
-# positions; `now` reads the processor's clock.
+# Name -> the file it lives in; what needs no kernel is ops' own. No file may bear one of these
+# names: importing it would set the module in its place. `attention` streams over the keys;
+# `DecodeStep` is the fused step for a few positions; `now` reads the processor's clock.
 ROOMS = {
     "linear": "matrices",
     "layer_norm": "rows",
@@ -24,6 +24,9 @@ ROOMS = {
     "gelu_new": "elementwise",
     "gelu": "elementwise",
     "relu": "elementwise",
+    "causal_mask": ".ops",
+    "split_heads": ".ops",
+    "merge_heads": ".ops",
     "attention": "streaming",
     "DecodeStep": "decode",
     "now": "decode",

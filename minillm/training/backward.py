@@ -16,7 +16,7 @@ import sys
 
 import numpy as np
 
-from ..attention import merge_heads, split_heads
+from .. import ops as numpy_ops
 from ..model import GPT2, block
 from ..steps import Trace, identity, under
 
@@ -129,7 +129,7 @@ def backward_of(name: str, ops):
 
 
 def scaled_dot_product_attention_backward(
-    d_context, kept, positions, scale, step=identity, ops=None
+    d_context, kept, positions, scale, step=identity, ops=numpy_ops
 ):
     """Of context = W v with W = softmax(q k^T * scale + mask): dv = W^T d_context, dW = d_context
     v^T, and through softmax dS; dq = dS k * scale, dk = dS^T q * scale. The mask needs no line:
@@ -150,15 +150,15 @@ def scaled_dot_product_attention_backward(
 
 
 def causal_self_attention_backward(
-    d_out, x, kept, c_attn, c_proj, *, n_head, scale, positions, step=identity, ops=None
+    d_out, x, kept, c_attn, c_proj, *, n_head, scale, positions, step=identity, ops=numpy_ops
 ):
     """d_out, x: [B,T,C], kept: what the forward formed -> dx [B,T,C], {"c_attn": gradients,
     "c_proj": gradients}."""
     linear_backward = backward_of("linear", ops)
-    d_merged, d_proj = linear_backward(d_out, merge_heads(kept["context"]), c_proj["weight"])
-    d_context = step("context", split_heads(d_merged, n_head))
+    d_merged, d_proj = linear_backward(d_out, ops.merge_heads(kept["context"]), c_proj["weight"])
+    d_context = step("context", ops.split_heads(d_merged, n_head))
     d_qkv = scaled_dot_product_attention_backward(d_context, kept, positions, scale, step, ops)
-    d_qkv = [merge_heads(step(name, d)) for name, d in zip("qkv", d_qkv)]
+    d_qkv = [ops.merge_heads(step(name, d)) for name, d in zip("qkv", d_qkv)]
     dx, d_attn = linear_backward(
         step("c_attn", np.concatenate(d_qkv, axis=-1)), x, c_attn["weight"]
     )
@@ -169,7 +169,7 @@ def causal_self_attention_backward(
 
 
 def feed_forward_backward(
-    d_out, x, kept, c_fc, c_proj, *, activation="gelu_new", step=identity, ops=None
+    d_out, x, kept, c_fc, c_proj, *, activation="gelu_new", step=identity, ops=numpy_ops
 ):
     """d_out, x: [B,T,C], kept: what the forward formed -> dx [B,T,C], {"c_fc": gradients, "c_proj":
     gradients}."""
@@ -184,7 +184,7 @@ def feed_forward_backward(
 
 
 def block_backward(
-    dx, x, kept, ln_1, attn, ln_2, mlp, *, config, layer, positions, step=identity, ops=None
+    dx, x, kept, ln_1, attn, ln_2, mlp, *, config, layer, positions, step=identity, ops=numpy_ops
 ):
     """A residual adds a branch to x, so the gradient of x is dx itself plus what comes back through
     the branch.

@@ -4,7 +4,7 @@ and a gallery of classic mistakes, each of which makes its proof fail."""
 import numpy as np
 import pytest
 
-from minillm import GPT2, GPT2Config, InputError, Tokenizer, attention, twins
+from minillm import GPT2, GPT2Config, InputError, Tokenizer, ops, twins
 from minillm.cache import KVCache, SlidingCache, SlidingLayer
 from minillm.decoding import Options, batch, speculative
 from minillm.decoding.batch import Request, generate_batch
@@ -251,11 +251,11 @@ def positions_restart(patch):
 
 
 def chunk_mask_counts_from_zero(patch):
-    patch.setattr(attention, "causal_mask", lambda p, n: np.arange(n) <= (p - p[:, :1])[..., None])
+    patch.setattr(ops, "causal_mask", lambda p, n: np.arange(n) <= (p - p[:, :1])[..., None])
 
 
 def chunk_sees_its_own_future(patch):
-    patch.setattr(attention, "causal_mask", lambda p, n: np.arange(n) <= p[:, -1:, None])
+    patch.setattr(ops, "causal_mask", lambda p, n: np.arange(n) <= p[:, -1:, None])
 
 
 def cache_keeps_wrong_guesses(patch):
@@ -296,12 +296,12 @@ def believes_the_guesser_draws_evenly(patch):
 
 
 def batch_without_mask(patch):
-    patch.setattr(attention, "causal_mask", lambda p, n: np.ones((*p.shape, n), bool))
+    patch.setattr(ops, "causal_mask", lambda p, n: np.ones((*p.shape, n), bool))
 
 
 def batch_masked_by_the_longest_row(patch):
     patch.setattr(
-        attention,
+        ops,
         "causal_mask",
         lambda p, n: np.arange(n) <= np.broadcast_to(p.max(axis=0), p.shape)[..., None],
     )

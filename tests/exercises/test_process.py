@@ -1,6 +1,7 @@
 """Students' accidents, in the process of their own: one clear line each, and the next exercise goes
 on."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 import minillm
 from minillm import exercises
+from minillm.cli import main
 from minillm.exercises import check, exercise
 from minillm.exercises.folder import file_of, start
 from minillm.exercises.process import check_folder
@@ -182,8 +184,7 @@ def test_a_wrong_function_reddens_its_own_steps_only(tmp_path, name, mistake, re
 
 
 def test_a_chapter_runs_on_a_students_functions(tmp_path):
-    """By the name of the folder in MINILLM_KERNELS, in a process of its own: attention.py itself
-    changes."""
+    """By the name of the folder in MINILLM_KERNELS, in a process of its own."""
     solve(tmp_path)
     code = (
         "import minillm; m, t = minillm.load(); print(m.ops.softmax.__code__.co_filename, m([5, 6,"
@@ -201,6 +202,35 @@ def test_a_chapter_runs_on_a_students_functions(tmp_path):
         assert file.endswith("softmax.py")
     model, _ = minillm.load(kernels="numpy")
     assert found["right"] == str(model([5, 6, 7])[-1].argmax()) != found["wrong"]
+
+
+MISTAKES = {
+    "softmax": "over_queries",
+    "log_softmax": "base_two",
+    "causal_mask": "no_mask",
+    "split_heads": "heads_mixed",
+    "merge_heads": "columns_dealt",
+    "attention": "no_mask",
+    "layer_norm": "rms",
+    "gelu_new": "no_half",
+}
+
+
+@pytest.mark.parametrize(
+    "others, name",
+    [*((start, name) for name in MISTAKES), (solve, "causal_mask"), (solve, "softmax")],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_command_computes_with_each_function_of_a_folder(tmp_path, capsys, others, name):
+    """A mistake in it changes what is said, and so it does where the student's attention calls it."""
+
+    def likeliest(kernels):
+        main(["probs", "A fox ran", "--json", "--model=tales-draft", f"--kernels={kernels}"])
+        return [token["p"] for token in json.loads(capsys.readouterr().out)["next"]]
+
+    others(tmp_path)
+    write(tmp_path, name, with_body_of(exercise(name), MISTAKES[name]))
+    assert likeliest(tmp_path) != pytest.approx(likeliest("numpy"), rel=1e-3)
 
 
 def test_missing_names_fall_back(folder):
