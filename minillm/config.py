@@ -84,6 +84,11 @@ class GPT2Config:
         return self.head_size if self.head_size is not None else self.n_embd // self.n_head
 
     @property
+    def attention_dim(self) -> int:
+        """A = H D, the width of q, of k and of v: C, unless heads were pruned."""
+        return self.n_head * self.head_dim
+
+    @property
     def hidden_dim(self) -> int:
         """F, the hidden size of the feed forward."""
         return self.n_inner if self.n_inner is not None else 4 * self.n_embd
@@ -133,13 +138,13 @@ class GPT2Config:
         """Return the shape of every parameter by its checkpoint name, matrices as [in, out], tables
         as [rows, C]."""
         V, P, C, F = self.vocab_size, self.n_positions, self.n_embd, self.hidden_dim
-        HD = self.n_head * self.head_dim  # C, unless heads were pruned
+        A = self.attention_dim
         block = {
             "ln_1.weight": (C,),
             "ln_1.bias": (C,),
-            "attn.c_attn.weight": (C, 3 * HD),
-            "attn.c_attn.bias": (3 * HD,),
-            "attn.c_proj.weight": (HD, C),
+            "attn.c_attn.weight": (C, 3 * A),
+            "attn.c_attn.bias": (3 * A,),
+            "attn.c_proj.weight": (A, C),
             "attn.c_proj.bias": (C,),
             "ln_2.weight": (C,),
             "ln_2.bias": (C,),

@@ -938,6 +938,8 @@ def clock_page(report: Report, growth: Growth | None = None):
     roofline."""
     from matplotlib.figure import Figure
 
+    from .clock.growth import terms
+
     drawings = [time_line, phases_by_token] + (
         [against_limits, roofline] if report.limits and report.decode else []
     )
@@ -951,13 +953,13 @@ def clock_page(report: Report, growth: Growth | None = None):
     for i, draw in enumerate(drawings):
         draw(report, parts[0].add_subplot(2, columns, 1 + i // 2 + columns * (i % 2)))
     if growth:
-        narrow, bend = growth.config, 6 * config.n_embd
+        narrow, (a, b) = growth.config, terms(config)
         what = (
             f"Growth, on a narrow model of its own: C = {narrow.n_embd}, {narrow.n_layer} layers,"
             " NumPy, one thread"
         )
         parts[1].suptitle(
-            f"{what}\n(at this run's C the bend lies at 6C = {bend:,} tokens)",
+            f"{what}\n(at this run's widths the bend lies at {a / b:,.0f} tokens)",
             fontweight="bold",
             fontsize="medium",
         )

@@ -66,8 +66,8 @@ def run_segments(model: GPT2, ids: Sequence[int], length: int, carry: bool) -> S
     matrices = sum(
         p.size for name, p in model.parameters.items() if p.ndim == 2 and name.startswith("h.")
     )
-    width = config.n_head * config.head_dim
     multiply_adds = (
-        n * (matrices + config.vocab_size * config.n_embd) + 2 * config.n_layer * width * pairs
+        n * (matrices + config.vocab_size * config.n_embd)
+        + 2 * config.n_layer * config.attention_dim * pairs
     )
     return Segments(np.concatenate(nats), np.arange(n) % length, multiply_adds)

@@ -38,11 +38,10 @@ def prefill_flop(config: GPT2Config, T: int) -> int:
     """The multiplications and additions that a prompt of T tokens needs, logits of the last
     position only.
 
-    2 for each weight of a block's matrices and each token; 4 C for each pair of a position and one
+    2 for each weight of a block's matrices and each token; 4 A for each pair of a position and one
     that it may see (scores, and their sum of values), T (T + 1) / 2 pairs a layer; 2 V C for the
     head.
     """
-    C, F, L = config.n_embd, config.hidden_dim, config.n_layer
-    return (
-        L * (2 * T * (4 * C * C + 2 * C * F) + 4 * C * T * (T + 1) // 2) + 2 * config.vocab_size * C
-    )
+    C, A, F = config.n_embd, config.attention_dim, config.hidden_dim
+    block = 2 * T * (4 * C * A + 2 * C * F) + 4 * A * T * (T + 1) // 2
+    return config.n_layer * block + 2 * config.vocab_size * C

@@ -69,7 +69,7 @@ class Peer:
 
 def cache_bytes(config: GPT2Config, bits: int) -> int:
     """The bytes of one position's keys and values in all layers."""
-    return 2 * config.n_layer * config.n_embd * bits // 8
+    return 2 * config.n_layer * config.attention_dim * bits // 8
 
 
 class MinillmNumpy(Peer):

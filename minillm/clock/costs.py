@@ -99,9 +99,9 @@ def step_costs(
     batches. Scores are dense, T S for each head, as the textbook computes them: half of them lie in
     the future and a kernel may skip them.
     """
-    C, H, F, V = config.n_embd, config.n_head, config.hidden_dim, config.vocab_size
+    C, A, F, V = config.n_embd, config.attention_dim, config.hidden_dim, config.vocab_size
     N, S, K = batch * T, past + T, batch * kept
-    pairs = batch * H * T * S  # scores
+    pairs = batch * config.n_head * T * S  # scores
 
     def linear(rows, n_in, n_out, bias=True):
         weights = stored_bytes(n_in, n_out, kind) + FLOAT * n_out * bias
@@ -120,23 +120,25 @@ def step_costs(
         return Cost(0, flops * n, 0, 0, FLOAT * arrays * n)
 
     row_bytes = stored_bytes(C, V, kind) / V
-    half_cache = FLOAT * batch * S * C  # all keys, or all values
+    half_cache = FLOAT * batch * S * A  # all keys, or all values
     block = {
         "ln_1": norm(N),
-        "attn.c_attn": linear(N, C, 3 * C),
+        "attn.c_attn": linear(N, C, 3 * A),
         "attn.q": Cost(),  # views of c_attn's result
         "attn.k": Cost(),
         "attn.v": Cost(),
         "attn.scores": Cost(
-            2.0 * pairs * (C // H),
+            2.0 * pairs * config.head_dim,
             pairs,
             0,
-            half_cache + 2 * FLOAT * N * C,
-            FLOAT * (N * C + pairs),
+            half_cache + 2 * FLOAT * N * A,
+            FLOAT * (N * A + pairs),
         ),
         "attn.weights": elementwise(5, pairs, 2),  # largest, subtract, exp, sum, divide
-        "attn.context": Cost(2.0 * pairs * (C // H), 0, 0, half_cache, FLOAT * (N * C + pairs)),
-        "attn.out": linear(N, C, C),
+        "attn.context": Cost(
+            2.0 * pairs * config.head_dim, 0, 0, half_cache, FLOAT * (N * A + pairs)
+        ),
+        "attn.out": linear(N, A, C),
         "attn.residual": elementwise(1, N * C, 3),
         "ln_2": norm(N),
         "mlp.c_fc": linear(N, C, F),

@@ -110,6 +110,13 @@ def fit(n: Sequence[float], seconds: Sequence[float], powers: Sequence[int]) -> 
     return Fit(powers, coefficients / scale, errors / scale, r2, scatter)
 
 
+def terms(config: GPT2Config) -> tuple[int, int]:
+    """The FLOPs of a block's products for T tokens are a T + b T^2: return a = 4 C (2 A + F), which
+    is 24 C^2, and b = 4 A. They are equal at T = a / b, which is 6 C."""
+    A = config.attention_dim
+    return 4 * config.n_embd * (2 * A + config.hidden_dim), 4 * A
+
+
 @dataclass(frozen=True)
 class Growth:
     """Seconds of one pass over `lengths` tokens without a cache (`passes`) and of one more token
@@ -145,7 +152,8 @@ class Growth:
     def bends(self) -> dict[str, float]:
         """Where the two terms are equal by counting multiply-adds: of a pass 6C, of generating
         without a cache 9C."""
-        return {"pass": 6.0 * self.config.n_embd, "generate": 9.0 * self.config.n_embd}
+        a, b = terms(self.config)
+        return {"pass": a / b, "generate": 1.5 * a / b}
 
     def summary(self) -> list[str]:
         """Return what the fits say, or that the times are too noisy for one."""
@@ -157,7 +165,7 @@ class Growth:
             ]
         (linear, dl), (square, ds) = self.pass_fit.term(1), self.pass_fit.term(2)
         (bend, width), (cube, cube_width) = self.pass_fit.bend(1, 2), self.generation_bend
-        C, L = self.config.n_embd, self.config.n_layer
+        C, L, (a, b) = self.config.n_embd, self.config.n_layer, terms(self.config)
         count = "by counting multiply-adds"
         return [
             (
@@ -165,8 +173,8 @@ class Growth:
                 f" ({square * 1e9:.3g} ± {ds * 1e9:.1g}) ns T^2"
             ),
             (
-                f"  R^2 {self.pass_fit.r2:.4f}; {24 * L * C * C / linear / 1e9:.2g} GFLOP/s in the"
-                f" first term, {4 * L * C / square / 1e9:.2g} in the second, where softmax takes as"
+                f"  R^2 {self.pass_fit.r2:.4f}; {a * L / linear / 1e9:.2g} GFLOP/s in the"
+                f" first term, {b * L / square / 1e9:.2g} in the second, where softmax takes as"
                 " long as the products"
             ),
             f"  equal at T = {bend:,.0f} ± {width:,.0f} ({count} at 6C = {6 * C})",

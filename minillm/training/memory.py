@@ -10,15 +10,16 @@ from ..errors import InputError
 
 def step_bytes(config: GPT2Config, rows: int, T: int, recompute: bool = False) -> int:
     """Return about how many bytes of float32 one training step takes beyond the tokens: parameters
-    with gradients and two arrays of the optimiser; what forward keeps of each block (C numbers a
-    position 10 times, F twice), of one block only with recompute; and logits with their gradient.
+    with gradients and two arrays of the optimiser; what forward keeps of each block (a
+    position C numbers 8 times, A = H D 4 times, F twice), of one block only with recompute; and logits with their gradient.
     """
-    C, F, V, L = config.n_embd, config.hidden_dim, config.vocab_size, config.n_layer
+    C, A, F = config.n_embd, config.attention_dim, config.hidden_dim
+    V, L = config.vocab_size, config.n_layer
     n_parameters = sum(
         shape[0] * (shape[1] if len(shape) > 1 else 1)
         for shape in config.parameter_shapes().values()
     )
-    block = rows * T * (12 * C + 2 * F)
+    block = rows * T * (8 * C + 4 * A + 2 * F)
     kept = block + L * rows * T * C if recompute else L * block
     return 4 * (4 * n_parameters + kept + 2 * block + 3 * rows * T * V)
 

@@ -18,8 +18,10 @@ from minillm import GPT2, GPT2Config, InputError, bench, kernels
 from minillm.bench import limits, worker
 from minillm.bench import run as run_function
 from minillm.bench.convert import bytes_read
-from minillm.bench.peers import GROUPS, PEERS, Peer, choose
+from minillm.bench.peers import GROUPS, PEERS, Peer, cache_bytes, choose
+from minillm.cache import KVCache
 from minillm.cli import main
+from minillm.clock.costs import step_costs
 from minillm.twins import n_threads, set_threads
 
 CONFIG = GPT2Config(vocab_size=97, n_positions=32, n_embd=16, n_layer=2, n_head=2)
@@ -237,6 +239,10 @@ def test_what_a_decode_step_reads_and_a_prompt_costs():
         1 + 2 + 3 + 4 + 5
     )  # two layers; scores and values
     assert limits.prefill_flop(GPT2Config(), 512) / 1e9 == pytest.approx(91.9, abs=0.1)
+    pruned = dataclasses.replace(CONFIG, n_head=1, head_size=4, n_inner=9)
+    dense = sum(cost.products for cost in step_costs(pruned, 5).values())  # masked pairs too
+    assert limits.prefill_flop(pruned, 5) == dense - 2 * 4 * 4 * (4 + 3 + 2 + 1)
+    assert cache_bytes(pruned, 32) * pruned.n_positions == KVCache(pruned).nbytes
 
 
 def test_the_machine_answers_as_a_peer(monkeypatch):

@@ -53,6 +53,9 @@ CONFIGS = [
         n_inner=5,
         activation_function="relu",
     ),
+    GPT2Config(
+        vocab_size=7, n_positions=16, n_embd=12, n_layer=1, n_head=1, head_size=4, n_inner=7
+    ),
 ]
 
 
@@ -64,7 +67,7 @@ def counting(config):
     return GPT2(config, {name: p.view(Counted) for name, p in model.parameters.items()}, twin)
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=["gelu_new", "relu"])
+@pytest.mark.parametrize("config", CONFIGS, ids=["gelu_new", "relu", "pruned"])
 @pytest.mark.parametrize(("T", "past", "batch"), [(1, 0, 1), (5, 0, 1), (1, 4, 1), (3, 2, 2)])
 def test_flops_are_those_counted(config, T, past, batch):
     model, ids = (
@@ -110,6 +113,33 @@ def test_a_block_is_the_formula_of_the_books():
 @pytest.mark.parametrize("shape", [(64, 48), (70, 33)])
 def test_bytes_of_a_stored_matrix_are_what_it_takes(kind, shape):
     assert stored_bytes(*shape, kind) == store(np.ones(shape, np.float32), kind).nbytes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {"n_head": 1, "head_size": 12},
+        {"n_inner": 31},
+        {"tie_word_embeddings": False},
+        {"n_head": 2, "head_size": 5, "n_inner": 33, "tie_word_embeddings": False},
+    ],
+    ids=["plain", "pruned", "odd F", "untied", "all"],
+)
+def test_declared_bytes_are_those_of_the_parameters_and_the_cache(kind, shape):
+    """A pass over as many tokens as there are positions reads each weight once, and that many rows
+    of the token table; it writes all places of the cache, and reads them."""
+    config = GPT2Config(
+        **{"n_head": 3} | shape, n_embd=36, n_layer=2, vocab_size=48, n_positions=16
+    )
+    model = GPT2.random(config).quantize(kind)
+    stored = {name: p.nbytes for name, p in model.parameters.items()}
+    rows = stored["wte.weight"] * 16 // 48
+    other_head = 0 if config.tie_word_embeddings else stored["wte.weight"]
+    cost = total(step_costs(config, 16, kind=kind).values())
+    assert cost.weights == sum(stored.values()) + rows - other_head
+    assert cost.cache == 2 * model.new_cache().nbytes
 
 
 def test_a_decode_step_reads_every_weight_once_and_the_cache():
