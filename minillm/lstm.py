@@ -17,6 +17,7 @@ import numpy as np
 
 from . import ops as numpy_ops
 from .errors import InputError
+from .portable import Twinned
 from .steps import checked, identity, times_only, under
 from .training.backward import Under, backward_of, flat
 
@@ -132,7 +133,7 @@ class LSTMConfig:
         return shapes
 
 
-class LSTM:
+class LSTM(Twinned):
     """Embedding and layers: `hidden(ids)` gives every state of the last layer; parameters {name:
     array}, `ops` the twin."""
 

@@ -6,8 +6,8 @@ Reference: GPT2LMHeadModel of Hugging Face transformers, eager attention.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,10 @@ from .cache import KVCache
 from .config import GPT2Config
 from .errors import InputError
 from .feed_forward import feed_forward
+from .portable import Twin
 from .steps import Step, Trace, checked, identity, step_names, times_only, under
+from .weights import TABLES, Weight, like, owned, read_only
+from .weights.implicit import Implicit
 
 
 def block(
@@ -42,27 +45,73 @@ def block(
     return step("mlp.residual", x + feed_forward(normed, **mlp, **bend))
 
 
+class Parameters(dict):
+    """A model's parameters, {checkpoint name: array or Weight}, to look at: neither the mapping nor
+    its arrays can be written to.
+
+    An entry that is replaced raises InputError; an array that is written to raises NumPy's
+    ValueError, "assignment destination is read-only". Either way `model.with_parameters({name:
+    array})` returns a changed model, which shares all other parameters.
+    """
+
+    def _refuse(self, *args, **kwargs):
+        raise InputError(
+            "a model's parameters are read-only: model.with_parameters({name: array}) returns a"
+            " changed model, which shares the others"
+        )
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    update = setdefault = pop = popitem = clear = _refuse
+
+    def __reduce__(self):
+        return dict, (dict(self),)  # a copy is anybody's
+
+    def __repr__(self) -> str:
+        return (
+            f"Parameters({len(self)} arrays, read-only; model.with_parameters({{name: array}})"
+            " returns a changed model)"
+        )
+
+
 class GPT2:
     """GPT-2: `model(ids)` gives logits; parameters is {checkpoint name: array or Weight}, `ops` the
     twin used.
 
     Matrices are [in, out]. The dtype of wte.weight is that of every activation, of the cache and of
-    the logits.
+    the logits. A model never changes: `parameters` are read-only (see Parameters), and
+    `with_parameters` makes another one. It computes with the arrays that it was given, which stay
+    their owner's to write to, as training does; where a fused step is kept beside them, it copies
+    those that somebody could write to.
     """
 
     def __init__(self, config: GPT2Config, parameters: Mapping[str, np.ndarray], ops=numpy_ops):
-        self.config, self.parameters, self.ops = config, dict(parameters), ops
+        self.config, self.ops = config, ops
         for name, shape in config.parameter_shapes().items():
-            found = self.parameters[name].shape if name in self.parameters else "missing"
+            p = parameters.get(name)
+            found = "missing" if p is None else getattr(p, "shape", f"a {type(p).__name__}")
             if found != shape:
                 raise InputError(f"parameter {name} is {found}; this config needs {shape}")
-        if surplus := self.parameters.keys() - config.parameter_shapes().keys():
+        if surplus := parameters.keys() - config.parameter_shapes().keys():
             raise InputError(
                 f"parameter {min(surplus)} has no place in this config; {len(surplus)} are too many"
             )
-        self._tree = _as_tree(self.parameters)
         fused = getattr(ops, "DecodeStep", None)
-        self._fused = fused if fused and fused.refusal(config, self.parameters) is None else None
+        self._fused = fused if fused and fused.refusal(config, parameters) is None else None
+        keep = owned if self._fused else lambda p: p
+        self._arrays = {name: keep(p) for name, p in parameters.items()}
+        self._tree, self._step = _as_tree(self._arrays), None
+        self.parameters = Parameters({name: read_only(p) for name, p in self._arrays.items()})
+
+    def __setattr__(self, name: str, value) -> None:
+        if name in ("config", "parameters", "ops") and hasattr(self, name):
+            raise InputError(
+                f"a model's {name} cannot be replaced: model.with_parameters({{name: array}},"
+                " **config_changes) returns a changed model"
+            )
+        super().__setattr__(name, value)
+
+    def __reduce__(self):
+        return _restored, (self.config, self._arrays, Twin(self.ops))
 
     def forward(self, ids, positions, cache=None, step=identity, keep=slice(None)):
         """The whole of GPT-2: ids, positions [B,T] -> logits [B,T,V] (or of the positions that
@@ -160,10 +209,12 @@ class GPT2:
             raise InputError(f"id {wrong} is outside the vocabulary of {self.config.vocab_size}")
         return ids.astype(np.int64, copy=False).reshape(-1, ids.shape[-1]), ids.ndim == 1
 
-    @cached_property
+    @property
     def _decode_step(self):
         """The twin's fused step for a few positions, made at first use: it has a workspace."""
-        return self._fused(self.config, self.parameters)
+        if self._step is None:
+            self._step = self._fused(self.config, self._arrays)
+        return self._step
 
     # ---- what it is
 
@@ -196,6 +247,24 @@ class GPT2:
         trace = Trace()
         self(np.atleast_2d(ids), cache, step=trace, **kwargs)
         return trace
+
+    def with_parameters(self, parameters: Mapping[str, np.ndarray], **config_changes) -> GPT2:
+        """Return a model with other `parameters` {name: array or Weight}, which shares the rest.
+
+        config_changes: fields of its config that differ (n_layer=4); parameters that have no place
+        there are left out. An array is taken in the model's dtype, and in the place of a stored
+        matrix stored in the same kind (in 8 or 4 bits: rounded). Raises InputError for an unknown
+        name, or a shape that does not fit.
+        """
+        config = dataclasses.replace(self.config, **config_changes)
+        changed = {}
+        for name, p in parameters.items():
+            if not isinstance(p, (Weight, Implicit)):
+                p = like(self.parameters.get(name), np.asarray(p, self.dtype), name in TABLES)
+            changed[name] = p
+        known = config.parameter_shapes()
+        kept = {name: p for name, p in self.parameters.items() if name in known}
+        return GPT2(config, kept | changed, self.ops)
 
     def astype(self, dtype) -> GPT2:
         """Return the model with parameters of another floating type."""
@@ -256,6 +325,10 @@ class GPT2:
         from .decoding import generate_ids
 
         return generate_ids(self, ids, max_new_tokens, **kwargs)
+
+
+def _restored(config: GPT2Config, parameters: Mapping[str, np.ndarray], twin: Twin) -> GPT2:
+    return GPT2(config, parameters, twin.ops)
 
 
 def _as_tree(parameters: Mapping[str, np.ndarray]) -> dict:

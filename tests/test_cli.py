@@ -301,7 +301,7 @@ def test_verify_says_ok_and_its_exit_code_says_so_too(cli, tmp_path):
         and "DIFF" not in out
     )
     model, tokenizer = minillm.load("tales-draft")
-    model.parameters["h.1.ln_2.bias"] = model.parameters["h.1.ln_2.bias"] + 1
+    model = model.with_parameters({"h.1.ln_2.bias": model.parameters["h.1.ln_2.bias"] + 1})
     model.save_pretrained(tmp_path)
     tokenizer.save(tmp_path)
     source = minillm.checkpoints.find_folder("tales-draft") / "reference.npz"

@@ -11,8 +11,8 @@ from minillm.segments import run_segments
 
 CONFIG = GPT2Config(vocab_size=31, n_positions=24, n_embd=8, n_layer=2, n_head=2)
 MODEL = GPT2.random(CONFIG, dtype=np.float64)
-for name in ("wte.weight", "wpe.weight", "h.0.attn.c_attn.weight"):
-    MODEL.parameters[name] *= 20
+LARGE = ("wte.weight", "wpe.weight", "h.0.attn.c_attn.weight")
+MODEL = MODEL.with_parameters({name: MODEL.parameters[name] * 20 for name in LARGE})
 IDS = np.random.default_rng(0).integers(0, 31, 24)
 WHOLE = cross_entropy(MODEL(IDS)[:-1], IDS[1:])
 

@@ -50,9 +50,7 @@ class MinillmTraining:
         self.threads, self.versions = threads, {"minillm": __version__, "numba": numba.__version__}
         self.libraries = peak_bytes()
         model, ops = load_model(folder, "float32", "numpy"), Training(self.precision)
-        self.objective = LanguageModel(
-            GPT2(model.config, {n: p.copy() for n, p in model.parameters.items()}, ops)
-        )
+        self.objective = LanguageModel(GPT2(model.config, model.parameters, ops))
         self.optimizer = AdamW(ops, weight_decay=0.1, betas=(0.9, 0.95))
 
     def step(self, ids, targets) -> float:

@@ -9,8 +9,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..model import GPT2
-from ..weights import LowRank
-from .parts import BLOCK_MATRICES, chosen_matrices, dense, like
+from ..weights import LowRank, like
+from .parts import BLOCK_MATRICES, chosen_matrices, dense
 
 
 def break_even_rank(shape: tuple[int, int]) -> int:
@@ -33,9 +33,10 @@ def low_rank(model: GPT2, rank: int, matrices: Sequence[str] = BLOCK_MATRICES) -
     which takes a quarter of the bytes and almost nothing away. Raises InputError for a rank beyond
     a matrix. Source: Denton et al., "Exploiting Linear Structure" (2014).
     """
-    parameters = dict(model.parameters)
+    parameters = {}
     for name in chosen_matrices(model, matrices):
-        w = dense(parameters[name])
+        stored = model.parameters[name]
+        w = dense(stored)
         if not 1 <= rank <= min(w.shape):
             raise InputError(
                 f"rank {rank} of {name} {w.shape}: it must be from 1 to {min(w.shape)}"
@@ -43,8 +44,8 @@ def low_rank(model: GPT2, rank: int, matrices: Sequence[str] = BLOCK_MATRICES) -
         u, s, vt = np.linalg.svd(w, full_matrices=False)
         root = np.sqrt(s[:rank])
         left, right = (
-            like(parameters[name], np.ascontiguousarray(f))
+            like(stored, np.ascontiguousarray(f))
             for f in (u[:, :rank] * root, root[:, None] * vt[:rank])
         )
         parameters[name] = LowRank(left, right, model.ops.linear)
-    return GPT2(model.config, parameters, model.ops)
+    return model.with_parameters(parameters)

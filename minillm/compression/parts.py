@@ -6,7 +6,6 @@ import numpy as np
 
 from ..errors import InputError
 from ..model import GPT2
-from ..weights import store
 
 BLOCK_MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
@@ -14,11 +13,6 @@ BLOCK_MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 def dense(parameter) -> np.ndarray:
     """A parameter as an array, however it is stored."""
     return parameter if isinstance(parameter, np.ndarray) else parameter.dense()
-
-
-def like(old, new: np.ndarray, table: bool = False):
-    """`new` stored the way that `old` is."""
-    return new if isinstance(old, np.ndarray) else store(new, old.kind, table=table)
 
 
 def chosen_matrices(model: GPT2, matrices) -> list[str]:

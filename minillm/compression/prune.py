@@ -3,15 +3,13 @@ whole layers."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from .. import kernels
 from ..errors import InputError
 from ..model import GPT2
 from ..weights import Sparse
-from .parts import BLOCK_MATRICES, chosen_matrices, dense, like
+from .parts import BLOCK_MATRICES, chosen_matrices, dense
 
 
 def prune_magnitude(model: GPT2, sparsity: float, matrices=BLOCK_MATRICES) -> GPT2:
@@ -31,16 +29,16 @@ def prune_magnitude(model: GPT2, sparsity: float, matrices=BLOCK_MATRICES) -> GP
     product = Sparse.numpy_product
     if model.ops is kernels:
         from ..kernels.sparse import csr_matmul as product
-    parameters = dict(model.parameters)
+    parameters = {}
     for name in chosen_matrices(model, matrices):
-        w = dense(parameters[name])
+        w = dense(model.parameters[name])
         dropped = np.argpartition(np.abs(w), int(sparsity * w.size), axis=None)[
             : int(sparsity * w.size)
         ]
         kept = np.ones(w.shape, bool)
         kept.flat[dropped] = False
         parameters[name] = Sparse.from_matrix(np.where(kept, w, 0), product)
-    return GPT2(model.config, parameters, model.ops)
+    return model.with_parameters(parameters)
 
 
 def prune_heads(model: GPT2, keep: int, ids) -> GPT2:
@@ -74,7 +72,7 @@ def prune_heads(model: GPT2, keep: int, ids) -> GPT2:
         parameters[f"h.{i}.attn.c_proj.bias"] = parameters[f"h.{i}.attn.c_proj.bias"] + _left_out(
             added.mean(axis=1), kept
         )
-    return GPT2(replace(config, n_head=keep, head_size=D), parameters, model.ops)
+    return model.with_parameters(parameters, n_head=keep, head_size=D)
 
 
 def prune_neurons(model: GPT2, keep: int, ids) -> GPT2:
@@ -101,7 +99,7 @@ def prune_neurons(model: GPT2, keep: int, ids) -> GPT2:
         parameters[f"h.{i}.mlp.c_proj.bias"] = parameters[f"h.{i}.mlp.c_proj.bias"] + _left_out(
             means, kept
         )
-    return GPT2(replace(model.config, n_inner=keep), parameters, model.ops)
+    return model.with_parameters(parameters, n_inner=keep)
 
 
 def skip_layers(model: GPT2, n: int) -> GPT2:
@@ -117,15 +115,15 @@ def skip_layers(model: GPT2, n: int) -> GPT2:
     if not 0 <= n <= L - 2 and n != 0:
         raise InputError(f"{n} layers cannot be skipped of {L}: the first and the last stay")
     kept = np.rint(np.linspace(0, L - 1, L - n)).astype(int).tolist()
-    parameters = {name: p for name, p in model.parameters.items() if not name.startswith("h.")}
+    moved = {}
     for new, old in enumerate(kept):
         prefix = f"h.{old}."
-        parameters |= {
-            f"h.{new}.{n.removeprefix(prefix)}": p
-            for n, p in model.parameters.items()
-            if n.startswith(prefix)
+        moved |= {
+            f"h.{new}.{name.removeprefix(prefix)}": p
+            for name, p in model.parameters.items()
+            if name.startswith(prefix)
         }
-    return GPT2(replace(model.config, n_layer=len(kept)), parameters, model.ops)
+    return model.with_parameters(moved, n_layer=len(kept))
 
 
 def _largest(importance, keep: int) -> np.ndarray:
@@ -136,9 +134,9 @@ def _largest(importance, keep: int) -> np.ndarray:
 def _shrink(parameters, first: str, columns, second: str, rows) -> None:
     """Keep some columns of one linear map and the rows of the next that take them."""
     into, out = parameters[f"{first}.weight"], parameters[f"{second}.weight"]
-    parameters[f"{first}.weight"] = like(into, np.ascontiguousarray(dense(into)[:, columns]))
+    parameters[f"{first}.weight"] = np.ascontiguousarray(dense(into)[:, columns])
     parameters[f"{first}.bias"] = parameters[f"{first}.bias"][columns]
-    parameters[f"{second}.weight"] = like(out, np.ascontiguousarray(dense(out)[rows]))
+    parameters[f"{second}.weight"] = np.ascontiguousarray(dense(out)[rows])
 
 
 def _left_out(means, kept) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 from ..errors import InputError
 from ..model import GPT2
 from ..weights import KINDS, TABLES, Weight, store_parameters
-from .parts import dense, like, relative_error
+from .parts import dense, relative_error
 
 
 def quantize(model: GPT2, kind: str, head: bool = True) -> GPT2:
@@ -23,14 +23,12 @@ def quantize(model: GPT2, kind: str, head: bool = True) -> GPT2:
     """
     if kind not in KINDS:
         raise InputError(f"weights cannot be stored as {kind!r}; known: {', '.join(KINDS)}")
-    kept = {} if head else {name: p for name, p in model.parameters.items() if name in TABLES}
-    anew = {
-        n: p.dense()
-        for n, p in model.parameters.items()
-        if isinstance(p, Weight) and p.kind != kind
+    chosen = {
+        name: p.dense() if isinstance(p, Weight) and p.kind != kind else p
+        for name, p in model.parameters.items()
+        if head or name not in TABLES
     }
-    chosen = {name: p for name, p in {**model.parameters, **anew}.items() if name not in kept}
-    return GPT2(model.config, {**store_parameters(chosen, kind), **kept}, model.ops)
+    return model.with_parameters(store_parameters(chosen, kind))
 
 
 def round_to_int8(model: GPT2, per: str = "row", head: bool = True) -> GPT2:
@@ -46,16 +44,16 @@ def round_to_int8(model: GPT2, per: str = "row", head: bool = True) -> GPT2:
         raise InputError(
             f"a scale per {per!r} is unknown: row or tensor (per block of 32: quantize)"
         )
-    parameters = dict(model.parameters)
-    for name, p in parameters.items():
+    parameters = {}
+    for name, p in model.parameters.items():
         if p.ndim == 2 and name != "wpe.weight" and (head or name not in TABLES):
             w = dense(p)
             outputs = (
                 None if per == "tensor" else 1 if name in TABLES else 0
             )  # the axis that a row sums over
             scale = np.abs(w).max(axis=outputs, keepdims=True) / 127 + np.finfo(w.dtype).tiny
-            parameters[name] = like(p, np.rint(w / scale) * scale, table=name in TABLES)
-    return GPT2(model.config, parameters, model.ops)
+            parameters[name] = np.rint(w / scale) * scale
+    return model.with_parameters(parameters)
 
 
 def errors_by_matrix(model: GPT2, changed: GPT2) -> dict[str, float]:

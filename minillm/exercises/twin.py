@@ -58,6 +58,13 @@ def own_functions(folder: str | Path) -> dict[str, Callable]:
     return own
 
 
+class FolderTwin(SimpleNamespace):
+    """The twin made of a student's `folder`: pickled as its name, and read again from there."""
+
+    def __reduce__(self):
+        return of_folder, (self.folder,)
+
+
 def twin(own: Mapping[str, Callable]) -> SimpleNamespace:
     """Return a twin of ops in which `own` functions stand for those of their name; what is missing
     is ops' own."""
@@ -65,13 +72,13 @@ def twin(own: Mapping[str, Callable]) -> SimpleNamespace:
 
 
 @cache
-def of_folder(folder: Path) -> SimpleNamespace:
+def of_folder(folder: Path) -> FolderTwin:
     """Return the twin made of a student's folder, for --kernels and MINILLM_KERNELS: a chapter runs
     on their functions, which call one another. Says which those are."""
     own = {name: f for name, f in own_functions(folder).items() if name in OF_OPS}
     call_one_another(own)
     print(f"computing with functions of {folder}: {', '.join(own) or 'none yet'}", file=sys.stderr)
-    return twin(own)
+    return FolderTwin(**vars(twin(own)), folder=folder)
 
 
 def call_one_another(own: Mapping[str, Callable]) -> None:
@@ -88,6 +95,9 @@ class OwnGPT2(GPT2):
     def __init__(self, model: GPT2, own: Mapping[str, Callable]):
         super().__init__(model.config, model.parameters, twin(own))
         self.own = own
+
+    def __reduce__(self):
+        return OwnGPT2, (GPT2(self.config, self.parameters), self.own)
 
     def blocks(self, positions) -> list[Callable]:
         """Every layer as a function [B,T,C] -> [B,T,C]."""

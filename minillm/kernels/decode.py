@@ -12,8 +12,10 @@ faster than waiting for another to do it. So a block has five places where all m
 from __future__ import annotations
 
 import math
+import os
 import threading
 from itertools import accumulate
+from weakref import WeakSet
 
 import numpy as np
 
@@ -408,6 +410,7 @@ class DecodeStep:
         self.stamps = np.zeros(len(self.names), np.int64)
         self._one_at_a_time = threading.Lock()  # there is one workspace
         self._team, self._own = Team(1), [self._room()]
+        _steps.add(self)
 
     @staticmethod
     def refusal(config, parameters) -> str | None:
@@ -511,6 +514,10 @@ class DecodeStep:
                 tell(self.names, self.stamps.tolist())
         return logits[:, :V].reshape(B, -1, V)
 
+    def _start_anew(self) -> None:
+        """In the child of a fork: who was at work in this workspace is not there any more."""
+        self._one_at_a_time, self._team = threading.Lock(), Team(0)
+
     def _room(self):
         """What one thread has for itself: h, and the table of where all of it is."""
         widths = self._matrices[:, FROM_WIDTH]  # the first is that of h
@@ -526,6 +533,11 @@ class DecodeStep:
         room = [h, *q, np.zeros(self.config.n_positions, np.float32)]
         self._kept_alive += room
         return h, np.array([array.ctypes.data for array in room])
+
+
+_steps: WeakSet[DecodeStep] = WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: [step._start_anew() for step in _steps])
 
 
 @jit

@@ -1,7 +1,7 @@
 """`linear`, the only place where a weight multiplies: it finds the product by how the weight is
 stored.
 
-A weight is known here by `kind`, `arrays`, `shape` and `transposed` (minillm/weights), or is a
+A weight is known here by `kind`, `stored`, `shape` and `transposed` (minillm/weights), or is a
 plain ndarray, for which BLAS is the fastest there is.
 """
 
@@ -90,7 +90,7 @@ def product(x, weight, bias):
 
 def flat_panels(weight):
     """The arrays of a weight as kernels take them: [P, all numbers of a panel]."""
-    stored = tuple(a.reshape(len(a), -1) for a in weight.arrays.values())
+    stored = tuple(a.reshape(len(a), -1) for a in weight.stored.values())
     return (
         (*stored, np.empty((len(stored[0]), 0), np.int16)) if weight.kind == "int4" else stored
     )  # no minima

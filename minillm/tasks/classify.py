@@ -27,10 +27,11 @@ from ..files import read_json, write_atomically
 from ..finite import check_logits
 from ..lstm import LSTM, LSTMConfig
 from ..model import GPT2
+from ..portable import Twinned
 from ..steps import checked, identity, step_names
 from ..tokenizer import Tokenizer
 from ..training.backward import Activations, backward_of, gpt2_backward
-from ..training.language import positions_of
+from ..training.language import positions_of, trainable
 from ..training.lock import one_run_a_folder
 from ..training.pretrain import training_twin
 from ..training.trainer import Trainer, check_folder, run_to_resume, write_settings
@@ -54,7 +55,7 @@ LEAST_STEPS = 200  # where texts are few they are seen more often
 # ---- what is trained
 
 
-class Classifier:
+class Classifier(Twinned):
     """Base: texts to P(label). `parameters` {name: array}; forward(ids, lengths) gives logits,
     backward their gradients.
 
@@ -130,16 +131,13 @@ class Classifier:
         )
 
 
-class Transformer:
-    """GPT-2 without its head, as a classifier needs it: hidden states, and back."""
+class Transformer(Twinned):
+    """GPT-2 without its head, as a classifier needs it: hidden states, and back. It begins as
+    `model`, with parameters of its own."""
 
     def __init__(self, model: GPT2):
-        self.config, self.parameters, self.ops, self._model = (
-            model.config,
-            model.parameters,
-            model.ops,
-            model,
-        )
+        self.config, self.ops = model.config, model.ops
+        self.parameters, self._model = trainable(model)
 
     def step_names(self, T: int) -> list[str]:
         return step_names(self.config.n_layer)[:-1]
@@ -245,9 +243,7 @@ def new_classifier(
         start = start or GPT2.random(
             GPT2Config(**size, n_positions=plan.context, n_head=plan.n_head), plan.seed
         )
-        body = Transformer(
-            GPT2(start.config, {name: np.array(p) for name, p in start.parameters.items()}, ops)
-        )
+        body = Transformer(GPT2(start.config, start.parameters, ops))
     C, rng = body.config.n_embd, np.random.default_rng([plan.seed, 1])
     weight = (0.02 * rng.standard_normal((C, len(labels)))).astype(np.float32)
     score = {"weight": weight, "bias": np.zeros(len(labels), np.float32)}

@@ -236,7 +236,7 @@ def gpt2_backward(
         head = "wte.weight" if config.tie_word_embeddings else "lm_head.weight"
         unembed_backward = backward_of("unembed", ops)
         d_hidden, gradients[head] = unembed_backward(
-            step("logits", d_logits), kept["ln_f"], model.parameters[head]
+            step("logits", d_logits), kept["ln_f"], weights["lm_head"]["weight"]
         )
     results = ["embed", *(f"h.{i}.mlp.residual" for i in range(config.n_layer))]
     dx, d_ln_f = backward_of("layer_norm", ops)(

@@ -9,38 +9,52 @@ import numpy as np
 
 from ..finite import check_logits
 from ..model import GPT2
+from ..weights.lora import LoRA
 from .backward import Activations, Checkpoints, backward_of, gpt2_backward
 
 IGNORED = -100  # a target that is padding: the field's usual number for it
+
+
+def trainable(model: GPT2) -> tuple[dict[str, np.ndarray], GPT2]:
+    """Return arrays to train, {name: array}, and a model that computes with them as they change;
+    both begin as `model` is, which stays so. With LoRA the adapters alone are trained."""
+    adapted = any(isinstance(p, LoRA) for p in model.parameters.values())
+
+    def own(parameter):
+        if isinstance(parameter, LoRA):
+            return parameter.copy()
+        if adapted and not isinstance(parameter, np.ndarray):
+            return parameter  # stored in few bits, say, and shared
+        return np.array(parameter, order="C")
+
+    parameters = {name: own(p) for name, p in model.parameters.items()}
+    arrays = {
+        f"{name.removesuffix('weight')}{part}": array
+        for name, p in parameters.items()
+        if isinstance(p, LoRA)
+        for part, array in p.trained.items()
+    }
+    # No fused step is kept beside arrays that change: it takes stored matrices only.
+    return arrays or parameters, GPT2(model.config, parameters, model.ops)
 
 
 class LanguageModel:
     """A GPT2 that learns to predict the next token: the mean of -log P(target) over all targets
     that are not IGNORED.
 
-    recompute: keep only what enters each block between forward and backward, and form the rest
-    again.
+    It begins as `model` is, which stays so. `parameters` {name: array} are its own and changed in
+    place, `self.model` sees them change. recompute: keep only what enters each block between
+    forward and backward, and form the rest again.
     """
 
     def __init__(self, model: GPT2, recompute: bool = False):
-        self.model, self.keep = model, Checkpoints if recompute else Activations
+        self.parameters, self.model = trainable(model)
+        self.keep = Checkpoints if recompute else Activations
 
     @property
     def ops(self):
         """The twin that computes."""
         return self.model.ops
-
-    @property
-    def parameters(self) -> dict[str, np.ndarray]:
-        """Everything that is trained, by name: with LoRA the adapters alone."""
-        adapters = {}
-        for name, weight in self.model.parameters.items():
-            if hasattr(weight, "trained"):
-                adapters |= {
-                    f"{name.removesuffix('weight')}{part}": array
-                    for part, array in weight.trained.items()
-                }
-        return adapters or self.model.parameters
 
     def n_targets(self, batch) -> int:
         """How many targets of a batch count."""

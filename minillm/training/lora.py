@@ -34,7 +34,7 @@ def with_adapters(
             f"lora_rank is {rank}; above n_embd {model.config.n_embd} it would be more than the"
             " matrix itself"
         )
-    rng, parameters = np.random.default_rng([seed, rank]), dict(model.parameters)
+    rng, adapted = np.random.default_rng([seed, rank]), {}
     for name, weight in model.parameters.items():
         place = name.removesuffix(".weight").split(".", 2)[-1]
         if (
@@ -42,16 +42,15 @@ def with_adapters(
             and name.endswith(".weight")
             and any(place == w or place.endswith(f".{w}") for w in wanted)
         ):
-            parameters[name] = LoRA.fresh(weight, rank, alpha / rank, rng)
-    return GPT2(model.config, parameters, model.ops)
+            adapted[name] = LoRA.fresh(weight, rank, alpha / rank, rng)
+    return model.with_parameters(adapted)
 
 
 def merged(model: GPT2) -> GPT2:
     """Return the model with every adapter added into its matrix: no slower than before."""
-    parameters = {
-        name: w.dense() if isinstance(w, LoRA) else w for name, w in model.parameters.items()
-    }
-    return GPT2(model.config, parameters, model.ops)
+    return model.with_parameters(
+        {name: w.dense() for name, w in model.parameters.items() if isinstance(w, LoRA)}
+    )
 
 
 def save_adapters(model: GPT2, folder: Path) -> None:
@@ -79,18 +78,18 @@ def load_adapters(model: GPT2, folder: str | Path) -> GPT2:
     folder = Path(folder)
     about = read_json(folder / "adapter.json")
     tensors, _ = safetensors.read(folder / "adapter.safetensors")
-    parameters = dict(model.parameters)
+    adapted = {}
     for name in about["matrices"]:
         a, b = (
             np.array(tensors[f"{name.removesuffix('weight')}{part}"])
             for part in ("lora_a", "lora_b")
         )
-        weight = parameters.get(name)
+        weight = model.parameters.get(name)
         if weight is None or weight.shape != (a.shape[0], b.shape[1]):
             found = "missing" if weight is None else weight.shape
             raise InputError(
                 f"{folder}: the adapter of {name} is for {(a.shape[0], b.shape[1])}; the model's is"
                 f" {found}"
             )
-        parameters[name] = LoRA(weight, a, b, about["scale"])
-    return GPT2(model.config, parameters, model.ops)
+        adapted[name] = LoRA(weight, a, b, about["scale"])
+    return model.with_parameters(adapted)

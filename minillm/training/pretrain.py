@@ -115,14 +115,12 @@ def pretrain(
     check_memory(
         config, plan.batch_size // plan.accumulate // world.size, plan.window, plan.recompute
     )
-    if start is None:
-        parameters = GPT2.random(config, plan.seed).parameters
-    else:
-        parameters = {name: p.copy() for name, p in first.parameters.items()}
-    model = GPT2(config, parameters, ops)
+    first = first or GPT2.random(config, plan.seed)
+    model = GPT2(config, first.parameters, ops)
     if plan.lora_rank:
         model = with_adapters(model, plan.lora_rank, plan.lora_alpha, plan.lora_matrices, plan.seed)
     objective = LanguageModel(model, plan.recompute)
+    model = objective.model  # which sees what is trained
 
     def evaluate(last: bool) -> dict:
         loss, bits = bits_per_byte(objective, val, plan.window, None if last else plan.eval_tokens)

@@ -14,7 +14,7 @@ import numpy as np
 from .blocks import Int4, Int4Min, Int8
 from .floats import BFloat16, Float16, Float32
 from .implicit import LowRank, Sparse
-from .weight import Arena, Weight
+from .weight import Arena, Weight, owned, read_only
 
 KINDS: dict[str, type[Weight]] = {
     c.kind: c for c in (Float32, BFloat16, Float16, Int8, Int4, Int4Min)
@@ -36,6 +36,9 @@ __all__ = [
     "LowRank",
     "Sparse",
     "Weight",
+    "like",
+    "owned",
+    "read_only",
     "store",
     "store_parameters",
 ]
@@ -51,6 +54,11 @@ def store(array, kind: str, *, table: bool = False, allocate=np.empty) -> Weight
         if table
         else KINDS[kind].from_matrix(array, allocate)
     )
+
+
+def like(old, new: np.ndarray, table: bool = False):
+    """`new` stored the way that `old` is."""
+    return store(new, old.kind, table=table) if isinstance(old, Weight) and new.ndim == 2 else new
 
 
 def store_parameters(

@@ -62,8 +62,8 @@ class Int8(Weight):
         return {"values": in_panels(q.astype(np.uint8)), "scales": in_panels(scales)}
 
     def decode(self, panel, lane):
-        q = self.arrays["values"][panel, :, :, lane].astype(np.float32) - 128  # [..., B, 8, 4]
-        d = floats(self.arrays["scales"][panel, :, lane])  # [..., B]
+        q = self.stored["values"][panel, :, :, lane].astype(np.float32) - 128  # [..., B, 8, 4]
+        d = floats(self.stored["scales"][panel, :, lane])  # [..., B]
         return (q.reshape(*d.shape, BLOCK) * d[..., None]).reshape(*d.shape[:-1], -1)
 
 
@@ -101,12 +101,12 @@ class Int4(Weight):
 
     def steps(self, panel, lane):
         """The stored 0..15 as float32 [..., B, 32]."""
-        q = self.arrays["values"][panel, :, :, lane]  # [..., B, 4, 4]
+        q = self.stored["values"][panel, :, :, lane]  # [..., B, 4, 4]
         q = q.reshape(*q.shape[:-2], 16)
         return np.concatenate([q & 15, q >> 4], axis=-1).astype(np.float32)
 
     def decode(self, panel, lane):
-        d = floats(self.arrays["scales"][panel, :, lane])  # [..., B]
+        d = floats(self.stored["scales"][panel, :, lane])  # [..., B]
         return ((self.steps(panel, lane) - 8) * d[..., None]).reshape(*d.shape[:-1], -1)
 
 
@@ -129,6 +129,6 @@ class Int4Min(Int4):
 
     def decode(self, panel, lane):
         d, m = (
-            floats(self.arrays[name][panel, :, lane])[..., None] for name in ("scales", "minima")
+            floats(self.stored[name][panel, :, lane])[..., None] for name in ("scales", "minima")
         )  # [..., B, 1]
         return (self.steps(panel, lane) * d + m).reshape(*d.shape[:-2], -1)

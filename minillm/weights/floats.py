@@ -24,7 +24,7 @@ class FloatWeight(Weight):
         }  # [16P,K] -> [P,K,16]
 
     def decode(self, panel, lane):
-        return self.to_float(self.arrays["panels"][panel, :, lane])
+        return self.to_float(self.stored["panels"][panel, :, lane])
 
     @staticmethod
     def to_stored(x):

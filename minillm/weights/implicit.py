@@ -7,20 +7,30 @@ readable forward runs.
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 
 from .. import ops as numpy_ops
+from .weight import read_only
 
 
 class Implicit:
     """Base: a matrix [in,out] that knows its product x @ W, `shape`, `nbytes`, `size` (numbers
     stored) and `dense()`."""
 
+    parts: tuple[str, ...] = ()  # the names of its arrays, or weights
     ndim = 2
     __array_ufunc__ = None  # makes `ndarray @ weight` come here, to __rmatmul__
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return self.dense() if dtype is None else self.dense().astype(dtype, copy=False)
+
+    def read_only(self):
+        """The same, to look at: its arrays cannot be written to."""
+        shown = copy.copy(self)
+        vars(shown).update({name: read_only(getattr(self, name)) for name in self.parts})
+        return shown
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}{self.shape}, {self.nbytes / 1e6:.1f} MB"
@@ -32,6 +42,8 @@ class LowRank(Implicit):
 
     `linear` is the one of the model's twin: its products are used for both factors.
     """
+
+    parts = ("left", "right")
 
     def __init__(self, left, right, linear=numpy_ops.linear):
         self.left, self.right, self.linear = left, right, linear
@@ -55,6 +67,8 @@ class Sparse(Implicit):
     x[indices[j]] for starts[n] <= j < starts[n + 1]. `product(values, indices, starts, x)` -> x W
     does the work for x [M,in].
     """
+
+    parts = ("values", "indices", "starts")
 
     def __init__(self, values, indices, starts, n_inputs: int, product):
         self.values, self.indices, self.starts, self.product = values, indices, starts, product

@@ -15,6 +15,8 @@ class LoRA(Implicit):
     Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (2021).
     """
 
+    parts = ("weight", "lora_a", "lora_b")
+
     def __init__(self, weight, lora_a: np.ndarray, lora_b: np.ndarray, scale: float):
         self.weight, self.lora_a, self.lora_b, self.scale = weight, lora_a, lora_b, scale
         self.shape, self.dtype = weight.shape, lora_a.dtype
@@ -26,6 +28,10 @@ class LoRA(Implicit):
         n_in, n_out = weight.shape
         a = (rng.standard_normal((n_in, rank)) * n_in**-0.5).astype(weight.dtype)
         return cls(weight, a, np.zeros((rank, n_out), weight.dtype), scale)
+
+    def copy(self) -> LoRA:
+        """The same on adapters of its own, which can be trained."""
+        return LoRA(self.weight, self.lora_a.copy(), self.lora_b.copy(), self.scale)
 
     @property
     def trained(self) -> dict[str, np.ndarray]:

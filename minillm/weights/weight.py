@@ -9,6 +9,7 @@ filled up with rows of zeros.
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 
 import numpy as np
 
@@ -40,12 +41,38 @@ class Arena:
         return -(-n_bytes // 64) * 64
 
 
+def read_only(parameter):
+    """The same parameter (an array, or a weight), to look at: its arrays cannot be written to."""
+    if not isinstance(parameter, np.ndarray):
+        return parameter.read_only()
+    if not parameter.flags.writeable:
+        return parameter
+    view = parameter.view()
+    view.flags.writeable = False
+    return view
+
+
+def owned(parameter):
+    """A parameter that nobody can write to: an array that somebody could write to is copied."""
+    if not isinstance(parameter, np.ndarray):
+        return parameter
+    owner = parameter
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    if owner.base is None and not owner.flags.writeable:
+        return parameter
+    copy = np.array(parameter, order="C")
+    copy.flags.writeable = False
+    return copy
+
+
 class Weight:
     """Base of all stored matrices; a kind of storage adds `kind`, `encode` and `decode`.
 
     A table has the stored rows' own shape [N,K] and `take`; its transpose `T` [K,N] is what
     `linear` multiplies by. `arrays` are what is stored: {name: array}, all [panels, ...], and all
-    that a file needs to hold.
+    that a file needs to hold; they are read-only. `stored` are the same for kernels, which are
+    compiled for arrays that can be written to.
     """
 
     kind = ""
@@ -54,9 +81,9 @@ class Weight:
     __array_ufunc__ = None  # makes `ndarray @ weight` come here, to __rmatmul__
 
     def __init__(self, arrays: dict[str, np.ndarray], n: int, k: int, transposed: bool = False):
-        self.arrays = {
-            name: arrays[name] for name in self.layout(0)
-        }  # in the order of the layout: kernels rely on it
+        self.stored = MappingProxyType(
+            {name: arrays[name] for name in self.layout(0)}
+        )  # in the order of the layout: kernels rely on it
         self.n, self.k, self.transposed = n, k, transposed
 
     @classmethod
@@ -116,7 +143,19 @@ class Weight:
     @property
     def T(self) -> Weight:
         """The transpose: the same storage, looked at from the other side."""
-        return type(self)(self.arrays, self.n, self.k, not self.transposed)
+        return type(self)(self.stored, self.n, self.k, not self.transposed)
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """{name: array} of what is stored, read-only."""
+        return {name: read_only(array) for name, array in self.stored.items()}
+
+    def read_only(self) -> Weight:
+        """Itself: a weight is never changed."""
+        return self
+
+    def __reduce__(self):
+        return type(self), (dict(self.stored), self.n, self.k, self.transposed)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -134,7 +173,7 @@ class Weight:
     @property
     def nbytes(self) -> int:
         """How many bytes are stored: what a product reads."""
-        return sum(array.nbytes for array in self.arrays.values())
+        return sum(array.nbytes for array in self.stored.values())
 
     def slabs(self):
         """Yield (start, rows): all rows in order, decoded a slab at a time."""

@@ -363,8 +363,9 @@ watched = batch_of_tales(['Once there was a clever queen who had nine geese. One
 
 
 def train(model, batch_of, folder, steps=plan.steps):
-    """Train a model; return what was reported, and the losses of the watched tale's tokens at every examination."""
-    learner, seen = LanguageModel(model), {0: LanguageModel(model).losses(watched)[0]}
+    """Return the trained model, what was reported, and the watched tale's losses at every examination."""
+    learner = LanguageModel(model)
+    seen = {0: learner.losses(watched)[0]}
 
     def examine(last):
         seen[trainer.step] = learner.losses(watched)[0]
@@ -372,7 +373,7 @@ def train(model, batch_of, folder, steps=plan.steps):
 
     trainer = Trainer(learner, batch_of, Settings(**plan.to_dict() | {"steps": steps}), folder, evaluate=examine)
     trainer.run()
-    return read_metrics(trainer.folder / METRICS), seen
+    return learner.model, read_metrics(trainer.folder / METRICS), seen
 
 
 def new_tales(step, rank, size):
@@ -381,7 +382,7 @@ def new_tales(step, rank, size):
     return batch_of_tales([tale(rng) for _ in range(plan.batch_size)][rank::size])
 
 
-metrics, seen = train(model, new_tales, "tales-run")
+model, metrics, seen = train(model, new_tales, "tales-run")
 losses = {record["step"]: record["loss"] for record in metrics if "lr" in record}
 examined = {record["step"]: record["new_tales"] for record in metrics if "new_tales" in record}
 for step in (25, 50, 100, 200, 400, plan.steps):
@@ -487,7 +488,7 @@ Now the same model again, from the same random numbers, but with sixteen tales o
 # %% id="13-by-heart"
 sixteen = batch_of_tales(some[:16])
 pupil = GPT2.random(model.config, plan.seed)
-metrics, _ = train(pupil, lambda step, rank, size: sixteen, "sixteen-run", steps=200)
+_, metrics, _ = train(pupil, lambda step, rank, size: sixteen, "sixteen-run", steps=200)
 own = {record["step"]: record["loss"] for record in metrics if "lr" in record}
 new = {record["step"]: record["new_tales"] for record in metrics if "new_tales" in record}
 

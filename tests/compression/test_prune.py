@@ -26,11 +26,12 @@ from minillm.weights import LowRank, Sparse
 
 CONFIG = GPT2Config(vocab_size=70, n_positions=16, n_embd=36, n_layer=3, n_head=3, n_inner=50)
 MODEL = GPT2.random(CONFIG, seed=2, dtype=np.float64)
-for name, p in MODEL.parameters.items():
-    MODEL.parameters[name] = (
-        p * 6 if p.ndim == 2 else p + np.random.default_rng(len(name)).normal(0, 0.1, p.shape)
-    )
-MODEL = GPT2(CONFIG, MODEL.parameters)
+MODEL = MODEL.with_parameters(
+    {
+        name: p * 6 if p.ndim == 2 else p + np.random.default_rng(len(name)).normal(0, 0.1, p.shape)
+        for name, p in MODEL.parameters.items()
+    }
+)
 IDS = np.array([[3, 1, 4, 1, 5, 9], [9, 2, 6, 5, 3, 5]])
 LOGITS = MODEL(IDS)
 

@@ -16,9 +16,9 @@ from minillm.weights import store_parameters
 
 CONFIG = GPT2Config(vocab_size=61, n_positions=24, n_embd=20, n_layer=2, n_head=4)
 MODEL = GPT2.random(CONFIG, seed=5)
-for name in MODEL.parameters:  # far from uniform, so that greedy has something to prefer
-    if name.endswith("weight") and "ln" not in name:
-        MODEL.parameters[name] *= 12
+MODEL = MODEL.with_parameters(  # far from uniform, so that greedy has something to prefer
+    {n: p * 12 for n, p in MODEL.parameters.items() if n.endswith("weight") and "ln" not in n}
+)
 PROMPT = [3, 1, 4, 1, 5]
 
 

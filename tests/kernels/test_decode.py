@@ -26,9 +26,11 @@ TOLERANCE = {kind: 3e-2 if kind.startswith("int") else 3e-6 for kind in KINDS}
 def random_model(config, seed=0):
     """A model whose biases and norms are not what training starts from: a forgotten one must show."""
     model, r = GPT2.random(config, seed), np.random.default_rng(seed)
-    for p in model.parameters.values():
-        p += r.standard_normal(p.shape).astype(np.float32) * 0.1
-    return model
+    moved = {
+        n: p + r.standard_normal(p.shape).astype(np.float32) * 0.1
+        for n, p in model.parameters.items()
+    }
+    return model.with_parameters(moved)
 
 
 def stored(model, kind):

@@ -37,11 +37,11 @@ def small_model(seed=0, dtype=np.float64, ops=None, **changes) -> GPT2:
     """A model with weights so large that attention is sharp and GELU bent: as it starts it is
     nearly linear."""
     model, rng = GPT2.random(GPT2Config(**SMALLEST | changes), seed), np.random.default_rng(seed)
-    for p in model.parameters.values():
-        p += 0.5 * rng.standard_normal(p.shape).astype(p.dtype)
-    return GPT2(
-        model.config, {n: p.astype(dtype) for n, p in model.parameters.items()}, ops or model.ops
-    )
+    parameters = {
+        n: (p + 0.5 * rng.standard_normal(p.shape).astype(p.dtype)).astype(dtype)
+        for n, p in model.parameters.items()
+    }
+    return GPT2(model.config, parameters, ops or model.ops)
 
 
 def batch_of(config, rows=3, T=5, seed=0, padding=()):

@@ -48,9 +48,9 @@ def test_the_twin_for_training(precision, dtype, tolerance, recompute):
 
     shape = {"n_embd": 42, "n_head": 6, "vocab_size": 101, "n_positions": 70}
     models = [small_model(dtype=dtype, ops=ops, **shape) for ops in (None, Training(precision))]
-    for p, q in zip(*(m.parameters.values() for m in models)):
-        p *= 0.2
-        q *= 0.2
+    models = [
+        m.with_parameters({n: p * dtype(0.2) for n, p in m.parameters.items()}) for m in models
+    ]
     batch = batch_of(models[0].config, T=67, padding=(5, 67))
     (loss, expected), (ours, found) = (
         LanguageModel(m, recompute).loss_and_gradients(batch) for m in models

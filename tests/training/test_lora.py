@@ -20,10 +20,15 @@ def trained(dtype=np.float64, matrices=ALL, ops=None):
         small_model(dtype=dtype, ops=ops), 2, alpha=3.0, matrices=matrices, seed=4
     )
     rng = np.random.default_rng(5)
-    for weight in model.parameters.values():
-        if isinstance(weight, LoRA):
-            weight.lora_b[:] = rng.standard_normal(weight.lora_b.shape)
-    return model
+    return model.with_parameters(
+        {
+            name: LoRA(
+                w.weight, w.lora_a, rng.standard_normal(w.lora_b.shape).astype(dtype), w.scale
+            )
+            for name, w in model.parameters.items()
+            if isinstance(w, LoRA)
+        }
+    )
 
 
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])

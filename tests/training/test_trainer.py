@@ -132,20 +132,20 @@ def test_parts_one_after_another_give_the_step_of_the_whole_batch(tmp_path):
 
 
 def test_parts_of_a_models_batch(tmp_path):
-    models = [small_model(), small_model()]
-    batch = batch_of(models[0].config, rows=4)
-    for n, model in zip((1, 4), models):
+    learners = [LanguageModel(small_model()), LanguageModel(small_model())]
+    batch = batch_of(learners[0].model.config, rows=4)
+    for n, learner in zip((1, 4), learners):
         t = trainer(
             tmp_path,
-            LanguageModel(model),
+            learner,
             lambda *where: batch,
             batch_size=4,
             accumulate=n,
             optimizer="sgd",
         )
         t.train_step()
-    for name, p in models[0].parameters.items():
-        np.testing.assert_allclose(models[1].parameters[name], p, atol=1e-12)
+    for name, p in learners[0].parameters.items():
+        np.testing.assert_allclose(learners[1].parameters[name], p, atol=1e-12)
 
 
 def ragged(model):
