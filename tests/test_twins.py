@@ -1,18 +1,24 @@
 """The two twins and the two forwards give one model: chosen by name, equal in every step, in any
 thread."""
 
+import os
+import signal
 import threading
+import time
 
 import numpy as np
 import pytest
 
 import minillm
-from minillm import GPT2, InputError, kernels, ops
+from minillm import GPT2, GPT2Config, InputError, kernels, ops
 from minillm.checkpoints import load_model
 from minillm.reference import Reference, verify
 from minillm.steps import Trace
+from minillm.training.language import LanguageModel
+from minillm.training.lora import with_adapters
+from minillm.training.optimizers import OPTIMIZERS
 from minillm.twins import set_threads, twin
-from minillm.weights import KINDS
+from minillm.weights import KINDS, store_parameters
 from tests.reference.make import stored
 
 FOLDERS = stored()
@@ -103,6 +109,140 @@ def test_greedy_continuation_equals_the_reference(name):
         model.generate(reference.ids[0], 40)[reference.ids.shape[1] :].tolist()
         == reference.greedy.tolist()
     )
+
+
+# ---- a model never changes
+
+
+def assert_both_forwards_agree(model, ids=(3, 1, 4, 1, 5)):
+    """All at once, and token by token with a cache: in blocks numbers are rounded, see above; worst
+    seen 1e-6 and 4e-3 of the largest logit."""
+    cache, whole = model.new_cache(), model(ids)
+    cached = np.concatenate([model([i], cache) for i in ids])
+    rounded = any(getattr(p, "block", 1) > 1 for p in model.parameters.values())
+    np.testing.assert_allclose(cached, whole, atol=(3e-2 if rounded else 1e-5) * abs(whole).max())
+    return whole
+
+
+def tiny(kind=None, **changes):
+    """A model whose parameters all matter; with a kind one of stored matrices, on kernels."""
+    config = GPT2Config(
+        **{"vocab_size": 32, "n_positions": 12, "n_embd": 32, "n_layer": 2, "n_head": 4} | changes
+    )
+    start, rng = GPT2.random(config), np.random.default_rng(1)
+    p = {n: p + rng.normal(0, 0.3, p.shape).astype(p.dtype) for n, p in start.parameters.items()}
+    return GPT2(config, store_parameters(p, kind), kernels) if kind else GPT2(config, p)
+
+
+@pytest.mark.parametrize(
+    "kind", [None, *(pytest.param(kind, marks=needs_numba) for kind in ("float32", "int8"))]
+)
+def test_each_parameter_changes_both_forwards_of_another_model(kind):
+    """And nothing else: the model itself stays, and all other parameters are shared."""
+    model = tiny(kind, tie_word_embeddings=False)
+    before, rng = assert_both_forwards_agree(model), np.random.default_rng(2)
+    assert (model._fused is None) == (kind is None)
+    for name, p in model.parameters.items():
+        other = model.with_parameters({name: np.asarray(p) + rng.normal(0, 1, p.shape)})
+        assert type(other.parameters[name]) is type(p) and other.dtype == np.float32
+        assert (other._fused is None) == (kind is None)
+        assert np.abs(assert_both_forwards_agree(other) - before).max() > 1e-3, name
+        assert all(other.parameters[n] is q for n, q in model.parameters.items() if n != name)
+    np.testing.assert_array_equal(model(np.array([3, 1, 4, 1, 5])), before)
+
+
+@pytest.mark.parametrize("kind", [None, pytest.param("float32", marks=needs_numba)])
+def test_parameters_can_only_be_looked_at(kind):
+    model = tiny(kind)
+    for name, p in model.parameters.items():
+        for array in [p] if isinstance(p, np.ndarray) else p.arrays.values():
+            with pytest.raises(ValueError, match="read-only"):
+                array[:] = 3
+        with pytest.raises(InputError, match=r"model\.with_parameters\({name: array}\)"):
+            model.parameters[name] = p
+    with pytest.raises(InputError, match="with_parameters"):
+        model.parameters.update({})
+    for what in ("parameters", "config", "ops"):
+        with pytest.raises(InputError, match=f"a model's {what} cannot be replaced"):
+            setattr(model, what, getattr(model, what))
+    with pytest.raises(InputError, match=r"parameter ln_f.bias is \(2,\)"):
+        model.with_parameters({"ln_f.bias": [1, 2]})
+    with pytest.raises(InputError, match=r"ln_g.bias has no place"):
+        model.with_parameters({"ln_g.bias": [1, 2]})
+    assert "with_parameters" in repr(model.parameters)
+    if kind:
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            model.parameters["ln_f.bias"].flags.writeable = True
+
+
+@needs_numba
+def test_whoever_made_the_arrays_may_write_to_them():
+    """The fused step is not left behind: it is kept beside copies of what can be written to."""
+    start = tiny()
+    arrays = store_parameters({n: p.copy() for n, p in start.parameters.items()}, "float32")
+    model = GPT2(start.config, arrays, kernels)
+    before = assert_both_forwards_agree(model)
+    for p in arrays.values():
+        if isinstance(p, np.ndarray):
+            p += 1
+    np.testing.assert_array_equal(assert_both_forwards_agree(model), before)
+
+
+@pytest.mark.parametrize("adapters", [False, True], ids=["all", "adapters"])
+@pytest.mark.parametrize("ops_twin", [ops, pytest.param(kernels, marks=needs_numba)])
+def test_who_trains_has_arrays_of_his_own(ops_twin, adapters):
+    """The model to begin with stays; the trained one is kept without a fused step, and both its
+    forwards see each step."""
+    start = GPT2(tiny().config, tiny().parameters, ops_twin)
+    start = with_adapters(start, 2) if adapters else start
+    before, learner = assert_both_forwards_agree(start), LanguageModel(start)
+    ids = np.array([[3, 1, 4, 1, 5, 9]])
+    _, gradients = learner.loss_and_gradients((ids[:, :-1], ids[:, 1:]))
+    OPTIMIZERS["adamw"](ops_twin).update(learner.parameters, gradients, 0.1)
+    assert learner.model._fused is None
+    assert np.abs(assert_both_forwards_agree(learner.model) - before).max() > 0.01
+    np.testing.assert_array_equal(assert_both_forwards_agree(start), before)
+    smaller = learner.model.quantize("int8")
+    assert_both_forwards_agree(smaller)
+
+
+# ---- several threads, several processes
+
+
+@needs_numba
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="only POSIX has fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_the_child_of_a_fork_waits_for_nobody():
+    """Another thread generates all the while; each of ten children, too, and gets the same text."""
+    model, done = load_model("tales-draft", kernels="numba"), threading.Event()
+    expected = model.generate([1, 2, 3], 5).tolist()
+
+    def generate():
+        while not done.is_set():
+            model.generate([1, 2, 3], 5)
+
+    thread = threading.Thread(target=generate)
+    thread.start()
+    try:
+        for _ in range(10):
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if model.generate([1, 2, 3], 5).tolist() == expected else 1)
+            assert ended(child, 20) == 0
+    finally:
+        done.set()
+        thread.join()
+
+
+def ended(child, seconds):
+    """The exit status of a child; it is killed after so many seconds."""
+    for _ in range(int(100 * seconds)):
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return status
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
 
 
 @needs_numba

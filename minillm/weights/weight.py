@@ -53,17 +53,15 @@ def read_only(parameter):
 
 
 def owned(parameter):
-    """A parameter that nobody can write to: an array that somebody could write to is copied."""
+    """A parameter that nobody can write to: an array is copied, unless it is such a copy already."""
     if not isinstance(parameter, np.ndarray):
         return parameter
-    owner = parameter
-    while isinstance(owner.base, np.ndarray):
-        owner = owner.base
-    if owner.base is None and not owner.flags.writeable:
+    owner = parameter.base  # a view of an array that is read-only can never be made writable
+    if isinstance(owner, np.ndarray) and owner.base is None and not owner.flags.writeable:
         return parameter
     copy = np.array(parameter, order="C")
     copy.flags.writeable = False
-    return copy
+    return copy.view()
 
 
 class Weight:
