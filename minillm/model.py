@@ -45,7 +45,23 @@ def block(
     return step("mlp.residual", x + feed_forward(normed, **mlp, **bend))
 
 
-class Parameters(dict):
+class FixedEntries(dict):
+    """{name: array} whose arrays can be written to, while what computes with them holds the same
+    ones: an entry that is replaced would not be seen, and raises InputError."""
+
+    says = "an entry cannot be replaced: write into the array, parameters[name][:] = array"
+
+    def _refuse(self, *args, **kwargs):
+        raise InputError(self.says)
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    update = setdefault = pop = popitem = clear = _refuse
+
+    def __reduce__(self):
+        return type(self), (dict(self),)
+
+
+class Parameters(FixedEntries):
     """A model's parameters, {checkpoint name: array or Weight}, to look at: neither the mapping nor
     its arrays can be written to.
 
@@ -54,17 +70,10 @@ class Parameters(dict):
     array})` returns a changed model, which shares all other parameters.
     """
 
-    def _refuse(self, *args, **kwargs):
-        raise InputError(
-            "a model's parameters are read-only: model.with_parameters({name: array}) returns a"
-            " changed model, which shares the others"
-        )
-
-    __setitem__ = __delitem__ = __ior__ = _refuse
-    update = setdefault = pop = popitem = clear = _refuse
-
-    def __reduce__(self):
-        return dict, (dict(self),)  # a copy is anybody's
+    says = (
+        "a model's parameters are read-only: model.with_parameters({name: array}) returns a"
+        " changed model, which shares the others"
+    )
 
     def __repr__(self) -> str:
         return (
@@ -88,7 +97,7 @@ class GPT2:
         self.config, self.ops = config, ops
         for name, shape in config.parameter_shapes().items():
             p = parameters.get(name)
-            found = "missing" if p is None else getattr(p, "shape", f"a {type(p).__name__}")
+            found = "missing" if p is None else getattr(p, "shape", f"of type {type(p).__name__}")
             if found != shape:
                 raise InputError(f"parameter {name} is {found}; this config needs {shape}")
         if surplus := parameters.keys() - config.parameter_shapes().keys():
@@ -260,7 +269,11 @@ class GPT2:
         changed = {}
         for name, p in parameters.items():
             if not isinstance(p, (Weight, Implicit)):
-                p = like(self.parameters.get(name), np.asarray(p, self.dtype), name in TABLES)
+                try:
+                    p = np.asarray(p, self.dtype)
+                except (TypeError, ValueError):
+                    raise InputError(f"parameter {name} is {p!r:.60}; needed: an array") from None
+                p = like(self.parameters.get(name), p, name in TABLES)
             changed[name] = p
         known = config.parameter_shapes()
         kept = {name: p for name, p in self.parameters.items() if name in known}

@@ -92,8 +92,10 @@ def test_a_copy_of_a_learner_goes_on_learning(how, adapters):
     learner = LanguageModel(with_adapters(model(), 2) if adapters else model())
     again, batch = COPIES[how](learner), (IDS, IDS)
     before = learner.losses(batch)
-    for array in again.parameters.values():
+    for name, array in again.parameters.items():
         array += 1
+        with pytest.raises(InputError, match=r"write into the array"):
+            again.parameters[name] = array
     assert np.abs(again.losses(batch) - before).max() > 0.1
     np.testing.assert_array_equal(learner.losses(batch), before)
 

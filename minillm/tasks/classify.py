@@ -26,7 +26,7 @@ from ..errors import InputError
 from ..files import read_json, write_atomically
 from ..finite import check_logits
 from ..lstm import LSTM, LSTMConfig
-from ..model import GPT2
+from ..model import GPT2, FixedEntries
 from ..portable import Twinned
 from ..steps import checked, identity, step_names
 from ..tokenizer import Tokenizer
@@ -160,7 +160,7 @@ class Pooled(Classifier):
         self, body: Transformer | LSTM, score: dict, pool: str, labels, tokenizer, context: int
     ):
         parameters = body.parameters | {f"score.{name}": array for name, array in score.items()}
-        super().__init__(labels, tokenizer, context, parameters, body.ops)
+        super().__init__(labels, tokenizer, context, FixedEntries(parameters), body.ops)
         self.body, self.score, self.pool = body, score, pool
 
     def shares(self, lengths, T: int, dtype):

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from ..finite import check_logits
-from ..model import GPT2
+from ..model import GPT2, FixedEntries
 from ..weights.lora import LoRA
 from .backward import Activations, Checkpoints, backward_of, gpt2_backward
 
@@ -35,7 +35,7 @@ def trainable(model: GPT2) -> tuple[dict[str, np.ndarray], GPT2]:
         for part, array in p.trained.items()
     }
     # No fused step is kept beside arrays that change: it takes stored matrices only.
-    return arrays or parameters, GPT2(model.config, parameters, model.ops)
+    return FixedEntries(arrays or parameters), GPT2(model.config, parameters, model.ops)
 
 
 class LanguageModel:

@@ -10,8 +10,9 @@ from ..errors import InputError
 
 def step_bytes(config: GPT2Config, rows: int, T: int, recompute: bool = False) -> int:
     """Return about how many bytes of float32 one training step takes beyond the tokens: parameters
-    with gradients and two arrays of the optimiser; what forward keeps of each block (a
-    position C numbers 8 times, A = H D 4 times, F twice), of one block only with recompute; and logits with their gradient.
+    with gradients and two arrays of the optimiser; what forward keeps of each block (of a position
+    C numbers 8 times, A = H D of them 4 times, F twice), of one block only with recompute; and
+    logits with their gradient.
     """
     C, A, F = config.n_embd, config.attention_dim, config.hidden_dim
     V, L = config.vocab_size, config.n_layer

@@ -115,8 +115,7 @@ def pretrain(
     check_memory(
         config, plan.batch_size // plan.accumulate // world.size, plan.window, plan.recompute
     )
-    first = first or GPT2.random(config, plan.seed)
-    model = GPT2(config, first.parameters, ops)
+    model = GPT2(config, (first or GPT2.random(config, plan.seed)).parameters, ops)
     if plan.lora_rank:
         model = with_adapters(model, plan.lora_rank, plan.lora_alpha, plan.lora_matrices, plan.seed)
     objective = LanguageModel(model, plan.recompute)
