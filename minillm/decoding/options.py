@@ -102,11 +102,13 @@ def _whole(least: int = 1):
 
 
 def _number(allowed: str, test: Callable[[float], bool] = lambda number: True):
-    def read(name: str, value) -> float:
+    def read(name: str, value) -> float | int:
         try:
-            if not isinstance(value, (bool, np.bool_)) and math.isfinite(value) and test(value):
-                return float(value)
-        except (TypeError, ValueError, OverflowError):
+            if not isinstance(value, (bool, np.bool_, str, bytes)):
+                number = value if isinstance(value, int) else float(value)  # ints know no bounds
+                if abs(number) < math.inf and test(number):
+                    return number
+        except (TypeError, ValueError):
             pass
         raise InputError(f"{name} is {value!r:.60}; it must be {allowed}")
 
