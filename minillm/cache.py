@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .config import GPT2Config
-from .errors import InputError
+from .errors import InputError, whole_number
 
 
 class KVCache:
@@ -28,13 +28,12 @@ class KVCache:
     def __init__(
         self, config: GPT2Config, batch: int = 1, capacity: int | None = None, dtype=np.float32
     ):
-        capacity = config.n_positions if capacity is None else capacity
-        if not 1 <= capacity <= config.n_positions:
+        capacity = config.n_positions if capacity is None else whole_number("capacity", capacity)
+        if capacity > config.n_positions:
             raise InputError(
                 f"cache capacity {capacity}: the model has {config.n_positions} positions"
             )
-        if batch < 1:
-            raise InputError(f"cache batch {batch}: needs at least one row")
+        batch = whole_number("batch", batch)
         # Zeros, not empty: what lies beyond a row's length has weight 0, and 0 * NaN would be NaN.
         # (np.zeros also leaves the memory untouched until it is used; np.zeros_like would not.)
         shape = (config.n_layer, batch, config.n_head, capacity, config.head_dim)

@@ -7,10 +7,10 @@ C n_embd             H n_head                        D = C / H, size of a head  
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import InputError
+from .errors import InputError, whole_number
 from .files import read_json
 
 ACTIVATIONS = ("gelu_new", "gelu", "relu")
@@ -43,13 +43,17 @@ class GPT2Config:
     reorder_and_upcast_attn: bool = False  # scores in float32 at least: always so here
     tie_word_embeddings: bool = True
     bos_token_id: int | None = None
-    eos_token_id: int | None = None
+    eos_token_id: int | list | None = field(default=None, hash=False)  # each of several ends a text
+    generation: dict | None = field(default=None, compare=False)  # what generation_config.json says
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not _fits(value, field.type):
-                raise InputError(f"{field.name} is {value!r}; it must be of type {field.type}")
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if not _fits(value, f.type):
+                raise InputError(f"{f.name} is {value!r:.60}; it must be of type {f.type}")
+        if isinstance(self.eos_token_id, list):
+            for i in self.eos_token_id:
+                whole_number("eos_token_id", i, least=0)
         for name in (
             "vocab_size",
             "n_positions",
@@ -107,17 +111,17 @@ class GPT2Config:
             raise InputError(f"model_type is {values['model_type']!r}; minillm reads 'gpt2'")
         if values.get("add_cross_attention"):
             raise InputError("add_cross_attention is true; minillm has no cross-attention")
-        known = {field.name for field in dataclasses.fields(cls)}
+        known = {f.name for f in dataclasses.fields(cls)} - {"generation"}
         return cls(**{name: value for name, value in values.items() if name in known})
 
     @classmethod
     def from_file(cls, path: str | Path) -> GPT2Config:
-        """Read config.json; errors name the file."""
-        values = read_json(Path(path))
-        if not isinstance(values, dict):
-            raise InputError(f"{path}: not a table of settings")
+        """Read config.json, and generation_config.json where one lies beside it; errors name the
+        file."""
+        values, beside = _read_table(path), Path(path).with_name("generation_config.json")
+        generation = _read_table(beside) if beside.exists() else None
         try:
-            return cls.from_dict(values)
+            return dataclasses.replace(cls.from_dict(values), generation=generation)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 
@@ -128,6 +132,7 @@ class GPT2Config:
             "architectures": ["GPT2LMHeadModel"],
             **dataclasses.asdict(self),
         }
+        del values["generation"]
         return {
             name: value
             for name, value in values.items()
@@ -165,6 +170,12 @@ class GPT2Config:
         }
 
 
+def _read_table(path: str | Path) -> dict:
+    if not isinstance(values := read_json(Path(path)), dict):
+        raise InputError(f"{path}: not a table of settings")
+    return values
+
+
 def _fits(value, annotation: str) -> bool:
     """Whether `value` is of the annotated type; True is no int, an int is a float."""
     kinds = {
@@ -173,6 +184,8 @@ def _fits(value, annotation: str) -> bool:
         "bool": (bool,),
         "str": (str,),
         "None": (type(None),),
+        "list": (list,),
+        "dict": (dict,),
     }
     allowed = tuple(kind for name in annotation.split(" | ") for kind in kinds[name])
     return isinstance(value, allowed) and (bool in allowed or not isinstance(value, bool))

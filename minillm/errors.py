@@ -1,7 +1,38 @@
 """The one exception that means "what you gave cannot be used": its message is the line a person
 reads."""
 
+import operator
+
 
 class InputError(ValueError):
     """A value, file or option given by the user is unusable; the message says what, its value and
     what to do."""
+
+
+def whole_number(name: str, value, least: int = 1) -> int:
+    """Return `value` as an int; InputError unless it is a whole number (not 3.0, not True) of at
+    least `least`."""
+    try:
+        if not isinstance(value, bool) and (number := operator.index(value)) >= least:
+            return number
+    except TypeError:
+        pass
+    raise InputError(f"{name} is {value!r:.60}; it must be a whole number of at least {least}")
+
+
+def require_model(value) -> None:
+    """Raise InputError for what is no model; whatever makes a cache is one."""
+    _require("model", value, "new_cache", "model, tokenizer = minillm.load(...) gives one")
+
+
+def require_tokenizer(value) -> None:
+    """Raise InputError for what is no tokenizer of ours."""
+    _require(
+        "tokenizer", value, "decode_bytes", "minillm.load and Tokenizer.from_pretrained give one"
+    )
+
+
+def _require(name: str, value, part: str, how: str) -> None:
+    if isinstance(value, type) or not hasattr(value, part):
+        what = f"{value!r:.60}" if isinstance(value, (str, type)) else f"a {type(value).__name__}"
+        raise InputError(f"{name} is {what}, which is no {name}: {how}")

@@ -16,7 +16,7 @@ from . import ops as numpy_ops
 from .attention import causal_self_attention
 from .cache import KVCache
 from .config import GPT2Config
-from .errors import InputError
+from .errors import InputError, require_model
 from .feed_forward import feed_forward
 from .portable import Twin
 from .steps import Step, Trace, checked, identity, step_names, times_only, under
@@ -80,6 +80,18 @@ class Parameters(FixedEntries):
             f"Parameters({len(self)} arrays, read-only; model.with_parameters({{name: array}})"
             " returns a changed model)"
         )
+
+
+def one_text(model: GPT2, ids) -> np.ndarray:
+    """Return ids [T], checked; InputError for what is no model, and for several rows."""
+    require_model(model)
+    rows, single = model._checked_ids(ids)
+    if not single:
+        raise InputError(
+            f"ids have shape {rows.shape}, where one text (T,) is due; model.generate and"
+            " decoding.generate_batch take several"
+        )
+    return rows[0]
 
 
 class GPT2:
@@ -208,6 +220,11 @@ class GPT2:
             raise InputError(
                 "ids must form one rectangle; pad ragged rows on the right and give lengths"
             ) from None
+        if ids.dtype.kind in "USO":  # text, or what NumPy has no numbers for
+            raise InputError(
+                f"ids must be integers, not {ids.tolist()!r:.60}: tokenizer.encode(text) gives a"
+                " text's ids"
+            )
         if ids.ndim not in (1, 2) or ids.size == 0:
             raise InputError(f"ids have shape {ids.shape}; needed: (T,) or (B, T), at least one id")
         if ids.dtype.kind not in "iu":
@@ -254,7 +271,7 @@ class GPT2:
         """Return every intermediate of one pass by its step name; ids [T] are traced as one row
         [1,T]."""
         trace = Trace()
-        self(np.atleast_2d(ids), cache, step=trace, **kwargs)
+        self(self._checked_ids(ids)[0], cache, step=trace, **kwargs)
         return trace
 
     def with_parameters(self, parameters: Mapping[str, np.ndarray], **config_changes) -> GPT2:
@@ -319,8 +336,8 @@ class GPT2:
         return load_model(name_or_folder, dtype, kernels)
 
     def save_pretrained(self, folder: str | Path, dtype=None) -> None:
-        """Write config.json and model.safetensors, which transformers loads; stored as `dtype` if
-        given."""
+        """Write config.json, model.safetensors and, where there is one, generation_config.json,
+        which transformers loads; stored as `dtype` if given."""
         from .checkpoints import save_model
 
         save_model(self, folder, dtype)
@@ -332,12 +349,17 @@ class GPT2:
 
         return quantize(self, kind)
 
-    def generate(self, ids, max_new_tokens: int | None = None, **kwargs) -> np.ndarray:
-        """Return `ids` with the generated ones behind them; the options are those of
-        minillm.generate."""
+    @property
+    def generation_config(self) -> dict:
+        """What generation_config.json says of how to decode; {} without one."""
+        return self.config.generation or {}
+
+    def generate(self, ids=None, max_new_tokens: int | None = None, **options) -> np.ndarray:
+        """Return `ids` with the generated ones after them; the options are those of
+        decoding.Options."""
         from .decoding import generate_ids
 
-        return generate_ids(self, ids, max_new_tokens, **kwargs)
+        return generate_ids(self, ids, max_new_tokens, **options)
 
 
 def _restored(config: GPT2Config, parameters: Mapping[str, np.ndarray], twin: Twin) -> GPT2:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .distributed import ALONE, World
-from .errors import InputError
+from .errors import InputError, require_model, require_tokenizer, whole_number
 from .finite import checked_logits
-from .model import GPT2
+from .model import GPT2, one_text
 from .progress import progress_bar
 from .tokenizer import Tokenizer, cut_at_ends, well_formed
 
@@ -43,7 +43,7 @@ class Score:
 
 def score(model: GPT2, ids: Sequence[int]) -> Score:
     """Return log P of every token but the first, given all before it; at most n_positions tokens."""
-    ids = np.asarray(ids)
+    ids = one_text(model, ids)
     if len(ids) > model.config.n_positions:
         raise InputError(
             f"{len(ids):,} tokens do not fit the model's {model.config.n_positions} positions:"
@@ -56,12 +56,15 @@ def score(model: GPT2, ids: Sequence[int]) -> Score:
 
 def next_logprobs(model: GPT2, ids: Sequence[int]) -> np.ndarray:
     """Return log P(token | ids) for every token of the vocabulary [V], in nats."""
-    return model.ops.log_softmax(checked_logits(model, np.asarray(ids)[None], last=True)[0, -1])
+    return model.ops.log_softmax(
+        checked_logits(model, one_text(model, ids)[None], last=True)[0, -1]
+    )
 
 
 def continuation_logprob(model: GPT2, ids: Sequence[int], continuation: Sequence[int]) -> float:
     """Return log P(continuation | ids) in nats: a word of several tokens multiplies their
     probabilities."""
+    ids = one_text(model, ids)
     return float(score(model, [*ids, *continuation]).logprobs[len(ids) - 1 :].sum(dtype=np.float64))
 
 
@@ -107,8 +110,12 @@ def score_long(
     nor one line end directly after it is counted as bytes. ranks: the processes that share the
     windows out between them (distributed.world()); each gets the whole score.
     """
-    window = window or model.config.n_positions
-    stride = stride or window
+    require_model(model)
+    require_tokenizer(tokenizer)
+    if not isinstance(text, str):
+        raise InputError(f"text is {text!r:.60}; it must be one text, of type str")
+    window = model.config.n_positions if window is None else whole_number("window", window)
+    stride = window if stride is None else whole_number("stride", stride)
     if not 1 <= stride <= window <= model.config.n_positions:
         raise InputError(
             f"window {window} and stride {stride}: needed 1 <= stride <= window <="

@@ -69,10 +69,12 @@ def test_generate_streams_the_prompt_and_what_follows():
     )
     model, tokenizer = minillm.load("tales-draft")
     expected = TEXT + "".join(
-        m.text for m in minillm.generate(model, tokenizer, TEXT, max_new_tokens=8)
+        m.text for m in minillm.generate(model, tokenizer, TEXT, max_new_tokens=8, temperature=0)
     )
     assert (done.returncode, done.stdout) == (0, expected + "\n")
-    assert [line.split()[0] for line in done.stderr.splitlines()] == ["prefill", "decode", "load"]
+    assert [line.split()[0] for line in done.stderr.splitlines()] == [
+        *("prefill", "decode", "load", "start")
+    ]
 
 
 def test_generate_reads_standard_input_and_json_holds_everything():
@@ -97,6 +99,7 @@ def test_generate_reads_standard_input_and_json_holds_everything():
         values["text"] == "".join(t["text"] for t in values["tokens"])
         and len(values["tokens"]) == 5
     )
+    assert values["stats"]["start_seconds"] > 0 and values["options"]["min_p"] == 0.05
     assert values["stats"]["prefill"]["tokens"] == 4 and values["stats"]["decode"]["tokens"] == 4
 
 
@@ -106,6 +109,26 @@ def test_the_same_seed_gives_the_same_text(cli):
         for s in "112"
     ]
     assert texts[0] == texts[1] != texts[2]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"top_k": 5}, {"do_sample": False}, {"num_beams": 2}, {"eos_token_id": [13]}],
+    ids=str,
+)
+def test_the_command_line_has_the_library_s_rule(cli, options):
+    flags = {
+        "top_k": ("--top-k", "5"),
+        "do_sample": ("--no-do-sample",),
+        "num_beams": ("--num-beams", "2"),
+        "eos_token_id": ("--eos-token-id", "13"),
+    }
+    given = [word for name in options for word in flags[name]]
+    fixed = ("--model", "tales-draft", "--seed", "3", "--max-new-tokens", "20")
+    model, tokenizer = minillm.load("tales-draft")
+    story = minillm.generate(model, tokenizer, TEXT, seed=3, max_new_tokens=20, **options)
+    expected = TEXT + "".join(m.text for m in story) + "\n"
+    assert cli("generate", TEXT, *fixed, *given) == (0, expected, "")
 
 
 def test_beams_default_to_searching(cli):
@@ -143,6 +166,7 @@ def test_drafts_chunks_and_no_cache_print_the_same_text(cli):
         "verify",
         "guesses",
         "load",
+        "start",
     ]
     assert "(100%)" in err
 
@@ -355,6 +379,9 @@ def test_bench_measures_and_names_what_is_missing(monkeypatch, cli):
         (["generate", TEXT, "--max-length", "2"], "max_length 2 counts the prompt"),
         (["generate", TEXT, "--stop", ""], "stop is"),
         (["generate", TEXT, "--num-beams", "2", "--temperature", "1"], "set one only"),
+        (["generate", TEXT, "--top-k", "5", "--temperature", "0"], "set one only"),
+        (["generate", TEXT, "--min-p", "0.1", "--no-do-sample"], "set one only"),
+        (["generate", "The", "king", "--seed", "1"], 'words needs quotes: "The king"'),
         (["generate", TEXT, "--seed", "-1"], "seed is -1"),
         (["score", "no-such-file"], "no-such-file: No such file"),
         (["score", "README.md", "--window", "0"], "--window is 0"),
@@ -383,7 +410,7 @@ def test_bench_measures_and_names_what_is_missing(monkeypatch, cli):
         ),
         (
             ["generate", TEXT, "--model", "tales-draft", "--draft", "ngram", "--draft-tokens", "0"],
-            "a draft of 0 tokens",
+            "n_tokens of a draft is 0",
         ),
         (
             ["generate", TEXT, "--draft", "ngram", "--no-cache"],

@@ -236,7 +236,7 @@ def test_unusable_caches_are_refused():
         MODEL(IDS, MODEL.new_cache(3))
     with pytest.raises(InputError, match="capacity 17: the model has 16 positions"):
         MODEL.new_cache(capacity=17)
-    with pytest.raises(InputError, match="at least one row"):
+    with pytest.raises(InputError, match="batch is 0; it must be a whole number of at least 1"):
         MODEL.new_cache(0)
     cache = MODEL.new_cache(2)
     with pytest.raises(InputError, match="cannot truncate to length 3"):

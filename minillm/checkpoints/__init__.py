@@ -126,8 +126,8 @@ def checked(
 
 
 def save_model(model: GPT2, folder: str | Path, dtype=None) -> None:
-    """Write config.json and model.safetensors into `folder`; stored as `dtype` if given, one of
-    FLOATS.
+    """Write config.json, model.safetensors and, where the model has one, generation_config.json
+    into `folder`; stored as `dtype` if given, one of FLOATS.
 
     transformers loads the result, unless matrices are quantised (see checkpoints.stored), which
     only minillm reads.
@@ -166,7 +166,12 @@ def save_model(model: GPT2, folder: str | Path, dtype=None) -> None:
     )
     matrix = model.parameters["wte.weight"]
     config = model.config.to_dict() | {"dtype": dtype or getattr(matrix, "kind", str(matrix.dtype))}
-    write_atomically(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    for name, values in (
+        ("config.json", config),
+        ("generation_config.json", model.generation_config),
+    ):
+        if values or (folder / name).exists():  # not another model's
+            write_atomically(folder / name, (json.dumps(values, indent=2) + "\n").encode())
 
 
 def _name_of(dtype) -> str | None:

@@ -63,7 +63,10 @@ class Parser(argparse.ArgumentParser):
             self.set_defaults(run=command.run)
         known, rest = super().parse_known_args(args, namespace)
         if rest:  # said here, a subcommand's name is in the message
-            self.error(f"unrecognized arguments: {' '.join(rest)}")
+            words = [w for w in (getattr(known, "text", None), *rest) if w and w[0] != "-"]
+            quoted = f'; a text of several words needs quotes: "{" ".join(words)}"'
+            hint = quoted if hasattr(known, "text") and len(words) > 1 else ""
+            self.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
         return known, rest
 
 

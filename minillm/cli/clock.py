@@ -126,12 +126,12 @@ def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
 
     ids = tokenizer.encode(text, allowed_special="all")
     draft = named_draft(args.draft, model, tokenizer) if args.draft else None
-    warm = Options(max_new_tokens=min(8 if draft else 2, args.max_new_tokens))
+    few = min(8 if draft else 2, args.max_new_tokens)
+    warm = Options(max_new_tokens=few, do_sample=False)
+    options = Options(max_new_tokens=args.max_new_tokens, do_sample=False)
     list(moments(model, ids, warm, Clock(args.every_step), draft, tokenizer))
     clock, emitted = Clock(args.every_step), {}
-    for number, moment in enumerate(
-        moments(model, ids, Options(max_new_tokens=args.max_new_tokens), clock, draft, tokenizer)
-    ):
+    for number, moment in enumerate(moments(model, ids, options, clock, draft, tokenizer)):
         for cycle in (*moment.before, moment.cycle):
             emitted.setdefault(cycle, [])
         emitted[moment.cycle].append(moment.id)

@@ -11,89 +11,23 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import fields
+from functools import partial
 from time import perf_counter
 
 from .common import add_compute, add_model, add_text, count, load, text_of, write, write_json
 
-TEMPERATURE, MIN_P = (
-    1.0,
-    0.05,
-)  # of the command line, where people look for stories; the library's default is greedy
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from ..decoding.options import DEFAULT_NEW_TOKENS
-
     add_text(parser, "the prompt")
     add_model(parser)
     add_compute(parser)
-    length = f"tokens to add (default {DEFAULT_NEW_TOKENS})"
-    parser.add_argument("--max-new-tokens", type=int, metavar="N", help=length)
-    parser.add_argument(
-        "--max-length", type=int, metavar="N", help="most tokens in all, the prompt counted"
-    )
-    parser.add_argument(
-        "--temperature",
-        type=float,
-        metavar="T",
-        help=f"0 is greedy (default {TEMPERATURE}; with beams 0)",
-    )
-    parser.add_argument(
-        "--top-k", type=int, metavar="K", help="choose among the K likeliest tokens"
-    )
-    parser.add_argument(
-        "--top-p", type=float, metavar="P", help="choose among the likeliest that together reach P"
-    )
-    min_p = (
-        "choose among those at least P times as likely as the likeliest (default %(default)s; 0 for"
-        " all)"
-    )
-    parser.add_argument("--min-p", type=float, default=MIN_P, metavar="P", help=min_p)
-    parser.add_argument(
-        "--repetition-penalty", type=float, default=1.0, metavar="R", help="above 1: repeat less"
-    )
-    parser.add_argument("--num-beams", type=int, default=1, metavar="N", help="search with N beams")
-    parser.add_argument(
-        "--length-penalty",
-        type=float,
-        default=1.0,
-        metavar="X",
-        help="of beam search: above 0 favours longer",
-    )
-    parser.add_argument("--seed", type=int, help="the same seed gives the same text")
+    add_options(parser)
     parser.add_argument(
         "--stop",
         action="append",
         default=[],
         metavar="TEXT",
         help="end before TEXT; may be given often",
-    )
-    parser.add_argument(
-        "--cache-dtype",
-        choices=("float32", "float16"),
-        help="of the KV cache: float16 halves its memory",
-    )
-    parser.add_argument(
-        "--on-full", choices=("error", "slide"), default="error", help="when the positions run out"
-    )
-    parser.add_argument(
-        "--chunk",
-        type=int,
-        metavar="N",
-        help="read the prompt N positions at a time (the same tokens)",
-    )
-    parser.add_argument(
-        "--no-cache",
-        dest="use_cache",
-        action="store_false",
-        help="compute everything anew for each token",
-    )
-    parser.add_argument(
-        "--window",
-        type=int,
-        metavar="W",
-        help="attend to the newest W positions only (--no-cache: read them anew)",
     )
     draft = (
         "guess tokens, which the model only checks: a model, ngram, skip:N layers, or int8, int4,"
@@ -112,25 +46,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """One flag for each of decoding.Options; what is not given is None, and left to the model."""
+    from ..decoding.options import ROWS
+
+    group = parser.add_argument_group(
+        "decoding", "what is not given is as the model's generation_config.json says, or greedy"
+    )
+    kinds: dict = {
+        "int": {"type": int, "metavar": "N"},
+        "float": {"type": float, "metavar": "X"},
+        "bool": {"action": argparse.BooleanOptionalAction},
+    }
+    for name, row in ROWS.items():
+        if (how := row.get("how", kinds.get(row["kind"]))) is not None:
+            flag = row.get("flag", f"--{name.replace('_', '-')}")
+            group.add_argument(flag, dest=name, help=row["what"], **how)
+
+
 def run(args: argparse.Namespace) -> None:
     from .. import generate
     from ..decoding.drafts import named_draft
-    from ..decoding.options import Options
+    from ..decoding.options import ROWS, Options
 
     prompt = text_of(args)
     start = perf_counter()
     model, tokenizer = load(args)
     loaded = perf_counter()
-    temperature = args.temperature
-    if temperature is None:
-        temperature = TEMPERATURE if args.num_beams == 1 else 0.0
-    options = {f.name: getattr(args, f.name) for f in fields(Options) if hasattr(args, f.name)} | {
-        "temperature": temperature
-    }
     draft = named_draft(args.draft, model, tokenizer, args.draft_tokens) if args.draft else None
+    options = {n: v for n in ROWS if (v := getattr(args, n, None)) is not None}
+    ids = tokenizer.encode(prompt, allowed_special="all")
+    story = partial(generate, model, tokenizer, ids, stop=args.stop, draft=draft)
+    stream, applied = story(**options), Options(**options).on(model)
+    if args.stats or args.json:  # kernels are loaded, and memory touched, before anything is timed
+        few = min(8 if draft else 2, applied.new_tokens(len(ids), model.config.n_positions))
+        list(story(**options | {"max_new_tokens": few}))
+    started = perf_counter()
     moments, began = [], False
     try:
-        for moment in generate(model, tokenizer, prompt, stop=args.stop, draft=draft, **options):
+        for moment in stream:
             text, began = moment.text if began else prompt + moment.text, True
             if not args.json:
                 write(text, end="")
@@ -138,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
     finally:
         if began and not args.json:
             write("")
-    figures = stats(moments, loaded - start)
+    figures = {"load_seconds": loaded - start, "start_seconds": started - loaded, **stats(moments)}
     if args.json:
         begin = moments[0].cycle.start
         tokens = [
@@ -151,7 +105,7 @@ def run(args: argparse.Namespace) -> None:
                 "prompt": prompt,
                 "text": "".join(m.text for m in moments),
                 "finish": moments[-1].finish,
-                "options": options,
+                "options": {n: v for n in ROWS if (v := getattr(applied, n)) is not None},
                 "tokens": tokens,
                 "stats": figures,
             }
@@ -176,9 +130,11 @@ def run(args: argparse.Namespace) -> None:
                 file=sys.stderr,
             )
         print(f"load     {figures['load_seconds']:.3f} s", file=sys.stderr)
+        start_up = f"kernels are loaded, and {count(few, 'token')} tried"
+        print(f"start    {figures['start_seconds']:.3f} s: {start_up}", file=sys.stderr)
 
 
-def stats(moments, load_seconds: float) -> dict:
+def stats(moments) -> dict:
     """Return tokens, seconds and tokens/s of each kind of cycle: the time of the model's passes and
     the choices."""
     from ..decoding.speculative import acceptance
@@ -186,7 +142,7 @@ def stats(moments, load_seconds: float) -> dict:
     cycles = list(
         dict.fromkeys(c for m in moments for c in (*m.before, m.cycle))
     )  # several tokens may share one
-    figures: dict = {"load_seconds": load_seconds}
+    figures: dict = {}
     ends = [*(c.start for c in cycles[1:]), max(moments[-1].time, cycles[-1].end)]
     for kind in ("prefill", "decode", "draft", "verify"):
         chosen = [(c, end) for c, end in zip(cycles, ends) if c.kind == kind]

@@ -93,7 +93,7 @@ def check_steps(folder: Path, model, tokenizer, args: argparse.Namespace, say) -
     greedy, failure = [], ""
     if reference.greedy.size:
         try:
-            continued = model.generate(reference.ids[0], len(reference.greedy))
+            continued = model.generate(reference.ids[0], len(reference.greedy), do_sample=False)
             greedy = continued[reference.ids.shape[1] :]
         except InputError as error:  # a step above is red, and says why
             failure = f": {error}"

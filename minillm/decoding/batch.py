@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, require_tokenizer, whole_number
 from ..steps import identity
 from .loop import Continuation, Moment, checked_for, run_cycle, shown
 from .options import Options
@@ -67,8 +67,14 @@ def generate_batch(
     anything is computed for options that need a pass of their own (beams, sliding), and for a
     request that does not fit.
     """
-    if rows < 1:
-        raise InputError(f"a batch of {rows} rows: needs at least one")
+    rows = whole_number("rows of a batch", rows)
+    if tokenizer is not None:
+        require_tokenizer(tokenizer)
+    if isinstance(requests, str) or not hasattr(requests, "__iter__"):
+        raise InputError(
+            f"requests is {requests!r:.60}; it must be several: tokenizer.encode_batch(texts) or a"
+            " list of Request"
+        )
     waiting = deque(
         _admit(model, number, request, tokenizer) for number, request in enumerate(requests)
     )
@@ -82,20 +88,12 @@ def generate_batch(
 
 def _admit(model, number, request, tokenizer) -> Row:
     request = request if isinstance(request, Request) else Request(request)
-    request.options.require_plain("a batch", chunk=None)
+    text = Continuation(model, request.ids, request.options, tokenizer)
+    text.options.require_plain("a batch", chunk=None)
     if request.stop and tokenizer is None:
         raise InputError("stop strings need tokenizer=...")
     stream = tokenizer and TextStream(tokenizer, request.stop)
-    return Row(
-        number,
-        Continuation(
-            model,
-            model._checked_ids(request.ids)[0][0].tolist(),
-            request.options,
-            tokenizer=tokenizer,
-        ),
-        stream,
-    )
+    return Row(number, text, stream)
 
 
 def _serve(model, waiting: deque[Row], n_rows: int, step) -> Iterator[tuple[int, Moment]]:

@@ -1,4 +1,4 @@
-"""Beam search: follow the num_beams likeliest texts at once, and return the best that ends.
+"""Beam search: follow the num_beams likeliest texts at once, and return the best that end.
 
 Equal to transformers' generate(num_beams=..., do_sample=False). Source: its rules as of 5.23 (which
 texts count as finished, when nothing better is expected); the idea is Lowerre's (1976).
@@ -12,6 +12,8 @@ from time import perf_counter_ns
 
 import numpy as np
 
+from ..errors import InputError
+from ..steps import Step, identity
 from .loop import Continuation, Cycle, Moment, run_cycle
 
 
@@ -26,19 +28,26 @@ class Beam:
     row: int = 0  # the cache row that holds everything but its last token
 
 
-def beam_search(model, text: Continuation, step) -> Iterator[Moment]:
-    """Yield the moments of the best continuation of `text`; see decoding.Options for the knobs."""
-    options, n_new, stop_tokens = text.options, text.left, text.stop_tokens
+def beam_search(model, text: Continuation, step: Step = identity) -> Iterator[Moment]:
+    """Yield the moments of the best text found."""
+    winner, now = best_beams(model, text, step)[0], perf_counter_ns()
+    for index, (token, logprob, cycle) in enumerate(winner.new):
+        step("next", token)
+        last = index + 1 == len(winner.new)
+        finish = None if not last else "eos" if token in text.stop_tokens else "length"
+        yield Moment(index, token, "", logprob, cycle, now, finish)
+
+
+def best_beams(model, text: Continuation, step: Step = identity) -> list[Beam]:
+    """Return the num_return_sequences best ends of `text`, the best first; see decoding.Options for
+    the knobs."""
+    ids, n_new, options, stop_tokens = text.ids, text.left, text.options, text.stop_tokens
     n, penalty = options.num_beams, options.length_penalty
-    n_candidates = (
-        max(2, 1 + len(stop_tokens)) * n
-    )  # so many that n remain even if all that can stop do
+    # So many that n remain even if all that can stop do.
+    n_candidates = max(2, 1 + len(stop_tokens)) * n
     cache = text.new_cache(model)
-    running, finished = (
-        [Beam(text.ids, (), 0.0)],
-        [],
-    )  # finished: (score / length**penalty, beam), the best first
-    fresh = [text.ids]
+    running, fresh = [Beam(ids, (), 0.0)], [ids]
+    finished: list[tuple[float, Beam]] = []  # (score / length**penalty, beam), the best first
     for length in range(1, n_new + 1):
         logits, cycle = run_cycle(model, fresh, cache, step)  # [beams, V]
         logprobs = model.ops.log_softmax(logits)
@@ -72,13 +81,9 @@ def beam_search(model, text: Continuation, step) -> Iterator[Moment]:
             break
         cache = cache.take([beam.row for beam in running])
         fresh = [[beam.ids[-1]] for beam in running]
-    winner = finished[0][1]
-    now = perf_counter_ns()
-    for index, (token, logprob, cycle) in enumerate(winner.new):
-        step("next", token)
-        last = index + 1 == len(winner.new)
-        finish = None if not last else "eos" if token in stop_tokens else "length"
-        yield Moment(index, token, "", logprob, cycle, now, finish)
+    if not finished:
+        raise InputError("no beam reaches an end: the options forbid every token")
+    return [beam for _, beam in finished[: options.num_return_sequences]]
 
 
 def _settled(best_running: Beam, worst_finished: float, length: int, n_new: int, options) -> bool:

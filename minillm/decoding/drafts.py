@@ -22,7 +22,7 @@ def named_draft(name: str, model, tokenizer, n_tokens: int | None = None) -> Dra
         from ..compression import skip_layers
 
         count = name.removeprefix("skip:")
-        if not count.isdigit():
+        if not count.isdecimal():
             raise InputError(f"draft {name!r}: skip:N needs a number of layers")
         return ModelDraft(skip_layers(model, int(count)), **n)
     if name in KINDS:

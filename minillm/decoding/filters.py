@@ -1,9 +1,10 @@
 """From logits to a choice: each filter takes logits [V] and returns logits [V], with -inf for what
 may not be chosen.
 
-They are NumPy whatever the twin: one row of logits, of which most work is sorting.
-Applied in the order of transformers' logits processors: repetition penalty, temperature, top-k,
-top-p, min-p. `choose` takes its uniform draw as an argument, so that every step can be checked.
+They are NumPy whatever the twin: one row of logits, of which most work is sorting. Applied in
+the order of transformers' logits processors: repetition penalty, no repeated n-grams, temperature,
+top-k, top-p, min-p. `choose` takes its uniform draw as an argument, so that every step can be
+checked.
 """
 
 from __future__ import annotations
@@ -28,6 +29,17 @@ def repetition_penalty(logits, ids, penalty: float):
     seen = np.unique(np.asarray(ids))
     logits = logits.copy()
     logits[seen] = np.where(logits[seen] > 0, logits[seen] / penalty, logits[seen] * penalty)
+    return logits
+
+
+def no_repeat_ngram(logits, ids, n: int):
+    """Forbid every token that would write n tokens in a row which the text, prompt included, holds
+    already. Source: Paulus, Xiong, Socher (2017), section 2.5, there for n = 3."""
+    ids = [int(i) for i in ids]
+    begun = ids[len(ids) - n + 1 :]  # the last n - 1; shorter texts hold no n-gram
+    out = [ids[i + n - 1] for i in range(len(ids) - n + 1) if ids[i : i + n - 1] == begun]
+    logits = logits.copy()
+    logits[out] = -np.inf
     return logits
 
 

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..cache import SlidingCache
-from ..errors import InputError
+from ..errors import InputError, require_model, require_tokenizer
 from ..finite import checked_logits
+from ..model import GPT2, one_text
 from ..steps import Step, checked, identity, step_names
 from .options import Options
 from .text import TextStream
 
 if TYPE_CHECKING:
     from ..cache import KVCache
-    from ..model import GPT2
     from ..tokenizer import Tokenizer
     from .speculative import Draft
 
@@ -68,20 +68,26 @@ class Continuation:
     stops, what is left). With a tokenizer, ids that are none of its tokens are never chosen."""
 
     def __init__(
-        self, model: GPT2, ids: Sequence[int], options: Options, tokenizer: Tokenizer | None = None
+        self,
+        model: GPT2,
+        ids: Sequence[int],
+        options: Options,
+        tokenizer: Tokenizer | None = None,
+        rng: np.random.Generator | None = None,
     ):
-        self.ids = [int(i) for i in ids]
-        if not self.ids:
+        if hasattr(ids, "__len__") and len(ids) == 0:
             raise InputError(
                 "the prompt is empty: give at least one token (<|endoftext|> starts a text from"
                 " nothing)"
             )
-        self.options, self.ops, self.rng = options, model.ops, np.random.default_rng(options.seed)
-        self.n_prompt, self.left = (
-            len(self.ids),
-            options.new_tokens(len(self.ids), model.config.n_positions),
-        )
-        self.stop_tokens = _stop_tokens(model, options)
+        if not isinstance(options, Options):
+            raise InputError(f"options is {options!r:.60}; it must be a decoding.Options")
+        self.ids = one_text(model, ids).tolist()
+        self.options, self.ops = options.on(model), model.ops
+        self.rng = np.random.default_rng(self.options.seed) if rng is None else rng
+        self.n_prompt = len(self.ids)
+        self.left = self.options.new_tokens(self.n_prompt, model.config.n_positions)
+        self.stop_tokens = stop_tokens(model, self.options)
         V, stops = model.config.vocab_size, self.stop_tokens  # a stop token needs no text
         no_tokens = [] if tokenizer is None else tokenizer.ids_without_token(V)
         self._forbidden = np.array([i for i in no_tokens if i not in stops], np.int64)
@@ -151,15 +157,27 @@ def generate(
     model then only checks, see decoding.speculative. Raises InputError for an empty prompt,
     unusable options, and what does not fit.
     """
+    require_model(model)
+    require_tokenizer(tokenizer)
+    if isinstance(prompt, (list, tuple)) and any(isinstance(part, str) for part in prompt):
+        raise InputError(
+            "a list of texts is given as prompt, where one is due: give tokenizer.encode_batch(...)"
+            " to decoding.generate_batch"
+        )
     if tokenizer.vocab_size > model.config.vocab_size:
         raise InputError(
             f"the tokenizer has {tokenizer.vocab_size} tokens and the model"
             f" {model.config.vocab_size}"
         )
     ids = tokenizer.encode(prompt, allowed_special="all") if isinstance(prompt, str) else prompt
+    chosen = Options(**options)
+    if chosen.num_return_sequences > 1:
+        raise InputError(
+            f"num_return_sequences {chosen.num_return_sequences}: minillm.generate yields the tokens"
+            " of one text; model.generate(ids, ...) returns several"
+        )
     return _with_text(
-        moments(model, ids, Options(**options), step, draft, tokenizer),
-        TextStream(tokenizer, stop),
+        moments(model, ids, chosen, step, draft, tokenizer), TextStream(tokenizer, stop)
     )
 
 
@@ -180,18 +198,34 @@ def shown(moment: Moment, text: TextStream) -> Moment:
 
 
 def generate_ids(model: GPT2, ids, max_new_tokens: int | None = None, **options) -> np.ndarray:
-    """Return ids [T] or [B,T] with the new ones behind them, int64, as transformers' generate does.
+    """Return ids [T] or [B,T] with the new ones after them, int64, as transformers' generate does.
 
-    Rows are generated one after another; shorter ones are filled up with the stop token (0 if there
-    is none).
+    num_return_sequences = n gives n rows for each prompt, the best beam first: [n,T'] or [B n,T'].
+    Rows are generated one after another; the first draws from `seed`'s own stream, each other one
+    from a stream spawned from it. Shorter ones are filled up with the stop token (0 if there is
+    none).
     """
-    chosen = Options(max_new_tokens=max_new_tokens, **options)
+    require_model(model)
+    chosen = Options(max_new_tokens=max_new_tokens, **options).on(model)
     ids, single = model._checked_ids(ids)
-    rows = [[*row, *(m.id for m in moments(model, row.tolist(), chosen))] for row in ids]
-    fill = next(iter(_stop_tokens(model, chosen)), 0)
+    n = chosen.num_return_sequences
+    if chosen.num_beams > 1:
+        from .beam import best_beams
+
+        texts = [Continuation(model, row, chosen) for row in ids]
+        rows = [beam.ids for text in texts for beam in best_beams(model, text)]
+    else:
+        ids, rng = np.repeat(ids, n, axis=0), np.random.default_rng(chosen.seed)
+        rows = []
+        for row, stream in zip(ids, [rng, *rng.spawn(len(ids) - 1)]):
+            text = Continuation(model, row, chosen, rng=stream)
+            for _ in _one_by_one(model, text, identity):
+                pass
+            rows.append(text.ids)
+    fill = next(iter(stop_tokens(model, chosen)), 0)
     longest = max(len(row) for row in rows)
     out = np.array([row + [fill] * (longest - len(row)) for row in rows], dtype=np.int64)
-    return out[0] if single else out
+    return out[0] if single and n == 1 else out
 
 
 def moments(
@@ -210,7 +244,7 @@ def moments(
         from .speculative import speculate
 
         return speculate(model, text, draft, step)
-    if options.num_beams > 1:
+    if text.options.num_beams > 1:
         from .beam import beam_search
 
         return beam_search(model, text, step)
@@ -294,7 +328,12 @@ def checked_for(model: GPT2, step: Step, choices: bool = True) -> Step:
     return checked(step, lambda: (*step_names(model.config.n_layer), *chosen))
 
 
-def _stop_tokens(model: GPT2, options: Options) -> tuple[int, ...]:
-    if options.stop_tokens is not None:
-        return tuple(options.stop_tokens)
-    return () if model.config.eos_token_id is None else (model.config.eos_token_id,)
+def stop_tokens(model: GPT2, options: Options) -> tuple[int, ...]:
+    """The ids that end a text; InputError for one that was given and is not in the vocabulary."""
+    for token in options.given.get("stop_tokens", ()):
+        if token >= model.config.vocab_size:
+            raise InputError(
+                f"stop token {token} is outside the vocabulary of {model.config.vocab_size}"
+            )
+    ends = model.config.eos_token_id if options.stop_tokens is None else options.stop_tokens
+    return () if ends is None else (ends,) if isinstance(ends, int) else tuple(ends)

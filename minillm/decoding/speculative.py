@@ -32,7 +32,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, require_model, whole_number
 from ..steps import Step, identity
 from . import filters
 from .loop import Continuation, Cycle, Moment, read, run_cycle
@@ -65,6 +65,11 @@ class Draft(Protocol):
 
 def speculate(model, text: Continuation, draft: Draft, step) -> Iterator[Moment]:
     """Return the moments of `text` continued by `model` with the guesses of `draft`."""
+    if isinstance(draft, type) or not hasattr(draft, "start"):
+        raise InputError(
+            f"draft is {draft!r:.60}; it must be decoding.NGramDraft(), decoding.ModelDraft(model) or"
+            " decoding.drafts.named_draft(name, model, tokenizer)"
+        )
     text.options.require_plain("speculative decoding")
     draft.check(model)
     clock = (
@@ -128,7 +133,8 @@ class ModelDraft:
     (compression)."""
 
     def __init__(self, model, n_tokens: int = 4):
-        self.model, self.n_tokens = model, _checked(n_tokens)
+        require_model(model)
+        self.model, self.n_tokens = model, whole_number("n_tokens of a draft", n_tokens)
 
     def check(self, model) -> None:
         mine, theirs = self.model.config.vocab_size, model.config.vocab_size
@@ -171,7 +177,8 @@ class NGramDraft:
     """
 
     def __init__(self, n_tokens: int = 32, lengths: Iterable[int] = (6, 5, 4)):
-        self.n_tokens, self.lengths = _checked(n_tokens), tuple(lengths)
+        self.n_tokens = whole_number("n_tokens of a draft", n_tokens)
+        self.lengths = tuple(whole_number("a length of n-grams", n) for n in lengths)
 
     def check(self, model) -> None:
         """Guesses are tokens of the text itself: good for any model."""
@@ -209,12 +216,6 @@ class NGramDraft:
             return last
 
         return guess_of
-
-
-def _checked(n_tokens: int) -> int:
-    if n_tokens < 1:
-        raise InputError(f"a draft of {n_tokens} tokens guesses nothing: it must be at least 1")
-    return n_tokens
 
 
 def acceptance(moments: Iterable[Moment]) -> tuple[int, int]:

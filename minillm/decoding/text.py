@@ -17,7 +17,8 @@ class TextStream:
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] | str = ()):
-        self.stop = (stop,) if isinstance(stop, str) else tuple(stop)
+        several = hasattr(stop, "__iter__") and not isinstance(stop, str)
+        self.stop = tuple(stop) if several else (stop,)
         if not all(isinstance(s, str) and s for s in self.stop):
             raise InputError(
                 f"stop is {stop!r}; it must be text of at least one character, or several"

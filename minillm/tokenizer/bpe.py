@@ -158,6 +158,8 @@ class Tokenizer:
         self, texts: Iterable[str], allowed_special: Iterable[str] | str = ()
     ) -> list[list[int]]:
         """Return the ids of each text."""
+        if isinstance(texts, str):
+            raise InputError(f"texts is {texts!r:.60}; it must be several texts: encode takes one")
         return [self.encode(text, allowed_special) for text in texts]
 
     def encode_documents(self, text: str) -> list[int]:
@@ -198,6 +200,9 @@ class Tokenizer:
         self, text: str, allowed_special: Iterable[str] | str
     ) -> Iterator[tuple[str, int | None]]:
         """Cut `text` at the allowed specials: (ordinary text, None) or (special, its id)."""
+        if not isinstance(text, str):
+            hint = "encode_batch takes several texts, decode ids, and bytes have .decode()"
+            raise InputError(f"text is {text!r:.60}; it must be one text, of type str: {hint}")
         text = well_formed(text)
         if isinstance(allowed_special, str):
             allowed_special = self.special_tokens if allowed_special == "all" else [allowed_special]
@@ -269,7 +274,7 @@ class Tokenizer:
             return b"".join([self.tokens[i] for i in map(self._checked, ids)])
         except TypeError:
             raise InputError(
-                f"decode needs a flat sequence of integer ids, not {ids!r:.60}"
+                f"decode needs a flat sequence of integer ids, not {ids!r:.60} (encode takes text)"
             ) from None
 
     def readable(self, ids: Iterable[int]) -> str:

@@ -127,7 +127,9 @@ def pretrain(
 
     def sample() -> str:
         room = model.config.n_positions - len(prompt)
-        options = Options(max_new_tokens=min(80, room), temperature=0.8, top_p=0.95, seed=plan.seed)
+        options = Options(
+            max_new_tokens=min(80, room), temperature=0.8, top_p=0.95, min_p=0, seed=plan.seed
+        )
         text = moments(model, prompt, options, tokenizer=words)
         return words.readable([*prompt, *(moment.id for moment in text)])
 

@@ -173,7 +173,9 @@ class Settings(Plan):
         shape = {
             name: getattr(self, name) for name in ("n_layer", "n_head", "n_embd", "n_positions")
         }
-        return GPT2Config(vocab_size=vocab_size, bos_token_id=eot_id, eos_token_id=eot_id, **shape)
+        ends = {"bos_token_id": eot_id, "eos_token_id": eot_id}
+        generation = {**ends, "do_sample": True, "temperature": 1.0, "min_p": 0.05}
+        return GPT2Config(vocab_size=vocab_size, generation=generation, **ends, **shape)
 
 
 def presets() -> list[str]:

@@ -160,7 +160,8 @@ means: always the likeliest.)
 greedy = [m.text for m in minillm.generate(model, tokenizer, "Once upon a time", max_new_tokens=80, temperature=0)]
 print("Once upon a time" + "".join(greedy))
 
-drawn = [m.text for m in minillm.generate(model, tokenizer, "Once upon a time", max_new_tokens=80, temperature=1, seed=1)]
+sampled = {"max_new_tokens": 80, "temperature": 1, "min_p": 0, "seed": 1}
+drawn = [m.text for m in minillm.generate(model, tokenizer, "Once upon a time", **sampled)]
 print(f"\ndifferent tokens of 80: {len(set(greedy))} always the likeliest, {len(set(drawn))} drawn")
 assert len(set(greedy)) < len(set(drawn))
 

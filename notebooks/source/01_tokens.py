@@ -255,7 +255,7 @@ r"""
 """
 
 # %% id="01-saves"
-options = {"max_new_tokens": 200, "temperature": 0.8, "stop_tokens": ()}  # () so that it goes on where a tale ends
+options = {"max_new_tokens": 200, "temperature": 0.8, "min_p": 0, "stop_tokens": ()}  # () so that it goes on where a tale ends
 moments = [m for seed in range(3) for m in minillm.generate(model, tokenizer, "Once upon a time", seed=seed, **options)]
 tale = "".join(moment.text for moment in moments if moment.id != tokenizer.eot_id)
 ids = tokenizer.encode(tale)

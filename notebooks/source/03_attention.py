@@ -371,7 +371,8 @@ seen; heads put together in the wrong order. Does the model without a mask cheat
 
 # %% id="03-broken"
 start = "Once upon a time"
-tale = [m.id for m in minillm.generate(model, tokenizer, start, max_new_tokens=150, temperature=0.7, seed=2, stop_tokens=())]
+sampled = {"max_new_tokens": 150, "temperature": 0.7, "min_p": 0, "seed": 2, "stop_tokens": ()}
+tale = [m.id for m in minillm.generate(model, tokenizer, start, **sampled)]
 tale = np.array(tokenizer.encode(start) + tale)
 seen = causal_mask(np.arange(len(tale))[None], len(tale))[:, None]  # [1, 1, T, T]
 root = np.sqrt(np.float32(model.config.head_dim))

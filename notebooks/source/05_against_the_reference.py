@@ -105,7 +105,7 @@ for _ in range(12):
     logits = model(text)  # [T] -> [T,V]
     text.append(int(logits[-1].argmax()))  # the last position's guess: what comes next
 print(tokenizer.decode(text))
-assert text == model.generate(text[:-12], 12).tolist()  # the library's own loop writes the same
+assert text == model.generate(text[:-12], 12, temperature=0).tolist()  # the library's own loop writes the same
 
 # %% [markdown] id="05-how-known"
 r"""
@@ -224,7 +224,7 @@ n = len(reference.greedy)
 print(f"{'':26} text of {n}  first step not OK (float32)  its error")
 first, same_text = {}, {}
 for what, changed in planted.items():
-    written = changed.generate(reference.ids[0], n)[-n:]
+    written = changed.generate(reference.ids[0], n, temperature=0)[-n:]
     same_text[what], first[what] = np.array_equal(written, reference.greedy), verify(changed, reference).first
     found = f"{first[what].name:28} {first[what].relative:.1e}" if first[what] else "every step OK"
     print(f"{what:26} {'same' if same_text[what] else 'other':10}  {found}")
@@ -282,7 +282,7 @@ at a time.
 """
 
 # %% id="05-left-out"
-sampled = model.generate(tokenizer.encode("Once upon a time"), 200, temperature=1.0, seed=6)
+sampled = model.generate(tokenizer.encode("Once upon a time"), 200, temperature=1.0, min_p=0, seed=6)
 
 
 def loss(model, step=lambda name, value: value):

@@ -127,7 +127,7 @@ there be, and how many positions does each read?
 # %% id="06-cycles-run"
 prompt = "Once upon a time there was an old king who had three daughters,"
 ids = tokenizer.encode(prompt)
-moments = list(minillm.generate(model, tokenizer, ids, max_new_tokens=6))
+moments = list(minillm.generate(model, tokenizer, ids, max_new_tokens=6, temperature=0))
 print(f"{len(prompt)} characters, {len(ids)} tokens\n")
 for moment in moments:
     print(f"moment {moment.index}: {moment.text!r:12} from a cycle: {moment.cycle.kind} of {moment.cycle.positions}")
@@ -176,7 +176,7 @@ one take? As many times as it has positions?
 def timed(prompt_ids, n):
     """The report of one generation under the clock."""
     clock, texts = Clock(), []
-    for moment in minillm.generate(model, tokenizer, prompt_ids, max_new_tokens=n, step=clock):
+    for moment in minillm.generate(model, tokenizer, prompt_ids, max_new_tokens=n, temperature=0, step=clock):
         texts.append(moment.text)
     return Report(clock, config, texts=texts)
 
@@ -285,7 +285,7 @@ cycles. On the right the same generation without a cache, where every cycle read
 """
 
 # %% id="06-cache-picture"
-written = model.generate(cat, 3)
+written = model.generate(cat, 3, temperature=0)
 T, per_cycle = len(written), [len(cat), 1, 1, 1][: len(written) - len(cat) + 1]
 names = tokens(written)
 times = np.where(np.tri(T), np.maximum(T - np.maximum(np.arange(T), len(cat) - 1), 0)[:, None], np.nan)
@@ -388,7 +388,7 @@ print(f"positions through the model for n = {n}: {n - 1} with the cache, {n * (n
 seconds, texts = {}, {}
 for use_cache in (True, False):
     start = perf_counter()
-    texts[use_cache] = model.generate(ids, n, use_cache=use_cache).tolist()
+    texts[use_cache] = model.generate(ids, n, temperature=0, use_cache=use_cache).tolist()
     seconds[use_cache] = perf_counter() - start
 print(f"{n} tokens behind {len(ids)}: {seconds[True]:.2f} s with the cache, {seconds[False]:.2f} s without, the same text")
 cache = model.new_cache()
@@ -407,9 +407,9 @@ r"""
 
 # %% id="06-length-run"
 assert len(cat) == 5
-result = model.generate(cat, max_length=50)
+result = model.generate(cat, max_length=50, temperature=0)
 print(f"{len(cat)} + {len(result) - len(cat)} = {len(result)} tokens:\n{tokenizer.decode(result)}")
-one_more = model.generate(cat, max_new_tokens=1)
+one_more = model.generate(cat, max_new_tokens=1, temperature=0)
 print(f"max_new_tokens=1: {tokenizer.decode(one_more)}")
 allowed = Options(max_length=50).new_tokens(len(cat), config.n_positions)
 assert allowed == 45 and len(result) <= 50 and len(one_more) == 6

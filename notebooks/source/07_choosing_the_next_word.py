@@ -48,7 +48,7 @@ The simplest choice is the token with the largest probability, each time. It is 
 """
 
 # %% id="07-greedy-run"
-greedy = model.generate(start, 100).tolist()
+greedy = model.generate(start, 100, temperature=0).tolist()
 print(tokenizer.decode(greedy))
 
 
@@ -83,7 +83,7 @@ print("expected", 10_000 * probs, "drawn", counts)
 assert [filters.choose(probs, u) for u in (0.1, 0.6, 0.95)] == [0, 1, 3]
 assert (np.abs(counts - 10_000 * probs) < 5 * np.sqrt(10_000 * probs * (1 - probs))).all()  # five standard deviations
 
-sampled = model.generate(start, 100, temperature=1.0, seed=1).tolist()
+sampled = model.generate(start, 100, temperature=1.0, min_p=0, seed=1).tolist()
 print("\n" + tokenizer.decode(sampled))
 print(f"\npieces of three tokens that are repetitions: {repeated(sampled):.0%}; greedy: {repeated(greedy):.0%}")
 assert repeated(sampled) < repeated(greedy)
@@ -183,7 +183,7 @@ for what, options in {
     "top-p 0.9": {"temperature": 1.0, "top_p": 0.9},
     "temperature 2": {"temperature": 2.0},
 }.items():
-    print(f"--- {what}\n{tokenizer.decode(model.generate(start, 40, seed=2, **options))}\n")
+    print(f"--- {what}\n{tokenizer.decode(model.generate(start, 40, min_p=0, seed=2, **options))}\n")
 
 # %% [markdown] id="07-beam"
 r"""
@@ -208,10 +208,10 @@ def logprob_of_new(ids):
 
 
 n, texts = 40, {}
-texts["greedy"] = model.generate(start, n, stop_tokens=())
+texts["greedy"] = model.generate(start, n, temperature=0, stop_tokens=())
 for b in (2, 4, 8):
     texts[f"beam of {b}"] = model.generate(start, n, num_beams=b, stop_tokens=())
-texts["sampled"] = model.generate(start, n, temperature=1.0, seed=4, stop_tokens=())
+texts["sampled"] = model.generate(start, n, temperature=1.0, min_p=0, seed=4, stop_tokens=())
 sums = {what: float(logprob_of_new(ids).sum(dtype=np.float64)) for what, ids in texts.items()}
 for what, ids in texts.items():
     print(f"--- {what}: log P = {sums[what]:.1f}, repeated {repeated(ids.tolist()):.0%}\n{tokenizer.decode(ids)}\n")
@@ -344,7 +344,8 @@ root = (0,)  # the prefix A
 values, logprobs = solve(game, root, 3)
 found = {"optimum": best_text(values, logprobs, root)}
 for b in (1, 2, 3):
-    found["greedy" if b == 1 else f"beam of {b}"] = tuple(game.generate(root, 3, num_beams=b, stop_tokens=()).tolist())
+    text = game.generate(root, 3, num_beams=b, temperature=0, stop_tokens=())
+    found["greedy" if b == 1 else f"beam of {b}"] = tuple(text.tolist())
 for what, text in found.items():
     print(f"{what:10} {''.join('ABC'[a] for a in text)}   P = {np.exp(total(text, logprobs)):.6f}")
 assert np.isclose(np.exp(values[root]), 0.25 * 0.85 * 0.85) and np.isclose(np.exp(total(found["greedy"], logprobs)), 0.4**3)
@@ -432,7 +433,7 @@ values, logprobs = solve(world, root, turns)
 optimum = best_text(values, logprobs, root)
 print(f"{'optimum':12} {values[root]:.4f}  {''.join(words[a] for a in optimum)}")
 for b in (1, 2, 3, 4, 8, 5 ** (turns - 1)):
-    text = tuple(world.generate(root, turns, num_beams=b, stop_tokens=()).tolist())
+    text = tuple(world.generate(root, turns, num_beams=b, temperature=0, stop_tokens=()).tolist())
     behind = values[root] - total(text, logprobs)
     what = "greedy" if b == 1 else f"beam of {b}"
     print(f"{what:12} {total(text, logprobs):.4f}  {''.join(words[a] for a in text)}")
@@ -493,7 +494,7 @@ for number in range(worlds):
     world = tiny_world([common[i] for i in rng.choice(len(common), 4, replace=False)])
     values, logprobs = solve(world, root, turns)
     for column, b in enumerate(widths):
-        text = tuple(world.generate(root, turns, num_beams=b, stop_tokens=()).tolist())
+        text = tuple(world.generate(root, turns, num_beams=b, temperature=0, stop_tokens=()).tolist())
         regret[number, column] = values[root] - total(text, logprobs)
 regret = np.where(np.abs(regret) < 1e-4, 0.0, regret)  # rounding
 assert (regret >= 0).all() and (regret[:, -1] == 0).all()

@@ -101,11 +101,12 @@ A cycle of our diagrams (chapter 06) is one pass of the model. Is it one tick of
 guess = 1  # as the claim has it: change it to yours
 
 # %% id="08-generate-under-the-clock"
-list(minillm.generate(model, tokenizer, ids, max_new_tokens=4, step=Clock()))  # warm up
+list(minillm.generate(model, tokenizer, ids, max_new_tokens=4, temperature=0, step=Clock()))  # warm up
 
 clock = Clock()
 n_new = config.n_positions - len(ids)
-story = list(minillm.generate(model, tokenizer, ids, max_new_tokens=n_new, temperature=0.8, seed=1, stop_tokens=(), step=clock))
+sampled = {"max_new_tokens": n_new, "temperature": 0.8, "min_p": 0, "seed": 1, "stop_tokens": ()}
+story = list(minillm.generate(model, tokenizer, ids, step=clock, **sampled))
 decode = [cycle for cycle in clock.cycles() if cycle.kind == "decode"]
 ticks = np.array([(cycle.end - cycle.start) * clock.ticks_per_second / 1e9 for cycle in decode])
 past = np.array([cycle.past for cycle in decode])
@@ -154,9 +155,9 @@ choose? Count first: attention has $4C^2$ weights a layer, the feed forward $8C^
 
 # %% id="08-report"
 prompt = [*ids, *(moment.id for moment in story)][:96]
-list(minillm.generate(model, tokenizer, prompt, max_new_tokens=4, step=Clock()))  # warm up
+list(minillm.generate(model, tokenizer, prompt, max_new_tokens=4, temperature=0, step=Clock()))  # warm up
 clock = Clock()
-moments = list(minillm.generate(model, tokenizer, prompt, max_new_tokens=48, stop_tokens=(), step=clock))
+moments = list(minillm.generate(model, tokenizer, prompt, max_new_tokens=48, temperature=0, stop_tokens=(), step=clock))
 weights = sum(p.nbytes for p in model.parameters.values())
 limits = measure(model.ops, ["float32"], sizes=[weights])  # what this machine can do at best: used further below
 report = Report(clock, config, limits=limits, texts=[moment.text for moment in moments])

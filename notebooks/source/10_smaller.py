@@ -213,7 +213,7 @@ in bits a token. It is 0 only if $q = p$.
 # %% id="10-sample-a-text"
 stories = []
 for seed in range(3):
-    chosen = {"max_new_tokens": 500, "temperature": 1.0, "seed": seed, "stop_tokens": ()}
+    chosen = {"max_new_tokens": 500, "temperature": 1.0, "min_p": 0, "seed": seed, "stop_tokens": ()}
     stories.append("".join(m.text for m in minillm.generate(model, tokenizer, "Once upon a time", **chosen)))
 text = "\n\n".join("Once upon a time" + story for story in stories)
 print(text[:300], "...")

@@ -39,7 +39,8 @@ model, tokenizer = minillm.load("tales")
 
 T, n_texts = 257, 12
 asked = [
-    Request([tokenizer.eot_id], Options(max_new_tokens=T, temperature=1.0, seed=seed, stop_tokens=())) for seed in range(n_texts)
+    Request([tokenizer.eot_id], Options(max_new_tokens=T, temperature=1.0, min_p=0, seed=seed, stop_tokens=()))
+    for seed in range(n_texts)
 ]
 texts = [[] for _ in asked]
 for number, moment in generate_batch(model, asked, rows=n_texts):
@@ -300,7 +301,7 @@ print("drawn instead, by token: ", (1 - kept.sum()) * lacking / lacking.sum())
 print("sum:                     ", kept + (1 - kept.sum()) * lacking / lacking.sum(), "which is p")
 assert np.allclose(kept + (1 - kept.sum()) * lacking / lacking.sum(), p)
 
-text = Continuation(model, [0], Options(temperature=1.0, seed=0))
+text = Continuation(model, [0], Options(temperature=1.0, min_p=0, seed=0))
 guesses = np.random.default_rng(1).choice(3, size=20_000, p=q)
 came_out = np.bincount([accept(p, guess, q, text) for guess in guesses], minlength=3) / len(guesses)
 print("tried 20,000 times:      ", came_out.round(3))
@@ -332,7 +333,7 @@ drafts = {
     "look-up": NGramDraft(),
 }
 prompt = texts[0][:32]
-greedy = {"max_new_tokens": 120, "stop_tokens": ()}
+greedy = {"max_new_tokens": 120, "temperature": 0, "stop_tokens": ()}
 rate, share, ms, best = dict.fromkeys(drafts, 0.0), {}, {}, {}
 for _ in range(3):  # in turn, so that a disturbance hits all alike; the quickest of each counts
     for name, draft in drafts.items():

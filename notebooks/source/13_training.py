@@ -333,7 +333,8 @@ plan = Settings(
 def samples(model, number=100):
     """Tales by the model, each token drawn with its own probability, until it ends them or the room is used up."""
     told = [[] for _ in range(number)]
-    requests = [Request([tokenizer.eot_id], Options(max_new_tokens=75, temperature=1.0, seed=seed)) for seed in range(number)]
+    options = [Options(max_new_tokens=75, temperature=1.0, min_p=0, seed=seed) for seed in range(number)]
+    requests = [Request([tokenizer.eot_id], o) for o in options]
     for row, moment in generate_batch(model, requests, rows=number):
         told[row].append(moment.id)
     return [tokenizer.decode(ids).removesuffix("<|endoftext|>") for ids in told]

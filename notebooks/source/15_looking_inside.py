@@ -144,7 +144,7 @@ token itself, to the one before, and to the first? The texts are drawn from the 
 """
 
 # %% id="15-patterns-counted"
-writing = {"max_new_tokens": 96, "temperature": 1.0, "stop_tokens": ()}
+writing = {"max_new_tokens": 96, "temperature": 1.0, "min_p": 0, "stop_tokens": ()}
 texts = np.array([[m.id for m in minillm.generate(model, tokenizer, "Once upon a time", seed=s, **writing)] for s in range(6)])
 T = texts.shape[1]
 normal = Trace()

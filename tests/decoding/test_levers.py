@@ -534,9 +534,9 @@ def test_stop_strings_end_a_row_and_free_it():
             lambda: continued(draft=NGramDraft(), use_cache=False),
             "cannot be had with use_cache=False",
         ),
-        (lambda: NGramDraft(0), "a draft of 0 tokens"),
-        (lambda: generate_batch(MODEL, [PROMPT], 0), "a batch of 0 rows"),
-        (lambda: generate_batch(MODEL, [PROMPT, []]), "at least one id"),
+        (lambda: NGramDraft(0), "n_tokens of a draft is 0"),
+        (lambda: generate_batch(MODEL, [PROMPT], 0), "rows of a batch is 0"),
+        (lambda: generate_batch(MODEL, [PROMPT, []]), "the prompt is empty"),
         (lambda: generate_batch(MODEL, [PROMPT, [61]]), "id 61 is outside the vocabulary"),
         (
             lambda: generate_batch(MODEL, [Request(PROMPT, Options(num_beams=2))]),
