@@ -56,9 +56,8 @@ def score(model: GPT2, ids: Sequence[int]) -> Score:
 
 def next_logprobs(model: GPT2, ids: Sequence[int]) -> np.ndarray:
     """Return log P(token | ids) for every token of the vocabulary [V], in nats."""
-    return model.ops.log_softmax(
-        checked_logits(model, one_text(model, ids)[None], last=True)[0, -1]
-    )
+    row = one_text(model, ids)
+    return model.ops.log_softmax(checked_logits(model, row[None], last=True)[0, -1])
 
 
 def continuation_logprob(model: GPT2, ids: Sequence[int], continuation: Sequence[int]) -> float:
