@@ -15,15 +15,19 @@ class OutOfRange(ValueError, IndexError):
 
 
 def require(**needed) -> None:
-    """Raise ValueError unless each array has the shape, and where it matters the dtype, that is
-    named: require(bias=(bias, (C,)), x=(x, (B, T, C), np.float32))."""
+    """Raise ValueError unless each array holds real numbers in the shape, and where it matters of
+    the dtype, that is named: require(bias=(bias, (C,)), x=(x, (B, T, C), np.float32))."""
     for name, (array, shape, *dtype) in needed.items():
-        found, needed = [np.shape(array)], [tuple(shape)]
-        if dtype:
-            found.append(np.asarray(array).dtype), needed.append(np.dtype(*dtype))
-        if found != needed:
-            found, needed = (" of ".join(map(str, form)) for form in (found, needed))
-            raise ValueError(f"{name} is {found}; it must be {needed}")
+        found = getattr(array, "dtype", None) or np.asarray(array).dtype
+        if (
+            np.shape(array) != tuple(shape)
+            or found.kind not in "fiub"
+            or found not in (dtype or [found])
+        ):
+            kind = str(np.dtype(*dtype)) if dtype else "real numbers"
+            raise ValueError(
+                f"{name} is {found} {np.shape(array)}; it must be {kind} {tuple(shape)}"
+            )
 
 
 def require_in_place(*read, contiguous: bool = False, **written) -> None:

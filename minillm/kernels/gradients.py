@@ -37,7 +37,8 @@ def _gelu_new(dy, x, dx):
     for i in range(x.shape[0]):
         square = x[i] * x[i]
         s = one / (one + exp(-two * slope * (x[i] + cubic * square * x[i])))
-        dx[i] = dy[i] * (s + x[i] * two * s * (one - s) * slope * (one + three * cubic * square))
+        slope_here = s + x[i] * two * s * (one - s) * slope * (one + three * cubic * square)
+        dx[i] = dy[i] * (slope_here if x[i] != -np.inf else x.dtype.type(np.nan))
 
 
 def gelu_new_backward(dy, x):

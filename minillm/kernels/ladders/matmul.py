@@ -19,10 +19,9 @@ TILE_K, TILE_N = 32, 768  # a tile of W is 96 KiB: well inside a second-level ca
 
 def operands(x, w):
     """Both as contiguous float32, once they fit."""
-    x, w = np.ascontiguousarray(x, np.float32), np.ascontiguousarray(w, np.float32)
-    (M, K), (_, N) = x.shape, w.shape
+    (M, K), (_, N) = np.shape(x), np.shape(w)
     require(x=(x, (M, K)), w=(w, (K, N)))
-    return x, w
+    return np.ascontiguousarray(x, np.float32), np.ascontiguousarray(w, np.float32)
 
 
 def kernel_on_copies(kernel, x, w):

@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 
+from ..checks import require
 from ..compile import jit
 from ..rows import _softmax
 from ..threads import in_parallel
@@ -61,9 +62,9 @@ def parallel(x):
 def _kernel(kernel, x, for_all):
     """kernel(rows of x, rows of a new y) on slices; for_all(work, n) calls work on slices that
     cover range(n)."""
+    M, N = np.shape(x)
+    require(x=(x, (M, max(N, 1))))
     x = np.ascontiguousarray(x, np.float32)
-    if x.ndim != 2 or x.shape[1] == 0:
-        raise ValueError(f"x is {x.shape}; it must be [M,N], with at least one number a row")
     y = np.empty_like(x)
     for_all(lambda part: kernel(x[part], y[part]), len(x))
     return y
