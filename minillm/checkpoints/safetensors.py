@@ -46,8 +46,8 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
     Arrays are read-only views of the mapped file, in the stored dtype; bfloat16 comes as float32 (a
     copy). Where the file is cut short or copied over while they are in use, the process ends
-    (SIGBUS): it may be replaced by renaming only. Raises InputError, naming the file and the tensor,
-    for whatever does not agree with itself.
+    (SIGBUS): it may be replaced by renaming only. Raises InputError, naming the file and the
+    tensor, for whatever does not agree with itself.
     """
     path = Path(path)
     with open(path, "rb") as file:

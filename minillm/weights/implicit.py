@@ -68,8 +68,8 @@ class Sparse(Implicit):
             or (indices.size and not 0 <= indices.min() <= indices.max() < n_inputs)
         ):
             raise ValueError(
-                f"{len(values)} values, {len(indices)} indices and starts up to {starts[-1:]} are no"
-                f" sparse matrix of {n_inputs} inputs"
+                f"{len(values)} values, {len(indices)} indices and starts up to {starts[-1:]}"
+                f" are no sparse matrix of {n_inputs} inputs"
             )
 
     @classmethod

@@ -142,7 +142,7 @@ def in_a_mapped_file(array) -> bool:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not cut short a mapped file")
 @pytest.mark.parametrize("kernels", ["numpy", "numba"])
 def test_a_file_that_is_cut_short_takes_nothing_small_with_it(tmp_path, kernels):
-    """In a process of its own, which SIGBUS would end; of NumPy's model the matrices stay mapped."""
+    """In a process of its own, which SIGBUS would end. NumPy's matrices stay mapped."""
     if kernels == "numba":
         pytest.importorskip("numba")
     write_folder(tmp_path, random_parameters())

@@ -28,7 +28,7 @@ CONFIGS = {
     "pruned heads": dataclasses.replace(BASE, n_head=2, head_size=12, n_embd=48),
     "head of its own": dataclasses.replace(BASE, tie_word_embeddings=False, n_embd=33, n_head=1),
 }
-# Passes of [rows, positions]: a row of one, several rows, several positions, and as many as it takes
+# Passes of [rows, positions]: one row, several rows and positions, and as many as it takes
 PASSES = {"one row": [(1, 1)] * 3, "rows": [(3, 1), (3, 2), (3, 1)], "full": [(1, 32), (1, 8)]}
 CACHES = {
     "": lambda config, rows, dtype: KVCache(config, rows, dtype=dtype),
