@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 import sys
+import threading
 
 import pytest
 
