@@ -8,11 +8,73 @@ touching another.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 
 from .config import GPT2Config
 from .errors import InputError, whole_number
+from .weights.floats import narrowed
+
+FLOATS = tuple(np.dtype(t) for t in (np.float16, np.float32, np.float64))  # what it may hold
+
+
+def check_fits(cache, config: GPT2Config, batch: int) -> None:
+    """Raise InputError unless `cache` is a KVCache for `batch` rows of a model of this config.
+
+    The fused step writes keys and values by their address: in a cache of another shape it would
+    write into other arrays. Asked at every token, hence the form that was found to fit is kept.
+    """
+    if not isinstance(cache, KVCache):
+        raise InputError(f"the cache is a {type(cache).__name__}; model.new_cache() makes one")
+    k, v, lengths = cache.keys, cache.values, cache.lengths
+    try:  # written out, since a loop would take half as long again
+        form = (
+            *(k.shape, k.strides, k.dtype, k.flags.num),
+            *(v.shape, v.strides, v.dtype, v.flags.num),
+            *(lengths.shape, lengths.dtype, lengths.flags.num),
+        )
+    except AttributeError:
+        raise InputError("keys, values and lengths of a cache must be arrays of NumPy") from None
+    if cache.fitting != (config, batch, form):
+        _check_form(cache, config, batch)
+        cache.fitting = config, batch, form
+    numbers, capacity = lengths.tolist(), cache.capacity
+    if min(numbers) < 0 or max(numbers) > capacity:
+        raise InputError(f"the cache has lengths {numbers}, outside 0 to {capacity}")
+
+
+def _check_form(cache, config: GPT2Config, batch: int) -> None:
+    """Raise InputError unless the arrays of a KVCache are those that the model needs."""
+    keys, values, lengths = cache.keys, cache.values, cache.lengths
+    L, H, D, places = config.n_layer, config.n_head, config.head_dim, config.n_positions
+    if (
+        keys.shape != (L, *keys.shape[1:2], H, *keys.shape[3:4], D)
+        or values.shape != keys.shape
+        or not 1 <= keys.shape[3] <= cache.capacity <= places
+    ):
+        raise InputError(
+            f"the cache holds keys {keys.shape} and values {values.shape}; this model needs"
+            f" ({L}, {batch}, {H}, 1 to {places}, {D}) for both: model.new_cache({batch}) makes it"
+        )
+    if keys.shape[1] != batch:
+        raise InputError(f"the cache has {keys.shape[1]} rows and the ids {batch}")
+    if (
+        keys.dtype not in FLOATS
+        or values.dtype != keys.dtype
+        or values.strides != keys.strides
+        or keys.strides[3:] != (D * keys.itemsize, keys.itemsize)
+        or not (keys.flags.behaved and values.flags.behaved)  # aligned and writable
+    ):
+        raise InputError(
+            f"the cache holds keys of {keys.dtype} and values of {values.dtype}; both must be"
+            " float16, float32 or float64, writable, and lie in memory alike, a head's rows in turn"
+        )
+    if lengths.shape != (batch,) or lengths.dtype != np.int64 or not lengths.flags.behaved:
+        raise InputError(
+            f"the cache holds lengths of {lengths.dtype} {lengths.shape}; they must be int64"
+            f" ({batch},), writable"
+        )
 
 
 class KVCache:
@@ -24,6 +86,7 @@ class KVCache:
     """
 
     one_at_a_time = False  # whether a pass may add only one position to each row
+    fitting = None  # what `check_fits` found to fit: config, rows, and the form of the arrays
 
     def __init__(
         self, config: GPT2Config, batch: int = 1, capacity: int | None = None, dtype=np.float32
@@ -83,12 +146,12 @@ class KVCache:
         """Return a new cache of copies of `rows`, in that order; a row may be taken twice (beams,
         samples)."""
         rows = np.asarray(rows, dtype=np.int64)
-        return self._made_of(self.keys[:, rows], self.values[:, rows], self.lengths[rows])
+        return self._with(self.keys[:, rows], self.values[:, rows], self.lengths[rows])
 
     def view(self, rows: slice) -> KVCache:
         """Return neighbouring rows as a cache of their own in the same memory: what one appends,
         both have."""
-        return self._made_of(self.keys[:, rows], self.values[:, rows], self.lengths[rows])
+        return self._with(self.keys[:, rows], self.values[:, rows], self.lengths[rows])
 
     def move(self, source: int, target: int) -> None:
         """Put row `source` into the place of row `target`, whose own content is forgotten."""
@@ -96,23 +159,23 @@ class KVCache:
         for all_ in (self.keys, self.values):
             all_[:, target, :, :length] = all_[:, source, :, :length]
 
-    @classmethod
-    def join(cls, caches: Sequence[KVCache]) -> KVCache:
+    @staticmethod
+    def join(caches: Sequence[KVCache]) -> KVCache:
         """Return a new cache with the rows of all `caches`, one after another; capacities must be
         equal."""
-        if len({(c.keys.shape[0], *c.keys.shape[2:]) for c in caches}) != 1:
+        if len({(type(c), c.capacity, len(c.keys), *c.keys.shape[2:]) for c in caches}) != 1:
             raise InputError(
                 f"cannot join caches of different shapes: {[c.keys.shape for c in caches]}"
             )
         keys = np.concatenate([c.keys for c in caches], axis=1)
         values = np.concatenate([c.values for c in caches], axis=1)
-        return cls._made_of(keys, values, np.concatenate([c.lengths for c in caches]))
+        return caches[0]._with(keys, values, np.concatenate([c.lengths for c in caches]))
 
-    @classmethod
-    def _made_of(cls, keys, values, lengths) -> KVCache:
-        cache = object.__new__(cls)
-        cache.keys, cache.values, cache.lengths = keys, values, lengths
-        return cache
+    def _with(self, keys, values, lengths) -> KVCache:
+        """A cache of this kind that holds other arrays."""
+        other = copy(self)
+        other.keys, other.values, other.lengths = keys, values, lengths
+        return other
 
 
 class LayerCache:
@@ -127,15 +190,17 @@ class LayerCache:
 
         S = the longest row + T. The lengths move only in KVCache.advance, once for all layers; what
         stands beyond a row's length (padding, the past of a longer row) is hidden by the mask and
-        overwritten later.
+        overwritten later. Finite numbers too large for the cache's type become its largest, as in
+        weights of float16: softmax then still picks that key, where infinity would give NaN.
         """
+        k_stored, v_stored = (narrowed(a, self.keys.dtype) for a in (k, v))
         T, capacity = k.shape[2], self.keys.shape[2]
         for row, start in enumerate(self.lengths):
             fits = min(
                 T, capacity - start
             )  # only padding can fail to fit: the model has checked the rest
-            self.keys[row, :, start : start + fits] = k[row, :, :fits]
-            self.values[row, :, start : start + fits] = v[row, :, :fits]
+            self.keys[row, :, start : start + fits] = k_stored[row, :, :fits]
+            self.values[row, :, start : start + fits] = v_stored[row, :, :fits]
         S = min(int(self.lengths.max()) + T, capacity)
         return tuple(
             all_[:, :, :S].astype(k.dtype, copy=False) for all_ in (self.keys, self.values)
@@ -185,7 +250,8 @@ class SlidingLayer(LayerCache):
             raise InputError(f"a sliding cache takes one position at a time, not {k.shape[2]}")
         window = self.keys.shape[2]
         rows, places = np.arange(len(self.lengths)), self.lengths % window
-        self.keys[rows, :, places], self.values[rows, :, places] = k[:, :, 0], v[:, :, 0]
+        self.keys[rows, :, places] = narrowed(k[:, :, 0], self.keys.dtype)
+        self.values[rows, :, places] = narrowed(v[:, :, 0], self.values.dtype)
         kept = min(int(self.lengths.max()) + 1, window)
         return tuple(
             all_[:, :, :kept].astype(k.dtype, copy=False) for all_ in (self.keys, self.values)

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def atomic_file(path: Path):
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
         if error.errno is not None and error.filename in (None, str(temporary)):
@@ -78,6 +79,19 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def replace(temporary: Path, path: Path) -> None:
+    """Rename `temporary` to `path`; InputError where Windows refuses since `path` is in use."""
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        if sys.platform != "win32" or not path.exists():
+            raise
+        raise InputError(
+            f"{path}: the file is in use, perhaps by a model that was loaded from it, and Windows"
+            " does not replace it; save into another folder, or end what uses it"
+        ) from None
 
 
 def remove_unfinished(folder: Path) -> None:

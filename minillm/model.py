@@ -14,7 +14,7 @@ import numpy as np
 
 from . import ops as numpy_ops
 from .attention import causal_self_attention
-from .cache import KVCache
+from .cache import KVCache, check_fits
 from .config import GPT2Config
 from .errors import InputError, require_model
 from .feed_forward import feed_forward
@@ -186,21 +186,20 @@ class GPT2:
         lengths = [T] * B if lengths is None else np.asarray(lengths).tolist()
         if np.shape(lengths) != (B,) or min(lengths) < 1 or max(lengths) > T:
             raise InputError(f"lengths {lengths} do not fit {B} rows of {T} ids")
+        if cache is not None:
+            check_fits(cache, self.config, B)
         can_fuse = (
             self._fused and cache is not None and times_only(step) and (last or min(lengths) == T)
         )
         if can_fuse and self._decode_step.fits(cache, lengths):
             # The second of the two forwards, for a few positions; it tells a Clock when each step
             # was finished.
-            logits = self._decode_step(
-                ids, cache, lengths, last=last, tell=getattr(step, "stamps", None)
-            )
-            return logits[0] if single else logits
+            logits = self._decode_step.run(ids, cache, lengths, last, getattr(step, "stamps", None))
+            if logits is not None:  # else infinity or NaN met blocks of 8 bits
+                return logits[0] if single else logits
         lengths = np.array(lengths)
         past = np.zeros(B, np.int64) if cache is None else cache.lengths
         room = self.config.n_positions if cache is None else cache.capacity
-        if len(past) != B:
-            raise InputError(f"the cache has {len(past)} rows and the ids {B}")
         if (past + lengths).max() > room:
             raise InputError(
                 f"{(past + lengths).max()} positions do not fit: there is room for {room}"

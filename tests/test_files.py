@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
 
 import pytest
@@ -54,6 +55,20 @@ def test_file_appears_only_when_all_is_written(path):
         file.flush()
         assert not path.exists()
     assert path.stat().st_size == 10**6
+
+
+def test_windows_says_that_a_file_is_in_use(path, monkeypatch):
+    def refused(source, target):
+        raise PermissionError(13, "Access is denied", str(source), 5, str(target))
+
+    write_atomically(path, b"old")
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(PermissionError, match="Access is denied"):
+        write_atomically(path, b"new")  # elsewhere it means something else
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(InputError, match=re.escape(f"{path}: the file is in use")):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old" and os.listdir(path.parent) == [path.name]
 
 
 def test_interrupted_writing_keeps_the_old_file(path):

@@ -51,8 +51,10 @@ def load_model(name_or_folder: str | Path, dtype=None, kernels: str | None = Non
     dtype: float32, float64, or a stored precision (bfloat16, float16, int8, int4, int4_min); None
     keeps a quantised model as it is and takes float32 for any other. kernels: "numpy", "numba" or
     "auto" (see minillm.twins). NumPy uses arrays of its dtype where they lie, memory-mapped;
-    kernels store each matrix in their own order, one at a time. Raises InputError naming the file,
-    the tensor and both shapes where config and tensors disagree.
+    kernels store each matrix in their own order, one at a time. A mapped file must not be written
+    into or cut short while its model is in use, which would end the process: put another in its
+    place by renaming, as save_pretrained does (Windows then says that it is in use). Raises
+    InputError naming the file, the tensor and both shapes where config and tensors disagree.
     """
     if (kind := _name_of(dtype)) not in (None, "float64", *KINDS):
         raise InputError(f"dtype is {kind!r}; it must be float64 or one of {', '.join(KINDS)}")
@@ -111,7 +113,7 @@ def checked(
         parameters[name] = (
             array
             if isinstance(array, Weight)
-            else array.astype(dtype, copy=not array.flags.aligned)
+            else array.astype(dtype, copy=safetensors.is_small(name, array))
         )
     tied = parameters.pop("lm_head.weight", None) if config.tie_word_embeddings else None
     if tied is not None and not np.array_equal(

@@ -45,8 +45,9 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the tensors by name and the metadata of a safetensors file.
 
     Arrays are read-only views of the mapped file, in the stored dtype; bfloat16 comes as float32 (a
-    copy). Raises InputError, naming the file and the tensor, for whatever does not agree with
-    itself.
+    copy). Where the file is cut short or copied over while they are in use, the process ends
+    (SIGBUS): it may be replaced by renaming only. Raises InputError, naming the file and the
+    tensor, for whatever does not agree with itself.
     """
     path = Path(path)
     with open(path, "rb") as file:
@@ -140,6 +141,12 @@ def _checked_entry(path, name, entry, n_data: int):
             f" not {end - begin:,}"
         )
     return dtype, shape, begin, end
+
+
+def is_small(name: str, array: np.ndarray) -> bool:
+    """Whether to copy a tensor instead of using it where the file is mapped: norms, biases and
+    positions, so that only matrices depend on the file; and what is not aligned."""
+    return array.ndim < 2 or name.endswith("wpe.weight") or not array.flags.aligned
 
 
 def forget(array: np.ndarray) -> None:

@@ -12,6 +12,7 @@ import importlib
 
 import numpy as np
 
+from .checks import require
 from .compile import helper, jit
 from .elementwise import working
 from .matrices import linear
@@ -246,7 +247,8 @@ def depth_of(K: int, per_word: int) -> tuple[int, int]:
 def product(x, weight, bias=None, precision="float32"):
     """x W + b, the numbers of x and W rounded to `precision`: x [M,K]; weight [K,N], which may be
     the transpose of an array that lies row by row; bias [N] or None -> float32 [M,N]."""
-    (M, K), N = x.shape, weight.shape[1]
+    (M, K), (_, N) = x.shape, weight.shape
+    require(x=(x, (M, K), np.float32), weight=(weight, (K, N), np.float32))
     transposed = weight.T.flags.c_contiguous and not weight.flags.c_contiguous
     x, weight = working(x), weight.T if transposed else working(weight)
     word, per_word = PER_WORD[precision]
@@ -281,9 +283,11 @@ def product(x, weight, bias=None, precision="float32"):
 def transposed_product(a, b, precision="float32"):
     """a^T b, for a [M,K] and b [M,N] rounded to `precision` -> float32 [K,N]. The larger side is
     shared out, the other one packed by every thread."""
-    K, N = a.shape[1], b.shape[1]
+    (M, K), (_, N) = a.shape, b.shape
+    require(a=(a, (M, K), np.float32), b=(b, (M, N), np.float32))
+    a, b = working(a), working(b)
     word, per_word = PER_WORD[precision]
-    depth = depth_of(len(a), per_word)[1]
+    depth = depth_of(M, per_word)[1]
     y, wide = np.empty((up(K), up(N)), np.float32), N > K
     parts = shares(max(K, N), max(n_threads(), -(-max(K, N) // 512)), 16)
 
@@ -300,7 +304,7 @@ def transposed_product(a, b, precision="float32"):
             )
             multiply_transposed(left, right, out, *rooms, per_word)
 
-    in_parallel(work, len(parts), cost=len(a) * K * N)
+    in_parallel(work, len(parts), cost=M * K * N)
     return y[:K, :N]
 
 
@@ -340,8 +344,10 @@ class Training:
 
     def product(self, a, b):
         """a b, for a [M,K] and b [K,N]."""
-        return product(a, b, None, self.precision) if a.dtype == np.float32 else a @ b
+        both = a.dtype == b.dtype == np.float32
+        return product(a, b, None, self.precision) if both else a @ b
 
     def transposed_product(self, a, b):
         """a^T b, for a [M,K] and b [M,N]."""
-        return transposed_product(a, b, self.precision) if a.dtype == np.float32 else a.T @ b
+        both = a.dtype == b.dtype == np.float32
+        return transposed_product(a, b, self.precision) if both else a.T @ b

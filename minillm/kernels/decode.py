@@ -19,6 +19,8 @@ from weakref import WeakSet
 
 import numpy as np
 
+from ..cache import check_fits
+from .checks import require, row_numbers
 from .compile import entry, helper, jit
 from .mathematics import exp
 from .matrices import flat_panels
@@ -70,8 +72,8 @@ ROWS, KEPT, ATTEND, CAPACITY, LAYER_BYTES, HEAD_BYTES = CALL
 # r-th whose logits are wanted.
 PLACE = KEYS_AT, VALUES_AT, POSITION, KEEP = tuple(range(4))
 # A thread's own room: for a product's rows, for these in blocks of 8 bits with their scales and
-# sums, for scores.
-ROOM = INPUT, Q, Q_SCALES, Q_SUMS, SCORES = tuple(range(5))
+# sums, for scores; and whether numbers that are not finite were to be put into such blocks.
+ROOM = INPUT, Q, Q_SCALES, Q_SUMS, SCORES, NOT_FINITE = tuple(range(6))
 # What is finished at each time stamp: of a block, and after all blocks.
 BLOCK_STAMPS = (
     "ln_1",
@@ -159,7 +161,9 @@ def rounded(matrix, R, h_at, room_at):
     room, blocks = row_at(room_at, len(ROOM), np.int64), matrix[FROM_WIDTH] // 32
     n = R * blocks
     scales, sums = row_at(room[Q_SCALES], n, np.float32), row_at(room[Q_SUMS], n, np.int32)
-    quantize(array_at(h_at, n, 32, np.float32), array_at(room[Q], n, 32, np.int8), scales, sums)
+    q = array_at(room[Q], n, 32, np.int8)
+    if not quantize(array_at(h_at, n, 32, np.float32), q, scales, sums):
+        room[NOT_FINITE] = 1
     return (
         array_at(room[Q], R, 8 * blocks, np.int32),
         scales.reshape((R, blocks)),
@@ -225,7 +229,8 @@ def gelu_new(x_at, n):
         np.float32(0.044715),
     )
     for i in range(n):
-        x[i] = x[i] / (np.float32(1) + exp(slope * (x[i] + cubic * (x[i] * x[i] * x[i]))))
+        y = x[i] / (np.float32(1) + exp(slope * (x[i] + cubic * (x[i] * x[i] * x[i]))))
+        x[i] = y if x[i] != -np.inf else np.float32(np.nan)  # as 0 times infinity
 
 
 @entry
@@ -243,7 +248,7 @@ def relu(x_at, n):
     """The same with a corner."""
     x = row_at(x_at, n, np.float32)
     for i in range(n):
-        x[i] = x[i] if x[i] > 0 else np.float32(0)
+        x[i] = np.float32(0) if x[i] <= 0 else x[i]  # NaN stays
 
 
 PRODUCTS = {
@@ -335,6 +340,8 @@ class DecodeStep:
     )  # the dtypes of a KVCache that it can use
 
     def __init__(self, config, parameters):
+        for name, shape in config.parameter_shapes().items():
+            require(**{name: (parameters.get(name, ()), shape)})
         refusal = self.refusal(config, parameters)
         if refusal:
             raise ValueError(refusal)
@@ -436,29 +443,40 @@ class DecodeStep:
         return None
 
     def fits(self, cache, lengths: list[int]) -> bool:
-        """Whether it can read `lengths` [B] more ids of each row into this cache."""
+        """Whether it can read `lengths` [B] more ids of each row into this cache, which is one of
+        this config (cache.check_fits)."""
         return (
             sum(lengths) <= self.MOST
-            and cache.batch == len(lengths)
+            and len(cache.lengths) == len(lengths)
             and cache.keys.dtype in self.caches
-            and cache.keys.strides[3:]
-            == (self.config.head_dim * cache.keys.itemsize, cache.keys.itemsize)
             and max(past + n for past, n in zip(cache.lengths.tolist(), lengths)) <= cache.capacity
             and (max(lengths) == 1 or not cache.one_at_a_time)
         )
 
     def __call__(
         self, ids, cache, lengths: list[int] | None = None, *, last=False, tell=None
-    ) -> np.ndarray:
+    ) -> np.ndarray | None:
         """Logits [B,T,V] after more ids [B,T] in every row of a KVCache (float32, or float16),
         which grows by them.
 
-        Nothing is checked here: ids are of the vocabulary, and the cache `fits`. lengths [B]: how
-        many ids of each row are real. last: only the last of these, [B,1,V]; otherwise none may be
-        padding. tell: called as tell(names, ticks) with what was finished when.
+        lengths [B]: how many ids of each row are real. last: only the last of these, [B,1,V];
+        otherwise none may be padding. tell: called as tell(names, ticks) with what was finished
+        when. None, and the cache has not grown, where infinity or NaN met blocks of 8 bits, which
+        do not hold them: the readable forward does. Raises ValueError for what does not fit.
         """
-        (B, T), V = ids.shape, self.config.vocab_size
+        B, T = np.shape(ids)
         lengths = [T] * B if lengths is None else lengths
+        check_fits(cache, self.config, B)
+        if len(lengths) != B or not 1 <= min(lengths) <= max(lengths) <= T:
+            raise ValueError(f"lengths {lengths} do not fit {B} rows of {T} ids")
+        if not self.fits(cache, lengths) or not (last or min(lengths) == T):
+            raise ValueError(f"{lengths} more ids do not fit into {cache}, or not into one pass")
+        ids = row_numbers(ids, self.config.vocab_size, "ids", "tokens")
+        return self.run(ids, cache, lengths, last, tell)
+
+    def run(self, ids, cache, lengths: list[int], last: bool, tell) -> np.ndarray | None:
+        """The step itself. Nothing is checked here: ids are of the vocabulary, the cache `fits`."""
+        B, V = len(ids), self.config.vocab_size
         tokens = [
             token for row, n in zip(ids.tolist(), lengths) for token in row[:n]
         ]  # of each new position, as the others
@@ -507,6 +525,10 @@ class DecodeStep:
                 self._x,
             )
             self._team.run(lambda i: decode_kernel(i, *common, *self._own[i]), again)
+            room = self._own[0][1]  # every thread rounds all rows: the first one knows, too
+            if room[NOT_FINITE]:
+                room[NOT_FINITE] = 0
+                return None
             cache.lengths[:] = [
                 before + n for before, n in zip(past, lengths)
             ]  # `advance`, in half the time
@@ -532,7 +554,7 @@ class DecodeStep:
         )
         room = [h, *q, np.zeros(self.config.n_positions, np.float32)]
         self._kept_alive += room
-        return h, np.array([array.ctypes.data for array in room])
+        return h, np.array([array.ctypes.data for array in room] + [0])
 
 
 _steps: WeakSet[DecodeStep] = WeakSet()

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from .checks import FLOATS
 from .compile import jit
 from .mathematics import exp
 from .threads import in_parallel
@@ -14,21 +15,23 @@ from .threads import in_parallel
 def working(x):
     """x as a C-contiguous array of float32 or float64: the types that kernels are written for."""
     x = np.asarray(x)
-    if x.dtype not in (np.float32, np.float64):
-        x = x.astype(np.result_type(x.dtype, np.float32))
+    if x.dtype not in FLOATS:
+        if x.dtype.kind not in "fiub" or (dtype := np.result_type(x, np.float32)) not in FLOATS:
+            raise ValueError(f"kernels compute in float32 or float64, not in {x.dtype}")
+        x = x.astype(dtype)
     return np.ascontiguousarray(x)
 
 
 def on_every_number(kernel, x, cost):
     """Call kernel(x, y) on shares of the flattened x and a new y; cost: in multiplications, for
     each number."""
-    x = working(x)
+    shape, x = np.shape(x), working(x)
     y = np.empty_like(x)
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
     in_parallel(
         lambda part: kernel(flat_x[part], flat_y[part]), x.size, unit=16, cost=cost * x.size
     )
-    return y
+    return y.reshape(shape)
 
 
 @jit
@@ -41,6 +44,7 @@ def _gelu_new(x, y):
     )
     for i in range(x.shape[0]):
         y[i] = x[i] / (one + exp(slope * (x[i] + cubic * (x[i] * x[i] * x[i]))))
+        y[i] = y[i] if x[i] != -np.inf else x.dtype.type(np.nan)  # as 0 times infinity
 
 
 @jit

@@ -7,10 +7,12 @@ import math
 
 import numpy as np
 
+from .checks import require, require_in_place, row_numbers
 from .compile import helper, jit
 from .elementwise import working
 from .mathematics import exp
 from .rows import exponentials, exponentiate, maximum
+from .streaming import checked_positions
 from .threads import in_parallel
 from .vectors import fma, load, spread, store
 
@@ -35,13 +37,15 @@ def _gelu_new(dy, x, dx):
     for i in range(x.shape[0]):
         square = x[i] * x[i]
         s = one / (one + exp(-two * slope * (x[i] + cubic * square * x[i])))
-        dx[i] = dy[i] * (s + x[i] * two * s * (one - s) * slope * (one + three * cubic * square))
+        slope_here = s + x[i] * two * s * (one - s) * slope * (one + three * cubic * square)
+        dx[i] = dy[i] * (slope_here if x[i] != -np.inf else x.dtype.type(np.nan))
 
 
 def gelu_new_backward(dy, x):
     """Of the tanh form of GELU: dx = dy times its slope at x. dy, x: [...] -> [...]."""
-    dy, x = working(dy), working(x)
-    dx = np.empty_like(x)
+    x = working(x)
+    require(dy=(dy, x.shape))
+    dy, dx = np.ascontiguousarray(dy, x.dtype), np.empty_like(x)
     flat = [a.reshape(-1) for a in (dy, x, dx)]
     in_parallel(lambda part: _gelu_new(*(a[part] for a in flat)), x.size, unit=16, cost=30 * x.size)
     return dx
@@ -75,6 +79,7 @@ def _layer_norm(dy, x, weight, eps, dx, d_weight, d_bias):
 def layer_norm_backward(dy, x, weight, eps=1e-5):
     """Of layer_norm: dy, x: [..., C]; weight: [C] -> dx [..., C], {"weight": [C], "bias": [C]}."""
     x = working(x)
+    require(dy=(dy, x.shape), weight=(weight, x.shape[-1:]))
     dy, weight = (np.ascontiguousarray(a, x.dtype) for a in (dy, weight))
     C, dx, parts = x.shape[-1], np.empty_like(x), {}
     rows = [a.reshape(-1, C) for a in (dy, x, dx)]
@@ -105,8 +110,10 @@ def cross_entropy_backward(dy, logits, targets):
     """Of cross_entropy: d_logits = dy (softmax(logits) - onehot(target)). dy, targets: [...];
     logits: [..., V] -> [..., V]."""
     logits = working(logits)
-    d_logits, V = np.empty_like(logits), logits.shape[-1]
-    sizes, ids = np.ascontiguousarray(dy, logits.dtype).reshape(-1), np.ravel(targets) % V
+    d_logits, (*several, V) = np.empty_like(logits), logits.shape
+    require(dy=(dy, several), targets=(targets, several))
+    sizes = np.ascontiguousarray(dy, logits.dtype).reshape(-1)
+    ids = np.ravel(row_numbers(targets, V, "targets", "logits"))
     rows, out = logits.reshape(-1, V), d_logits.reshape(-1, V)
     in_parallel(
         lambda part: _cross_entropy(sizes[part], rows[part], ids[part], out[part]),
@@ -127,7 +134,11 @@ def _embedding(dy, ids, table):
 def embedding_backward(dy, ids, d_table):
     """Of table[ids]: adds dy wherever a row was looked up. dy: [..., C]; ids: [...]; d_table:
     [rows, C] -> d_table."""
-    _embedding(working(dy).reshape(-1, dy.shape[-1]), np.ravel(ids), d_table)
+    require_in_place(dy, d_table=d_table)
+    n, C = d_table.shape
+    require(dy=(dy, (*np.shape(ids), C)))
+    ids = row_numbers(ids, n, "ids", "rows")
+    _embedding(working(dy).reshape(-1, C), np.ravel(ids), d_table)
     return d_table
 
 
@@ -272,11 +283,14 @@ def attention_backward(d_context, q, k, v, context, positions, scale):
     of q, k, v.
     """
     (B, H, T, D), S = q.shape, k.shape[2]
+    queries, keys = (B, H, T, D), (B, H, S, D)
+    require(d_context=(d_context, queries, q.dtype), context=(context, queries, q.dtype))
+    require(k=(k, keys, q.dtype), v=(v, keys, q.dtype))
+    positions = checked_positions(positions, q, S)
+    if T and positions.min() < 0:
+        raise ValueError("a position before the first key sees nothing, and has no gradient")
     if q.dtype != np.float32:
         return by_the_book(d_context, q, k, v, positions, scale)
-    positions = np.minimum(
-        positions, S - 1
-    )  # whoever stands behind all keys sees all of them, and no padding
     arrays = (d_context, q, k, v, context, positions, float(scale))
     results = [
         np.empty((B, n, H, D), np.float32).swapaxes(1, 2) for n in (T, S, S)
@@ -319,10 +333,18 @@ def adamw_update(
     parameter, gradient, mean, square, *, lr, step, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0
 ):
     """One step of AdamW, in place, in one pass over the four arrays. See training/optimizers.py."""
+    require_in_place(gradient, contiguous=True, parameter=parameter, mean=mean, square=square)
+    shape = parameter.shape
+    require(gradient=(gradient, shape), mean=(mean, shape), square=(square, shape))
+    if step < 1:
+        raise ValueError(f"step is {step}; steps count from 1")
     b1, b2 = betas
     numbers = (1 - lr * weight_decay, lr / (1 - b1**step), b1, b2, 1 / math.sqrt(1 - b2**step), eps)
     numbers = [parameter.dtype.type(number) for number in numbers]
-    flat = [a.reshape(-1) for a in (parameter, np.ascontiguousarray(gradient), mean, square)]
+    flat = [
+        a.reshape(-1)
+        for a in (parameter, np.ascontiguousarray(gradient, parameter.dtype), mean, square)
+    ]
     in_parallel(
         lambda part: _adamw(*(a[part] for a in flat), *numbers),
         parameter.size,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .checks import require
 from .compile import jit
 from .matrices import FLOATS, MATVEC, flat_panels, quantized
 from .threads import Team, in_parallel, meet, n_threads
@@ -92,6 +93,7 @@ def meet_often(times: int) -> None:
 def row_product(weight, x, panels: int | None = None):
     """Return a function that multiplies one row x [K] by a stored weight [K,N], or by its first
     panels only, on this thread, and does nothing else."""
+    require(x=(x, (weight.k,), np.float32))
     stored = tuple(array[:panels] for array in flat_panels(weight))
     y = np.zeros(16 * len(stored[0]), np.float32)
     inputs = (x,) if weight.kind in FLOATS else tuple(array[0] for array in quantized(x[None]))

@@ -45,7 +45,7 @@ def linear(x, weight, bias=None):
     weight: an ndarray, or a stored Weight; blocks of 8 and 4 bits round x to 8 bits for each 32
     inputs.
     """
-    x = np.asarray(x)
+    x = np.atleast_1d(x)
     rows = x.reshape(-1, x.shape[-1])
     if (
         getattr(weight, "kind", None) not in MATVEC
@@ -76,7 +76,11 @@ def product(x, weight, bias):
         start[:N] = bias
     y = np.empty((M, 16 * P), np.float32)
     kernel = (MATMUL if M > 1 else MATVEC)[weight.kind]
-    inputs = (x,) if weight.kind in FLOATS else quantized(x)
+    inputs, lost = (x,), ()
+    if weight.kind not in FLOATS:
+        inputs = quantized(x)
+        # rows with infinity or NaN, which 8 bits do not hold: they are multiplied as they are
+        lost = np.flatnonzero(np.isnan(inputs[1]).any(axis=1))
     if M == 1:
         inputs, y = tuple(a[0] for a in inputs), y[0]
 
@@ -85,7 +89,10 @@ def product(x, weight, bias):
 
     if M:
         in_parallel(work, P, cost=M * K * N)
-    return y.reshape(M, -1)[:, :N]
+    y = y.reshape(M, -1)[:, :N]
+    if len(lost):
+        y[lost] = x[lost] @ weight + start[:N]
+    return y
 
 
 def flat_panels(weight):

@@ -106,12 +106,21 @@ def float_matmul(panels, x, bias, y, column):
 def quantize(x, q, scales, sums):
     """Round blocks of 32 numbers to 8 bits each: x = q * scale, and the sum of each block's q.
 
-    x: [R, 32]; q: int8 [R, 32]; scales: float32 [R]; sums: int32 [R].
+    x: [R, 32]; q: int8 [R, 32]; scales: float32 [R]; sums: int32 [R]. Returns whether all numbers
+    are finite: 8 bits hold no others, and the scale of a block with one is NaN.
     """
+    all_finite = True
     for r in range(x.shape[0]):
-        largest = np.float32(0)
+        largest, nothing = np.float32(0), np.float32(0)
         for i in range(32):
             largest = larger(largest, abs(x[r, i]))
+            nothing += x[r, i] * np.float32(0)
+        if nothing != 0:  # infinity times 0 is NaN, and no NaN is equal to 0
+            all_finite = False
+            scales[r], sums[r] = np.nan, 0
+            for i in range(32):
+                q[r, i] = 0
+            continue
         inverse = np.float32(127) / largest if largest > np.float32(1e-30) else np.float32(0)
         total = np.int32(0)
         for i in range(32):
@@ -120,6 +129,7 @@ def quantize(x, q, scales, sums):
             total += rounded
         scales[r] = largest / np.float32(127)
         sums[r] = total
+    return all_finite
 
 
 @jit(inline="always")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from .blocked import add_matmul, pack_blocks, up
+from .checks import require
 from .compile import helper, jit
 from .mathematics import exp
 from .threads import in_parallel
@@ -95,7 +96,8 @@ def packed(weight, transposed: bool) -> np.ndarray:
 def lstm(x, weight):
     """Run an LSTM over time. x: [B,T,4C], what the input adds to the gates; weight: [C,4C], float32
     -> the gates i | f | g | o [B,T,4C], c and h, each [B,T,C]."""
-    B, T, C = *x.shape[:2], len(weight)
+    B, T, C = *np.shape(x)[:2], len(weight)
+    require(weight=(weight, (C, 4 * C), np.float32), x=(x, (B, T, 4 * C), np.float32))
     x, panels = np.ascontiguousarray(x), packed(np.ascontiguousarray(weight), False)
     gates, c, h = (np.empty((B, T, width), np.float32) for width in (4 * C, C, C))
 
@@ -111,8 +113,11 @@ def lstm(x, weight):
 
 def lstm_backward(dh, gates, c, weight):
     """Of `lstm`: dh [B,T,C] -> the gradient of x, [B,T,4C]."""
-    (B, _, C), d_gates = c.shape, np.empty_like(gates)
-    dh, panels = np.ascontiguousarray(dh), packed(np.ascontiguousarray(weight), True)
+    B, T, C = c.shape
+    require(weight=(weight, (C, 4 * C), np.float32), gates=(gates, (B, T, 4 * C), np.float32))
+    require(dh=(dh, (B, T, C), np.float32), c=(c, (B, T, C), np.float32))
+    dh, gates, c, weight = (np.ascontiguousarray(a) for a in (dh, gates, c, weight))
+    d_gates, panels = np.empty_like(gates), packed(weight, True)
 
     def work(part):
         rows = (dh[part], gates[part], c[part], panels, d_gates[part])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .checks import require, row_numbers
 from .compile import helper, jit
 from .elementwise import working
 from .mathematics import exp
@@ -100,6 +101,8 @@ def _cross_entropy(logits, targets, losses):
 def on_every_row(kernel, x, *parameters, cost):
     """Call kernel(rows, *parameters, out) on shares of x's rows along the last axis; the result has
     the shape of x."""
+    if np.ndim(x) == 0:
+        raise ValueError("x is a single number; it must have rows along its last axis")
     x = working(x)
     y = np.empty_like(x)
     rows, out = x.reshape(-1, x.shape[-1]), y.reshape(-1, x.shape[-1])
@@ -116,6 +119,7 @@ def layer_norm(x, weight, bias, eps=1e-5):
     x: [..., C]; weight, bias: [C] -> [..., C].
     """
     x = working(x)
+    require(weight=(weight, x.shape[-1:]), bias=(bias, x.shape[-1:]))
     weight, bias = (np.array(p, x.dtype) for p in (weight, bias))  # never read-only: one kernel
     return on_every_row(_layer_norm, x, weight, bias, float(eps), cost=5)
 
@@ -139,16 +143,10 @@ def cross_entropy(logits, targets):
     """
     logits = working(logits)
     V = logits.shape[-1]
-    targets = np.broadcast_to(np.asarray(targets), logits.shape[:-1])
-    if targets.size and (
-        targets.min() < -V or targets.max() >= V
-    ):  # a kernel would read whatever lies there
-        raise IndexError(
-            f"targets reach from {targets.min()} to {targets.max()}; there are {V} logits"
-        )
+    targets = row_numbers(np.broadcast_to(targets, logits.shape[:-1]), V, "targets", "logits")
     rows, ids, losses = (
         logits.reshape(-1, V),
-        np.ravel(targets) % V,
+        np.ravel(targets),
         np.empty(targets.size, logits.dtype),
     )
     in_parallel(

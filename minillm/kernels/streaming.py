@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .checks import FLOATS, require
 from .compile import helper, jit
 from .products import float_matmul
 from .rows import exponentiate, maximum
@@ -209,6 +210,16 @@ def heads_in_tiles(q, k, v, positions, scale, out, first, last):
         out[b, h] = context
 
 
+def checked_positions(positions, q, n_keys):
+    """positions [B,T] as int64 from -1, who sees no key, to the last key: who stands behind it sees
+    no more. q: [B,H,T,D]."""
+    positions = np.asarray(positions)
+    require(positions=(positions, q.shape[::2]))
+    if positions.dtype.kind not in "iu" or q.dtype not in FLOATS:
+        raise ValueError(f"positions of {positions.dtype} and q of {q.dtype}: integers and floats")
+    return np.minimum(positions, n_keys).astype(np.int64).clip(-1, n_keys - 1)
+
+
 def attention(q, k, v, positions, scale):
     """Causal attention, softmax(q k^T * scale) v where key s is visible from position p when s <=
     p.
@@ -216,9 +227,10 @@ def attention(q, k, v, positions, scale):
     q: [B,H,T,D]; k, v: [B,H,S,D]; positions: [B,T]; all of float32 or all of float64 -> [B,H,T,D].
     Memory grows with T + S, not with T * S.
     """
-    (B, H, T, D), S = q.shape, k.shape[2]
+    (B, H, T, D), (*_, S, _) = q.shape, k.shape
+    require(k=(k, (B, H, S, D)), v=(v, (B, H, S, D)))
+    positions = checked_positions(positions, q, S)
     out = np.empty((B, T, H, D), q.dtype).swapaxes(1, 2)  # in memory as merge_heads wants it
-    positions = np.ascontiguousarray(positions, np.int64)
     k, v = k.astype(q.dtype, copy=False), v.astype(q.dtype, copy=False)
     tiles = (
         q.dtype == np.float32 and T > 1 and T * S >= 4096

@@ -9,6 +9,8 @@ never finds VNNI's `vpdpbusd` by itself.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -18,6 +20,7 @@ from numba.extending import lower_builtin, models, register_model, type_callable
 from .processor import FEATURES, HAS_HALVES
 
 LANES = 16
+HALF_MAX = 65504.0  # the largest number of float16
 
 
 class Vector(types.Type):
@@ -156,8 +159,11 @@ def number(x):
 
 
 def stored_like(x, other):
-    """The float x as `other` is kept: float16's bits if that is an int16. Needs HAS_HALVES."""
-    return x if isinstance(other, (float, np.floating)) else np.float16(x).view(np.int16)
+    """The float x as `other` is kept: float16's bits if that is an int16, at most 65504 where x is
+    finite. Needs HAS_HALVES."""
+    if isinstance(other, (float, np.floating)):
+        return x
+    return np.float16(np.clip(x, -HALF_MAX, HALF_MAX) if np.isfinite(x) else x).view(np.int16)
 
 
 # ---- what they become
@@ -232,12 +238,17 @@ def _(context, builder, signature, values):
 def half_by_arithmetic(builder, halves):
     """float16 to float32 without an instruction for it: shift exponent and fraction into place,
     then correct the exponent's bias by a product with 2**112, which is exact and serves subnormal
-    numbers too. Finite numbers only."""
+    numbers too. Infinity and NaN, whose exponent is all ones, are given one of all ones again."""
     wide = builder.zext(halves, LLVM_WORDS)
     size = builder.shl(builder.and_(wide, constant(LLVM_WORDS, 0x7FFF)), constant(LLVM_WORDS, 13))
     size = builder.fmul(builder.bitcast(size, LLVM_FLOATS), constant(LLVM_FLOATS, 2.0**112))
     sign = builder.shl(builder.and_(wide, constant(LLVM_WORDS, 0x8000)), constant(LLVM_WORDS, 16))
-    return builder.bitcast(builder.or_(builder.bitcast(size, LLVM_WORDS), sign), LLVM_FLOATS)
+    bits = builder.or_(builder.bitcast(size, LLVM_WORDS), sign)
+    ones = builder.or_(bits, constant(LLVM_WORDS, 0x7F800000))
+    finite = builder.icmp_unsigned(
+        "<", builder.and_(wide, constant(LLVM_WORDS, 0x7FFF)), constant(LLVM_WORDS, 0x7C00)
+    )
+    return builder.bitcast(builder.select(finite, bits, ones), LLVM_FLOATS)
 
 
 @becomes(load_bytes, lambda a, i: WORDS)
@@ -371,7 +382,12 @@ def _(context, builder, signature, values):
 def _(context, builder, signature, values):
     if signature.args[1] != types.int16:
         return values[0]
-    return builder.bitcast(builder.fptrunc(values[0], ir.HalfType()), ir.IntType(16))
+    x, kind = values[0], values[0].type
+    for limit, beyond in ((HALF_MAX, ">"), (-HALF_MAX, "<")):
+        finite = builder.fcmp_ordered("!=", values[0], kind(math.copysign(math.inf, limit)))
+        above = builder.and_(builder.fcmp_ordered(beyond, values[0], kind(limit)), finite)
+        x = builder.select(above, kind(limit), x)
+    return builder.bitcast(builder.fptrunc(x, ir.HalfType()), ir.IntType(16))
 
 
 @becomes(to_floats, lambda w: FLOATS)

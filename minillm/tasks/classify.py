@@ -259,6 +259,7 @@ def load_classifier(folder: Path, kernels: str | None = None) -> Classifier:
             " makes one"
         )
     about, tensors = read_json(folder / DESCRIPTION), safetensors.read(folder / WEIGHTS)[0]
+    tensors = {n: np.array(t) if safetensors.is_small(n, t) else t for n, t in tensors.items()}
     if about["model"] == "bag-of-words":
         return BagOfWords(
             about["labels"], Words.from_pretrained(folder), about["context"], tensors, ops

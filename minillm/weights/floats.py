@@ -7,6 +7,16 @@ import numpy as np
 from .weight import LANES, Weight
 
 
+def narrowed(x, dtype):
+    """x as `dtype`; what is finite but beyond its range becomes its largest number, what is not
+    finite stays so. x: [...] -> [...], x itself where it has that dtype."""
+    if x.dtype == dtype:
+        return x
+    limit = np.finfo(dtype).max
+    saturated = np.clip(x, -limit, limit)
+    return np.where(np.isinf(x), x, saturated).astype(dtype)
+
+
 class FloatWeight(Weight):
     """One number a weight: {"panels": [P, K, 16]} of `stored`, converted by `to_stored` and
     `to_float`."""
@@ -70,8 +80,8 @@ class BFloat16(FloatWeight):
 
 
 class Float16(FloatWeight):
-    """IEEE half precision, 2 bytes a weight: 11 bits of precision, up to 65504; larger numbers stay
-    there.
+    """IEEE half precision, 2 bytes a weight: 11 bits of precision, up to 65504; larger finite
+    numbers stay there.
 
     Kept as int16, because Numba has no float16: the signed type is what tells kernels apart from
     bfloat16's uint16.
@@ -81,7 +91,7 @@ class Float16(FloatWeight):
 
     @staticmethod
     def to_stored(x):
-        return np.clip(x, -65504.0, 65504.0).astype(np.float16).view(np.int16)
+        return narrowed(x, np.float16).view(np.int16)
 
     @staticmethod
     def to_float(x):

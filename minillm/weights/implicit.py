@@ -74,6 +74,17 @@ class Sparse(Implicit):
         self.values, self.indices, self.starts, self.product = values, indices, starts, product
         self.shape, self.dtype, self.size = (n_inputs, len(starts) - 1), values.dtype, values.size
         self.nbytes = values.nbytes + indices.nbytes + starts.nbytes
+        # kernels look at no bounds: whatever they read is looked at here, once
+        if (
+            values.shape != indices.shape
+            or not (len(starts) and starts[0] == 0 and starts[-1] == len(values))
+            or (starts[1:] < starts[:-1]).any()
+            or (indices.size and not 0 <= indices.min() <= indices.max() < n_inputs)
+        ):
+            raise ValueError(
+                f"{len(values)} values, {len(indices)} indices and starts up to {starts[-1:]}"
+                f" are no sparse matrix of {n_inputs} inputs"
+            )
 
     @classmethod
     def from_matrix(cls, matrix: np.ndarray, product=None) -> Sparse:
@@ -106,6 +117,8 @@ class Sparse(Implicit):
         )
 
     def __rmatmul__(self, x):
+        if x.shape[-1] != self.shape[0]:
+            raise ValueError(f"x has {x.shape[-1]} columns and the matrix {self.shape[0]} inputs")
         rows = self.product(self.values, self.indices, self.starts, x.reshape(-1, x.shape[-1]))
         return rows.reshape(*x.shape[:-1], -1)
 

@@ -79,9 +79,16 @@ class Weight:
     __array_ufunc__ = None  # makes `ndarray @ weight` come here, to __rmatmul__
 
     def __init__(self, arrays: dict[str, np.ndarray], n: int, k: int, transposed: bool = False):
-        self.stored = MappingProxyType(
-            {name: arrays[name] for name in self.layout(0)}
-        )  # in the order of the layout: kernels rely on it
+        kept = {}  # in the order of the layout, and of its forms: kernels rely on both
+        for name, (shape, dtype) in self.shapes(n, k).items():
+            array = kept[name] = arrays.get(name)
+            if array is None or array.shape != shape or array.dtype != dtype:
+                found = "missing" if array is None else f"{array.dtype} {array.shape}"
+                raise ValueError(
+                    f"{name!r} is {found}; {self.kind} for {n} rows of {k} needs"
+                    f" {np.dtype(dtype)} {shape}"
+                )
+        self.stored = MappingProxyType(kept)
         self.n, self.k, self.transposed = n, k, transposed
 
     @classmethod

@@ -1,6 +1,12 @@
 """The fused step equals the readable forward: every kind of weight, position, activation and shape."""
 
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,8 +95,6 @@ def test_equals_the_readable_forward_at_every_position(kind, n_threads):
     ids=str,
 )
 def test_every_config(changes):
-    import dataclasses
-
     model = stored(random_model(dataclasses.replace(SMALL, **changes)), "float32")
     ids = np.random.default_rng(1).integers(0, model.config.vocab_size, 9)
     close(decode(model, ids)[0], model(ids), "float32")
@@ -224,6 +228,85 @@ def test_cache_of_float16():
     model(ids[:1], reference)  # the first key and value depend on no other
     assert np.array_equal(cache.keys[0, 0, :, 0], reference.keys[0, 0, :, 0].astype(np.float16))
     assert not step.fits(KVCache(SMALL, dtype=np.float64), [1])
+
+
+def test_a_cache_of_float16_saturates():
+    """As in the readable forward: the same bits in the cache, and infinity stays what it is."""
+    if not HAS_HALVES:
+        pytest.skip("this processor has no instruction for float16")
+    model = random_model(SMALL)
+    values = np.array([1e5, -1e5, 65504, 65519, 65520, -65521, 3e38, np.inf, -np.inf, np.nan, 1e-7])
+    model.parameters["h.0.attn.c_attn.bias"][36:47] = values
+    model.parameters["h.0.attn.c_attn.bias"][72:83] = values
+    model = stored(model, "float32")
+    fused, readable = KVCache(SMALL, dtype=np.float16), KVCache(SMALL, dtype=np.float16)
+    one(kernels.DecodeStep(model.config, model.parameters), 3, fused)
+    with np.errstate(invalid="ignore"):
+        model([3], readable)
+    for a, b in ((fused.keys, readable.keys), (fused.values, readable.values)):
+        first = b[0, 0, :, 0].ravel()[:11]
+        assert np.array_equal(a[0, 0, :, 0].ravel()[:11], first, equal_nan=True)
+        assert np.isinf(first).tolist() == [False] * 7 + [True] * 2 + [False] * 2
+        assert first[:2].tolist() == [65504, -65504] and np.isnan(first[9])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        (
+            "ln_f.bias",
+            np.inf,
+        ),  # the head's input: logits of both signs, and NaN where a weight is 0
+        ("ln_f.bias", np.nan),
+        ("h.0.mlp.c_fc.bias", np.inf),
+        ("h.0.mlp.c_fc.bias", -np.inf),
+        ("h.0.mlp.c_fc.bias", np.nan),
+        ("h.1.attn.c_attn.bias", np.nan),
+        ("h.1.attn.c_attn.bias", np.inf),
+        ("h.2.attn.c_proj.bias", np.nan),
+        ("h.2.ln_2.weight", np.inf),
+        ("wpe.weight", np.nan),
+    ],
+)
+def test_what_is_not_finite_is_so_in_the_textbook_too(kind, name, value):
+    for activation in ("gelu_new", "gelu", "relu"):
+        model = random_model(dataclasses.replace(SMALL, activation_function=activation))
+        model.parameters["wte.weight"][7, 2] = 0  # infinity times 0 is NaN
+        model.parameters[name].flat[2] = value  # of wpe: at the first position
+        parameters = store_parameters(model.parameters, kind)
+        book, fast = GPT2(model.config, parameters), GPT2(model.config, parameters, kernels)
+        caches = book.new_cache(), fast.new_cache()
+        for id in (3, 130, 0):
+            with np.errstate(invalid="ignore"):
+                expected, found = (m([id], c) for m, c in zip((book, fast), caches))
+            for what in (np.isnan, np.isposinf, np.isneginf):
+                assert np.array_equal(what(found), what(expected)), (activation, what)
+            finite = np.isfinite(expected)
+            assert (np.abs(found[finite] - expected[finite]) <= TOLERANCE[kind] * 10).all()
+        assert caches[1].lengths.tolist() == [3]
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32",
+    reason="mprotect is POSIX's; there only the comparisons with the readable forward protect",
+)
+def test_no_array_is_left_at_either_end():
+    """In a process of its own, which would end: see guarded.py."""
+    script = Path(__file__).with_name("guarded.py")
+    paths = os.pathsep.join([str(script.parents[2]), os.environ.get("PYTHONPATH", "")])
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, script, *arguments],
+            env={**os.environ, "PYTHONPATH": paths},
+            capture_output=True,
+            text=True,
+        )
+
+    done = run()
+    assert done.returncode == 0 and done.stdout.strip().endswith("cases"), done.stderr
+    assert -run("overrun").returncode in (signal.SIGSEGV, signal.SIGBUS)
 
 
 def test_every_matrix_of_a_kind_of_its_own():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..checks import require
 from ..compile import EXACT, jit
 from ..products import float_matmul
 from ..threads import in_parallel
@@ -16,9 +17,16 @@ from ..threads import in_parallel
 TILE_K, TILE_N = 32, 768  # a tile of W is 96 KiB: well inside a second-level cache
 
 
+def operands(x, w):
+    """Both as contiguous float32, once they fit."""
+    (M, K), (_, N) = np.shape(x), np.shape(w)
+    require(x=(x, (M, K)), w=(w, (K, N)))
+    return np.ascontiguousarray(x, np.float32), np.ascontiguousarray(w, np.float32)
+
+
 def kernel_on_copies(kernel, x, w):
     """Call kernel(x, w, y) on contiguous float32 arrays and a new y."""
-    x, w = np.ascontiguousarray(x, np.float32), np.ascontiguousarray(w, np.float32)
+    x, w = operands(x, w)
     y = np.zeros((x.shape[0], w.shape[1]), np.float32)
     kernel(x, w, y)
     return y
@@ -115,7 +123,8 @@ def parallel(x, w):
 
 def _by_panels(x, w, for_all):
     """float_matmul on panels of W; for_all(work, n) calls work on slices that cover range(n)."""
-    x, panels = np.ascontiguousarray(x, np.float32), in_panels(np.asarray(w, np.float32))
+    x, w = operands(x, w)
+    panels = in_panels(w)
     y = np.empty((x.shape[0], 16 * len(panels)), np.float32)
     nothing = np.zeros(16 * len(panels), np.float32)
     for_all(lambda part: float_matmul(panels[part], x, nothing, y, 16 * part.start), len(panels))

@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 
+from ..checks import require
 from ..compile import jit
 from ..rows import _softmax
 from ..threads import in_parallel
@@ -61,6 +62,8 @@ def parallel(x):
 def _kernel(kernel, x, for_all):
     """kernel(rows of x, rows of a new y) on slices; for_all(work, n) calls work on slices that
     cover range(n)."""
+    M, N = np.shape(x)
+    require(x=(x, (M, max(N, 1))))
     x = np.ascontiguousarray(x, np.float32)
     y = np.empty_like(x)
     for_all(lambda part: kernel(x[part], y[part]), len(x))

@@ -1,0 +1,158 @@
+"""The fused step with every array between two pages that nobody may touch: whoever reads or writes
+one number too far ends the process.
+
+`python tests/kernels/guarded.py` runs all cases, in a process of its own; with the argument
+`overrun` it reads one number too far, to show that this is noticed. POSIX only (mprotect).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import mmap
+import sys
+from itertools import product
+
+import numpy as np
+
+from minillm.cache import KVCache, SlidingCache
+from minillm.config import GPT2Config
+from minillm.kernels import decode, threads
+from minillm.model import GPT2
+from minillm.weights import KINDS, TABLES, store
+
+BASE = GPT2Config(vocab_size=131, n_positions=40, n_embd=36, n_layer=2, n_head=3)
+CONFIGS = {
+    "": BASE,
+    "odd F": dataclasses.replace(BASE, n_inner=45, activation_function="relu"),
+    "pruned heads": dataclasses.replace(BASE, n_head=2, head_size=12, n_embd=48),
+    "head of its own": dataclasses.replace(BASE, tie_word_embeddings=False, n_embd=33, n_head=1),
+}
+# Passes of [rows, positions]: one row, several rows and positions, and as many as it takes
+PASSES = {"one row": [(1, 1)] * 3, "rows": [(3, 1), (3, 2), (3, 1)], "full": [(1, 32), (1, 8)]}
+CACHES = {
+    "": lambda config, rows, dtype: KVCache(config, rows, dtype=dtype),
+    "sliding": lambda config, rows, dtype: SlidingCache(config, rows, 2, dtype),
+}
+
+
+class Guarded:
+    """NumPy, with every new array between two pages that nobody may touch: its end directly before
+    the one, or its beginning directly after the other."""
+
+    def __init__(self, at_the_end: bool):
+        self.at_the_end, self.places = at_the_end, []
+        self.protect = ctypes.CDLL(None).mprotect
+        self.protect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+
+    def __getattr__(self, name: str):
+        found = getattr(np, name)
+        if isinstance(found, type) or not callable(found):
+            return found
+
+        def call(*arguments, **options):
+            result = found(*arguments, **options)
+            own = isinstance(result, np.ndarray) and result.base is None
+            return self.copy(result) if own else result
+
+        return call
+
+    def copy(self, array):
+        if not array.size:
+            return array
+        page = mmap.PAGESIZE
+        length = -(-array.nbytes // page) * page
+        memory = mmap.mmap(-1, length + 2 * page)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        for guard in (start, start + page + length):
+            if self.protect(guard, page, 0):  # PROT_NONE
+                raise OSError("mprotect failed")
+        offset = page + (length - array.nbytes if self.at_the_end else 0)
+        copy = np.frombuffer(memory, array.dtype, array.size, offset).reshape(array.shape)
+        copy[...] = array
+        self.places.append((start + offset, start + offset + array.nbytes))
+        return copy
+
+    def holds(self, address) -> bool:
+        return any(first <= int(address) < end for first, end in self.places)
+
+
+def logits_of(config, parameters, cache, passes):
+    """The logits of each pass and the keys at last; and the step."""
+    step = decode.DecodeStep(config, parameters)
+    ids = iter(np.random.default_rng(1).integers(0, config.vocab_size, (200, 3)))
+    results = []
+    for rows, positions in passes:
+        part = np.array([next(ids)[:rows] for _ in range(positions)]).T
+        results.append(step(part, cache))
+    return [*results, cache.keys], step
+
+
+def addresses(step):
+    """Where all arrays of a step are, as its tables have it."""
+    columns = [decode.VALUES, decode.SCALES, decode.MINIMA, decode.BIAS, decode.FROM, decode.TO]
+    yield from step._matrices[:, columns].ravel()
+    yield from step._job[[decode.HEAD_SCALES, decode.QKV, decode.CONTEXT]]
+    for h, room in step._own:
+        yield from [h.ctypes.data, room.ctypes.data, *room[: decode.NOT_FINITE]]
+    for array in (step._matrices, step._norms, step._job, step._places, step._x, step.stamps):
+        yield array.ctypes.data
+
+
+def run(config, kind, passes, new_cache, dtype, at_the_end: bool) -> None:
+    """One case: first as it is, which compiles the kernels, then guarded: the same to the bit."""
+    model, r = GPT2.random(config), np.random.default_rng(0)
+    dense = {
+        n: p + r.normal(0, 0.1, p.shape).astype(np.float32) for n, p in model.parameters.items()
+    }
+    guarded = Guarded(at_the_end)
+
+    def parameters(copy):
+        def allocate(shape, dtype):
+            return copy(np.empty(shape, dtype))
+
+        return {
+            name: store(p, kind, table=name in TABLES, allocate=allocate)
+            if p.ndim == 2 and name != "wpe.weight"
+            else copy(p)
+            for name, p in dense.items()
+        }
+
+    rows = passes[0][0]
+    expected, _ = logits_of(config, parameters(lambda a: a), new_cache(config, rows, dtype), passes)
+    cache = new_cache(config, rows, dtype)
+    for name in ("keys", "values", "lengths"):
+        setattr(cache, name, guarded.copy(getattr(cache, name)))
+    decode.np = threads.np = guarded
+    try:
+        found, step = logits_of(config, parameters(guarded.copy), cache, passes)
+    finally:
+        decode.np = threads.np = np
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert all(guarded.holds(address) for address in addresses(step) if address), "not guarded"
+
+
+def main() -> None:
+    count = 0
+    for kind, (_, config), (name, passes), sliding, dtype, (n_threads, at_the_end) in product(
+        *(KINDS, CONFIGS.items(), PASSES.items(), CACHES, decode.DecodeStep.caches),
+        ((1, True), (1, False), (3, True)),
+    ):
+        if (
+            (sliding and name == "full")
+            or (dtype == np.float16 and kind != "float32")
+            or (not (n_threads == 1 and at_the_end) and name != "rows")
+        ):
+            continue
+        threads.set_threads(n_threads)
+        passes = [(rows, 1) for rows, _ in passes] if sliding else passes
+        run(config, kind, passes, CACHES[sliding], dtype, at_the_end)
+        count += 1
+    print(f"{count} cases")
+
+
+if __name__ == "__main__":
+    if "overrun" in sys.argv:
+        array = Guarded(True).copy(np.zeros(5, np.float32))
+        ctypes.c_float.from_address(array.ctypes.data + array.nbytes).value  # noqa: B018
+    main()
