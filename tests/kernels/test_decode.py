@@ -236,9 +236,9 @@ def test_a_cache_of_float16_saturates():
         pytest.skip("this processor has no instruction for float16")
     model = random_model(SMALL)
     values = np.array([1e5, -1e5, 65504, 65519, 65520, -65521, 3e38, np.inf, -np.inf, np.nan, 1e-7])
-    model.parameters["h.0.attn.c_attn.bias"][36:47] = values
-    model.parameters["h.0.attn.c_attn.bias"][72:83] = values
-    model = stored(model, "float32")
+    bias = model.parameters["h.0.attn.c_attn.bias"].copy()
+    bias[36:47] = bias[72:83] = values
+    model = stored(model.with_parameters({"h.0.attn.c_attn.bias": bias}), "float32")
     fused, readable = KVCache(SMALL, dtype=np.float16), KVCache(SMALL, dtype=np.float16)
     one(kernels.DecodeStep(model.config, model.parameters), 3, fused)
     with np.errstate(invalid="ignore"):
@@ -272,9 +272,10 @@ def test_a_cache_of_float16_saturates():
 def test_what_is_not_finite_is_so_in_the_textbook_too(kind, name, value):
     for activation in ("gelu_new", "gelu", "relu"):
         model = random_model(dataclasses.replace(SMALL, activation_function=activation))
-        model.parameters["wte.weight"][7, 2] = 0  # infinity times 0 is NaN
-        model.parameters[name].flat[2] = value  # of wpe: at the first position
-        parameters = store_parameters(model.parameters, kind)
+        changed = {n: model.parameters[n].copy() for n in ("wte.weight", name)}
+        changed["wte.weight"][7, 2] = 0  # infinity times 0 is NaN
+        changed[name].flat[2] = value  # of wpe: at the first position
+        parameters = store_parameters(model.with_parameters(changed).parameters, kind)
         book, fast = GPT2(model.config, parameters), GPT2(model.config, parameters, kernels)
         caches = book.new_cache(), fast.new_cache()
         for id in (3, 130, 0):
