@@ -3,8 +3,10 @@ say how to read them.
 
 The key `minillm` of the metadata holds JSON, {name: {"kind", "shape"}}, with the kind of storage
 (minillm.weights.KINDS) and the shape as multiplied, tables [rows,C] and matrices [in,out]. The
-array `values` of the weight `h.0.attn.c_attn.weight` is the tensor `h.0.attn.c_attn.weight.values`;
-it is used where it lies in the mapped file.
+array `values` of the weight `h.0.attn.c_attn.weight` is the tensor of that name, its `scales` are
+`h.0.attn.c_attn.weight.scales`; they are used where they lie in the mapped file. Whoever looks for
+a matrix finds the name with another shape, and refuses the file; under a name of its own the matrix
+would be missing, and transformers would draw it at random.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ KEY = "minillm"
 def pack(weights: Mapping[str, Weight]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the tensors that hold `weights`, and the metadata."""
     tensors = {
-        f"{name}.{part}": array
+        tensor_name(name, part): array
         for name, weight in weights.items()
         for part, array in weight.arrays.items()
     }
@@ -32,6 +34,11 @@ def pack(weights: Mapping[str, Weight]) -> tuple[dict[str, np.ndarray], dict[str
         name: {"kind": weight.kind, "shape": list(weight.shape)} for name, weight in weights.items()
     }
     return tensors, {KEY: json.dumps(table)} if table else {}
+
+
+def tensor_name(name: str, part: str) -> str:
+    """The name of the tensor that holds one array of a weight."""
+    return name if part == "values" else f"{name}.{part}"
 
 
 def unpack(
@@ -58,13 +65,13 @@ def unpack(
         rows, k = shape if name.endswith(TABLES) else shape[::-1]
         arrays = {}
         for part, (expected, dtype) in kind.shapes(rows, k).items():
-            array = tensors.pop(f"{name}.{part}", None)
+            tensor = tensor_name(name, part)
+            array = tensors.pop(tensor, None)
             if array is None or array.shape != expected or array.dtype != dtype:
                 found = "missing" if array is None else f"{array.dtype} {array.shape}"
                 needed = f"{np.dtype(dtype)} {expected}"
                 raise InputError(
-                    f"{file}: tensor {name + '.' + part!r} is {found}; {kind.kind} {shape} needs"
-                    f" {needed}"
+                    f"{file}: tensor {tensor!r} is {found}; {kind.kind} {shape} needs {needed}"
                 )
             arrays[part] = array
         tensors[name] = kind(arrays, rows, k, transposed=not name.endswith(TABLES))
