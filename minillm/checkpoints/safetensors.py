@@ -12,20 +12,21 @@ import json
 import math
 import mmap
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
 from ..files import atomic_file, read_json
+from ..weights import BF16, Weight
 from . import stored
 
 DTYPES = {
     "F64": np.float64,
     "F32": np.float32,
     "F16": np.float16,
-    "BF16": np.uint16,
+    "BF16": BF16,
     "I64": np.int64,
     "I32": np.int32,
     "I16": np.int16,
@@ -36,7 +37,7 @@ DTYPES = {
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
-NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items() if name != "BF16"}
+NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 MAX_HEADER = 100_000_000  # bytes; the format's own limit
 MAX_DIMENSIONS = 64  # NumPy's
 
@@ -44,9 +45,8 @@ MAX_DIMENSIONS = 64  # NumPy's
 def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the tensors by name and the metadata of a safetensors file.
 
-    Arrays are read-only views of the mapped file, in the stored dtype; bfloat16 comes as float32 (a
-    copy). Raises InputError, naming the file and the tensor, for whatever does not agree with
-    itself.
+    Arrays are read-only views of the mapped file, in the stored dtype (bfloat16: weights.BF16).
+    Raises InputError, naming the file and the tensor, for whatever does not agree with itself.
     """
     path = Path(path)
     with open(path, "rb") as file:
@@ -78,8 +78,8 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     for name, entry in header.items():
         dtype, shape, begin, end = _checked_entry(path, name, entry, n_data)
         spans.append((begin, end, name))
-        array = np.frombuffer(data, dtype, math.prod(shape), 8 + n_header + begin).reshape(shape)
-        tensors[name] = bfloat16_to_float32(array) if entry["dtype"] == "BF16" else array
+        array = np.frombuffer(data, dtype, math.prod(shape), 8 + n_header + begin)
+        tensors[name] = array.reshape(shape)
     position = 0
     for begin, end, name in sorted(spans):
         if begin != position:
@@ -142,32 +142,24 @@ def _checked_entry(path, name, entry, n_data: int):
     return dtype, shape, begin, end
 
 
-def forget(array: np.ndarray) -> None:
-    """Give back the memory that the file mapped for `array` takes, where the system can; it is read
-    again when needed."""
-    base = array
-    while isinstance(base, np.ndarray | memoryview):
-        base = base.base if isinstance(base, np.ndarray) else base.obj
-    if isinstance(base, mmap.mmap) and hasattr(base, "madvise"):
-        base.madvise(mmap.MADV_DONTNEED)
-
-
-def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
-    """Widen bfloat16, given as uint16: it is the upper half of a float32."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+def forget(parameter: np.ndarray | Weight) -> None:
+    """Give back the memory that the file mapped for an array or a Weight takes, where the system
+    can; it is read again when needed."""
+    arrays = parameter.arrays.values() if isinstance(parameter, Weight) else (parameter,)
+    for base in arrays:
+        while isinstance(base, np.ndarray | memoryview):
+            base = base.base if isinstance(base, np.ndarray) else base.obj
+        if isinstance(base, mmap.mmap) and hasattr(base, "madvise"):
+            base.madvise(mmap.MADV_DONTNEED)
 
 
 def write(
     path: str | Path,
     tensors: Mapping[str, np.ndarray],
     metadata: Mapping[str, str] | None = None,
-    bfloat16: Collection[str] = (),
 ) -> None:
-    """Write a safetensors file, all or nothing: the tensors in their own dtypes, each aligned to
-    its size.
-
-    bfloat16: the names of those whose uint16 numbers are the bits of bfloat16.
-    """
+    """Write a safetensors file, all or nothing: the tensors in their own dtypes (bfloat16:
+    weights.BF16), each aligned to its size."""
     entries: dict = {"__metadata__": dict(metadata)} if metadata else {}
     position = 0
     ordered = sorted(
@@ -183,8 +175,11 @@ def write(
                 f"{path}: tensor {name!r} has dtype {array.dtype}, which safetensors cannot hold"
             )
         offsets = [position, position + array.nbytes]
-        dtype = "BF16" if name in bfloat16 else NAMES[array.dtype]
-        entries[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": offsets}
+        entries[name] = {
+            "dtype": NAMES[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": offsets,
+        }
         position += array.nbytes
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
