@@ -14,13 +14,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal, TypedDict
 
 import numpy as np
 
 from ..errors import InputError
+from ..files import parse_json
+from ..forms import short
 from ..weights import KINDS, TABLES, Weight
 
 KEY = "minillm"
+
+
+class Described(TypedDict):
+    """What the metadata say of a weight."""
+
+    kind: Literal["float32", "bfloat16", "float16", "int8", "int4", "int4_min"]  # of KINDS
+    shape: list[int]
 
 
 def pack(weights: Mapping[str, Weight]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -48,20 +58,14 @@ def unpack(
     not fit."""
     if KEY not in metadata:
         return tensors
-    try:
-        table = json.loads(metadata[KEY])
-        described = [
-            (name, KINDS[entry["kind"]], [int(n) for n in entry["shape"]])
-            for name, entry in table.items()
-        ]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(
-            f"{file}: the metadata {KEY!r} do not describe stored weights ({error!r:.80})"
-        ) from None
+    where = f"{file}: the metadata {KEY!r}"
     tensors = dict(tensors)
-    for name, kind, shape in described:
-        if len(shape) != 2 or min(shape) < 1:
-            raise InputError(f"{file}: {name!r} has the shape {shape}; stored weights are matrices")
+    for name, entry in parse_json(metadata[KEY], dict[str, Described], where).items():
+        kind, shape = KINDS[entry["kind"]], entry["shape"]
+        if len(shape) != 2 or not all(0 < n < 2**31 for n in shape):
+            raise InputError(
+                f"{where}: {short(name)} has the shape {short(shape)}; stored weights are matrices"
+            )
         rows, k = shape if name.endswith(TABLES) else shape[::-1]
         arrays = {}
         for part, (expected, dtype) in kind.shapes(rows, k).items():

@@ -199,16 +199,16 @@ def changed(**fields) -> dict:
         ({"b": B}, "'b' begins at byte 24"),
         ({"a": A}, "end at byte 24 of 32"),
         ({}, "end at byte 0 of 32"),
-        (changed() | {"__metadata__": {"k": 1}}, "__metadata__ must map text to text"),
-        (changed() | {"__metadata__": ["k"]}, "__metadata__ must map text to text"),
-        (changed() | {"__metadata__": None}, "__metadata__ must map text to text"),
+        (changed() | {"__metadata__": {"k": 1}}, "__metadata__: .* must be "),
+        (changed() | {"__metadata__": ["k"]}, "__metadata__: .* must be "),
+        (changed() | {"__metadata__": None}, "__metadata__: .* must be "),
         (b'{"a":%(A)s,"b":%(B)s,"a":%(A)s}', "'a' occurs twice"),
         (
             b'{"b":%(B)s,"a":{"dtype":"F32","shape":[2,3],"shape":[2,3],"data_offsets":[0,24]}}',
             "'shape' occurs twice",
         ),
-        (b"[]", "not a table"),
-        (b"null", "not a table"),
+        (b"[]", "must be a table"),
+        (b"null", "must be a table"),
         (b"", "not valid JSON"),
         (b'{"a":', "not valid JSON"),
         (b'{"a\xff":%(A)s,"b":%(B)s}', "not valid JSON"),
@@ -251,8 +251,8 @@ def test_the_unchanged_header_is_accepted(path):
         (
             10**8 + 1,
             10**8 + 100,
-            "the header claims 100,000,001 bytes",
-        ),  # the format's limit; the file is sparse
+            "a header of 100,000,001 bytes; at most 16,000,000",
+        ),  # the file is sparse
     ],
 )
 def test_wrong_header_length_is_refused(path, length, size, message):

@@ -110,11 +110,11 @@ def test_unknown_kinds_are_refused():
             lambda t, m: t.update({"transformer.wte.weight": t["transformer.wte.weight"][:-1]}),
             "wte.weight' is uint8",
         ),
-        (lambda t, m: m.update(minillm="[]"), "do not describe stored weights"),
-        (lambda t, m: m.update(minillm="{"), "do not describe stored weights"),
+        (lambda t, m: m.update(minillm="[]"), "metadata 'minillm': what it holds is"),
+        (lambda t, m: m.update(minillm="{"), "metadata 'minillm': not valid JSON"),
         (
             lambda t, m: m.update(minillm='{"a": {"kind": "int3", "shape": [1, 2]}}'),
-            "do not describe stored weights",
+            "a'].kind is 'int3'; it must be one of float32, .*int4_min",
         ),
         (
             lambda t, m: m.update(minillm='{"a": {"kind": "int8", "shape": [0, 2]}}'),
