@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .errors import InputError, whole_number
 from .files import read_json
+from .forms import build, check, short
 
 ACTIVATIONS = ("gelu_new", "gelu", "relu")
 SAME_ACTIVATION = {  # what transformers calls by other names and computes alike
@@ -47,10 +48,7 @@ class GPT2Config:
     generation: dict | None = field(default=None, compare=False)  # what generation_config.json says
 
     def __post_init__(self):
-        for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
-            if not _fits(value, f.type):
-                raise InputError(f"{f.name} is {value!r:.60}; it must be of type {f.type}")
+        check(vars(self), GPT2Config)
         if isinstance(self.eos_token_id, list):
             for i in self.eos_token_id:
                 whole_number("eos_token_id", i, least=0)
@@ -66,6 +64,8 @@ class GPT2Config:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; it must be at least 1")
+            if value is not None and value > (most := 1000 if name == "n_layer" else 2**31 - 1):
+                raise InputError(f"{name} is {short(value)}; minillm takes at most {most:,}")
         if self.head_size is None and self.n_embd % self.n_head:
             raise InputError(
                 f"n_embd {self.n_embd} cannot be split into n_head {self.n_head} equal heads"
@@ -108,18 +108,17 @@ class GPT2Config:
         """Read what a Hugging Face config.json holds; training-only entries are ignored, other
         models refused."""
         if values.get("model_type", "gpt2") != "gpt2":
-            raise InputError(f"model_type is {values['model_type']!r}; minillm reads 'gpt2'")
+            raise InputError(f"model_type is {short(values['model_type'])}; minillm reads 'gpt2'")
         if values.get("add_cross_attention"):
             raise InputError("add_cross_attention is true; minillm has no cross-attention")
-        known = {f.name for f in dataclasses.fields(cls)} - {"generation"}
-        return cls(**{name: value for name, value in values.items() if name in known})
+        return build(cls, {name: v for name, v in values.items() if name != "generation"})
 
     @classmethod
     def from_file(cls, path: str | Path) -> GPT2Config:
         """Read config.json, and generation_config.json where one lies beside it; errors name the
         file."""
-        values, beside = _read_table(path), Path(path).with_name("generation_config.json")
-        generation = _read_table(beside) if beside.exists() else None
+        values, beside = read_json(path, dict), Path(path).with_name("generation_config.json")
+        generation = read_json(beside, dict) if beside.exists() else None
         try:
             return dataclasses.replace(cls.from_dict(values), generation=generation)
         except InputError as error:
@@ -168,24 +167,3 @@ class GPT2Config:
             "ln_f.bias": (C,),
             **({} if self.tie_word_embeddings else {"lm_head.weight": (V, C)}),
         }
-
-
-def _read_table(path: str | Path) -> dict:
-    if not isinstance(values := read_json(Path(path)), dict):
-        raise InputError(f"{path}: not a table of settings")
-    return values
-
-
-def _fits(value, annotation: str) -> bool:
-    """Whether `value` is of the annotated type; True is no int, an int is a float."""
-    kinds = {
-        "int": (int,),
-        "float": (float, int),
-        "bool": (bool,),
-        "str": (str,),
-        "None": (type(None),),
-        "list": (list,),
-        "dict": (dict,),
-    }
-    allowed = tuple(kind for name in annotation.split(" | ") for kind in kinds[name])
-    return isinstance(value, allowed) and (bool in allowed or not isinstance(value, bool))

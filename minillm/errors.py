@@ -8,6 +8,19 @@ class InputError(ValueError):
     """A value, file or option given by the user is unusable; the message says what, its value and
     what to do."""
 
+    def __init__(self, message: str = ""):
+        super().__init__(one_line(message))
+
+
+MOST = 1000  # characters of a message
+
+
+def one_line(message: str) -> str:
+    """A message with the middle of a long one left out: its ends say where, and what to do."""
+    if len(message) <= MOST:
+        return message
+    return f"{message[: MOST // 2]} [...] {message[-MOST // 3 :]}"
+
 
 def whole_number(name: str, value, least: int = 1) -> int:
     """Return `value` as an int; InputError unless it is a whole number (not 3.0, not True) of at

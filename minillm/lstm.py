@@ -17,6 +17,7 @@ import numpy as np
 
 from . import ops as numpy_ops
 from .errors import InputError
+from .forms import check, short
 from .portable import Twinned
 from .steps import checked, identity, times_only, under
 from .training.backward import Under, backward_of, flat
@@ -119,6 +120,12 @@ class LSTMConfig:
     vocab_size: int
     n_embd: int = 128
     n_layer: int = 1
+
+    def __post_init__(self):
+        check(vars(self), LSTMConfig)
+        for name, value in vars(self).items():
+            if not 1 <= value <= (most := 1000 if name == "n_layer" else 2**31 - 1):
+                raise InputError(f"{name} is {short(value)}; it must be 1 to {most:,}")
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """{name: shape}: wte, and of every layer ih (from the input) and hh (from the state

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InputError
-from .files import write_atomically
+from .files import read_npz, write_atomically
 from .model import GPT2
 from .steps import Report, Trace, diff, step_names
 
@@ -51,9 +51,11 @@ class Reference:
                 f"{folder} has no {REFERENCE_FILE}; compare with an installed transformers instead"
                 " (--live)"
             )
-        with np.load(path) as arrays:
-            steps = {name: arrays[name] for name in arrays.files if name not in ("ids", "greedy")}
-            return cls(arrays["ids"], Trace(steps), arrays["greedy"])
+        steps = read_npz(path)
+        ids, greedy = (steps.pop(name, np.empty(0)) for name in ("ids", "greedy"))
+        if ids.ndim != 2 or greedy.ndim != 1 or {ids.dtype.kind, greedy.dtype.kind} != {"i"}:
+            raise InputError(f"{path}: ids must be whole numbers [B,T], greedy whole numbers [n]")
+        return cls(ids, Trace(steps), greedy)
 
 
 def verify(model: GPT2, reference: Reference, dtype=np.float32) -> Report:

@@ -15,7 +15,8 @@ from ..files import write_atomically
 from ..model import GPT2
 from ..tokenizer import Tokenizer
 from ..twins import twin
-from ..weights import KINDS, BFloat16, Weight, store_parameters
+from ..weights import BF16, KINDS, BFloat16, Weight, store_parameters, to_array
+from ..weights.weight import slabs
 from . import safetensors
 from .find import find_folder
 from .stored import pack
@@ -51,36 +52,35 @@ def load_model(name_or_folder: str | Path, dtype=None, kernels: str | None = Non
     dtype: float32, float64, or a stored precision (bfloat16, float16, int8, int4, int4_min); None
     keeps a quantised model as it is and takes float32 for any other. kernels: "numpy", "numba" or
     "auto" (see minillm.twins). NumPy uses arrays of its dtype where they lie, memory-mapped;
-    kernels store each matrix in their own order, one at a time. A mapped file must not be written
-    into or cut short while its model is in use, which would end the process: put another in its
-    place by renaming, as save_pretrained does (Windows then says that it is in use). Raises
-    InputError naming the file, the tensor and both shapes where config and tensors disagree.
+    everything else is converted a few rows at a time, so that it takes little more memory than the
+    result. A mapped file must not be written into or cut short while its model is in use, which
+    would end the process: put another in its place by renaming, as save_pretrained does (Windows
+    then says that it is in use). Raises InputError naming the file, the tensor and both shapes
+    where config and tensors disagree.
     """
     if (kind := _name_of(dtype)) not in (None, "float64", *KINDS):
         raise InputError(f"dtype is {kind!r}; it must be float64 or one of {', '.join(KINDS)}")
     ops = twin(kernels)
     folder = find_folder(name_or_folder)
     config = GPT2Config.from_file(folder / "config.json")
-    working = np.float64 if kind == "float64" else np.float32
-    parameters = checked(config, safetensors.read_folder(folder), folder, working)
-    stored = any(isinstance(p, Weight) for p in parameters.values())
-    if stored and kind is not None:
-        parameters = {
-            n: p.dense().astype(working) if isinstance(p, Weight) else p
-            for n, p in parameters.items()
-        }
-    elif not stored:
-        kind = kind or "float32"
-    if kind in KINDS and (kind != "float32" or ops is not numpy_ops):
-        parameters = store_parameters(parameters, kind, release=safetensors.forget)
+    parameters = checked(config, safetensors.read_folder(folder), folder)
+    if kind is None and not any(isinstance(p, Weight) for p in parameters.values()):
+        kind = "float32"
+    plain = kind == "float64" or (kind == "float32" and ops is numpy_ops)
+    working, forget = np.dtype(kind if plain else "float32"), safetensors.forget
+    if kind is not None and not plain:
+        parameters = store_parameters(parameters, kind, release=forget)
+    for name, p in parameters.items():
+        if plain or not isinstance(p, Weight):
+            parameters[name] = to_array(p, working, release=forget)
     return GPT2(config, parameters, ops)
 
 
 def checked(
-    config: GPT2Config, tensors: Iterable[tuple[str, str, np.ndarray]], folder: Path, dtype
+    config: GPT2Config, tensors: Iterable[tuple[str, str, np.ndarray]], folder: Path
 ) -> dict[str, np.ndarray]:
     """Check what a reader yields, (file, name, array), against the config; return it by checkpoint
-    name, as `dtype`.
+    name.
 
     The prefix `transformer.` is dropped, the mask buffers `attn.bias` and `attn.masked_bias` are
     ignored. A tied head is there once, as wte.weight or as lm_head.weight, or twice and equal.
@@ -104,21 +104,15 @@ def checked(
             raise InputError(
                 f"{where} has shape {array.shape}; config.json needs {known[name]}{hint}"
             )
-        if not np.issubdtype(
-            array.dtype, np.floating
-        ):  # a Weight's dtype is that of what comes out
+        # a Weight's dtype is that of what comes out
+        if array.dtype != BF16 and not np.issubdtype(array.dtype, np.floating):
             raise InputError(f"{where} holds {array.dtype}; parameters are floating-point numbers")
         if name in parameters:
             raise InputError(f"{where} comes a second time")
-        parameters[name] = (
-            array
-            if isinstance(array, Weight)
-            else array.astype(dtype, copy=safetensors.is_small(name, array))
-        )
+        small = not isinstance(array, Weight) and safetensors.is_small(name, array)
+        parameters[name] = array.copy() if small else array
     tied = parameters.pop("lm_head.weight", None) if config.tie_word_embeddings else None
-    if tied is not None and not np.array_equal(
-        parameters.setdefault("wte.weight", tied), tied, equal_nan=True
-    ):
+    if tied is not None and not _equal(parameters.setdefault("wte.weight", tied), tied):
         differ = "lm_head.weight differs from wte.weight"
         raise InputError(f"{folder / 'config.json'}: tie_word_embeddings is true, but {differ}")
     if missing := [name for name in shapes if name not in parameters]:
@@ -140,7 +134,7 @@ def save_model(model: GPT2, folder: str | Path, dtype=None) -> None:
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    arrays, quantized, bfloat16 = {}, {}, set()
+    arrays, quantized = {}, {}
     for name, parameter in model.parameters.items():
         full_name = name if name.startswith("lm_head") else f"transformer.{name}"
         stored = isinstance(parameter, Weight)
@@ -152,8 +146,7 @@ def save_model(model: GPT2, folder: str | Path, dtype=None) -> None:
         )  # low rank and sparse ones become whole matrices
         kind = dtype or (parameter.kind if stored else str(array.dtype))
         if kind == "bfloat16":
-            bfloat16.add(full_name)
-            arrays[full_name] = BFloat16.to_stored(array.astype(np.float32))
+            arrays[full_name] = BFloat16.to_stored(array.astype(np.float32)).view(BF16)
             continue
         with np.errstate(over="ignore"):
             arrays[full_name] = array.astype(kind, copy=False)
@@ -163,9 +156,7 @@ def save_model(model: GPT2, folder: str | Path, dtype=None) -> None:
                 f" {kind}"
             )
     tensors, metadata = pack(quantized)
-    safetensors.write(
-        folder / "model.safetensors", arrays | tensors, {"format": "pt", **metadata}, bfloat16
-    )
+    safetensors.write(folder / "model.safetensors", arrays | tensors, {"format": "pt", **metadata})
     matrix = model.parameters["wte.weight"]
     config = model.config.to_dict() | {"dtype": dtype or getattr(matrix, "kind", str(matrix.dtype))}
     for name, values in (
@@ -174,6 +165,15 @@ def save_model(model: GPT2, folder: str | Path, dtype=None) -> None:
     ):
         if values or (folder / name).exists():  # not another model's
             write_atomically(folder / name, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def _equal(a, b) -> bool:
+    """Whether two tables hold the same numbers; a slab at a time, so that it takes little memory."""
+    forget = safetensors.forget
+    return all(
+        np.array_equal(rows, others, equal_nan=True)
+        for (_, rows), (_, others) in zip(slabs(a, forget), slabs(b, forget))
+    )
 
 
 def _name_of(dtype) -> str | None:

@@ -11,21 +11,25 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
 from ..errors import InputError
-from ..files import atomic_file, read_json
+from ..files import MOST_BYTES, atomic_file, open_regular, parse_json, read_json
+from ..forms import check, short
+from ..weights import BF16, Weight
 from . import stored
 
 DTYPES = {
     "F64": np.float64,
     "F32": np.float32,
     "F16": np.float16,
-    "BF16": np.uint16,
+    "BF16": BF16,
     "I64": np.int64,
     "I32": np.int32,
     "I16": np.int16,
@@ -36,21 +40,19 @@ DTYPES = {
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
-NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items() if name != "BF16"}
-MAX_HEADER = 100_000_000  # bytes; the format's own limit
+NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 MAX_DIMENSIONS = 64  # NumPy's
 
 
 def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the tensors by name and the metadata of a safetensors file.
 
-    Arrays are read-only views of the mapped file, in the stored dtype; bfloat16 comes as float32 (a
-    copy). Where the file is cut short or copied over while they are in use, the process ends
-    (SIGBUS): it may be replaced by renaming only. Raises InputError, naming the file and the
-    tensor, for whatever does not agree with itself.
+    Arrays are read-only views of the mapped file, in the stored dtype (bfloat16: weights.BF16).
+    Where the file is cut short or copied over while they are in use, the process ends (SIGBUS): it
+    may be replaced by renaming only. Raises InputError, naming the file and the tensor, for
+    whatever does not agree with itself.
     """
-    path = Path(path)
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         size = file.seek(0, 2)
         if size < 8:
             raise InputError(
@@ -58,29 +60,23 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             )
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     n_header = int.from_bytes(data[:8], "little")
-    if n_header > min(MAX_HEADER, size - 8):
+    if n_header > size - 8:
         raise InputError(
             f"{path}: the header claims {n_header:,} bytes of a file of {size:,}: truncated or not"
             " safetensors"
         )
-    try:
-        header = json.loads(
-            data[8 : 8 + n_header].decode("utf-8"), object_pairs_hook=_no_duplicates
-        )
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: the header is not valid JSON ({error})") from None
-    if not isinstance(header, dict):
-        raise InputError(f"{path}: the header is not a table of tensors")
-    metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise InputError(f"{path}: __metadata__ must map text to text")
+    if n_header > MOST_BYTES:
+        raise InputError(f"{path}: a header of {n_header:,} bytes; at most {MOST_BYTES:,} are read")
+    where = f"{path}: the header"
+    header = parse_json(data[8 : 8 + n_header], dict, where, _no_duplicates)
+    metadata = check(header.pop("__metadata__", {}), dict[str, str], f"{where}: __metadata__")
 
     n_data, tensors, spans = size - 8 - n_header, {}, []
     for name, entry in header.items():
         dtype, shape, begin, end = _checked_entry(path, name, entry, n_data)
         spans.append((begin, end, name))
-        array = np.frombuffer(data, dtype, math.prod(shape), 8 + n_header + begin).reshape(shape)
-        tensors[name] = bfloat16_to_float32(array) if entry["dtype"] == "BF16" else array
+        array = np.frombuffer(data, dtype, math.prod(shape), 8 + n_header + begin)
+        tensors[name] = array.reshape(shape)
     position = 0
     for begin, end, name in sorted(spans):
         if begin != position:
@@ -93,6 +89,19 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             f"{path}: the tensors end at byte {position:,} of {n_data:,} bytes of data"
         )
     return tensors, metadata
+
+
+def read_exactly(path: str | Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Return copies of the tensors of a file that minillm wrote: these names and shapes, of
+    float32, and no others; InputError else."""
+    tensors, _ = read(path)
+    for name in sorted(shapes.keys() | tensors.keys()):
+        found = tensors.get(name)
+        if found is None or found.shape != shapes.get(name) or found.dtype != np.float32:
+            found = "missing" if found is None else f"{found.dtype} {found.shape}"
+            needed = f"float32 {shapes[name]}" if name in shapes else "no such tensor"
+            raise InputError(f"{path}: tensor {short(name)} is {short(found)}; needed: {needed}")
+    return {name: np.array(array) for name, array in tensors.items()}
 
 
 def _no_duplicates(pairs):
@@ -149,32 +158,24 @@ def is_small(name: str, array: np.ndarray) -> bool:
     return array.ndim < 2 or name.endswith("wpe.weight") or not array.flags.aligned
 
 
-def forget(array: np.ndarray) -> None:
-    """Give back the memory that the file mapped for `array` takes, where the system can; it is read
-    again when needed."""
-    base = array
-    while isinstance(base, np.ndarray | memoryview):
-        base = base.base if isinstance(base, np.ndarray) else base.obj
-    if isinstance(base, mmap.mmap) and hasattr(base, "madvise"):
-        base.madvise(mmap.MADV_DONTNEED)
-
-
-def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
-    """Widen bfloat16, given as uint16: it is the upper half of a float32."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+def forget(parameter: np.ndarray | Weight) -> None:
+    """Give back the memory that the file mapped for an array or a Weight takes, where the system
+    can; it is read again when needed."""
+    arrays = parameter.arrays.values() if isinstance(parameter, Weight) else (parameter,)
+    for base in arrays:
+        while isinstance(base, np.ndarray | memoryview):
+            base = base.base if isinstance(base, np.ndarray) else base.obj
+        if isinstance(base, mmap.mmap) and hasattr(base, "madvise"):
+            base.madvise(mmap.MADV_DONTNEED)
 
 
 def write(
     path: str | Path,
     tensors: Mapping[str, np.ndarray],
     metadata: Mapping[str, str] | None = None,
-    bfloat16: Collection[str] = (),
 ) -> None:
-    """Write a safetensors file, all or nothing: the tensors in their own dtypes, each aligned to
-    its size.
-
-    bfloat16: the names of those whose uint16 numbers are the bits of bfloat16.
-    """
+    """Write a safetensors file, all or nothing: the tensors in their own dtypes (bfloat16:
+    weights.BF16), each aligned to its size."""
     entries: dict = {"__metadata__": dict(metadata)} if metadata else {}
     position = 0
     ordered = sorted(
@@ -190,8 +191,11 @@ def write(
                 f"{path}: tensor {name!r} has dtype {array.dtype}, which safetensors cannot hold"
             )
         offsets = [position, position + array.nbytes]
-        dtype = "BF16" if name in bfloat16 else NAMES[array.dtype]
-        entries[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": offsets}
+        entries[name] = {
+            "dtype": NAMES[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": offsets,
+        }
         position += array.nbytes
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
@@ -222,8 +226,8 @@ def read_folder(folder: Path) -> Iterator[tuple[str, str, np.ndarray]]:
         )
         raise InputError(f"{folder} has no model.safetensors{hint}")
     for file, promised in files.items():
-        if not (folder / file).is_file():
-            raise InputError(f"{index}: names the shard {file!r}, which is not there")
+        if not os.path.isfile(folder / file):  # False, too, for a name that is too long
+            raise InputError(f"{index}: names the shard {short(file)}, which is not there")
         tensors, metadata = read(folder / file)
         if missing := sorted(promised - set(tensors)):
             raise InputError(
@@ -233,17 +237,23 @@ def read_folder(folder: Path) -> Iterator[tuple[str, str, np.ndarray]]:
             yield file, name, array
 
 
+class Index(TypedDict):
+    """What is used of model.safetensors.index.json: the file of each tensor."""
+
+    weight_map: dict[str, str]
+
+
 def _shards(index: Path) -> dict[str, set[str]]:
     """Return the names that each shard holds, by file."""
-    table = read_json(index)
-    weight_map = table.get("weight_map") if isinstance(table, dict) else None
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise InputError(f"{index}: has no weight_map")
+    weight_map = read_json(index, Index)["weight_map"]
+    if not weight_map:
+        raise InputError(f"{index}: weight_map is empty")
     files: dict[str, set[str]] = {}
     for name, file in weight_map.items():
-        if not isinstance(file, str) or Path(file).name != file:
+        if Path(file).name != file or "\0" in file:
             raise InputError(
-                f"{index}: the shard {file!r} of {name!r} must be a file name in the same folder"
+                f"{index}: the shard {short(file)} of {short(name)} must be a file name in the same"
+                " folder"
             )
         files.setdefault(file, set()).add(name)
     return files

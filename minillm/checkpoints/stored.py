@@ -3,8 +3,10 @@ say how to read them.
 
 The key `minillm` of the metadata holds JSON, {name: {"kind", "shape"}}, with the kind of storage
 (minillm.weights.KINDS) and the shape as multiplied, tables [rows,C] and matrices [in,out]. The
-array `values` of the weight `h.0.attn.c_attn.weight` is the tensor `h.0.attn.c_attn.weight.values`;
-it is used where it lies in the mapped file.
+array `values` of the weight `h.0.attn.c_attn.weight` is the tensor of that name, its `scales` are
+`h.0.attn.c_attn.weight.scales`; they are used where they lie in the mapped file. Whoever looks for
+a matrix finds the name with another shape, and refuses the file; under a name of its own the matrix
+would be missing, and transformers would draw it at random.
 """
 
 from __future__ import annotations
@@ -12,19 +14,29 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal, TypedDict
 
 import numpy as np
 
 from ..errors import InputError
+from ..files import parse_json
+from ..forms import short
 from ..weights import KINDS, TABLES, Weight
 
 KEY = "minillm"
 
 
+class Described(TypedDict):
+    """What the metadata say of a weight."""
+
+    kind: Literal["float32", "bfloat16", "float16", "int8", "int4", "int4_min"]  # of KINDS
+    shape: list[int]
+
+
 def pack(weights: Mapping[str, Weight]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the tensors that hold `weights`, and the metadata."""
     tensors = {
-        f"{name}.{part}": array
+        tensor_name(name, part): array
         for name, weight in weights.items()
         for part, array in weight.arrays.items()
     }
@@ -34,6 +46,11 @@ def pack(weights: Mapping[str, Weight]) -> tuple[dict[str, np.ndarray], dict[str
     return tensors, {KEY: json.dumps(table)} if table else {}
 
 
+def tensor_name(name: str, part: str) -> str:
+    """The name of the tensor that holds one array of a weight."""
+    return name if part == "values" else f"{name}.{part}"
+
+
 def unpack(
     file: Path, tensors: dict[str, np.ndarray], metadata: Mapping[str, str]
 ) -> dict[str, np.ndarray | Weight]:
@@ -41,30 +58,24 @@ def unpack(
     not fit."""
     if KEY not in metadata:
         return tensors
-    try:
-        table = json.loads(metadata[KEY])
-        described = [
-            (name, KINDS[entry["kind"]], [int(n) for n in entry["shape"]])
-            for name, entry in table.items()
-        ]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(
-            f"{file}: the metadata {KEY!r} do not describe stored weights ({error!r:.80})"
-        ) from None
+    where = f"{file}: the metadata {KEY!r}"
     tensors = dict(tensors)
-    for name, kind, shape in described:
-        if len(shape) != 2 or min(shape) < 1:
-            raise InputError(f"{file}: {name!r} has the shape {shape}; stored weights are matrices")
+    for name, entry in parse_json(metadata[KEY], dict[str, Described], where).items():
+        kind, shape = KINDS[entry["kind"]], entry["shape"]
+        if len(shape) != 2 or not all(0 < n < 2**31 for n in shape):
+            raise InputError(
+                f"{where}: {short(name)} has the shape {short(shape)}; stored weights are matrices"
+            )
         rows, k = shape if name.endswith(TABLES) else shape[::-1]
         arrays = {}
         for part, (expected, dtype) in kind.shapes(rows, k).items():
-            array = tensors.pop(f"{name}.{part}", None)
+            tensor = tensor_name(name, part)
+            array = tensors.pop(tensor, None)
             if array is None or array.shape != expected or array.dtype != dtype:
                 found = "missing" if array is None else f"{array.dtype} {array.shape}"
                 needed = f"{np.dtype(dtype)} {expected}"
                 raise InputError(
-                    f"{file}: tensor {name + '.' + part!r} is {found}; {kind.kind} {shape} needs"
-                    f" {needed}"
+                    f"{file}: tensor {tensor!r} is {found}; {kind.kind} {shape} needs {needed}"
                 )
             arrays[part] = array
         tensors[name] = kind(arrays, rows, k, transposed=not name.endswith(TABLES))

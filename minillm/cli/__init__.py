@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import sys
+from types import ModuleType
 
 from .. import __version__
-from ..errors import InputError
+from ..errors import InputError, one_line
+from ..files import read_text
 from . import (
     bench,
     classify,
@@ -54,7 +57,7 @@ class Parser(argparse.ArgumentParser):
     command = None  # the module of a subcommand
 
     def error(self, message: str):
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {one_line(message)} (see {self.prog} --help)\n")
 
     def parse_known_args(self, args=None, namespace=None):
         command, self.command = self.command, None
@@ -79,10 +82,16 @@ def parser() -> Parser:
     commands = main_parser.add_subparsers(dest="command", metavar="COMMAND")
     main_parser.set_defaults(run=lambda args: main_parser.print_help())
     for command in COMMANDS:
-        name, summary = command.__name__.rpartition(".")[2], command.__doc__.strip().splitlines()[0]
-        sub = commands.add_parser(name, help=summary, description=command.__doc__)
+        name, about = command.__name__.rpartition(".")[2], about_of(command)
+        sub = commands.add_parser(name, help=about.splitlines()[0], description=about)
         sub.formatter_class, sub.command = argparse.RawDescriptionHelpFormatter, command
     return main_parser
+
+
+def about_of(command: ModuleType) -> str:
+    """A module's docstring, which `python -OO` leaves in the file alone."""
+    text = command.__doc__ or ast.get_docstring(ast.parse(read_text(command.__file__)))
+    return text.strip()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -104,6 +113,8 @@ def main(argv: list[str] | None = None) -> int:
         return INTERRUPTED
     except InputError as error:
         return failed(str(error))
+    except MemoryError as error:
+        return failed(f"not enough memory ({str(error) or 'for Python itself'})")
     except OSError as error:
         return failed(
             (f"{error.filename}: " if error.filename else "") + (error.strerror or str(error))
@@ -114,5 +125,5 @@ def failed(why: str) -> int:
     """Say why in one line, once for all processes of mpiexec, and return the exit code."""
     from ..distributed import fail
 
-    fail(f"minillm: {why}", 2)
+    fail(f"minillm: {one_line(why)}", 2)
     return 2

@@ -218,8 +218,8 @@ def summary(result) -> str:
 def predict(args: argparse.Namespace) -> None:
     import numpy as np
 
+    from ..files import read_text
     from ..tasks.classify import load_classifier
-    from ..tasks.examples import read_text
 
     classifier = load_classifier(args.folder, args.kernels)
     one = args.file is None and args.text not in (None, "-")

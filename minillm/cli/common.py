@@ -12,6 +12,7 @@ from pathlib import Path
 from traceback import format_exception
 
 from ..errors import InputError
+from ..files import read_text
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -116,10 +117,7 @@ def text_of(args: argparse.Namespace) -> str:
 
 def text_of_file(file: Path) -> str:
     """Return what a UTF-8 file holds, without the byte order mark that some editors begin with."""
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    return read_text(file)
 
 
 PICTURES = (".png", ".svg", ".pdf", ".jpg", ".eps")

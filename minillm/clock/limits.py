@@ -23,6 +23,7 @@ import numpy as np
 from .. import kernels
 from ..errors import InputError
 from ..files import read_json
+from ..forms import build, check
 from ..progress import Update
 from ..twins import n_threads
 from ..weights import store
@@ -67,20 +68,12 @@ class Limits:
     @classmethod
     def load(cls, path: str | Path) -> Limits:
         """Read what `save` wrote; InputError names the file."""
-        values = read_json(Path(path))
-        try:
-            return cls(
-                **values
-                | {
-                    "bandwidth": {
-                        int(size): float(rate) for size, rate in values["bandwidth"].items()
-                    }
-                }
-            )
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
-            raise InputError(
-                f"{path}: not limits as `minillm clock --limits` writes them ({error})"
-            ) from None
+        where = f"{path}: not limits as `minillm clock --limits` writes them"
+        values = read_json(path, dict)
+        rates = check(values.get("bandwidth"), dict[str, float], f"{where}: bandwidth")
+        if not rates or not all(size.isdecimal() and len(size) < 19 for size in rates):
+            raise InputError(f"{where}: bandwidth needs sizes in bytes, and their rates")
+        return build(cls, values | {"bandwidth": {int(n): r for n, r in rates.items()}}, where)
 
 
 def measure(

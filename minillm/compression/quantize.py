@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..model import GPT2
-from ..weights import KINDS, TABLES, Weight, store_parameters
+from ..weights import KINDS, TABLES, store_parameters
 from .parts import dense, relative_error
 
 
@@ -23,11 +23,7 @@ def quantize(model: GPT2, kind: str, head: bool = True) -> GPT2:
     """
     if kind not in KINDS:
         raise InputError(f"weights cannot be stored as {kind!r}; known: {', '.join(KINDS)}")
-    chosen = {
-        name: p.dense() if isinstance(p, Weight) and p.kind != kind else p
-        for name, p in model.parameters.items()
-        if head or name not in TABLES
-    }
+    chosen = {name: p for name, p in model.parameters.items() if head or name not in TABLES}
     return model.with_parameters(store_parameters(chosen, kind))
 
 

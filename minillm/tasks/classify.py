@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 
@@ -25,6 +27,7 @@ from ..distributed import ALONE, World
 from ..errors import InputError
 from ..files import read_json, write_atomically
 from ..finite import check_logits
+from ..forms import build
 from ..lstm import LSTM, LSTMConfig
 from ..model import GPT2, FixedEntries
 from ..portable import Twinned
@@ -250,6 +253,16 @@ def new_classifier(
     return Pooled(body, score, plan.pool, labels, tokenizer, plan.context)
 
 
+class Description(TypedDict):
+    """What classifier.json says."""
+
+    labels: list[str]
+    context: int
+    model: Literal["transformer", "lstm", "bag-of-words"]
+    pool: NotRequired[Literal["mean", "last"]]
+    config: NotRequired[dict]
+
+
 def load_classifier(folder: Path, kernels: str | None = None) -> Classifier:
     """Return the classifier that `save` wrote; InputError where the folder holds none."""
     folder, ops = Path(folder), training_twin(kernels, "float32")
@@ -258,25 +271,30 @@ def load_classifier(folder: Path, kernels: str | None = None) -> Classifier:
             f"{folder}: no classifier in it ({DESCRIPTION} is missing); minillm classify train"
             " makes one"
         )
-    about, tensors = read_json(folder / DESCRIPTION), safetensors.read(folder / WEIGHTS)[0]
-    tensors = {n: np.array(t) if safetensors.is_small(n, t) else t for n, t in tensors.items()}
+    file = folder / DESCRIPTION
+    about = read_json(file, Description)
+    labels, context, N = about["labels"], about["context"], len(about["labels"])
+    if context < 1 or N < 1 or len(set(labels)) < N:
+        raise InputError(f"{file}: context must be at least 1, labels different, and one at least")
     if about["model"] == "bag-of-words":
-        return BagOfWords(
-            about["labels"], Words.from_pretrained(folder), about["context"], tensors, ops
+        words = Words.from_pretrained(folder)
+        shapes = {"weight": (words.vocab_size, N), "bias": (N,)}
+        tensors = safetensors.read_exactly(folder / WEIGHTS, shapes)
+        return BagOfWords(labels, words, context, tensors, ops)
+    lstm = about["model"] == "lstm"
+    config = build(LSTMConfig if lstm else GPT2Config, about.get("config"), f"{file}: config")
+    tokenizer = Tokenizer.from_pretrained(folder)
+    most = math.inf if lstm else config.n_positions
+    if tokenizer.vocab_size > config.vocab_size or context > most:
+        raise InputError(
+            f"{file}: context {context} and the tokenizer's {tokenizer.vocab_size} tokens do not fit"
+            f" the model's {most} positions and {config.vocab_size} tokens"
         )
+    shapes = {"score.weight": (config.n_embd, N), "score.bias": (N,)} | config.parameter_shapes()
+    tensors = safetensors.read_exactly(folder / WEIGHTS, shapes)
     score = {name: tensors.pop(f"score.{name}") for name in ("weight", "bias")}
-    if about["model"] == "lstm":
-        body = LSTM(LSTMConfig(**about["config"]), tensors, ops)
-    else:
-        body = Transformer(GPT2(GPT2Config(**about["config"]), tensors, ops))
-    return Pooled(
-        body,
-        score,
-        about["pool"],
-        about["labels"],
-        Tokenizer.from_pretrained(folder),
-        about["context"],
-    )
+    body = LSTM(config, tensors, ops) if lstm else Transformer(GPT2(config, tensors, ops))
+    return Pooled(body, score, about.get("pool", "mean"), labels, tokenizer, context)
 
 
 # ---- training it
@@ -370,7 +388,7 @@ def train_classifier(
     """Train a classifier on labelled texts and save it in `out`; return it, how it does on the
     held-out ones, and how many seconds its steps took. flags: settings that differ from the
     defaults. The held-out texts decide nothing."""
-    before = run_to_resume(out) if resume else {}
+    before = run_to_resume(out, ClassifySettings) if resume else {}
     about = {
         "data": data and str(data),
         "test": test and str(test),
@@ -379,10 +397,12 @@ def train_classifier(
     }
     if resume:
         about = {
-            name: before[name] if value in (None, "utf-8") else value
+            name: before.get(name) if value in (None, "utf-8") else value
             for name, value in about.items()
         }
-        flags = {f.name: before[f.name] for f in dataclasses.fields(ClassifySettings)} | flags
+        about["encoding"] = about["encoding"] or "utf-8"
+        names = [f.name for f in dataclasses.fields(ClassifySettings)]
+        flags = {name: before[name] for name in names if name in before} | flags
     if about["data"] is None:
         raise InputError("--data is needed: a .tsv or .csv file, or a folder")
     model, tokenizer = load(about["start"], "float32", "numpy") if about["start"] else (None, None)

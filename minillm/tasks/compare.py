@@ -16,6 +16,7 @@ import numpy as np
 from ..clock import Clock
 from ..config import GPT2Config
 from ..files import read_json, write_atomically
+from ..forms import build
 from ..lstm import LSTM, LSTMConfig
 from ..model import GPT2
 from ..progress import progress_bar
@@ -90,7 +91,7 @@ def compare(
                 path.stem, model, seed, size, result.accuracy, None if begun else round(seconds, 1)
             )
             write_atomically(done, json.dumps(run.to_dict()).encode())
-        runs.append(Run(**read_json(done)))
+        runs.append(build(Run, read_json(done), done))
         echo(runs[-1])
     return runs
 

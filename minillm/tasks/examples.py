@@ -15,7 +15,7 @@ import numpy as np
 import regex
 
 from ..errors import InputError
-from ..files import lines_of, write_atomically
+from ..files import lines_of, read_text, write_atomically
 
 SEPARATORS = {".tsv": "\t", ".csv": ","}
 
@@ -104,21 +104,6 @@ def folder_pairs(folder: Path, encoding: str) -> Iterator[tuple[str, str]]:
                 yield line.strip(), ".".join(name for name in names if name not in shared)
 
 
-def read_text(file: Path, encoding: str) -> str:
-    """Return what a file holds, without a byte order mark."""
-    try:
-        return file.read_bytes().decode(encoding).removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        hint = "; if it is Latin-1, say --encoding latin-1" if encoding == "utf-8" else ""
-        raise InputError(
-            f"{file}: not {encoding.upper()} text ({error.reason} at byte {error.start}){hint}"
-        ) from None
-    except LookupError:
-        raise InputError(
-            f"--encoding {encoding}: there is no such encoding; try utf-8, latin-1 or cp1252"
-        ) from None
-
-
 def split(examples: Examples, part: float, where: str) -> tuple[Examples, Examples]:
     """Return what is learnt from and what is held out: of every label the `part` of its texts whose
     sha1 is lowest.
@@ -178,7 +163,7 @@ class Words:
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Words:
-        return cls((folder / "words.txt").read_text(encoding="utf-8").split("\n"))
+        return cls(read_text(folder / "words.txt").split("\n"))
 
 
 def words_of(text: str) -> list[str]:

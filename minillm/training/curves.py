@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..files import read_json
-from .trainer import METRICS, SETTINGS, read_metrics
+from .settings import Settings
+from .trainer import METRICS, read_metrics, read_settings
 
 SMOOTHED = 0.05  # of a curve's reports: how many the smoothing takes together
 
@@ -56,7 +56,7 @@ def read_curve(folder: str | Path) -> Curve:
         for r in records
         if "lr" not in r and any(name in r for name in ("val_loss", "bits_per_byte", "accuracy"))
     ]
-    made = read_json(folder / SETTINGS) if (folder / SETTINGS).exists() else {}
+    made = read_settings(folder, Settings)
     window = made.get("context") or made.get("n_positions") or 0
     numbers = (np.array([record[name] for record in steps]) for name in ("step", "loss"))
     return Curve(folder.resolve().name, *numbers, validations, made.get("batch_size", 0) * window)

@@ -13,21 +13,14 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
 from ..errors import InputError
-from ..files import atomic_file, read_json, write_atomically
+from ..files import atomic_file, map_npy, read_json, read_text, write_atomically
 from ..progress import progress_bar
 from ..tokenizer import Tokenizer, cut_at_ends
-
-
-def read_text(path: Path) -> str:
-    """Return what a UTF-8 file holds, without a byte order mark."""
-    try:
-        return path.read_text(encoding="utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
 def documents_of(text: str) -> list[str]:
@@ -77,12 +70,34 @@ def split_documents(data: Path, val_fraction: float) -> tuple[list[str], list[st
     return train, val
 
 
+class Made(TypedDict):
+    """What token files were made of: of the text's files the name and the sha256."""
+
+    files: list[list[str]]
+
+
+class Sizes(TypedDict):
+    """How many bytes of text the two token files stand for."""
+
+    train: int
+    val: int
+
+
+class Index(TypedDict):
+    """tokens.json."""
+
+    made_of: Made
+    bytes: Sizes
+
+
 class Tokens:
     """One row of token ids in a file, `ids` [N] memory-mapped, and the bytes of the text they stand
     for."""
 
     def __init__(self, path: Path, n_bytes: int):
-        self.ids, self.n_bytes = np.load(path, mmap_mode="r"), n_bytes
+        self.ids, self.n_bytes = map_npy(path), n_bytes
+        if self.ids.ndim != 1 or self.ids.dtype not in (np.uint16, np.uint32):
+            raise InputError(f"{path}: {self.ids.dtype} {self.ids.shape}: not a row of token ids")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -111,7 +126,7 @@ def token_files(
         "val_fraction": val_fraction,
     }
     index = out / "tokens.json"
-    known = read_json(index)["made_of"] if index.exists() else None
+    known = read_json(index, Index)["made_of"] if index.exists() else None
     if known == made_of:
         return open_tokens(out)
     if known is not None and not changed:
@@ -130,7 +145,7 @@ def token_files(
 
 def open_tokens(out: Path) -> tuple[Tokens, Tokens]:
     """The training and the validation tokens that token_files left in `out`."""
-    n_bytes = read_json(out / "tokens.json")["bytes"]
+    n_bytes = read_json(out / "tokens.json", Index)["bytes"]
     train, val = (Tokens(out / f"{name}.npy", n_bytes[name]) for name in ("train", "val"))
     return train, val
 

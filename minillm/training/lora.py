@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
 from ..checkpoints import safetensors
 from ..errors import InputError
 from ..files import read_json, write_atomically
+from ..forms import short
 from ..model import GPT2
 from ..weights.lora import LoRA
+
+
+class Adapters(TypedDict):
+    """What adapter.json says."""
+
+    scale: float
+    matrices: list[str]
+
 
 MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
@@ -76,20 +86,22 @@ def load_adapters(model: GPT2, folder: str | Path) -> GPT2:
     """Return the model with the adapters that save_adapters wrote; InputError where they belong to
     another shape."""
     folder = Path(folder)
-    about = read_json(folder / "adapter.json")
+    about = read_json(folder / "adapter.json", Adapters)
     tensors, _ = safetensors.read(folder / "adapter.safetensors")
-    adapted = {}
+    adapted, file = {}, folder / "adapter.safetensors"
     for name in about["matrices"]:
         a, b = (
-            np.array(tensors[f"{name.removesuffix('weight')}{part}"])
+            tensors.get(f"{name.removesuffix('weight')}{part}", np.empty(0))
             for part in ("lora_a", "lora_b")
         )
-        weight = model.parameters.get(name)
-        if weight is None or weight.shape != (a.shape[0], b.shape[1]):
+        if not (a.ndim == b.ndim == 2 and a.shape[1] == b.shape[0] and a.dtype == b.dtype == "f4"):
+            what = f"{a.dtype} {a.shape} and {b.dtype} {b.shape}"
+            raise InputError(f"{file}: the adapter of {short(name)} is {what}: no pair of float32")
+        weight, shape = model.parameters.get(name), (a.shape[0], b.shape[1])
+        if weight is None or weight.shape != shape:
             found = "missing" if weight is None else weight.shape
             raise InputError(
-                f"{folder}: the adapter of {name} is for {(a.shape[0], b.shape[1])}; the model's is"
-                f" {found}"
+                f"{folder}: the adapter of {name} is for {shape}; the model's is {found}"
             )
-        adapted[name] = LoRA(weight, a, b, about["scale"])
+        adapted[name] = LoRA(weight, np.array(a), np.array(b), about["scale"])
     return model.with_parameters(adapted)

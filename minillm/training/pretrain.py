@@ -58,8 +58,11 @@ def pretrain(
     the model to start from. start: fine-tune this model. tokenizer: a model whose tokenizer to use;
     else one is trained on the text.
     """
-    before = run_to_resume(out) if resume else {}
-    data, start = data or (Path(before["data"]) if before else None), start or before.get("start")
+    before = run_to_resume(out, Settings) if resume else {}
+    data, start = (
+        data or (before.get("data") and Path(before["data"])),
+        start or before.get("start"),
+    )
     if data is None:
         raise InputError("--data is needed: a folder with .txt files, or one text file")
     known = {f.name: before[f.name] for f in dataclasses.fields(Settings) if f.name in before}

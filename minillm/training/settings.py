@@ -4,12 +4,13 @@ names."""
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .. import files
 from ..config import GPT2Config
 from ..errors import InputError
+from ..forms import check, short
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -33,7 +34,7 @@ def at_least(least, what: str, default, **kwargs):
     return knob(
         default,
         what,
-        check=lambda v: v is None or v >= least,
+        check=lambda v: v >= least,
         allowed=f"at least {least}",
         **kwargs,
     )
@@ -92,18 +93,11 @@ class Plan:
     )
 
     def __post_init__(self):
+        check(vars(self), type(self))
         for f in dataclasses.fields(self):
-            value, kinds = (
-                getattr(self, f.name),
-                {"int": int, "float": (int, float), "str": str, "bool": bool},
-            )
-            kind = kinds[f.type.removesuffix(" | None")]
-            if value is None and f.type.endswith("None"):
-                continue
-            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-                raise InputError(f"{f.name} is {value!r}; it must be of type {f.type}")
-            if value != value or not f.metadata["check"](value):
-                raise InputError(f"{f.name} is {value!r}; it must be {f.metadata['allowed']}")
+            value = getattr(self, f.name)
+            if value != value or (value is not None and not f.metadata["check"](value)):
+                raise InputError(f"{f.name} is {short(value)}; it must be {f.metadata['allowed']}")
         if self.batch_size % self.accumulate:
             raise InputError(
                 f"batch_size {self.batch_size} cannot be run in accumulate {self.accumulate} equal"
@@ -185,15 +179,9 @@ def presets() -> list[str]:
 
 def read_toml(path: Path) -> dict:
     """Return the knobs that a TOML file sets; InputError naming the file and what it cannot be."""
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid TOML ({error})") from None
-    known = [f.name for f in dataclasses.fields(Settings)]
+    values, known = files.read_toml(path, Settings), [f.name for f in dataclasses.fields(Settings)]
     if unknown := [name for name in values if name not in known]:
-        raise InputError(f"{path}: {unknown[0]!r} is no setting; known: {', '.join(known)}")
+        raise InputError(f"{path}: {short(unknown[0])} is no setting; known: {', '.join(known)}")
     return values
 
 

@@ -20,12 +20,21 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
 from ..distributed import ALONE, World
 from ..errors import InputError
-from ..files import lines_of, read_json, remove_unfinished, write_atomically
+from ..files import (
+    lines_of,
+    parse_json,
+    read_json,
+    read_text,
+    remove_unfinished,
+    write_atomically,
+)
+from ..forms import check
 from ..progress import progress_bar
 from . import checkpoint
 from .checkpoint import CHECKPOINT
@@ -272,16 +281,33 @@ def optimizer_of(plan: Settings, ops=None) -> Optimizer:
     return OPTIMIZERS[plan.optimizer](ops, plan.weight_decay, (plan.beta1, plan.beta2))
 
 
+class Record(TypedDict):
+    """A line of metrics.jsonl: a report of a step, or of a validation."""
+
+    step: int
+    loss: NotRequired[float]
+    lr: NotRequired[float]
+    val_loss: NotRequired[float]
+    bits_per_byte: NotRequired[float]
+    accuracy: NotRequired[float]
+
+
 def read_metrics(path: Path) -> list[dict]:
     """Return what metrics.jsonl holds; a last line cut short by a kill is left out."""
     if not path.exists():
         raise InputError(f"{path}: there is no such file; is this the folder of a training run?")
     records = []
-    for line in lines_of(path.read_text(encoding="utf-8")):
+    lines = lines_of(read_text(path))
+    for number, line in enumerate(lines, 1):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
+            record = parse_json(line, Record, f"{path}, line {number}")
+        except InputError:
+            if number < len(lines):
+                raise
             break
+        if "lr" in record and "loss" not in record:
+            raise InputError(f"{path}, line {number}: loss is missing")
+        records.append(record)
     return records
 
 
@@ -300,7 +326,7 @@ def check_folder(folder: Path, settings: dict, curve: set[str], resume: bool) ->
     if not resume and (folder / "model.safetensors").exists():
         raise InputError(f"--out {folder}: there is a model already; choose another folder")
     if path.exists():
-        before = read_json(path)
+        before = read_json(path, dict)
         for name in curve:
             if before.get(name) != settings[name]:
                 raise InputError(
@@ -312,19 +338,35 @@ def check_folder(folder: Path, settings: dict, curve: set[str], resume: bool) ->
         remove_unfinished(place)
 
 
+class Sources(TypedDict, total=False):
+    """What a run began with, apart from its settings."""
+
+    data: str | None
+    test: str | None
+    start: str | None
+    encoding: str
+
+
+def read_settings(folder: Path, cls) -> dict:
+    """Return what `write_settings` kept of a run, {} where there is none; cls: the settings' class.
+    Raises InputError naming the file for values of another type."""
+    path = folder / SETTINGS
+    return check(read_json(path, Sources), cls, path) if path.exists() else {}
+
+
 def write_settings(folder: Path, settings: dict) -> None:
     """Keep the settings of a run in its folder: with them begins what --resume goes on with."""
     written = json.dumps({"format": FORMAT} | settings, indent=2) + "\n"
     write_atomically(folder / SETTINGS, written.encode())
 
 
-def run_to_resume(folder: Path) -> dict:
-    """Return the settings of the run to resume; InputError where there is none, or one whose batches
-    would be others now."""
+def run_to_resume(folder: Path, cls) -> dict:
+    """Return the settings (of class `cls`) of the run to resume; InputError where there is none, or
+    one whose batches would be others now."""
     path = folder / SETTINGS
     if not path.exists():
         raise InputError(f"--resume: {path} is not there, so there is no run to go on with")
-    settings = read_json(path)
+    settings = read_settings(folder, cls)
     if settings.get("format", 1) != FORMAT:
         raise InputError(
             f"--resume: {path}: the run was begun by another version of minillm, and its batches"

@@ -14,7 +14,7 @@ import numpy as np
 from .blocks import Int4, Int4Min, Int8
 from .floats import BFloat16, Float16, Float32
 from .implicit import LowRank, Sparse
-from .weight import Arena, Weight, owned, read_only
+from .weight import BF16, Arena, Weight, owned, read_only, to_array
 
 KINDS: dict[str, type[Weight]] = {
     c.kind: c for c in (Float32, BFloat16, Float16, Int8, Int4, Int4Min)
@@ -25,6 +25,7 @@ TABLES = (
 )  # [V,C]: looked up by row, and multiplied by when transposed
 
 __all__ = [
+    "BF16",
     "KINDS",
     "TABLES",
     "BFloat16",
@@ -41,19 +42,18 @@ __all__ = [
     "read_only",
     "store",
     "store_parameters",
+    "to_array",
 ]
 
 
-def store(array, kind: str, *, table: bool = False, allocate=np.empty) -> Weight:
+def store(array, kind: str, *, table: bool = False, allocate=np.empty, release=None) -> Weight:
     """Store a matrix [in,out], or a table [rows,C], in one of KINDS, in arrays from allocate(shape,
-    dtype)."""
+    dtype). array: of any floating-point type, or a Weight; release: called with it after each slab
+    of rows."""
     if kind not in KINDS:
         raise ValueError(f"weights cannot be stored as {kind!r}; known: {', '.join(KINDS)}")
-    return (
-        KINDS[kind].from_table(array, allocate)
-        if table
-        else KINDS[kind].from_matrix(array, allocate)
-    )
+    convert = KINDS[kind].from_table if table else KINDS[kind].from_matrix
+    return convert(array, allocate, release)
 
 
 def like(old, new: np.ndarray, table: bool = False):
@@ -62,20 +62,21 @@ def like(old, new: np.ndarray, table: bool = False):
 
 
 def store_parameters(
-    parameters: Mapping[str, np.ndarray],
+    parameters: Mapping[str, np.ndarray | Weight],
     kind: str,
     release: Callable[[np.ndarray], None] | None = None,
 ) -> dict:
     """Return a model's parameters with every matrix that `linear` multiplies by stored as `kind`,
     the rest untouched.
 
-    All lie in one Arena. release: called with each matrix when it is stored, and the largest come
-    first: so one matrix at a time is held twice.
+    All lie in one Arena; a Weight of another kind is stored anew. release: called with each matrix
+    again and again while it is stored, so that a slab of it at a time is held twice.
     """
     matrices = {
         n: p
         for n, p in parameters.items()
-        if isinstance(p, np.ndarray) and p.ndim == 2 and n != "wpe.weight"
+        if isinstance(p, np.ndarray | Weight) and p.ndim == 2 and n != "wpe.weight"
+        if getattr(p, "kind", None) != kind
     }
     layouts = [
         KINDS[kind].shapes(*(p.shape if n in TABLES else p.shape[::-1]))
@@ -88,7 +89,5 @@ def store_parameters(
     ]
     arena, stored = Arena(sum(map(Arena.rounded, sizes))), dict(parameters)
     for name, array in sorted(matrices.items(), key=lambda item: -item[1].size):
-        stored[name] = store(array, kind, table=name in TABLES, allocate=arena)
-        if release:
-            release(array)
+        stored[name] = store(array, kind, table=name in TABLES, allocate=arena, release=release)
     return stored

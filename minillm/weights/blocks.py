@@ -13,12 +13,17 @@ import numpy as np
 from .weight import LANES, Weight
 
 BLOCK = 32
-HALF_MAX = 65504.0
+HALF_MAX = np.nextafter(np.float32(65520), np.float32(0))  # rounds to float16's largest, 65504
+
+
+def bounded(x):
+    """x, at most what float16 can hold either way; ggml has infinity there."""
+    return np.clip(x, -HALF_MAX, HALF_MAX)
 
 
 def halves(x):
-    """float32 -> float16's bits as int16, at most 65504 either way."""
-    return np.clip(x, -HALF_MAX, HALF_MAX).astype(np.float16).view(np.int16)
+    """float32 [..., 1] -> float16's bits as int16 [...]."""
+    return bounded(x)[..., 0].astype(np.float16).view(np.int16)
 
 
 def floats(x):
@@ -26,9 +31,19 @@ def floats(x):
     return x.view(np.float16).astype(np.float32)
 
 
-def divided(x, scale):
-    """x / scale, 0 where the scale is 0 (a block of zeros)."""
-    return np.divide(x, scale, out=np.zeros_like(x), where=scale != 0)
+def in_steps(x, step):
+    """x / step as ggml has it: times 1 / step, with the step not yet rounded to float16.
+
+    0 where the step is 0 (a block of zeros) or so small that it has no reciprocal.
+    """
+    with np.errstate(divide="ignore", over="ignore"):
+        inverse = 1 / bounded(step)
+    return x * np.where(np.isinf(inverse), np.float32(0), inverse)
+
+
+def unsigned(q, most):
+    """Whole numbers as uint8, at most `most`; NaN, whose block has NaN for its scale, as 0."""
+    return np.where(q > 0, np.minimum(q, most), 0).astype(np.uint8)
 
 
 def in_panels(x):
@@ -57,9 +72,11 @@ class Int8(Weight):
     @classmethod
     def encode(cls, rows):
         x = rows.reshape(len(rows), -1, BLOCK)  # [16P, B, 32]
-        scales = halves(np.abs(x).max(axis=-1) / 127.0)
-        q = np.clip(np.rint(divided(x, floats(scales)[..., None])), -127, 127) + 128
-        return {"values": in_panels(q.astype(np.uint8)), "scales": in_panels(scales)}
+        step = np.abs(x).max(axis=-1, keepdims=True) / np.float32(127)
+        q = np.clip(in_steps(x, step), -127, 127)
+        whole = np.trunc(q)
+        q = whole + np.trunc(2 * (q - whole))  # C's roundf: halves away from 0
+        return {"values": in_panels(unsigned(q + 128, 255)), "scales": in_panels(halves(step))}
 
     def decode(self, panel, lane):
         q = self.stored["values"][panel, :, :, lane].astype(np.float32) - 128  # [..., B, 8, 4]
@@ -86,16 +103,16 @@ class Int4(Weight):
 
     @classmethod
     def grid(cls, x):
-        """x [16P, B, 32] -> {scales and so on [16P, B]}, steps: x in units of the grid, to be
-        rounded to 0..15."""
-        low, high = x.min(axis=-1), x.max(axis=-1)
-        scales = halves(np.where(-low > high, low, high) / -8.0)
-        return {"scales": scales}, divided(x, floats(scales)[..., None]) + 8
+        """x [16P, B, 32] -> {scales and so on [16P, B]}, levels: where x lies on the grid, plus
+        1/2."""
+        largest = np.take_along_axis(x, np.abs(x).argmax(axis=-1, keepdims=True), axis=-1)
+        step = largest / np.float32(-8)
+        return {"scales": halves(step)}, in_steps(x, step) + np.float32(8.5)
 
     @classmethod
     def encode(cls, rows):
-        scales, steps = cls.grid(rows.reshape(len(rows), -1, BLOCK))
-        q = np.clip(np.floor(steps + 0.5), 0, 15).astype(np.uint8)
+        scales, levels = cls.grid(rows.reshape(len(rows), -1, BLOCK))
+        q = unsigned(np.floor(levels), 15)
         values = in_panels(q[..., :16] | q[..., 16:] << 4)
         return {"values": values, **{name: in_panels(s) for name, s in scales.items()}}
 
@@ -121,11 +138,10 @@ class Int4Min(Int4):
 
     @classmethod
     def grid(cls, x):
-        low = halves(x.min(axis=-1))
-        scales = halves((x.max(axis=-1) - x.min(axis=-1)) / 15.0)
-        return {"scales": scales, "minima": low}, divided(
-            x - floats(low)[..., None], floats(scales)[..., None]
-        )
+        low, high = (f(axis=-1, keepdims=True) for f in (x.min, x.max))
+        step = (high - low) / np.float32(15)
+        levels = in_steps(x - bounded(low), step) + np.float32(0.5)
+        return {"scales": halves(step), "minima": halves(low)}, levels
 
     def decode(self, panel, lane):
         d, m = (

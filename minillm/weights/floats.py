@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .weight import LANES, Weight
+from .weight import BF16, LANES, Weight, widened
 
 
 def narrowed(x, dtype):
@@ -76,7 +76,7 @@ class BFloat16(FloatWeight):
 
     @staticmethod
     def to_float(x):
-        return (x.astype(np.uint32) << 16).view(np.float32)
+        return widened(x.view(BF16))
 
 
 class Float16(FloatWeight):

@@ -15,6 +15,44 @@ import numpy as np
 
 LANES = 16
 SLAB = 1024  # rows that are encoded or decoded at once, so that a conversion needs little memory
+BF16 = np.dtype([("bfloat16", np.uint16)])  # bfloat16's bits: NumPy has no type for them
+
+
+def widened(array: np.ndarray) -> np.ndarray:
+    """Numbers of any floating-point type, BF16 among them, as float32; float32 as it is."""
+    if array.dtype == BF16:  # the upper half of a float32
+        return (array["bfloat16"].astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32, copy=False)
+
+
+def slabs(table, release=None):
+    """Yield (start, rows): all rows of an array or of a Weight as float32, a slab at a time.
+
+    release: called with the table when a slab was used.
+    """
+    for start in range(0, table.shape[0], SLAB):
+        stop = min(start + SLAB, table.shape[0])
+        if isinstance(table, Weight):
+            yield start, table.take(np.arange(start, stop))
+        else:
+            yield start, widened(table[start:stop])
+        if release:
+            release(table)
+
+
+def to_array(parameter, dtype, release=None) -> np.ndarray:
+    """Return an array or a Weight as an array of `dtype`; one that is such an array as it is.
+
+    release: called with the parameter again and again while it is converted.
+    """
+    if isinstance(parameter, np.ndarray) and parameter.dtype == dtype:
+        return parameter if parameter.flags.aligned else parameter.copy()
+    transposed = isinstance(parameter, Weight) and parameter.transposed
+    table = parameter.T if transposed else parameter
+    array = np.empty(table.shape, dtype)
+    for start, rows in slabs(table, release):
+        array[start : start + len(rows)] = rows
+    return array.T if transposed else array
 
 
 class Arena:
@@ -92,13 +130,12 @@ class Weight:
         self.n, self.k, self.transposed = n, k, transposed
 
     @classmethod
-    def from_table(cls, table, allocate=np.empty) -> Weight:
+    def from_table(cls, table, allocate=np.empty, release=None) -> Weight:
         """Store a table [N,K], whose rows are looked up (an embedding), in arrays from
-        allocate(shape, dtype)."""
+        allocate(shape, dtype). table: an array or a Weight; release: see slabs."""
         n, k = table.shape
         arrays = {name: allocate(shape, dtype) for name, (shape, dtype) in cls.shapes(n, k).items()}
-        for start in range(0, n, SLAB):
-            rows = np.asarray(table[start : start + SLAB], np.float32)
+        for start, rows in slabs(table, release):
             missing = -len(rows) % LANES, -k % cls.block
             if any(missing):  # np.pad copies in any case
                 rows = np.pad(rows, ((0, missing[0]), (0, missing[1])))
@@ -107,9 +144,9 @@ class Weight:
         return cls(arrays, n, k)
 
     @classmethod
-    def from_matrix(cls, matrix, allocate=np.empty) -> Weight:
+    def from_matrix(cls, matrix, allocate=np.empty, release=None) -> Weight:
         """Store a matrix [in,out], as GPT-2's Conv1D has it, for products x W."""
-        return cls.from_table(matrix.T, allocate).T
+        return cls.from_table(matrix.T, allocate, release).T
 
     @classmethod
     def shapes(cls, n: int, k: int) -> dict[str, tuple[tuple[int, ...], type]]:
@@ -180,18 +217,9 @@ class Weight:
         """How many bytes are stored: what a product reads."""
         return sum(array.nbytes for array in self.stored.values())
 
-    def slabs(self):
-        """Yield (start, rows): all rows in order, decoded a slab at a time."""
-        table = self.T if self.transposed else self
-        for start in range(0, self.n, SLAB):
-            yield start, table.take(np.arange(start, min(start + SLAB, self.n)))
-
     def dense(self) -> np.ndarray:
         """The whole matrix as float32."""
-        table = np.empty((self.n, self.k), np.float32)
-        for start, rows in self.slabs():
-            table[start : start + len(rows)] = rows
-        return table.T if self.transposed else table
+        return to_array(self, np.float32)
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return self.dense() if dtype is None else self.dense().astype(dtype, copy=False)
@@ -206,7 +234,7 @@ class Weight:
         if not self.transposed:
             return x @ self.dense()
         y = np.empty((*x.shape[:-1], self.n), np.result_type(x, self.dtype))
-        for start, rows in self.slabs():
+        for start, rows in slabs(self.T):
             y[..., start : start + len(rows)] = x @ rows.T
         return y
 

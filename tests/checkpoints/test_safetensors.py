@@ -13,6 +13,7 @@ import pytest
 
 from minillm.checkpoints import safetensors
 from minillm.errors import InputError
+from minillm.weights.weight import BF16, widened
 
 A = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
 B = {"dtype": "I16", "shape": [4], "data_offsets": [24, 32]}
@@ -42,7 +43,11 @@ def examples() -> dict[str, np.ndarray]:
     """One tensor of every dtype, and the odd ones: scalar, empty, transposed, strided, a strange
     name."""
     rng = np.random.default_rng(0)
-    tensors = {dtype.name: rng.integers(0, 2, (3, 5)).astype(dtype) for dtype in safetensors.NAMES}
+    tensors = {
+        dtype.name: rng.integers(0, 2, (3, 5)).astype(dtype)
+        for dtype in safetensors.NAMES
+        if dtype != BF16  # the library's NumPy side has none
+    }
     f32 = rng.standard_normal((4, 6), np.float32)
     special = np.array([np.nan, np.inf, -0.0, 1e-45], np.float32)
     return tensors | {
@@ -62,7 +67,7 @@ def examples() -> dict[str, np.ndarray]:
 def test_every_dtype_comes_back(path):
     safetensors.write(path, examples(), {"format": "pt", "é": "\n"})
     tensors, metadata = safetensors.read(path)
-    assert len(safetensors.NAMES) == 12
+    assert len(safetensors.NAMES) == 13
     assert_equal(tensors, examples())
     assert metadata == {"format": "pt", "é": "\n"}
 
@@ -118,7 +123,10 @@ def test_bfloat16_is_read_as_the_same_number(path, bits, value):
             bits.to_bytes(2, "little"),
         )
     )
-    assert_equal(safetensors.read(path)[0], {"x": np.array(value, np.float32)})
+    stored = safetensors.read(path)[0]
+    assert_equal({"x": widened(stored["x"])}, {"x": np.array(value, np.float32)})
+    safetensors.write(path, stored)
+    assert_equal(safetensors.read(path)[0], stored)
 
 
 def test_tensors_are_read_only_views_of_the_mapped_file(path):
@@ -191,16 +199,16 @@ def changed(**fields) -> dict:
         ({"b": B}, "'b' begins at byte 24"),
         ({"a": A}, "end at byte 24 of 32"),
         ({}, "end at byte 0 of 32"),
-        (changed() | {"__metadata__": {"k": 1}}, "__metadata__ must map text to text"),
-        (changed() | {"__metadata__": ["k"]}, "__metadata__ must map text to text"),
-        (changed() | {"__metadata__": None}, "__metadata__ must map text to text"),
+        (changed() | {"__metadata__": {"k": 1}}, "__metadata__: .* must be "),
+        (changed() | {"__metadata__": ["k"]}, "__metadata__: .* must be "),
+        (changed() | {"__metadata__": None}, "__metadata__: .* must be "),
         (b'{"a":%(A)s,"b":%(B)s,"a":%(A)s}', "'a' occurs twice"),
         (
             b'{"b":%(B)s,"a":{"dtype":"F32","shape":[2,3],"shape":[2,3],"data_offsets":[0,24]}}',
             "'shape' occurs twice",
         ),
-        (b"[]", "not a table"),
-        (b"null", "not a table"),
+        (b"[]", "must be a table"),
+        (b"null", "must be a table"),
         (b"", "not valid JSON"),
         (b'{"a":', "not valid JSON"),
         (b'{"a\xff":%(A)s,"b":%(B)s}', "not valid JSON"),
@@ -243,8 +251,8 @@ def test_the_unchanged_header_is_accepted(path):
         (
             10**8 + 1,
             10**8 + 100,
-            "the header claims 100,000,001 bytes",
-        ),  # the format's limit; the file is sparse
+            "a header of 100,000,001 bytes; at most 16,000,000",
+        ),  # the file is sparse
     ],
 )
 def test_wrong_header_length_is_refused(path, length, size, message):
@@ -363,4 +371,4 @@ def test_we_read_the_bfloat16_of_torch(path):
     )  # every bfloat16 there is
     tensor = bits.view(torch.bfloat16).reshape(256, 256)
     library.save_file({"x": tensor}, path)
-    assert_equal(safetensors.read(path)[0], {"x": tensor.float().numpy()})
+    assert_equal({"x": widened(safetensors.read(path)[0]["x"])}, {"x": tensor.float().numpy()})

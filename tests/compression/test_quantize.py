@@ -7,6 +7,7 @@ import pytest
 
 from minillm import GPT2, GPT2Config, InputError
 from minillm.checkpoints import load_model, safetensors
+from minillm.compression import quantize
 from minillm.weights import KINDS
 
 CONFIG = GPT2Config(
@@ -19,7 +20,6 @@ CONFIG = GPT2Config(
     tie_word_embeddings=False,
 )
 MODEL = GPT2.random(CONFIG, seed=2)
-WTE = "transformer.wte.weight.values"
 IDS = [[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]]
 
 
@@ -72,6 +72,18 @@ def test_saved_and_loaded_it_is_the_same(kind, tmp_path):
         assert size == header + nbytes(loaded)
 
 
+@pytest.mark.live
+@pytest.mark.parametrize("dtype", [None, "float32", "float16"])
+@pytest.mark.parametrize("head", [True, False])
+def test_transformers_refuses_a_quantised_folder(tmp_path, dtype, head):
+    """It cannot read blocks, and must not draw what it cannot read at random."""
+    transformers = pytest.importorskip("transformers")
+    quantize(MODEL, "int8", head).save_pretrained(tmp_path)
+    for model in (transformers.GPT2LMHeadModel, transformers.AutoModel):
+        with pytest.raises((RuntimeError, ValueError, TypeError)):
+            model.from_pretrained(tmp_path, **({"dtype": dtype} if dtype else {}))
+
+
 def test_a_quantised_model_can_be_stored_anew(tmp_path):
     model = MODEL.quantize("int8")
     np.testing.assert_allclose(model.quantize("float32")(IDS), model(IDS), atol=5e-6)
@@ -95,16 +107,14 @@ def test_unknown_kinds_are_refused():
             "c_attn.weight.scales' is missing",
         ),
         (
-            lambda t, m: t.update(
-                {"transformer.wte.weight.values": t["transformer.wte.weight.values"][:-1]}
-            ),
-            "wte.weight.values' is uint8",
+            lambda t, m: t.update({"transformer.wte.weight": t["transformer.wte.weight"][:-1]}),
+            "wte.weight' is uint8",
         ),
-        (lambda t, m: m.update(minillm="[]"), "do not describe stored weights"),
-        (lambda t, m: m.update(minillm="{"), "do not describe stored weights"),
+        (lambda t, m: m.update(minillm="[]"), "metadata 'minillm': what it holds is"),
+        (lambda t, m: m.update(minillm="{"), "metadata 'minillm': not valid JSON"),
         (
             lambda t, m: m.update(minillm='{"a": {"kind": "int3", "shape": [1, 2]}}'),
-            "do not describe stored weights",
+            "a'].kind is 'int3'; it must be one of float32, .*int4_min",
         ),
         (
             lambda t, m: m.update(minillm='{"a": {"kind": "int8", "shape": [0, 2]}}'),
@@ -112,7 +122,7 @@ def test_unknown_kinds_are_refused():
         ),
         (
             lambda t, m: m.update(minillm='{"a": {"kind": "int8", "shape": [3, 2]}}'),
-            "'a.values' is missing",
+            "'a' is missing",
         ),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from minillm import ops
 from minillm.config import GPT2Config
 from minillm.model import GPT2
-from minillm.weights import KINDS, Float16, Int4, Int4Min, Int8, store, store_parameters
+from minillm.weights import KINDS, Float16, Int4, Int4Min, store, store_parameters
 
 RNG = np.random.default_rng(0)
 # Largest error over the largest number of a block of 32: half a step of 1/127 or of 1/8 (int4's +8
@@ -119,23 +119,91 @@ def test_blocks_of_zeros_tiny_and_huge_numbers(kind):
     assert np.isfinite(dense).all() and not dense[:32].any() and np.abs(dense[32:64]).max() < 1e-7
 
 
-def test_q8_0_and_q4_0_hold_the_numbers_of_the_format():
-    x = RNG.standard_normal((16, 64)).astype(np.float32)  # 16 rows of two blocks
-    weight = Int8.from_table(x)
-    q = weight.arrays["values"].transpose(0, 3, 1, 2, 4).reshape(16, 2, 32).astype(int) - 128
-    d = weight.arrays["scales"].view(np.float16)[0].T  # [16, 2]
-    blocks = x.reshape(16, 2, 32)
-    assert np.array_equal(d, (np.abs(blocks).max(-1) / 127).astype(np.float16))
-    assert np.array_equal(q, np.rint(blocks / d[..., None].astype(np.float32)).clip(-127, 127))
-    weight = Int4.from_table(x)
-    bytes_ = weight.arrays["values"].transpose(0, 3, 1, 2, 4).reshape(16, 2, 16)
-    q = (
-        np.concatenate([bytes_ & 15, bytes_ >> 4], axis=-1).astype(int) - 8
-    )  # inputs 0..15 low, 16..31 high
-    d = weight.arrays["scales"].view(np.float16)[0].T.astype(np.float32)
-    assert np.array_equal((q * d[..., None]).reshape(16, 64), weight.dense())
-    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(-1)[..., None], -1)[..., 0]
-    assert (q.reshape(16, 2, 32)[np.abs(blocks) == np.abs(largest)[..., None]] == -8).all()
+def as_ggml(weight):
+    """The bytes that a GGUF file has for a table: per block the float16 numbers, then the values."""
+    values = weight.arrays["values"].transpose(0, 3, 1, 2, 4)  # [P, 16, B, n/4, 4]
+    values = values.reshape(-1, values.shape[2], values.shape[3] * 4)
+    if weight.kind == "int8":
+        values = values - np.uint8(128)
+    numbers = [
+        weight.arrays[name].swapaxes(1, 2).reshape(*values.shape[:2], 1).copy().view(np.uint8)
+        for name in ("scales", "minima")
+        if name in weight.arrays
+    ]
+    return np.concatenate([*numbers, values], axis=-1).reshape(len(values), -1)[: weight.n]
+
+
+def half_bytes(x):
+    return list(np.array(x, "<f2").tobytes())
+
+
+@pytest.mark.parametrize(
+    ("kind", "block", "expected"),
+    [
+        # d = 127/127; a half goes away from zero.
+        ("int8", [127, 2.5, -2.5, 0.49], [*half_bytes(1), 127, 3, 256 - 3, 0]),
+        # 0.49998 lies at 63.497 by d = 1/127, but at 63.501 by the float16 that is stored.
+        ("int8", [1, 0.5, 0.49998, 0], [*half_bytes(1 / 127), 127, 64, 63, 0]),
+        # The first of largest size, -16, is step -8 of d = 2; 16 would be step 8, but 7 is the last.
+        (
+            "int4",
+            [-16, 16, 1, -1],
+            [*half_bytes(2), *(0 | 8 << 4, 15 | 8 << 4, 9 | 8 << 4, 8 | 8 << 4)],
+        ),
+        (
+            "int4",
+            [16, -16, 1, -1],
+            [*half_bytes(-2), *(0 | 8 << 4, 15 | 8 << 4, 8 | 8 << 4, 9 | 8 << 4)],
+        ),
+        # From -3 in steps of 2 to 27; 0 lies at 1.5, which rounds to 2.
+        (
+            "int4_min",
+            [-3, 27, 2, 1.9],
+            [*half_bytes([2, -3]), *(0 | 2 << 4, 15 | 2 << 4, 3 | 2 << 4, 2 | 2 << 4)],
+        ),
+        ("int4_min", [0, 0, 0, 0], half_bytes([0, 0]) + [0] * 4),
+    ],
+)
+def test_blocks_hold_the_bytes_of_ggml(kind, block, expected):
+    """Four numbers and 28 zeros, worked out by hand from the formulas of ggml-quants.c."""
+    table = np.zeros((1, 32), np.float32)
+    table[0, :4] = block
+    found = as_ggml(KINDS[kind].from_table(table))[0]
+    assert found[: len(expected)].tolist() == expected
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("kind", "name"), [("int8", "Q8_0"), ("int4", "Q4_0"), ("int4_min", "Q4_1")]
+)
+def test_blocks_equal_ggmls_bit_for_bit(kind, name):
+    """gguf.quants claims ggml's own results; where those are infinite ours are float16's largest."""
+    gguf = pytest.importorskip("gguf", reason="needs the extra bench: pip install -e '.[bench]'")
+    normal = RNG.standard_normal((4000, 64))
+    tables = {
+        "normal": normal,
+        "scaled": normal * 10.0 ** RNG.uniform(-36, 3, (4000, 1)),
+        "heavy tails": np.clip(RNG.standard_cauchy((4000, 64)), -6e4, 6e4),
+        "halves": RNG.integers(-254, 255, (4000, 64)) / 2,
+        "ties and signed zeros": RNG.choice([0, -0.0, 1, -1, 0.5, 127, -127], (4000, 64)),
+        "zeros": np.zeros((16, 64)),
+        "one number": np.repeat(RNG.standard_normal((4000, 1)), 64, axis=1),
+    }
+    for case, table in tables.items():
+        table = table.astype(np.float32)
+        weight = KINDS[kind].from_table(table)
+        theirs = gguf.quantize(table, gguf.GGMLQuantizationType[name])
+        assert np.array_equal(as_ggml(weight), theirs), case
+        read = gguf.dequantize(theirs, gguf.GGMLQuantizationType[name])
+        assert np.array_equal(weight.dense(), read), case
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4", "int4_min"])
+def test_a_number_that_is_none_stays_visible_in_its_block(kind):
+    x = np.ones((64, 16), np.float32)
+    x[3] = np.nan
+    dense = store(x, kind).dense()
+    assert np.isnan(dense[:32]).all() and np.isfinite(dense[32:]).all()
 
 
 def test_int4_min_serves_numbers_far_from_zero():

@@ -1,0 +1,340 @@
+"""Structured files, broken at random: `python tests/fuzz/fuzz.py FORMAT [N] [SEED]` tries N inputs.
+
+Each input is the valid files of a format with one or a few faults, drawn from the seed and the
+input's number alone. Reading it must give a value or one line (InputError): no other exception, not
+more than SECONDS, and no more memory than twice the files and 50 MB.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from minillm import GPT2, GPT2Config, InputError, Tokenizer
+from minillm.bench.worker import peak_bytes
+from minillm.checkpoints import load_model, safetensors
+from minillm.clock.limits import Limits
+from minillm.lstm import LSTM, LSTMConfig
+from minillm.reference import Reference, verify
+from minillm.steps import step_names
+from minillm.tasks.classify import BagOfWords, Pooled, Transformer, load_classifier
+from minillm.tasks.examples import Words, read_examples
+from minillm.training import checkpoint
+from minillm.training.curves import read_curve
+from minillm.training.data import Tokens
+from minillm.training.lora import load_adapters, save_adapters, with_adapters
+from minillm.training.pretrain import pretrain
+from minillm.training.settings import settings
+
+SECONDS = 10  # a busy machine's; an input takes some milliseconds
+MEGABYTES = 50
+TOKENIZER = Tokenizer.train(["the low lower lowest <|endoftext|> new newer newest"] * 3, 280)
+CONFIG = GPT2Config(vocab_size=TOKENIZER.vocab_size, n_positions=8, n_embd=8, n_layer=2, n_head=2)
+MODEL = GPT2.random(CONFIG)
+IDS = [3, 1, 4]
+
+# ---- the formats: {name: (write valid files into a folder, read them and use what comes)}
+
+
+def a_model(folder: Path) -> None:
+    MODEL.save_pretrained(folder, "bfloat16")
+
+
+def a_sharded_model(folder: Path) -> None:
+    MODEL.save_pretrained(folder)
+    tensors, _ = safetensors.read(folder / "model.safetensors")
+    files = {name: f"model-{n % 2}.safetensors" for n, name in enumerate(tensors)}
+    for file in set(files.values()):
+        safetensors.write(
+            folder / file, {n: np.array(tensors[n]) for n in files if files[n] == file}
+        )
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
+
+
+def a_quantised_model(folder: Path) -> None:
+    MODEL.quantize("int4_min").save_pretrained(folder)
+
+
+def read_model(folder: Path) -> None:
+    load_model(folder, kernels="numpy")(IDS)
+
+
+def a_safetensors_file(folder: Path) -> None:
+    tensors = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(0), "c": np.ones(2)}
+    safetensors.write(folder / "a.safetensors", tensors, {"format": "pt"})
+
+
+def read_safetensors_file(folder: Path) -> None:
+    for array in safetensors.read(folder / "a.safetensors")[0].values():
+        array.tobytes()
+
+
+def a_run(folder: Path) -> None:
+    plan = settings(n_layer=1, n_head=1, n_embd=8, n_positions=8, context=4, vocab_size=280)
+    about = {"data": str(folder / "text.txt"), "start": None} | plan.to_dict()
+    (folder / "settings.json").write_text(json.dumps(about))
+    steps = [{"step": n, "loss": 5 / n, "lr": 1e-3, "tokens": n} for n in range(1, 6)]
+    lines = [*steps, {"step": 5, "loss": 1.0, "val_loss": 1.5, "bits_per_byte": 2.0}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    np.save(folder / "train.npy", np.arange(40, dtype=np.uint16))
+    checkpoint.write(folder, {"model.a": np.ones(3)}, 5, keep=1)
+
+
+def read_run(folder: Path) -> None:
+    read_curve(folder)
+    checkpoint.read(folder / "checkpoint.safetensors")
+    Tokens(folder / "train.npy", 80).windows(4).sum()
+    pretrain(folder, None, settings, resume=True, start="no such folder!", kernels="numpy")
+
+
+def a_classifier(folder: Path) -> None:
+    score = {"weight": np.ones((8, 2), np.float32), "bias": np.zeros(2, np.float32)}
+    Pooled(Transformer(MODEL), score, "mean", ["no", "yes"], TOKENIZER, 8).save(folder)
+    TOKENIZER.save(folder)
+
+
+def an_lstm(folder: Path) -> None:
+    score = {"weight": np.ones((8, 2), np.float32), "bias": np.zeros(2, np.float32)}
+    body = LSTM.random(LSTMConfig(TOKENIZER.vocab_size, 8))
+    Pooled(body, score, "last", ["no", "yes"], TOKENIZER, 8).save(folder)
+    TOKENIZER.save(folder)
+
+
+def a_bag_of_words(folder: Path) -> None:
+    words = Words.of(["a good film", "a bad film"])
+    zeros = {"weight": np.zeros((words.vocab_size, 2), np.float32), "bias": np.zeros(2, np.float32)}
+    BagOfWords(["no", "yes"], words, 8, zeros).save(folder)
+    words.save(folder)
+
+
+def read_classifier(folder: Path) -> None:
+    load_classifier(folder, "numpy").log_probabilities(["a good film"])
+
+
+def adapters(folder: Path) -> None:
+    save_adapters(with_adapters(MODEL, 2), folder)
+
+
+def a_reference(folder: Path) -> None:
+    trace = MODEL.trace(np.array([IDS]))
+    steps = {name: np.asarray(trace[name], np.float64) for name in step_names(CONFIG.n_layer)}
+    Reference(np.array([IDS]), steps, np.array([1, 2])).save(folder / "reference.npz")
+
+
+def a_settings_file(folder: Path) -> None:
+    lines = 'n_layer = 2\nlr = 1e-3\noptimizer = "adamw"\nrecompute = false\nsample_prompt = "a"\n'
+    (folder / "run.toml").write_text(lines)
+
+
+def a_tokenizer(folder: Path) -> None:
+    TOKENIZER.save(folder)
+    (folder / "tokenizer.json").unlink()
+
+
+def a_tokenizer_json(folder: Path) -> None:
+    TOKENIZER.save(folder)
+    for name in ("vocab.json", "merges.txt"):
+        (folder / name).unlink()
+
+
+def read_tokenizer(folder: Path) -> None:
+    tokenizer = Tokenizer.from_pretrained(folder)
+    tokenizer.decode(tokenizer.encode("the lowest <|endoftext|> \u00e9"))
+
+
+def a_table(folder: Path) -> None:
+    (folder / "a.csv").write_text('label,text\nno,"a bad, bad film"\nyes,good\n')
+
+
+def limits_of_a_machine(folder: Path) -> None:
+    rates = {"float32": 1e9, "int8": 2e9}
+    Limits({}, 1, {10**6: 1e10, 10**8: 5e9}, rates, rates, 1e9, 1e-6, 1e-6, 1e-7).save(
+        folder / "limits.json"
+    )
+
+
+FORMATS: dict[str, tuple[Callable, Callable]] = {
+    "config": (
+        lambda folder: (folder / "config.json").write_text(json.dumps(CONFIG.to_dict())),
+        lambda folder: GPT2Config.from_file(folder / "config.json").parameter_shapes(),
+    ),
+    "safetensors": (a_safetensors_file, read_safetensors_file),
+    "model": (a_model, read_model),
+    "shards": (a_sharded_model, read_model),
+    "quantised": (a_quantised_model, read_model),
+    "run": (a_run, read_run),
+    "classifier": (a_classifier, read_classifier),
+    "lstm": (an_lstm, read_classifier),
+    "bag-of-words": (a_bag_of_words, read_classifier),
+    "adapters": (adapters, lambda folder: load_adapters(MODEL, folder)(IDS)),
+    "reference": (a_reference, lambda folder: verify(MODEL, Reference.load(folder))),
+    "toml": (a_settings_file, lambda folder: settings(file=folder / "run.toml")),
+    "tokenizer": (a_tokenizer, read_tokenizer),
+    "tokenizer.json": (a_tokenizer_json, read_tokenizer),
+    "table": (a_table, lambda folder: read_examples(folder / "a.csv")),
+    "limits": (
+        limits_of_a_machine,
+        lambda folder: Limits.load(folder / "limits.json").bandwidth_at(1e7),
+    ),
+}
+
+# ---- the faults
+
+VALUES = [
+    None, True, False, 0, -1, 1, 2, 3, 7, 1e308, -1e-300, float("nan"), float("inf"), 2**31, 2**63,
+    10**30, -(2**63), "", "a", "\0", "\ud800", "int8", "../x", "x" * 100_000, [], {}, [[]], [1, 2],
+    [-1], {"a": 1}, [None] * 1000, 3_000_000, 0.5, "1e400", [2**62, 4],
+]  # fmt: skip
+PIECES = [b"\0", b"\xff", b"\n", b'"', b"{", b"[", b"]", b"}", b",", b"=", b"-", b"9" * 40, b"e999",
+          b"<|endoftext|>", b"\xef\xbb\xbf", b"[" * 2000, b"\r", b"\xed\xa0\x80", b" " * 1000]  # fmt: skip
+
+
+def break_bytes(data: bytes, draw: random.Random) -> bytes:
+    """One fault in bytes: some changed, cut out, doubled, put in; or the end cut off."""
+    start = draw.randrange(len(data) + 1)
+    stop = min(len(data), start + draw.choice([0, 1, 1, 2, 4, 8, 64]))
+    return draw.choice(
+        [
+            lambda: data[:start] + bytes([draw.randrange(256)]) + data[start + 1 :],
+            lambda: data[:start] + draw.randbytes(stop - start) + data[stop:],
+            lambda: data[:start] + data[stop:],
+            lambda: data[:stop] + data[start:],
+            lambda: data[:start] + draw.choice(PIECES) + data[stop:],
+            lambda: data[:start],
+        ]
+    )()
+
+
+def break_value(value, draw: random.Random):
+    """One fault in what JSON stands for: somewhere another value, a missing or a surplus one."""
+    if isinstance(value, dict | list) and value and draw.random() < 0.85:
+        keys = list(value) if isinstance(value, dict) else range(len(value))
+        key, changed = draw.choice(keys), value.copy()
+        fault = draw.random()
+        if fault < 0.1:
+            del changed[key]
+        elif fault < 0.2 and isinstance(value, dict):
+            changed[draw.choice(["a", "", key + "x"])] = draw.choice([value[key], *VALUES])
+        elif fault < 0.2:
+            changed.append(draw.choice([value[key], *VALUES]))
+        else:
+            changed[key] = break_value(value[key], draw)
+        return changed
+    if isinstance(value, str) and value[:1] == "{" and draw.random() < 0.8:  # JSON within JSON
+        return json.dumps(break_value(json.loads(value), draw))
+    return draw.choice(VALUES)
+
+
+def broken(name: str, data: bytes, draw: random.Random) -> bytes:
+    """A file's data with a fault of its own kind, or one in its bytes."""
+    if draw.random() < 0.4:
+        return break_bytes(data, draw)
+    if name.endswith(".json"):
+        return json.dumps(break_value(json.loads(data), draw)).encode()
+    if name.endswith(".jsonl"):
+        lines = data.splitlines()
+        n = draw.randrange(len(lines))
+        lines[n] = json.dumps(break_value(json.loads(lines[n]), draw)).encode()
+        return b"\n".join(lines) + b"\n"
+    if name.endswith(".safetensors"):
+        n = int.from_bytes(data[:8], "little")
+        header = json.dumps(break_value(json.loads(data[8 : 8 + n]), draw)).encode()
+        return len(header).to_bytes(8, "little") + header + data[8 + n :]
+    if name.endswith(".toml"):
+        lines = data.splitlines()
+        n = draw.randrange(len(lines))
+        lines[n] = lines[n].split(b"=")[0] + b"= " + json.dumps(draw.choice(VALUES)).encode()
+        return b"\n".join(lines)
+    return break_bytes(data, draw)
+
+
+def broken_files(files: dict[str, bytes], seed: int, number: int) -> dict[str, bytes]:
+    """The files that differ in input `number`: one to three faults, most often one."""
+    draw, changed = random.Random(f"{seed} {number}"), {}
+    for _ in range(draw.choice([1, 1, 1, 2, 3])):
+        name = draw.choice(sorted(files))
+        try:
+            changed[name] = broken(name, changed.get(name, files[name]), draw)
+        except Exception:  # a second fault, in what is no JSON any more
+            changed[name] = break_bytes(changed[name], draw)
+    return changed
+
+
+# ---- trying them
+
+
+class Hang(BaseException):
+    """An input took longer than SECONDS."""
+
+
+def too_long(*_):
+    raise Hang
+
+
+def fuzz(name: str, n: int, seed: int) -> list[str]:
+    """Try `n` inputs of a format; return what was found, a text for each fault, at most twenty."""
+    make, read = FORMATS[name]
+    found: list[str] = []
+    warnings.simplefilter("ignore")  # numbers that overflow
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, too_long)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        make(folder)
+        files = {path.name: path.read_bytes() for path in folder.iterdir()}
+        try:
+            read(folder)
+        except InputError as error:
+            if name != "run":  # whose start is missing on purpose
+                return [f"the valid files are refused: {error}"]
+        before = peak_bytes() or 0
+        for number in range(n):
+            changed = broken_files(files, seed, number)
+            for file, data in changed.items():
+                (folder / file).write_bytes(data)
+            size = sum(len(changed.get(file, data)) for file, data in files.items())
+            if hasattr(signal, "setitimer"):
+                signal.setitimer(signal.ITIMER_REAL, SECONDS)
+            try:
+                read(folder)
+            except InputError as error:
+                if "\n" in str(error) or len(str(error)) > 1100:
+                    found.append(f"{name} {seed} {number}: no line: {str(error)!r:.300}")
+            except Hang:
+                found.append(f"{name} {seed} {number}: longer than {SECONDS} s")
+            except Exception:
+                found.append(f"{name} {seed} {number}: {traceback.format_exc(limit=-3)}")
+            finally:
+                if hasattr(signal, "setitimer"):
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+            after = peak_bytes() or 0
+            if after - before > 2 * size + MEGABYTES * 10**6:
+                found.append(f"{name} {seed} {number}: {(after - before) / 1e6:.0f} MB")
+                before = after
+            if len(found) == 20:
+                break
+            for file in changed:
+                (folder / file).write_bytes(files[file])
+    return found
+
+
+if __name__ == "__main__":
+    kind, n, seed = sys.argv[1], *map(int, sys.argv[2:] + ["1000", "0"][len(sys.argv) - 2 :])
+    began = time.perf_counter()
+    faults = fuzz(kind, n, seed)
+    sys.stdout.write("\n".join([*faults, ""]))
+    sys.stdout.write(f"{kind}: {n:,} inputs, {time.perf_counter() - began:.0f} s\n")
+    sys.stdout.flush()
+    os._exit(bool(faults))  # without waiting for what a format may have started
