@@ -5,40 +5,25 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from ..reference import TOLERANCES
+from .call import Problem
+from .wire import describe
 
 EXACT = 1e-10  # for Python's own floats, which are float64
+WIDENED = (
+    "it is float64 where float32 came in, which takes twice the memory: np.sqrt(2),"
+    " np.where(mask, 0.0, -np.inf) and np.zeros(n) are float64 and widen all that they meet;"
+    " math.sqrt(2), 2**0.5 and np.zeros(n, x.dtype) do not"
+)
 TINY = 8  # numbers: an array of no more is written out
 WRITTEN = {
     "float_kind": "{:.4}".format,
     "int": str,
     "bool": str,
 }  # as in Python, with no blanks to align them
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong, and in one sentence how: kind is missing, signature, raised, shape, dtype, not
-    finite, mutated, wrong, slow or stopped; todo and skipped where nothing was written yet or
-    nothing can be checked."""
-
-    kind: str
-    says: str
-
-
-def describe(value) -> str:
-    """A value in a few words: float32 [2, 3], a tuple of 2, 7."""
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype} {list(value.shape)}"
-    if isinstance(value, (tuple, list, dict)):
-        return f"a {type(value).__name__} of {len(value)}"
-    if not isinstance(value, (numbers.Real, str, bytes, type(None))):
-        return f"a {type(value).__name__}"
-    return text if len(text := repr(value)) <= 60 else f"{text[:56]} ..."
 
 
 def written(value) -> str:
@@ -54,32 +39,43 @@ def written(value) -> str:
     return repr(value) if isinstance(value, (str, bytes)) else describe(value)
 
 
-def problem(got, want, mutated=()) -> Problem | None:
+def problem(got, want, mutated=(), exact: float = EXACT, widen: bool = False) -> Problem | None:
     """Return the first problem of `got` where `want` is right: shape, dtype, not finite, mutated,
     wrong; None if equal.
 
     Numbers agree within 2e-5 (float32) or 1e-10 (float64) of the largest one, or of 1 where all are
     0: rounding, see reference.TOLERANCES. exp and log round near 1: log_softmax of a single score
-    comes out as 6e-8 where 0 is right.
+    comes out as 6e-8 where 0 is right. exact: the same for Python's floats, which may come of
+    float32 arrays. widen: whether float64 will do where float32 is right.
     """
     leaves = []
     for path, mine, right in _leaves("", got, want):
         if right is _DIFFERENT:
             return Problem("shape", mine)
         leaves.append((path, mine, right))
-    for check in (_dtype, _finite):
-        for path, mine, right in leaves:
-            if says := check(mine, right):
-                return Problem(check.kind, path + says)
+    for path, mine, right in leaves:
+        if not (widen and is_widened(mine, right)) and (says := _dtype(mine, right)):
+            return Problem("dtype", path + says)
+    for path, mine, right in leaves:
+        if says := _finite(mine, right):
+            return Problem("not finite", path + says)
     if mutated:
         return Problem(
             "mutated",
             f"your function changed its input {', '.join(mutated)}: compute into a new array",
         )
     for path, mine, right in leaves:
-        if says := _values(mine, right):
+        if says := _values(mine, right, exact):
             return Problem("wrong", path + says)
     return None
+
+
+def is_widened(got, want) -> bool:
+    """Whether an array, or one in a structure, is float64 where float32 is right."""
+    return any(
+        isinstance(right, np.ndarray) and (mine.dtype, right.dtype) == (np.float64, np.float32)
+        for _, mine, right in _leaves("", got, want)
+    )
 
 
 _DIFFERENT = object()
@@ -148,7 +144,7 @@ def _finite(got, want) -> str | None:
     return f"{np.asarray(got)[index]} at {_at(index)}; needed: {np.asarray(want)[index]:.6g}"
 
 
-def _values(got, want) -> str | None:
+def _values(got, want, exact: float = EXACT) -> str | None:
     if not isinstance(want, (np.ndarray, numbers.Real)):
         return None if got == want else f"yours {got!r:.80}, right {want!r:.80}"
     mine, right = np.asarray(got), np.asarray(want)
@@ -158,13 +154,7 @@ def _values(got, want) -> str | None:
         )  # inf is inf; nan, in the gallery only, is nan
         far = np.where(same, 0.0, np.abs(mine.astype(np.float64) - right))
     finite = right[np.isfinite(right)]
-    tolerance = (
-        TOLERANCES.get(right.dtype, 0.0)
-        if isinstance(want, np.ndarray)
-        else EXACT
-        if isinstance(want, float)
-        else 0
-    )
+    tolerance = exact if isinstance(want, float) else TOLERANCES.get(right.dtype, 0.0)
     bad = ~(far <= tolerance * (float(np.abs(finite).max(initial=0.0)) or 1.0))
     if not bad.any():
         return None
@@ -189,6 +179,3 @@ def _apart(mine, right) -> str:
 
 def _at(index) -> str:
     return str([int(i) for i in index])
-
-
-_dtype.kind, _finite.kind = "dtype", "not finite"

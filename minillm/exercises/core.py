@@ -335,7 +335,6 @@ CORE = (
         name="argmax", chapter=0, minutes=5, difficulty=1, cell="00-next-token",
         unlocks="greedy decoding: the first exercise from red to green",
         answer=textbook.argmax, inputs=argmax_inputs, example="argmax(np.array([0.5, -1.0, 2.5, 2.0]))",
-        hides=(),
         hints=(
             "Walk through the scores once and remember where the largest so far stood.",
             "Start by taking the first one for the largest, not 0: all scores may be negative.",
@@ -658,7 +657,7 @@ CORE = (
     ),
     Code(
         name="attention", chapter=3, minutes=25, difficulty=2, cell="03-attention", unlocks="attn.context of the model",
-        answer=textbook.attention, inputs=attention_inputs, hides=(attention.scaled_dot_product_attention,),
+        answer=textbook.attention, inputs=attention_inputs,
         example="attention(np.array([[[[1.0], [2.0]]]]), np.array([[[[4.0], [5.0]]]]), np.array([[[[7.0], [8.0]]]]), "
         "np.array([[0, 1]]), 1.0)",
         hints=(
@@ -751,7 +750,7 @@ CORE = (
     Code(
         name="block", chapter=4, minutes=15, difficulty=2, cell="04-block",
         unlocks="attn.residual and mlp.residual: a layer of your own",
-        answer=textbook.block, inputs=block_inputs, hides=(model.block,),
+        answer=textbook.block, inputs=block_inputs,
         example="block(np.ones((1, 1, 2)), {'weight': np.ones(2), 'bias': np.ones(2)}, lambda x: x + 1, "
         "{'weight': np.ones(2), 'bias': np.zeros(2)}, lambda x: x + 3)",
         hints=(

@@ -8,22 +8,26 @@ import importlib.util
 import inspect
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 
 import numpy as np
 
-from .. import kernels
-from . import source
-from .compare import Problem, describe, problem, written
+from ..reference import TOLERANCES
+from . import reach, source
+from .call import TODO, Outcome, Problem, called
+from .compare import EXACT, WIDENED, is_widened, problem, written
 from .inputs import Given
+from .run import Here, Student
+from .wire import describe
 
 BEGIN, END = "# BEGIN SOLUTION NO PROMPT\n", "# END SOLUTION\n"
 TRIED = 1000  # the numbers to predict are smaller
-RIGHT, TODO, SKIPPED = "right", "todo", "skipped"
+RIGHT, SKIPPED = "right", "skipped"
 LINE = 160  # characters of the inputs that are written out
+RESEMBLES = 0.5  # of the cases that a mistake gets wrong, or the student: how many must be the same
+AGAIN = 8  # calls with the same arguments, in which one that draws numbers of its own is found out
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,10 @@ class Mistake:
 class Result:
     """The outcome of one check: status is right, todo, skipped or a kind of compare.Problem.
 
-    message: the line for a person. where: the inputs it happened on. mistake: the gallery's name of
-    the mistake that the output is exactly that of, diagnosis what it says; cell: of the notebooks,
-    to read again. printed: what the code printed.
+    message: the line for a person. where: the inputs it happened on. mistake: the name of the one
+    that was made, since every output is exactly that of it, diagnosis what it says; without a name,
+    diagnosis is what the outputs resemble. cell: of the notebooks, to read again. printed: what the
+    code printed.
     """
 
     name: str
@@ -71,7 +76,7 @@ class Result:
         if self.where:
             lines.append(f"  on: {self.where}")
         if self.diagnosis:
-            lines.append(f"  most likely: {self.diagnosis}")
+            lines.append(f"  {'most likely' if self.mistake else 'resembles'}: {self.diagnosis}")
         if self.cell:
             lines.append(
                 f"  read again: chapter {self.cell[:2]}, cell {self.cell}; or: minillm exercises"
@@ -88,7 +93,7 @@ class Result:
     def headline(self) -> str:
         """The first line of that."""
         if self.status == RIGHT:
-            return f"{self.name}: right"
+            return f"{self.name}: right" + (f"; {self.message}" if self.message else "")
         state = {TODO: "to do", SKIPPED: "skipped"}.get(self.status, self.status.upper())
         return f"{self.name}: {state}: {self.message.removeprefix(f'{self.name}: ')}"
 
@@ -121,14 +126,22 @@ class Exercise:
         raise NotImplementedError
 
     def check(self, namespace: Mapping[str, object], seed: int = 0) -> Result:
-        """Return how far what is defined in `namespace` is right."""
-        if self.needs and importlib.util.find_spec(self.needs) is None:
-            return Result(
-                self.name,
-                SKIPPED,
-                f"{self.needs} is not installed: python -m pip install {self.needs}",
-            )
-        return self._check(namespace, seed)
+        """Return how far what is defined in `namespace` is right. It runs in this process."""
+        return self.missing_library() or self.judge(Here(namespace, self.name), seed)
+
+    def missing_library(self) -> Result | None:
+        """The result where nothing can be checked, because a library is not installed."""
+        if not self.needs or importlib.util.find_spec(self.needs) is not None:
+            return None
+        says = f"{self.needs} is not installed: python -m pip install {self.needs}"
+        return Result(self.name, SKIPPED, says)
+
+    def judge(self, student: Student, seed: int = 0) -> Result:
+        """Return how far a student's work is right, wherever it runs."""
+        return self.found(student.problem) if student.problem else self._judged(student, seed)
+
+    def _judged(self, student: Student, seed: int) -> Result:
+        raise NotImplementedError
 
     def found(self, problem: Problem, where: str = "", mistake: Mistake | None = None) -> Result:
         """The result for a problem, with its diagnosis if it is a known one."""
@@ -168,30 +181,19 @@ class Predict(Exercise):
         text = f"{self.name} {round(float(answer), self.decimals) + 0.0:.{self.decimals}f}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def _check(self, namespace, seed) -> Result:
-        answer = namespace.get("answer")
-        if answer is None or answer is ...:
+    def _judged(self, student, seed) -> Result:
+        answer = student.value
+        if answer is None:
             return self.found(Problem(TODO, f"{self.name}: yours to predict (answer = ...)"))
         try:
             digest = self.digest_of(answer)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return self.found(Problem("shape", f"answer is {describe(answer)}; needed: one number"))
         if digest == self.digest:
             return Result(self.name, RIGHT)
         known = next((m for m in self.mistakes if self.digest_of(m.change) == digest), None)
-        return self.found(
-            Problem("wrong", f"{answer} is not it (to {self.decimals} decimals)"), mistake=known
-        )
-
-
-@dataclass
-class Outcome:
-    """What one call gave: values by where they stand, the inputs it changed, or what it raised."""
-
-    values: dict | None = None
-    mutated: tuple[str, ...] = ()
-    raised: Problem | None = None
-    error: str = ""  # its type
+        says = f"{describe(answer)} is not it (to {self.decimals} decimals)"
+        return self.found(Problem("wrong", says), mistake=known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,17 +202,18 @@ class Code(Exercise):
 
     answer: the right one, the package's own. inputs(given) yields (where, arguments) or (where,
     arguments, the reference's result), the arguments in order or by name. example: a call for the
-    docstring, and the first inputs. changes: parameters that it is meant to change. last: one more
-    check of a function whose values are right.
+    docstring, and the first inputs.
     """
 
     answer: Callable
     example: str
     inputs: Callable[[Given], Iterable[tuple]]
     mend: str = ""
-    changes: tuple[str, ...] = ()
-    hides: tuple[Callable, ...] = ()  # what in the package does the same
-    last: Callable[[Callable], Problem | None] = field(default=lambda function: None)
+    changes: tuple[str, ...] = ()  # parameters that it is meant to change
+    once: tuple[str, ...] = ()  # functions that it is given, through which nothing may go twice
+    loop_without: tuple[str, ...] = ()  # a loop is asked for, and none of these
+    own_dtype: bool = False  # float64 will not do where float32 is right: the docstring says so
+    last: Callable[[Callable[[dict], Outcome]], Problem | None] = field(default=lambda call: None)
 
     @property
     def kind(self) -> str:
@@ -275,124 +278,205 @@ class Code(Exercise):
             (where, args if isinstance(args, dict) else call(*args), *rest)
             for where, args, *rest in cases
         ]
-        return [(where, args, rest[0] if rest else None) for where, args, *rest in named]
+        return [
+            (where, {n: Counted.of(v) if n in self.once else v for n, v in args.items()}, *rest)
+            for where, args, *rest in ((*case[:2], *(case[2:] or (None,))) for case in named)
+        ]
 
-    def run(
-        self, function: Callable, seed: int = 0, file: str = "", closed: bool = False
-    ) -> list[Outcome]:
-        """Call `function` on every case, up to one that stops it; `closed`: while the package's own
-        raises. An error names the line of `file`."""
-        cases, pristine = self.cases(seed), self.cases(seed)
-        with hidden(self.name, self.answer, *self.hides) if closed else nullcontext():
-            outcomes = []
-            for (_, args, _), (_, before, _) in zip(cases, pristine):
-                outcomes.append(self._called(function, args, before, file))
-                if outcomes[-1].raised and outcomes[-1].raised.kind in (TODO, "stopped"):
-                    break
-            return outcomes
+    def run(self, call: Callable[[dict], Outcome], seed: int = 0) -> list[Outcome]:
+        """Call with the arguments of every case, up to one that stops it."""
+        outcomes = []
+        for _, args, _ in self.cases(seed):
+            outcomes.append(call(args))
+            outcomes[-1].work = sum(Counted.work_of(args[name]) for name in self.once)
+            if outcomes[-1].raised and outcomes[-1].raised.kind in (TODO, "stopped"):
+                break
+        return outcomes
 
-    def _called(self, function, args, pristine, file) -> Outcome:
-        try:
-            with np.errstate(all="ignore"):
-                result = function(**args)
-        except (Exception, SystemExit) as error:
-            return Outcome(raised=raised(error, file), error=type(error).__name__)
-        changed = tuple(
-            n
-            for n in args
-            if n not in self.changes and _contents(args[n]) != _contents(pristine[n])
-        )
-        return Outcome(
-            {"": result, **{f"{name} afterwards": args[name] for name in self.changes}}, changed
-        )
+    def run_own(self, function: Callable, seed: int = 0) -> list[Outcome]:
+        """`run` of a function of ours: the answer, or one with a mistake made."""
+        return self.run(partial(called, function, changes=self.changes), seed)
 
     def wanted(self, seed: int = 0) -> list[Outcome]:
         """What is right in every case: the reference's own result where there is one."""
-        outcomes = self.run(self.answer, seed)
+        outcomes = self.run_own(self.answer, seed)
         for outcome, (_, _, expected) in zip(outcomes, self.cases(seed)):
             if expected is not None:
                 outcome.values[""] = expected
         return outcomes
 
-    def _check(self, namespace, seed) -> Result:
-        function = namespace.get(self.name)
-        if not callable(function):
+    def _judged(self, student, seed) -> Result:
+        if student.parameters is None:
             return self.found(Problem("missing", f"there is no function {self.name}"))
-        if says := self._signature_problem(function):
+        if says := self._signature_problem(student):
             return self.found(Problem("signature", says))
-        wanted = self.wanted(seed)
-        outcomes = self.run(function, seed, str(namespace.get("__file__", "")), closed=True)
-        bad = self._first(outcomes, wanted, seed)
+        call = partial(student.call, changes=self.changes)
+        outcomes = self.run(call, seed)
+        wanted = self.wanted(seed)  # only now: while a student's function runs, nothing holds it
+        problems = [
+            self._problem(*case) for case in zip(outcomes, wanted, self.cases(seed), strict=False)
+        ]
+        i, bad = next(((i, p) for i, p in enumerate(problems) if p), (0, None))
         if bad is None:
-            worse = self.last(function)
-            return self.found(worse) if worse else Result(self.name, RIGHT)
+            bad = self._not_as_asked(student) or self.last(partial(call, compiled=True))
+            word = WIDENED if any(map(_is_widened, outcomes, wanted)) else ""
+            return self.found(bad) if bad else Result(self.name, RIGHT, word)
         if bad.kind == TODO:
             return self.found(bad)
-        if self.mend and source.same(
-            function, source.compiled(self.stub(), self.name, self.answer)
-        ):
-            return self.found(
-                Problem(TODO, f"{self.name}: the mistake is still in it. {bad.says}"), bad.where
-            )
-        return self.found(
-            bad,
-            bad.where,
-            None if bad.kind == "stopped" else self.diagnose(outcomes, bad.case, seed),
-        )
+        where, args, _ = self.cases(seed)[i]
+        where = f"{where} ({_arguments(args)})"
+        if self.mend and source.same(student.code, source.code_of(self.stub(), self.name)):
+            bad = Problem(TODO, f"{self.name}: the mistake is still in it. {bad.says}")
+            return self.found(bad, where)
+        if bad.kind == "stopped":
+            return self.found(bad, where)
+        return self.found(bad, where, self.diagnose(outcomes, wanted, problems, call, seed))
 
-    def _signature_problem(self, function) -> str:
-        needed = inspect.signature(self.answer)
-        try:
-            own = inspect.signature(getattr(function, "py_func", function))
-        except (TypeError, ValueError):
-            return ""  # a builtin says nothing of itself
-        shared = [name for name in own.parameters if name in needed.parameters]
-        optional = [
-            p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-            for p in own.parameters.values()
-        ]
-        must_be = [
-            name not in needed.parameters or needed.parameters[name].default is not needed.empty
-            for name in own.parameters
-        ]
-        if shared == [*needed.parameters] and all(o or not m for o, m in zip(optional, must_be)):
-            return ""
-        plain = [str(s.replace(return_annotation=s.empty)) for s in (own, needed)]
-        return f"{self.name}{plain[0]}; needed: {self.name}{plain[1]}"
-
-    def _first(self, outcomes, wanted, seed) -> FirstProblem | None:
-        for i, (got, want, (where, args, _)) in enumerate(zip(outcomes, wanted, self.cases(seed))):
-            if bad := got.raised or problem(got.values, want.values, got.mutated):
-                return FirstProblem(bad.kind, bad.says, f"{where} ({_arguments(args)})", i)
+    def _problem(self, got: Outcome, want: Outcome, case: tuple) -> Problem | None:
+        """What is wrong with one outcome."""
+        if got.raised:
+            return got.raised
+        exact = TOLERANCES[np.dtype(np.float32)] if _holds_float32(case[1]) else EXACT
+        widen = not self.own_dtype
+        if bad := problem(got.values, want.values, got.mutated, exact, widen):
+            return bad
+        if got.cast:
+            says = "nan or infinity became an integer: which one differs between machines"
+            return Problem("not finite", f"{says} (is there a division by 0?)")
+        if got.work > want.work:
+            says = f"{got.work} numbers went through {self.once[0]}, and {want.work} will do"
+            return Problem("not as asked", f"right values, but {says}: each once")
         return None
 
-    def _agrees(self, outcomes, others, case=None) -> int:
-        """In how many cases two functions do the same; 0 if not in `case`."""
-        same = [
-            a.error == b.error
-            and a.mutated == b.mutated
-            and (bool(a.error) or problem(a.values, b.values) is None)
-            for a, b in zip(outcomes, others)
+    def _not_as_asked(self, student: Student) -> Problem | None:
+        """What is wrong with how right values were found."""
+        allowed = reach.imported(compile(self.stub(), self.name, "exec"))
+        if says := reach.borrowed(student.codes, student.found, allowed):
+            return Problem("not as asked", f"right values, but {says}")
+        if self.loop_without and student.codes:
+            if used := reach.uses(student.codes, self.loop_without):
+                says = f"right values, but line {used[1]} uses {used[0]}: a loop is asked for"
+                return Problem("not as asked", says)
+            if not reach.loops(student.codes):
+                return Problem("not as asked", "right values, but a loop is asked for")
+        return None
+
+    def _signature_problem(self, student: Student) -> str:
+        needed = inspect.signature(self.answer)
+        own = [name for name, _ in student.parameters if name in needed.parameters]
+        more = [
+            name
+            for name, optional in student.parameters
+            if not optional
+            and (
+                name not in needed.parameters or needed.parameters[name].default is not needed.empty
+            )
         ]
-        return sum(same) if case is None or same[case] else 0
+        if not student.signature or (own == [*needed.parameters] and not more):
+            return ""
+        plain = needed.replace(return_annotation=needed.empty)
+        return f"{self.name}{student.signature}; needed: {self.name}{plain}"
 
-    def diagnose(self, outcomes, case: int, seed: int = 0) -> Mistake | None:
-        """Return the known mistake whose outputs are most often the same, and are so in `case`;
-        None if there is none."""
-        agreed = {
-            m.name: self._agrees(outcomes, self.run(self.function(m.name), seed), case)
-            for m in self.mistakes
-        }
-        best = max(agreed, key=agreed.get)
-        return self._mistake(best) if agreed[best] else None
+    def _agrees(self, a: Outcome, b: Outcome) -> bool:
+        """Whether two outcomes are the same, but for rounding."""
+        same = (a.error, a.mutated, a.work) == (b.error, b.mutated, b.work)
+        widen = not self.own_dtype
+        return same and (bool(a.error) or problem(a.values, b.values, widen=widen) is None)
+
+    def diagnose(self, outcomes, wanted, problems, call, seed: int = 0) -> Mistake | None:
+        """Return the mistake that was made: nothing is returned; or one of the known ones, if in
+        every case the outcome is its own; or nothing is changed, or it is different each time.
+
+        Without a name, the known mistake that it resembles: of the cases that either gets wrong, at
+        least RESEMBLES are the same. None if there is none.
+        """
+        first = next(i for i, p in enumerate(problems) if p)
+        got, want = outcomes[first], wanted[first]
+        if got.values and got.values[""] is None and want.values[""] is not None:
+            return NO_RETURN
+        shares = {}
+        for mistake in self.mistakes:
+            others = self.run_own(self.function(mistake.name), seed)
+            same = [self._agrees(a, b) for a, b in zip(outcomes, others)]
+            if all(same) and len(outcomes) == len(others):
+                return mistake
+            wrong = [
+                s
+                for s, bad, other, case in zip(
+                    same, problems, others, zip(wanted, self.cases(seed))
+                )
+                if bad or self._problem(other, *case)
+            ]
+            shares[mistake.name] = sum(wrong) / max(len(wrong), 1)
+        before = self.cases(seed)[first][1]
+        for name in self.changes:
+            place = f"{name} afterwards"
+            if (
+                got.values
+                and problem(got.values[place], before[name]) is None
+                and problem(want.values[place], before[name])
+            ):
+                return Mistake("not_changed", "", UNCHANGED.format(name=name))
+        again = (call(self.cases(seed)[first][1]) for _ in range(AGAIN))
+        if not got.raised and any(
+            o.raised is None and problem(o.values, got.values) for o in again
+        ):
+            return NOT_REPEATABLE
+        best = max(shares, key=shares.get)
+        if shares[best] < RESEMBLES:
+            return None
+        return replace(self._mistake(best), name="")
 
 
-@dataclass(frozen=True)
-class FirstProblem(Problem):
-    """A problem, the inputs and the number of the case that showed it."""
+@dataclass
+class Counted:
+    """A function that counts the numbers that go through it (its first argument's)."""
 
-    where: str
-    case: int
+    function: Callable
+    work: int = 0
+
+    def __post_init__(self):
+        self.__signature__ = inspect.signature(self.function)
+
+    def __call__(self, *args, **kwargs):
+        self.work += np.size(next(iter((*args, *kwargs.values())), ()))
+        return self.function(*args, **kwargs)
+
+    @classmethod
+    def of(cls, value):
+        """The function, or every one of a list, counted."""
+        return [cls(v) for v in value] if isinstance(value, list) else cls(value)
+
+    @staticmethod
+    def work_of(value) -> int:
+        """How many numbers went through it, or through all of a list."""
+        return sum(v.work for v in value) if isinstance(value, list) else value.work
+
+
+NO_RETURN = Mistake("no_return", "", "Nothing is returned: is there a `return` at the end?")
+NOT_REPEATABLE = Mistake(
+    "not_repeatable",
+    "",
+    "Called again with the same arguments it answers something else: it draws random numbers of its"
+    " own, or remembers. All that it needs comes in as arguments.",
+)
+UNCHANGED = (
+    "`{name}` is as it was before the call: `{name} = ...` binds a new array to the name. Change"
+    " the array itself: {name}[...] = ..., or *= and +=."
+)
+
+
+def _is_widened(got: Outcome, want: Outcome) -> bool:
+    return is_widened(got.values, want.values)
+
+
+def _holds_float32(value) -> bool:
+    """Whether an argument, or one in a structure, is of float32."""
+    if isinstance(value, dict):
+        return any(map(_holds_float32, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_holds_float32, value))
+    return getattr(value, "dtype", None) == np.float32
 
 
 def _arguments(args: Mapping[str, object]) -> str:
@@ -404,59 +488,3 @@ def _arguments(args: Mapping[str, object]) -> str:
         for say in (written, describe)
     )
     return full if len(full) <= LINE else short
-
-
-def raised(error: BaseException, file: str = "") -> Problem:
-    """An exception in a sentence, with the line of the student's file."""
-    if isinstance(error, NotImplementedError):
-        return Problem(TODO, str(error))
-    if isinstance(error, SystemExit):
-        return Problem(
-            "stopped",
-            f"it called sys.exit({error.code!r}): a function returns, and does not end the program",
-        )
-    if isinstance(error, MemoryError):
-        return Problem("stopped", "it asked for more memory than an exercise may have")
-    line, frame = None, error.__traceback__
-    if isinstance(error, SyntaxError):
-        line = error.lineno
-    while frame is not None:
-        if file and frame.tb_frame.f_code.co_filename == file:
-            line = frame.tb_lineno
-        frame = frame.tb_next
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
-    return Problem(
-        "raised", f"{type(error).__name__}: {text}" + (f" (line {line})" if line else "")
-    )
-
-
-def _contents(value) -> list:
-    """What the arrays in an argument hold, to see whether it was changed."""
-    if isinstance(value, np.ndarray):
-        return [(value.shape, value.tobytes())]
-    if isinstance(value, (dict, list)):
-        return [
-            c for v in (value.values() if isinstance(value, dict) else value) for c in _contents(v)
-        ] + [len(value)]
-    return []
-
-
-@contextmanager
-def hidden(name: str, *functions: Callable) -> Iterator[None]:
-    """Let the package's own functions, and the kernel of that name, raise: whoever holds them,
-    under whatever name."""
-    says, space = f"{name}: minillm's own is closed while yours is being checked", {}
-    exec(f"def closed(*args, **kwargs):\n    raise RuntimeError({says!r})", space)
-    codes = [function.__code__ for function in functions]
-    kernel = vars(kernels).get(name)
-    for function in functions:
-        function.__code__ = space["closed"].__code__
-    setattr(kernels, name, space["closed"])
-    try:
-        yield
-    finally:
-        for function, code in zip(functions, codes):
-            function.__code__ = code
-        delattr(kernels, name)
-        if kernel is not None:
-            setattr(kernels, name, kernel)

@@ -232,7 +232,7 @@ FASTER = (
     Code(
         name="gelu_loop", chapter=9, minutes=15, difficulty=2, cell="09-first-kernel",
         unlocks="a kernel of your own", needs="numba", seconds=60,
-        answer=textbook.gelu_loop, inputs=loop_inputs, changes=("y",), last=fast_enough, hides=(ops.gelu,),
+        answer=textbook.gelu_loop, inputs=loop_inputs, changes=("y",), last=fast_enough,
         example="gelu_loop(np.array([1.0]), np.array([0.0]))",
         hints=(
             "for i in range(len(x)): one number at a time, no arrays in between.",

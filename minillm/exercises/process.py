@@ -1,25 +1,39 @@
-"""Students' code from outside: a process of its own runs it, and a new one goes on where one died."""
+"""Students' code from outside: a process of its own runs it, in a copy of their folder, and a new
+one goes on where one died. What is right is known here only."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import queue
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+from types import CodeType
+
+import numpy as np
 
 from ..errors import InputError
-from . import EXERCISES
-from .compare import Problem
-from .exercise import Result
+from . import EXERCISES, reach, source
+from .call import Outcome, Problem, one_line
+from .exercise import Exercise, Result
+from .folder import file_of
+from .wire import LINE, packed, unpacked
 
 PACKAGE = Path(__file__).resolve().parents[2]
 STARTING = 120  # seconds for Python and NumPy to start, on a slow disk
+ENDING = 5  # seconds for a process to end what it has started
 SLICE = 0.25  # seconds of one wait: a machine that sleeps in between counts as one of them
 ONE_THREAD = (
     "OPENBLAS_NUM_THREADS",
@@ -27,6 +41,11 @@ ONE_THREAD = (
     "MKL_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+NUMBERS = 20_000  # that a student's function may hand to one that it was given, in a call
+CALLS = 10_000  # of these, in a check
+COPIED = 16 << 20  # bytes of a student's folder that are copied
+FILES = 1_000  # of it
+NO_ANSWER = "what came from its process is no answer: does it write to files that it did not open?"
 
 
 class Ended(Exception):
@@ -34,10 +53,10 @@ class Ended(Exception):
 
 
 class Child:
-    """`python -m minillm.exercises.MODULE ARGUMENTS`, which answers in lines of JSON, the first
-    when it is ready."""
+    """`python -m minillm.exercises.child MODULE ARGUMENTS`, in a session of its own, which answers
+    in lines of JSON, the first when it is ready."""
 
-    def __init__(self, module: str, *arguments: object, cwd: Path | None = None):
+    def __init__(self, *arguments: object, cwd: Path | None = None):
         path = os.pathsep.join(
             map(
                 os.path.abspath,
@@ -45,61 +64,237 @@ class Child:
             )
         )
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", f"minillm.exercises.{module}", *map(str, arguments)],
+            [sys.executable, "-P", "-m", "minillm.exercises.child", *map(str, arguments)],
             env=os.environ | dict.fromkeys(ONE_THREAD, "1") | {"PYTHONPATH": path},
             cwd=cwd,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            encoding="utf-8",
+            start_new_session=True,
         )
-        self._lines: queue.Queue[str] = queue.Queue()
+        self._lines: queue.Queue[bytes] = queue.Queue(4)  # who says more than it is asked waits
+        self._closed = threading.Event()
         threading.Thread(target=self._read, daemon=True).start()
         self.answer(STARTING)
 
     def _read(self) -> None:
-        for line in self._process.stdout:
-            self._lines.put(line)
-        self._lines.put("")
+        line = b" "
+        while line and not self._closed.is_set():
+            with suppress(OSError, ValueError):  # it is being closed
+                line = b""
+                line = self._process.stdout.readline(LINE)
+            while not self._closed.is_set():
+                with suppress(queue.Full):
+                    self._lines.put(line, timeout=SLICE)
+                    break
 
-    def answer(self, seconds: float):
-        """Return the next answer; raise Ended if there is none within `seconds`, or none at all."""
-        for _ in range(round(seconds / SLICE)):
+    def ask(self, message: object, seconds: float) -> dict:
+        """Say a line, and return the answer."""
+        self.say(message)
+        return self.answer(seconds)
+
+    def say(self, message: object) -> None:
+        with suppress(OSError):  # it has died: the answer says so
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def answer(self, seconds: float, of: float = 0) -> dict:
+        """Return the next answer; raise Ended if there is none within `seconds` (the rest `of` a
+        longer time), or none at all."""
+        answer = self._next(seconds, of or seconds)
+        if "ended" in answer:
+            raise Ended(how_it_ended(answer["ended"]))
+        return answer
+
+    def ended(self) -> bool:
+        """Whether the work asked for has come to its end, so that the next can be asked for."""
+        try:
+            return self._next(ENDING, ENDING).keys() == {"ended"}
+        except Ended:
+            return False
+
+    def _next(self, seconds: float, of: float) -> dict:
+        for _ in range(max(1, round(seconds / SLICE))):
             with suppress(queue.Empty):
                 line = self._lines.get(timeout=SLICE)
                 break
+            if self._process.poll() is not None and self._lines.empty():
+                line = b""  # though something that it started may hold the pipe
+                break
         else:
-            raise Ended(f"still running after {seconds} s: is there a loop without end?")
-        if line:
-            return json.loads(line)
-        code = self._process.wait()
-        if code == -9:
-            raise Ended("the system killed it: most often for too much memory")
-        if code < 0:
-            raise Ended(f"it crashed the interpreter ({signal.Signals(-code).name})")
-        raise Ended(f"it ended the interpreter (exit code {code})")
+            raise Ended(f"still running after {of:g} s: is there a loop without end?")
+        if not line:
+            raise Ended(how_it_ended(self._process.wait()))
+        try:
+            answer = json.loads(line)
+        except (ValueError, RecursionError):
+            answer = None
+        if not isinstance(answer, dict):
+            raise Ended(NO_ANSWER)
+        return answer
+
+    def close(self) -> None:
+        """End it, and all that it has started."""
+        self._closed.set()
+        with suppress(OSError):
+            self._process.stdin.close()  # on Linux it ends the rest, and itself
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(ENDING if sys.platform.startswith("linux") else 0)
+        with suppress(AttributeError, ProcessLookupError, PermissionError):  # Windows has no groups
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
+        self._process.wait()
+        self._process.stdout.close()
 
     def __enter__(self) -> Child:
         return self
 
     def __exit__(self, *error) -> None:
-        self._process.kill()
-        self._process.wait()
+        self.close()
+
+
+def how_it_ended(code: object) -> str:
+    """The exit code of a process, in a sentence."""
+    if code == -9:
+        return "the system killed it: most often for too much memory"
+    with suppress(TypeError, ValueError):
+        if code < 0:
+            return f"it crashed the interpreter ({signal.Signals(-code).name})"
+    return f"it ended the interpreter (exit code {code!r:.20})"
+
+
+class There:
+    """A file, in a process of its own (see run.Student): what that says is read, and never
+    believed."""
+
+    found = frozenset()
+
+    def __init__(self, child: Child, e: Exercise, file: Path, copy: Path):
+        self._child, self._left, self._of, self._calls = child, e.seconds, e.seconds, 0
+        self._name, self._file, self._compiled = e.name, file, None
+        self.problem, self.value, self.parameters, self.signature = None, None, [], ""
+        answer = self._ask({"file": str(file), "folder": str(copy), "name": e.name})
+        try:
+            if "raised" in answer:
+                self.problem = Outcome.read(answer, (), ()).raised
+            else:
+                self.value = unpacked(answer["value"])
+                self.signature = one_line(answer["signature"])
+                if answer["parameters"] is None:
+                    self.parameters = None
+                else:
+                    self.parameters = [(str(n), o is True) for n, o in answer["parameters"]]
+        except (KeyError, TypeError, ValueError):
+            raise Ended(NO_ANSWER) from None
+
+    def _ask(self, message: dict) -> dict:
+        self._child.say(message)
+        start = monotonic()
+        try:
+            return self._child.answer(self._left, self._of)
+        finally:
+            self._left -= monotonic() - start
+
+    @cached_property
+    def code(self) -> CodeType | None:
+        return source.code_of(self._file.read_bytes(), self._name, str(self._file))
+
+    @cached_property
+    def codes(self) -> list[CodeType]:
+        return [*reach.nested(compile(self._file.read_bytes(), str(self._file), "exec"))]
+
+    def call(self, args: dict, changes: Sequence[str], compiled: bool = False) -> Outcome:
+        functions: list[Callable] = []
+        message = {"args": packed(args, functions), "changes": changes, "compiled": compiled}
+        answer = self._ask(message)
+        while "function" in answer:
+            self._calls += 1
+            if self._calls > CALLS:
+                raise Ended(f"it called what it was given more than {CALLS:,} times")
+            answer = self._ask(applied(functions, answer))
+        try:
+            return Outcome.read(answer, args, changes)
+        except ValueError:
+            raise Ended(NO_ANSWER) from None
+
+
+def applied(functions: list[Callable], asked: dict) -> dict:
+    """Return what a function that the student's was given makes of its arguments, or raises."""
+    try:
+        args, kwargs = unpacked(asked["args"]), unpacked(asked["kwargs"])
+        function = functions[asked["function"]]
+        parameters = inspect.signature(function).parameters
+        if any(parameters[name].default is not inspect.Parameter.empty for name in kwargs):
+            raise TypeError(f"it takes no {', '.join(kwargs)}")
+        if (n := _numbers([args, kwargs])) > NUMBERS:
+            raise ValueError(f"{n:,} numbers at once; at most {NUMBERS:,} are taken")
+        with np.errstate(all="ignore"):
+            return {"value": packed(function(*args, **kwargs), [])}
+    except Exception as error:  # the student's arguments may be anything
+        return {"error": type(error).__name__, "says": one_line(error)}
+
+
+def _numbers(value) -> int:
+    """How many numbers are in a value."""
+    if isinstance(value, (list, tuple, dict)):
+        return sum(map(_numbers, value.values() if isinstance(value, dict) else value))
+    return getattr(value, "size", 1)
+
+
+@contextmanager
+def copied(folder: Path, first: Path) -> Iterator[Path]:
+    """A copy of a folder's files, for code that may change or delete what it finds: COPIED bytes or
+    FILES at most, nothing below it, and of the exercises only `first`."""
+    with TemporaryDirectory(prefix="minillm-", ignore_cleanup_errors=True) as copy:
+        others = (p for p in folder.iterdir() if not re.match(r"\d+_\w+\.py", p.name))
+        left = COPIED
+        for file in [first, *islice(others, FILES)]:
+            with suppress(OSError):
+                if file.is_file() and (left := left - file.stat().st_size) >= 0:
+                    shutil.copyfile(file, Path(copy, file.name))
+        yield Path(copy).resolve()
 
 
 def check_folder(folder: Path, names: Iterable[str], seed: int = 0) -> Iterator[Result]:
     """Yield the result of each exercise in turn, each within its `seconds`; relative paths in the
-    code are of its folder."""
+    code are of a copy of its folder."""
     if seed < 0:
         raise InputError(f"seed {seed}: it must be 0 or more")
-    waiting = [*names]
-    while waiting:
-        with Child("child", folder.resolve(), seed, *waiting, cwd=folder) as child:
-            while waiting:
-                name = waiting.pop(0)
-                try:
-                    result = Result(**child.answer(EXERCISES[name].seconds))
-                except Ended as ended:
-                    yield EXERCISES[name].found(Problem("stopped", str(ended)))
-                    break
-                yield result
+    folder = folder.resolve()
+    with ExitStack() as running:
+        child = None
+        for name in names:
+            e = EXERCISES[name]
+            file = file_of(folder, e)
+            result = e.missing_library()
+            if result is None and not file.exists():
+                says = f"there is no {file.name}: minillm exercises start writes it"
+                result = e.found(Problem("missing", says))
+            if result is None:
+                child = child or running.enter_context(Child())
+                with copied(folder, file) as copy:
+                    result, goes_on = _checked(child, e, file, copy, seed)
+                if not goes_on:
+                    child = running.close()
+            yield result
+
+
+def _checked(child: Child, e: Exercise, file: Path, copy: Path, seed: int) -> tuple[Result, bool]:
+    """The result of one exercise, whatever its code does, and whether the process can go on."""
+
+    def own(text: str) -> str:
+        return text.replace(str(copy), str(file.parent))
+
+    printed, goes_on = "", False
+    try:
+        result = e.judge(There(child, e, file, copy), seed)
+        printed = str(child.ask({}, ENDING).get("printed", ""))
+        goes_on = child.ended()
+    except Ended as ended:
+        result = e.found(Problem("stopped", str(ended)))
+    except Exception as error:  # whatever it said becomes a line about this student
+        says = f"what it gave cannot be compared ({type(error).__name__}: {one_line(error)})"
+        result = e.found(Problem("wrong", says))
+    result.message = own(result.message)
+    result.printed = "".join(c if c.isprintable() or c in "\n\t" else "?" for c in own(printed))
+    return result, goes_on

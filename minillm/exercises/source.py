@@ -61,19 +61,22 @@ def compiled(source: str, name: str, like: Callable) -> Callable:
     return namespace[name]
 
 
-def same(one: Callable, other: Callable) -> bool:
-    """Whether two functions, and the imports before them, are compiled to the same: layout,
-    comments, docstring and local names may differ."""
+def code_of(source: str | bytes, name: str, file: str = "") -> CodeType | None:
+    """Return the code of the function `name` in a file, which is not run; None if there is none."""
+    module = compile(source, file or f"<{name}>", "exec")
+    own = (c for c in reversed(module.co_consts) if isinstance(c, CodeType) and c.co_name == name)
+    return next(own, None)
 
-    def what_counts(function):
-        code = getattr(function, "__code__", None)
-        return code and (
-            code.co_code,
-            code.co_names,
-            [c for c in code.co_consts if c != function.__doc__],
-        )
 
-    return what_counts(one) == what_counts(other)
+def same(one: CodeType | None, other: CodeType | None) -> bool:
+    """Whether two functions are compiled to the same: layout, comments, docstring and local names
+    may differ."""
+
+    def what_counts(code):
+        docs = isinstance(code.co_consts[:1] and code.co_consts[0], (str, type(None)))
+        return code.co_code, code.co_names, code.co_consts[docs:]
+
+    return bool(one and other) and what_counts(one) == what_counts(other)
 
 
 def imports(function: Callable, also: str = "") -> str:
