@@ -30,7 +30,7 @@ class Outcome:
     """What one call gave: values by where they stand, the inputs it changed, or what it raised.
 
     error: type and text of that, by which two are the same. cast: a number that is not finite
-    became an integer. work: how many numbers went through the functions that it was given.
+    became an integer. work: how many numbers went through each function that it was given.
     """
 
     values: dict | None = None
@@ -38,7 +38,7 @@ class Outcome:
     raised: Problem | None = None
     error: str = ""
     cast: bool = False
-    work: int = 0
+    work: tuple[int, ...] = ()
 
     def packed(self) -> dict:
         """Return it as what JSON holds."""

@@ -154,6 +154,10 @@ def attention_inputs(given: Given):
         "scores of 1e4, exact in whatever order",
         (q, k, given(B, H, T, D), start + np.arange(T), 0.5),
     )
+    yield (
+        "another scale than 1/sqrt(D)",
+        (given(B, H, T, D), given(B, H, T, D), given(B, H, T, D), start + np.arange(T), 1.1),
+    )
     q, k, v = (given.step(f"h.5.attn.{name}") for name in "qkv")
     yield (
         "tales, h.5.attn.context",
@@ -171,6 +175,9 @@ def norm_inputs(given: Given):
     yield "rows of hardly any variance", (given(B, T, C, scale=2e-3), given(C), given(C))
     yield "another eps", (given(B, T, C), given(C), given(C), 0.5)
     yield "numbers of 1e4", (given(B, T, C, scale=1e4), given(C), given(C))
+    near = given.ids(9, B, T, C // 2)  # rows whose mean is exact: the same numbers on both sides
+    far = np.concatenate([1e4 + near, 1e4 - near, np.full((B, T, 1), 1e4)], axis=-1)
+    yield "a mean of 1e4, distances of 1", (far.astype(np.float32), given(C), given(C))
     yield (
         "float64",
         (given(B, C, dtype=np.float64), given(C, dtype=np.float64), given(C, dtype=np.float64)),
@@ -259,18 +266,16 @@ class Remembering:
     stands."""
 
     def __init__(self, table):
-        self.table, self.seen = table, []
+        self.table, self.seen, self.sum = table, 0, 0.0
 
     def __call__(self, new_ids, past):
-        if past != len(self.seen):
-            raise ValueError(
-                f"{len(self.seen)} positions are in the cache, and you said past = {past}"
-            )
+        if past != self.seen:
+            raise ValueError(f"{self.seen} positions are in the cache, and you said past = {past}")
         rows = []
         for i in new_ids:
-            self.seen.append(int(i))
-            places = np.arange(1, len(self.seen) + 1)[:, None]
-            rows.append(np.cos(self.table[self.seen] * places).sum(axis=0))
+            self.seen += 1
+            self.sum = self.sum + np.cos(self.table[int(i)] * self.seen)
+            rows.append(self.sum)
         return np.array(rows)
 
 
@@ -335,6 +340,8 @@ CORE = (
         name="argmax", chapter=0, minutes=5, difficulty=1, cell="00-next-token",
         unlocks="greedy decoding: the first exercise from red to green",
         answer=textbook.argmax, inputs=argmax_inputs, example="argmax(np.array([0.5, -1.0, 2.5, 2.0]))",
+        loop_without=("argmax", "nanargmax", "max", "amax", "nanmax", "argsort", "argpartition", "sort", "sorted",
+                      "partition", "where", "nonzero", "flatnonzero", "argwhere", "index", "reduce"),
         hints=(
             "Walk through the scores once and remember where the largest so far stood.",
             "Start by taking the first one for the largest, not 0: all scores may be negative.",
@@ -354,6 +361,8 @@ CORE = (
                 return best
                 """, "You start from 0 as the largest so far, so negative scores never win. Start from the first score."),
             Mistake("smallest", {"> scores": "< scores"}, "You look for the smallest score: reverse the comparison."),
+            Mistake("largest_size", {"scores[i] > scores[best]": "abs(scores[i]) > abs(scores[best])"},
+                    "You look for the largest size, so that -3 beats 2: compare the scores as they are."),
             Mistake("stops_early", {"range(1, len(scores))": "range(1, len(scores) - 1)"},
                     "You never look at the last score: range(a, b) ends before b already."),
         ),
@@ -530,6 +539,10 @@ CORE = (
                     "softmax(x)."),
             Mistake("over_queries", {"e.sum(axis=-1": "e.sum(axis=-2 if x.ndim > 1 else -1"},
                     "The columns sum to 1, not the rows: you sum over the queries (axis=-2). Sum over the last axis."),
+            Mistake("first_axis", {"axis=-1": "axis=0"},
+                    "You normalise along the first axis. The last one holds the scores of a row: axis=-1."),
+            Mistake("whole_array", {".max(axis=-1, keepdims=True)": ".max()", ".sum(axis=-1, keepdims=True)": ".sum()"},
+                    "You take the whole array for one row: largest and sum are of each row, axis=-1, keepdims=True."),
             Mistake("all_rows", {"e.sum(axis=-1, keepdims=True)": "e.sum()"},
                     "All rows together sum to 1. Each row is a distribution of its own: axis=-1, keepdims=True."),
             Mistake("no_sum", {"return e / e.sum(axis=-1, keepdims=True)": "return e"},
@@ -683,6 +696,12 @@ CORE = (
                     "scores."),
             Mistake("zero_for_masked", {"-np.inf": "0.0"},
                     "You set masked scores to 0. exp(0) is 1, so the future still counts: -inf is what softmax turns into 0."),
+            Mistake("finite_mask", {"-np.inf": "-100.0"},
+                    "Masked scores are -100, and scores can lie below that. Only -inf lies below them all."),
+            Mistake("from_zero", {"causal_mask(positions, k.shape[2])[:, None]": "np.tri(q.shape[2], k.shape[2], dtype=bool)"},
+                    "You count the queries from 0, as np.tri does. Behind a cache they begin later: compare with `positions`."),
+            Mistake("k_reversed", {"k.swapaxes(-1, -2)": "k.T"},
+                    "k.T turns all four axes round, [D,S,H,B]. Only the last two change places: k.swapaxes(-1, -2)."),
             Mistake("softmax_over_queries", {"softmax(np.where(visible, scores, -np.inf))":
                     "softmax(np.where(visible, scores, -np.inf).swapaxes(-1, -2)).swapaxes(-1, -2)"},
                     "Softmax runs over the queries: every query's weights over the keys must sum to 1."),
@@ -712,6 +731,14 @@ CORE = (
                     "eps stands outside the root. It belongs to the variance: sqrt(variance + eps)."),
             Mistake("no_epsilon", {" + eps": ""},
                     "eps is missing: a row of hardly any variance is blown up. sqrt(variance + eps)."),
+            Mistake("epsilon_squared", {" + eps": " + eps * eps"}, "You square eps: it is added to the variance as it is."),
+            Mistake("epsilon_as_bound", {"(centred * centred).mean(axis=-1, keepdims=True) + eps":
+                    "np.maximum((centred * centred).mean(axis=-1, keepdims=True), eps)"},
+                    "You take the larger of variance and eps: they are added."),
+            Mistake("cancels", {"np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + eps)":
+                    "np.sqrt((x * x).mean(axis=-1, keepdims=True) - x.mean(axis=-1, keepdims=True) ** 2 + eps)"},
+                    "The mean of the squares minus the square of the mean: far from 0 the two are nearly equal, and their "
+                    "difference is rounding. Subtract the mean first, then square."),
             Mistake("no_root", {"np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + eps)":
                     "((centred * centred).mean(axis=-1, keepdims=True) + eps)"},
                     "You divide by the variance. Its root, the standard deviation, gives every row variance 1."),
@@ -750,7 +777,7 @@ CORE = (
     Code(
         name="block", chapter=4, minutes=15, difficulty=2, cell="04-block",
         unlocks="attn.residual and mlp.residual: a layer of your own",
-        answer=textbook.block, inputs=block_inputs,
+        answer=textbook.block, inputs=block_inputs, once=("attend", "feed_forward"),
         example="block(np.ones((1, 1, 2)), {'weight': np.ones(2), 'bias': np.ones(2)}, lambda x: x + 1, "
         "{'weight': np.ones(2), 'bias': np.zeros(2)}, lambda x: x + 3)",
         hints=(
@@ -815,7 +842,7 @@ CORE = (
     ),
     Code(
         name="forward", chapter=5, minutes=20, difficulty=2, cell="05-forward", unlocks="logits: the whole model is yours",
-        answer=textbook.forward, inputs=forward_inputs,
+        answer=textbook.forward, inputs=forward_inputs, once=("blocks",),
         example="forward(np.array([[0, 1]]), np.eye(2), np.zeros((2, 2)), [lambda x: 2 * x], "
         "{'weight': np.ones(2), 'bias': np.zeros(2)})",
         hints=(
@@ -866,7 +893,7 @@ CORE = (
     Code(
         name="greedy", chapter=6, minutes=10, difficulty=2, cell="06-cache", mend="feeds_all_again",
         unlocks="generation, with the cache's past in mind",
-        answer=textbook.greedy, inputs=greedy_inputs,
+        answer=textbook.greedy, inputs=greedy_inputs, once=("forward",),
         example="greedy(lambda new, past: np.eye(5)[[(i + 1) % 5 for i in new]], [3], 4)",
         hints=(
             "The model remembers what it has been given. Which ids are new to it in the second turn?",
@@ -882,6 +909,8 @@ CORE = (
                     "You count the prompt in (that is max_length): n_new tokens are to follow it."),
             Mistake("forgets", {"past = len(ids)": "past = 0"},
                     "`past` stays 0, as if the model had forgotten: the cache holds all ids given so far."),
+            Mistake("feeds_the_last", {"return ids": "forward(ids[past:], past)\n    return ids"},
+                    "You feed the last new token too, and nobody asks what follows it: stop after choosing it."),
             Mistake("new_only", {"return ids": "return ids[-n_new:]"},
                     "You return the new ids only: the prompt belongs in front."),
             Mistake("past_too_late", {"        past = len(ids)\n        ids.append(int(logits[-1].argmax()))":
@@ -1001,6 +1030,13 @@ CORE = (
                 filtered[order[:n]] = logits[order[:n]]
                 return filtered
                 """, "You collect from the least likely token: begin with the most likely."),
+            Mistake("sums_logits", """
+                order = np.argsort(-logits, kind="stable")
+                n = 1 + np.count_nonzero(np.cumsum(logits[order]) < p)
+                filtered = np.full_like(logits, -np.inf)
+                filtered[order[:n]] = logits[order[:n]]
+                return filtered
+                """, "You add up the logits. It is the probabilities that must reach p: softmax first."),
             Mistake("threshold", "return np.where(softmax(logits) < 1 - p, -np.inf, logits)",
                     "You compare each probability with a fixed bound. It is the running sum, from the most likely down, that "
                     "must reach p."),

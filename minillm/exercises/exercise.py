@@ -288,7 +288,7 @@ class Code(Exercise):
         outcomes = []
         for _, args, _ in self.cases(seed):
             outcomes.append(call(args))
-            outcomes[-1].work = sum(Counted.work_of(args[name]) for name in self.once)
+            outcomes[-1].work = tuple(Counted.work_of(args[name]) for name in self.once)
             if outcomes[-1].raised and outcomes[-1].raised.kind in (TODO, "stopped"):
                 break
         return outcomes
@@ -343,9 +343,10 @@ class Code(Exercise):
         if got.cast:
             says = "nan or infinity became an integer: which one differs between machines"
             return Problem("not finite", f"{says} (is there a division by 0?)")
-        if got.work > want.work:
-            says = f"{got.work} numbers went through {self.once[0]}, and {want.work} will do"
-            return Problem("not as asked", f"right values, but {says}: each once")
+        for name, mine, enough in zip(self.once, got.work, want.work):
+            if mine > enough:
+                says = f"{mine} numbers went through {name}, and {enough} are enough: each once"
+                return Problem("not as asked", f"right values, but {says}")
         return None
 
     def _not_as_asked(self, student: Student) -> Problem | None:
@@ -379,7 +380,7 @@ class Code(Exercise):
 
     def _agrees(self, a: Outcome, b: Outcome) -> bool:
         """Whether two outcomes are the same, but for rounding."""
-        same = (a.error, a.mutated, a.work) == (b.error, b.mutated, b.work)
+        same = (a.error, a.mutated, a.cast, a.work) == (b.error, b.mutated, b.cast, b.work)
         widen = not self.own_dtype
         return same and (bool(a.error) or problem(a.values, b.values, widen=widen) is None)
 

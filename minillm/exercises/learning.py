@@ -169,6 +169,8 @@ LEARNING = (
                     "db: sum over positions too, not over the batch alone."),
             Mistake("first_text", {"rows.T @ d_rows": "x[0].T @ dy[0]"},
                     "dW: only the first text of the batch counts. Sum over all rows."),
+            Mistake("not_over_batch", {"rows.T @ d_rows": "x.swapaxes(-1, -2) @ dy"},
+                    "dW still has the batch in it: sum over all B T rows, by flattening both to rows first."),
             Mistake("bias_mean", {"d_rows.sum(axis=0)": "d_rows.mean(axis=0)"}, "db is the sum over the rows, not their mean."),
             Mistake("input_gradient", {"(d_rows @ weight.T).reshape": "(rows * (d_rows @ weight.T)).reshape"},
                     "dx does not contain x: y is linear in it, and the slope is W."),
@@ -271,6 +273,9 @@ LEARNING = (
                     "You divide by square: divide by its root, so that the step has the size of lr."),
             Mistake("not_in_place", {"mean *= b1\n    mean += (1 - b1) * gradient": "mean = b1 * mean + (1 - b1) * gradient"},
                     "`mean = ...` binds a new array to the name, and the caller's stays as it was: use *= and +=."),
+            Mistake("parameter_rebound", {"parameter *= 1 - lr * weight_decay\n    parameter -= (":
+                    "parameter = parameter * (1 - lr * weight_decay) - ("},
+                    "`parameter = ...` binds a new array to the name, and the caller's stays as it was: use *= and -=."),
             Mistake("uphill", {"parameter -= (": "parameter += ("}, "You go uphill: subtract."),
             Mistake("no_square", {"(1 - b2) * gradient * gradient": "(1 - b2) * np.abs(gradient)"},
                     "square is the running mean of gradient * gradient."),

@@ -72,8 +72,8 @@ def block(x, ln_1, attend, ln_2, feed_forward):
     """One Transformer block, each part reading a normed copy of the stream and adding to it: x +
     f(norm(x)), twice.
 
-    x: [B,T,C]; attend, feed_forward: functions [B,T,C] -> [B,T,C], in this order; ln_1, ln_2:
-    {"weight": [C], "bias": [C]} of the layer norm before each -> [B,T,C]. Source: Radford et al.
+    x: [B,T,C]; attend, feed_forward: functions [B,T,C] -> [B,T,C], in this order, each called
+    once; ln_1, ln_2: {"weight": [C], "bias": [C]} of the layer norm before each -> [B,T,C]. Source: Radford et al.
     (2019), section 2.3.
     """
     x = x + attend(layer_norm(x, **ln_1))
@@ -91,8 +91,8 @@ def embed(ids, past, wte, wpe):
 def forward(ids, wte, wpe, blocks, ln_f):
     """The whole of GPT-2: embed, blocks, final layer norm, unembed with the embedding's own matrix.
 
-    ids: [B,T]; wte: [V,C]; wpe: [n_positions,C]; blocks: functions [B,T,C] -> [B,T,C]; ln_f:
-    {"weight": [C], "bias": [C]} -> logits [B,T,V]. Source: Radford et al. (2019), section 2.3.
+    ids: [B,T]; wte: [V,C]; wpe: [n_positions,C]; blocks: functions [B,T,C] -> [B,T,C], each called
+    once; ln_f: {"weight": [C], "bias": [C]} -> logits [B,T,V]. Source: Radford et al. (2019), section 2.3.
     """
     x = wte[ids] + wpe[np.arange(ids.shape[1])]
     for block in blocks:

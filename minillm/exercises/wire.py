@@ -10,6 +10,7 @@ import numbers
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -58,6 +59,8 @@ def packed(value, functions: list[Callable] | None = None, depth: int = 0):
         return value
     if isinstance(value, int) and value.bit_length() <= 64:
         return int(value)
+    if isinstance(value, Fraction):
+        return float(value)
     if isinstance(value, bytes):
         return {"bytes": b64encode(value).decode()}
     if isinstance(value, list):
