@@ -1,6 +1,7 @@
 """Exercises: write GPT-2's functions yourself, and be told where the first wrong number is.
 
-minillm exercises start             writes numbered files into this folder, and never overwrites one
+minillm exercises start             writes numbered files into this folder (or `start mine` into mine), and never
+                                    overwrites one
 minillm exercises check             runs them in order, up to the first that is not right yet
 minillm exercises check softmax     one of them; --watch checks again whenever a file is saved
 minillm exercises hint softmax 2    its first two hints
@@ -52,7 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         return sub
 
-    action("start", "write the files that are not there yet", start)
+    sub = action("start", "write the files that are not there yet", start)
+    sub.add_argument("where", nargs="?", type=Path, metavar="DIR", help="the same as --folder DIR")
     sub = action(
         "check", "check one exercise, or all in order up to the first that is not right", check
     )
@@ -98,9 +100,10 @@ def run(args: argparse.Namespace) -> int | None:
 def start(args) -> None:
     from ..exercises import folder
 
-    written, kept = folder.start(args.folder)
+    where = args.where or args.folder
+    written, kept = folder.start(where)
     write(
-        f"{args.folder.resolve()}: {len(written)} files written"
+        f"{where.resolve()}: {len(written)} files written"
         + (f", {len(kept)} left as they were" if kept else "")
     )
     write("Begin with: minillm exercises check (the answers are in the package; try without)")

@@ -110,6 +110,7 @@ def report(args) -> None:
                 "commonest_mistakes": {
                     name: asdict(made) for name, made in result.commonest().items()
                 },
+                "near_copies_incomplete": result.hurried,
                 "near_copies": [
                     {"who": who, "exercises": where} for who, where in result.pairs().items()
                 ],
@@ -168,6 +169,8 @@ def shown(result) -> str:
             text.append(textwrap.fill(line, WIDTH, initial_indent="  ", subsequent_indent="      "))
         if len(pairs) > SHOWN_PAIRS:
             text.append(f"  and {len(pairs) - SHOWN_PAIRS} more: --json lists all")
+    if result.hurried:
+        text += ["", f"no time to compare every two: {', '.join(result.hurried)}"]
     if any(row.notes for row in result.rows):
         text += ["", *(f"{row.student}: {note}" for row in result.rows for note in row.notes)]
     return "\n".join(text)

@@ -35,7 +35,7 @@ PROCESSOR = 300  # seconds of processor time, should nobody be left to stop it
 PRINTED = 100_000  # characters that the code may print
 SHOWN = 2_000  # of these, how many are handed on
 FORKS = sys.platform.startswith("linux")
-ADOPT_ORPHANS = 36  # of prctl: PR_SET_CHILD_SUBREAPER
+END_WITH_PARENT, ADOPT_ORPHANS = 1, 36  # of prctl: PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER
 POLL = 2  # milliseconds between looks at whether it has ended
 
 
@@ -160,6 +160,11 @@ def serve(request: dict, listen: Callable[[], dict], answer: Callable[[dict], No
 # ---- a process for it, and the end of all that it leaves behind
 
 
+def prctl(option: int, value: int) -> None:
+    """Ask Linux for something that Python has no name for."""
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
 def apart(work: Callable[[], None], asked_by: int) -> int:
     """Do `work`, on Linux in a process forked off, within limits; end it where whoever writes to
     the file `asked_by` is gone or gives up, and then all that it has started, also what hides in a
@@ -171,6 +176,7 @@ def apart(work: Callable[[], None], asked_by: int) -> int:
     if pid == 0:
         try:
             os.setsid()
+            prctl(END_WITH_PARENT, signal.SIGKILL)
             limit_resources()
             work()
         finally:
@@ -198,7 +204,7 @@ def apart(work: Callable[[], None], asked_by: int) -> int:
 def main() -> None:
     (listen, asked_by), module = listening(), sys.argv[1:2]
     if FORKS:
-        ctypes.CDLL(None).prctl(ADOPT_ORPHANS, 1, 0, 0, 0)
+        prctl(ADOPT_ORPHANS, 1)
     else:
         limit_resources()
     if module:

@@ -7,6 +7,7 @@ import ast
 from collections.abc import Iterator, Mapping
 from difflib import SequenceMatcher
 from itertools import combinations
+from time import monotonic
 from typing import TypeVar
 
 Who = TypeVar("Who")
@@ -17,6 +18,9 @@ ALIKE = 0.9
 # parts of a form: shorter functions are written so by many, since the equation in the docstring
 # says how
 SHORT = 60
+# longer ones, of which a student's comparison could take for ever, are alike where they are equal
+LONG = 2_000
+SECONDS = 10  # for all pairs of a class's functions, of one exercise
 
 
 def form_of(source: str | bytes, name: str) -> tuple[str, ...]:
@@ -76,6 +80,8 @@ def alike(a: tuple[str, ...], b: tuple[str, ...]) -> float:
         return 0.0
     if a == b:
         return 1.0
+    if max(len(a), len(b)) > LONG:
+        return 0.0
     matcher = SequenceMatcher(None, a, b, autojunk=False)
     if matcher.real_quick_ratio() < ALIKE or matcher.quick_ratio() < ALIKE:
         return 0.0
@@ -83,8 +89,15 @@ def alike(a: tuple[str, ...], b: tuple[str, ...]) -> float:
     return share if share >= ALIKE else 0.0
 
 
-def near_copies(forms: Mapping[Who, tuple[str, ...]]) -> list[tuple[Who, Who, float]]:
-    """Return (who, who, share in common) for every two that are alike."""
-    return [
-        (a, b, share) for a, b in combinations(forms, 2) if (share := alike(forms[a], forms[b]))
-    ]
+def near_copies(
+    forms: Mapping[Who, tuple[str, ...]], seconds: float = SECONDS
+) -> tuple[list[tuple[Who, Who, float]], bool]:
+    """Return (who, who, share in common) for every two that are alike, and whether there was time
+    for all."""
+    found, end = [], monotonic() + seconds
+    for a, b in combinations(forms, 2):
+        if monotonic() > end:
+            return found, False
+        if share := alike(forms[a], forms[b]):
+            found.append((a, b, share))
+    return found, True

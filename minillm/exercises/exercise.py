@@ -213,7 +213,7 @@ class Code(Exercise):
     once: tuple[str, ...] = ()  # functions that it is given, through which nothing may go twice
     loop_without: tuple[str, ...] = ()  # a loop is asked for, and none of these
     own_dtype: bool = False  # float64 will not do where float32 is right: the docstring says so
-    last: Callable[[Callable[[dict], Outcome]], Problem | None] = field(default=lambda call: None)
+    last: Callable[[Callable[..., Outcome]], Problem | None] = field(default=lambda call: None)
 
     @property
     def kind(self) -> str:
@@ -318,7 +318,7 @@ class Code(Exercise):
         ]
         i, bad = next(((i, p) for i, p in enumerate(problems) if p), (0, None))
         if bad is None:
-            bad = self._not_as_asked(student) or self.last(partial(call, compiled=True))
+            bad = self._not_as_asked(student) or self.last(call)
             word = WIDENED if any(map(_is_widened, outcomes, wanted)) else ""
             return self.found(bad) if bad else Result(self.name, RIGHT, word)
         if bad.kind == TODO:

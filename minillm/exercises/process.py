@@ -203,7 +203,7 @@ class There:
     def codes(self) -> list[CodeType]:
         return [*reach.nested(compile(self._file.read_bytes(), str(self._file), "exec"))]
 
-    def call(self, args: dict, changes: Sequence[str], compiled: bool = False) -> Outcome:
+    def call(self, args: dict, changes: Sequence[str], compiled: int = 0) -> Outcome:
         functions: list[Callable] = []
         message = {"args": packed(args, functions), "changes": changes, "compiled": compiled}
         answer = self._ask(message)

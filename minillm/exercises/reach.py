@@ -19,7 +19,7 @@ LEADS_ANYWHERE = """
     sys os importlib import_module inspect gc ctypes ctypeslib subprocess multiprocessing builtins
     runpy pkgutil pickle marshal traceback linecache f2py modules _getframe currentframe f_back
     f_locals f_globals f_builtins tb_frame gi_frame cr_frame eval exec compile globals vars getattr
-    attrgetter methodcaller open breakpoint
+    attrgetter methodcaller breakpoint
 """
 HARMLESS = "__name__ __file__ __doc__ __init__ __len__ __call__ __getitem__"
 GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME")

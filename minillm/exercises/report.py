@@ -35,6 +35,7 @@ STATE_OF = {  # by a result's status
     "mutated": "wrong values",
     "wrong": "wrong values",
     "slow": "wrong values",
+    "not as asked": "wrong values",
     "right": "right",
     "skipped": "not checked",
 }
@@ -75,10 +76,12 @@ class Commonest:
 
 @dataclass(frozen=True)
 class ClassReport:
-    """A row for each student; the names of the exercises that were checked."""
+    """A row for each student; the names of the exercises that were checked, and of those in which
+    there was no time to compare every two students."""
 
     rows: list[Row]
     exercises: list[str]
+    hurried: list[str] = field(default_factory=list)  # too large a class to compare every two in
 
     def commonest(self) -> dict[str, Commonest]:
         """Return the commonest mistake of every exercise in which one was diagnosed."""
@@ -154,11 +157,8 @@ def report(
     for i, s in enumerate(students):
         update("checking", i, len(students), s.student)
         rows.append(Row(s.student, s.id, s.late, _checked(s, names, seed), list(s.notes)))
-    for name in names:
-        e = EXERCISES[name]
-        if e.kind == "write":  # what is to be mended, or predicted, is right in one way only
-            _compare(e, rows, students)
-    return ClassReport(rows, names)
+    written = [e for e in map(EXERCISES.get, names) if e.kind == "write"]  # others: in one way only
+    return ClassReport(rows, names, [e.name for e in written if not _compare(e, rows, students)])
 
 
 def _checked(submission: Submission, names: list[str], seed: int) -> dict[str, Result]:
@@ -186,8 +186,8 @@ def _is_stub(e: Exercise, source: bytes) -> bool:
     )
 
 
-def _compare(e: Code, rows: list[Row], students: list[Submission]) -> None:
-    """Note in every row whose function is nearly the same."""
+def _compare(e: Code, rows: list[Row], students: list[Submission]) -> bool:
+    """Note in every row whose function is nearly the same; return whether there was time for all."""
     own = form_of(e.source(), e.name)
     forms = {
         i: form_of(s.files[e.name], e.name) for i, s in enumerate(students) if e.name in s.files
@@ -195,6 +195,8 @@ def _compare(e: Code, rows: list[Row], students: list[Submission]) -> None:
     of_package = {i for i, form in forms.items() if alike(own, form)}
     for i in of_package:
         rows[i].copies[e.name] = [PACKAGE]
-    for a, b, _ in near_copies({i: form for i, form in forms.items() if i not in of_package}):
+    pairs, finished = near_copies({i: f for i, f in forms.items() if i not in of_package})
+    for a, b, _ in pairs:
         rows[a].copies.setdefault(e.name, []).append(rows[b].student)
         rows[b].copies.setdefault(e.name, []).append(rows[a].student)
+    return finished

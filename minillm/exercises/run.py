@@ -30,8 +30,8 @@ class Student(Protocol):
     codes: list[CodeType]
     found: Names
 
-    def call(self, args: dict, changes: Sequence[str], compiled: bool = False) -> Outcome:
-        """Call the function, or what Numba makes of it."""
+    def call(self, args: dict, changes: Sequence[str], compiled: int = 0) -> Outcome:
+        """Call the function; or, so many times, what Numba makes of it."""
         ...
 
 
@@ -49,12 +49,14 @@ class Here:
         self.code = getattr(plain, "__code__", None)
         self.codes, self.found = of_function(plain) if callable(plain) else ([], set())
 
-    def call(self, args: dict, changes: Sequence[str], compiled: bool = False) -> Outcome:
+    def call(self, args: dict, changes: Sequence[str], compiled: int = 0) -> Outcome:
         if not compiled:
             return called(self._function, args, changes, self._file)
         if self._compiled is None:
             self._compiled = jitted(self._function)
-        return called_by_numba(self._compiled, args, changes)
+        for _ in range(compiled):
+            outcome = called_by_numba(self._compiled, args, changes)
+        return outcome
 
 
 def signature_of(function: object) -> tuple[Parameters | None, str]:

@@ -1,27 +1,33 @@
 """A class's work as it comes: students' folders, zips, and what Moodle and Canvas give to download.
 
 Nothing is unpacked onto the disk: of a zip, only files that are named like exercises are read, into
-memory, within limits.
+memory, within limits. What one student hands in has a limit of its own, so that it ends nobody
+else's.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from ..errors import InputError
 from . import EXERCISES
 
-MB = 1 << 20
-FILE = 1 * MB  # of one student's file
-NESTED = 64 * MB  # of a zip within a zip
-TOGETHER = 256 * MB  # read from one zip, with what is nested in it
-ENTRIES = 100_000  # of one zip
+KB, MB = 1 << 10, 1 << 20
+FILE = 256 * KB  # of one student's file
+OWN = 64 * MB  # unpacked of what one student handed in, zips included
+TOGETHER = 256 * MB  # unpacked of one zip, beyond twice its size
+DIRECTORY = 4 * MB  # of what a zip says of its entries
+ENTRIES = 20_000  # of one zip: 450 students with every exercise
+NAME = 1_000  # characters of an entry's name
 DEPTH = 2  # a zip of the class, and a student's zip in it
 
 EXERCISE = re.compile(
@@ -76,6 +82,38 @@ class Found:
 
 class Unusable(Exception):
     """Why a zip, or a file of it, cannot be read, in a few words."""
+
+
+@dataclass
+class Left:
+    """How many bytes may still be unpacked, and how many were, by whose folder it is."""
+
+    together: int
+    own: Counter = field(default_factory=Counter)
+
+    def take(self, size: int, who: tuple[str, ...]) -> None:
+        """Count what is about to be unpacked; Unusable if it is too much."""
+        if self.own[who] + size > OWN:
+            raise Unusable(f"was not read: with the rest it unpacks to more than {OWN // MB} MB")
+        if size > self.together:
+            raise Unusable("was not read: the whole unpacks to more than is read")
+        self.own[who] += size
+        self.together -= size
+
+
+class Opening:
+    """A zip that is being opened: of what it says of its entries, no more than DIRECTORY is read."""
+
+    def __init__(self, stream: BinaryIO):
+        self.stream, self.open = stream, False
+
+    def read(self, n: int = -1) -> bytes:
+        if n > DIRECTORY and not self.open:
+            raise Unusable(f"its list of entries is larger than {DIRECTORY // MB} MB")
+        return self.stream.read(n)
+
+    def __getattr__(self, name: str):
+        return getattr(self.stream, name)
 
 
 def submissions(paths: list[Path]) -> list[Submission]:
@@ -134,93 +172,108 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
+def shown(text: str) -> str:
+    """Return the same, cut where it is long."""
+    return text if len(text := printable(text)) <= 100 else f"{text[:96]} ..."
+
+
 def _read(path: Path) -> list[Found]:
     """Everything below one argument."""
     if path.is_dir():
         return list(_folder(path))
     if not path.exists():
         raise InputError(f"{path}: there is no such folder or zip")
-    if path.suffix.lower() != ".zip":
+    if path.suffix.lower() != ".zip" or not path.is_file():
         raise InputError(f"{path}: needed is a folder or a .zip")
     try:
-        return _zip(path.open("rb"), (), [TOGETHER], DEPTH)
-    except Unusable as why:
+        return _zip(path.open("rb"), (), Left(TOGETHER + 2 * path.stat().st_size), DEPTH)
+    except (Unusable, OSError) as why:
         raise InputError(f"{path}: {why}") from None
 
 
 def _folder(folder: Path) -> Iterator[Found]:
-    for file in sorted(folder.rglob("*")):
+    files = (Path(where, name) for where, _, names in os.walk(folder) for name in names)
+    for file in sorted(files):
         place = file.relative_to(folder).parts
         if file.is_symlink() or not file.is_file() or _hidden(place):
             continue
-        if file.suffix.lower() == ".zip":
-            yield from _nested(file.open("rb"), place, [TOGETHER], DEPTH)
-            continue
         found = Found(place)
-        if found.exercise and file.stat().st_size > FILE:
-            found.problem = f"{file.name} is larger than {FILE // MB} MB"
-        elif found.exercise:
-            found.data = file.read_bytes()
+        try:
+            size = file.stat().st_size
+            if file.suffix.lower() == ".zip":
+                yield from _zip(file.open("rb"), place, Left(TOGETHER + 2 * size), DEPTH)
+                continue
+            if found.exercise and size > FILE:
+                raise Unusable(f"is larger than {FILE // KB} kB")
+            if found.exercise:
+                found.data = file.read_bytes()
+        except Unusable as why:
+            found.problem = f"{shown(file.name)}: {why}"
+        except OSError as error:
+            found.problem = f"{shown(file.name)}: cannot be read ({error.strerror})"
         yield found
 
 
-def _nested(stream, place: tuple[str, ...], left: list[int], depth: int) -> list[Found]:
-    """The files of a zip that lies among other files; where it is unusable, that is its student's
-    problem."""
-    try:
-        return _zip(stream, place, left, depth)
-    except Unusable as why:
-        return [Found(place, problem=f"{printable(place[-1])}: {why}")]
-
-
-def _zip(stream, place: tuple[str, ...], left: list[int], depth: int) -> list[Found]:
-    """The files of a zip; `left` [bytes that may still be read] is shared with the zips in it."""
+def _zip(stream: BinaryIO, place: tuple[str, ...], left: Left, depth: int, who=()) -> list[Found]:
+    """The files of a zip, in its order, all of one student `who` or of several; the smallest are
+    read first, so that large ones take nothing away from them."""
     if not depth:
         raise Unusable("zips within zips within zips are not read")
-    found = []
+    found: dict[int, list[Found]] = {}
     try:
-        with stream, zipfile.ZipFile(stream) as archive:
+        with stream, zipfile.ZipFile(opening := Opening(stream)) as archive:
+            opening.open = True
             entries = [(info, info.filename.replace("\\", "/")) for info in archive.infolist()]
             if len(entries) > ENTRIES:
                 raise Unusable(f"it holds {len(entries):,} entries; at most {ENTRIES:,} are read")
             for _, name in entries:
+                if len(name) > NAME:
+                    raise Unusable(f"an entry's name has {len(name):,} characters")
                 if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in name.split("/"):
                     raise Unusable(
-                        f"an entry leads out of it ({printable(name)}), so nothing of it was read"
+                        f"an entry leads out of it ({shown(name)}), so nothing of it was read"
                     )
-            for info, name in entries:
+            for i in sorted(range(len(entries)), key=lambda i: entries[i][0].file_size):
+                info, name = entries[i]
                 here = place + PurePosixPath(name).parts
-                if info.is_dir() or _hidden(here):
-                    continue
-                found.append(Found(here))
-                try:
-                    if name.lower().endswith(".zip"):
-                        found += _nested(
-                            io.BytesIO(_entry(archive, info, NESTED, left)), here, left, depth - 1
-                        )
-                    elif found[-1].exercise:
-                        found[-1].data = _entry(archive, info, FILE, left)
-                except Unusable as why:
-                    found[-1].problem = f"{printable(here[-1])} {why}"
-    except (Unusable, MemoryError):
+                if len(here) > len(place) and not info.is_dir() and not _hidden(here):
+                    found[i] = _in_zip(archive, info, here, left, depth, who)
+    except Unusable:
         raise
     except Exception as error:  # a broken one raises whatever the decoder stumbles on
         raise Unusable(f"it cannot be read ({error or type(error).__name__})") from None
-    if left[0] < 0:
-        raise Unusable(f"it unpacks to more than {TOGETHER // MB} MB")
-    return found
+    return [f for i in sorted(found) for f in found[i]]
 
 
-def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int, left: list[int]) -> bytes:
-    """What one entry holds, whatever size it claims to have."""
+def _in_zip(archive, info: zipfile.ZipInfo, here, left: Left, depth: int, who) -> list[Found]:
+    """One file of a zip, or those of a zip in it; where it is unusable, that is its student's
+    problem."""
+    found = Found(here)
+    who = who or (found.student and found.student.group("name", "id")) or here[:-1] or here
+    try:
+        if here[-1].lower().endswith(".zip"):
+            data = io.BytesIO(_entry(archive, info, OWN, left, who))
+            return [found, *_zip(data, here, left, depth - 1, who)]
+        if found.exercise:
+            found.data = _entry(archive, info, FILE, left, who)
+    except Unusable as why:
+        found.problem = f"{shown(here[-1])}: {why}"
+    return [found]
+
+
+def _entry(archive, info: zipfile.ZipInfo, limit: int, left: Left, who) -> bytes:
+    """What one entry holds. It cannot be more than it claims: so much is unpacked."""
     if info.flag_bits & 1:
         raise Unusable("is encrypted")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise Unusable(
+            f"is packed by method {info.compress_type}; 0 (stored) and 8 (deflated) are read"
+        )
+    if info.file_size > limit:
+        raise Unusable(f"unpacks to more than {limit // KB:,} kB")
+    left.take(info.file_size, who)
     with archive.open(info) as file:
-        data = file.read(max(0, min(limit, left[0])) + 1)
-    left[0] -= len(data)
-    if len(data) > limit:
-        raise Unusable(f"unpacks to more than {limit // MB} MB")
-    return data
+        return file.read(info.file_size)
 
 
 def _hidden(place: tuple[str, ...]) -> bool:
