@@ -217,11 +217,12 @@ def list_all(args) -> None:
 
 def run_own(args) -> int:
     from ..exercises import folder
-    from ..exercises.process import STARTING, Child, Ended
+    from ..exercises.process import STARTING, Child, Ended, copied
 
     folder.require(args.folder)
+    own = args.folder.resolve()
     try:
-        with Child("twin", args.folder, args.seed, args.prompt) as child:
+        with copied(own) as copy, Child("twin", own, args.seed, args.prompt, cwd=copy) as child:
             used = child.answer(STARTING)
             write(
                 "yours: "

@@ -23,8 +23,13 @@ NEXT = {
     "otter": "otter assign {file} {folder}/{name}",
 }
 TEST = """\
-from minillm.exercises import check
+import sys
+loaded = {{n: sys.modules.pop(n) for n in [*sys.modules] if n.split(".")[0] == "minillm"}}
+from minillm.exercises import check  # as it is on the disk, whatever a cell has made of it
 result = check("{name}", {namespace}, seed={seed})
+for n in [n for n in sys.modules if n.split(".")[0] == "minillm"]:
+    del sys.modules[n]
+sys.modules.update(loaded)
 assert result.status == "right", result
 """
 ASSIGNMENT = """\

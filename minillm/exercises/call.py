@@ -122,7 +122,7 @@ def _text(error: BaseException) -> str:
     """What an error says, if it can."""
     try:
         return str(error)
-    except Exception:
+    except BaseException:  # it may raise itself
         return "an error without a text"
 
 

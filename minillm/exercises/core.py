@@ -894,7 +894,7 @@ CORE = (
         name="greedy", chapter=6, minutes=10, difficulty=2, cell="06-cache", mend="feeds_all_again",
         unlocks="generation, with the cache's past in mind",
         answer=textbook.greedy, inputs=greedy_inputs, once=("forward",),
-        example="greedy(lambda new, past: np.eye(5)[[(i + 1) % 5 for i in new]], [3], 4)",
+        example="greedy(lambda new_ids, past: np.eye(5)[[(i + 1) % 5 for i in new_ids]], [3], 4)",
         hints=(
             "The model remembers what it has been given. Which ids are new to it in the second turn?",
             "forward(ids[past:], past): only the ids behind the first `past`.",

@@ -67,6 +67,8 @@ def of_function(function: Callable) -> tuple[list[CodeType], Names]:
                     waiting.append(cell.cell_contents)
         elif isinstance(value, MethodType):
             waiting.append(value.__func__)
+        elif isinstance(value, type) and value.__module__ == function.__module__:
+            waiting += vars(value).values()
         elif isinstance(value, partial):
             waiting += [value.func, *value.args, *value.keywords.values()]
     return codes, found

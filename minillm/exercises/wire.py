@@ -17,6 +17,7 @@ import numpy as np
 ARRAY = 1 << 20  # bytes of an array that a student's function returns
 LINE = 8 << 20  # bytes of a line that the student's process says
 DEPTH = 16  # of lists in lists
+NUMBERS = 20_000  # that a student's function may hand to one that it was given, in a call
 KINDS = "biufc"  # of arrays: truth values and numbers
 
 
@@ -40,6 +41,19 @@ def describe(value) -> str:
     if not isinstance(value, (numbers.Real, str, bytes, type(None))):
         return f"a {type(value).__name__}"
     return text if len(text := repr(value)) <= 60 else f"{text[:56]} ..."
+
+
+def numbers_in(value) -> int:
+    """How many numbers are in a value."""
+    if isinstance(value, (list, tuple, dict)):
+        return sum(map(numbers_in, value.values() if isinstance(value, dict) else value))
+    return getattr(value, "size", 1)
+
+
+def few(*values) -> None:
+    """Raise ValueError where there are more than NUMBERS numbers in all."""
+    if (n := numbers_in(values)) > NUMBERS:
+        raise ValueError(f"{n:,} numbers at once; at most {NUMBERS:,} are taken")
 
 
 def packed(value, functions: list[Callable] | None = None, depth: int = 0):
