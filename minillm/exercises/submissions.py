@@ -28,6 +28,7 @@ TOGETHER = 256 * MB  # unpacked of one zip, beyond twice its size
 DIRECTORY = 4 * MB  # of what a zip says of its entries
 ENTRIES = 20_000  # of one zip: 450 students with every exercise
 NAME = 1_000  # characters of an entry's name
+NOTES = 10  # of one student's files that could not be used
 DEPTH = 2  # a zip of the class, and a student's zip in it
 
 EXERCISE = re.compile(
@@ -155,7 +156,10 @@ def _names(found: list[Found], path: Path) -> dict[tuple[str, ...], str]:
 def _hand_in(own: Submission, files: list[Found]) -> None:
     """Add a student's files: of several of one exercise the one handed in last, or lying highest."""
     own.late |= any(f.student is not None and bool(f.student["late"]) for f in files)
-    own.notes += [f.problem for f in files if f.problem]
+    problems = [f.problem for f in files if f.problem]
+    own.notes += problems[:NOTES]
+    if len(problems) > NOTES:
+        own.notes.append(f"and {len(problems) - NOTES:,} more that could not be used")
     for name in EXERCISES:
         same = [f for f in files if f.exercise == name and not f.problem]
         if same:
@@ -240,8 +244,8 @@ def _zip(stream: BinaryIO, place: tuple[str, ...], left: Left, depth: int, who=(
                     found[i] = _in_zip(archive, info, here, left, depth, who)
     except Unusable:
         raise
-    except Exception as error:  # a broken one raises whatever the decoder stumbles on
-        raise Unusable(f"it cannot be read ({error or type(error).__name__})") from None
+    except Exception as error:
+        raise Unusable(f"it cannot be read ({shown(str(error)) or type(error).__name__})") from None
     return [f for i in sorted(found) for f in found[i]]
 
 
@@ -272,8 +276,11 @@ def _entry(archive, info: zipfile.ZipInfo, limit: int, left: Left, who) -> bytes
     if info.file_size > limit:
         raise Unusable(f"unpacks to more than {limit // KB:,} kB")
     left.take(info.file_size, who)
-    with archive.open(info) as file:
-        return file.read(info.file_size)
+    try:
+        with archive.open(info) as file:
+            return file.read(info.file_size)
+    except Exception as error:  # a broken one raises whatever the decoder stumbles on
+        raise Unusable(f"cannot be read ({shown(str(error)) or type(error).__name__})") from None
 
 
 def _hidden(place: tuple[str, ...]) -> bool:

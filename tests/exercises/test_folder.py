@@ -43,6 +43,14 @@ def test_start_writes_every_file_once(cli, tmp_path):
         compile(p.read_text(encoding="utf-8"), p.name, "exec")
 
 
+def test_start_takes_a_folder_as_the_course_prints_it(cli, tmp_path):
+    """notebooks/README.md: minillm exercises start mine."""
+    assert cli("start", "mine")[0] == 0
+    assert len([*(tmp_path / "mine").glob("*.py")]) == len(EXERCISES) and not [
+        *tmp_path.glob("*.py")
+    ]
+
+
 def test_start_never_overwrites(cli, tmp_path):
     cli("start")
     softmax_file(tmp_path).write_text("mine")

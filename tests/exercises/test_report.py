@@ -5,15 +5,21 @@ import csv
 import inspect
 import io
 import json
+import os
+import re
+import sys
+import time
+import tracemalloc
 import zipfile
 from itertools import combinations
 
 import pytest
 
 from minillm.cli import main
+from minillm.cli.teaching import shown
 from minillm.errors import InputError
 from minillm.exercises import EXERCISES, exercise, submissions
-from minillm.exercises.copies import SHORT, alike, form_of
+from minillm.exercises.copies import LONG, SHORT, alike, form_of, near_copies
 from minillm.exercises.folder import file_name, text_of
 from minillm.exercises.report import PACKAGE, STATE_OF, STATES, report
 from minillm.exercises.submissions import Submission
@@ -219,24 +225,88 @@ def test_huge_zips_are_not_unpacked(tmp_path, monkeypatch):
             },
         )
     )
-    assert students["B"].notes == [f"{SOFTMAX} unpacks to more than 1 MB"] and students["A"].files
+    assert students["B"].notes == [f"{SOFTMAX}: unpacks to more than 256 kB"]
+    assert students["A"].files
     big = tmp_path / "big"
     big.mkdir()
     (big / SOFTMAX).write_bytes(bytes(submissions.FILE + 1))
-    assert read(big)["big"].notes == [f"{SOFTMAX} is larger than 1 MB"]
+    assert read(big)["big"].notes == [f"{SOFTMAX}: is larger than 256 kB"]
     nested = {
         "a.zip": bytes_of_zip({"b.zip": bytes_of_zip({"c.zip": bytes_of_zip({SOFTMAX: "x"})})}),
         ARGMAX: "x",
     }
     students = read(zip_of(tmp_path / "deep.zip", nested))
     assert students["deep"].notes == ["b.zip: zips within zips within zips are not read"]
-    monkeypatch.setattr(submissions, "TOGETHER", 1000)
     many = {f"{i}/{SOFTMAX}": "x" * 300 for i in range(9)}
-    with pytest.raises(InputError, match="it unpacks to more than 0 MB"):
-        read(zip_of(tmp_path / "many.zip", many))
+    zip_of(tmp_path / "many.zip", many)
+    monkeypatch.setattr(submissions, "TOGETHER", 700 - 2 * (tmp_path / "many.zip").stat().st_size)
+    notes = [s.notes for s in read(tmp_path / "many.zip").values()]
+    says = f"{SOFTMAX}: was not read: the whole unpacks to more than is read"
+    assert notes == [[], [], *[[says]] * 7]
     monkeypatch.setattr(submissions, "ENTRIES", 5)
     with pytest.raises(InputError, match="it holds 9 entries; at most 5 are read"):
         read(tmp_path / "many.zip")
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("claims", [True, False])
+def test_a_bomb_takes_no_memory(tmp_path, packing, claims):
+    """1 kB that unpacks to 64 MB, with its size written in the zip or a lie there: below 4 MB, and
+    the other student is read. bzip2 and LZMA unpack a whole block at a time: these are not read."""
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", packing) as archive:
+        archive.writestr(f"A_1_assignsubmission_file_/{SOFTMAX}", "fine", zipfile.ZIP_DEFLATED)
+        archive.writestr(f"B_2_assignsubmission_file_/{SOFTMAX}", bytes(64 << 20))
+    data = bytearray(bomb.getvalue())
+    if not claims:
+        for at in (m.start() for m in re.finditer(rb"PK\x01\x02", data)):
+            if data[at + 24 : at + 28] == (64 << 20).to_bytes(4, "little"):
+                data[at + 24 : at + 28] = (1000).to_bytes(4, "little")
+    (tmp_path / "class.zip").write_bytes(data)
+    tracemalloc.start()
+    students = read(tmp_path / "class.zip")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert students["A"].files == {"softmax": b"fine"} and not students["A"].notes
+    assert not students["B"].files and len(students["B"].notes) == 1 and peak < 4 << 20, peak
+
+
+def test_the_list_of_entries_is_bounded_before_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(submissions, "DIRECTORY", 1000)
+    zip_of(tmp_path / "many.zip", {f"{i}/{SOFTMAX}": "x" for i in range(30)})
+    with pytest.raises(InputError, match="its list of entries is larger than"):
+        read(tmp_path / "many.zip")
+    monkeypatch.undo()
+    zip_of(tmp_path / "name.zip", {f"{'a' * 5000}/{SOFTMAX}": "x"})
+    with pytest.raises(InputError, match="an entry's name has 5,016 characters"):
+        read(tmp_path / "name.zip")
+
+
+def test_one_student_takes_nothing_from_the_others(tmp_path, monkeypatch):
+    """What hers unpacks to is counted by itself, whatever the zip looks like; small files first."""
+    monkeypatch.setattr(submissions, "OWN", 3000)
+    monkeypatch.setattr(submissions, "TOGETHER", 4000)
+    nested = bytes_of_zip({f"{i}/{SOFTMAX}": bytes(600) for i in range(9)})
+    for name in ("Z_{}_assignsubmission_file_{}", "class/z/{}{}", "{}{}"):
+        files = {name.format(i, f"work{i}.zip"): nested for i in range(2)}
+        files |= {f"{who}_9_assignsubmission_file_/{ARGMAX}": "ok" for who in "ab"}
+        students = submissions.submissions([zip_of(tmp_path / "class.zip", files)])
+        assert [s.files for s in students if s.id == "9"] == [{"argmax": b"ok"}] * 2
+        assert sum(len(s.notes) for s in students) >= 7, students
+
+
+def test_what_no_zip_or_folder_should_hold(tmp_path):
+    """An entry named `.`, a pipe that nobody writes to, a file that nobody may read."""
+    assert read(zip_of(tmp_path / "dot.zip", {".": "x", "./": "", ARGMAX: "ok"}))["dot"].files
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("there are no named pipes on Windows")
+    (tmp_path / "anna").mkdir()
+    (tmp_path / "anna" / ARGMAX).write_text("x")
+    os.mkfifo(tmp_path / "anna" / SOFTMAX)
+    os.mkfifo(tmp_path / "fifo.zip")
+    assert read(tmp_path / "anna")["anna"].files == {"argmax": b"x"}
+    with pytest.raises(InputError, match="needed is a folder or a"):
+        read(tmp_path / "fifo.zip")
 
 
 def test_links_are_not_followed(tmp_path):
@@ -374,6 +444,53 @@ def test_other_ways_to_write_it_are_no_copies():
     names = [e.name for e in EXERCISES.values() if e.kind == "write"]
     for a, b in combinations(names, 2):
         assert not alike(form_of(exercise(a).source(), a), form_of(exercise(b).source(), b)), (a, b)
+
+
+def test_near_copies_end(monkeypatch):
+    """A class that is too large is told so; a function that is made to be compared for ever is not
+    compared, unless it is the same."""
+    forms = {i: (*"ab" * 40, str(i)) for i in range(300)}
+    start = time.perf_counter()
+    found, finished = near_copies(forms, seconds=0.2)
+    assert found and not finished and time.perf_counter() - start < 2
+    long = ("Name",) * (LONG + 1)
+    assert alike(long, long) == 1.0 and alike(long, (*long, "Name")) == 0.0
+    monkeypatch.setattr(near_copies, "__defaults__", (0,))
+    own = with_body_of(exercise("encode"), "whole_pass").encode()
+    class_ = [Submission(who, files={"encode": own}) for who in "ab"]
+    result = report(class_, ["encode"])
+    assert result.hurried == ["encode"]
+    assert "no time to compare every two: encode" in shown(result)
+
+
+HOSTILE = {
+    "no Python": b"\x00\xff",
+    "brackets": b"(" * 50_000,
+    "signs": b"x = " + b"-" * 100_000 + b"1",
+    "attributes": b"x = a" + b".b" * 50_000,
+    "a deep loop": b"".join(b" " * i + b"if 1:\n" for i in range(90)) + b" " * 91 + b"pass",
+    "a long name": b"def argmax(" + b"x" * 200_000 + b"): pass",
+    "a coding of its own": b"# -*- coding: nonsense -*-\ndef argmax(scores): pass",
+    "another coding": "# -*- coding: utf-16 -*-\ndef argmax(scores): pass".encode("utf-16"),
+    "a bomb of a number": b"x = 9 ** 9 ** 9\ndef argmax(scores): return 0",
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the loop without end is ended by a limit")
+def test_one_student_never_ends_the_report(monkeypatch):
+    for name in ("argmax",):
+        object.__setattr__(exercise(name), "seconds", 2)
+    try:
+        fine = with_body_of(exercise("argmax")).encode()
+        class_ = [Submission(who, files={"argmax": file}) for who, file in HOSTILE.items()]
+        result = report([*class_, Submission("fine", files={"argmax": fine})], ["argmax"])
+    finally:
+        object.__setattr__(exercise("argmax"), "seconds", 10)
+    assert {row.student: row.right for row in result.rows} == {
+        **dict.fromkeys(HOSTILE, 0),
+        "fine": 1,
+    }
+    assert all("\n" not in row.results["argmax"].message for row in result.rows)
 
 
 # ---- the tables
