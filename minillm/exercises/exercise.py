@@ -27,7 +27,7 @@ TRIED = 1000  # the numbers to predict are smaller
 RIGHT, SKIPPED = "right", "skipped"
 LINE = 160  # characters of the inputs that are written out
 RESEMBLES = 0.5  # of the cases that a mistake gets wrong, or the student: how many must be the same
-AGAIN = 8  # calls with the same arguments, in which one that draws numbers of its own is found out
+AGAIN = 2  # times that all is called again, to find out who draws numbers of their own
 
 
 @dataclass(frozen=True)
@@ -391,11 +391,12 @@ class Code(Exercise):
         Without a name, the known mistake that it resembles: of the cases that either gets wrong, at
         least RESEMBLES are the same. None if there is none.
         """
-        first = next(i for i, p in enumerate(problems) if p)
-        got, want = outcomes[first], wanted[first]
+        cases, shares = self.cases(seed), {}
+        got, want, before = next(
+            (o, w, args) for o, w, p, (_, args, _) in zip(outcomes, wanted, problems, cases) if p
+        )
         if got.values and got.values[""] is None and want.values[""] is not None:
             return NO_RETURN
-        shares = {}
         for mistake in self.mistakes:
             others = self.run_own(self.function(mistake.name), seed)
             same = [self._agrees(a, b) for a, b in zip(outcomes, others)]
@@ -403,30 +404,21 @@ class Code(Exercise):
                 return mistake
             wrong = [
                 s
-                for s, bad, other, case in zip(
-                    same, problems, others, zip(wanted, self.cases(seed))
-                )
-                if bad or self._problem(other, *case)
+                for s, bad, *case in zip(same, problems, others, wanted, cases)
+                if bad or self._problem(*case)
             ]
             shares[mistake.name] = sum(wrong) / max(len(wrong), 1)
-        before = self.cases(seed)[first][1]
-        for name in self.changes:
-            place = f"{name} afterwards"
-            if (
-                got.values
-                and problem(got.values[place], before[name]) is None
-                and problem(want.values[place], before[name])
+        for place in (f"{name} afterwards" for name in self.changes if got.values):
+            name = place.partition(" ")[0]
+            if not problem(got.values[place], before[name]) and problem(
+                want.values[place], before[name]
             ):
                 return Mistake("not_changed", "", UNCHANGED.format(name=name))
-        again = (call(self.cases(seed)[first][1]) for _ in range(AGAIN))
-        if not got.raised and any(
-            o.raised is None and problem(o.values, got.values) for o in again
-        ):
-            return NOT_REPEATABLE
+        for _ in range(AGAIN):
+            if not all(map(self._agrees, outcomes, self.run(call, seed))):
+                return NOT_REPEATABLE
         best = max(shares, key=shares.get)
-        if shares[best] < RESEMBLES:
-            return None
-        return replace(self._mistake(best), name="")
+        return replace(self._mistake(best), name="") if shares[best] >= RESEMBLES else None
 
 
 @dataclass
