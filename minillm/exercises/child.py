@@ -21,7 +21,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import chdir, redirect_stderr, redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
 
@@ -151,10 +151,10 @@ def serve(request: dict, listen: Callable[[], dict], answer: Callable[[dict], No
         return student.call(args, request["changes"], request["compiled"]).packed()
 
     student = None
-    os.chdir(folder)
-    answer(contained(loaded))
-    while request := listen():
-        answer(contained(called))
+    with chdir(folder):
+        answer(contained(loaded))
+        while request := listen():
+            answer(contained(called))
     answer({"printed": printed.getvalue()[:SHOWN]})
 
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,48 @@ def test_masters_are_right_in_the_check_that_the_command_line_uses(tmp_path):
         assert namespace_of(write(TRIED, tmp_path)) == {
             e.name: None for e in EXERCISES.values() if e.chapter == TRIED
         }
+
+
+PATCHES = {
+    "the check": "minillm.exercises.check = lambda *a, **k: SimpleNamespace(status='right')",
+    "the exercise": "minillm.exercises.exercise = lambda name: SimpleNamespace(check=right)",
+    "the verdict": "minillm.exercises.Code.judge = right",
+    "the comparison": "minillm.exercises.exercise.__globals__['EXERCISES'].clear()",
+    "all of it": "for m in modules: vars(m).update(dict.fromkeys(vars(m), right))",
+}
+
+
+@pytest.mark.parametrize("patch", PATCHES)
+@pytest.mark.parametrize("write", [assignment.nbgrader, assignment.otter])
+def test_a_cell_that_patches_the_check_gives_no_mark(tmp_path, write, patch):
+    """In a process of its own; and what a cell had loaded is the same afterwards."""
+    sources = [
+        source
+        for name, source in cells(write(TRIED, tmp_path)).items()
+        if name in ("exercise-softmax", "exercise-softmax-check")
+    ]
+    code = [
+        "import sys, minillm.exercises",
+        "from types import SimpleNamespace",
+        "right = lambda *a, **k: SimpleNamespace(status='right')",
+        "modules = [m for n, m in sys.modules.items() if n.startswith('minillm')]",
+        "before = dict(sys.modules)",
+        sources[0].replace("e.sum(axis=-1", "e.sum(axis=0"),
+        PATCHES[patch],
+        sources[1] + ("\ntest_softmax(globals())" if write is assignment.otter else ""),
+    ]
+    code[-1] = (
+        "try:\n"
+        + textwrap.indent(code[-1], "    ")
+        + ("\nexcept AssertionError as error:\n    print('refused:', error)")
+    )
+    code.append(
+        "print({n for n in sys.modules if 'minillm' in n and sys.modules[n] is not before[n]})"
+    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(code)], capture_output=True, text=True)
+    assert done.stdout.startswith("refused: softmax: WRONG") and done.stdout.endswith("set()\n"), (
+        done
+    )
 
 
 def test_the_number_to_predict_is_found():
