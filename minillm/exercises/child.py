@@ -33,7 +33,6 @@ from .wire import few, packed, unpacked
 MEMORY = 1 << 30  # bytes that the code may take beyond what the process has at its start
 PROCESSOR = 300  # seconds of processor time, should nobody be left to stop it
 PRINTED = 100_000  # characters that the code may print
-SHOWN = 2_000  # of these, how many are handed on
 FORKS = sys.platform.startswith("linux")
 END_WITH_PARENT, ADOPT_ORPHANS = 1, 36  # of prctl: PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER
 POLL = 2  # milliseconds between looks at whether it has ended
@@ -53,10 +52,10 @@ class Printed(io.StringIO):
         return super().write(text)
 
 
-def load(file: Path, name: str = "") -> dict[str, object]:
-    """Run a student's file and return what it defines; errors call it `name`."""
-    namespace: dict[str, object] = {"__name__": file.stem, "__file__": name or str(file)}
-    exec(compile(file.read_bytes(), name or str(file), "exec"), namespace)
+def load(file: Path) -> dict[str, object]:
+    """Run a student's file and return what it defines."""
+    namespace: dict[str, object] = {"__name__": file.stem, "__file__": str(file)}
+    exec(compile(file.read_bytes(), str(file), "exec"), namespace)
     return namespace
 
 
@@ -112,7 +111,7 @@ def listening() -> tuple[Callable[[], dict], int]:
 
 def serve(request: dict, listen: Callable[[], dict], answer: Callable[[dict], None]) -> None:
     """Load a file and answer what its function gives, until told to stop."""
-    folder, file, printed = request["folder"], request["file"], Printed()
+    file, printed = Path(request["file"]), Printed()
 
     def given(number: int) -> Callable:
         """A function that the check gives to the student's: computed there, not here."""
@@ -135,11 +134,11 @@ def serve(request: dict, listen: Callable[[], dict], answer: Callable[[dict], No
             says = f"it prints without end (more than {PRINTED:,} characters)"
             return Outcome(raised=Problem("stopped", says)).packed()
         except BaseException as error:
-            return Outcome(raised=raised(error, file), error=type(error).__name__).packed()
+            return Outcome(raised=raised(error, str(file)), error=type(error).__name__).packed()
 
     def loaded() -> dict:
         nonlocal student
-        student = Here(load(Path(folder, Path(file).name), file), request["name"])
+        student = Here(load(file), request["name"])
         return {
             "value": packed(student.value),
             "parameters": student.parameters,
@@ -151,11 +150,11 @@ def serve(request: dict, listen: Callable[[], dict], answer: Callable[[dict], No
         return student.call(args, request["changes"], request["compiled"]).packed()
 
     student = None
-    with chdir(folder):
+    with chdir(file.parent):
         answer(contained(loaded))
         while request := listen():
             answer(contained(called))
-    answer({"printed": printed.getvalue()[:SHOWN]})
+    answer({"printed": printed.getvalue()})
 
 
 # ---- a process for it, and the end of all that it leaves behind

@@ -274,13 +274,13 @@ class Code(Exercise):
 
         example = eval(self.example, {"np": np, "math": math, self.name: call})
         cases = [("the example in the docstring", example), *self.inputs(Given(seed))]
-        named = [
-            (where, args if isinstance(args, dict) else call(*args), *rest)
+        named = (
+            (where, args if isinstance(args, dict) else call(*args), rest[0] if rest else None)
             for where, args, *rest in cases
-        ]
+        )
         return [
-            (where, {n: Counted.of(v) if n in self.once else v for n, v in args.items()}, *rest)
-            for where, args, *rest in ((*case[:2], *(case[2:] or (None,))) for case in named)
+            (where, {n: Counted.of(v) if n in self.once else v for n, v in args.items()}, expected)
+            for where, args, expected in named
         ]
 
     def run(self, call: Callable[[dict], Outcome], seed: int = 0) -> list[Outcome]:
@@ -313,9 +313,8 @@ class Code(Exercise):
         call = partial(student.call, changes=self.changes)
         outcomes = self.run(call, seed)
         wanted = self.wanted(seed)  # only now: while a student's function runs, nothing holds it
-        problems = [
-            self._problem(*case) for case in zip(outcomes, wanted, self.cases(seed), strict=False)
-        ]
+        cases = self.cases(seed)
+        problems = [self._problem(*case) for case in zip(outcomes, wanted, cases)]
         i, bad = next(((i, p) for i, p in enumerate(problems) if p), (0, None))
         if bad is None:
             bad = self._not_as_asked(student) or self.last(call)
@@ -323,7 +322,7 @@ class Code(Exercise):
             return self.found(bad) if bad else Result(self.name, RIGHT, word)
         if bad.kind == TODO:
             return self.found(bad)
-        where, args, _ = self.cases(seed)[i]
+        where, args, _ = cases[i]
         where = f"{where} ({_arguments(args)})"
         if self.mend and source.same(student.code, source.code_of(self.stub(), self.name)):
             bad = Problem(TODO, f"{self.name}: the mistake is still in it. {bad.says}")

@@ -44,6 +44,7 @@ ONE_THREAD = (
 CALLS = 1_000  # of a function that the student's was given, in a check
 COPIED = 16 << 20  # bytes of a student's folder that are copied
 FILES = 1_000  # of it
+SHOWN = 2_000  # characters of what the code prints
 NO_ANSWER = "what came from its process is no answer: does it write to files that it did not open?"
 
 
@@ -86,6 +87,7 @@ class Child:
                 with suppress(queue.Full):
                     self._lines.put(line, timeout=SLICE)
                     break
+        self._process.stdout.close()  # here: elsewhere, what outlives it may keep a reader waiting
 
     def ask(self, message: object, seconds: float) -> dict:
         """Say a line, and return the answer."""
@@ -143,7 +145,6 @@ class Child:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
         self._process.wait()
-        self._process.stdout.close()
 
     def __enter__(self) -> Child:
         return self
@@ -170,9 +171,9 @@ class There:
 
     def __init__(self, child: Child, e: Exercise, file: Path, copy: Path):
         self._child, self._left, self._of, self._calls = child, e.seconds, e.seconds, 0
-        self._name, self._file, self._compiled = e.name, file, None
+        self._name, self._source = e.name, file.read_bytes()  # before its code can change it
         self.problem, self.value, self.parameters, self.signature = None, None, [], ""
-        answer = self._ask({"file": str(file), "folder": str(copy), "name": e.name})
+        answer = self._ask({"file": str(copy / file.name), "name": e.name})
         try:
             if "raised" in answer:
                 self.problem = Outcome.read(answer, (), ()).raised
@@ -196,11 +197,11 @@ class There:
 
     @cached_property
     def code(self) -> CodeType | None:
-        return source.code_of(self._file.read_bytes(), self._name, str(self._file))
+        return source.code_of(self._source, self._name)
 
     @cached_property
     def codes(self) -> list[CodeType]:
-        return [*reach.nested(compile(self._file.read_bytes(), str(self._file), "exec"))]
+        return [*reach.nested(compile(self._source, self._name, "exec"))]
 
     def call(self, args: dict, changes: Sequence[str], compiled: int = 0) -> Outcome:
         functions: list[Callable] = []
@@ -288,5 +289,6 @@ def _checked(child: Child, e: Exercise, file: Path, copy: Path, seed: int) -> tu
         says = f"what it gave cannot be compared ({type(error).__name__}: {one_line(error)})"
         result = e.found(Problem("wrong", says))
     result.message = own(result.message)
-    result.printed = "".join(c if c.isprintable() or c in "\n\t" else "?" for c in own(printed))
+    shown = own(printed)[:SHOWN]
+    result.printed = "".join(c if c.isprintable() or c in "\n\t" else "?" for c in shown)
     return result, goes_on

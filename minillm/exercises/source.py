@@ -61,9 +61,9 @@ def compiled(source: str, name: str, like: Callable) -> Callable:
     return namespace[name]
 
 
-def code_of(source: str | bytes, name: str, file: str = "") -> CodeType | None:
+def code_of(source: str | bytes, name: str) -> CodeType | None:
     """Return the code of the function `name` in a file, which is not run; None if there is none."""
-    module = compile(source, file or f"<{name}>", "exec")
+    module = compile(source, f"<{name}>", "exec")
     own = (c for c in reversed(module.co_consts) if isinstance(c, CodeType) and c.co_name == name)
     return next(own, None)
 

@@ -204,6 +204,19 @@ FORGED = {
         """,
         "stopped",
     ),
+    "another file in its place": (
+        """
+        import glob, os, sys
+        from minillm.ops import softmax as f
+        for folder in (".", os.path.dirname(__file__)):
+            for file in glob.glob(os.path.join(folder, "*_softmax.py")):
+                with open(file, "w") as other:
+                    other.write("def softmax(x): pass")
+        def softmax(x):
+            return f(x)
+        """,
+        "not-as-asked",
+    ),
     "the end of who looks after it": (
         """
         import os
@@ -245,7 +258,7 @@ def test_nothing_that_the_code_says_is_a_mark(folder, case):
     write(folder, "softmax", textwrap.dedent(text))
     write(folder, "argmax", with_body_of(exercise("argmax")))
     first, second = check_folder(folder, ["softmax", "argmax"])
-    assert first.status in status.split() and "\n" not in first.message, first
+    assert first.status.replace(" ", "-") in status.split() and "\n" not in first.message, first
     assert len(first.message) < 500 and second.right, second
 
 
