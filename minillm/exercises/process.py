@@ -8,6 +8,7 @@ import json
 import os
 import queue
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -33,6 +34,8 @@ from .wire import LINE, few, packed, unpacked
 
 PACKAGE = Path(__file__).resolve().parents[2]
 STARTING = 120  # seconds for Python and NumPy to start, on a slow disk
+SAYING = 10  # seconds for it to read a line
+PIPE = getattr(select, "PIPE_BUF", 1 << 16)  # bytes that a pipe with room takes without waiting
 ENDING = 5  # seconds for a process to end what it has started
 SLICE = 0.25  # seconds of one wait: a machine that sleeps in between counts as one of them
 ONE_THREAD = (
@@ -95,9 +98,16 @@ class Child:
         return self.answer(seconds)
 
     def say(self, message: object) -> None:
-        with suppress(OSError):  # it has died: the answer says so
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
-            self._process.stdin.flush()
+        """Say a line; raise Ended if it is not read."""
+        line, file = memoryview(json.dumps(message).encode() + b"\n"), self._process.stdin.fileno()
+        end = monotonic() + SAYING
+        with suppress(BrokenPipeError):  # it has died: the answer says so
+            while line:
+                if os.name == "posix" and not select.select([], [file], [], SLICE)[1]:
+                    if monotonic() > end:
+                        raise Ended(NO_ANSWER)
+                    continue
+                line = line[os.write(file, line[:PIPE]) :]
 
     def answer(self, seconds: float, of: float = 0) -> dict:
         """Return the next answer; raise Ended if there is none within `seconds` (the rest `of` a

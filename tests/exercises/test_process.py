@@ -262,6 +262,26 @@ def test_nothing_that_the_code_says_is_a_mark(folder, case):
     assert len(first.message) < 500 and second.right, second
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe there is written to without a limit")
+def test_who_does_not_read_is_not_waited_for(monkeypatch):
+    """It says that it is ready for megabytes, and sleeps."""
+    monkeypatch.setattr(process, "SAYING", 0.5)
+
+    class Deaf(Child):
+        def __init__(self):
+            code = [sys.executable, "-c", "import time; time.sleep(60)"]
+            self._process = subprocess.Popen(code, stdin=subprocess.PIPE)
+
+    deaf = Deaf()
+    try:
+        with pytest.raises(process.Ended, match="no answer"):
+            deaf.say("x" * 1_000_000)
+    finally:
+        deaf._process.kill()
+        deaf._process.wait()
+        deaf._process.stdin.close()
+
+
 def sleepers() -> list[str]:
     """The processes below this one, or adopted by somebody, that sleep for 4321 seconds."""
     done = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True)
