@@ -436,6 +436,26 @@ def test_float64_is_right_with_a_word(name):
         assert str(result) == f"{name}: right; {WIDENED}"
 
 
+def test_a_loop_may_call_functions_of_its_own():
+    """Numba compiles them too; and of what it cannot compile, the line that says so is shown."""
+    pytest.importorskip("numba")
+    helped = """
+    import math
+    def half(v):
+        return 0.5 * v
+    def one(v):
+        return half(v) * (1.0 + math.erf(v / math.sqrt(2.0)))
+    def gelu_loop(x, y):
+        for i in range(len(x)):
+            y[i] = one(x[i])
+    """
+    assert check("gelu_loop", namespace(textwrap.dedent(helped))).right
+    other = textwrap.dedent(helped).replace("y[i] = one(x[i])", "y[i] = [one, {}.get][0](x[i])")
+    result = check("gelu_loop", namespace(other))
+    assert result.status == "raised" and "Numba cannot compile it: " in result.message, result
+    assert "Failed in nopython" not in result.message and "\n" not in result.message, result
+
+
 # ---- wrong answers that nearly pass
 
 
