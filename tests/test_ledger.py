@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import minillm
-from minillm import InputError, plots
+from minillm import InputError
 from minillm.bench import ledger as room
 from minillm.bench.amdahl import Amdahl, amdahl
 from minillm.bench.ledger import Entry, frontier, ledger
@@ -326,43 +326,3 @@ def test_a_lever_of_threads_is_measured_with_that_many(monkeypatch):
         and [e.threads for e in entries] == [before, 1, 2]
         and n_threads(MODEL.ops) == before
     )
-
-
-# ---- the figure
-
-
-def test_labels_stand_apart_and_near_their_points():
-    rng = np.random.default_rng(0)
-    entries = [
-        Entry(f"lever:{n}", "a proof" * (n % 2), decode=[d], change=c, bits_per_byte=1 + c)
-        for n, (d, c) in enumerate(
-            zip(
-                np.exp(rng.normal(5, 0.5, 18)),
-                np.where(rng.random(18) < 0.6, 0, rng.random(18) / 10),
-            )
-        )
-    ]
-    figure = plots.ledger_page(
-        [Entry("plain", "x", decode=[100.0], change=0.0, bits_per_byte=1.0), *entries]
-    )
-    ax = figure.axes[0]
-    figure.draw_without_rendering()
-    boxes = [label.get_window_extent() for label in ax.texts if label.get_text()]
-    assert len(boxes) == 19 and not any(
-        a.overlaps(b) for n, a in enumerate(boxes) for b in boxes[:n]
-    )
-    assert "logarithmic" in ax.get_xlabel() and "logarithmic" in ax.get_ylabel() and ax.get_title()
-
-
-def test_a_ledger_without_quality_is_drawn_as_speeds():
-    entries = [
-        Entry("plain", decode=[1.0, 2.0], speed_up=1.0, threads=2),
-        Entry("threads:1", decode=[1.0, 1.5], speed_up=0.8, threads=1),
-    ]
-    for e in entries:
-        e.prefill = e.decode
-    speeds, threads = plots.ledger_page(entries, amdahl(entries)).axes
-    assert [t.get_text() for t in speeds.get_yticklabels()] == [
-        "threads:1",
-        "plain",
-    ] and threads.get_xlabel() == "threads"

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
         from .. import plots
 
         figure = Figure(figsize=(11, 4.5), layout="constrained")
-        plots.training(curves, args.over, figure.subplots(1, 2))
+        plots.training_curves(curves, args.over, figure.subplots(1, 2))
         figure.savefig(args.plot, dpi=150)
 
 

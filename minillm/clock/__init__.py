@@ -4,9 +4,10 @@ it grows.
 It reads steps (minillm/steps.py) and knows nothing of the model's inside.
 """
 
-from .clock import PHASES, Clock, CycleTimes, groups
+from .clock import Clock, CycleTimes, groups
 from .costs import Cost, step_costs, total
 from .limits import Limits, measure
+from .phases import PHASES
 from .prediction import predict, predicted_seconds
 from .report import Report
 

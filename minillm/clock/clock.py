@@ -18,8 +18,6 @@ from .. import kernels
 from ..errors import InputError
 from ..steps import phase_of, under
 
-PHASES = ("embed", "attend", "feed forward", "unembed", "choose")
-
 
 def counter() -> tuple[Callable[[], int], str]:
     """Return the function that the clock reads, and its name: the counter of the fused step's

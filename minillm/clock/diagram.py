@@ -13,17 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..steps import phase_of
-from .clock import PHASES, CycleTimes
+from .clock import CycleTimes
+from .phases import LOOKS, PHASES
 
 LEVELS, CORNERS = "▁▂▃▄▅▆▇█", "┌─┐┘└"
 ASCII_LEVELS, ASCII_CORNERS = "_.:-=+*#", "+-+++"
-COLOURS = {
-    "embed": 36,
-    "attend": 34,
-    "feed forward": 32,
-    "unembed": 35,
-    "choose": 33,
-}  # of ANSI terminals
 MARGIN, COLUMN, BANDS = (
     14,
     11,
@@ -103,7 +97,7 @@ def _band(
             "".join(levels[_level(share, len(levels))] for share in row[phase]) for row in rows
         ]
         drawn = " ".join(
-            f"\x1b[{COLOURS[phase]}m{cell}\x1b[0m" if colour else cell for cell in drawn
+            f"\x1b[{LOOKS[phase].ansi}m{cell}\x1b[0m" if colour else cell for cell in drawn
         )
         lines.append(f"{phase:<{MARGIN}}{drawn}")
     lines.append(line("", [duration(c.end - c.start) for c in cycles]))

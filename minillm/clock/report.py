@@ -13,9 +13,10 @@ import numpy as np
 from ..config import GPT2Config
 from ..errors import InputError
 from ..steps import phase_of
-from .clock import PHASES, Clock, CycleTimes
+from .clock import Clock, CycleTimes
 from .costs import Cost, covered, step_costs, total
 from .limits import Limits
+from .phases import PHASES
 from .prediction import Prediction, local_name, predict
 
 PARTS = {

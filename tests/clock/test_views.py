@@ -1,4 +1,4 @@
-"""What people see of the clock: the diagram, the trace, the pictures, and the command."""
+"""What people see of the clock: the diagram, the trace, and the command."""
 
 import json
 
@@ -11,7 +11,6 @@ from minillm.cli.clock import wants_colour
 from minillm.clock import Clock, CycleTimes, Report
 from minillm.clock.diagram import CORNERS, LEVELS, activity, diagram, duration, shortened
 from minillm.clock.export import trace_events, write_trace
-from minillm.clock.growth import Growth, fit
 from minillm.clock.limits import Limits
 from minillm.decoding.loop import moments
 from minillm.decoding.options import Options
@@ -173,16 +172,7 @@ def test_the_check_of_nesting_can_fail(report):
         check_nesting(events)
 
 
-def small_growth() -> Growth:
-    n = np.array([8, 16, 32, 64, 128, 256])
-    passes, tokens = (
-        fit(n, 1e-4 + 1e-6 * n + 1e-8 * n**2.0, (0, 1, 2)),
-        fit(n, 1e-4 + 1e-7 * n, (0, 1)),
-    )
-    return Growth(CONFIG, n, passes(n), tokens(n), passes(n), tokens(n), passes, tokens)
-
-
-# ---- tables, notebooks, pictures
+# ---- tables, notebooks
 
 
 def test_the_report_in_all_its_forms(report):
@@ -210,26 +200,6 @@ def test_one_token_has_no_decode():
     headings, lines = report.table()
     assert headings == ["phase", "prefill ms"] and all(len(line) == 2 for line in lines)
     assert report.between_tokens(50) is None and report._repr_html_() and diagram(report)
-
-
-def test_pictures_return_their_axes(report, tmp_path):
-    from matplotlib.figure import Figure
-
-    from minillm import plots
-
-    growth = small_growth()
-    for draw in (plots.time_line, plots.phases_by_token, plots.against_limits, plots.roofline):
-        ax = Figure().add_subplot()
-        assert draw(report, ax) is ax and ax.get_xlabel() and ax.get_title()
-    assert plots.prompt_growth(growth, ax) is ax
-    ax = plots.generation_growth(growth)
-    assert ax.get_xlabel() == "generated tokens n" and ax.get_ylabel() == "seconds in all"
-    plots.clock_page(report, growth).savefig(tmp_path / "page.png")
-    assert (tmp_path / "page.png").stat().st_size > 20_000
-    bars = plots.phases_by_token(report).containers
-    assert len(bars) == 5 and bars[1][0].get_height() == pytest.approx(
-        report.cycles[0].sums()["attend"] / 1e6
-    )
 
 
 # ---- the command

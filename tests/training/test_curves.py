@@ -4,9 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
-from minillm import InputError, plots
+from minillm import InputError
 from minillm.cli import main
 from minillm.training.curves import Curve, read_curve
 
@@ -51,22 +50,6 @@ def test_no_end_of_the_smoothed_curve_is_a_single_report(n):
     last[-1] = 1
     for loss in (last, last[::-1]):
         assert Curve("x", np.arange(n), loss).smoothed.max() < 0.84
-
-
-def test_the_picture(run):
-    curves = [read_curve(run), Curve("other", np.array([50, 100]), np.array([6.0, 5.0]))]
-    for over, unit in (("steps", 1), ("tokens", 128)):
-        left, right = plots.training(curves, over, Figure().subplots(1, 2))
-        assert list(left.lines[0].get_xdata()) == list(curves[0].steps * unit)
-        assert (
-            list(right.lines[0].get_xdata()) == [100 * unit, 200 * unit]
-            and right.get_ylabel() == "bits per byte"
-        )
-        assert [text.get_text() for text in left.get_legend().get_texts()] == ["first", "other"]
-    assert (
-        plots.training(curves[1:], "steps", Figure().subplots(1, 2))[1].get_ylabel()
-        == "no validation yet"
-    )
 
 
 def test_the_command(run, tmp_path, capsys):

@@ -1,0 +1,54 @@
+"""Figures with matplotlib, a file for each room whose values they show: every function takes
+ax=None, draws, and returns the axes. Readable in black and white."""
+
+from .basics import bars, heat_map, likeliest, show
+from .bench import ledger_page, rates, speed_against_quality, speeds, thread_speed_up
+from .classroom import class_table
+from .clock import (
+    against_limits,
+    clock_page,
+    generation_growth,
+    phases_by_token,
+    prompt_growth,
+    roofline,
+    time_line,
+)
+from .inside import cached_scores, errors_by_step, prefix_tree, residual_norms
+from .tasks import (
+    classification_page,
+    classifier_curve,
+    confusion_matrix,
+    length_page,
+    time_by_length,
+)
+from .training import training_curves
+
+__all__ = [
+    "against_limits",
+    "bars",
+    "cached_scores",
+    "class_table",
+    "classification_page",
+    "classifier_curve",
+    "clock_page",
+    "confusion_matrix",
+    "errors_by_step",
+    "generation_growth",
+    "heat_map",
+    "ledger_page",
+    "length_page",
+    "likeliest",
+    "phases_by_token",
+    "prefix_tree",
+    "prompt_growth",
+    "rates",
+    "residual_norms",
+    "roofline",
+    "show",
+    "speed_against_quality",
+    "speeds",
+    "thread_speed_up",
+    "time_by_length",
+    "time_line",
+    "training_curves",
+]
