@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+
+from .listeners import compile_listeners
 
 # Name -> the file it lives in; what needs no kernel is ops' own. No file may bear one of these
 # names: importing it would set the module in its place. `attention` streams over the keys;
@@ -42,9 +43,6 @@ ROOMS = {
     "set_threads": "threads",
 }
 __all__ = [*ROOMS, "available", "compile_listeners"]
-
-# Called with the name of each kernel that is about to be compiled, because it is not on disk yet.
-compile_listeners: list[Callable[[str], object]] = []
 
 
 def available() -> bool:

@@ -11,7 +11,7 @@ import numba
 from numba.core import event
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
-from . import compile_listeners
+from .listeners import compile_listeners
 
 # Sums may be reordered, which is what lets LLVM use vectors for them; infinities and NaN keep their
 # meaning, because masked scores are -inf. exp must not be reordered at all: its two-part ln 2 would
