@@ -1,0 +1,328 @@
+"""Who may import whom (docs/architecture.md): imports go down the floors, and in no circle.
+
+Imports are read from the source. There are three kinds: "top" runs with the module, "lazy" when a
+function is called, "type" is for whoever checks types. Floors hold for all of them, circles for
+those that run. What is imported from minillm/__init__.py counts as the module in which it lives.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+KINDS = ("top", "lazy", "type")
+PACKAGE = Path(__file__).resolve().parent.parent / "minillm"
+
+# Top floor first; "" is minillm/__init__.py. A module stands where the longest name that it begins
+# with stands: `checkpoints` is loading, and knows models, which its readers of files do not.
+FLOORS = (
+    ("", "__main__", "cli"),
+    ("plots",),
+    ("exercises", "course"),
+    ("bench", "published"),
+    ("warm_up",),
+    ("tasks", "lstm"),
+    ("training",),
+    ("checkpoints",),
+    ("model",),
+    ("clock",),
+    ("decoding", "scoring", "segments"),
+    ("compression",),
+    ("reference",),
+    ("checkpoints.find", "checkpoints.safetensors", "checkpoints.stored"),
+    ("config", "attention", "feed_forward", "cache"),
+    ("tokenizer",),
+    ("twins", "portable"),
+    ("weights",),
+    ("distributed", "files", "progress", "quota"),
+    ("finite", "steps", "ops", "errors"),
+    ("kernels",),
+)
+
+# Why an arrow runs up or closes a circle today, and which do. The list may only get shorter.
+EXCEPTIONS = {
+    "it is written for a GPT2; any model will do, once a Protocol says what a model is": (
+        "clock.growth -> model",
+        "compression.low_rank -> model",
+        "compression.parts -> model",
+        "compression.prune -> model",
+        "compression.quantize -> model",
+        "decoding.loop -> model",
+        "reference -> model",
+        "scoring -> model",
+        "segments -> model",
+    ),
+    "GPT2.from_pretrained and GPT2.save_pretrained": ("model -> checkpoints",),
+    "a draft by name loads its model; whoever has the name should hand the model in": (
+        "decoding.drafts -> checkpoints",
+    ),
+    "Tokenizer.from_pretrained finds the folder; a checkpoint will bring its tokenizer": (
+        "tokenizer.bpe -> checkpoints.find",
+    ),
+    "Tokenizer opens and saves itself, and its files make a Tokenizer": (
+        "tokenizer.bpe -> tokenizer.files",
+    ),
+    "a folder of exercises as a twin, by name": ("twins -> exercises.twin",),
+    "what needs no kernel is the textbook's own": ("kernels -> ops",),
+    "the fused step asks as every forward does whether the cache fits": (
+        "kernels.decode -> cache",
+    ),
+    "minillm.__version__, for the record of a run": ("bench.peers -> ", "bench.training -> "),
+    "the loop chooses a strategy, and each strategy needs the loop's cycle": (
+        "decoding.loop -> decoding.beam",
+        "decoding.loop -> decoding.speculative",
+    ),
+    "peak_bytes is a fact about the machine, and has no room yet": (
+        "bench.training -> bench.worker",
+    ),
+    "check() of a folder runs it in a child, which knows all exercises": (
+        "exercises -> exercises.process",
+    ),
+}
+
+# Why a module takes a name with an underscore from another, and which.
+PRIVATE = {
+    "the exercise is about this very function": "exercises.core: tokenizer.bpe._replace_pair",
+    "the ladder's last rung is the kernel itself": "kernels.ladders.softmax: kernels.rows._softmax",
+}
+
+
+class Import(NamedTuple):
+    """`name` of `target` is imported in `module` (name "": the module itself). Modules of the
+    package are named without it; `target` is None, and `name` a full one, outside of it."""
+
+    module: str
+    target: str | None
+    name: str
+    kind: str
+
+
+def sources(package: Path) -> dict[str, Path]:
+    """Module -> its file; a folder is called as its __init__.py is imported."""
+    found = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def rooms(tree: ast.Module) -> dict[str, str]:
+    """The table ROOMS of a lazy __init__.py: name -> the module that it is taken from."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ROOMS":
+            return ast.literal_eval(node.value)
+    return {}
+
+
+def read_imports(package: Path) -> set[Import]:
+    """Return all imports in all modules of a package, those of its tables ROOMS as well."""
+    files = sources(package)
+    trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in files.items()}
+    face, found = rooms(trees[""]), set()
+
+    def add(module: str, full: str, name: str, kind: str) -> None:
+        inside, _, target = full.partition(".")
+        if inside != package.name:
+            found.add(Import(module, None, full, kind))
+        elif (submodule := f"{target}.{name}".strip(".")) in files:
+            found.add(Import(module, submodule, "", kind))
+        else:
+            found.add(Import(module, target or face.get(name, ""), name, kind))
+
+    def visit(node: ast.AST, module: str, folder: list[str], kind: str) -> None:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                add(module, alias.name, "", kind)
+        elif isinstance(node, ast.ImportFrom):
+            start = folder[: len(folder) - node.level + 1] if node.level else []
+            full = ".".join([*start, *([node.module] if node.module else [])])
+            for alias in node.names:
+                add(module, full, alias.name, kind)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for part, its_kind in ((node.body, "type"), (node.orelse, kind)):
+                for child in part:
+                    visit(child, module, folder, its_kind)
+        else:
+            lazy = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and kind == "top"
+            for child in ast.iter_child_nodes(node):
+                visit(child, module, folder, "lazy" if lazy else kind)
+
+    for module, tree in trees.items():
+        folder = [package.name, *files[module].relative_to(package).parts[:-1]]
+        visit(tree, module, folder, "top")
+        for name, room in rooms(tree).items():
+            start = folder[: len(folder) - room.count(".")]
+            add(module, ".".join([*start, room.lstrip(".")]), name, "lazy")
+    return found
+
+
+IMPORTS = read_imports(PACKAGE)
+EXCEPTED = {arrow for reason in EXCEPTIONS.values() for arrow in reason}
+
+
+def arrows(*kinds: str) -> set[str]:
+    """The imports of some kinds inside the package, as "from -> to"."""
+    return {
+        f"{i.module} -> {i.target}"
+        for i in IMPORTS
+        if i.kind in kinds and i.target is not None and i.target != i.module
+    }
+
+
+def circle(some: set[str]) -> list[str]:
+    """A circle of modules that the arrows draw, or []. Whoever imports a module of a folder from
+    outside runs the folder's __init__.py as well."""
+    graph: dict[str, set[str]] = {}
+    for start, end in (arrow.split(" -> ") for arrow in some):
+        folders = {end[:n] for n, letter in enumerate(end) if letter == "."}
+        folders = {f for f in folders if not f"{start}.".startswith(f"{f}.")}
+        graph.setdefault(start, set()).update({end} | folders)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1][::-1]
+    return []
+
+
+def floor(module: str) -> int:
+    """On which floor a module stands; 0 is the top one."""
+    names = {name: number for number, row in enumerate(FLOORS) for name in row}
+    candidates = [name for name in names if f"{module}.".startswith(f"{name}.")]
+    assert candidates, f"{module} has no floor: give it one in FLOORS"
+    return names[max(candidates, key=len)]
+
+
+def runs_up(arrow: str) -> bool:
+    start, end = map(floor, arrow.split(" -> "))
+    return end < start
+
+
+def test_imports_at_the_top_form_no_circle():
+    assert not circle(arrows("top"))
+
+
+def test_no_lazy_import_closes_a_circle():
+    assert not circle(arrows("top", "lazy") - EXCEPTED)
+
+
+def test_no_arrow_runs_up():
+    assert not sorted(filter(runs_up, arrows(*KINDS) - EXCEPTED))
+
+
+def test_every_floor_is_inhabited():
+    modules = [f"{module}." for module in sources(PACKAGE)]
+    for name in (name for row in FLOORS for name in row):
+        assert any(module.startswith(f"{name}.") for module in modules), name
+
+
+def test_every_exception_is_needed():
+    rest = arrows("top", "lazy") - EXCEPTED
+    idle = {
+        arrow
+        for arrow in EXCEPTED
+        if arrow not in arrows(*KINDS) or not (runs_up(arrow) or circle(rest | {arrow}))
+    }
+    assert not idle, "strike them"
+
+
+def outside(module: str) -> set[str]:
+    """The libraries that a module, or a folder's modules, import: without Python's own."""
+    names = {
+        i.name.split(".")[0]
+        for i in IMPORTS
+        if i.target is None and f"{i.module}.".startswith(f"{module}.")
+    }
+    return names - sys.stdlib_module_names
+
+
+def test_ops_is_numpy_alone_and_kernels_add_numba():
+    assert outside("ops") == {"numpy"} and not [a for a in arrows(*KINDS) if a.startswith("ops ->")]
+    assert outside("kernels") == {"numpy", "numba", "llvmlite"}
+    leaving = {a for a in arrows(*KINDS) if a.startswith("kernels") and " -> kernels" not in a}
+    assert leaving <= EXCEPTED
+
+
+def test_private_names_stay_at_home():
+    taken = {f"{i.module}: {i.target}.{i.name}" for i in IMPORTS if i.target and private(i.name)}
+    for module, path in sources(PACKAGE).items():
+        whole = {i.target for i in IMPORTS if i.module == module and i.target and not i.name}
+        known = {target.rpartition(".")[2]: target for target in whole}
+        text = path.read_text(encoding="utf-8")
+        taken |= {
+            f"{module}: {known[owner]}.{name}"
+            for owner, name in re.findall(r"\b(\w+)\.(_\w+)", text)
+            if owner in known and private(name)
+        }
+    assert taken == {*PRIVATE.values()}
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def test_no_other_module_is_imported_by_a_name_made_at_run_time():
+    """Those that are cannot be read here; the two faces have tables (ROOMS), which are."""
+    calls = ("import_module(", "__import__(")
+    found = {
+        m for m, p in sources(PACKAGE).items() if any(c in p.read_text("utf-8") for c in calls)
+    }
+    assert found == {"", "kernels", "kernels.blocked", "portable"}
+
+
+# ---- what is read, and that it can fail
+
+
+def test_imports_of_all_kinds_are_read(tmp_path):
+    files = {
+        "__init__.py": 'ROOMS = {"Model": "model"}\n',
+        "model.py": (
+            "import numpy as np\n"
+            "from typing import TYPE_CHECKING\n"
+            "if TYPE_CHECKING:\n    from .low.ground import stone\n"
+            "else:\n    from . import low\n"
+            "class Model:\n    def save(self):\n        from house.low import ground\n"
+        ),
+        "low/__init__.py": "from .ground import stone\n",
+        "low/ground.py": "from ..model import _walls\nfrom .. import Model\nimport house.low\n",
+    }
+    for name, text in files.items():
+        (tmp_path / "house" / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / "house" / name).write_text(text)
+    read = read_imports(tmp_path / "house")
+    assert {i for i in read if i.target is not None} == {
+        Import("", "model", "Model", "lazy"),
+        Import("model", "low.ground", "stone", "type"),
+        Import("model", "low", "", "top"),
+        Import("model", "low.ground", "", "lazy"),
+        Import("low", "low.ground", "stone", "top"),
+        Import("low.ground", "model", "_walls", "top"),
+        Import("low.ground", "model", "Model", "top"),
+        Import("low.ground", "low", "", "top"),
+    }
+    assert {i.name for i in read if i.target is None} == {"numpy", "typing"}
+
+
+@pytest.mark.parametrize(
+    ("some", "closed"),
+    [
+        ({"a -> b", "b -> c", "a -> c"}, []),
+        ({"a -> b", "b -> c", "c -> a"}, ["a", "b", "c"]),
+        ({"a -> folder.part", "folder -> a"}, ["a", "folder"]),  # the folder's face runs, too
+        ({"folder.part -> folder.other", "folder -> folder.part"}, []),
+    ],
+)
+def test_circles_are_found(some, closed):
+    assert sorted({*circle(some)}) == closed
+
+
+def test_floors_are_told_by_the_longest_name():
+    assert floor("checkpoints") < floor("model") < floor("checkpoints.find") < floor("kernels.rows")
+    assert runs_up("kernels.rows -> steps") and not runs_up("steps -> kernels.rows")
+    with pytest.raises(AssertionError, match="cellar has no floor"):
+        floor("cellar")
