@@ -35,7 +35,8 @@ FLOORS = (
     ("decoding", "scoring", "segments"),
     ("compression",),
     ("reference",),
-    ("checkpoints.find", "checkpoints.safetensors", "checkpoints.stored"),
+    ("checkpoints.safetensors",),
+    ("checkpoints.find", "checkpoints.stored"),
     ("config", "attention", "feed_forward", "cache"),
     ("tokenizer",),
     ("twins", "portable"),
@@ -219,6 +220,13 @@ def test_every_floor_is_inhabited():
     modules = [f"{module}." for module in sources(PACKAGE)]
     for name in (name for row in FLOORS for name in row):
         assert any(module.startswith(f"{name}.") for module in modules), name
+
+
+def test_the_page_shows_these_floors():
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    lines = page.partition("## The floors")[2].partition("Three more rules")[0].splitlines()
+    shown = [line.strip().split("  ")[0] for line in lines if line.startswith("    ")]
+    assert shown == [", ".join(name or "__init__" for name in row) for row in FLOORS]
 
 
 def test_every_exception_is_needed():
