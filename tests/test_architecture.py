@@ -41,7 +41,7 @@ FLOORS = (
     ("tokenizer",),
     ("twins", "portable"),
     ("weights",),
-    ("distributed", "files", "progress", "quota"),
+    ("distributed", "files", "forms", "progress", "quota"),
     ("finite", "steps", "ops", "errors"),
     ("kernels",),
 )
