@@ -232,7 +232,7 @@ class Difference:
         )
 
 
-class Report(list):
+class StepDifferences(list):
     """The differences of all steps, in order."""
 
     @property
@@ -259,14 +259,14 @@ def diff(
     reference: Mapping[str, np.ndarray],
     tolerance: float | Callable[[str], float] = 1e-5,
     names: Iterable[str] | None = None,
-) -> Report:
+) -> StepDifferences:
     """Compare a trace with a reference, step by step, in the reference's order (or that of
     `names`).
 
     A step is OK when max |ours - theirs| <= tolerance * max |theirs|; `tolerance` may depend on the
     step's name. A NaN on either side is a DIFF.
     """
-    report = Report()
+    report = StepDifferences()
     for name in reference if names is None else names:
         if name not in trace or name not in reference:
             report.append(

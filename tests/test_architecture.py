@@ -79,9 +79,6 @@ EXCEPTIONS = {
         "decoding.loop -> decoding.beam",
         "decoding.loop -> decoding.speculative",
     ),
-    "peak_bytes is a fact about the machine, and has no room yet": (
-        "bench.training -> bench.worker",
-    ),
     "check() of a folder runs it in a child, which knows all exercises": (
         "exercises -> exercises.process",
     ),

@@ -71,7 +71,7 @@ class Amdahl:
         }
 
 
-def fit(threads: Sequence[int], seconds) -> np.ndarray:
+def serial_shares(threads: Sequence[int], seconds) -> np.ndarray:
     """Return s of each round: least squares of t(n) = a + b / n in seconds [rounds,n], s = a / (a +
     b)."""
     a, b = np.polynomial.polynomial.polyfit(
@@ -106,7 +106,7 @@ def amdahl(entries: Sequence[Entry]) -> list[Amdahl]:
                         kind,
                         np.array(threads),
                         seconds[:, :1] / seconds,
-                        fit(threads, seconds),
+                        serial_shares(threads, seconds),
                     )
                 )
     return fits

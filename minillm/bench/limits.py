@@ -1,7 +1,9 @@
-"""What the machine can do at most, by the clock's limits, measured in turn with the peers: and what
-a prompt needs of it."""
+"""What the machine can do at most, by the clock's limits, measured in turn with the peers: what a
+prompt needs of it, and how much memory this process took."""
 
 from __future__ import annotations
+
+import sys
 
 import numpy as np
 
@@ -45,3 +47,22 @@ def prefill_flop(config: GPT2Config, T: int) -> int:
     C, A, F = config.n_embd, config.attention_dim, config.hidden_dim
     block = 2 * T * (4 * C * A + 2 * C * F) + 4 * A * T * (T + 1) // 2
     return config.n_layer * block + 2 * config.vocab_size * C
+
+
+def peak_bytes() -> int | None:
+    """The most memory this process has held, in bytes; None where the system does not say.
+
+    Linux: of /proc, since what getrusage says there counts the memory of the parent that it was
+    started from.
+    """
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

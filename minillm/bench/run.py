@@ -38,7 +38,7 @@ WORKER = (sys.executable, "-m", "minillm.bench.worker")
 
 
 @dataclass
-class Result:
+class PeerResult:
     """What one peer did: tokens/s of each round, prefill and decode; missing says why there are
     none.
 
@@ -58,7 +58,7 @@ class Result:
     peak_bytes: int | None = None
     missing: str | None = None
 
-    def ratio(self, other: Result, kind: str) -> float:
+    def ratio(self, other: PeerResult, kind: str) -> float:
         """The median over rounds of self / other, round by round: "prefill" or "decode"."""
         return median(
             mine / theirs for mine, theirs in zip(getattr(self, kind), getattr(other, kind))
@@ -66,33 +66,33 @@ class Result:
 
 
 @dataclass
-class Comparison:
+class PeerComparison:
     """All results of a run, and of each of its rounds what the machine could do: bytes/s read,
     FLOP/s of a GEMM."""
 
     n_prompt: int
     n_new: int
     flop_per_token: float  # of the prompt
-    results: list[Result] = field(default_factory=list)
+    results: list[PeerResult] = field(default_factory=list)
     bandwidth: list[float] = field(default_factory=list)
     flops: list[float] = field(default_factory=list)
 
     @property
-    def measured(self) -> list[Result]:
+    def measured(self) -> list[PeerResult]:
         """The results that are not missing."""
         return [result for result in self.results if not result.missing]
 
     @property
-    def reference(self) -> Result:
+    def reference(self) -> PeerResult:
         """The one whose greedy tokens the others' are compared with: the first of minillm, else the
         first."""
         return next((r for r in self.measured if r.name.startswith("minillm")), self.measured[0])
 
-    def cost(self, result: Result, kind: str) -> float:
+    def cost(self, result: PeerResult, kind: str) -> float:
         """The bytes (decode) or FLOP (prefill) of one token."""
         return result.bytes_per_token if kind == "decode" else self.flop_per_token
 
-    def share(self, result: Result, kind: str) -> float:
+    def share(self, result: PeerResult, kind: str) -> float:
         """The median over rounds of what was used of the measured bandwidth (decode) or of the
         GEMM's FLOP/s (prefill).
 
@@ -105,7 +105,7 @@ class Comparison:
             for rate, most in zip(getattr(result, kind), limits)
         )
 
-    def limit(self, result: Result, kind: str) -> float:
+    def limit(self, result: PeerResult, kind: str) -> float:
         """The tokens/s at which the machine's limit would be reached, in the median."""
         return median(self.bandwidth if kind == "decode" else self.flops) / self.cost(result, kind)
 
@@ -118,7 +118,7 @@ def run(
     rounds: int = 5,
     threads: int = 2,
     cache_dtype: str | None = None,
-) -> Comparison:
+) -> PeerComparison:
     """Compare peers and groups of peers in `rounds` rounds after one warm-up; the prompt is random
     ids.
 
@@ -139,10 +139,10 @@ def run(
         "ids": np.random.default_rng(0).integers(0, config.vocab_size, n_prompt).tolist(),
         "n_new": n_new,
     }
-    comparison = Comparison(n_prompt, n_new, prefill_flop(config, n_prompt) / n_prompt)
+    comparison = PeerComparison(n_prompt, n_new, prefill_flop(config, n_prompt) / n_prompt)
     with started(names, folder, threads, cache_dtype) as (workers, said):
         for name in names:
-            result = Result(name, **said[name])
+            result = PeerResult(name, **said[name])
             result.bytes_per_token = result.weight_bytes + result.cache_bytes * (
                 n_prompt + (n_new + 1) / 2
             )
@@ -207,7 +207,7 @@ def checked(comparison):
 
 
 def _one_round(
-    comparison: Comparison, workers: dict[str, _Worker], request: dict, keep: bool
+    comparison: PeerComparison, workers: dict[str, _Worker], request: dict, keep: bool
 ) -> None:
     limits = limits_of(workers)
     if keep:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..config import GPT2Config
 from ..errors import InputError
-from .limits import prefill_flop
+from .limits import peak_bytes, prefill_flop
 from .run import PAUSE, checked, in_rounds, limits_of, started
 
 # What can be compared: a shape, and a batch [B,T] of it.
@@ -43,7 +43,6 @@ class MinillmTraining:
         from ..training.optimizers import AdamW
         from ..training.trainer import keep_memory
         from ..twins import set_threads
-        from .worker import peak_bytes
 
         set_threads(threads)
         keep_memory()
@@ -81,8 +80,6 @@ class TorchTraining(MinillmTraining):
     def load(self, folder: str, threads: int) -> None:
         import torch
         import transformers
-
-        from .worker import peak_bytes
 
         torch.set_num_threads(threads)
         transformers.utils.logging.set_verbosity_error()
@@ -127,7 +124,7 @@ def step_flop(config: GPT2Config, B: int, T: int) -> int:
 
 
 @dataclass
-class Result:
+class TrainerResult:
     """What one peer did: tokens/s of each round; the loss of its last step, on the same batch from
     the same weights."""
 
@@ -142,32 +139,32 @@ class Result:
 
 
 @dataclass
-class Comparison:
+class TrainerComparison:
     """All results of a run, and of each of its rounds the FLOP/s of a GEMM."""
 
     shape: str
     batch: tuple[int, int]
     flop_per_token: float
-    results: list[Result] = field(default_factory=list)
+    results: list[TrainerResult] = field(default_factory=list)
     flops: list[float] = field(default_factory=list)
 
     @property
-    def measured(self) -> list[Result]:
+    def measured(self) -> list[TrainerResult]:
         """The results that are not missing."""
         return [result for result in self.results if not result.missing]
 
-    def ratio(self, result: Result) -> float:
+    def ratio(self, result: TrainerResult) -> float:
         """The median over rounds of its tokens/s over those of the first peer, round by round."""
         return median(mine / theirs for mine, theirs in zip(result.rates, self.measured[0].rates))
 
-    def share(self, result: Result) -> float:
+    def share(self, result: TrainerResult) -> float:
         """The median over rounds of what was used of the GEMM's FLOP/s."""
         return median(
             rate * self.flop_per_token / most for rate, most in zip(result.rates, self.flops)
         )
 
 
-def run(shape: str, names: str, rounds: int = 5, threads: int = 2) -> Comparison:
+def run(shape: str, names: str, rounds: int = 5, threads: int = 2) -> TrainerComparison:
     """Compare the training step of the peers in `names` (by commas; "all") in `rounds` rounds after
     one to warm up.
 
@@ -180,8 +177,8 @@ def run(shape: str, names: str, rounds: int = 5, threads: int = 2) -> Comparison
         raise InputError(f"peer {unknown[0]!r} does not train; known: all, {', '.join(TRAINERS)}")
     values, (B, T) = SHAPES[shape]
     config = GPT2Config(**values)
-    comparison = Comparison(
-        shape, (B, T), step_flop(config, B, T) / (B * T), [Result(name) for name in chosen]
+    comparison = TrainerComparison(
+        shape, (B, T), step_flop(config, B, T) / (B * T), [TrainerResult(name) for name in chosen]
     )
     request = {"rows": np.random.default_rng(0).integers(0, config.vocab_size, (B, T + 1)).tolist()}
     with tempfile.TemporaryDirectory(prefix="minillm-bench-", ignore_cleanup_errors=True) as folder:
@@ -195,7 +192,7 @@ def run(shape: str, names: str, rounds: int = 5, threads: int = 2) -> Comparison
     return checked(comparison)
 
 
-def _one_round(comparison: Comparison, workers: dict, request: dict, keep: bool) -> None:
+def _one_round(comparison: TrainerComparison, workers: dict, request: dict, keep: bool) -> None:
     B, T = comparison.batch
     limits = limits_of(workers)
     for result in comparison.measured:
@@ -205,7 +202,7 @@ def _one_round(comparison: Comparison, workers: dict, request: dict, keep: bool)
         comparison.flops.append(limits["flops"])
 
 
-def _note(result: Result, answer: dict, tokens: int, keep: bool) -> None:
+def _note(result: TrainerResult, answer: dict, tokens: int, keep: bool) -> None:
     result.missing = answer.get("missing")
     if result.missing:
         return

@@ -13,7 +13,7 @@ import os
 import sys
 
 from ..errors import InputError
-from .limits import MACHINE, Machine
+from .limits import MACHINE, Machine, peak_bytes
 from .peers import PEERS
 from .training import TRAINERS
 
@@ -51,25 +51,6 @@ def main() -> None:
     )
     for line in sys.stdin:
         answer(peer.measure(**json.loads(line)) | {"peak_bytes": peak_bytes()})
-
-
-def peak_bytes() -> int | None:
-    """The most memory this process has held, in bytes; None where the system does not say.
-
-    Linux: of /proc, since what getrusage says there counts the memory of the parent that it was
-    started from.
-    """
-    try:
-        with open("/proc/self/status") as status:
-            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from ..errors import InputError
 from .common import PICTURES, check_output, table, write, write_json
 
 if TYPE_CHECKING:
-    from ..bench import Comparison
+    from ..bench import PeerComparison
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -205,7 +205,7 @@ def _ladders(args: argparse.Namespace) -> None:
     write(f"medians of {args.rounds} interleaved rounds")
 
 
-def _write_tables(comparison: Comparison, rounds: int) -> None:
+def _write_tables(comparison: PeerComparison, rounds: int) -> None:
     measured, first = comparison.measured, comparison.measured[0]
 
     def rates(result, kind) -> list:
@@ -281,7 +281,7 @@ def _write_tables(comparison: Comparison, rounds: int) -> None:
         write(f"{', '.join(names)}: {what}")
 
 
-def _write_json(comparison: Comparison, model: str) -> None:
+def _write_json(comparison: PeerComparison, model: str) -> None:
     what = {"model": model, "prompt": comparison.n_prompt, "new": comparison.n_new}
     limits = {
         "bandwidth": comparison.bandwidth,
@@ -301,7 +301,7 @@ def _write_json(comparison: Comparison, model: str) -> None:
     write_json(what | limits | {"results": results})
 
 
-def _draw(comparison: Comparison, path: str) -> None:
+def _draw(comparison: PeerComparison, path: str) -> None:
     from matplotlib.figure import Figure
 
     from .. import plots

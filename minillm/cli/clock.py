@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> None:
 def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
     """Generate once to warm up (kernels compile, memory is touched), then under the clock, and
     measure the limits."""
-    from ..clock import Clock, Report
+    from ..clock import Clock, ClockReport
     from ..decoding import Options
     from ..decoding.drafts import named_draft
     from ..decoding.loop import moments
@@ -137,7 +137,7 @@ def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
         emitted[moment.cycle].append(moment.id)
         update("generating", number + 1, args.max_new_tokens)
     limits = None if args.no_limits else limits_of(model, args, update)
-    return Report(
+    return ClockReport(
         clock,
         model.config,
         stored_kind(model),

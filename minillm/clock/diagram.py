@@ -41,8 +41,8 @@ def activity(cycle: CycleTimes, cells: int) -> dict[str, np.ndarray]:
 
 
 def diagram(report, width: int = 100, colour: bool = False, unicode: bool = True) -> str:
-    """Return the diagram of a Report, `width` characters wide, at most BANDS bands of moments below
-    each other."""
+    """Return the diagram of a ClockReport, `width` characters wide, at most BANDS bands of moments
+    below each other."""
     levels, corners = (LEVELS, CORNERS) if unicode else (ASCII_LEVELS, ASCII_CORNERS)
     texts = [*report.texts, *[""] * len(report.cycles)][: len(report.cycles)]
     columns = max(1, (width - MARGIN) // COLUMN)

@@ -10,10 +10,10 @@ import json
 from pathlib import Path
 
 from ..steps import phase_of
-from .report import Report
+from .report import ClockReport
 
 
-def trace_events(report: Report, bytes_per_position: int) -> dict:
+def trace_events(report: ClockReport, bytes_per_position: int) -> dict:
     """Return the trace: a cycle holds embed, layers and the rest, a layer its operations; times in
     us from the start.
 
@@ -59,7 +59,7 @@ def trace_events(report: Report, bytes_per_position: int) -> dict:
     return {"traceEvents": events, "displayTimeUnit": "ns", "otherData": {"clock": report.source}}
 
 
-def write_trace(report: Report, bytes_per_position: int, path: str | Path) -> None:
+def write_trace(report: ClockReport, bytes_per_position: int, path: str | Path) -> None:
     """Write the trace as JSON."""
     Path(path).write_text(json.dumps(trace_events(report, bytes_per_position)), encoding="utf-8")
 

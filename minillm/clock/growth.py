@@ -35,7 +35,7 @@ ROUNDS = 5
 
 
 @dataclass(frozen=True)
-class Fit:
+class PowerFit:
     """seconds = sum of coefficients * n^powers: least squares of relative errors, with standard
     errors.
 
@@ -83,7 +83,7 @@ class Fit:
         }
 
 
-def fit(n: Sequence[float], seconds: Sequence[float], powers: Sequence[int]) -> Fit:
+def fit_powers(n: Sequence[float], seconds: Sequence[float], powers: Sequence[int]) -> PowerFit:
     """Fit seconds = sum of c_p n^p, every point counting by its relative error: long runs do not
     drown short ones.
 
@@ -107,7 +107,7 @@ def fit(n: Sequence[float], seconds: Sequence[float], powers: Sequence[int]) -> 
     fitted = np.log(np.maximum((design @ coefficients) * seconds, 1e-300))
     r2 = 1 - float(((logs - fitted) ** 2).sum() / max(((logs - logs.mean()) ** 2).sum(), 1e-300))
     scatter = float(np.sqrt((residuals**2).mean()))
-    return Fit(powers, coefficients / scale, errors / scale, r2, scatter)
+    return PowerFit(powers, coefficients / scale, errors / scale, r2, scatter)
 
 
 def terms(config: GPT2Config) -> tuple[int, int]:
@@ -129,8 +129,8 @@ class Growth:
     tokens: np.ndarray
     predicted_passes: np.ndarray
     predicted_tokens: np.ndarray
-    pass_fit: Fit
-    token_fit: Fit
+    pass_fit: PowerFit
+    token_fit: PowerFit
 
     @property
     def without_cache(self) -> np.ndarray:
@@ -261,6 +261,6 @@ def measure_growth(
         passes,
         tokens,
         *np.array(predicted).T,
-        fit(n, passes, (0, 1, 2)),
-        fit(n, tokens, (0, 1)),
+        fit_powers(n, passes, (0, 1, 2)),
+        fit_powers(n, tokens, (0, 1)),
     )

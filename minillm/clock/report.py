@@ -72,7 +72,7 @@ class Row:
         return self.predicted / (self.decode / 1e9) if self.predicted and self.decode else None
 
 
-class Report:
+class ClockReport:
     """Everything that the views show. kind: how the model's matrices are stored; texts: what each
     cycle emitted."""
 

@@ -23,7 +23,7 @@ from ..feed_forward import feed_forward
 from ..model import GPT2
 from ..model import block as whole_block
 from ..reference import TOLERANCES
-from ..steps import Relay, Report, diff, identity, step_names
+from ..steps import Relay, StepDifferences, diff, identity, step_names
 from ..tokenizer import Tokenizer
 from . import EXERCISES, textbook
 from .child import Printed, answering, limit_resources, load
@@ -136,7 +136,7 @@ class OwnGPT2(GPT2):
         )[keep]
 
 
-def verify_own(own: Mapping[str, Callable]) -> Report:
+def verify_own(own: Mapping[str, Callable]) -> StepDifferences:
     """Compare every step of the bundled model, computed with `own` functions, with the reference.
 
     Each is fed the reference's own values, so that one wrong function reddens only the steps that

@@ -11,12 +11,12 @@ import numpy as np
 from .basics import axes_or_new, plain_numbers
 
 if TYPE_CHECKING:
-    from ..bench import Comparison
+    from ..bench import PeerComparison
     from ..bench.amdahl import Amdahl
     from ..bench.ledger import Entry
 
 
-def rates(comparison: Comparison, kind: str = "decode", ax=None):
+def rates(comparison: PeerComparison, kind: str = "decode", ax=None):
     """Bars of each peer's tokens/s, "decode" or "prefill": the median, a line over the range, a
     tick at the machine's limit.
 

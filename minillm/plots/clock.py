@@ -14,13 +14,13 @@ from ..steps import phase_of
 from .basics import axes_or_new, phase_style
 
 if TYPE_CHECKING:
-    from ..clock import Report
+    from ..clock import ClockReport
     from ..clock.growth import Growth
 
 SHOWN_CYCLES = 5  # of the time line: more, and one sees none of them
 
 
-def time_line(report: Report, ax=None):
+def time_line(report: ClockReport, ax=None):
     """When each phase was at work in the first cycles, a row for each as in a timing diagram; time
     in ms."""
     checked = next((i + 1 for i, cycle in enumerate(report.cycles) if cycle.kind == "verify"), 0)
@@ -58,7 +58,7 @@ def time_line(report: Report, ax=None):
     return ax
 
 
-def phases_by_token(report: Report, ax=None):
+def phases_by_token(report: ClockReport, ax=None):
     """Stacked bars of the phases of every cycle, ms; a prefill that towers over the rest is cut,
     and says how high it is."""
     ax, cycles = axes_or_new(ax), report.cycles
@@ -118,7 +118,7 @@ def phases_by_token(report: Report, ax=None):
     return ax
 
 
-def roofline(report: Report, ax=None):
+def roofline(report: ClockReport, ax=None):
     """FLOP/s against FLOPs for each byte: the parts of a decode cycle (filled) and of the prefill
     (open) that take a hundredth of its time or more, under the roofs of memory, of the nearest
     cache, and of products."""
@@ -188,7 +188,7 @@ def _apart(heights, gap: float):
     return moved - (moved - heights).max(initial=0) / 2
 
 
-def against_limits(report: Report, ax=None):
+def against_limits(report: ClockReport, ax=None):
     """For each part of a decode cycle the time measured (bar) and predicted from the limits (line),
     ms."""
     ax, rows = axes_or_new(ax), [row for row in report.rows if row.part and row.predicted]
@@ -314,7 +314,7 @@ def _mark(ax, bend: float, width: float, counted: str, n) -> None:
         )
 
 
-def clock_page(report: Report, growth: Growth | None = None):
+def clock_page(report: ClockReport, growth: Growth | None = None):
     """All of a report, and of a growth, on one page: the figure. Without limits there is no
     roofline."""
     from matplotlib.figure import Figure

@@ -28,7 +28,7 @@ from matplotlib import pyplot
 import minillm
 from minillm import plots
 from minillm.cache import KVCache
-from minillm.clock import Clock, Report, step_costs, total
+from minillm.clock import Clock, ClockReport, step_costs, total
 from minillm.clock.diagram import diagram
 from minillm.decoding import Options
 from minillm.scoring import continuation_logprob, next_logprobs, score
@@ -178,7 +178,7 @@ def timed(prompt_ids, n):
     clock, texts = Clock(), []
     for moment in minillm.generate(model, tokenizer, prompt_ids, max_new_tokens=n, temperature=0, step=clock):
         texts.append(moment.text)
-    return Report(clock, config, texts=texts)
+    return ClockReport(clock, config, texts=texts)
 
 
 reports = [timed(ids, 6) for _ in range(20)]

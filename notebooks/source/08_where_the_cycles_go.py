@@ -34,7 +34,7 @@ import numpy as np
 import minillm
 from minillm import plots
 from minillm.attention import scaled_dot_product_attention
-from minillm.clock import Clock, Report, measure, step_costs, total
+from minillm.clock import Clock, ClockReport, measure, step_costs, total
 from minillm.clock.diagram import diagram
 from minillm.clock.growth import NARROW, measure_growth
 from minillm.clock.limits import describe_machine
@@ -160,7 +160,7 @@ clock = Clock()
 moments = list(minillm.generate(model, tokenizer, prompt, max_new_tokens=48, temperature=0, stop_tokens=(), step=clock))
 weights = sum(p.nbytes for p in model.parameters.values())
 limits = measure(model.ops, ["float32"], sizes=[weights])  # what this machine can do at best: used further below
-report = Report(clock, config, limits=limits, texts=[moment.text for moment in moments])
+report = ClockReport(clock, config, limits=limits, texts=[moment.text for moment in moments])
 print("\n".join(diagram(report, width=90).splitlines()[:11]))
 print()
 for row in report.rows:

@@ -268,7 +268,7 @@ def test_the_groups_that_the_help_names_are_there(capsys):
 
 
 def test_the_names_are_public():
-    assert bench.run is run_function and bench.Result and bench.Comparison
+    assert bench.run is run_function and bench.PeerResult and bench.PeerComparison
 
 
 if __name__ == "__main__":

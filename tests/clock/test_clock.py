@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minillm import GPT2, GPT2Config, InputError, kernels
-from minillm.clock import Clock, Report, groups
+from minillm.clock import Clock, ClockReport, groups
 from minillm.decoding.loop import moments
 from minillm.decoding.options import Options
 from minillm.decoding.speculative import ModelDraft
@@ -83,7 +83,13 @@ def test_a_clock_that_saw_nothing_says_so():
     clock = Hand()
     clock.begin("prefill", 1, 3)
     with pytest.raises(InputError, match="no cycle that came to an end"):
-        Report(clock, CONFIG)
+        ClockReport(clock, CONFIG)
+
+
+def test_the_name_that_the_report_had_in_0_1_still_works_and_says_the_new_one():
+    with pytest.warns(DeprecationWarning, match="ClockReport"):
+        from minillm.clock import Report
+    assert Report is ClockReport
 
 
 @pytest.mark.parametrize("model", [MODEL, FUSED], ids=["numpy", "fused"])
@@ -136,7 +142,7 @@ def test_phases_sum_to_the_time_of_the_cycles():
         )
         assert sum(cycle.sums().values()) == pytest.approx(cycle.net.sum())
     assert all(a.end <= b.start for a, b in pairwise(cycles))
-    report = Report(clock, CONFIG)
+    report = ClockReport(clock, CONFIG)
     assert (
         0.5 < report.inside <= 1
     )  # 0.98 for the bundled model; a machine may pause between any two cycles
@@ -154,7 +160,7 @@ def test_only_the_clock_is_for_times_only():
 def test_the_report_has_a_row_for_each_phase_and_its_parts_sum_up():
     clock = Clock()
     generated(FUSED, clock)
-    rows = Report(clock, CONFIG).rows
+    rows = ClockReport(clock, CONFIG).rows
     assert [r.phase for r in rows if not r.part] == [
         "embed",
         "attend",
@@ -176,7 +182,7 @@ def test_the_report_has_a_row_for_each_phase_and_its_parts_sum_up():
     ]
     clock = Clock(every_step=True)
     generated(MODEL, clock)
-    parts = [r.part for r in Report(clock, CONFIG).rows]
+    parts = [r.part for r in ClockReport(clock, CONFIG).rows]
     assert (
         parts.index("scores")
         < parts.index("softmax")
@@ -205,7 +211,7 @@ def test_a_token_is_known_when_next_passes():
     clock.begin("verify", 1, 2, past=5)
     clock.pass_by("next", 7)
     clock.pass_by("next", 1)
-    report = Report(clock, CONFIG)
+    report = ClockReport(clock, CONFIG)
     assert (
         report.token_times == [20, 27, 28]
         and report.first_token == 20
@@ -228,9 +234,9 @@ def test_drafts_and_their_checks_pass_through_the_clock():
     cycles = clock.cycles()
     assert [(c.kind, c.positions) for c in cycles] == [(c.kind, c.positions) for c in passes]
     assert {"draft", "verify"} < {c.kind for c in cycles}
-    assert sum(c.moments for c in cycles) == 9 == len(Report(clock, model.config).token_times)
+    assert sum(c.moments for c in cycles) == 9 == len(ClockReport(clock, model.config).token_times)
     assert all(a.end <= b.start for a, b in pairwise(cycles))
-    said = "\n".join(Report(clock, model.config).summary())
+    said = "\n".join(ClockReport(clock, model.config).summary())
     assert f"draft cycles: {sum(c.kind == 'draft' for c in cycles)} of" in said
     assert f"tokens known: {sum(c.moments for c in cycles if c.kind == 'verify')}\n" in said
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from minillm import GPT2Config, InputError
-from minillm.clock.growth import NARROW, Growth, cumulative, fit, measure_growth
+from minillm.clock.growth import NARROW, Growth, cumulative, fit_powers, measure_growth
 from minillm.clock.limits import Limits
 
 LIMITS = Limits(
@@ -15,7 +15,7 @@ N = np.array([8, 16, 32, 64, 128, 256, 512])
 
 
 def test_a_fit_recovers_its_coefficients():
-    found = fit(N, 3e-4 + 2e-6 * N + 5e-9 * N**2.0, (0, 1, 2))
+    found = fit_powers(N, 3e-4 + 2e-6 * N + 5e-9 * N**2.0, (0, 1, 2))
     np.testing.assert_allclose(found.coefficients, [3e-4, 2e-6, 5e-9], rtol=1e-9)
     assert found.r2 == pytest.approx(1) and found.bend(1, 2)[0] == pytest.approx(400)
 
@@ -27,7 +27,7 @@ def test_the_intervals_of_noisy_fits_hold_the_truth_about_as_often_as_they_say()
         seconds = sum(c * n**p for p, c in enumerate(truth)) * (
             1 + 0.02 * rng.standard_normal(len(n))
         )
-        value, width = fit(n, seconds, (0, 1, 2)).term(2)
+        value, width = fit_powers(n, seconds, (0, 1, 2)).term(2)
         held += abs(value - truth[2]) <= width
     assert (
         180 <= held <= 197
@@ -36,9 +36,10 @@ def test_the_intervals_of_noisy_fits_hold_the_truth_about_as_often_as_they_say()
 
 def test_a_term_too_many_is_not_significant():
     seconds = (1e-4 + 1e-6 * N) * (1 + 0.01 * np.random.default_rng(1).standard_normal(len(N)))
-    value, width = fit(N, seconds, (0, 1, 2)).term(2)
+    value, width = fit_powers(N, seconds, (0, 1, 2)).term(2)
     assert abs(value) < 2 * width
-    assert np.isnan(fit(N, 1e-3 - 1e-7 * N, (0, 1)).bend(0, 1)[0])  # a term below 0 meets nothing
+    below = fit_powers(N, 1e-3 - 1e-7 * N, (0, 1))
+    assert np.isnan(below.bend(0, 1)[0])  # a term below 0 meets nothing
 
 
 def test_passes_summed_are_the_closed_form():
@@ -51,7 +52,7 @@ def test_passes_summed_are_the_closed_form():
 
 def test_the_bend_of_generating_is_one_and_a_half_that_of_a_pass():
     C = 32
-    passes = fit(N, 1e-5 + 1e-11 * (12.0 * N * C**2 + 2.0 * N**2 * C), (0, 1, 2))
+    passes = fit_powers(N, 1e-5 + 1e-11 * (12.0 * N * C**2 + 2.0 * N**2 * C), (0, 1, 2))
     growth = Growth(GPT2Config(n_embd=C, n_head=1), N, passes(N), passes(N), N, N, passes, passes)
     assert growth.pass_fit.bend(1, 2)[0] == pytest.approx(6 * C) and growth.generation_bend[
         0
@@ -62,7 +63,7 @@ def test_the_bend_of_generating_is_one_and_a_half_that_of_a_pass():
 def test_times_too_noisy_to_fit_are_said_to_be():
     """As on a busy machine: the second term is lost, and no rate, no meeting point is made of it."""
     noise = 1 + 0.8 * np.random.default_rng(3).random(len(N))
-    noisy = fit(N, (1e-4 + 1e-6 * N) * noise, (0, 1, 2))
+    noisy = fit_powers(N, (1e-4 + 1e-6 * N) * noise, (0, 1, 2))
     growth = Growth(NARROW, N, noisy(N), noisy(N), N, N, noisy, noisy)
     (said,) = growth.summary()
     assert f"too noisy to fit: the times scatter by {100 * noisy.scatter:.0f} %" in said
@@ -80,7 +81,7 @@ def test_times_too_noisy_to_fit_are_said_to_be():
 )
 def test_what_cannot_be_fitted_is_said(n, seconds, message):
     with pytest.raises(InputError, match=message):
-        fit(n, seconds, (0, 1))
+        fit_powers(n, seconds, (0, 1))
 
 
 def test_a_small_measurement():

@@ -8,7 +8,7 @@ import pytest
 from minillm import GPT2, GPT2Config
 from minillm.cli import main
 from minillm.cli.clock import wants_colour
-from minillm.clock import Clock, CycleTimes, Report
+from minillm.clock import Clock, ClockReport, CycleTimes
 from minillm.clock.diagram import CORNERS, LEVELS, activity, diagram, duration, shortened
 from minillm.clock.export import trace_events, write_trace
 from minillm.clock.limits import Limits
@@ -27,10 +27,10 @@ TALE = "Once upon a time"
 
 
 @pytest.fixture(scope="module")
-def report() -> Report:
+def report() -> ClockReport:
     clock = Clock(every_step=True)
     texts = [f" t{m.id}" for m in moments(MODEL, [1, 2, 3], Options(max_new_tokens=12), step=clock)]
-    return Report(clock, CONFIG, "float32", LIMITS, texts)
+    return ClockReport(clock, CONFIG, "float32", LIMITS, texts)
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def test_the_report_in_all_its_forms(report):
 def test_one_token_has_no_decode():
     clock = Clock()
     list(moments(MODEL, [1, 2], Options(max_new_tokens=1), step=clock))
-    report = Report(clock, CONFIG, "float32", LIMITS)
+    report = ClockReport(clock, CONFIG, "float32", LIMITS)
     headings, lines = report.table()
     assert headings == ["phase", "prefill ms"] and all(len(line) == 2 for line in lines)
     assert report.between_tokens(50) is None and report._repr_html_() and diagram(report)

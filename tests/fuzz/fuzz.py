@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from minillm import GPT2, GPT2Config, InputError, Tokenizer
-from minillm.bench.worker import peak_bytes
+from minillm.bench.limits import peak_bytes
 from minillm.checkpoints import load_model, safetensors
 from minillm.clock.limits import Limits
 from minillm.lstm import LSTM, LSTMConfig

@@ -5,20 +5,20 @@ import pytest
 from matplotlib.figure import Figure
 
 from minillm import plots
-from minillm.bench import Comparison, Result
+from minillm.bench import PeerComparison, PeerResult
 from minillm.bench.amdahl import amdahl
 from minillm.bench.ledger import Entry
 
-COMPARISON = Comparison(
+COMPARISON = PeerComparison(
     n_prompt=8,
     n_new=4,
     flop_per_token=10.0,
     results=[
-        Result(
+        PeerResult(
             "minillm-x", bytes_per_token=100.0, decode=[1.0, 2.0, 9.0], prefill=[30.0, 30.0, 30.0]
         ),
-        Result("engine-y", missing="it is not installed"),
-        Result(
+        PeerResult("engine-y", missing="it is not installed"),
+        PeerResult(
             "engine-z", bytes_per_token=50.0, decode=[4.0, 4.0, 4.0], prefill=[10.0, 20.0, 30.0]
         ),
     ],

@@ -5,8 +5,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from minillm import GPT2, GPT2Config, plots
-from minillm.clock import PHASES, Clock, Report
-from minillm.clock.growth import Growth, fit
+from minillm.clock import PHASES, Clock, ClockReport
+from minillm.clock.growth import Growth, fit_powers
 from minillm.clock.limits import Limits
 from minillm.decoding.loop import moments
 from minillm.decoding.options import Options
@@ -18,17 +18,17 @@ LIMITS = Limits(
 
 
 @pytest.fixture(scope="module")
-def report() -> Report:
+def report() -> ClockReport:
     model, clock = GPT2.random(CONFIG, seed=1), Clock(every_step=True)
     texts = [f" t{m.id}" for m in moments(model, [1, 2, 3], Options(max_new_tokens=12), step=clock)]
-    return Report(clock, CONFIG, "float32", LIMITS, texts)
+    return ClockReport(clock, CONFIG, "float32", LIMITS, texts)
 
 
 def small_growth() -> Growth:
     n = np.array([8, 16, 32, 64, 128, 256])
     passes, tokens = (
-        fit(n, 1e-4 + 1e-6 * n + 1e-8 * n**2.0, (0, 1, 2)),
-        fit(n, 1e-4 + 1e-7 * n, (0, 1)),
+        fit_powers(n, 1e-4 + 1e-6 * n + 1e-8 * n**2.0, (0, 1, 2)),
+        fit_powers(n, 1e-4 + 1e-7 * n, (0, 1)),
     )
     return Growth(CONFIG, n, passes(n), tokens(n), passes(n), tokens(n), passes, tokens)
 
