@@ -61,16 +61,19 @@ def read_bytes(path: str | Path, most: int | None = None) -> bytes:
         return file.read(size)
 
 
-def read_text(path: str | Path, encoding: str = "utf-8") -> str:
-    """Return the text of a file, without a byte order mark; InputError where it is none in that
-    encoding."""
+def read_text(path: str | Path, encoding: str | None = None) -> str:
+    """Return the text of a file, without a byte order mark; InputError where it is none.
+
+    encoding: what --encoding says, None (UTF-8) for commands that have no such option.
+    """
     data = read_bytes(path)
     try:
-        return data.decode(encoding).removeprefix("\ufeff")
+        return data.decode(encoding or "utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         hint = "; if it is Latin-1, say --encoding latin-1" if encoding == "utf-8" else ""
+        kind = (encoding or "utf-8").upper()
         raise InputError(
-            f"{path}: not {encoding.upper()} text ({error.reason} at byte {error.start}){hint}"
+            f"{path}: not {kind} text ({error.reason} at byte {error.start}){hint}"
         ) from None
     except (LookupError, ValueError):  # unknown, or no encoding of text
         raise InputError(

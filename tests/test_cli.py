@@ -383,7 +383,7 @@ def test_bench_measures_and_names_what_is_missing(monkeypatch, cli):
         (["generate", TEXT, "--min-p", "0.1", "--no-do-sample"], "set one only"),
         (["generate", "The", "king", "--seed", "1"], 'words needs quotes: "The king"'),
         (["generate", TEXT, "--seed", "-1"], "seed is -1"),
-        (["score", "no-such-file"], "no-such-file: No such file"),
+        (["score", "no-such-file"], "no-such-file: there is no such file"),
         (["score", "README.md", "--window", "0"], "--window is 0"),
         (["score", "README.md", "--window", "513"], "stride <= window <= 512"),
         (["generate", TEXT, "--dtype", "int3"], "dtype is 'int3'; it must be"),
