@@ -19,6 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ..samples import own_or_sample
 from .common import (
     PICTURES,
     add_compute,
@@ -62,7 +63,9 @@ DEFAULT = [
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "file", type=Path, help="a UTF-8 text file: its beginning is continued and scored"
+        "file",
+        type=own_or_sample,
+        help="a UTF-8 text file (the sample: fables.txt): its beginning is continued and scored",
     )
     add_model(parser)
     add_compute(parser)

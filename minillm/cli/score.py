@@ -8,17 +8,17 @@ mpiexec -n 4 python -m minillm score library.txt      windows shared between pro
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ..errors import InputError
+from ..samples import own_or_sample
 from .common import add_compute, add_model, count, join, load, text_of_file, write, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
-        type=Path,
-        help="a UTF-8 text file; every <|endoftext|> ends a document",
+        type=own_or_sample,
+        help="a UTF-8 text file (the sample: fables.txt); every <|endoftext|> ends a document",
     )
     add_model(parser)
     add_compute(parser)

@@ -13,6 +13,7 @@ import dataclasses
 from pathlib import Path
 
 from ..errors import InputError
+from ..samples import own_or_sample
 from ..training.settings import Plan, Settings, presets, settings
 from .common import add_compute, join, write
 
@@ -20,9 +21,9 @@ from .common import add_compute, join, write
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
-        type=Path,
-        metavar="DIR",
-        help="a folder of .txt files (train.txt and val.txt, or any), or one file",
+        type=own_or_sample,
+        metavar="PATH",
+        help="a folder of .txt files (train.txt and val.txt, or any), or one (say, fables.txt)",
     )
     parser.add_argument(
         "--out",
