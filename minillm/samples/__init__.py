@@ -10,8 +10,6 @@ import os
 import sys
 from pathlib import Path
 
-from ..distributed import world
-
 FOLDER = Path(__file__).resolve().parent
 SAMPLES = ("fables.txt", "moods.tsv")
 
@@ -21,6 +19,8 @@ def own_or_sample(name: str) -> Path:
     and say so."""
     if name not in SAMPLES or os.path.lexists(name):
         return Path(name)
+    from ..distributed import world
+
     if world().rank == 0:
-        print(f"{name} is not in this folder: the sample of minillm is taken", file=sys.stderr)
+        print(f"{name} is not in this folder: the sample of minillm is read", file=sys.stderr)
     return FOLDER / name
