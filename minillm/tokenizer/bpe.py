@@ -26,6 +26,7 @@ import regex
 from ..errors import InputError
 from ..files import LINE_END
 from ..progress import Update, progress_bar
+from .tokens import Token, Tokens
 
 # A contraction, or letters, digits or other signs with at most one space before them, or a run of
 # white space (whose last character is left for the piece after it). From OpenAI's encoder.py;
@@ -161,6 +162,11 @@ class Tokenizer:
         if isinstance(texts, str):
             raise InputError(f"texts is {texts!r:.60}; it must be several texts: encode takes one")
         return [self.encode(text, allowed_special) for text in texts]
+
+    def tokenize(self, text: str, allowed_special: Iterable[str] | str = ()) -> Tokens:
+        """Return the tokens of `text`, each with its id and its bytes; a notebook shows them in
+        colours."""
+        return Tokens(Token(i, self.tokens[i]) for i in self.encode(text, allowed_special))
 
     def encode_documents(self, text: str) -> list[int]:
         """Return the ids of a text in which every <|endoftext|> ends a document: its own id, if the
