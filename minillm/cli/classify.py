@@ -1,9 +1,9 @@
 """Learn to tell labelled texts apart, and say which label a text has.
 
-minillm classify train --data reviews.tsv --out runs/reviews --from tales --plot reviews.png
+minillm classify train --data moods.tsv --out runs/moods --from tales --plot moods.png
 minillm classify train --data reviews/ --out runs/lstm --model lstm
 minillm classify predict runs/reviews "a moving story , beautifully told"
-minillm classify compare --data reviews/ --out runs/all --seeds 5      every kind of model, mean and spread
+minillm classify compare --data reviews/ --out runs/all --seeds 5      every kind of model
 minillm classify clock                                                 how time grows with length
 
 A tenth of the texts, always the same, is held out for the result.

@@ -1,10 +1,10 @@
 """What every lever buys and costs: speed, memory and quality, in one table.
 
-minillm compare story.txt
+minillm compare fables.txt
 minillm compare story.txt --levers int8 ngram int8+ngram batch:8 low-rank:64 --plot ledger.png
 minillm compare story.txt --random-124m --levers int8 batch:8 --save ledger
 minillm compare story.txt --levers threads:1 threads:2 threads:4      the speed-up, and Amdahl's law
-mpiexec -n 4 python -m minillm compare story.txt --levers low-rank:{16,32,64,128}      levers shared between processes
+mpiexec -n 4 python -m minillm compare story.txt --levers low-rank:{16,32,64,128}      shared out
 
 Processes that share a machine share its cores and its memory, too: then speeds are slower than
 alone, quality is the same.

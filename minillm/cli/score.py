@@ -1,8 +1,8 @@
 """Score a text file: bits per byte and perplexity, with the protocol stated.
 
-minillm score story.txt
+minillm score fables.txt
 minillm score story.txt --model tales-draft --dtype int8 --stride 256
-mpiexec -n 4 python -m minillm score library.txt      windows shared between processes: the same numbers
+mpiexec -n 4 python -m minillm score library.txt      windows shared out: the same numbers
 """
 
 from __future__ import annotations
