@@ -285,10 +285,8 @@ def thread_speed_up(fits: Sequence[Amdahl], ax=None):
     most = max(int(fit.threads[-1]) for fit in fits)
     ax.plot([1, most], [1, most], color="0.75", lw=1, label="as many times as threads")
     for number, fit in enumerate(fits):
-        face, style = (
-            "black" if fit.kind == "decode" else "white",
-            styles[number // 2 % len(styles)],
-        )
+        face = "black" if fit.kind == "decode" else "white"
+        style = styles[number // 2 % len(styles)]
         middle, name = np.median(fit.measured, axis=0), f"{fit.base}, {fit.kind}"
         reach = np.abs(np.array([fit.measured.min(axis=0), fit.measured.max(axis=0)]) - middle)
         marker = {"marker": "o" if fit.kind == "decode" else "s", "mfc": face, "color": "black"}
@@ -861,19 +859,15 @@ def prefix_tree(
     probabilities: by prefix (ids); what has no prefix of its own is the root. values: numbers to
     write beside prefixes. paths: by label, texts to follow with lines of different style.
     """
-    ax, leaves = (
-        _axes(ax),
-        [p for p in sorted(probabilities) if not any(q[:-1] == p for q in probabilities)],
-    )
+    ax = _axes(ax)
+    leaves = [p for p in sorted(probabilities) if not any(q[:-1] == p for q in probabilities)]
     heights = {leaf: float(row) for row, leaf in enumerate(leaves)}
     for length in range(max(map(len, leaves)) - 1, 0, -1):
         for prefix in sorted({leaf[:length] for leaf in leaves if len(leaf) > length}):
             heights[prefix] = float(np.mean([h for p, h in heights.items() if p[:-1] == prefix]))
     for prefix, p in probabilities.items():
-        (x, y), (to_x, to_y) = (
-            (len(prefix) - 1, heights[prefix[:-1]]),
-            (len(prefix), heights[prefix]),
-        )
+        x, y = len(prefix) - 1, heights[prefix[:-1]]
+        to_x, to_y = len(prefix), heights[prefix]
         ax.plot([x, to_x], [y, to_y], color="0.7", lw=0.8, zorder=1)
         middle = 0.35 * x + 0.65 * to_x, 0.35 * y + 0.65 * to_y
         ax.text(

@@ -37,12 +37,12 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        """exp(cross_entropy): the number of equally likely tokens that would be as hard to guess."""
+        """exp(cross_entropy): how many equally likely tokens would be as hard to guess."""
         return _exp(self.cross_entropy)
 
 
 def score(model: GPT2, ids: Sequence[int]) -> Score:
-    """Return log P of every token but the first, given all before it; at most n_positions tokens."""
+    """Return log P of every token but the first, given all before it: n_positions at most."""
     ids = one_text(model, ids)
     if len(ids) > model.config.n_positions:
         raise InputError(

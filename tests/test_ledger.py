@@ -188,10 +188,8 @@ def test_a_saved_ledger_says_how_it_was_made(tmp_path, capsys):
         "threads:1",
     ]
     assert main([*arguments, "--save", str(tmp_path / "ledger")]) == 0
-    page, values = (
-        (tmp_path / "ledger.md").read_text(),
-        json.loads((tmp_path / "ledger.json").read_text()),
-    )
+    page = (tmp_path / "ledger.md").read_text()
+    values = json.loads((tmp_path / "ledger.json").read_text())
     made_by = next(
         line.strip() for line in page.splitlines() if line.startswith("    minillm compare text")
     )

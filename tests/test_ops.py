@@ -1,4 +1,4 @@
-"""The textbook operations against their definitions, in float64 and with Python's own mathematics."""
+"""The textbook operations against their definitions, in float64 and Python's own mathematics."""
 
 import math
 

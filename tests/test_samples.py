@@ -1,4 +1,4 @@
-"""The texts that come with the package: each command runs with them, and a file of one's own wins."""
+"""The texts that come with the package: commands run with them, and a file of one's own wins."""
 
 import json
 import re

@@ -154,10 +154,8 @@ def _memory(entry: Entry, way: Way, n: int) -> None:
 
 def _speed(way: Way, ids: Sequence[int], n_prompt: int, n_new: int) -> tuple[float, float]:
     """Tokens/s of reading the prompts, and of what follows the first token of each."""
-    options, before = (
-        Options(**way.options, max_new_tokens=n_new, do_sample=False, stop_tokens=()),
-        n_threads(way.model.ops),
-    )
+    options = Options(**way.options, max_new_tokens=n_new, do_sample=False, stop_tokens=())
+    before = n_threads(way.model.ops)
     set_threads(way.threads or before)
     try:
         return _rates(way, ids, n_prompt, options)

@@ -164,10 +164,8 @@ def run(args: argparse.Namespace) -> int | None:
     ]
     if ranks.rank:
         return None
-    fits, name = (
-        amdahl(entries),
-        "GPT-2 124M, random weights" if args.random_124m else Path(args.model).name,
-    )
+    fits = amdahl(entries)
+    name = "GPT-2 124M, random weights" if args.random_124m else Path(args.model).name
     measured = [
         asdict(e) | {"prefill_median": e.rate("prefill"), "decode_median": e.rate("decode")}
         for e in entries
@@ -207,7 +205,7 @@ def run(args: argparse.Namespace) -> int | None:
 
 
 def save_random(folder: str) -> None:
-    """Write GPT-2 124M's shape with random weights, and a tokenizer that has enough for a prompt."""
+    """Write GPT-2 124M's shape with random weights, and a tokenizer with enough for a prompt."""
     import minillm
 
     minillm.GPT2.random(minillm.GPT2Config(), seed=0).save_pretrained(folder)
@@ -237,7 +235,7 @@ def command(args: argparse.Namespace) -> str:
 
 
 def markdown(stem: str, name: str, about: dict, entries, fits) -> str:
-    """The ledger as a page: figure, table, what was measured, on which machine, by which command."""
+    """The ledger as a page: figure, table, what was measured, on which machine, how."""
     machine = about["machine"]
     quality = (
         f"Quality: {about['quality_tokens']:,} tokens of {about['file']}."

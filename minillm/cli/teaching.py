@@ -1,4 +1,4 @@
-"""For teachers: the actions of `minillm exercises` over a class; see exercises.py, which adds them."""
+"""For teachers: actions of `minillm exercises` over a class, which exercises.py adds."""
 
 from __future__ import annotations
 
@@ -183,8 +183,8 @@ def export(args) -> None:
     file = write_assignment(args.chapter, args.assignments, args.seed)
     write(f"{file}: written, with the answers in it; the tool makes the students' version")
     write(
-        "Next:"
-        f" {assignment.NEXT[args.format].format(folder=args.assignments, file=file, name=file.stem)}"
+        "Next: "
+        + assignment.NEXT[args.format].format(folder=args.assignments, file=file, name=file.stem)
     )
 
 

@@ -342,10 +342,8 @@ def settings_of(start: str | None = None, **flags) -> ClassifySettings:
 
 def with_steps(plan: ClassifySettings, batches: Batches, fine_tuned: bool) -> ClassifySettings:
     """The settings with all that depends on how many texts there are."""
-    epochs, each = (
-        plan.epochs or EPOCHS["fine-tuned" if fine_tuned else plan.model],
-        batches.steps_of_epoch,
-    )
+    epochs = plan.epochs or EPOCHS["fine-tuned" if fine_tuned else plan.model]
+    each = batches.steps_of_epoch
     steps = plan.steps or max(epochs * each, 0 if plan.epochs else LEAST_STEPS)
     warmup = steps // 10 if plan.warmup is None else plan.warmup
     every = plan.eval_every or each * max(

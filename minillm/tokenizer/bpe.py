@@ -33,9 +33,8 @@ from .tokens import Token, Tokens
 # contractions in lower case only.
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 END_OF_TEXT = "<|endoftext|>"
-CACHED_PIECES = (
-    1 << 17
-)  # pieces remembered by encode(); English prose has about 60,000 different ones in 38 MB
+# Pieces remembered by encode(); English prose has about 60,000 different ones in 38 MB.
+CACHED_PIECES = 1 << 17
 CACHED_LENGTH = 64  # longer pieces (rulers, base64) hardly ever come back
 
 
@@ -244,12 +243,8 @@ class Tokenizer:
         ids = [self._byte_ids[b] for b in data]
         after = [*range(1, len(ids)), -1]
         before = [*range(-1, len(ids) - 1)]
-        alive = bytearray(b"\1") * len(
-            ids
-        )  # counts the parts before one far faster than a loop over ids
-        candidates: list[
-            tuple[int, int, int, int]
-        ] = []  # (rank, position of the left part, left, right)
+        alive = bytearray(b"\1") * len(ids)  # counts the parts before one far faster than a loop
+        candidates: list[tuple[int, ...]] = []  # (rank, position of the left part, left, right)
 
         def propose(left: int, right: int) -> None:
             if left >= 0 and right >= 0 and (pair := (ids[left], ids[right])) in self._ranks:

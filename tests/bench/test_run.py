@@ -32,12 +32,10 @@ class Steady(Peer):
     step."""
 
     def load(self, folder, threads):
-        self.versions, self.threads, self.weight_bytes, self.cache_bytes = (
-            {"steady": "1"},
-            threads,
-            1000,
-            10,
-        )
+        self.versions = {"steady": "1"}
+        self.threads = threads
+        self.weight_bytes = 1000
+        self.cache_bytes = 10
         Path(os.environ["TMPDIR"], "left behind").write_text("x")
 
     def prefill(self, ids):

@@ -70,10 +70,8 @@ def counting(config):
 @pytest.mark.parametrize("config", CONFIGS, ids=["gelu_new", "relu", "pruned"])
 @pytest.mark.parametrize(("T", "past", "batch"), [(1, 0, 1), (5, 0, 1), (1, 4, 1), (3, 2, 2)])
 def test_flops_are_those_counted(config, T, past, batch):
-    model, ids = (
-        counting(config),
-        np.arange(batch * (past + T)).reshape(batch, -1) % config.vocab_size,
-    )
+    model = counting(config)
+    ids = np.arange(batch * (past + T)).reshape(batch, -1) % config.vocab_size
     cache = model.new_cache(batch)
     if past:
         model(ids[:, :past], cache)

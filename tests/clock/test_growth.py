@@ -60,7 +60,7 @@ def test_the_bend_of_generating_is_one_and_a_half_that_of_a_pass():
 
 
 def test_times_too_noisy_to_fit_are_said_to_be():
-    """As on a busy machine: the second term is lost, and no rate, no meeting point is made of it."""
+    """As on a busy machine: the second term is lost; no rate, no meeting point is made of it."""
     noise = 1 + 0.8 * np.random.default_rng(3).random(len(N))
     noisy = fit(N, (1e-4 + 1e-6 * N) * noise, (0, 1, 2))
     growth = Growth(NARROW, N, noisy(N), noisy(N), N, N, noisy, noisy)

@@ -175,10 +175,8 @@ def test_the_check_of_nesting_can_fail(report):
 
 def small_growth() -> Growth:
     n = np.array([8, 16, 32, 64, 128, 256])
-    passes, tokens = (
-        fit(n, 1e-4 + 1e-6 * n + 1e-8 * n**2.0, (0, 1, 2)),
-        fit(n, 1e-4 + 1e-7 * n, (0, 1)),
-    )
+    passes = fit(n, 1e-4 + 1e-6 * n + 1e-8 * n**2.0, (0, 1, 2))
+    tokens = fit(n, 1e-4 + 1e-7 * n, (0, 1))
     return Growth(CONFIG, n, passes(n), tokens(n), passes(n), tokens(n), passes, tokens)
 
 

@@ -1,4 +1,4 @@
-"""Stored weights: what they hold, how large they are, and that the textbook multiplies by them too."""
+"""Stored weights: what they hold, how large they are, and that the textbook multiplies by them."""
 
 import numpy as np
 import pytest
@@ -78,10 +78,8 @@ def test_take_looks_up_rows(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_textbook_multiplies(kind, dtype):
-    weight, bias = (
-        store(RNG.standard_normal((40, 1500)).astype(np.float32), kind),
-        RNG.standard_normal(1500).astype(dtype),
-    )
+    weight = store(RNG.standard_normal((40, 1500)).astype(np.float32), kind)
+    bias = RNG.standard_normal(1500).astype(dtype)
     x = RNG.standard_normal((2, 3, 40)).astype(dtype)
     y, reference = ops.linear(x, weight, bias), ops.linear(x, weight.dense(), bias)
     assert y.dtype == dtype and np.abs(y - reference).max() < (
