@@ -220,9 +220,8 @@ def _label_points(ax, points) -> None:
         size = np.array(label.get_window_extent().size)
         for distance, angle in ((d, a) for d in range(8, 160, 6) for a in directions):
             way = np.array([np.cos(angle), np.sin(angle)])
-            middle = centre + way * (
-                distance * unit + size / 2 * (abs(way) > 0.3)
-            )  # its near side is `distance` away
+            # its near side is `distance` away
+            middle = centre + way * (distance * unit + size / 2 * (abs(way) > 0.3))
             box = Bbox.from_bounds(*(middle - size / 2), *size)
             inside = (box.min > frame.min).all() and (box.max < frame.max).all()
             clear = (
@@ -318,9 +317,8 @@ def ledger_page(entries: Sequence[Entry], fits: Sequence[Amdahl] = (), title: st
     if fits:
         thread_speed_up(fits, axes[1])
     figure.suptitle(title)
-    (speed_against_quality if quality else speeds)(
-        entries, axes[0]
-    )  # last: its labels need the final layout
+    # last: its labels need the final layout
+    (speed_against_quality if quality else speeds)(entries, axes[0])
     return figure
 
 

@@ -127,9 +127,8 @@ def score_long(
         raise InputError(
             "the text has fewer than two tokens, or no byte: there is nothing to predict"
         )
-    starts = range(
-        0, max(1, len(ids) - 1 - window + stride), stride
-    )  # the last window reaches the last token
+    # the last window reaches the last token
+    starts = range(0, max(1, len(ids) - 1 - window + stride), stride)
     with progress_bar("windows", show_progress) as update:
 
         def nats_of(start: int) -> np.ndarray:

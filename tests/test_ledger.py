@@ -53,9 +53,8 @@ def test_exact_levers_change_nothing_and_others_are_what_scoring_says():
         assert e.bits_per_byte == pytest.approx(expected, rel=1e-5)
         q = log_softmax(model(ids[:-1]))
         assert e.divergence == pytest.approx((np.exp(p) * (p - q)).sum() / np.log(2) / 96, abs=1e-5)
-    nats = [
-        -log_softmax(MODEL(ids[max(0, i - 8) : i])[-1])[ids[i]] for i in range(1, 97)
-    ]  # the last 8 tokens, read anew
+    # the last 8 tokens, read anew
+    nats = [-log_softmax(MODEL(ids[max(0, i - 8) : i])[-1])[ids[i]] for i in range(1, 97)]
     n_bytes = len(TOKENIZER.decode_bytes(ids[1:]))
     assert entries["window:8+no-cache"].bits_per_byte == pytest.approx(
         sum(nats) / np.log(2) / n_bytes, rel=1e-5

@@ -219,9 +219,8 @@ def _logits(way: Way, ids) -> np.ndarray:
     if way.options.get("use_cache", True):
         cache = SlidingCache(way.model.config, 1, window, way.model.dtype)
         return np.concatenate([way.model([i], cache) for i in ids])
-    later = np.lib.stride_tricks.sliding_window_view(ids, window)[
-        1:
-    ]  # the last tokens of each position behind the first ones
+    # the last tokens of each position behind the first ones
+    later = np.lib.stride_tricks.sliding_window_view(ids, window)[1:]
     parts = [
         way.model(later[i : i + REREAD], last=True)[:, 0] for i in range(0, len(later), REREAD)
     ]

@@ -96,9 +96,8 @@ def report(args) -> None:
     with progress_bar("students") as update:
         result = check_class(students, names, args.seed, update)
     if args.csv:
-        write_atomically(
-            args.csv, result.csv().encode("utf-8-sig")
-        )  # with its mark, spreadsheets read names right
+        # with its mark, spreadsheets read names right
+        write_atomically(args.csv, result.csv().encode("utf-8-sig"))
     if args.plot:
         from ..plots import class_table
 

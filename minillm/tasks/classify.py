@@ -346,9 +346,8 @@ def with_steps(plan: ClassifySettings, batches: Batches, fine_tuned: bool) -> Cl
     each = batches.steps_of_epoch
     steps = plan.steps or max(epochs * each, 0 if plan.epochs else LEAST_STEPS)
     warmup = steps // 10 if plan.warmup is None else plan.warmup
-    every = plan.eval_every or each * max(
-        1, steps // (20 * each)
-    )  # an epoch, or several short ones
+    # an epoch, or several short ones
+    every = plan.eval_every or each * max(1, steps // (20 * each))
     return dataclasses.replace(
         plan, steps=steps, warmup=warmup, eval_every=every, batch_size=batches.batch_size
     )
@@ -451,7 +450,6 @@ def train_classifier(
     )
     began = time.perf_counter()
     trainer.run(resume)
-    result = (
-        results[-1] if results else evaluate(classifier, held_out.texts, expected)
-    )  # resumed after its last step
+    # resumed after its last step
+    result = results[-1] if results else evaluate(classifier, held_out.texts, expected)
     return classifier, result, time.perf_counter() - began

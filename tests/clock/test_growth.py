@@ -29,9 +29,8 @@ def test_the_intervals_of_noisy_fits_hold_the_truth_about_as_often_as_they_say()
         )
         value, width = fit(n, seconds, (0, 1, 2)).term(2)
         held += abs(value - truth[2]) <= width
-    assert (
-        180 <= held <= 197
-    )  # 95 % of 200 is 190; 2 standard errors of 24 points hold a little less
+    # 95 % of 200 is 190; 2 standard errors of 24 points hold a little less
+    assert 180 <= held <= 197
 
 
 def test_a_term_too_many_is_not_significant():
@@ -93,11 +92,12 @@ def test_a_small_measurement():
         limits=LIMITS,
         update=lambda *w: seen.append(w),
     )
+    # 128 do not fit
     assert growth.lengths.tolist() == [1, 2, 8, 16, 32, 64] and seen[-1] == (
         "measuring growth",
         2,
         2,
-    )  # 128 do not fit
+    )
     assert (
         (growth.passes > 0).all()
         and (growth.tokens > 0).all()

@@ -232,9 +232,8 @@ def test_a_models_parameters():
         model.parameters
     )
     sizes = [array.size for array in released]
-    assert len(sizes) > 4 and sizes == sorted(
-        sizes, reverse=True
-    )  # so that what is held twice stays small
+    # so that what is held twice stays small
+    assert len(sizes) > 4 and sizes == sorted(sizes, reverse=True)
 
 
 def test_unknown_kinds_are_refused_by_name():
