@@ -1,6 +1,6 @@
 """Exercises: write GPT-2's functions yourself, and be told where the first wrong number is.
 
-minillm exercises start             writes numbered files into this folder (or `start mine` into mine), and never
+minillm exercises start             writes numbered files here (`start mine`: into mine), and never
                                     overwrites one
 minillm exercises check             runs them in order, up to the first that is not right yet
 minillm exercises check softmax     one of them; --watch checks again whenever a file is saved

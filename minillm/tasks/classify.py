@@ -287,8 +287,8 @@ def load_classifier(folder: Path, kernels: str | None = None) -> Classifier:
     most = math.inf if lstm else config.n_positions
     if tokenizer.vocab_size > config.vocab_size or context > most:
         raise InputError(
-            f"{file}: context {context} and the tokenizer's {tokenizer.vocab_size} tokens do not fit"
-            f" the model's {most} positions and {config.vocab_size} tokens"
+            f"{file}: context {context} and the tokenizer's {tokenizer.vocab_size} tokens do not"
+            f" fit the model's {most} positions and {config.vocab_size} tokens"
         )
     shapes = {"score.weight": (config.n_embd, N), "score.bias": (N,)} | config.parameter_shapes()
     tensors = safetensors.read_exactly(folder / WEIGHTS, shapes)
