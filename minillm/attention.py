@@ -40,9 +40,8 @@ def causal_self_attention(
     returns all -> [B,T,C].
     """
     qkv = np.split(step("c_attn", ops.linear(x, **c_attn)), 3, axis=-1)  # [B,T,C] -> 3 x [B,T,C]
-    q, k, v = (
-        step(name, ops.split_heads(part, n_head)) for name, part in zip("qkv", qkv)
-    )  # each [B,H,T,D]
+    # each [B,H,T,D]
+    q, k, v = (step(name, ops.split_heads(part, n_head)) for name, part in zip("qkv", qkv))
     k, v = past.append(k, v) if past else (k, v)  # [B,H,T,D] -> [B,H,S,D]
     context = scaled_dot_product_attention(q, k, v, positions, scale, step, ops)  # [B,H,T,D]
     return step("out", ops.linear(ops.merge_heads(context), **c_proj))  # [B,T,C] -> [B,T,C]

@@ -1,7 +1,8 @@
 """The shape of a GPT-2, under GPT-2's own names, and the letters that every shape comment uses.
 
-B rows of a batch    T new positions in this call    S all positions seen (past + T)    V vocab_size    L n_layer
-C n_embd             H n_head                        D = C / H, size of a head          F hidden size of the MLP
+B rows of a batch   T new positions in this call   S all positions seen (past + T)
+C n_embd            H n_head                       D = C / H, size of a head
+V vocab_size        L n_layer                      F hidden size of the MLP
 """
 
 from __future__ import annotations

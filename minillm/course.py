@@ -8,10 +8,7 @@ from .errors import InputError
 from .files import write_atomically
 
 PACKAGE = Path(__file__).resolve().parent
-FOLDERS = (
-    PACKAGE / "bundled" / "course",
-    PACKAGE.parent / "notebooks",
-)  # in a wheel; in a checkout
+FOLDERS = (PACKAGE / "bundled" / "course", PACKAGE.parent / "notebooks")  # a wheel's; a checkout's
 
 
 def chapters() -> list[Path]:

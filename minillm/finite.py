@@ -13,7 +13,7 @@ from .steps import Step, identity, times_only
 
 
 class FirstNotFinite:
-    """A step that looks for the first value that is not a finite number: `found` is where, or ""."""
+    """A step that looks for the first value that is no finite number: `found` is where, or ""."""
 
     found = ""
 
@@ -40,8 +40,8 @@ def not_finite(
 ) -> InputError:
     """Return the error about the first row of logits [..., V] that is not `usable`.
 
-    where: a row's index -> what the error calls it. again: runs the same pass once more with a step,
-    so that the error can name the step in which the first number that is not finite arose.
+    where: a row's index -> what the error calls it. again: runs the same pass once more with a
+    step, so that the error can name the step in which the first number that is not finite arose.
     """
     row = np.unravel_index(np.isfinite(logits.max(axis=-1)).argmin(), logits.shape[:-1])
     kind = (

@@ -3,8 +3,8 @@ uses what others may have written.
 
 A form is a type as Python writes it: int, float, str, bool, `int | None`, `list[str]`, `dict[str,
 int]`, a Literal, a TypedDict (a table with these keys; others are ignored) or a dataclass (a table
-whose known keys, if there, have the fields' types). Whole numbers have 64 bits. Whatever does not fit is one InputError: file,
-place, value, and what is needed.
+whose known keys, if there, have the fields' types). Whole numbers have 64 bits. Whatever does not
+fit is one InputError: file, place, value, and what is needed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def check(value, form, where=None):
 
 
 def build(cls, values, where=None):
-    """Return the dataclass `cls` of a table's known keys; InputError for a missing or a wrong one."""
+    """Return the dataclass `cls` of a table's known keys; InputError for a missing or wrong one."""
     check(values, cls, where)
     fields = [field for field in dataclasses.fields(cls) if field.init]
     for field in fields:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -258,8 +259,24 @@ class GPT2:
         shape = (
             f"n_layer={c.n_layer}, n_head={c.n_head}, n_embd={c.n_embd}, vocab_size={c.vocab_size}"
         )
-        stored = getattr(self.parameters["wte.weight"], "kind", self.dtype)
-        return f"GPT2({shape}, {self.n_parameters:,} parameters, {stored})"
+        return f"GPT2({shape}, {self.n_parameters:,} parameters, {self._stored})"
+
+    @property
+    def _stored(self) -> str:
+        """In which form the matrices are: the kind of a Weight, or a dtype."""
+        return getattr(self.parameters["wte.weight"], "kind", str(self.dtype))
+
+    def _repr_html_(self) -> str:
+        c, nbytes = self.config, sum(p.nbytes for p in self.parameters.values())
+        lines = {
+            "layers x heads x width": f"{c.n_layer} x {c.n_head} x {c.n_embd}",
+            "vocabulary, positions": f"{c.vocab_size:,}, {c.n_positions:,}",
+            "parameters": f"{self.n_parameters:,}",
+            "stored as": f"{self._stored}, {nbytes / 1e6:,.1f} MB",
+            "computes with": Twin(self.ops).name,
+        }
+        rows = "".join(f"<tr><th>{what}</th><td>{escape(v)}</td></tr>" for what, v in lines.items())
+        return f"<table>{rows}</table>"
 
     def new_cache(self, batch: int = 1, capacity: int | None = None, dtype=None) -> KVCache:
         """Return an empty KVCache of this model's shape; dtype is the model's, or float16 for half

@@ -19,6 +19,13 @@ class Twin:
     def __init__(self, ops):
         self.ops = ops
 
+    @property
+    def name(self) -> str:
+        """What a person calls it: numpy, numba, a student's folder, or its type."""
+        if isinstance(self.ops, ModuleType):
+            return NAMES.get(self.ops, self.ops.__name__)
+        return str(getattr(self.ops, "folder", type(self.ops).__name__))
+
     def __deepcopy__(self, memo) -> Twin:
         return self
 

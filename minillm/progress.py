@@ -41,10 +41,8 @@ def progress_bar(unit: str, show: bool = True) -> Iterator[Update]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    console, printed_above = (
-        Console(stderr=True),
-        sys.stdout.isatty(),
-    )  # else what is printed goes where it is piped to
+    console = Console(stderr=True)
+    printed_above = sys.stdout.isatty()  # else what is printed goes where it is piped to
     with Progress(
         *columns, console=console, transient=True, redirect_stdout=printed_above
     ) as progress:

@@ -37,12 +37,12 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        """exp(cross_entropy): the number of equally likely tokens that would be as hard to guess."""
+        """exp(cross_entropy): how many equally likely tokens would be as hard to guess."""
         return _exp(self.cross_entropy)
 
 
 def score(model: GPT2, ids: Sequence[int]) -> Score:
-    """Return log P of every token but the first, given all before it; at most n_positions tokens."""
+    """Return log P of every token but the first, given all before it: n_positions at most."""
     ids = one_text(model, ids)
     if len(ids) > model.config.n_positions:
         raise InputError(
@@ -127,9 +127,8 @@ def score_long(
         raise InputError(
             "the text has fewer than two tokens, or no byte: there is nothing to predict"
         )
-    starts = range(
-        0, max(1, len(ids) - 1 - window + stride), stride
-    )  # the last window reaches the last token
+    # the last window reaches the last token
+    starts = range(0, max(1, len(ids) - 1 - window + stride), stride)
     with progress_bar("windows", show_progress) as update:
 
         def nats_of(start: int) -> np.ndarray:

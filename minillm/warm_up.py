@@ -1,4 +1,4 @@
-"""Compile what commands need, so that they find it on disk: small models go through the same calls."""
+"""Compile what commands need, and keep it on disk: small models go through the same calls."""
 
 from __future__ import annotations
 

@@ -30,9 +30,8 @@ def test_three_tokens_of_one_number_each():
         np.array(x, dtype=float).reshape(1, 1, 3, 1) for x in ([1, 2, 3], [4, 5, 6], [7, 8, 9])
     )
     out = scaled_dot_product_attention(q, k, v, np.arange(3)[None], scale=1.0)
-    np.testing.assert_allclose(
-        out.ravel(), [7, 7.8808, 8.9480], atol=5e-5
-    )  # rounded to four digits
+    # rounded to four digits
+    np.testing.assert_allclose(out.ravel(), [7, 7.8808, 8.9480], atol=5e-5)
 
 
 def test_equal_scores_average_the_visible_values():

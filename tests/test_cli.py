@@ -226,13 +226,11 @@ def test_probs_multiply_to_the_whole(cli):
     longer = json.loads(
         cli("probs", "The cat sat on the mat", "--model", "tales-draft", "--json")[1]
     )
-    assert sum(longer["logprobs"][5:]) == pytest.approx(
-        mat["logprob"], abs=1e-4
-    )  # float32, summed in other orders
+    # float32, summed in other orders
+    assert sum(longer["logprobs"][5:]) == pytest.approx(mat["logprob"], abs=1e-4)
     assert "perplexity" in cli("probs", "The cat sat on the", "--model", "tales-draft")[1]
-    assert (
-        cli("probs", "The", "--model", "tales-draft", "--json")[0] == 0
-    )  # one token: nothing to predict
+    # one token: nothing to predict
+    assert cli("probs", "The", "--model", "tales-draft", "--json")[0] == 0
 
 
 @pytest.fixture
@@ -299,9 +297,8 @@ def test_score_states_its_protocol(cli, tmp_path):
     file.write_text(
         "\ufeffOnce upon a time there was a king.\n<|endoftext|>\nAnd a queen.\n", encoding="utf-8"
     )
-    assert (
-        json.loads(cli("score", str(file), "--model", "tales-draft", "--json")[1]) == values
-    )  # a byte order mark is no text
+    # a byte order mark is no text
+    assert json.loads(cli("score", str(file), "--model", "tales-draft", "--json")[1]) == values
     file.write_bytes(b"\xff")
     assert cli("score", str(file))[::2] == (
         2,

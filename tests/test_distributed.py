@@ -44,9 +44,15 @@ try:
 except InputError as error:
     said = str(error)
 found = {
-    "broadcast": ranks.broadcast({"from": ranks.rank}), "gathered": ranks.all_gather(ranks.rank ** 2), "said": said,
-    "sums": [a.tolist() for a in arrays], "dtypes": [str(a.dtype) for a in arrays], "in place": arrays[1] is transposed,
-    "shared": ranks.share(lambda n: (n, ranks.rank), range(7)), "few": ranks.share(lambda n: n, [5]), "cores": ranks.cores,
+    "broadcast": ranks.broadcast({"from": ranks.rank}),
+    "gathered": ranks.all_gather(ranks.rank ** 2),
+    "said": said,
+    "sums": [a.tolist() for a in arrays],
+    "dtypes": [str(a.dtype) for a in arrays],
+    "in place": arrays[1] is transposed,
+    "shared": ranks.share(lambda n: (n, ranks.rank), range(7)),
+    "few": ranks.share(lambda n: n, [5]),
+    "cores": ranks.cores,
 }
 every = ranks.all_gather(found)
 if ranks.rank == 0:
@@ -176,10 +182,8 @@ def test_levers_shared_between_processes_have_the_same_quality(tmp_path):
     alone = subprocess.run([sys.executable, *command], capture_output=True, text=True)
     done = processes(3, *command)
     assert done.returncode == alone.returncode == 0, done.stderr
-    (expected, found), names = (
-        (json.loads(d.stdout) for d in (alone, done)),
-        ("levers", "bits_per_byte", "divergence", "missing"),
-    )
+    (expected, found) = (json.loads(d.stdout) for d in (alone, done))
+    names = ("levers", "bits_per_byte", "divergence", "missing")
     assert [[e[n] for n in names] for e in found["levers"]] == [
         [e[n] for n in names] for e in expected["levers"]
     ]

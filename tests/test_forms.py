@@ -174,7 +174,7 @@ def test_too_little_memory_is_one_line(monkeypatch, capsys):
 
 
 def test_without_docstrings_and_asserts_it_works():
-    """python -OO leaves both out: help texts come from the files then, and no check is an assert."""
+    """python -OO leaves both out: help texts come from the files then; no check is an assert."""
     minillm = [sys.executable, "-OO", "-m", "minillm"]
     said = subprocess.run([*minillm, "--help"], capture_output=True, text=True, check=True).stdout
     assert "Continue a text, token by token" in said

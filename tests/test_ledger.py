@@ -53,9 +53,8 @@ def test_exact_levers_change_nothing_and_others_are_what_scoring_says():
         assert e.bits_per_byte == pytest.approx(expected, rel=1e-5)
         q = log_softmax(model(ids[:-1]))
         assert e.divergence == pytest.approx((np.exp(p) * (p - q)).sum() / np.log(2) / 96, abs=1e-5)
-    nats = [
-        -log_softmax(MODEL(ids[max(0, i - 8) : i])[-1])[ids[i]] for i in range(1, 97)
-    ]  # the last 8 tokens, read anew
+    # the last 8 tokens, read anew
+    nats = [-log_softmax(MODEL(ids[max(0, i - 8) : i])[-1])[ids[i]] for i in range(1, 97)]
     n_bytes = len(TOKENIZER.decode_bytes(ids[1:]))
     assert entries["window:8+no-cache"].bits_per_byte == pytest.approx(
         sum(nats) / np.log(2) / n_bytes, rel=1e-5
@@ -188,10 +187,8 @@ def test_a_saved_ledger_says_how_it_was_made(tmp_path, capsys):
         "threads:1",
     ]
     assert main([*arguments, "--save", str(tmp_path / "ledger")]) == 0
-    page, values = (
-        (tmp_path / "ledger.md").read_text(),
-        json.loads((tmp_path / "ledger.json").read_text()),
-    )
+    page = (tmp_path / "ledger.md").read_text()
+    values = json.loads((tmp_path / "ledger.json").read_text())
     made_by = next(
         line.strip() for line in page.splitlines() if line.startswith("    minillm compare text")
     )

@@ -79,9 +79,8 @@ def test_padding_changes_nothing_before_it():
 
 def test_a_patch_reaches_later_steps_only():
     model = lstm()
-    changed = model.hidden(
-        IDS, Patch({"l.0.3.f": lambda f: np.zeros_like(f)})
-    )  # forget everything at step 3
+    # forget everything at step 3
+    changed = model.hidden(IDS, Patch({"l.0.3.f": lambda f: np.zeros_like(f)}))
     plain = model.hidden(IDS)
     assert (
         np.array_equal(changed[:, :3], plain[:, :3]) and np.abs(changed - plain)[:, 3:].min() > 1e-6
@@ -108,9 +107,8 @@ def test_kernels_agree(B, T, C, L):
         assert np.abs(gradient - fast_ones[name]).max() <= 1e-5 * max(
             np.abs(gradient).max(), 1e-3
         ), name
-    assert np.allclose(
-        fast.hidden(ids, Trace()), h, atol=5e-6
-    )  # whoever looks gets the readable one
+    # whoever looks gets the readable one
+    assert np.allclose(fast.hidden(ids, Trace()), h, atol=5e-6)
 
 
 def test_float32_stays_float32():

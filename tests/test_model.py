@@ -1,9 +1,11 @@
 """The model: shapes, dtypes, cached equals uncached, and clear refusals."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from minillm import GPT2, GPT2Config, InputError
+from minillm import GPT2, GPT2Config, InputError, ops
 from minillm.steps import step_names
 
 CONFIG = GPT2Config(vocab_size=61, n_positions=16, n_embd=21, n_layer=2, n_head=3)
@@ -281,3 +283,11 @@ def test_the_start_is_gpt2s():
     assert (
         GPT2.random(CONFIG, seed=1).parameters["wpe.weight"] == MODEL.parameters["wpe.weight"]
     ).all()
+
+
+def test_a_notebook_shows_what_the_model_is():
+    html = MODEL.quantize("int8")._repr_html_()
+    for shown in ("2 x 3 x 21", "61, 16", f"{MODEL.n_parameters:,}", "int8, 0.0 MB", "numpy"):
+        assert f"<td>{shown}</td>" in html
+    own = GPT2(CONFIG, MODEL.parameters, SimpleNamespace(**vars(ops), folder="<b>mine"))
+    assert "<td>&lt;b&gt;mine</td>" in own._repr_html_()

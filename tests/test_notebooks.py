@@ -39,10 +39,8 @@ def built(folder, text=SOURCE, terms=(LOGIT,)):
     path = source(folder, text)
     notebook = build.read_source(path, list(terms))
     code = notebook.cells[1]
-    code.execution_count, code.outputs = (
-        1,
-        [nbformat.v4.new_output("stream", name="stdout", text="2\n")],
-    )
+    code.execution_count = 1
+    code.outputs = [nbformat.v4.new_output("stream", name="stdout", text="2\n")]
     nbformat.write(notebook, folder / "07_chapter.ipynb")
     return path, folder / "07_chapter.ipynb"
 

@@ -10,8 +10,12 @@ import pytest
 WATCH = """
 import sys
 
+WATCHED = (
+    "socket.connect", "socket.getaddrinfo", "socket.sendto", "socket.bind", "urllib.", "http."
+)
+
 def refuse(event, args):
-    if event.startswith(("socket.connect", "socket.getaddrinfo", "socket.sendto", "socket.bind", "urllib.", "http.")):
+    if event.startswith(WATCHED):
         with open({log!r}, "a") as log:
             log.write(f"{{event}} {{args}}\\n")
         raise PermissionError(event)

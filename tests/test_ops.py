@@ -1,4 +1,4 @@
-"""The textbook operations against their definitions, in float64 and with Python's own mathematics."""
+"""The textbook operations against their definitions, in float64 and Python's own mathematics."""
 
 import math
 
@@ -33,9 +33,8 @@ def test_layer_norm_uses_the_biased_variance_and_epsilon_inside_the_root():
 def test_softmax_rows_sum_to_one_and_do_not_move_with_a_constant():
     probs = ops.softmax(X)
     np.testing.assert_allclose(probs.sum(-1), 1, rtol=1e-15)
-    np.testing.assert_allclose(
-        ops.softmax(X + 1e4), probs, rtol=1e-10
-    )  # 1e4 costs four of the sixteen digits
+    # 1e4 costs four of the sixteen digits
+    np.testing.assert_allclose(ops.softmax(X + 1e4), probs, rtol=1e-10)
     np.testing.assert_allclose(
         probs[0, 0], [math.exp(x) / sum(map(math.exp, X[0, 0])) for x in X[0, 0]], rtol=1e-14
     )

@@ -127,9 +127,8 @@ def test_a_float64_scalar_would_be_seen(monkeypatch):
         lambda self, layer: np.float64(1) / np.sqrt(self.head_dim),
     )
     trace = load_model(HERE / "odd-heads").trace([[1, 2, 3]])
-    assert (
-        trace["h.0.attn.scores"].dtype == np.float64
-    )  # which test_model's dtype test would refuse
+    # which test_model's dtype test would refuse
+    assert trace["h.0.attn.scores"].dtype == np.float64
 
 
 # ---- live: the same, recorded now

@@ -78,9 +78,8 @@ def test_the_trained_model_guesses_worse_behind_a_cut():
     assert alone.nats[late].mean() > carried.nats[late].mean() + 0.3
     worse = (alone.nats - carried.nats)[late]
     assert worse[alone.positions[late] < 4].mean() > 2 * worse[alone.positions[late] >= 16].mean()
-    windows = score_long(
-        model, tokenizer, tokenizer.decode(ids), 32, 32, show_progress=False
-    )  # the same procedure
+    # the same procedure
+    windows = score_long(model, tokenizer, tokenizer.decode(ids), 32, 32, show_progress=False)
     np.testing.assert_allclose(windows.nats, alone.nats, atol=1e-4)
 
 

@@ -80,9 +80,8 @@ def test_gpt2_vocabulary_has_256_bytes_50000_merges_and_one_special(gpt2_tokeniz
 def test_hostile_text_comes_back(tokenizer, hostile_text):
     ids = tokenizer.encode(hostile_text)
     assert tokenizer.decode(ids) == without_surrogates(hostile_text)
-    assert not set(ids) & set(
-        tokenizer.special_tokens.values()
-    )  # written as plain text, a special is text
+    # written as plain text, a special is text
+    assert not set(ids) & set(tokenizer.special_tokens.values())
 
 
 def test_encoding_twice_gives_the_same_ids(small_tokenizer):
@@ -443,9 +442,8 @@ def test_same_ids_as_the_library_on_tales(both, shared_data):
 @pytest.mark.live
 def test_same_ids_as_the_library_on_hostile_text(both, hostile_text):
     ours, theirs = both
-    assert (
-        ours.encode(hostile_text) == theirs.encode(without_surrogates(hostile_text)).ids
-    )  # it takes no surrogates
+    # it takes no surrogates
+    assert ours.encode(hostile_text) == theirs.encode(without_surrogates(hostile_text)).ids
 
 
 @pytest.mark.live
@@ -486,9 +484,8 @@ def test_training_learns_the_merges_of_the_library(shared_data, tmp_path):
         "tokenizers", reason="the oracle: pip install tokenizers (extra: reference)"
     )
     text = (shared_data / "tales" / "val.txt").read_text(encoding="utf-8")[:400_000]
-    lines = text.replace(END_OF_TEXT, "").splitlines(
-        keepends=True
-    )  # the library's trainer counts specials as words
+    # the library's trainer counts specials as words
+    lines = text.replace(END_OF_TEXT, "").splitlines(keepends=True)
     theirs = library.ByteLevelBPETokenizer()
     theirs.train_from_iterator(
         lines, vocab_size=2000, min_frequency=2, special_tokens=[END_OF_TEXT], show_progress=False

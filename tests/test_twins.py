@@ -249,10 +249,8 @@ def ended(child, seconds):
 def test_ragged_batches_on_kernels():
     """Streaming attention and products of several rows, at each row's own positions; worst measured
     1e-6 relative."""
-    model, textbook = (
-        load_model("tales-draft", kernels="numba"),
-        load_model("tales-draft", kernels="numpy"),
-    )
+    model = load_model("tales-draft", kernels="numba")
+    textbook = load_model("tales-draft", kernels="numpy")
     ids = np.random.default_rng(2).integers(0, 4096, (3, 70))
     ours, theirs = model.new_cache(3), textbook.new_cache(3)
     for part, lengths in (

@@ -23,7 +23,8 @@ folder = pathlib.Path(sys.argv[1])
 rows = [f"{kind} story number {n}\\t{kind}" for n in range(40) for kind in ("sad", "gay")]
 (folder / "table.tsv").write_text("\\n".join(["text\\tlabel", *rows]) + "\\n")
 os.chdir(folder)
-tiny = "--n-layer 1 --n-head 2 --n-embd 32 --n-positions 32 --steps 2 --batch-size 2 --vocab-size 300"
+tiny = "--n-layer 1 --n-head 2 --n-embd 32 --n-positions 32"
+tiny += " --steps 2 --batch-size 2 --vocab-size 300"
 compiled = []
 compile_listeners.append(compiled.append)
 for line in (

@@ -79,10 +79,10 @@ def write_gguf(folder: str | Path, path: str | Path, precision: str) -> int:
         if array.ndim == 1 or scope == "wpe":
             stored, stored_kind = array, gguf.GGMLQuantizationType.F32
         else:  # [in, out] -> [out, in], which the tables already are
-            stored, stored_kind = (
-                gguf.quantize(np.ascontiguousarray(array if scope in GGUF_TOP else array.T), kind),
-                kind,
+            stored = gguf.quantize(
+                np.ascontiguousarray(array if scope in GGUF_TOP else array.T), kind
             )
+            stored_kind = kind
         writer.add_tensor(f"{_gguf_scope(scope)}.{leaf}", stored, raw_dtype=stored_kind)
         sizes.append((name, stored.nbytes))
     writer.write_header_to_file()
@@ -131,10 +131,8 @@ def write_ctranslate2(folder: str | Path, target: str | Path, precision: str) ->
         to.gamma, to.beta = copy(weights[f"{name}.weight"]), copy(weights[f"{name}.bias"])
 
     def linear(to, name):
-        to.weight, to.bias = (
-            copy(weights[f"{name}.weight"].T, order="C"),
-            copy(weights[f"{name}.bias"]),
-        )  # -> [out, in]
+        to.weight = copy(weights[f"{name}.weight"].T, order="C")  # -> [out, in]
+        to.bias = copy(weights[f"{name}.bias"])
 
     norm(decoder.layer_norm, "ln_f")
     for i, layer in enumerate(decoder.layer):

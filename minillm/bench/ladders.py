@@ -23,12 +23,10 @@ SHAPES = {
     "c_fc": (WIDTH, 3072),
     "mlp.c_proj": (3072, WIDTH),
 }
-BLAS, PEAK, STORED, NUMPY = (
-    "BLAS",
-    "multiply-adds in registers",
-    "linear, stored weight",
-    "two_pass",
-)
+BLAS = "BLAS"
+PEAK = "multiply-adds in registers"
+STORED = "linear, stored weight"
+NUMPY = "two_pass"
 MEASURES = (BLAS, PEAK, NUMPY)  # what the others of a group are compared with
 LONG = 0.1  # seconds for which each is repeated in a round
 PAUSE = 0.15  # before each: BLAS lets idle threads spin, on the next one's cores
@@ -82,10 +80,8 @@ def _rungs(threads: int) -> list[Rung]:
         rungs.extend(Rung(group, name, n, cost, work) for name, work in works.items())
 
     def products(group: str, n: int, n_in: int, n_out: int, names) -> None:
-        x, w = (
-            r.standard_normal((ROWS, n_in), np.float32),
-            r.standard_normal((n_in, n_out), np.float32),
-        )
+        x = r.standard_normal((ROWS, n_in), np.float32)
+        w = r.standard_normal((n_in, n_out), np.float32)
         stored, flop = store(w, "float32"), 2 * x.size * n_out
         ways = {**MATMUL, STORED: lambda x, w: kernels.linear(x, stored), BLAS: np.matmul}
         add(group, n, flop, {name: lambda way=ways[name]: way(x, w) for name in names})
@@ -113,7 +109,7 @@ def _rungs(threads: int) -> list[Rung]:
 
 
 def _rate(rung: Rung) -> float:
-    """By the median of the calls that fit into LONG seconds, after one that wakes the processor up."""
+    """By the median of the calls that fit into LONG seconds, after one that wakes the processor."""
     sleep(PAUSE)
     rung.work()
     times = []

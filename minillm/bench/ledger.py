@@ -154,10 +154,8 @@ def _memory(entry: Entry, way: Way, n: int) -> None:
 
 def _speed(way: Way, ids: Sequence[int], n_prompt: int, n_new: int) -> tuple[float, float]:
     """Tokens/s of reading the prompts, and of what follows the first token of each."""
-    options, before = (
-        Options(**way.options, max_new_tokens=n_new, do_sample=False, stop_tokens=()),
-        n_threads(way.model.ops),
-    )
+    options = Options(**way.options, max_new_tokens=n_new, do_sample=False, stop_tokens=())
+    before = n_threads(way.model.ops)
     set_threads(way.threads or before)
     try:
         return _rates(way, ids, n_prompt, options)
@@ -221,9 +219,8 @@ def _logits(way: Way, ids) -> np.ndarray:
     if way.options.get("use_cache", True):
         cache = SlidingCache(way.model.config, 1, window, way.model.dtype)
         return np.concatenate([way.model([i], cache) for i in ids])
-    later = np.lib.stride_tricks.sliding_window_view(ids, window)[
-        1:
-    ]  # the last tokens of each position behind the first ones
+    # the last tokens of each position behind the first ones
+    later = np.lib.stride_tricks.sliding_window_view(ids, window)[1:]
     parts = [
         way.model(later[i : i + REREAD], last=True)[:, 0] for i in range(0, len(later), REREAD)
     ]

@@ -20,12 +20,10 @@ class Machine:
 
     def load(self, folder: str, threads: int) -> None:
         set_threads(threads)
-        self.threads, self.versions, self.weight_bytes, self.cache_bytes = (
-            threads,
-            {"numpy": np.__version__},
-            0,
-            0,
-        )
+        self.threads = threads
+        self.versions = {"numpy": np.__version__}
+        self.weight_bytes = 0
+        self.cache_bytes = 0
 
     def measure(self, ids, n_new: int) -> dict:
         """Return bytes/s read from an array far beyond any cache, and FLOP/s of BLAS's float32

@@ -153,7 +153,7 @@ class MinillmInt4(MinillmFloat32):
 
 
 class Transformers(Peer):
-    """Hugging Face transformers with its own cache, called without the overhead of its generate()."""
+    """Hugging Face transformers with its own cache, without the overhead of its generate()."""
 
     dtype = "float32"
 
@@ -220,11 +220,9 @@ class LlamaCpp(Peer):
         if not self.model:
             raise InputError(f"llama.cpp cannot load its GGUF file of {folder}")
         options = llama_cpp.llama_context_default_params()
-        options.n_ctx, options.n_threads, options.n_threads_batch = (
-            config.n_positions,
-            threads,
-            threads,
-        )
+        options.n_ctx = config.n_positions
+        options.n_threads = threads
+        options.n_threads_batch = threads
         if self.cache_dtype:
             types = {"float32": llama_cpp.GGML_TYPE_F32, "float16": llama_cpp.GGML_TYPE_F16}
             options.type_k = options.type_v = types[self.cache_dtype]

@@ -1,11 +1,11 @@
 """Measure decode and prefill beside other engines, in turn, in one run, and beside what the machine
 can do.
 
-minillm bench                                GPT-2 124M's shape, random weights, every peer that is installed
+minillm bench                                GPT-2 124M's shape, every peer that is installed
 minillm bench --peers 8-bit --context 900    decode after a prompt of 900 tokens
 minillm bench --model tales --rounds 9 --json --plot rates.png
-minillm bench --train small                  the training step against torch: 6 x 8 x 256, 16 x 256 tokens (or 124m: 4 x 64)
-minillm bench --ladders                      kernels rung by rung, beside BLAS and the processor's peak
+minillm bench --train small                  the training step against torch (or 124m)
+minillm bench --ladders                      kernels rung by rung, beside BLAS and the peak
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Learn to tell labelled texts apart, and say which label a text has.
 
-minillm classify train --data reviews.tsv --out runs/reviews --from tales --plot reviews.png
+minillm classify train --data moods.tsv --out runs/moods --from tales --plot moods.png
 minillm classify train --data reviews/ --out runs/lstm --model lstm
 minillm classify predict runs/reviews "a moving story , beautifully told"
-minillm classify compare --data reviews/ --out runs/all --seeds 5      every kind of model, mean and spread
+minillm classify compare --data reviews/ --out runs/all --seeds 5      every kind of model
 minillm classify clock                                                 how time grows with length
 
 A tenth of the texts, always the same, is held out for the result.
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..files import lines_of
+from ..samples import own_or_sample
 from ..tasks.settings import KINDS, ClassifySettings
 from .common import PICTURES, add_compute, check_output, table, text_of, write, write_json
 from .train import add_settings, given, write_json_line
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data(train, nargs=None)
     train.add_argument(
         "--test",
-        type=Path,
+        type=own_or_sample,
         metavar="PATH",
         help="held-out texts of your own, instead of a part of --data",
     )
@@ -62,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     predict.add_argument(
         "text", nargs="?", help="the text; every line of standard input if left out or -"
     )
-    predict.add_argument("--file", type=Path, help="take every line of this file")
+    predict.add_argument("--file", type=own_or_sample, help="take every line of this file")
     predict.add_argument("--encoding", default="utf-8", help="of the file (default: %(default)s)")
     predict.add_argument("--json", action="store_true", help="print a line of JSON for each text")
     add_compute(predict)
@@ -129,12 +130,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_data(parser: argparse.ArgumentParser, nargs: str | None) -> None:
     parser.add_argument(
         "--data",
-        type=Path,
+        type=own_or_sample,
         nargs=nargs,
         metavar="PATH",
         help=(
-            "a .tsv or .csv file with the columns text and label; or a folder with a folder for"
-            " each label and a text a file; or one with a file for each label and a text a line"
+            "a .tsv or .csv file with the columns text and label (the sample: moods.tsv); or a"
+            " folder with a folder for each label and a text a file; or one with a file for each"
+            " label and a text a line"
         ),
     )
     parser.add_argument("--encoding", default="utf-8", help="of the files (default: %(default)s)")

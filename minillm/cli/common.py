@@ -163,7 +163,7 @@ def count(n: int, noun: str) -> str:
 
 
 def shown(data: bytes) -> str:
-    """Return a token's bytes as a person can read them: quoted, spaces visible, odd bytes as \\x.."""
+    """Return a token's bytes as a person reads them: quoted, spaces visible, odd bytes as \\x.."""
     try:
         text = data.decode("utf-8")
         return repr(text) if text.isprintable() else ascii(text)

@@ -1,10 +1,10 @@
 """What every lever buys and costs: speed, memory and quality, in one table.
 
-minillm compare story.txt
+minillm compare fables.txt
 minillm compare story.txt --levers int8 ngram int8+ngram batch:8 low-rank:64 --plot ledger.png
 minillm compare story.txt --random-124m --levers int8 batch:8 --save ledger
 minillm compare story.txt --levers threads:1 threads:2 threads:4      the speed-up, and Amdahl's law
-mpiexec -n 4 python -m minillm compare story.txt --levers low-rank:{16,32,64,128}      levers shared between processes
+mpiexec -n 4 python -m minillm compare story.txt --levers low-rank:{16,32,64,128}      shared out
 
 Processes that share a machine share its cores and its memory, too: then speeds are slower than
 alone, quality is the same.
@@ -19,6 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ..samples import own_or_sample
 from .common import (
     PICTURES,
     add_compute,
@@ -62,7 +63,9 @@ DEFAULT = [
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "file", type=Path, help="a UTF-8 text file: its beginning is continued and scored"
+        "file",
+        type=own_or_sample,
+        help="a UTF-8 text file (the sample: fables.txt): its beginning is continued and scored",
     )
     add_model(parser)
     add_compute(parser)
@@ -161,10 +164,8 @@ def run(args: argparse.Namespace) -> int | None:
     ]
     if ranks.rank:
         return None
-    fits, name = (
-        amdahl(entries),
-        "GPT-2 124M, random weights" if args.random_124m else Path(args.model).name,
-    )
+    fits = amdahl(entries)
+    name = "GPT-2 124M, random weights" if args.random_124m else Path(args.model).name
     measured = [
         asdict(e) | {"prefill_median": e.rate("prefill"), "decode_median": e.rate("decode")}
         for e in entries
@@ -204,7 +205,7 @@ def run(args: argparse.Namespace) -> int | None:
 
 
 def save_random(folder: str) -> None:
-    """Write GPT-2 124M's shape with random weights, and a tokenizer that has enough for a prompt."""
+    """Write GPT-2 124M's shape with random weights, and a tokenizer with enough for a prompt."""
     import minillm
 
     minillm.GPT2.random(minillm.GPT2Config(), seed=0).save_pretrained(folder)
@@ -234,7 +235,7 @@ def command(args: argparse.Namespace) -> str:
 
 
 def markdown(stem: str, name: str, about: dict, entries, fits) -> str:
-    """The ledger as a page: figure, table, what was measured, on which machine, by which command."""
+    """The ledger as a page: figure, table, what was measured, on which machine, how."""
     machine = about["machine"]
     quality = (
         f"Quality: {about['quality_tokens']:,} tokens of {about['file']}."

@@ -15,10 +15,11 @@ from pathlib import Path
 from ..errors import InputError
 from .common import write
 
+# asks the network nothing
 QUIET = (
     "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     "--LabApp.news_url=None",
-)  # asks the network nothing
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,6 @@
 """Exercises: write GPT-2's functions yourself, and be told where the first wrong number is.
 
-minillm exercises start             writes numbered files into this folder (or `start mine` into mine), and never
+minillm exercises start             writes numbered files here (`start mine`: into mine), and never
                                     overwrites one
 minillm exercises check             runs them in order, up to the first that is not right yet
 minillm exercises check softmax     one of them; --watch checks again whenever a file is saved
@@ -11,9 +11,9 @@ minillm exercises reset softmax     begins it anew, and keeps a copy
 
 For teachers (see TEACHING.md):
 
-minillm exercises report CLASS.zip  checks a class again: how far each is, the commonest mistakes, near-copies
-minillm exercises export --format nbgrader 3 course      chapter 03 with its exercises, as an assignment
-minillm exercises exam --seed 7                          exam questions with answers
+minillm exercises report CLASS.zip  checks a class again: who is how far, mistakes, near-copies
+minillm exercises export --format nbgrader 3 course    chapter 03 as an assignment
+minillm exercises exam --seed 7                        exam questions with answers
 
 The right answers are in the package, for all to read. Your code runs in a process of its own, with
 limits on time and memory: that contains accidents and is no security sandbox.

@@ -139,9 +139,8 @@ def stats(moments) -> dict:
     the choices."""
     from ..decoding.speculative import acceptance
 
-    cycles = list(
-        dict.fromkeys(c for m in moments for c in (*m.before, m.cycle))
-    )  # several tokens may share one
+    # several tokens may share one
+    cycles = list(dict.fromkeys(c for m in moments for c in (*m.before, m.cycle)))
     figures: dict = {}
     ends = [*(c.start for c in cycles[1:]), max(moments[-1].time, cycles[-1].end)]
     for kind in ("prefill", "decode", "draft", "verify"):

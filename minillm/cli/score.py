@@ -1,24 +1,24 @@
 """Score a text file: bits per byte and perplexity, with the protocol stated.
 
-minillm score story.txt
+minillm score fables.txt
 minillm score story.txt --model tales-draft --dtype int8 --stride 256
-mpiexec -n 4 python -m minillm score library.txt      windows shared between processes: the same numbers
+mpiexec -n 4 python -m minillm score library.txt      windows shared out: the same numbers
 """
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ..errors import InputError
+from ..samples import own_or_sample
 from .common import add_compute, add_model, count, join, load, text_of_file, write, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
-        type=Path,
-        help="a UTF-8 text file; every <|endoftext|> ends a document",
+        type=own_or_sample,
+        help="a UTF-8 text file (the sample: fables.txt); every <|endoftext|> ends a document",
     )
     add_model(parser)
     add_compute(parser)

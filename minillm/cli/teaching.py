@@ -1,4 +1,4 @@
-"""For teachers: the actions of `minillm exercises` over a class; see exercises.py, which adds them."""
+"""For teachers: actions of `minillm exercises` over a class, which exercises.py adds."""
 
 from __future__ import annotations
 
@@ -96,9 +96,8 @@ def report(args) -> None:
     with progress_bar("students") as update:
         result = check_class(students, names, args.seed, update)
     if args.csv:
-        write_atomically(
-            args.csv, result.csv().encode("utf-8-sig")
-        )  # with its mark, spreadsheets read names right
+        # with its mark, spreadsheets read names right
+        write_atomically(args.csv, result.csv().encode("utf-8-sig"))
     if args.plot:
         from ..plots import class_table
 
@@ -183,8 +182,8 @@ def export(args) -> None:
     file = write_assignment(args.chapter, args.assignments, args.seed)
     write(f"{file}: written, with the answers in it; the tool makes the students' version")
     write(
-        "Next:"
-        f" {assignment.NEXT[args.format].format(folder=args.assignments, file=file, name=file.stem)}"
+        "Next: "
+        + assignment.NEXT[args.format].format(folder=args.assignments, file=file, name=file.stem)
     )
 
 

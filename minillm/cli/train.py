@@ -1,6 +1,6 @@
 """Train a GPT-2 on text: from nothing, or on from a model.
 
-minillm train --data stories/ --out run --preset small
+minillm train --data fables.txt --out run --preset tiny
 minillm train --out run --resume
 minillm train --data my.txt --out tuned --from tales --lora-rank 8 --steps 300 --lr 1e-3
 mpiexec -n 2 python -m minillm train --data stories/ --out run --preset small
@@ -13,6 +13,7 @@ import dataclasses
 from pathlib import Path
 
 from ..errors import InputError
+from ..samples import own_or_sample
 from ..training.settings import Plan, Settings, presets, settings
 from .common import add_compute, join, write
 
@@ -20,9 +21,9 @@ from .common import add_compute, join, write
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
-        type=Path,
-        metavar="DIR",
-        help="a folder of .txt files (train.txt and val.txt, or any), or one file",
+        type=own_or_sample,
+        metavar="PATH",
+        help="a folder of .txt files (train.txt and val.txt, or any), or one (say, fables.txt)",
     )
     parser.add_argument(
         "--out",

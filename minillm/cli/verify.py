@@ -133,7 +133,7 @@ def check_facts(published: dict, model, tokenizer, say) -> list[dict]:
 
 
 def comparison(reports: dict, by_kind: bool) -> str:
-    """A line for every step, or for the worst of its kind over all layers; the dtypes side by side."""
+    """A line for every step, or for the worst of its kind over all layers; dtypes side by side."""
     kind_of = {
         d.name: re.sub(r"^h\.\d+\.", "h.*.", d.name) if by_kind else d.name
         for d in next(iter(reports.values()))

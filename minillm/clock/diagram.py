@@ -18,11 +18,8 @@ from .phases import LOOKS, PHASES
 
 LEVELS, CORNERS = "▁▂▃▄▅▆▇█", "┌─┐┘└"
 ASCII_LEVELS, ASCII_CORNERS = "_.:-=+*#", "+-+++"
-MARGIN, COLUMN, BANDS = (
-    14,
-    11,
-    4,
-)  # characters of the names and of a column; how many times the page is filled
+MARGIN, COLUMN = 14, 11  # characters of the names and of a column
+BANDS = 4  # how many times the page is filled
 
 
 def activity(cycle: CycleTimes, cells: int) -> dict[str, np.ndarray]:

@@ -88,9 +88,8 @@ def measure(
     weights, of which the caches may hold a part.
     """
     sizes = sorted({*ARRAYS, *(size // 4096 * 4096 for size in sizes if size >= ARRAYS[0])})
-    kinds = sorted(
-        set(kinds) | {"float32"}
-    )  # attention multiplies in float32, whatever the weights are stored as
+    # attention multiplies in float32, whatever the weights are stored as
+    kinds = sorted(set(kinds) | {"float32"})
     numba = ops is kernels and kernels.available()
     total = len(sizes) + len(kinds) + 1
     bandwidth, row, rows = {}, {}, {}

@@ -350,21 +350,21 @@ class ClockReport:
         head = "".join(f"<th>{escape(h)}</th>" for h in headings)
         rows = (
             "".join(
-                f"<td style='text-align:{'right' if i else 'left'};white-space:pre'>{escape(c)}</td>"
-                for i, c in enumerate(line)
+                f"<td style='text-align:{align};white-space:pre'>{escape(cell)}</td>"
+                for align, cell in zip(("left", *["right"] * len(line)), line)
             )
             for line in lines
         )
         drawn, notes = escape(diagram(self)), "<br>".join(map(escape, self.summary()))
         body = "".join(f"<tr>{row}</tr>" for row in rows)
         return (
-            "<pre"
-            f" style='line-height:1.1'>{drawn}</pre><table><tr>{head}</tr>{body}</table><p>{notes}</p>"
+            f"<pre style='line-height:1.1'>{drawn}</pre>"
+            f"<table><tr>{head}</tr>{body}</table><p>{notes}</p>"
         )
 
 
 def label(parts: Sequence[str]) -> str:
-    """What an interval holds, in words: (h.0.attn.scores, h.0.attn.weights) -> "scores + softmax"."""
+    """What an interval holds: (h.0.attn.scores, h.0.attn.weights) -> "scores + softmax"."""
     words = [PARTS[local_name(part)] for part in parts]
     words = [word for word in words if word not in VIEWS] or words
     return " + ".join(words)

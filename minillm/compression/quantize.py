@@ -44,9 +44,8 @@ def round_to_int8(model: GPT2, per: str = "row", head: bool = True) -> GPT2:
     for name, p in model.parameters.items():
         if p.ndim == 2 and name != "wpe.weight" and (head or name not in TABLES):
             w = dense(p)
-            outputs = (
-                None if per == "tensor" else 1 if name in TABLES else 0
-            )  # the axis that a row sums over
+            # the axis that a row sums over
+            outputs = None if per == "tensor" else 1 if name in TABLES else 0
             scale = np.abs(w).max(axis=outputs, keepdims=True) / 127 + np.finfo(w.dtype).tiny
             parameters[name] = np.rint(w / scale) * scale
     return model.with_parameters(parameters)

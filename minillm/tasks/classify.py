@@ -287,8 +287,8 @@ def load_classifier(folder: Path, kernels: str | None = None) -> Classifier:
     most = math.inf if lstm else config.n_positions
     if tokenizer.vocab_size > config.vocab_size or context > most:
         raise InputError(
-            f"{file}: context {context} and the tokenizer's {tokenizer.vocab_size} tokens do not fit"
-            f" the model's {most} positions and {config.vocab_size} tokens"
+            f"{file}: context {context} and the tokenizer's {tokenizer.vocab_size} tokens do not"
+            f" fit the model's {most} positions and {config.vocab_size} tokens"
         )
     shapes = {"score.weight": (config.n_embd, N), "score.bias": (N,)} | config.parameter_shapes()
     tensors = safetensors.read_exactly(folder / WEIGHTS, shapes)
@@ -342,15 +342,12 @@ def settings_of(start: str | None = None, **flags) -> ClassifySettings:
 
 def with_steps(plan: ClassifySettings, batches: Batches, fine_tuned: bool) -> ClassifySettings:
     """The settings with all that depends on how many texts there are."""
-    epochs, each = (
-        plan.epochs or EPOCHS["fine-tuned" if fine_tuned else plan.model],
-        batches.steps_of_epoch,
-    )
+    epochs = plan.epochs or EPOCHS["fine-tuned" if fine_tuned else plan.model]
+    each = batches.steps_of_epoch
     steps = plan.steps or max(epochs * each, 0 if plan.epochs else LEAST_STEPS)
     warmup = steps // 10 if plan.warmup is None else plan.warmup
-    every = plan.eval_every or each * max(
-        1, steps // (20 * each)
-    )  # an epoch, or several short ones
+    # an epoch, or several short ones
+    every = plan.eval_every or each * max(1, steps // (20 * each))
     return dataclasses.replace(
         plan, steps=steps, warmup=warmup, eval_every=every, batch_size=batches.batch_size
     )
@@ -453,7 +450,6 @@ def train_classifier(
     )
     began = time.perf_counter()
     trainer.run(resume)
-    result = (
-        results[-1] if results else evaluate(classifier, held_out.texts, expected)
-    )  # resumed after its last step
+    # resumed after its last step
+    result = results[-1] if results else evaluate(classifier, held_out.texts, expected)
     return classifier, result, time.perf_counter() - began

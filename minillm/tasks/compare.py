@@ -98,10 +98,8 @@ def compare(
 
 def accuracies(runs: Sequence[Run]) -> tuple[str, ...]:
     """A row of the table: the runs of one model on one data set."""
-    values, seconds = (
-        [run.accuracy for run in runs],
-        [run.seconds for run in runs if run.seconds is not None],
-    )
+    values = [run.accuracy for run in runs]
+    seconds = [run.seconds for run in runs if run.seconds is not None]
     spread = f"{stdev(values):.2%}" if len(values) > 1 else ""
     return (
         runs[0].data,
@@ -144,11 +142,9 @@ def times_by_length(
     """Time a step (forward, backward, AdamW) of a Transformer of two blocks and of an LSTM of one
     layer, of one width, on random texts without padding; the two in turn, and on one thread and on
     all, in every round."""
-    ops, rng, threads = (
-        training_twin(kernels, "float32"),
-        np.random.default_rng(0),
-        n_threads(twin(kernels)),
-    )
+    ops = training_twin(kernels, "float32")
+    rng = np.random.default_rng(0)
+    threads = n_threads(twin(kernels))
     size = {"vocab_size": 4096, "n_embd": n_embd}
     model = GPT2.random(
         GPT2Config(**size, n_layer=2, n_head=max(1, n_embd // 32), n_positions=max(lengths))
@@ -193,7 +189,7 @@ def train_step(classifier, optimizer, batch) -> None:
 
 
 def recurrent_part(body, ids) -> float:
-    """The clock's answer: the share of a forward pass in which an LSTM's cell waits for its state."""
+    """The clock's answer: for which share of a forward pass an LSTM's cell waits for its state."""
     clock = Clock()
     clock.begin("prefill", *ids.shape)
     body.hidden(ids, clock)

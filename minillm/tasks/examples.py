@@ -190,12 +190,10 @@ class Batches:
     def __init__(
         self, rows: Sequence[Sequence[int]], labels: Sequence[int], batch_size: int, seed: int
     ):
-        self.rows, self.labels, self.batch_size, self.seed = (
-            rows,
-            np.asarray(labels),
-            min(batch_size, len(rows)),
-            seed,
-        )
+        self.rows = rows
+        self.labels = np.asarray(labels)
+        self.batch_size = min(batch_size, len(rows))
+        self.seed = seed
         self.steps_of_epoch = len(rows) // self.batch_size
         self._epoch = (-1, None)
 
@@ -203,10 +201,8 @@ class Batches:
         """Which examples are in which batch of an epoch, [steps, B]: sorted by length among twenty
         batches, which leaves a tenth of the padding, and these batches in any order."""
         if self._epoch[0] != epoch:
-            rng, lengths = (
-                np.random.default_rng([self.seed, epoch]),
-                np.array([len(row) for row in self.rows]),
-            )
+            rng = np.random.default_rng([self.seed, epoch])
+            lengths = np.array([len(row) for row in self.rows])
             order = rng.permutation(len(self.rows))[: self.steps_of_epoch * self.batch_size]
             for start in range(0, len(order), 20 * self.batch_size):
                 part = order[start : start + 20 * self.batch_size]
@@ -217,7 +213,7 @@ class Batches:
     def batch(
         self, step: int, rank: int = 0, size: int = 1
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the batch of one step; of `size` processes number `rank` gets every size-th row."""
+        """Return the batch of one step; of `size` processes, `rank` gets every size-th row."""
         epoch, i = divmod(step, self.steps_of_epoch)
         picked = self.order(epoch)[i][rank::size]
         return *rectangle([self.rows[n] for n in picked]), self.labels[picked]

@@ -1,4 +1,4 @@
-"""Every knob of a classifier's training; apart from classify.py, so that `--help` needs no NumPy."""
+"""Every knob of a classifier's training; not in classify.py, as `--help` needs no NumPy."""
 
 from __future__ import annotations
 

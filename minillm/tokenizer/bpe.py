@@ -26,15 +26,15 @@ import regex
 from ..errors import InputError
 from ..files import LINE_END
 from ..progress import Update, progress_bar
+from .tokens import Token, Tokens
 
 # A contraction, or letters, digits or other signs with at most one space before them, or a run of
 # white space (whose last character is left for the piece after it). From OpenAI's encoder.py;
 # contractions in lower case only.
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 END_OF_TEXT = "<|endoftext|>"
-CACHED_PIECES = (
-    1 << 17
-)  # pieces remembered by encode(); English prose has about 60,000 different ones in 38 MB
+# Pieces remembered by encode(); English prose has about 60,000 different ones in 38 MB.
+CACHED_PIECES = 1 << 17
 CACHED_LENGTH = 64  # longer pieces (rulers, base64) hardly ever come back
 
 
@@ -162,6 +162,11 @@ class Tokenizer:
             raise InputError(f"texts is {texts!r:.60}; it must be several texts: encode takes one")
         return [self.encode(text, allowed_special) for text in texts]
 
+    def tokenize(self, text: str, allowed_special: Iterable[str] | str = ()) -> Tokens:
+        """Return the tokens of `text`, each with its id and its bytes; a notebook shows them in
+        colours."""
+        return Tokens(Token(i, self.tokens[i]) for i in self.encode(text, allowed_special))
+
     def encode_documents(self, text: str) -> list[int]:
         """Return the ids of a text in which every <|endoftext|> ends a document: its own id, if the
         tokenizer has it, stands for each (see cut_at_ends)."""
@@ -238,12 +243,8 @@ class Tokenizer:
         ids = [self._byte_ids[b] for b in data]
         after = [*range(1, len(ids)), -1]
         before = [*range(-1, len(ids) - 1)]
-        alive = bytearray(b"\1") * len(
-            ids
-        )  # counts the parts before one far faster than a loop over ids
-        candidates: list[
-            tuple[int, int, int, int]
-        ] = []  # (rank, position of the left part, left, right)
+        alive = bytearray(b"\1") * len(ids)  # counts the parts before one far faster than a loop
+        candidates: list[tuple[int, ...]] = []  # (rank, position of the left part, left, right)
 
         def propose(left: int, right: int) -> None:
             if left >= 0 and right >= 0 and (pair := (ids[left], ids[right])) in self._ranks:

@@ -223,8 +223,8 @@ def _byte_level(
             special[end] = ids[end]
     if wrong := unusable_specials([*special, *ordinary]):
         raise InputError(
-            f"{vocab_file if wrong[0] in vocab else added_file}: {wrong[0]!r:.60} cannot be a special"
-            " token: it is empty or not Unicode text"
+            f"{vocab_file if wrong[0] in vocab else added_file}: {wrong[0]!r:.60} cannot be a"
+            " special token: it is empty or not Unicode text"
         )
     by_id = {i: token for token, i in ids.items()}
     if wrong := [i for i in by_id if not 0 <= i < MOST_IDS]:

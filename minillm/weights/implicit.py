@@ -126,9 +126,8 @@ class Sparse(Implicit):
     def numpy_product(values, indices, starts, x):
         """x [M,in] -> [M,out], one row at a time: what NumPy has for it."""
         y = np.zeros((len(x), len(starts) - 1), x.dtype)
-        filled = np.flatnonzero(
-            np.diff(starts)
-        )  # reduceat would give an empty output its neighbour's number
+        # reduceat would give an empty output its neighbour's number
+        filled = np.flatnonzero(np.diff(starts))
         for row, out in zip(x, y):
             out[filled] = (
                 np.add.reduceat(row[indices] * values, starts[filled]) if len(filled) else 0

@@ -91,7 +91,7 @@ def read_only(parameter):
 
 
 def owned(parameter):
-    """A parameter that nobody can write to: an array is copied, unless it is such a copy already."""
+    """A parameter that nobody can write to: an array is copied, unless it is such a copy."""
     if not isinstance(parameter, np.ndarray):
         return parameter
     owner = parameter.base  # a view of an array that is read-only can never be made writable

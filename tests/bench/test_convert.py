@@ -55,9 +55,8 @@ def compared(folder, *names):
 def test_greedy_tokens_are_ours(saved, name, settings):
     ours, theirs = compared(saved(**settings), name)
     assert theirs.tokens == ours.tokens and theirs.threads == 1
-    assert theirs.weight_bytes == pytest.approx(
-        ours.weight_bytes, rel=1e-3
-    )  # a few scalars of CTranslate2's
+    # a few scalars of CTranslate2's
+    assert theirs.weight_bytes == pytest.approx(ours.weight_bytes, rel=1e-3)
 
 
 @pytest.mark.live

@@ -32,12 +32,10 @@ class Steady(Peer):
     step."""
 
     def load(self, folder, threads):
-        self.versions, self.threads, self.weight_bytes, self.cache_bytes = (
-            {"steady": "1"},
-            threads,
-            1000,
-            10,
-        )
+        self.versions = {"steady": "1"}
+        self.threads = threads
+        self.weight_bytes = 1000
+        self.cache_bytes = 10
         Path(os.environ["TMPDIR"], "left behind").write_text("x")
 
     def prefill(self, ids):
@@ -124,9 +122,8 @@ def test_rates_bytes_and_shares(compare):
             5 < min(result.prefill) <= max(result.prefill) <= 500
             and 5 < min(result.decode) <= max(result.decode) <= 250
         )
-        assert (
-            result.bytes_per_token == 1000 + 10 * 7.5
-        )  # positions 5, 6, ... 10 are read: 7.5 in the mean
+        # positions 5, 6, ... 10 are read: 7.5 in the mean
+        assert result.bytes_per_token == 1000 + 10 * 7.5
     assert steady.ratio(steady, "decode") == 1 and 0.1 < other.ratio(steady, "decode") < 10
     assert comparison.reference is steady and steady.tokens != other.tokens
     assert len(comparison.bandwidth) == len(comparison.flops) == 3
@@ -178,9 +175,8 @@ def test_temporary_files_go_with_the_run(compare, monkeypatch, tmp_path_factory)
 def test_peak_memory_is_the_workers_own(compare):
     ballast = np.ones(300 * 2**20, np.uint8)
     (result,) = compare("minillm-steady", 2, 2, 1).results
-    assert (
-        result.peak_bytes is None or 2**20 < result.peak_bytes < ballast.nbytes
-    )  # None: Windows does not say
+    # None: Windows does not say
+    assert result.peak_bytes is None or 2**20 < result.peak_bytes < ballast.nbytes
 
 
 def test_the_command_names_what_is_missing_and_draws(compare, capsys, tmp_path):
@@ -235,9 +231,8 @@ def test_what_a_decode_step_reads_and_a_prompt_costs():
         return value
 
     model(range(5), last=True, step=step)
-    assert limits.prefill_flop(CONFIG, 5) == counted + 2 * 4 * 16 * (
-        1 + 2 + 3 + 4 + 5
-    )  # two layers; scores and values
+    # two layers; scores and values
+    assert limits.prefill_flop(CONFIG, 5) == counted + 2 * 4 * 16 * (1 + 2 + 3 + 4 + 5)
     assert limits.prefill_flop(GPT2Config(), 512) / 1e9 == pytest.approx(91.9, abs=0.1)
     pruned = dataclasses.replace(CONFIG, n_head=1, head_size=4, n_inner=9)
     dense = sum(cost.products for cost in step_costs(pruned, 5).values())  # masked pairs too

@@ -111,9 +111,8 @@ def test_bfloat16_loads(tmp_path):
     header, data = {}, b""
     expected = {}
     for name, array in random_parameters().items():
-        bits = (array.view(np.uint32) >> 16).astype(
-            np.uint16
-        )  # cut off, not rounded: exact either way
+        # cut off, not rounded: exact either way
+        bits = (array.view(np.uint32) >> 16).astype(np.uint16)
         header[name] = {
             "dtype": "BF16",
             "shape": list(array.shape),

@@ -148,7 +148,7 @@ except InputError as error:
 
 @pytest.fixture
 def ask(hub, tmp_path):
-    """Load a model in a process of its own, whose client asks `hub`; return the one line it prints."""
+    """Load a model in a process of its own, whose client asks `hub`; return the line it prints."""
 
     def ask(name="some/model", **changes):
         env = (

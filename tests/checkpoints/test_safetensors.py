@@ -34,9 +34,8 @@ def assemble(header: dict | bytes, data: bytes = DATA) -> bytes:
 def assert_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
     assert found.keys() == expected.keys()
     for name, array in expected.items():
-        np.testing.assert_array_equal(
-            found[name], array, err_msg=name, strict=True
-        )  # strict: shape and dtype too
+        # strict: shape and dtype too
+        np.testing.assert_array_equal(found[name], array, err_msg=name, strict=True)
 
 
 def examples() -> dict[str, np.ndarray]:
@@ -285,9 +284,8 @@ def test_a_header_with_flipped_bytes_is_read_or_refused(path):
         except InputError as error:
             refused += 1
             assert str(path) in str(error)
-    assert (
-        200 < refused < 300
-    )  # a changed letter of a name is no error; whatever else happens fails the test
+    # a changed letter of a name is no error; whatever else happens fails the test
+    assert 200 < refused < 300
 
 
 # ---- writing
@@ -366,9 +364,8 @@ def test_we_read_what_the_library_writes(path):
 def test_we_read_the_bfloat16_of_torch(path):
     torch = pytest.importorskip("torch", reason=ORACLE)
     library = pytest.importorskip("safetensors.torch", reason=ORACLE)
-    bits = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(
-        torch.int16
-    )  # every bfloat16 there is
+    # every bfloat16 there is
+    bits = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
     tensor = bits.view(torch.bfloat16).reshape(256, 256)
     library.save_file({"x": tensor}, path)
     assert_equal({"x": widened(safetensors.read(path)[0]["x"])}, {"x": tensor.float().numpy()})

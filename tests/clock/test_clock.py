@@ -143,9 +143,8 @@ def test_phases_sum_to_the_time_of_the_cycles():
         assert sum(cycle.sums().values()) == pytest.approx(cycle.net.sum())
     assert all(a.end <= b.start for a, b in pairwise(cycles))
     report = ClockReport(clock, CONFIG)
-    assert (
-        0.5 < report.inside <= 1
-    )  # 0.98 for the bundled model; a machine may pause between any two cycles
+    # 0.98 for the bundled model; a machine may pause between any two cycles
+    assert 0.5 < report.inside <= 1
     assert 0 < clock.cost < 100_000 and 0 < report.measuring < 1
     assert report.between_tokens(50) <= report.between_tokens(99)
 

@@ -61,19 +61,16 @@ CONFIGS = [
 
 def counting(config):
     model = GPT2.random(config, dtype=np.float64)
-    twin = SimpleNamespace(
-        **{**vars(ops), "softmax": lambda x: ops.softmax(x.view(Counted))}
-    )  # np.where drops the type
+    # np.where drops the type
+    twin = SimpleNamespace(**{**vars(ops), "softmax": lambda x: ops.softmax(x.view(Counted))})
     return GPT2(config, {name: p.view(Counted) for name, p in model.parameters.items()}, twin)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=["gelu_new", "relu", "pruned"])
 @pytest.mark.parametrize(("T", "past", "batch"), [(1, 0, 1), (5, 0, 1), (1, 4, 1), (3, 2, 2)])
 def test_flops_are_those_counted(config, T, past, batch):
-    model, ids = (
-        counting(config),
-        np.arange(batch * (past + T)).reshape(batch, -1) % config.vocab_size,
-    )
+    model = counting(config)
+    ids = np.arange(batch * (past + T)).reshape(batch, -1) % config.vocab_size
     cache = model.new_cache(batch)
     if past:
         model(ids[:, :past], cache)
@@ -145,12 +142,10 @@ def test_declared_bytes_are_those_of_the_parameters_and_the_cache(kind, shape):
 def test_a_decode_step_reads_every_weight_once_and_the_cache():
     config = GPT2Config()
     whole = total(step_costs(config, 1, past=899).values())
-    weights = 4 * (
-        124_439_808 - 1024 * 768
-    )  # all but the table of positions, of which one row is read
-    assert whole.weights == pytest.approx(
-        weights, rel=2e-4
-    )  # the head is filled up to whole panels
+    # all but the table of positions, of which one row is read
+    weights = 4 * (124_439_808 - 1024 * 768)
+    # the head is filled up to whole panels
+    assert whole.weights == pytest.approx(weights, rel=2e-4)
     assert whole.cache == 12 * 4 * 768 * (2 * 900 + 2)
     many = total(step_costs(config, 1, past=899, batch=8).values())
     assert many.products == 8 * whole.products and many.weights == pytest.approx(

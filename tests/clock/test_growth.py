@@ -29,9 +29,8 @@ def test_the_intervals_of_noisy_fits_hold_the_truth_about_as_often_as_they_say()
         )
         value, width = fit_powers(n, seconds, (0, 1, 2)).term(2)
         held += abs(value - truth[2]) <= width
-    assert (
-        180 <= held <= 197
-    )  # 95 % of 200 is 190; 2 standard errors of 24 points hold a little less
+    # 95 % of 200 is 190; 2 standard errors of 24 points hold a little less
+    assert 180 <= held <= 197
 
 
 def test_a_term_too_many_is_not_significant():
@@ -61,7 +60,7 @@ def test_the_bend_of_generating_is_one_and_a_half_that_of_a_pass():
 
 
 def test_times_too_noisy_to_fit_are_said_to_be():
-    """As on a busy machine: the second term is lost, and no rate, no meeting point is made of it."""
+    """As on a busy machine: the second term is lost; no rate, no meeting point is made of it."""
     noise = 1 + 0.8 * np.random.default_rng(3).random(len(N))
     noisy = fit_powers(N, (1e-4 + 1e-6 * N) * noise, (0, 1, 2))
     growth = Growth(NARROW, N, noisy(N), noisy(N), N, N, noisy, noisy)
@@ -94,11 +93,12 @@ def test_a_small_measurement():
         limits=LIMITS,
         update=lambda *w: seen.append(w),
     )
+    # 128 do not fit
     assert growth.lengths.tolist() == [1, 2, 8, 16, 32, 64] and seen[-1] == (
         "measuring growth",
         2,
         2,
-    )  # 128 do not fit
+    )
     assert (
         (growth.passes > 0).all()
         and (growth.tokens > 0).all()

@@ -208,9 +208,8 @@ def test_the_sparse_kernel_is_the_textbook(rows):
     matrix = rng.normal(size=(40, 33)).astype(np.float32) * (rng.random((40, 33)) < 0.2)
     matrix[:, 5] = 0
     x = rng.normal(size=(rows, 40)).astype(np.float32)
-    np.testing.assert_allclose(
-        x @ Sparse.from_matrix(matrix, product), x @ matrix, atol=2e-5
-    )  # worst measured 1e-6
+    # worst measured 1e-6
+    np.testing.assert_allclose(x @ Sparse.from_matrix(matrix, product), x @ matrix, atol=2e-5)
 
 
 # ---- smaller in fact, and still a model like any other

@@ -143,7 +143,7 @@ def test_filters_keep_float32():
 @pytest.mark.live
 @pytest.mark.parametrize("seed", range(40))
 def test_distributions_equal_transformers(seed):
-    """In the order in which transformers' generate applies its processors; float64 on both sides."""
+    """In the order in which transformers' generate applies its processors; float64 on both."""
     torch = pytest.importorskip("torch")
     processors = pytest.importorskip("transformers").generation.logits_process
     rng = np.random.default_rng(seed)

@@ -126,14 +126,10 @@ def prove_speculation_sampled():
             counts[tuple(m.id for m in continued(prompt, 3, draft, tiny, seed=seed, **how))] += 1
         assert not counts[expected == 0].any()
         rare = expected < 5
-        observed, wanted = (
-            np.append(counts[~rare], counts[rare].sum()),
-            np.append(expected[~rare], expected[rare].sum()),
-        )
-        chi_squared, freedom = (
-            ((observed - wanted) ** 2 / np.maximum(wanted, 1)).sum(),
-            len(wanted) - 1,
-        )
+        observed = np.append(counts[~rare], counts[rare].sum())
+        wanted = np.append(expected[~rare], expected[rare].sum())
+        chi_squared = ((observed - wanted) ** 2 / np.maximum(wanted, 1)).sum()
+        freedom = len(wanted) - 1
         assert chi_squared < freedom + 5 * np.sqrt(2 * freedom), (
             type(draft).__name__,
             chi_squared,

@@ -784,6 +784,6 @@ def test_a_check_in_a_notebook_changes_nothing_of_the_package():
 
 @pytest.mark.live
 def test_mutants_of_the_answers_are_killed():
-    """At least 95 % of 200; measured: all of all. See mutants.py for those that compute the same."""
+    """At least 95 % of 200; measured: all. See mutants.py for those that compute the same."""
     alive = survivors(drawn(200, seed=0))
     assert len(alive) <= 10, alive

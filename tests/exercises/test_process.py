@@ -501,7 +501,7 @@ MISTAKES = {
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_a_command_computes_with_each_function_of_a_folder(tmp_path, capsys, others, name):
-    """A mistake in it changes what is said, and so it does where the student's attention calls it."""
+    """A mistake in it changes what is said, also where the student's attention calls it."""
 
     def likeliest(kernels):
         main(["probs", "A fox ran", "--json", "--model=tales-draft", f"--kernels={kernels}"])

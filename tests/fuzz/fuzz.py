@@ -198,7 +198,8 @@ VALUES = [
     [-1], {"a": 1}, [None] * 1000, 3_000_000, 0.5, "1e400", [2**62, 4],
 ]  # fmt: skip
 PIECES = [b"\0", b"\xff", b"\n", b'"', b"{", b"[", b"]", b"}", b",", b"=", b"-", b"9" * 40, b"e999",
-          b"<|endoftext|>", b"\xef\xbb\xbf", b"[" * 2000, b"\r", b"\xed\xa0\x80", b" " * 1000]  # fmt: skip
+          b"<|endoftext|>", b"\xef\xbb\xbf", b"[" * 2000, b"\r", b"\xed\xa0\x80", b" " * 1000,
+]  # fmt: skip
 
 
 def break_bytes(data: bytes, draw: random.Random) -> bytes:

@@ -80,7 +80,8 @@ def test_everything_else_works_without_numba():
 import sys; sys.modules["numba"] = None
 import numpy as np, minillm.kernels as kernels
 from minillm.weights import store
-print(kernels.available(), (np.ones((1, 3), np.float32) @ store(np.ones((3, 2), np.float32), "int4")).sum())
+w = store(np.ones((3, 2), np.float32), "int4")
+print(kernels.available(), (np.ones((1, 3), np.float32) @ w).sum())
 try: kernels.softmax
 except ImportError as error: print("ImportError")
 """

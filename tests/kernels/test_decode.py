@@ -1,4 +1,4 @@
-"""The fused step equals the readable forward: every kind of weight, position, activation and shape."""
+"""The fused step equals the readable forward: each kind of weight, position, activation, shape."""
 
 import dataclasses
 import os
@@ -30,7 +30,7 @@ TOLERANCE = {kind: 3e-2 if kind.startswith("int") else 3e-6 for kind in KINDS}
 
 
 def random_model(config, seed=0):
-    """A model whose biases and norms are not what training starts from: a forgotten one must show."""
+    """A model whose biases and norms are not what training starts from: a forgotten one shows."""
     model, r = GPT2.random(config, seed), np.random.default_rng(seed)
     moved = {
         n: p + r.standard_normal(p.shape).astype(np.float32) * 0.1
@@ -129,7 +129,7 @@ def test_two_caches_in_turn_and_a_new_one():
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
 @pytest.mark.parametrize("parts", [(1, 10, 4, 5), (2, 2, 9, 1, 6)], ids=str)
 def test_several_positions_of_several_rows(kind, n_threads, parts):
-    """Each sees what is before it, also within the pass, and nothing behind it or of another row."""
+    """Each sees what is before it, also within the pass; nothing after it or of another row."""
     threads.set_threads(n_threads)
     try:
         model = stored(random_model(SMALL), kind)

@@ -16,10 +16,11 @@ def test_residual_norms():
     names = ["attn.out", "attn.residual", "mlp.out", "mlp.residual"]
     trace = {"embed": part, **{f"h.0.{name}": (n + 2) * part for n, name in enumerate(names)}}
     ax = plots.residual_norms(trace, Figure().subplots())
+    # what was added: the medians of 2 and 4 times 5, 10, 5
     assert [bar.get_height() for bar in ax.patches] == [
         10,
         20,
-    ]  # what was added: the medians of 2 and 4 times 5, 10, 5
+    ]
     assert list(ax.lines[0].get_ydata()) == [5, 15, 25]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["embed", "0 attn", "0 mlp"]
     assert (
@@ -54,6 +55,7 @@ def test_errors_by_step():
 
 def test_cached_scores():
     ax = plots.cached_scores([2, 1], ["a", "b", "c"], Figure().subplots())
+    # the cycle of each score; a dot where masked
     assert texts_of(ax) == [
         "0",
         "·",
@@ -64,7 +66,8 @@ def test_cached_scores():
         "1",
         "1",
         "1",
-    ]  # the cycle of each score; a dot where masked
+    ]
+    # from the cache
     assert [bool(cell.get_hatch()) for cell in ax.patches] == [
         False,
         False,
@@ -72,7 +75,7 @@ def test_cached_scores():
         True,
         True,
         False,
-    ]  # from the cache
+    ]
 
 
 def test_prefix_tree():

@@ -18,10 +18,9 @@ from minillm.reference import REFERENCE_FILE, record
 
 HERE = Path(__file__).resolve().parent
 WEIGHTS = HERE.parents[1] / "weights"
-PROMPT, N_GREEDY = (
-    "Once upon a time,",
-    40,
-)  # a few positions: the arrays are float64 and ship with the weights
+# A few positions: the arrays are float64 and ship with the weights.
+PROMPT = "Once upon a time,"
+N_GREEDY = 40
 SMALL = dict(vocab_size=61, n_positions=16)
 
 # name: (config, how much larger than GPT-2's start the weights are)

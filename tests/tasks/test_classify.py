@@ -33,11 +33,9 @@ SMALL = {
     "kernels": "numpy",
     "context": 40,
 }
-IDS, LENGTHS, LABELS = (
-    np.random.default_rng(0).integers(0, 11, (3, 6)),
-    np.array([2, 6, 1]),
-    np.array([2, 0, 1]),
-)
+IDS = np.random.default_rng(0).integers(0, 11, (3, 6))
+LENGTHS = np.array([2, 6, 1])
+LABELS = np.array([2, 0, 1])
 
 
 def classifier(kind: str, pool: str = "mean", dtype=np.float64):

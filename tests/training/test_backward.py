@@ -185,10 +185,8 @@ POSITION = np.arange(3)[None].repeat(2, 0)
 
 def test_causal_self_attention():
     tree, by_name = layers({"c_attn": (4, 12), "c_proj": (4, 4)}, 10)
-    x, how = (
-        np.random.default_rng(11).standard_normal((2, 3, 4)),
-        {"n_head": 2, "scale": 0.6, "positions": POSITION},
-    )
+    x = np.random.default_rng(11).standard_normal((2, 3, 4))
+    how = {"n_head": 2, "scale": 0.6, "positions": POSITION}
     check_layer(
         lambda x, step, **tree: attention.causal_self_attention(x, **tree, **how, step=step),
         lambda dy, kept: backward.causal_self_attention_backward(dy, x, kept, **tree, **how),
@@ -214,10 +212,8 @@ def test_feed_forward(activation):
 def test_block():
     model = small_model(scale_attn_by_inverse_layer_idx=True)
     tree = model._tree["h"][1]
-    x, run = (
-        np.random.default_rng(14).standard_normal((2, 3, 4)),
-        {"config": model.config, "layer": 1, "positions": POSITION},
-    )
+    x = np.random.default_rng(14).standard_normal((2, 3, 4))
+    run = {"config": model.config, "layer": 1, "positions": POSITION}
     check_layer(
         lambda x, step, **tree: block(x, **tree, **run, step=step),
         lambda dy, kept: backward.block_backward(dy, x, kept, **tree, **run),

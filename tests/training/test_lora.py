@@ -33,7 +33,7 @@ def trained(dtype=np.float64, matrices=ALL, ops=None):
 
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
 def test_gradients_by_central_differences(recompute):
-    """All numbers of all adapters; worst seen 1.7e-8, since adapters so large bend the loss much."""
+    """All numbers of all adapters; worst seen 1.7e-8, as adapters so large curve the loss much."""
     model = trained()
     objective, batch = LanguageModel(model, recompute), batch_of(model.config, padding=(2,))
     n = (batch[1] != -100).sum()

@@ -55,7 +55,7 @@ def fork():
 
 @pytest.fixture(scope="module")
 def finish(fork):
-    """Let a run come to its end. That the last checkpoint is not whole may be said, nothing else."""
+    """Let a run come to its end. It may say that the last checkpoint is not whole, nothing else."""
 
     def call(data, out):
         done = fork(data, out)

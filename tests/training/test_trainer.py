@@ -149,7 +149,7 @@ def test_parts_of_a_models_batch(tmp_path):
 
 
 def ragged(model):
-    """A batch whose rows have 12, 9, 1 and 0 targets that count, so that no part is like another."""
+    """A batch whose rows have 12, 9, 1 and 0 targets that count: no part is like another."""
     return batch_of(model.config, rows=4, T=6, padding=(0, 2, 5, 6))
 
 

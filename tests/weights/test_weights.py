@@ -1,4 +1,4 @@
-"""Stored weights: what they hold, how large they are, and that the textbook multiplies by them too."""
+"""Stored weights: what they hold, how large they are, and that the textbook multiplies by them."""
 
 import numpy as np
 import pytest
@@ -78,10 +78,8 @@ def test_take_looks_up_rows(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_textbook_multiplies(kind, dtype):
-    weight, bias = (
-        store(RNG.standard_normal((40, 1500)).astype(np.float32), kind),
-        RNG.standard_normal(1500).astype(dtype),
-    )
+    weight = store(RNG.standard_normal((40, 1500)).astype(np.float32), kind)
+    bias = RNG.standard_normal(1500).astype(dtype)
     x = RNG.standard_normal((2, 3, 40)).astype(dtype)
     y, reference = ops.linear(x, weight, bias), ops.linear(x, weight.dense(), bias)
     assert y.dtype == dtype and np.abs(y - reference).max() < (
@@ -120,7 +118,7 @@ def test_blocks_of_zeros_tiny_and_huge_numbers(kind):
 
 
 def as_ggml(weight):
-    """The bytes that a GGUF file has for a table: per block the float16 numbers, then the values."""
+    """The bytes that a GGUF file has for a table: per block float16 numbers, then the values."""
     values = weight.arrays["values"].transpose(0, 3, 1, 2, 4)  # [P, 16, B, n/4, 4]
     values = values.reshape(-1, values.shape[2], values.shape[3] * 4)
     if weight.kind == "int8":
@@ -144,7 +142,7 @@ def half_bytes(x):
         ("int8", [127, 2.5, -2.5, 0.49], [*half_bytes(1), 127, 3, 256 - 3, 0]),
         # 0.49998 lies at 63.497 by d = 1/127, but at 63.501 by the float16 that is stored.
         ("int8", [1, 0.5, 0.49998, 0], [*half_bytes(1 / 127), 127, 64, 63, 0]),
-        # The first of largest size, -16, is step -8 of d = 2; 16 would be step 8, but 7 is the last.
+        # The first of largest size, -16, is step -8 of d = 2; 16 would be step 8; 7 is the last.
         (
             "int4",
             [-16, 16, 1, -1],
@@ -177,7 +175,7 @@ def test_blocks_hold_the_bytes_of_ggml(kind, block, expected):
     ("kind", "name"), [("int8", "Q8_0"), ("int4", "Q4_0"), ("int4_min", "Q4_1")]
 )
 def test_blocks_equal_ggmls_bit_for_bit(kind, name):
-    """gguf.quants claims ggml's own results; where those are infinite ours are float16's largest."""
+    """gguf.quants claims ggml's own results; where infinite, ours are float16's largest."""
     gguf = pytest.importorskip("gguf", reason="needs the extra bench: pip install -e '.[bench]'")
     normal = RNG.standard_normal((4000, 64))
     tables = {
@@ -234,9 +232,8 @@ def test_a_models_parameters():
         model.parameters
     )
     sizes = [array.size for array in released]
-    assert len(sizes) > 4 and sizes == sorted(
-        sizes, reverse=True
-    )  # so that what is held twice stays small
+    # so that what is held twice stays small
+    assert len(sizes) > 4 and sizes == sorted(sizes, reverse=True)
 
 
 def test_unknown_kinds_are_refused_by_name():

@@ -1,0 +1,26 @@
+"""Texts that come with the package, so that every command can be tried as it is printed.
+
+fables.txt: 42 short tales, each ended by a line <|endoftext|>. moods.tsv: 162 sentences, each
+labelled glad or gloomy. Both were written for minillm and have its licence.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+SAMPLES = ("fables.txt", "moods.tsv")
+
+
+def own_or_sample(name: str) -> Path:
+    """Return `name` as a path; where nothing lies there and a sample has that name, the sample's,
+    and say so."""
+    if name not in SAMPLES or os.path.lexists(name):
+        return Path(name)
+    from ..distributed import world
+
+    if world().rank == 0:
+        print(f"{name} is not in this folder: the sample of minillm is read", file=sys.stderr)
+    return FOLDER / name
