@@ -38,7 +38,7 @@ FLOORS = (
     ("checkpoints.safetensors",),
     ("checkpoints.find", "checkpoints.stored"),
     ("config", "attention", "feed_forward", "cache"),
-    ("tokenizer",),
+    ("samples", "tokenizer"),
     ("twins", "portable"),
     ("weights",),
     ("distributed", "files", "forms", "progress", "quota"),

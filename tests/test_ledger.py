@@ -109,6 +109,12 @@ def test_what_cannot_apply_is_said_before_anything_is_measured(monkeypatch, name
         entries_of("heads:2", name)
 
 
+def test_a_default_lever_that_cannot_apply_is_left_out():
+    sizes = {"n_prompt": 8, "n_new": 2, "rounds": 1, "quality_tokens": 0}
+    found = ledger(MODEL, TOKENIZER, TEXT, ["skip:9", "int8"], all_apply=False, **sizes)
+    assert [entry.levers for entry in found] == ["plain", "int8"]
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

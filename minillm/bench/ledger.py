@@ -68,6 +68,7 @@ def ledger(
     rounds: int = 3,
     quality_tokens: int = 1024,
     entries: list[Entry] | None = None,
+    all_apply: bool = True,
 ) -> list[Entry]:
     """Return an Entry for "plain" and for each of `names` (see bench.levers).
 
@@ -76,7 +77,7 @@ def ledger(
 
     quality_tokens: how many of the text's tokens are scored; 0 leaves quality out. entries: a list
     that is filled as the measuring goes on, so that what was measured before an interruption is
-    there.
+    there. all_apply: False leaves out levers that cannot apply, for a list that nobody chose.
     """
     ids = tokenizer.encode_documents(text)
     window = min(model.config.n_positions, max(quality_tokens, 1))
@@ -105,7 +106,8 @@ def ledger(
             try:
                 applied.append((name, *apply_levers(plain, name)))
             except InputError as error:
-                raise InputError(f"lever {name} cannot be pulled here: {error}") from None
+                if all_apply:
+                    raise InputError(f"lever {name} cannot be pulled here: {error}") from None
         for done, (name, way, proof) in enumerate(applied):
             update("quality", done, len(applied))
             entries.append(entry := Entry(name, proof=proof, threads=way.threads))

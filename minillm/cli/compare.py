@@ -150,6 +150,7 @@ def run(args: argparse.Namespace) -> int | None:
                 mine,
                 quality_tokens=args.quality_tokens,
                 entries=entries,
+                all_apply=args.levers is not DEFAULT,
                 **sizes,
             )
         except KeyboardInterrupt:
