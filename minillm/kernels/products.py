@@ -13,13 +13,13 @@ import numpy as np
 
 from .compile import jit
 from .vectors import (
+    BYTES_START,
     dot4,
+    dot8,
     fma,
-    high_nibbles,
     larger,
     load,
     load_bytes,
-    low_nibbles,
     prefetch,
     scale_by,
     spread,
@@ -137,13 +137,14 @@ def int8_matvec(values, scales, q, x_scales, sums, bias, y, column):
     """y = W x + bias for one row in blocks of 8 bits. values: [P, 512 B]; scales: [P, 16 B]; q:
     int32 [8 B], four to one.
 
-    The stored number is 128 too large, so a block's sum starts at -128 times the sum of its q.
+    The stored number is 128 too large; where dot4 does not see to that, a block's sum starts at
+    -128 times the sum of its q.
     """
     for p in range(values.shape[0]):
         w, d = values[p], scales[p]
         total = load(bias, column + 16 * p)
         for b in range(x_scales.shape[0]):
-            t = spread(-128 * sums[b])
+            t = spread(BYTES_START * sums[b])
             for j in range(8):
                 t = dot4(t, load_bytes(w, 512 * b + 64 * j), spread(q[8 * b + j]))
             total = fma(to_floats(t), scale_by(load(d, 16 * b), x_scales[b]), total)
@@ -164,10 +165,10 @@ def int8_matmul(values, scales, q, x_scales, sums, bias, y, column):
             for b in range(x_scales.shape[1]):
                 s0, s1, s2, s3 = sums[m, b], sums[m1, b], sums[m2, b], sums[m3, b]
                 t0, t1, t2, t3 = (
-                    spread(-128 * s0),
-                    spread(-128 * s1),
-                    spread(-128 * s2),
-                    spread(-128 * s3),
+                    spread(BYTES_START * s0),
+                    spread(BYTES_START * s1),
+                    spread(BYTES_START * s2),
+                    spread(BYTES_START * s3),
                 )
                 for j in range(8):
                     v = load_bytes(w, 512 * b + 64 * j)
@@ -203,8 +204,7 @@ def int4_matvec(values, scales, minima, q, x_scales, sums, bias, y, column):
             t = spread(offset * sums[b])
             for j in range(4):
                 v = load_bytes(w, 256 * b + 64 * j)
-                t = dot4(t, low_nibbles(v), spread(q[8 * b + j]))
-                t = dot4(t, high_nibbles(v), spread(q[8 * b + 4 + j]))
+                t = dot8(t, v, spread(q[8 * b + j]), spread(q[8 * b + 4 + j]))
             total = fma(to_floats(t), scale_by(load(d, 16 * b), x_scales[b]), total)
             if has_minima:
                 total = fma(load(low, 16 * b), spread(x_scales[b] * np.float32(sums[b])), total)
@@ -234,16 +234,10 @@ def int4_matmul(values, scales, minima, q, x_scales, sums, bias, y, column):
                 )
                 for j in range(4):
                     v = load_bytes(w, 256 * b + 64 * j)
-                    half = low_nibbles(v)
-                    t0 = dot4(t0, half, spread(q0[8 * b + j]))
-                    t1 = dot4(t1, half, spread(q1[8 * b + j]))
-                    t2 = dot4(t2, half, spread(q2[8 * b + j]))
-                    t3 = dot4(t3, half, spread(q3[8 * b + j]))
-                    half = high_nibbles(v)
-                    t0 = dot4(t0, half, spread(q0[8 * b + 4 + j]))
-                    t1 = dot4(t1, half, spread(q1[8 * b + 4 + j]))
-                    t2 = dot4(t2, half, spread(q2[8 * b + 4 + j]))
-                    t3 = dot4(t3, half, spread(q3[8 * b + 4 + j]))
+                    t0 = dot8(t0, v, spread(q0[8 * b + j]), spread(q0[8 * b + 4 + j]))
+                    t1 = dot8(t1, v, spread(q1[8 * b + j]), spread(q1[8 * b + 4 + j]))
+                    t2 = dot8(t2, v, spread(q2[8 * b + j]), spread(q2[8 * b + 4 + j]))
+                    t3 = dot8(t3, v, spread(q3[8 * b + j]), spread(q3[8 * b + 4 + j]))
                 scale = load(d, 16 * b)
                 d0, d1, d2, d3 = x_scales[m, b], x_scales[m1, b], x_scales[m2, b], x_scales[m3, b]
                 a0 = fma(to_floats(t0), scale_by(scale, d0), a0)

@@ -3,8 +3,8 @@
 Each function below says in NumPy what it means, and runs like that where Numba is switched off
 (NUMBA_DISABLE_JIT=1). Inside a kernel Numba replaces it by the instructions that `lowering` names:
 a vector is then one register, and LLVM splits it where the processor's registers are shorter, so
-that the same kernels run on AVX-512, AVX2 and Arm. Only `dot4` needs to know the processor: LLVM
-never finds VNNI's `vpdpbusd` by itself.
+that the same kernels run on AVX-512, AVX2 and Arm. Only products of bytes (`dot4`, `dot8`) need to
+know the processor: LLVM never finds VNNI's `vpdpbusd` or AVX2's `vpmaddubsw` by itself.
 """
 
 from __future__ import annotations
@@ -79,16 +79,6 @@ def prefetch(a, i):
     to be read once, so that it drives nothing else out of the caches."""
 
 
-def low_nibbles(w):
-    """The lower four bits of every byte."""
-    return w & np.int32(0x0F0F0F0F)
-
-
-def high_nibbles(w):
-    """The upper four bits of every byte, moved down."""
-    return (w >> np.int32(4)) & np.int32(0x0F0F0F0F)
-
-
 def store(a, i, v):
     """a[i : i + 16] = v; a: 1-D of float32, of int32 for words, or of uint16: then v is rounded to
     bfloat16."""
@@ -137,10 +127,22 @@ def to_floats(w):
 
 
 def dot4(total, w, x):
-    """In every lane: total + the dot product of w's four unsigned bytes with x's four signed ones
-    (VNNI's vpdpbusd)."""
-    products = w.view(np.uint8).astype(np.int32) * x.view(np.int8).astype(np.int32)
-    return total + products.reshape(LANES, 4).sum(axis=1, dtype=np.int32)
+    """In every lane: total + the dot product of w's four bytes, stored 128 too large, with x's four
+    signed ones, of -127 to 127; a sum that starts at BYTES_START times the sum of x counts no byte
+    too large."""
+    return total + dots(w.view(np.uint8).astype(np.int32) - (128 + BYTES_START), x)
+
+
+def dot8(total, w, x, y):
+    """In every lane: total + the dot products of the lower halves of w's four bytes, 0 to 15, with
+    x's four signed ones, and of the upper halves with y's; x and y as in dot4."""
+    w = w.view(np.uint8).astype(np.int32)
+    return total + dots(w & 15, x) + dots(w >> 4, y)
+
+
+def dots(w, x):
+    """The dot product of four numbers of w with x's four signed bytes, in every lane."""
+    return (w * x.view(np.int8)).reshape(LANES, 4).sum(axis=1, dtype=np.int32)
 
 
 def larger(a, b):
@@ -268,18 +270,6 @@ def _(context, builder, signature, values):
     return context.get_dummy_value()
 
 
-@becomes(low_nibbles, lambda w: WORDS)
-def _(context, builder, signature, values):
-    return builder.and_(values[0], constant(LLVM_WORDS, 0x0F0F0F0F))
-
-
-@becomes(high_nibbles, lambda w: WORDS)
-def _(context, builder, signature, values):
-    return builder.and_(
-        builder.lshr(values[0], constant(LLVM_WORDS, 4)), constant(LLVM_WORDS, 0x0F0F0F0F)
-    )
-
-
 @becomes(store, lambda a, i, v: types.none)
 def _(context, builder, signature, values):
     if signature.args[0].dtype == types.uint16:
@@ -395,28 +385,119 @@ def _(context, builder, signature, values):
     return builder.sitofp(values[0], LLVM_FLOATS)
 
 
-def dot4_portable(context, builder, signature, values):
-    """The products one by one; LLVM makes of it what the processor has (pmaddwd on x86 without
-    VNNI)."""
-    total, w, x = values
-    quads = ir.VectorType(ir.IntType(8), 4 * LANES)
-    wide = ir.VectorType(ir.IntType(32), 4 * LANES)
-    products = builder.mul(
-        builder.zext(builder.bitcast(w, quads), wide), builder.sext(builder.bitcast(x, quads), wide)
+def by_halves(builder, name, bits, result_bits, *values):
+    """An instruction for 256 bits, done on both halves of vectors of words. bits: of its operands'
+    integers; result_bits: of its result's."""
+    operand, result = (ir.VectorType(ir.IntType(n), 256 // n) for n in (bits, result_bits))
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(result, [operand] * len(values)), name
     )
-    for k in range(4):
-        every_fourth = ir.Constant(LLVM_WORDS, [4 * lane + k for lane in range(LANES)])
-        total = builder.add(
-            total, builder.shuffle_vector(products, ir.Constant(wide, ir.Undefined), every_fourth)
+    halves = []
+    for first in (0, LANES // 2):
+        lanes = ir.Constant(HALF_WORDS, list(range(first, first + LANES // 2)))
+        parts = [
+            builder.bitcast(builder.shuffle_vector(value, value, lanes), operand)
+            for value in values
+        ]
+        halves.append(builder.bitcast(builder.call(function, parts), HALF_WORDS))
+    return builder.shuffle_vector(*halves, ir.Constant(LLVM_WORDS, list(range(LANES))))
+
+
+class Vnni:
+    """One instruction for 64 products, or for 32; the first factor's bytes are unsigned."""
+
+    start = -128
+
+    @staticmethod
+    def bytes(builder, total, w, x):
+        if "avx512vnni" not in FEATURES:
+            return by_halves(builder, "llvm.x86.avx512.vpdpbusd.256", 32, 32, total, w, x)
+        name, kind = "llvm.x86.avx512.vpdpbusd.512", ir.FunctionType(LLVM_WORDS, [LLVM_WORDS] * 3)
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        return builder.call(function, [total, w, x])
+
+    @classmethod
+    def nibbles(cls, builder, total, low, high, x, y):
+        return cls.bytes(builder, cls.bytes(builder, total, low, x), high, y)
+
+
+class Avx2:
+    """Unsigned bytes times signed ones, added in pairs to 16 bits, which end at 32,767: 2 * 128 *
+    127 is less, and so is 4 * 15 * 127; then pairs of these to 32."""
+
+    start = 0
+
+    @staticmethod
+    def bytes(builder, total, w, x):
+        # w x is |w| times x with the sign of w
+        w = builder.bitcast(builder.xor(w, constant(LLVM_WORDS, -0x7F7F7F80)), LLVM_BYTES)
+        negative = builder.icmp_signed("<", w, constant(LLVM_BYTES, 0))
+        size = builder.select(negative, builder.neg(w), w)
+        w, size = (builder.bitcast(value, LLVM_WORDS) for value in (w, size))
+        x = by_halves(builder, "llvm.x86.avx2.psign.b", 8, 8, x, w)
+        return Avx2.add_pairs(builder, total, Avx2.pairs(builder, size, x))
+
+    @staticmethod
+    def nibbles(builder, total, low, high, x, y):
+        low, high = (
+            builder.bitcast(Avx2.pairs(builder, *factors), LLVM_PAIRS)
+            for factors in ((low, x), (high, y))
         )
-    return total
+        return Avx2.add_pairs(builder, total, builder.bitcast(builder.add(low, high), LLVM_WORDS))
+
+    @staticmethod
+    def pairs(builder, w, x):
+        return by_halves(builder, "llvm.x86.avx2.pmadd.ub.sw", 8, 16, w, x)
+
+    @staticmethod
+    def add_pairs(builder, total, pairs):
+        ones = constant(LLVM_WORDS, 0x00010001)
+        return builder.add(total, by_halves(builder, "llvm.x86.avx2.pmadd.wd", 16, 32, pairs, ones))
 
 
-def dot4_vnni(context, builder, signature, values):
-    """One instruction for 64 products."""
-    kind = ir.FunctionType(LLVM_WORDS, [LLVM_WORDS] * 3)
-    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.vpdpbusd.512")
-    return builder.call(function, values)
+class Portable:
+    """The bytes as integers of 16 bits, first the lower ones of each two, then the upper ones; LLVM
+    finds what the processor has for sums of two of their products (pmaddwd on any x86-64)."""
+
+    start = 0
+
+    @staticmethod
+    def bytes(builder, total, w, x):
+        return Portable.signed(builder, total, builder.xor(w, constant(LLVM_WORDS, -0x7F7F7F80)), x)
+
+    @staticmethod
+    def nibbles(builder, total, low, high, x, y):
+        return Portable.signed(builder, Portable.signed(builder, total, low, x), high, y)
+
+    @staticmethod
+    def signed(builder, total, w, x):
+        wide, eight = ir.VectorType(ir.IntType(32), 2 * LANES), constant(LLVM_PAIRS, 8)
+        pairs = [builder.bitcast(value, LLVM_PAIRS) for value in (w, x)]
+        for part in ([builder.shl(p, eight) for p in pairs], pairs):
+            products = builder.mul(*(builder.sext(builder.ashr(p, eight), wide) for p in part))
+            for k in (0, 1):
+                every_second = ir.Constant(LLVM_WORDS, list(range(k, 2 * LANES, 2)))
+                total = builder.add(total, builder.shuffle_vector(products, products, every_second))
+        return total
 
 
-becomes(dot4, lambda total, w, x: WORDS)(dot4_vnni if "avx512vnni" in FEATURES else dot4_portable)
+LLVM_BYTES = ir.VectorType(ir.IntType(8), 4 * LANES)
+LLVM_PAIRS = ir.VectorType(ir.IntType(16), 2 * LANES)
+HALF_WORDS = ir.VectorType(ir.IntType(32), LANES // 2)
+PRODUCTS = (
+    Vnni if FEATURES & {"avx512vnni", "avxvnni"} else Avx2 if "avx2" in FEATURES else Portable
+)
+BYTES_START = PRODUCTS.start  # what dot4 leaves in a sum for each 1 of x
+
+
+@becomes(dot4, lambda total, w, x: WORDS)
+def _(context, builder, signature, values):
+    return PRODUCTS.bytes(builder, *values)
+
+
+@becomes(dot8, lambda total, w, x, y: WORDS)
+def _(context, builder, signature, values):
+    total, w, x, y = values
+    fifteen = constant(LLVM_WORDS, 0x0F0F0F0F)
+    high = builder.and_(builder.lshr(w, constant(LLVM_WORDS, 4)), fifteen)
+    return PRODUCTS.nibbles(builder, total, builder.and_(w, fifteen), high, x, y)
