@@ -17,7 +17,20 @@ from .compile import helper, jit
 from .elementwise import working
 from .matrices import linear
 from .threads import in_parallel, n_threads, shares
-from .vectors import fma, load, pair, spread, store, zeros
+from .vectors import (
+    PANELS,
+    TILE,
+    element,
+    fma,
+    load,
+    load_row,
+    pair,
+    row_of,
+    spread,
+    store,
+    store_row,
+    zeros,
+)
 
 ROWS, DEPTH = (
     128,
@@ -33,46 +46,24 @@ def add_matmul(panels, x, y, column):
     those that begin at `column`. panels and x: float32, or int32 with two bfloat16 each, K being
     the number of words.
 
-    Eight rows by two panels are sixteen sums in registers. Where rows or panels run out, the last
-    one is done again instead of a special case: every sum begins with what y held before any of
-    them was stored.
+    Tiles as in products.float_matmul. Where rows or panels run out, the last one is done again
+    instead of a special case: every sum begins with what y held before any of them was stored.
     """
     last, last_panel = x.shape[0] - 1, panels.shape[0] - 1
-    for p in range(0, panels.shape[0], 2):
+    for p in range(0, panels.shape[0], PANELS):
         other = min(p + 1, last_panel)
         left, right, c, d = panels[p], panels[other], column + 16 * p, column + 16 * other
-        for m in range(0, x.shape[0], 8):
-            m1, m2, m3, m4 = min(m + 1, last), min(m + 2, last), min(m + 3, last), min(m + 4, last)
-            m5, m6, m7 = min(m + 5, last), min(m + 6, last), min(m + 7, last)
-            x0, x1, x2, x3, x4, x5, x6, x7 = x[m], x[m1], x[m2], x[m3], x[m4], x[m5], x[m6], x[m7]
-            a0, a1, a2, a3 = load(y[m], c), load(y[m1], c), load(y[m2], c), load(y[m3], c)
-            a4, a5, a6, a7 = load(y[m4], c), load(y[m5], c), load(y[m6], c), load(y[m7], c)
-            b0, b1, b2, b3 = load(y[m], d), load(y[m1], d), load(y[m2], d), load(y[m3], d)
-            b4, b5, b6, b7 = load(y[m4], d), load(y[m5], d), load(y[m6], d), load(y[m7], d)
+        for m in range(0, x.shape[0], len(TILE)):
+            rows = row_of(m, TILE, last)
+            a, b = load_row(y, rows, c), load_row(y, rows, d)
             for k in range(x.shape[1]):
-                w, v = load(left, 16 * k), load(right, 16 * k)
-                s = spread(x0[k])
-                a0, b0 = fma(w, s, a0), fma(v, s, b0)
-                s = spread(x1[k])
-                a1, b1 = fma(w, s, a1), fma(v, s, b1)
-                s = spread(x2[k])
-                a2, b2 = fma(w, s, a2), fma(v, s, b2)
-                s = spread(x3[k])
-                a3, b3 = fma(w, s, a3), fma(v, s, b3)
-                s = spread(x4[k])
-                a4, b4 = fma(w, s, a4), fma(v, s, b4)
-                s = spread(x5[k])
-                a5, b5 = fma(w, s, a5), fma(v, s, b5)
-                s = spread(x6[k])
-                a6, b6 = fma(w, s, a6), fma(v, s, b6)
-                s = spread(x7[k])
-                a7, b7 = fma(w, s, a7), fma(v, s, b7)
-            rows = (m, m1, m2, m3, m4, m5, m6, m7)
-            for row, a, b in zip(
-                rows, (a0, a1, a2, a3, a4, a5, a6, a7), (b0, b1, b2, b3, b4, b5, b6, b7)
-            ):
-                store(y[row], c, a)
-                store(y[row], d, b)
+                s = spread(element(x, rows, k))
+                a = fma(load(left, 16 * k), s, a)
+                if PANELS == 2:
+                    b = fma(load(right, 16 * k), s, b)
+            store_row(y, rows, c, a)
+            if PANELS == 2:
+                store_row(y, rows, d, b)
 
 
 @helper

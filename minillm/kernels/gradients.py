@@ -14,7 +14,7 @@ from .mathematics import exp
 from .rows import exponentials, exponentiate, maximum
 from .streaming import checked_positions
 from .threads import in_parallel
-from .vectors import fma, load, spread, store
+from .vectors import PANELS, TILE, element, fma, load_row, row_of, spread, store_row
 
 QUERIES = (
     64  # of one tile: its scores over 1,024 keys are 256 KiB, which stay in the second-level cache
@@ -149,66 +149,23 @@ def embedding_backward(dy, ids, d_table):
 def add_product(a, b, c):
     """c += a b. a: [M,K], which may be a transpose; b: [K,N] and c: [M,N], N a multiple of 16.
 
-    Eight rows by two vectors are sixteen sums in registers, as in float_matmul; rows and columns
-    that run out are done again instead of a special case (every sum begins with what c held before
-    any of them was stored).
+    Tiles as in products.float_matmul; rows and columns that run out are done again instead of a
+    special case (every sum begins with what c held before any of them was stored).
     """
     last, last_column = a.shape[0] - 1, c.shape[1] - 16
-    for left in range(0, c.shape[1], 32):
+    for left in range(0, c.shape[1], 16 * PANELS):
         right = min(left + 16, last_column)
-        for m in range(0, a.shape[0], 8):
-            m1, m2, m3, m4 = min(m + 1, last), min(m + 2, last), min(m + 3, last), min(m + 4, last)
-            m5, m6, m7 = min(m + 5, last), min(m + 6, last), min(m + 7, last)
-            x0, x1, x2, x3, x4, x5, x6, x7 = a[m], a[m1], a[m2], a[m3], a[m4], a[m5], a[m6], a[m7]
-            p0, p1, p2, p3 = (
-                load(c[m], left),
-                load(c[m1], left),
-                load(c[m2], left),
-                load(c[m3], left),
-            )
-            p4, p5, p6, p7 = (
-                load(c[m4], left),
-                load(c[m5], left),
-                load(c[m6], left),
-                load(c[m7], left),
-            )
-            q0, q1, q2, q3 = (
-                load(c[m], right),
-                load(c[m1], right),
-                load(c[m2], right),
-                load(c[m3], right),
-            )
-            q4, q5, q6, q7 = (
-                load(c[m4], right),
-                load(c[m5], right),
-                load(c[m6], right),
-                load(c[m7], right),
-            )
+        for m in range(0, a.shape[0], len(TILE)):
+            rows = row_of(m, TILE, last)
+            p, q = load_row(c, rows, left), load_row(c, rows, right)
             for k in range(b.shape[0]):
-                row = b[k]
-                w, v = load(row, left), load(row, right)
-                s = spread(x0[k])
-                p0, q0 = fma(w, s, p0), fma(v, s, q0)
-                s = spread(x1[k])
-                p1, q1 = fma(w, s, p1), fma(v, s, q1)
-                s = spread(x2[k])
-                p2, q2 = fma(w, s, p2), fma(v, s, q2)
-                s = spread(x3[k])
-                p3, q3 = fma(w, s, p3), fma(v, s, q3)
-                s = spread(x4[k])
-                p4, q4 = fma(w, s, p4), fma(v, s, q4)
-                s = spread(x5[k])
-                p5, q5 = fma(w, s, p5), fma(v, s, q5)
-                s = spread(x6[k])
-                p6, q6 = fma(w, s, p6), fma(v, s, q6)
-                s = spread(x7[k])
-                p7, q7 = fma(w, s, p7), fma(v, s, q7)
-            rows = (m, m1, m2, m3, m4, m5, m6, m7)
-            for r, p, q in zip(
-                rows, (p0, p1, p2, p3, p4, p5, p6, p7), (q0, q1, q2, q3, q4, q5, q6, q7)
-            ):
-                store(c[r], left, p)
-                store(c[r], right, q)
+                s = spread(element(a, rows, k))
+                p = fma(load_row(b, k, left), s, p)
+                if PANELS == 2:
+                    q = fma(load_row(b, k, right), s, q)
+            store_row(c, rows, left, p)
+            if PANELS == 2:
+                store_row(c, rows, right, q)
 
 
 @helper

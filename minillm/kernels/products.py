@@ -13,17 +13,25 @@ import numpy as np
 
 from .compile import jit
 from .vectors import (
+    BLOCK_TILE,
     BYTES_START,
+    PANELS,
+    TILE,
     dot4,
     dot8,
+    element,
     fma,
     larger,
     load,
     load_bytes,
     prefetch,
+    repeat,
+    row_of,
     scale_by,
     spread,
     store,
+    store_row,
+    times,
     to_floats,
     zeros,
 )
@@ -61,45 +69,26 @@ def float_matmul(panels, x, bias, y, column):
     """y = x W + bias. panels: [P, 16 K]; x: [M, K] (either may be wider than the other); y: [M, all
     columns].
 
-    Eight rows by two panels are sixteen sums in registers: a vector of W is loaded (and made
-    float32) once for eight products, a number of x once for two; and two panels are two streams,
-    which memory serves better than one. Where rows or panels run out, the last one is done again
-    instead of a special case.
+    Several rows by one panel or two are as many sums in registers (vectors.py): a vector of W is
+    loaded (and made float32) once for all the rows, a number of x once for the panels; and two
+    panels are two streams, which memory serves better than one. Where rows or panels run out, the
+    last one is done again instead of a special case.
     """
     last, last_panel = x.shape[0] - 1, panels.shape[0] - 1
-    for p in range(0, panels.shape[0], 2):
+    for p in range(0, panels.shape[0], PANELS):
         other = min(p + 1, last_panel)
         left, right, c, d = panels[p], panels[other], column + 16 * p, column + 16 * other
-        for m in range(0, x.shape[0], 8):
-            m1, m2, m3, m4 = min(m + 1, last), min(m + 2, last), min(m + 3, last), min(m + 4, last)
-            m5, m6, m7 = min(m + 5, last), min(m + 6, last), min(m + 7, last)
-            x0, x1, x2, x3, x4, x5, x6, x7 = x[m], x[m1], x[m2], x[m3], x[m4], x[m5], x[m6], x[m7]
-            a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = load(bias, c)
-            b0 = b1 = b2 = b3 = b4 = b5 = b6 = b7 = load(bias, d)
+        for m in range(0, x.shape[0], len(TILE)):
+            rows = row_of(m, TILE, last)
+            a, b = repeat(load(bias, c), rows), repeat(load(bias, d), rows)
             for k in range(min(x.shape[1], panels.shape[1] // 16)):
-                w, v = load(left, 16 * k), load(right, 16 * k)
-                s = spread(x0[k])
-                a0, b0 = fma(w, s, a0), fma(v, s, b0)
-                s = spread(x1[k])
-                a1, b1 = fma(w, s, a1), fma(v, s, b1)
-                s = spread(x2[k])
-                a2, b2 = fma(w, s, a2), fma(v, s, b2)
-                s = spread(x3[k])
-                a3, b3 = fma(w, s, a3), fma(v, s, b3)
-                s = spread(x4[k])
-                a4, b4 = fma(w, s, a4), fma(v, s, b4)
-                s = spread(x5[k])
-                a5, b5 = fma(w, s, a5), fma(v, s, b5)
-                s = spread(x6[k])
-                a6, b6 = fma(w, s, a6), fma(v, s, b6)
-                s = spread(x7[k])
-                a7, b7 = fma(w, s, a7), fma(v, s, b7)
-            rows = (m, m1, m2, m3, m4, m5, m6, m7)
-            for row, a, b in zip(
-                rows, (a0, a1, a2, a3, a4, a5, a6, a7), (b0, b1, b2, b3, b4, b5, b6, b7)
-            ):
-                store(y[row], c, a)
-                store(y[row], d, b)
+                s = spread(element(x, rows, k))
+                a = fma(load(left, 16 * k), s, a)
+                if PANELS == 2:
+                    b = fma(load(right, 16 * k), s, b)
+            store_row(y, rows, c, a)
+            if PANELS == 2:
+                store_row(y, rows, d, b)
 
 
 @jit(inline="always")
@@ -153,38 +142,22 @@ def int8_matvec(values, scales, q, x_scales, sums, bias, y, column):
 
 @jit(inline="always")
 def int8_matmul(values, scales, q, x_scales, sums, bias, y, column):
-    """y = x W + bias for several rows: int8_matvec with four rows at a time. q: int32 [M, 8 B];
+    """y = x W + bias for several rows: int8_matvec with some of them at a time. q: int32 [M, 8 B];
     x_scales, sums: [M, B]."""
-    last_row = q.shape[0] - 1
+    last = q.shape[0] - 1
     for p in range(values.shape[0]):
         w, d, c = values[p], scales[p], column + 16 * p
-        for m in range(0, q.shape[0], 4):
-            m1, m2, m3 = min(m + 1, last_row), min(m + 2, last_row), min(m + 3, last_row)
-            q0, q1, q2, q3 = q[m], q[m1], q[m2], q[m3]
-            a0 = a1 = a2 = a3 = load(bias, c)
+        for m in range(0, q.shape[0], len(BLOCK_TILE)):
+            rows = row_of(m, BLOCK_TILE, last)
+            total = repeat(load(bias, c), rows)
             for b in range(x_scales.shape[1]):
-                s0, s1, s2, s3 = sums[m, b], sums[m1, b], sums[m2, b], sums[m3, b]
-                t0, t1, t2, t3 = (
-                    spread(BYTES_START * s0),
-                    spread(BYTES_START * s1),
-                    spread(BYTES_START * s2),
-                    spread(BYTES_START * s3),
-                )
+                t = spread(times(BYTES_START, element(sums, rows, b)))
                 for j in range(8):
                     v = load_bytes(w, 512 * b + 64 * j)
-                    t0 = dot4(t0, v, spread(q0[8 * b + j]))
-                    t1 = dot4(t1, v, spread(q1[8 * b + j]))
-                    t2 = dot4(t2, v, spread(q2[8 * b + j]))
-                    t3 = dot4(t3, v, spread(q3[8 * b + j]))
-                scale = load(d, 16 * b)
-                a0 = fma(to_floats(t0), scale_by(scale, x_scales[m, b]), a0)
-                a1 = fma(to_floats(t1), scale_by(scale, x_scales[m1, b]), a1)
-                a2 = fma(to_floats(t2), scale_by(scale, x_scales[m2, b]), a2)
-                a3 = fma(to_floats(t3), scale_by(scale, x_scales[m3, b]), a3)
-            store(y[m], c, a0)
-            store(y[m1], c, a1)
-            store(y[m2], c, a2)
-            store(y[m3], c, a3)
+                    t = dot4(t, v, spread(element(q, rows, 8 * b + j)))
+                scale = scale_by(load(d, 16 * b), element(x_scales, rows, b))
+                total = fma(to_floats(t), scale, total)
+            store_row(y, rows, c, total)
 
 
 @jit(inline="always")
@@ -213,44 +186,23 @@ def int4_matvec(values, scales, minima, q, x_scales, sums, bias, y, column):
 
 @jit(inline="always")
 def int4_matmul(values, scales, minima, q, x_scales, sums, bias, y, column):
-    """y = x W + bias for several rows: int4_matvec with four rows at a time. q: int32 [M, 8 B];
+    """y = x W + bias for several rows: int4_matvec with some of them at a time. q: int32 [M, 8 B];
     x_scales, sums: [M, B]."""
     has_minima = minima.shape[1] > 0
     offset = 0 if has_minima else -8
-    last_row = q.shape[0] - 1
+    last = q.shape[0] - 1
     for p in range(values.shape[0]):
         w, d, low, c = values[p], scales[p], minima[p], column + 16 * p
-        for m in range(0, q.shape[0], 4):
-            m1, m2, m3 = min(m + 1, last_row), min(m + 2, last_row), min(m + 3, last_row)
-            q0, q1, q2, q3 = q[m], q[m1], q[m2], q[m3]
-            a0 = a1 = a2 = a3 = load(bias, c)
+        for m in range(0, q.shape[0], len(BLOCK_TILE)):
+            rows = row_of(m, BLOCK_TILE, last)
+            total = repeat(load(bias, c), rows)
             for b in range(x_scales.shape[1]):
-                s0, s1, s2, s3 = sums[m, b], sums[m1, b], sums[m2, b], sums[m3, b]
-                t0, t1, t2, t3 = (
-                    spread(offset * s0),
-                    spread(offset * s1),
-                    spread(offset * s2),
-                    spread(offset * s3),
-                )
+                x_sums, x_scale = element(sums, rows, b), element(x_scales, rows, b)
+                t = spread(times(offset, x_sums))
                 for j in range(4):
-                    v = load_bytes(w, 256 * b + 64 * j)
-                    t0 = dot8(t0, v, spread(q0[8 * b + j]), spread(q0[8 * b + 4 + j]))
-                    t1 = dot8(t1, v, spread(q1[8 * b + j]), spread(q1[8 * b + 4 + j]))
-                    t2 = dot8(t2, v, spread(q2[8 * b + j]), spread(q2[8 * b + 4 + j]))
-                    t3 = dot8(t3, v, spread(q3[8 * b + j]), spread(q3[8 * b + 4 + j]))
-                scale = load(d, 16 * b)
-                d0, d1, d2, d3 = x_scales[m, b], x_scales[m1, b], x_scales[m2, b], x_scales[m3, b]
-                a0 = fma(to_floats(t0), scale_by(scale, d0), a0)
-                a1 = fma(to_floats(t1), scale_by(scale, d1), a1)
-                a2 = fma(to_floats(t2), scale_by(scale, d2), a2)
-                a3 = fma(to_floats(t3), scale_by(scale, d3), a3)
+                    v, k = load_bytes(w, 256 * b + 64 * j), 8 * b + j
+                    t = dot8(t, v, spread(element(q, rows, k)), spread(element(q, rows, k + 4)))
+                total = fma(to_floats(t), scale_by(load(d, 16 * b), x_scale), total)
                 if has_minima:
-                    least = load(low, 16 * b)
-                    a0 = fma(least, spread(d0 * np.float32(s0)), a0)
-                    a1 = fma(least, spread(d1 * np.float32(s1)), a1)
-                    a2 = fma(least, spread(d2 * np.float32(s2)), a2)
-                    a3 = fma(least, spread(d3 * np.float32(s3)), a3)
-            store(y[m], c, a0)
-            store(y[m1], c, a1)
-            store(y[m2], c, a2)
-            store(y[m3], c, a3)
+                    total = fma(load(low, 16 * b), spread(times(x_scale, x_sums)), total)
+            store_row(y, rows, c, total)

@@ -5,10 +5,14 @@ Each function below says in NumPy what it means, and runs like that where Numba 
 a vector is then one register, and LLVM splits it where the processor's registers are shorter, so
 that the same kernels run on AVX-512, AVX2 and Arm. Only products of bytes (`dot4`, `dot8`) need to
 know the processor: LLVM never finds VNNI's `vpdpbusd` or AVX2's `vpmaddubsw` by itself.
+
+Products of several rows need several sums in registers at once. An operation `of_each` therefore
+takes tuples, too: of one vector or number for each row, with what all rows share beside them.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -45,6 +49,33 @@ class VectorModel(models.PrimitiveModel):
         super().__init__(manager, fe_type, LLVM_FLOATS if fe_type is FLOATS else LLVM_WORDS)
 
 
+# How many rows, and how many panels of 16 outputs, a product of floats sums up at a time, and how
+# many rows one of blocks: with the panels' vectors and one number of x, all registers there are.
+if "avx512f" in FEATURES:  # 32 registers of 512 bits
+    TILE, PANELS, BLOCK_TILE = range(8), 2, range(4)
+elif FEATURES & {"avx", "neon"}:  # 16 of 256, or 32 of 128
+    TILE, PANELS, BLOCK_TILE = range(6), 1, range(4)
+else:  # 16 of 128
+    TILE, PANELS, BLOCK_TILE = range(2), 1, range(2)
+TILE, BLOCK_TILE = tuple(TILE), tuple(BLOCK_TILE)
+
+
+def of_each(meaning):
+    """Decorate an operation to be done for each row, where some of its arguments are tuples."""
+
+    @functools.wraps(meaning)
+    def for_each(*values):
+        n = max(len(v) if isinstance(v, tuple) else 0 for v in values)
+        if not n:
+            return meaning(*values)
+        return tuple(
+            meaning(*(v[i] if isinstance(v, tuple) else v for v in values)) for i in range(n)
+        )
+
+    for_each.of_each = True
+    return for_each
+
+
 # ---- what they mean
 
 
@@ -53,6 +84,7 @@ def zeros():
     return np.zeros(LANES, np.float32)
 
 
+@of_each
 def spread(x):
     """Sixteen copies of one float32, or of one integer as int32."""
     return np.full(LANES, x, np.float32 if isinstance(x, np.floating) else np.int32)
@@ -67,6 +99,46 @@ def load(a, i):
     if part.dtype == np.uint16:  # bfloat16 is the upper half of a float32
         return (part.astype(np.uint32) << 16).view(np.float32)
     return part.view(np.float16).astype(np.float32) if part.dtype == np.int16 else part.copy()
+
+
+@of_each
+def load_row(a, row, i):
+    """load(a[row], i) for float32 [rows, columns]."""
+    return load(a[row], i)
+
+
+@of_each
+def store_row(a, row, i, v):
+    """store(a[row], i, v) for float32 [rows, columns]."""
+    store(a[row], i, v)
+
+
+@of_each
+def element(a, row, i):
+    """a[row, i]."""
+    return a[row, i]
+
+
+@of_each
+def row_of(first, step, last):
+    """first + step, but at most `last`."""
+    return min(first + step, last)
+
+
+@of_each
+def repeat(v, row):
+    """v, whatever the row."""
+    return v
+
+
+@of_each
+def times(a, b):
+    """a * b of two numbers, as float32 if one of them is that, else as int32."""
+    return (
+        np.float32(a) * np.float32(b)
+        if isinstance(a, np.floating) or isinstance(b, np.floating)
+        else np.int32(a * b)
+    )
 
 
 def load_bytes(a, i):
@@ -100,6 +172,7 @@ def pair(low, high):
     )
 
 
+@of_each
 def fma(a, b, c):
     """a * b + c in every lane, rounded once where the processor can. Of lanes that hold two
     bfloat16 each, both products."""
@@ -116,16 +189,19 @@ def unpaired(words):
     return (bits << np.uint32(16)).view(np.float32), (bits & np.uint32(0xFFFF0000)).view(np.float32)
 
 
+@of_each
 def scale_by(a, x):
     """a * x in every lane, for one float32 x."""
     return a * x
 
 
+@of_each
 def to_floats(w):
     """int32 lanes as float32."""
     return w.astype(np.float32)
 
 
+@of_each
 def dot4(total, w, x):
     """In every lane: total + the dot product of w's four bytes, stored 128 too large, with x's four
     signed ones, of -127 to 127; a sum that starts at BYTES_START times the sum of x counts no byte
@@ -133,6 +209,7 @@ def dot4(total, w, x):
     return total + dots(w.view(np.uint8).astype(np.int32) - (128 + BYTES_START), x)
 
 
+@of_each
 def dot8(total, w, x, y):
     """In every lane: total + the dot products of the lower halves of w's four bytes, 0 to 15, with
     x's four signed ones, and of the upper halves with y's; x and y as in dot4."""
@@ -173,14 +250,56 @@ def stored_like(x, other):
 
 def becomes(meaning, typer):
     """Decorate the function that builds `meaning` out of LLVM instructions; typer(*types) -> the
-    type of its result."""
+    type of its result. Of an operation `of_each`: both for one row."""
 
     def register(build):
-        type_callable(meaning)(lambda context: typer)
-        lower_builtin(meaning, types.VarArg(types.Any))(build)
+        each = hasattr(meaning, "of_each")
+        type_callable(meaning)(lambda context: type_each(typer) if each else typer)
+        lower_builtin(meaning, types.VarArg(types.Any))(build_each(build) if each else build)
         return build
 
     return register
+
+
+def one_of(kind, i):
+    """The type of what the i-th row has of an argument."""
+    return types.unliteral(kind.types[i]) if isinstance(kind, types.BaseTuple) else kind
+
+
+def type_each(typer):
+    """typer, for tuples too."""
+
+    @functools.wraps(typer)
+    def type_of(*kinds):
+        tuples = [kind for kind in kinds if isinstance(kind, types.BaseTuple)]
+        result = typer(*(one_of(kind, 0) for kind in kinds))
+        if not tuples or result is types.none:
+            return result
+        return types.UniTuple(result, len(tuples[0]))
+
+    return type_of
+
+
+def build_each(build):
+    """build, once for each row."""
+
+    def build_all(context, builder, signature, values):
+        n = max(len(a) if isinstance(a, types.BaseTuple) else 0 for a in signature.args)
+        if not n:
+            return build(context, builder, signature, values)
+        result = signature.return_type
+        one_result = result if result is types.none else result.dtype
+        built = []
+        for i in range(n):
+            one_signature = one_result(*(one_of(kind, i) for kind in signature.args))
+            of_row = (
+                builder.extract_value(value, i) if isinstance(kind, types.BaseTuple) else value
+                for value, kind in zip(values, signature.args)
+            )
+            built.append(build(context, builder, one_signature, list(of_row)))
+        return built[0] if result is types.none else context.make_tuple(builder, result, built)
+
+    return build_all
 
 
 def constant(vector, value):
@@ -251,6 +370,56 @@ def half_by_arithmetic(builder, halves):
         "<", builder.and_(wide, constant(LLVM_WORDS, 0x7FFF)), constant(LLVM_WORDS, 0x7C00)
     )
     return builder.bitcast(builder.select(finite, bits, ones), LLVM_FLOATS)
+
+
+def row_pointer(context, builder, signature, values):
+    """The address of values[0][values[1], values[2]], no test of anything."""
+    kind = signature.args[0]
+    array = context.make_array(kind)(context, builder, values[0])
+    indices = [
+        context.cast(builder, value, of, types.intp)
+        for value, of in zip(values[1:3], signature.args[1:3])
+    ]
+    return cgutils.get_item_pointer(context, builder, kind, array, indices)
+
+
+@becomes(load_row, lambda a, row, i: FLOATS)
+def _(context, builder, signature, values):
+    address = row_pointer(context, builder, signature, values)
+    return builder.load(builder.bitcast(address, LLVM_FLOATS.as_pointer()), align=4)
+
+
+@becomes(store_row, lambda a, row, i, v: types.none)
+def _(context, builder, signature, values):
+    address = row_pointer(context, builder, signature, values)
+    builder.store(values[3], builder.bitcast(address, LLVM_FLOATS.as_pointer()), align=4)
+    return context.get_dummy_value()
+
+
+@becomes(element, lambda a, row, i: a.dtype)
+def _(context, builder, signature, values):
+    return builder.load(row_pointer(context, builder, signature, values))
+
+
+@becomes(row_of, lambda first, step, last: types.intp)
+def _(context, builder, signature, values):
+    first, step, last = (
+        context.cast(builder, *pair, types.intp) for pair in zip(values, signature.args)
+    )
+    row = builder.add(first, step)
+    return builder.select(builder.icmp_signed("<", row, last), row, last)
+
+
+@becomes(repeat, lambda v, row: v)
+def _(context, builder, signature, values):
+    return values[0]
+
+
+@becomes(times, lambda a, b: types.float32 if types.float32 in (a, b) else types.int32)
+def _(context, builder, signature, values):
+    kind = signature.return_type
+    a, b = (context.cast(builder, *pair, kind) for pair in zip(values, signature.args))
+    return builder.fmul(a, b) if kind == types.float32 else builder.mul(a, b)
 
 
 @becomes(load_bytes, lambda a, i: WORDS)
