@@ -30,11 +30,29 @@ THREAD_VARIABLES = (
     "NUMBA_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+# What Numba is told in order to compile for another processor than this one.
+PROCESSORS = {
+    "generic": {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""},
+    "haswell": {
+        "NUMBA_CPU_NAME": "haswell",
+        "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+popcnt,+lzcnt,+movbe",
+    },
+}
 FOLDER_VARIABLES = ("TMPDIR", "TEMP", "TMP")
 # seconds before each turn: Intel's OpenMP lets idle threads spin for 0.2 s, on the next peer's
 # cores
 PAUSE = 0.3
 WORKER = (sys.executable, "-m", "minillm.bench.worker")
+
+
+def for_processor(name: str) -> dict[str, str]:
+    """Environment variables with which minillm is compiled for one of PROCESSORS, and engines of
+    the folder MINILLM_PEERS/`name` (pip install --target), compiled so, are taken where there are
+    some."""
+    paths = [os.environ.get("PYTHONPATH", "")]
+    if folder := os.environ.get("MINILLM_PEERS"):
+        paths.insert(0, str(Path(folder) / name))
+    return PROCESSORS[name] | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 @dataclass

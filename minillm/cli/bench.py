@@ -3,6 +3,7 @@ can do.
 
 minillm bench                                GPT-2 124M's shape, every peer that is installed
 minillm bench --peers 8-bit --context 900    decode after a prompt of 900 tokens
+minillm bench --processor haswell            compiled as for a processor without AVX-512 and VNNI
 minillm bench --model tales --rounds 9 --json --plot rates.png
 minillm bench --train small                  the training step against torch (or 124m)
 minillm bench --ladders                      kernels rung by rung, beside BLAS and the peak
@@ -11,6 +12,7 @@ minillm bench --ladders                      kernels rung by rung, beside BLAS a
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from statistics import median
 from typing import TYPE_CHECKING
@@ -63,6 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the KV cache of minillm and llama.cpp (default: each one's own, float32 and float16)",
     )
     parser.add_argument(
+        "--processor",
+        choices=("generic", "haswell"),
+        help=(
+            "compile minillm for this one instead: any of its kind, or one with AVX2 alone; other"
+            " engines are as installed, or as in the folder of this name in $MINILLM_PEERS"
+        ),
+    )
+    parser.add_argument(
         "--ladders",
         action="store_true",
         help="instead: the rungs of kernels/ladders beside BLAS and the peak",
@@ -83,6 +93,8 @@ def run(args: argparse.Namespace) -> None:
         if getattr(args, name) < 1:
             raise InputError(f"--{name} is {getattr(args, name)}; it must be at least 1")
     check_output("--plot", args.plot, PICTURES)
+    if args.processor:  # for every process that is started from here
+        os.environ.update(bench.for_processor(args.processor))
     if args.train:
         return _training(args)
     if args.ladders:

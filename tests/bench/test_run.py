@@ -7,6 +7,7 @@ import ctypes
 import dataclasses
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from time import sleep
@@ -273,3 +274,20 @@ if __name__ == "__main__":
     PEERS.update(FAKES)
     limits.ARRAYS = (2**20,)
     worker.main()
+
+
+def test_peers_for_another_processor(monkeypatch, tmp_path):
+    """What Numba is told reaches it, and engines compiled for that processor come first."""
+    pytest.importorskip("numba")
+    monkeypatch.setenv("MINILLM_PEERS", str(tmp_path))
+    (tmp_path / "haswell").mkdir()
+    (tmp_path / "haswell" / "llama_cpp.py").write_text("name = 'another'")
+    program = (
+        "import llama_cpp; from minillm.kernels.processor import CPU; print(llama_cpp.name, CPU)"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(Path(bench.__file__).parents[2]))
+    environment = os.environ | bench.for_processor("haswell")
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["another", "haswell"], done.stderr

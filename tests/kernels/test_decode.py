@@ -14,10 +14,11 @@ import pytest
 pytest.importorskip("numba")
 
 from minillm import kernels
+from minillm.bench.run import PROCESSORS
 from minillm.cache import KVCache, SlidingCache
 from minillm.config import GPT2Config
 from minillm.kernels import threads
-from minillm.kernels.processor import HAS_HALVES
+from minillm.kernels.processor import FEATURES, HAS_HALVES
 from minillm.model import GPT2
 from minillm.weights import KINDS, Float32, Weight, store_parameters
 
@@ -361,3 +362,19 @@ def test_what_it_cannot_do_is_refused():
     assert not step.fits(cache, [1])
     assert not step.fits(model.new_cache(2), [1]) and step.fits(model.new_cache(2), [15, 17])
     assert not step.fits(model.new_cache(2), [16, 17])  # more than MOST
+
+
+@pytest.mark.live
+@pytest.mark.skipif("avx2" not in FEATURES, reason="runs code for x86-64, with AVX2 and without")
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_all_of_this_compiled_for_another_processor(name, tmp_path):
+    environment = {**os.environ, **PROCESSORS[name], "NUMBA_CACHE_DIR": str(tmp_path)}
+    tests = [Path(__file__), Path(__file__).with_name("test_products.py")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *tests],
+        cwd=Path(__file__).parents[2],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

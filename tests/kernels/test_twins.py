@@ -11,6 +11,8 @@ import pytest
 pytest.importorskip("numba")
 
 from minillm import kernels
+from minillm.bench.run import PROCESSORS
+from minillm.kernels.processor import FEATURES
 from minillm.weights import Float32
 
 from .validator import (
@@ -55,10 +57,14 @@ def test_blocked_products():
     "settings",
     [
         pytest.param({"NUMBA_DISABLE_JIT": "1"}, id="without compiling"),
+        pytest.param(PROCESSORS["generic"], id="generic processor", marks=pytest.mark.live),
         pytest.param(
-            {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""},
-            id="generic processor",
-            marks=pytest.mark.live,
+            PROCESSORS["haswell"],
+            id="haswell",
+            marks=[
+                pytest.mark.live,
+                pytest.mark.skipif("avx2" not in FEATURES, reason="runs code with AVX2"),
+            ],
         ),
     ],
 )
