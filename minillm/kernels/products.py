@@ -21,18 +21,22 @@ from .vectors import (
     dot8,
     element,
     fma,
-    larger,
+    largest_size,
     load,
     load_bytes,
+    load_row,
+    nearest_words,
     prefetch,
     repeat,
     row_of,
     scale_by,
     spread,
     store,
+    store_bytes,
     store_row,
     times,
     to_floats,
+    total_of,
     zeros,
 )
 
@@ -100,24 +104,15 @@ def quantize(x, q, scales, sums):
     """
     all_finite = True
     for r in range(x.shape[0]):
-        largest, nothing = np.float32(0), np.float32(0)
-        for i in range(32):
-            largest = larger(largest, abs(x[r, i]))
-            nothing += x[r, i] * np.float32(0)
-        if nothing != 0:  # infinity times 0 is NaN, and no NaN is equal to 0
-            all_finite = False
-            scales[r], sums[r] = np.nan, 0
-            for i in range(32):
-                q[r, i] = 0
-            continue
+        v, u = load_row(x, r, 0), load_row(x, r, 16)
+        largest = largest_size(v, u)
+        if not largest < np.inf:
+            all_finite, largest, v, u = False, np.float32(np.nan), zeros(), zeros()
         inverse = np.float32(127) / largest if largest > np.float32(1e-30) else np.float32(0)
-        total = np.int32(0)
-        for i in range(32):
-            rounded = np.int32(np.rint(x[r, i] * inverse))
-            q[r, i] = rounded
-            total += rounded
-        scales[r] = largest / np.float32(127)
-        sums[r] = total
+        v, u = nearest_words(scale_by(v, inverse)), nearest_words(scale_by(u, inverse))
+        store_bytes(q[r], 0, v)
+        store_bytes(q[r], 16, u)
+        scales[r], sums[r] = largest / np.float32(127), total_of(v, u)
     return all_finite
 
 

@@ -222,6 +222,26 @@ def dots(w, x):
     return (w * x.view(np.int8)).reshape(LANES, 4).sum(axis=1, dtype=np.int32)
 
 
+def largest_size(v, u):
+    """The largest size of all numbers of two vectors: not finite if one of them is not."""
+    return np.abs([v, u]).max()
+
+
+def nearest_words(v):
+    """Each lane's nearest whole number (of two as near the even one) as int32."""
+    return np.rint(v).astype(np.int32)
+
+
+def store_bytes(a, i, w):
+    """a[i : i + 16] = w; a: 1-D of int8."""
+    a[i : i + LANES] = w
+
+
+def total_of(w, v):
+    """The sum of all lanes of two vectors of words."""
+    return np.int32(w.sum() + v.sum())
+
+
 def larger(a, b):
     """The larger of two numbers, neither of them NaN; not a vector, but a loop over it becomes one."""
     return a if a > b else b
@@ -520,6 +540,44 @@ dot2 = dot2_avx512 if "avx512bf16" in FEATURES else dot2_portable
 @becomes(scale_by, lambda a, x: FLOATS)
 def _(context, builder, signature, values):
     return builder.fmul(values[0], spread_out(builder, values[1], LLVM_FLOATS))
+
+
+def over_lanes(builder, name, words):
+    """LLVM's reduction `name` of all lanes to one."""
+    kind = ir.FunctionType(ir.IntType(32), [LLVM_WORDS])
+    name = f"llvm.vector.reduce.{name}.v{LANES}i32"
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [words])
+
+
+@becomes(largest_size, lambda v, u: types.float32)
+def _(context, builder, signature, values):
+    # without the sign, the bits of floats are in the order of the floats, NaN above infinity
+    v, u = (
+        builder.and_(builder.bitcast(value, LLVM_WORDS), constant(LLVM_WORDS, 0x7FFFFFFF))
+        for value in values
+    )
+    larger = builder.select(builder.icmp_signed(">", v, u), v, u)
+    return builder.bitcast(over_lanes(builder, "smax", larger), ir.FloatType())
+
+
+@becomes(nearest_words, lambda v: WORDS)
+def _(context, builder, signature, values):
+    kind = ir.FunctionType(LLVM_FLOATS, [LLVM_FLOATS])
+    rint = cgutils.get_or_insert_function(builder.module, kind, f"llvm.rint.v{LANES}f32")
+    return builder.fptosi(builder.call(rint, values), LLVM_WORDS)
+
+
+@becomes(store_bytes, lambda a, i, w: types.none)
+def _(context, builder, signature, values):
+    vector = ir.VectorType(ir.IntType(8), LANES)
+    address = pointer(context, builder, signature, values, vector)
+    builder.store(builder.trunc(values[2], vector), address, align=1)
+    return context.get_dummy_value()
+
+
+@becomes(total_of, lambda w, v: types.int32)
+def _(context, builder, signature, values):
+    return over_lanes(builder, "add", builder.add(*values))
 
 
 @becomes(larger, lambda a, b: a)
