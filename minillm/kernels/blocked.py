@@ -32,10 +32,9 @@ from .vectors import (
     zeros,
 )
 
-ROWS, DEPTH = (
-    128,
-    256,
-)  # of a block of the left-hand matrix, whose DEPTH numbers a row meet DEPTH rows of the other
+# Of a block of the left-hand matrix: about 128 rows, whole tiles, whose DEPTH numbers meet DEPTH
+# rows of the other.
+ROWS, DEPTH = 128 // len(TILE) * len(TILE), 256
 # rows of the left-hand matrix, up to which the other one is shared out between threads instead
 FEW = 512
 
@@ -267,7 +266,7 @@ def product(x, weight, bias=None, precision="float32"):
         def work(part):
             multiply_rows(x[part], panels, start, y[part], np.zeros((ROWS, depth), word), per_word)
 
-        in_parallel(work, M, unit=8, cost=M * K * N)
+        in_parallel(work, M, unit=len(TILE), cost=M * K * N)
     return y[:, :N]
 
 
