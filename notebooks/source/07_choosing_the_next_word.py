@@ -62,7 +62,9 @@ print(f"\npieces of three tokens that are repetitions: {repeated(greedy):.0%}")
 
 # %% [markdown] id="07-sampling"
 r"""
-It goes round in circles. Once a phrase has been written, it is the likeliest thing to come again, and greedy has no way out.
+It goes round in circles. Once a phrase has been written, it is likelier to come again, and greedy always takes the likeliest.
+Some circles it leaves after a few rounds; from others there is no way out. ("The cat sat on the", continued at the end of
+[chapter 06](06_one_token_at_a_time.ipynb), fell into one.)
 
 ## Throwing dice
 

@@ -217,8 +217,8 @@ assert agrees[-1] == 1 and agrees[0] < 1
 r"""
 Before the first layer the lens mostly shows the token itself, since its own vector is most like its own row of the table.
 (A � stands for a token that is only part of a character, ⏎ for a new line.) The
-model has to *turn* this into the next token, and does it layer by layer. Often the middle layers already have the
-right *kind* of word.
+model has to *turn* this into the next token, and does it layer by layer. Often it has the right *kind* of word a layer
+or more before the end.
 
 A warning: in the middle of the model the lens reads a vector with a tool made for the end. Where it shows the same
 token nearly everywhere in a row, that is the tool more than the model. And what it does not show may be there in another
