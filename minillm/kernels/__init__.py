@@ -42,7 +42,7 @@ ROOMS = {
     "n_threads": "threads",
     "set_threads": "threads",
 }
-__all__ = [*ROOMS, "available", "compile_listeners"]
+__all__ = [*ROOMS, "available"]
 
 
 def available() -> bool:
