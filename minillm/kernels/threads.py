@@ -6,12 +6,18 @@ depends on the threading layer (1.7 us with OpenMP, 116 us with workqueue), and 
 process when two threads enter at once. A launch from a pool costs 30 us, and up to 200 where the
 caches are full of weights: prefill does not notice. A decode step keeps time with `meet` inside
 (0.1 to 0.4 us), and its threads stay awake for the next token (Team).
+
+Beside busy neighbours a thread is put aside in the middle of its work, for milliseconds, and the
+others wait: two threads are then slower than one. So all work tells how long it waited, and after a
+long wait fewer threads work for a while (`threads_now`). How work is cut into shares never depends
+on that, and so neither does any sum.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
 
@@ -24,6 +30,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 
 from .compile import helper, jit
+from .memory import ticks
 
 _pool: tuple[int, ThreadPoolExecutor] | None = None  # (workers, pool)
 _team: Team | None = None  # whose threads may still be waiting in the pool
@@ -70,6 +77,25 @@ def _from_environment() -> int | None:
 
 _limit = _from_environment()
 
+SHORT = 500_000  # ns: no longer does a quiet machine take to wake a thread
+REST = 20  # how many times as long as was lost fewer threads work: trying again costs one twentieth
+_useful, _until = 1, 0  # how many threads do so, and until when (perf_counter_ns)
+
+
+def threads_now() -> int:
+    """How many of the n_threads() are of use at this moment: fewer after a long wait for one that
+    the system had put aside."""
+    resting = time.perf_counter_ns() < _until
+    return min(n_threads(), _useful) if resting else n_threads()
+
+
+def judge(threads: int, took: float, lost: float) -> None:
+    """After work of several threads that took so many ns, of which `lost` were spent waiting: work
+    with half as many for a while, where most was."""
+    global _useful, _until
+    if lost > SHORT and 2 * lost > took:
+        _useful, _until = max(threads // 2, 1), time.perf_counter_ns() + REST * int(lost)
+
 
 def pool(workers: int) -> ThreadPoolExecutor:
     """The pool of this process, with at least this many threads."""
@@ -96,6 +122,7 @@ def in_parallel(work, n: int, *, unit: int = 1, cost: float = np.inf) -> None:
     """
     workers = n_threads() if cost > 300_000 else 1
     waiting = deque(shares(n, workers if cost < 10_000_000 else 4 * workers, unit))
+    workers = min(workers, threads_now(), len(waiting))
 
     def take_turns():
         while waiting:
@@ -107,23 +134,29 @@ def in_parallel(work, n: int, *, unit: int = 1, cost: float = np.inf) -> None:
 
     if workers > 1 and _team:
         _team.dismiss()
-    futures = [pool(workers - 1).submit(take_turns) for _ in range(min(workers, len(waiting)) - 1)]
+    start = time.perf_counter_ns()
+    futures = [pool(workers - 1).submit(take_turns) for _ in range(workers - 1)]
     try:
         take_turns()
     finally:
         waiting.clear()
+        mine = time.perf_counter_ns()
         for future in futures:
-            future.result()
+            if not future.cancel():  # who has not begun has nothing left to do
+                future.result()
+        if futures:
+            end = time.perf_counter_ns()
+            judge(workers, end - start, end - mine)
 
 
 # ---- keeping time inside a kernel
 
-ARRIVED, ROUND, ABANDONED, CALLS = 0, 16, 32, 48  # places in a team's `state`, a cache line apart
+# Places in a team's `state`, a cache line apart; LOST: ticks that its threads slept at meetings.
+ARRIVED, ROUND, ABANDONED, CALLS, LOST = range(0, 80, 16)
 CLOSED = -1  # stands in CALLS when nobody waits for a call any more
-QUICK, PATIENCE = (
-    4000,
-    5000,
-)  # looks at a place before a thread lets others run each time (0.4 us), and before it goes
+LOOKS = 50_000  # at a place before a thread sleeps while it waits there, NAP by NAP
+STAY = 500_000  # looks for another call before a thread goes
+NAP = 50  # us
 
 
 class Team:
@@ -136,7 +169,7 @@ class Team:
     """
 
     def __init__(self, n: int):
-        self.n, self.state, self._others = n, np.zeros(64, np.int64), []
+        self.n, self.state, self._others = n, np.zeros(80, np.int64), []
 
     def run(self, work, again: bool = False) -> None:
         """Call work(i) for all i < n at the same time. again: it is that of the last time, and asks
@@ -145,6 +178,7 @@ class Team:
         if self.n == 1:
             return work(0)
         with _one_at_a_time:
+            start, began = time.perf_counter_ns(), now()
             try:
                 calls = int(self.state[CALLS])
                 if not (
@@ -166,6 +200,10 @@ class Team:
             if self.state[ABANDONED]:
                 for other in self._others:
                     other.result()  # raises what went wrong there
+            lost = int(self.state[LOST])
+            if lost:
+                self.state[LOST], took = 0, time.perf_counter_ns() - start
+                judge(self.n, took, lost * took / (now() - began) / (self.n - 1))
 
     def _other(self, work, i: int) -> None:
         try:
@@ -221,19 +259,24 @@ def atomic_load(typing_context, array, index):
 
 
 @intrinsic
-def breathe(typing_context, long):
-    """Let others run: a short pause, or after long waiting the rest of this thread's time slice."""
+def nap(typing_context):
+    """Sleep for NAP, or for a little longer."""
 
     def build(context, builder, signature, values):
-        if os.name == "posix":
-            with builder.if_then(values[0], likely=False):
-                kind = ir.FunctionType(ir.IntType(32), [])
-                builder.call(
-                    cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), []
-                )
+        name, length = ("usleep", NAP) if os.name == "posix" else ("Sleep", 1)  # Sleep: in ms
+        kind = ir.FunctionType(ir.IntType(32), [ir.IntType(32)])
+        builder.call(
+            cgutils.get_or_insert_function(builder.module, kind, name), [kind.args[0](length)]
+        )
         return context.get_dummy_value()
 
-    return types.none(types.boolean), build
+    return types.none(), build
+
+
+@jit
+def now():
+    """The ticks of this moment."""
+    return ticks()
 
 
 @jit
@@ -246,11 +289,10 @@ def swap(state, calls, value):
 @helper
 def called_again(state, calls):
     """Wait for another call than the `calls` so far; False when none comes for a while."""
-    waited = 0
+    looks = 0
     while atomic_load(state, CALLS) == calls:
-        waited += 1
-        breathe(waited > QUICK)
-        if waited > PATIENCE:
+        looks += 1
+        if looks > STAY:
             atomic_swap(state, CALLS, calls, CLOSED)
     return atomic_load(state, CALLS) != CLOSED
 
@@ -265,10 +307,15 @@ def meet(state, n):
         state[ARRIVED] = 0
         atomic_add(state, ROUND, 1)
         return
-    waited = 0
+    looks, began = 0, 0
     while atomic_load(state, ROUND) == this_round and atomic_load(state, ABANDONED) == 0:
-        waited += 1
-        breathe(waited > QUICK)
+        looks += 1
+        if looks == LOOKS:
+            began = ticks()
+        if looks >= LOOKS:
+            nap()
+    if looks >= LOOKS:
+        atomic_add(state, LOST, ticks() - began)
 
 
 if numba.config.DISABLE_JIT:
