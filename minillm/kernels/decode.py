@@ -560,9 +560,3 @@ class DecodeStep:
 _steps: WeakSet[DecodeStep] = WeakSet()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: [step._start_anew() for step in _steps])
-
-
-@jit
-def now():
-    """The ticks of this moment."""
-    return ticks()

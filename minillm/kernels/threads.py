@@ -30,7 +30,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 
 from .compile import helper, jit
-from .memory import ticks
+from .memory import now, ticks
 
 _pool: tuple[int, ThreadPoolExecutor] | None = None  # (workers, pool)
 _team: Team | None = None  # whose threads may still be waiting in the pool
@@ -77,24 +77,27 @@ def _from_environment() -> int | None:
 
 _limit = _from_environment()
 
-SHORT = 500_000  # ns: no longer does a quiet machine take to wake a thread
-REST = 20  # how many times as long as was lost fewer threads work: trying again costs one twentieth
-_useful, _until = 1, 0  # how many threads do so, and until when (perf_counter_ns)
+# What work of several threads loses by waiting, less a third of its time, which is about what it
+# gains, adds up to a debt, in ns. Above PATIENCE, fewer threads work for REST times as long as the
+# debt: beside neighbours that stay, trying again costs a thirtieth of the time.
+PATIENCE, REST = 5_000_000, 30
+_debt, _useful, _until = 0.0, 1, 0  # how many threads are of use until when (perf_counter_ns)
 
 
 def threads_now() -> int:
-    """How many of the n_threads() are of use at this moment: fewer after a long wait for one that
-    the system had put aside."""
+    """How many of the n_threads() are of use at this moment: fewer where they have lost much time
+    by waiting for one that the system had put aside."""
     resting = time.perf_counter_ns() < _until
     return min(n_threads(), _useful) if resting else n_threads()
 
 
 def judge(threads: int, took: float, lost: float) -> None:
-    """After work of several threads that took so many ns, of which `lost` were spent waiting: work
-    with half as many for a while, where most was."""
-    global _useful, _until
-    if lost > SHORT and 2 * lost > took:
-        _useful, _until = max(threads // 2, 1), time.perf_counter_ns() + REST * int(lost)
+    """Take account of work of several threads that took so many ns, `lost` of them waiting."""
+    global _debt, _useful, _until
+    _debt = max(_debt + lost - took / 3, 0.0)
+    if _debt > PATIENCE:
+        _useful, _until = max(threads // 2, 1), time.perf_counter_ns() + REST * int(_debt)
+        _debt = 0.0
 
 
 def pool(workers: int) -> ThreadPoolExecutor:
@@ -154,9 +157,10 @@ def in_parallel(work, n: int, *, unit: int = 1, cost: float = np.inf) -> None:
 # Places in a team's `state`, a cache line apart; LOST: ticks that its threads slept at meetings.
 ARRIVED, ROUND, ABANDONED, CALLS, LOST = range(0, 80, 16)
 CLOSED = -1  # stands in CALLS when nobody waits for a call any more
-LOOKS = 50_000  # at a place before a thread sleeps while it waits there, NAP by NAP
-STAY = 500_000  # looks for another call before a thread goes
-NAP = 50  # us
+# How often a thread looks at a place before it naps between the looks, and before it goes. 200,000
+# looks are 0.1 to 0.3 ms: longer than a nap, or one thread's nap would be the cause of the other's.
+LOOKS, STAY = 200_000, 500_000
+NAP = 50  # us, and as much again until a thread is awake
 
 
 class Team:
@@ -200,8 +204,8 @@ class Team:
             if self.state[ABANDONED]:
                 for other in self._others:
                     other.result()  # raises what went wrong there
-            lost = int(self.state[LOST])
-            if lost:
+            lost = int(self.state[LOST])  # in ticks
+            if lost or _debt:
                 self.state[LOST], took = 0, time.perf_counter_ns() - start
                 judge(self.n, took, lost * took / (now() - began) / (self.n - 1))
 
@@ -271,12 +275,6 @@ def nap(typing_context):
         return context.get_dummy_value()
 
     return types.none(), build
-
-
-@jit
-def now():
-    """The ticks of this moment."""
-    return ticks()
 
 
 @jit
