@@ -7,10 +7,10 @@ process when two threads enter at once. A launch from a pool costs 30 us, and up
 caches are full of weights: prefill does not notice. A decode step keeps time with `meet` inside
 (0.1 to 0.4 us), and its threads stay awake for the next token (Team).
 
-Beside busy neighbours a thread is put aside in the middle of its work, for milliseconds, and the
-others wait: two threads are then slower than one. So all work tells how long it waited, and after a
-long wait fewer threads work for a while (`threads_now`). How work is cut into shares never depends
-on that, and so neither does any sum.
+Beside busy neighbours the system puts a thread aside in the middle of its work, for milliseconds.
+In a pool another one then takes the next share. At a meeting all wait, and two threads are slower
+than one: so a team tells how long it waited, and after long waits fewer threads work for a while
+(`threads_now`), which changes no number.
 """
 
 from __future__ import annotations
@@ -77,22 +77,22 @@ def _from_environment() -> int | None:
 
 _limit = _from_environment()
 
-# What work of several threads loses by waiting, less a third of its time, which is about what it
-# gains, adds up to a debt, in ns. Above PATIENCE, fewer threads work for REST times as long as the
-# debt: beside neighbours that stay, trying again costs a thirtieth of the time.
+# What a team loses by waiting, less a third of its time, which is about what it gains, adds up to a
+# debt, in ns. Above PATIENCE, fewer threads work for REST times as long as the debt: beside
+# neighbours that stay, trying again costs a thirtieth of the time.
 PATIENCE, REST = 5_000_000, 30
 _debt, _useful, _until = 0.0, 1, 0  # how many threads are of use until when (perf_counter_ns)
 
 
 def threads_now() -> int:
-    """How many of the n_threads() are of use at this moment: fewer where they have lost much time
-    by waiting for one that the system had put aside."""
+    """How many of the n_threads() are of use in a team at this moment: fewer where teams have lost
+    much time by waiting for a thread that the system had put aside."""
     resting = time.perf_counter_ns() < _until
     return min(n_threads(), _useful) if resting else n_threads()
 
 
 def judge(threads: int, took: float, lost: float) -> None:
-    """Take account of work of several threads that took so many ns, `lost` of them waiting."""
+    """Take account of a team's work that took so many ns, `lost` of them waiting."""
     global _debt, _useful, _until
     _debt = max(_debt + lost - took / 3, 0.0)
     if _debt > PATIENCE:
@@ -125,7 +125,6 @@ def in_parallel(work, n: int, *, unit: int = 1, cost: float = np.inf) -> None:
     """
     workers = n_threads() if cost > 300_000 else 1
     waiting = deque(shares(n, workers if cost < 10_000_000 else 4 * workers, unit))
-    workers = min(workers, threads_now(), len(waiting))
 
     def take_turns():
         while waiting:
@@ -137,19 +136,14 @@ def in_parallel(work, n: int, *, unit: int = 1, cost: float = np.inf) -> None:
 
     if workers > 1 and _team:
         _team.dismiss()
-    start = time.perf_counter_ns()
-    futures = [pool(workers - 1).submit(take_turns) for _ in range(workers - 1)]
+    futures = [pool(workers - 1).submit(take_turns) for _ in range(min(workers, len(waiting)) - 1)]
     try:
         take_turns()
     finally:
         waiting.clear()
-        mine = time.perf_counter_ns()
         for future in futures:
             if not future.cancel():  # who has not begun has nothing left to do
                 future.result()
-        if futures:
-            end = time.perf_counter_ns()
-            judge(workers, end - start, end - mine)
 
 
 # ---- keeping time inside a kernel
