@@ -79,8 +79,8 @@ _limit = _from_environment()
 
 # What a team loses by waiting, less a third of its time, which is about what it gains, adds up to a
 # debt, in ns. Above PATIENCE, fewer threads work for REST times as long as the debt: beside
-# neighbours that stay, trying again costs a thirtieth of the time.
-PATIENCE, REST = 5_000_000, 30
+# neighbours that stay, trying again costs a few hundredths of the time.
+PATIENCE, REST = 5_000_000, 60
 _debt, _useful, _until = 0.0, 1, 0  # how many threads are of use until when (perf_counter_ns)
 
 

@@ -216,7 +216,7 @@ def test_peers_are_chosen_by_name_family_and_width(compare):
 
 def test_beside_busy_neighbours_everybody_is_measured_in_turn(compare, monkeypatch, capsys):
     monkeypatch.setattr(busy, "PAUSE", 0)
-    names = ["minillm-steady", "engine-other", "engine-absent"]
+    names = ["minillm-steady", "engine-absent"]
     results = busy.run(compare.folder, names, 1, n_prompt=2, n_new=6, rounds=2, threads=3)
     assert [(r.busy, r.threads, r.name) for r in results] == [
         (n, t, name) for n in (0, 1) for t in (1, 3) for name in names
@@ -229,26 +229,17 @@ def test_beside_busy_neighbours_everybody_is_measured_in_turn(compare, monkeypat
             assert (
                 0 < max(result.rates) < 250 < min(result.per_cpu)
             )  # who sleeps needs no processor
-    sizes = [
-        "--prompt",
-        "2",
-        "--new",
-        "3",
-        "--rounds",
-        "1",
-        "--peers",
-        "engine-other,engine-absent",
-    ]
+    sizes = ["--prompt", "2", "--new", "3", "--rounds", "1", "--threads", "1"]
     args = ["bench", "--model", str(compare.folder), *sizes, "--busy"]
-    assert main([*args, "1"]) == 0
+    assert main([*args, "1", "--peers", "engine-other,engine-dying"]) == 0
     out = capsys.readouterr().out
-    assert out.count("\nengine-absent: missing (no_such_library is not installed)") == 1
-    assert [line.split()[:3] for line in out.splitlines()[3:7]] == [
-        [n, "engine-other", t] for n in "01" for t in "12"
+    assert out.count("\nengine-dying: missing (failed with exit code 7)") == 1
+    assert [line.split()[:3] for line in out.splitlines()[3:5]] == [
+        [n, "engine-other", "1"] for n in "01"
     ]
     assert main([*args, "0"]) == 2 and "--busy is 0; it must be" in capsys.readouterr().err
     with pytest.raises(InputError, match="no peer could be measured: engine-absent: no_such"):
-        busy.run(compare.folder, "engine-absent", 1, 2, 2, 1)
+        busy.run(compare.folder, "engine-absent", 1, 2, 2, 1, threads=1)
 
 
 def test_neighbours_go_whatever_happens(compare):

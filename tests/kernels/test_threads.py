@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, wait
-from itertools import cycle
 from pathlib import Path
 from time import process_time, sleep
 
@@ -13,8 +12,8 @@ import pytest
 
 pytest.importorskip("numba")
 
-from minillm import GPT2, GPT2Config, kernels, ops
-from minillm.kernels import decode, threads
+from minillm import kernels, ops
+from minillm.kernels import threads
 from minillm.kernels.compile import jit
 
 
@@ -140,23 +139,6 @@ def test_short_waits_keep_all_threads(rested):
             if threads.threads_now() == left:
                 break
         assert threads.threads_now() == left
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "int4"])
-def test_threads_that_come_and_go_change_no_bit(rested, monkeypatch, dtype):
-    config = GPT2Config(vocab_size=211, n_positions=32, n_embd=96, n_layer=2, n_head=3)
-    model = GPT2.random(config).to(dtype)
-
-    def logits(numbers):
-        changing = cycle(numbers)
-        monkeypatch.setattr(decode, "threads_now", lambda: next(changing))
-        step, cache = kernels.DecodeStep(config, model.parameters), model.new_cache()
-        return np.concatenate(
-            [step([[7, 8, 9]], cache)[0]] + [step([[i]], cache)[0] for i in range(9)]
-        )
-
-    alone = logits([1])
-    assert np.array_equal(alone, logits([2, 1, 3, 2])) and np.array_equal(alone, logits([3, 2, 1]))
 
 
 def test_many_python_threads_at_once(some_threads):
