@@ -29,7 +29,7 @@ while True: pass
 
 
 @dataclass
-class Result:
+class BusyResult:
     """What one peer did with so many threads beside so many neighbours: of each round, tokens/s and
     tokens per second of processor time, of all its threads; missing says why there are none."""
 
@@ -41,7 +41,7 @@ class Result:
     versions: dict[str, str] = field(default_factory=dict)
     missing: str | None = None
 
-    def ratio(self, other: Result, kind: str = "rates") -> float:
+    def ratio(self, other: BusyResult, kind: str = "rates") -> float:
         """The median over rounds of self / other, round by round: "rates" or "per_cpu"."""
         return median(a / b for a, b in zip(getattr(self, kind), getattr(other, kind)))
 
@@ -71,7 +71,7 @@ def run(
     n_new: int = 64,
     rounds: int = 5,
     threads: int = 2,
-) -> list[Result]:
+) -> list[BusyResult]:
     """Let each peer decode with one and with `threads` threads, alone and beside `busy` neighbours,
     all in turn in each round, after one round to warm up.
 
@@ -86,7 +86,7 @@ def run(
     ids = np.random.default_rng(0).integers(0, config.vocab_size, n_prompt).tolist()
     request = {"ids": ids, "n_new": n_new}
     results = [
-        Result(name, t, n) for n in (0, busy) for t in sorted({1, threads}) for name in names
+        BusyResult(name, t, n) for n in (0, busy) for t in sorted({1, threads}) for name in names
     ]
     with ExitStack() as stack:
         groups = {t: stack.enter_context(started(names, folder, t)) for t in sorted({1, threads})}
@@ -110,7 +110,7 @@ def run(
     return results
 
 
-def _measure(result: Result, worker, request: dict, keep: bool) -> None:
+def _measure(result: BusyResult, worker, request: dict, keep: bool) -> None:
     sleep(PAUSE)
     answer = worker.answer(request)
     result.missing = answer.get("missing")
