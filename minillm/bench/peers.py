@@ -11,7 +11,7 @@ import ctypes
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import mkdtemp
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 
@@ -58,13 +58,15 @@ class Peer:
         return self.read([token])
 
     def measure(self, ids: Sequence[int], n_new: int) -> dict:
-        """Return the seconds of prefill and of n_new decode steps, and the n_new + 1 tokens."""
+        """Return the seconds of prefill and of n_new decode steps, the processor time of the
+        latter, and the n_new + 1 tokens."""
         start = perf_counter()
         tokens = [self.prefill(ids)]
-        first = perf_counter()
+        first, used = perf_counter(), process_time()
         for _ in range(n_new):
             tokens.append(self.decode(tokens[-1]))
-        return {"prefill_s": first - start, "decode_s": perf_counter() - first, "tokens": tokens}
+        took = {"prefill_s": first - start, "decode_s": perf_counter() - first}
+        return took | {"decode_cpu_s": process_time() - used, "tokens": tokens}
 
 
 def cache_bytes(config: GPT2Config, bits: int) -> int:
@@ -300,10 +302,11 @@ class CTranslate2(Peer):
         self.cache_bytes = cache_bytes(GPT2Config.from_file(Path(folder) / "config.json"), 32)
 
     def measure(self, ids: Sequence[int], n_new: int) -> dict:
-        times, tokens = [], []
+        times, used, tokens = [], [], []
 
         def note(step) -> None:
             times.append(perf_counter())
+            used.append(process_time())
             tokens.append(step.token_id)
 
         start = perf_counter()
@@ -313,7 +316,8 @@ class CTranslate2(Peer):
         )
         if len(tokens) != n_new + 1:
             raise InputError(f"CTranslate2 gave {len(tokens)} tokens instead of {n_new + 1}")
-        return {"prefill_s": times[0] - start, "decode_s": times[-1] - times[0], "tokens": tokens}
+        took = {"prefill_s": times[0] - start, "decode_s": times[-1] - times[0]}
+        return took | {"decode_cpu_s": used[-1] - used[0], "tokens": tokens}
 
 
 class CTranslate2Int8(CTranslate2):

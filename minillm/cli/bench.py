@@ -6,6 +6,7 @@ minillm bench --peers 8-bit --context 900    decode after a prompt of 900 tokens
 minillm bench --processor haswell            compiled as for a processor without AVX-512 and VNNI
 minillm bench --model tales --rounds 9 --json --plot rates.png
 minillm bench --train small                  the training step against torch (or 124m)
+minillm bench --busy 4 --model tales         decode beside four busy processes
 minillm bench --ladders                      kernels rung by rung, beside BLAS and the peak
 """
 
@@ -35,10 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--peers",
-        default="all",
         help=(
             f"by commas, the first being the measure: {which}; an unknown name lists all (default:"
-            " %(default)s)"
+            " all; beside busy neighbours minillm's and llama.cpp's of 32 bits)"
         ),
     )
     for names, default, what in (
@@ -58,6 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--train",
         choices=("small", "124m"),
         help="compare the training step instead, of this shape",
+    )
+    parser.add_argument(
+        "--busy",
+        type=int,
+        metavar="N",
+        help="instead: decode alone and beside N busy processes, with one and with all threads",
     )
     parser.add_argument(
         "--cache-dtype",
@@ -85,6 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from .. import bench
+    from ..bench import busy
     from ..checkpoints import find_folder
     from ..config import GPT2Config
     from ..model import GPT2
@@ -95,6 +102,9 @@ def run(args: argparse.Namespace) -> None:
     check_output("--plot", args.plot, PICTURES)
     if args.processor:  # for every process that is started from here
         os.environ.update(bench.for_processor(args.processor))
+    if args.busy is not None and not 1 <= args.busy <= 64:
+        raise InputError(f"--busy is {args.busy}; it must be from 1 to 64")
+    args.peers = args.peers or ("all" if args.busy is None else busy.PEERS)
     if args.train:
         return _training(args)
     if args.ladders:
@@ -103,6 +113,9 @@ def run(args: argparse.Namespace) -> None:
         folder = find_folder(args.model) if args.model else temporary
         if not args.model:
             GPT2.random(GPT2Config(), seed=0).save_pretrained(folder)
+        if args.busy:
+            sizes = (args.prompt, args.new, args.rounds, args.threads)
+            return _busy(busy.run(folder, args.peers, args.busy, *sizes), args)
         comparison = bench.run(
             folder, args.peers, args.prompt, args.new, args.rounds, args.threads, args.cache_dtype
         )
@@ -183,6 +196,36 @@ def _training(args: argparse.Namespace) -> None:
                 else ", ".join(f"{k} {v}" for k, v in r.versions.items())
             )
         )
+
+
+def _busy(results: list, args: argparse.Namespace) -> None:
+    if args.json:
+        return write_json([vars(result) for result in results])
+    measured = [result for result in results if not result.missing]
+    alone = {r.name: r for r in measured if (r.threads, r.busy) == (1, 0)}
+    rows = [
+        [
+            r.busy,
+            r.name,
+            r.threads,
+            f"{median(r.rates):,.1f}",
+            f"{min(r.rates):,.1f}-{max(r.rates):,.1f}",
+            f"{r.ratio(next(other for other in measured if other.busy == r.busy)):.2f}",
+            f"{median(r.per_cpu):,.1f}",
+            f"{r.ratio(alone.get(r.name, r), 'per_cpu'):.2f}",
+        ]
+        for r in measured
+    ]
+    write(f"decode of {args.new} tokens after a prompt of {args.prompt}, beside busy processes")
+    headings = ("busy", "peer", "threads", "tokens/s", "range", "ratio")
+    headings += ("tokens/s of processor", "of one thread alone")
+    write(table(headings, rows, "><>>>>>>"))
+    write(
+        f"\nmedians of {args.rounds} interleaved rounds; ratio to the first beside as many busy"
+        " processes"
+    )
+    for name, missing in dict.fromkeys((r.name, r.missing) for r in results if r.missing):
+        write(f"{name}: missing ({missing})")
 
 
 def _ladders(args: argparse.Namespace) -> None:

@@ -30,7 +30,7 @@ ROOMS = {
     "merge_heads": ".ops",
     "attention": "streaming",
     "DecodeStep": "decode",
-    "now": "decode",
+    "now": "memory",
     "layer_norm_backward": "gradients",
     "gelu_new_backward": "gradients",
     "cross_entropy_backward": "gradients",

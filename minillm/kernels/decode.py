@@ -37,7 +37,7 @@ from .products import (
 )
 from .rows import normalize_row
 from .streaming import attend
-from .threads import Team, called_again, meet, n_threads
+from .threads import Team, called_again, meet, threads_now
 from .vectors import stored_like
 
 MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")  # the four products of a block
@@ -480,7 +480,7 @@ class DecodeStep:
         tokens = [
             token for row, n in zip(ids.tolist(), lengths) for token in row[:n]
         ]  # of each new position, as the others
-        keys, threads, past = cache.keys, n_threads(), cache.lengths.tolist()
+        keys, threads, past = cache.keys, threads_now(), cache.lengths.tolist()
         k, v, (layer_bytes, row_bytes, head_bytes, *_) = (
             keys.ctypes.data,
             cache.values.ctypes.data,
@@ -560,9 +560,3 @@ class DecodeStep:
 _steps: WeakSet[DecodeStep] = WeakSet()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: [step._start_anew() for step in _steps])
-
-
-@jit
-def now():
-    """The ticks of this moment."""
-    return ticks()

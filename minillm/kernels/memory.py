@@ -13,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.np.arrayobj import populate_array
 
-from .compile import helper
+from .compile import helper, jit
 from .processor import TRIPLE
 from .vectors import becomes
 
@@ -113,3 +113,9 @@ def _(context, builder, signature, values):
         cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.IntType(64), []), name),
         [],
     )
+
+
+@jit
+def now():
+    """The ticks of this moment."""
+    return ticks()

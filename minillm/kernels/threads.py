@@ -6,12 +6,18 @@ depends on the threading layer (1.7 us with OpenMP, 116 us with workqueue), and 
 process when two threads enter at once. A launch from a pool costs 30 us, and up to 200 where the
 caches are full of weights: prefill does not notice. A decode step keeps time with `meet` inside
 (0.1 to 0.4 us), and its threads stay awake for the next token (Team).
+
+Beside busy neighbours the system puts a thread aside in the middle of its work, for milliseconds.
+In a pool another one then takes the next share. At a meeting all wait, and two threads are slower
+than one: so a team tells how long it waited, and after long waits fewer threads work for a while
+(`threads_now`), which changes no number.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
 
@@ -24,6 +30,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 
 from .compile import helper, jit
+from .memory import now, ticks
 
 _pool: tuple[int, ThreadPoolExecutor] | None = None  # (workers, pool)
 _team: Team | None = None  # whose threads may still be waiting in the pool
@@ -70,6 +77,28 @@ def _from_environment() -> int | None:
 
 _limit = _from_environment()
 
+# What a team loses by waiting, less a third of its time, which is about what it gains, adds up to a
+# debt, in ns. Above PATIENCE, fewer threads work for REST times as long as the debt: beside
+# neighbours that stay, trying again costs a few hundredths of the time.
+PATIENCE, REST = 5_000_000, 60
+_debt, _useful, _until = 0.0, 1, 0  # how many threads are of use until when (perf_counter_ns)
+
+
+def threads_now() -> int:
+    """How many of the n_threads() are of use in a team at this moment: fewer where teams have lost
+    much time by waiting for a thread that the system had put aside."""
+    resting = time.perf_counter_ns() < _until
+    return min(n_threads(), _useful) if resting else n_threads()
+
+
+def judge(threads: int, took: float, lost: float) -> None:
+    """Take account of a team's work that took so many ns, `lost` of them waiting."""
+    global _debt, _useful, _until
+    _debt = max(_debt + lost - took / 3, 0.0)
+    if _debt > PATIENCE:
+        _useful, _until = max(threads // 2, 1), time.perf_counter_ns() + REST * int(_debt)
+        _debt = 0.0
+
 
 def pool(workers: int) -> ThreadPoolExecutor:
     """The pool of this process, with at least this many threads."""
@@ -113,17 +142,19 @@ def in_parallel(work, n: int, *, unit: int = 1, cost: float = np.inf) -> None:
     finally:
         waiting.clear()
         for future in futures:
-            future.result()
+            if not future.cancel():  # who has not begun has nothing left to do
+                future.result()
 
 
 # ---- keeping time inside a kernel
 
-ARRIVED, ROUND, ABANDONED, CALLS = 0, 16, 32, 48  # places in a team's `state`, a cache line apart
+# Places in a team's `state`, a cache line apart; LOST: ticks that its threads slept at meetings.
+ARRIVED, ROUND, ABANDONED, CALLS, LOST = range(0, 80, 16)
 CLOSED = -1  # stands in CALLS when nobody waits for a call any more
-QUICK, PATIENCE = (
-    4000,
-    5000,
-)  # looks at a place before a thread lets others run each time (0.4 us), and before it goes
+# How often a thread looks at a place before it naps between the looks, and before it goes. 200,000
+# looks are 0.1 to 0.3 ms: longer than a nap, or one thread's nap would be the cause of the other's.
+LOOKS, STAY = 200_000, 500_000
+NAP = 50  # us, and as much again until a thread is awake
 
 
 class Team:
@@ -136,7 +167,7 @@ class Team:
     """
 
     def __init__(self, n: int):
-        self.n, self.state, self._others = n, np.zeros(64, np.int64), []
+        self.n, self.state, self._others = n, np.zeros(80, np.int64), []
 
     def run(self, work, again: bool = False) -> None:
         """Call work(i) for all i < n at the same time. again: it is that of the last time, and asks
@@ -145,6 +176,7 @@ class Team:
         if self.n == 1:
             return work(0)
         with _one_at_a_time:
+            start, began = time.perf_counter_ns(), now()
             try:
                 calls = int(self.state[CALLS])
                 if not (
@@ -166,6 +198,10 @@ class Team:
             if self.state[ABANDONED]:
                 for other in self._others:
                     other.result()  # raises what went wrong there
+            lost = int(self.state[LOST])  # in ticks
+            if lost or _debt:
+                self.state[LOST], took = 0, time.perf_counter_ns() - start
+                judge(self.n, took, lost * took / (now() - began) / (self.n - 1))
 
     def _other(self, work, i: int) -> None:
         try:
@@ -221,19 +257,18 @@ def atomic_load(typing_context, array, index):
 
 
 @intrinsic
-def breathe(typing_context, long):
-    """Let others run: a short pause, or after long waiting the rest of this thread's time slice."""
+def nap(typing_context):
+    """Sleep for NAP, or for a little longer."""
 
     def build(context, builder, signature, values):
-        if os.name == "posix":
-            with builder.if_then(values[0], likely=False):
-                kind = ir.FunctionType(ir.IntType(32), [])
-                builder.call(
-                    cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), []
-                )
+        name, length = ("usleep", NAP) if os.name == "posix" else ("Sleep", 1)  # Sleep: in ms
+        kind = ir.FunctionType(ir.IntType(32), [ir.IntType(32)])
+        builder.call(
+            cgutils.get_or_insert_function(builder.module, kind, name), [kind.args[0](length)]
+        )
         return context.get_dummy_value()
 
-    return types.none(types.boolean), build
+    return types.none(), build
 
 
 @jit
@@ -246,11 +281,10 @@ def swap(state, calls, value):
 @helper
 def called_again(state, calls):
     """Wait for another call than the `calls` so far; False when none comes for a while."""
-    waited = 0
+    looks = 0
     while atomic_load(state, CALLS) == calls:
-        waited += 1
-        breathe(waited > QUICK)
-        if waited > PATIENCE:
+        looks += 1
+        if looks > STAY:
             atomic_swap(state, CALLS, calls, CLOSED)
     return atomic_load(state, CALLS) != CLOSED
 
@@ -265,10 +299,15 @@ def meet(state, n):
         state[ARRIVED] = 0
         atomic_add(state, ROUND, 1)
         return
-    waited = 0
+    looks, began = 0, 0
     while atomic_load(state, ROUND) == this_round and atomic_load(state, ABANDONED) == 0:
-        waited += 1
-        breathe(waited > QUICK)
+        looks += 1
+        if looks == LOOKS:
+            began = ticks()
+        if looks >= LOOKS:
+            nap()
+    if looks >= LOOKS:
+        atomic_add(state, LOST, ticks() - began)
 
 
 if numba.config.DISABLE_JIT:

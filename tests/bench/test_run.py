@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from minillm import GPT2, GPT2Config, InputError, bench, kernels
-from minillm.bench import limits, worker
+from minillm.bench import busy, limits, worker
 from minillm.bench import run as run_function
 from minillm.bench.convert import bytes_read
 from minillm.bench.peers import GROUPS, PEERS, Peer, cache_bytes, choose
@@ -212,6 +212,52 @@ def test_peers_are_chosen_by_name_family_and_width(compare):
     assert choose("all") == list(PEERS) and choose(["minillm"])[-1] == "minillm-steady"
     with pytest.raises(InputError, match="peer 'nobody' is unknown; known: all, "):
         choose("minillm,nobody")
+
+
+def test_beside_busy_neighbours_everybody_is_measured_in_turn(compare, monkeypatch, capsys):
+    monkeypatch.setattr(busy, "PAUSE", 0)
+    names = ["minillm-steady", "engine-absent"]
+    results = busy.run(compare.folder, names, 1, n_prompt=2, n_new=6, rounds=2, threads=3)
+    assert [(r.busy, r.threads, r.name) for r in results] == [
+        (n, t, name) for n in (0, 1) for t in (1, 3) for name in names
+    ]
+    for result in results:
+        if result.name == "engine-absent":
+            assert result.missing == "no_such_library is not installed"
+        else:
+            assert len(result.rates) == len(result.per_cpu) == 2
+            assert (
+                0 < max(result.rates) < 250 < min(result.per_cpu)
+            )  # who sleeps needs no processor
+    sizes = ["--prompt", "2", "--new", "3", "--rounds", "1", "--threads", "1"]
+    args = ["bench", "--model", str(compare.folder), *sizes, "--busy"]
+    assert main([*args, "1", "--peers", "engine-other,engine-dying"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\nengine-dying: missing (failed with exit code 7)") == 1
+    assert [line.split()[:3] for line in out.splitlines()[3:5]] == [
+        [n, "engine-other", "1"] for n in "01"
+    ]
+    assert main([*args, "0"]) == 2 and "--busy is 0; it must be" in capsys.readouterr().err
+    with pytest.raises(InputError, match="no peer could be measured: engine-absent: no_such"):
+        busy.run(compare.folder, "engine-absent", 1, 2, 2, 1, threads=1)
+
+
+def test_neighbours_go_whatever_happens(compare):
+    with pytest.raises(KeyboardInterrupt), busy.neighbours(2) as loops:
+        assert all(loop.poll() is None for loop in loops)
+        raise KeyboardInterrupt
+    assert all(loop.poll() is not None for loop in loops)
+    program = (
+        "import os; from minillm.bench.busy import neighbours\n"
+        "with neighbours(1) as (loop,): print(loop.pid, flush=True); os.kill(os.getpid(), 9)"
+    )
+    if os.name == "posix":
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        with pytest.raises(ProcessLookupError):
+            for _ in range(200):
+                os.kill(int(done.stdout), 0)
+                sleep(0.05)
 
 
 def test_what_a_decode_step_reads_and_a_prompt_costs():

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from minillm import kernels
 from minillm.bench.run import PROCESSORS
 from minillm.cache import KVCache, SlidingCache
 from minillm.config import GPT2Config
+from minillm.kernels import decode as kernels_decode
 from minillm.kernels import threads
 from minillm.kernels.processor import FEATURES, HAS_HALVES
 from minillm.model import GPT2
@@ -77,6 +79,28 @@ def test_equals_the_readable_forward_at_every_position(kind, n_threads):
         assert np.abs(cache.values - reference_cache.values).max() <= TOLERANCE[kind] * scale
     finally:
         threads.set_threads(None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_threads_that_come_and_go_change_no_bit(kind, monkeypatch):
+    model = stored(random_model(SMALL), kind)
+
+    def logits(numbers):
+        changing, used = cycle(numbers), []
+        run = lambda team, *rest: (used.append(team.n), right(team, *rest))  # noqa: E731
+        monkeypatch.setattr(kernels_decode, "threads_now", lambda: next(changing))
+        monkeypatch.setattr(threads.Team, "run", run)
+        step, cache = kernels.DecodeStep(model.config, model.parameters), model.new_cache()
+        several = step(np.arange(6).reshape(1, 6), cache)[0]
+        rest = [one(step, i, cache) for i in range(6, 18)]
+        assert set(used) == set(numbers)
+        return np.concatenate([several, *rest]), cache.keys, cache.values
+
+    right = threads.Team.run
+    alone = logits([1])
+    for numbers in ([2, 1, 3, 2], [3, 3, 1]):
+        for mine, theirs in zip(logits(numbers), alone):
+            assert np.array_equal(mine, theirs)
 
 
 @pytest.mark.parametrize(

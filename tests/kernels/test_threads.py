@@ -5,6 +5,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from time import process_time, sleep
 
 import numpy as np
 import pytest
@@ -98,6 +99,46 @@ def test_a_team_stays_for_the_next_run_only_while_nobody_else_needs_it():
     assert all(future.done() for future in team._others)  # sent home by the other
     team.run(work, again=True)
     assert counts.tolist() == [32, 32] and launches.count(1) >= 3
+
+
+@pytest.fixture
+def rested(monkeypatch):
+    """Nothing of what teams lost before, and nothing is left of what they lose here."""
+    for name in ("_debt", "_useful", "_until"):
+        monkeypatch.setattr(threads, name, 0)
+    yield
+    threads.set_threads(None)
+
+
+def test_who_waits_long_sleeps_and_fewer_threads_work_for_a_while(rested):
+    threads.set_threads(2)
+    team = threads.Team(2)
+
+    def work(i):
+        if i == 1:
+            sleep(0.3)
+        meet(team.state, 2)
+
+    meet(team.state, 1)  # compile
+    used = process_time()
+    team.run(work)
+    assert process_time() - used < 0.1 and threads.threads_now() == 1
+    threads._until = 0
+    assert threads.threads_now() == 2 == threads.n_threads()
+
+
+def test_short_waits_keep_all_threads(rested):
+    threads.set_threads(8)
+    for _ in range(1000):  # a thread is woken late, and what follows makes up for it
+        threads.judge(8, took=1_000_000, lost=900_000)
+        threads.judge(8, took=2_000_000, lost=0)
+    assert threads.threads_now() == 8
+    for left in (4, 2, 1, 1):
+        for _ in range(10):
+            threads.judge(threads.threads_now(), took=10_000_000, lost=7_000_000)
+            if threads.threads_now() == left:
+                break
+        assert threads.threads_now() == left
 
 
 def test_many_python_threads_at_once(some_threads):
