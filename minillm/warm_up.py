@@ -8,7 +8,7 @@ import numpy as np
 
 from .config import ACTIVATIONS, GPT2Config
 from .errors import InputError
-from .kernels import compile_listeners
+from .kernels.listeners import compile_listeners
 from .model import GPT2
 from .progress import Update
 from .twins import twin

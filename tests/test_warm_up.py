@@ -14,7 +14,7 @@ from minillm.warm_up import warm_up
 CHILD = """
 import contextlib, os, pathlib, sys
 from minillm.cli import main
-from minillm.kernels import compile_listeners
+from minillm.kernels.listeners import compile_listeners
 from minillm.warm_up import warm_up
 
 assert warm_up() > 40, "the cache was not empty"

@@ -83,7 +83,7 @@ def load(args: argparse.Namespace):
 
 def say_when_compiling() -> None:
     """On a terminal, say once that kernels are being compiled: somebody waits, and wonders why."""
-    from ..kernels import compile_listeners
+    from ..kernels.listeners import compile_listeners
 
     def say(kernel: str) -> None:
         compile_listeners.remove(say)
