@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 
-
 # Name -> the file it lives in; what needs no kernel is ops' own. No file may bear one of these
 # names: importing it would set the module in its place. `attention` streams over the keys;
 # `DecodeStep` is the fused step for a few positions; `now` reads the processor's clock.
