@@ -19,6 +19,16 @@ from .weights.floats import narrowed
 FLOATS = tuple(np.dtype(t) for t in (np.float16, np.float32, np.float64))  # what it may hold
 
 
+def float_type(dtype) -> np.dtype:
+    """Return `dtype` as NumPy's; InputError unless it is one that a model can compute with."""
+    try:
+        if dtype is not None and (found := np.dtype(dtype)) in FLOATS:
+            return found
+    except TypeError:
+        pass
+    raise InputError(f"dtype is {dtype!r:.60}; it must be float16, float32 or float64")
+
+
 def check_fits(cache, config: GPT2Config, batch: int) -> None:
     """Raise InputError unless `cache` is a KVCache for `batch` rows of a model of this config.
 
@@ -96,7 +106,7 @@ class KVCache:
             raise InputError(
                 f"cache capacity {capacity}: the model has {config.n_positions} positions"
             )
-        batch = whole_number("batch", batch)
+        batch, dtype = whole_number("batch", batch), float_type(dtype)
         # Zeros, not empty: what lies beyond a row's length has weight 0, and 0 * NaN would be NaN.
         # (np.zeros also leaves the memory untouched until it is used; np.zeros_like would not.)
         shape = (config.n_layer, batch, config.n_head, capacity, config.head_dim)

@@ -15,7 +15,7 @@ import numpy as np
 
 from . import ops as numpy_ops
 from .attention import causal_self_attention
-from .cache import KVCache, check_fits
+from .cache import KVCache, check_fits, float_type
 from .config import GPT2Config
 from .errors import InputError, require_model
 from .feed_forward import feed_forward
@@ -184,7 +184,7 @@ class GPT2:
         """
         ids, single = self._checked_ids(ids)
         B, T = ids.shape
-        lengths = [T] * B if lengths is None else np.asarray(lengths).tolist()
+        lengths = [T] * B if lengths is None else _lengths(lengths)
         if np.shape(lengths) != (B,) or min(lengths) < 1 or max(lengths) > T:
             raise InputError(f"lengths {lengths} do not fit {B} rows of {T} ids")
         if cache is not None:
@@ -313,7 +313,9 @@ class GPT2:
         return GPT2(config, kept | changed, self.ops)
 
     def astype(self, dtype) -> GPT2:
-        """Return the model with parameters of another floating type."""
+        """Return the model with parameters of another floating type: float16, float32, float64
+        (`quantize` stores matrices in fewer bits)."""
+        dtype = float_type(dtype)
         return GPT2(
             self.config,
             {n: p.astype(dtype, copy=False) for n, p in self.parameters.items()},
@@ -376,6 +378,13 @@ class GPT2:
         from .decoding import generate_ids
 
         return generate_ids(self, ids, max_new_tokens, **options)
+
+
+def _lengths(lengths) -> list[int]:
+    """Return lengths as whole numbers, which 3.0 is not."""
+    if (array := np.asarray(lengths)).dtype.kind not in "iu":
+        raise InputError(f"lengths {lengths!r:.60} must be whole numbers, one for each row")
+    return array.tolist()
 
 
 def _restored(config: GPT2Config, parameters: Mapping[str, np.ndarray], twin: Twin) -> GPT2:

@@ -110,6 +110,11 @@ def checked(step: Step, formed: Callable[[], Iterable[str]]) -> Step:
 
     What a step asks for is its attribute `names`. The step returned has none: it is checked.
     """
+    if isinstance(step, type) or not callable(step):
+        raise InputError(
+            f"step is {step!r:.60}; it must be called as step(name, value) and return the value:"
+            " Trace(), Patch({name: new}) or a function"
+        )
     if not hasattr(step, "names"):
         return step
     known = list(formed())
@@ -158,6 +163,10 @@ class Patch:
     """
 
     def __init__(self, replacements: Mapping[str, np.ndarray | Callable], then: Step = identity):
+        if not isinstance(replacements, Mapping):
+            raise InputError(
+                f"the replacements are {replacements!r:.60}; they must be {{step name: new value}}"
+            )
         self.replacements, self.then = replacements, then
 
     @property

@@ -34,6 +34,11 @@ def changed(name, change, cache=None):
     return cache
 
 
+def of_type(dtype):
+    """A cache that holds numbers of a type which none is made of."""
+    return changed("keys", lambda k: k.astype(dtype), changed("values", lambda v: v.astype(dtype)))
+
+
 def read_only(array):
     array.flags.writeable = False
     return array
@@ -68,9 +73,9 @@ FOREIGN = {
         *(np.zeros((3, 2, 16, 2, 12), np.float32).swapaxes(2, 3) for _ in "kv"),
         np.zeros(2, np.int64),
     ),
-    "integers": lambda: MODEL.new_cache(2, dtype=np.int32),
-    "complex": lambda: MODEL.new_cache(2, dtype=np.complex64),
-    "the other order of bytes": lambda: MODEL.new_cache(2, dtype=">f4"),
+    "integers": lambda: of_type(np.int32),
+    "complex": lambda: of_type(np.complex64),
+    "the other order of bytes": lambda: of_type(">f4"),
     "values of another type": lambda: changed("values", lambda v: v.astype(np.float64)),
     "read-only keys": lambda: changed("keys", read_only),
     "read-only values": lambda: changed("values", read_only),

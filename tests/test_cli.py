@@ -425,6 +425,7 @@ def test_bench_measures_and_names_what_is_missing(monkeypatch, cli):
             ["generate", TEXT, "--model", "tales-draft", "--draft", "/ngrm"],
             "draft '/ngrm' is not ngram, skip:N, float32, bfloat16",
         ),
+        (["generate", TEXT, "--draft-tokens", "3"], "--draft-tokens 3 is for a draft"),
         (
             ["clock", TEXT, "--plot", "picture.txt"],
             "--plot picture.txt: the name must end in one of .png",

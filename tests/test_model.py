@@ -227,10 +227,21 @@ def test_unusable_ids_are_refused(ids, message):
         MODEL(ids)
 
 
-@pytest.mark.parametrize("lengths", [[0, 3], [3, 5], [3], [3, 3, 3]])
-def test_unusable_lengths_are_refused(lengths):
+@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize(
+    "lengths",
+    [[0, 3], [3, 5], [3], [3, 3, 3], [3.0, 3], [2.5, 3], [np.nan, 3], [True, True], ["a", 3]],
+)
+def test_unusable_lengths_are_refused(lengths, cache):
     with pytest.raises(InputError, match="lengths"):
-        MODEL(IDS[:, :4], lengths=lengths)
+        MODEL(IDS[:, :4], MODEL.new_cache(2) if cache else None, lengths=lengths)
+
+
+@pytest.mark.parametrize("dtype", ["int8", int, complex, bool, "bfloat16", "abc", ">f4", object])
+def test_types_that_a_model_cannot_compute_with_are_refused(dtype):
+    for make in (MODEL.astype, lambda dtype: MODEL.new_cache(dtype=dtype)):
+        with pytest.raises(InputError, match="it must be float16, float32 or float64"):
+            make(dtype)
 
 
 def test_unusable_caches_are_refused():

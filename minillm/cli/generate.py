@@ -14,6 +14,7 @@ import sys
 from functools import partial
 from time import perf_counter
 
+from ..errors import InputError
 from .common import add_compute, add_model, add_text, count, load, text_of, write, write_json
 
 
@@ -69,6 +70,8 @@ def run(args: argparse.Namespace) -> None:
     from ..decoding.drafts import named_draft
     from ..decoding.options import ROWS, Options
 
+    if args.draft_tokens is not None and args.draft is None:
+        raise InputError(f"--draft-tokens {args.draft_tokens} is for a draft: give --draft, too")
     prompt = text_of(args)
     start = perf_counter()
     model, tokenizer = load(args)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .. import ops
 from ..errors import InputError
+from ..portable import Twin
 from ..weights import KINDS
 from .speculative import Draft, ModelDraft, NGramDraft
 
@@ -30,7 +30,7 @@ def named_draft(name: str, model, tokenizer, n_tokens: int | None = None) -> Dra
     from ..checkpoints import load
 
     try:
-        other, its_tokenizer = load(name, kernels="numpy" if model.ops is ops else "numba")
+        other, its_tokenizer = load(name, kernels=Twin(model.ops).name)
     except InputError as error:
         raise InputError(
             f"draft {name!r} is not ngram, skip:N, {', '.join(KINDS)} or a model to load: {error}"

@@ -273,7 +273,7 @@ class Options:
         if self.num_beams > 1 and self.chunk is not None:
             raise InputError(f"{beams} reads the prompt at once: leave out chunk {self.chunk}")
         if not self.use_cache:
-            for name in ("num_beams", "chunk"):
+            for name in ("num_beams", "chunk", "cache_dtype"):
                 if getattr(self, name) not in (None, 1):
                     raise InputError(
                         f"{name} {getattr(self, name)} needs the KV cache: leave out"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
-from functools import cache, partial
+from functools import cache, partial, wraps
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
 
@@ -19,6 +19,7 @@ import numpy as np
 from .. import generate, ops
 from ..attention import causal_self_attention
 from ..checkpoints import find_folder
+from ..errors import InputError
 from ..feed_forward import feed_forward
 from ..model import GPT2
 from ..model import block as whole_block
@@ -26,11 +27,16 @@ from ..reference import TOLERANCES
 from ..steps import Relay, StepDifferences, diff, identity, step_names
 from ..tokenizer import Tokenizer
 from . import EXERCISES, textbook
+from .call import raised
 from .child import Printed, answering, limit_resources, load
 from .folder import file_of, require
 from .inputs import MODEL, model, reference
+from .process import check_folder
+from .wire import describe
 
 UNUSABLE = ("todo", "missing", "signature", "skipped", "stopped")
+ENDS_A_PASS = ("missing", "signature", "raised", "shape", "stopped")  # no model computes with it
+KEEP_THE_SHAPE = ("softmax", "log_softmax", "attention", "layer_norm", "gelu_new")  # of the first
 OF_OPS = (
     "softmax",
     "log_softmax",
@@ -74,11 +80,42 @@ def twin(own: Mapping[str, Callable]) -> SimpleNamespace:
 @cache
 def of_folder(folder: Path) -> FolderTwin:
     """Return the twin made of a student's folder, for --kernels and MINILLM_KERNELS: a chapter runs
-    on their functions, which call one another. Says which those are."""
-    own = {name: f for name, f in own_functions(folder).items() if name in OF_OPS}
+    on their functions, which call one another. Says which those are.
+
+    Each is checked first, in a process of its own; InputError, then or later, for one that raises,
+    ends the program, runs on for ever, or takes or gives what it should not.
+    """
+    require(folder)
+    files = {n: f for n in OF_OPS if (f := file_of(folder, EXERCISES[n])).exists()}
+    own = {}
+    for result in check_folder(folder, files):
+        name, file = result.name, files[result.name]
+        if result.status in ENDS_A_PASS:
+            raise InputError(f"{file}: {result.message}")
+        if result.status not in UNUSABLE:
+            own[name] = in_one_line(load, "load", file)(file)[name]
     call_one_another(own)
+    own = {name: in_one_line(f, name, files[name]) for name, f in own.items()}
     print(f"computing with functions of {folder}: {', '.join(own) or 'none yet'}", file=sys.stderr)
     return FolderTwin(**vars(twin(own)), folder=folder)
+
+
+def in_one_line(function: Callable, name: str, file: Path) -> Callable:
+    """Return a student's function whose errors, and results of another shape, are one line each."""
+
+    @wraps(function)
+    def call(*args, **kwargs):
+        try:
+            result = function(*args, **kwargs)
+        except (Exception, SystemExit) as error:
+            raise InputError(f"{file}: {raised(error, str(file)).says}") from None
+        if name in KEEP_THE_SHAPE:
+            shape = next(iter((*args, *kwargs.values()))).shape
+            if getattr(result, "shape", None) != shape:
+                raise InputError(f"{file}: returned {describe(result)}; needed: {[*shape]}")
+        return result
+
+    return call
 
 
 def call_one_another(own: Mapping[str, Callable]) -> None:

@@ -509,6 +509,7 @@ def test_stop_strings_end_a_row_and_free_it():
         (lambda: continued(window=0), "window is 0"),
         (lambda: continued(use_cache="no"), "use_cache is 'no'"),
         (lambda: continued(use_cache=False, chunk=3), "chunk 3 needs the KV cache"),
+        (lambda: continued(use_cache=False, cache_dtype="float16"), "cache_dtype float16 needs"),
         (lambda: continued(use_cache=False, num_beams=2), "num_beams 2 needs the KV cache"),
         (lambda: continued(window=4, chunk=3), "window 4 reads one position at a time"),
         (lambda: continued(num_beams=2, chunk=3), "leave out chunk 3"),

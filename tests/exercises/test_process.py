@@ -4,6 +4,7 @@ on."""
 import json
 import os
 import queue
+import re
 import shutil
 import subprocess
 import sys
@@ -466,7 +467,7 @@ def test_a_chapter_runs_on_a_students_functions(tmp_path):
     """By the name of the folder in MINILLM_KERNELS, in a process of its own."""
     solve(tmp_path)
     code = (
-        "import minillm; m, t = minillm.load(); print(m.ops.softmax.__code__.co_filename, m([5, 6,"
+        "import minillm; m, t = minillm.load(); print(m.ops.softmax.__wrapped__.__code__.co_filename, m([5, 6,"
         " 7])[-1].argmax())"
     )
     found = {}
@@ -481,6 +482,56 @@ def test_a_chapter_runs_on_a_students_functions(tmp_path):
         assert file.endswith("softmax.py")
     model, _ = minillm.load(kernels="numpy")
     assert found["right"] == str(model([5, 6, 7])[-1].argmax()) != found["wrong"]
+
+
+LATE = (
+    "    if x.shape[-1] > 100:\n        {}\n    return np.exp(x) / np.exp(x).sum(-1, keepdims=True)"
+)
+NO_MODEL = {
+    "a syntax error": ("softmax", "def softmax(:", r"SyntaxError.* \(line 1\)"),
+    "no module": ("softmax", "import nosuch", r"No module named 'nosuch' \(line 1\)"),
+    "another name": ("softmax", "def sotfmax(x):\n    return x", "softmax"),
+    "other arguments": ("softmax", "def softmax(x, y, z):\n    return x", "softmax"),
+    "raises": ("softmax", "def softmax(x):\n    return 1 / 0", r"ZeroDivisionError.* \(line 2\)"),
+    "exits": ("softmax", "import os\ndef softmax(x):\n    os._exit(0)", "ended the interpreter"),
+    "one number": ("split_heads", "def split_heads(x, n_head):\n    return x", "needed: int64"),
+    "raises late": (
+        "softmax",
+        f"import numpy as np\ndef softmax(x):\n{LATE.format('raise ValueError(9)')}",
+        r"ValueError: 9 \(line 4\)",
+    ),
+    "exits late": (
+        "softmax",
+        f"import numpy as np, sys\ndef softmax(x):\n{LATE.format('sys.exit(0)')}",
+        r"sys.exit\(0\)",
+    ),
+    "another shape late": (
+        "softmax",
+        f"import numpy as np\ndef softmax(x):\n{LATE.format('return x[..., :3]')}",
+        r"needed: \[4096\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name, text, message", NO_MODEL.values(), ids=NO_MODEL)
+def test_a_function_that_no_model_computes_with_is_one_line(tmp_path, capsys, name, text, message):
+    from minillm.exercises.twin import of_folder
+
+    write(tmp_path, name, text + "\n")
+    of_folder.cache_clear()
+    run = ["generate", "A fox", "--model=tales-draft", "--max-new-tokens=2", "--kernels"]
+    assert main([*run, str(tmp_path)]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"minillm: {file_of(tmp_path.resolve(), exercise(name))}: ")
+    assert re.search(message, error)
+
+
+def test_a_draft_computes_with_the_models_own_functions(tmp_path):
+    from minillm.decoding.drafts import named_draft
+
+    start(tmp_path)
+    model, tokenizer = minillm.load("tales-draft", kernels=str(tmp_path))
+    assert named_draft("tales-draft", model, tokenizer).model.ops is model.ops
 
 
 MISTAKES = {
