@@ -109,7 +109,13 @@ def checked(step: Step, formed: Callable[[], Iterable[str]]) -> Step:
     """Return `step` for a pass that forms these names; UnknownStep where it asks for another.
 
     What a step asks for is its attribute `names`. The step returned has none: it is checked.
+    InputError for what cannot be called, as a dict of new values, which Patch takes.
     """
+    if not callable(step):
+        raise InputError(
+            f"step is {step!r:.80}; it must be a function (name, value) -> value, which"
+            " steps.Patch makes of {name: new value}"
+        )
     if not hasattr(step, "names"):
         return step
     known = list(formed())
@@ -158,6 +164,10 @@ class Patch:
     """
 
     def __init__(self, replacements: Mapping[str, np.ndarray | Callable], then: Step = identity):
+        if not isinstance(replacements, Mapping):
+            raise InputError(
+                f"Patch needs {{name: new value or function}}, not {replacements!r:.80}"
+            )
         self.replacements, self.then = replacements, then
 
     @property

@@ -178,6 +178,13 @@ def test_a_patch_has_the_form_of_what_it_replaces(new, message):
         MODEL(IDS, step=Patch({"h.1.attn.out": new}))
 
 
+def test_what_is_no_step_is_one_line():
+    with pytest.raises(InputError, match=r"step is .*steps\.Patch makes of \{name"):
+        MODEL(IDS, step={"h.1.attn.out": np.zeros(8)})
+    with pytest.raises(InputError, match=r"not 'h\.1\.attn\.out'"):
+        Patch("h.1.attn.out")
+
+
 def test_a_patch_takes_the_dtype_of_what_it_replaces():
     model, trace = MODEL.astype(np.float32), Trace()
     model(IDS, step=Patch({"embed": np.ones((1, 5, 8))}, then=trace))

@@ -315,7 +315,10 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path, number, capsys):
     again = trainer(tmp_path)
     again.load_checkpoint()
     assert again.step == 7 and signal.getsignal(signal.SIGTERM) is before
-    assert capsys.readouterr().err.strip() == "stopping after this step; once more to stop at once"
+    assert (
+        capsys.readouterr().err.strip()
+        == "stopping after this step (--resume goes on from there); once more to stop at once"
+    )
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
