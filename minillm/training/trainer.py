@@ -387,7 +387,7 @@ def stop_signals(speak: bool = True):
         seen.append(number)
         if speak:
             print(
-                "\nstopping after this step (--resume goes on from there); once more to stop at once",
+                "\nstopping after this step, from which a resumed run goes on; once more to stop at once",
                 file=sys.stderr,
             )
 
