@@ -34,4 +34,4 @@ def __getattr__(name: str):
 
 
 def __dir__():
-    return sorted([*globals(), *ROOMS])
+    return sorted({*globals(), *ROOMS})

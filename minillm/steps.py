@@ -109,6 +109,7 @@ def checked(step: Step, formed: Callable[[], Iterable[str]]) -> Step:
     """Return `step` for a pass that forms these names; UnknownStep where it asks for another.
 
     What a step asks for is its attribute `names`. The step returned has none: it is checked.
+    InputError for what cannot be called, as a dict of new values, which Patch takes.
     """
     if isinstance(step, type) or not callable(step):
         raise InputError(

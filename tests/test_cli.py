@@ -416,6 +416,11 @@ def test_bench_measures_and_names_what_is_missing(monkeypatch, cli):
         (["generate", TEXT, "--chunk", "0"], "chunk is 0"),
         (["compare", "README.md", "--quality-tokens", "-1"], "--quality-tokens is -1"),
         (["dance"], "invalid choice: 'dance'"),
+        (["genrate", TEXT], "; did you mean generate? (see minillm --help)"),
+        (["generate", TEXT, "--temprature", "0.5"], "0.5; did you mean --temperature? (see"),
+        (["generate", TEXT, "--max_new_tokens=5"], "; did you mean --max-new-tokens? (see"),
+        (["generate", TEXT, "-", "there"], f'words needs quotes: "{TEXT} - there"'),
+        (["info", "README.md", "--jsn"], "--jsn; did you mean --json? (see"),
         (
             ["score", "README.md", "--fast"],
             "minillm score: unrecognized arguments: --fast (see minillm score --help)",
@@ -448,6 +453,8 @@ def test_bad_input_is_one_line_and_exit_code_2(cli, args, message):
 def test_alone_it_prints_its_help(cli):
     code, out, err = cli()
     assert (code, err) == (0, "") and "generate" in out and out == cli("--help")[1]
+    whole = " ".join(out.split())  # a sentence of more than one line is not cut off
+    assert "a table beside the machine's limits, pictures, a trace. bench Measure" in whole
 
 
 def test_input_that_is_not_utf8_is_one_line():

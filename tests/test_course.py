@@ -16,7 +16,9 @@ def test_course_copies_the_chapters_and_never_overwrites(tmp_path, capsys):
     (folder / names[-1]).unlink()
     assert main(["course", str(folder), "--no-open"]) == 0
     assert (folder / names[0]).read_text() == "my notes" and (folder / names[-1]).exists()
-    assert f"{len(names) - 1} were there and stay" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"{len(names) - 1} were there and stay" in out
+    assert f"begin with {folder / min(names)}" in out
 
 
 def test_course_refuses_a_file(tmp_path, capsys):

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -75,7 +76,9 @@ def find_folder(name_or_folder: str | Path) -> Path:
 
 
 def _from_hub(name: str) -> Path:
-    known = f"model {name!r} is neither a folder nor bundled ({', '.join(bundled_names())})"
+    near = get_close_matches(name, bundled_names(), 1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    known = f"model {name!r} is neither a folder nor bundled ({', '.join(bundled_names())}{meant})"
     try:
         import huggingface_hub as hub
         import huggingface_hub.utils

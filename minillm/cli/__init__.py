@@ -6,6 +6,8 @@ import argparse
 import ast
 import os
 import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
 from types import ModuleType
 
 from .. import __version__
@@ -66,11 +68,28 @@ class Parser(argparse.ArgumentParser):
             self.set_defaults(run=command.run)
         known, rest = super().parse_known_args(args, namespace)
         if rest:  # said here, a subcommand's name is in the message
-            words = [w for w in (getattr(known, "text", None), *rest) if w and w[0] != "-"]
-            quoted = f'; a text of several words needs quotes: "{" ".join(words)}"'
-            hint = quoted if hasattr(known, "text") and len(words) > 1 else ""
+            words = [w for w in (getattr(known, "text", None), *rest) if w]
+            flags = [w.partition("=")[0] for w in rest if w.startswith("-") and w != "-"]
+            hint = ""
+            if flags:
+                hint = nearest(flags[0], self._option_string_actions)
+            elif hasattr(known, "text") and len(words) > 1:
+                hint = f'; a text of several words needs quotes: "{" ".join(words)}"'
             self.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
         return known, rest
+
+    def _check_value(self, action, value):
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            error.message += nearest(str(value), map(str, action.choices))
+            raise
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a message that names what may have been meant; empty where nothing is like it."""
+    near = get_close_matches(word, known, 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def parser() -> Parser:
@@ -83,7 +102,7 @@ def parser() -> Parser:
     main_parser.set_defaults(run=lambda args: main_parser.print_help())
     for command in COMMANDS:
         name, about = command.__name__.rpartition(".")[2], about_of(command)
-        sub = commands.add_parser(name, help=about.splitlines()[0], description=about)
+        sub = commands.add_parser(name, help=summary_of(about), description=about)
         sub.formatter_class, sub.command = argparse.RawDescriptionHelpFormatter, command
     return main_parser
 
@@ -92,6 +111,11 @@ def about_of(command: ModuleType) -> str:
     """A module's docstring, which `python -OO` leaves in the file alone."""
     text = command.__doc__ or ast.get_docstring(ast.parse(read_text(command.__file__)))
     return text.strip()
+
+
+def summary_of(about: str) -> str:
+    """The first sentence, which may fill more than one line."""
+    return about.partition("\n\n")[0].replace("\n", " ")
 
 
 def main(argv: list[str] | None = None) -> int:

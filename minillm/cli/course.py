@@ -44,9 +44,10 @@ def run(args: argparse.Namespace) -> int:
     copied, kept = copy_chapters(args.folder)
     kept_too = f"; {len(kept)} were there and stay as they are" if kept else ""
     write(f"{args.folder}: {len(copied)} notebooks copied{kept_too}")
-    if args.no_open:
-        return 0
     first = min([*copied, *kept])
+    if args.no_open:
+        write(f"begin with {first}, in Jupyter or any editor that opens notebooks")
+        return 0
     write(f"opening {first} in Jupyter; Ctrl-C here ends it")
     return subprocess.run(
         [sys.executable, "-m", "jupyterlab", *QUIET, str(first)], check=False

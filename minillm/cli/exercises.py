@@ -22,13 +22,14 @@ limits on time and memory: that contains accidents and is no security sandbox.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from time import sleep
 
 from . import teaching
-from .common import table, write, write_json
+from .common import count, table, write, write_json
 
 POLL = 0.3  # seconds between looks at the files
 PROMPT = "Once upon a time"
@@ -103,10 +104,15 @@ def start(args) -> None:
     where = args.where or args.folder
     written, kept = folder.start(where)
     write(
-        f"{where.resolve()}: {len(written)} files written"
+        f"{where.resolve()}: {count(len(written), 'file')} written"
         + (f", {len(kept)} left as they were" if kept else "")
     )
-    write("Begin with: minillm exercises check (the answers are in the package; try without)")
+    there = "" if where.resolve() == Path.cwd() else f" --folder {shlex.quote(str(where))}"
+    first = min([*written, *kept]).name
+    write(
+        f"Begin in {first}, and then: minillm exercises check{there} (the answers are in the"
+        " package; try without)"
+    )
 
 
 def check(args) -> int:

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="TEXT",
-        help="P of this continuation; may be given often",
+        help="P of this continuation, a word with the space before it (' mat'); may be given often",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 

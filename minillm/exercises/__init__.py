@@ -9,6 +9,7 @@ answers are in the package, for all to read.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 
 from ..errors import InputError
@@ -27,7 +28,9 @@ EXERCISES: dict[str, Exercise] = {
 def exercise(name: str) -> Exercise:
     """Return the exercise of that name; InputError if there is none."""
     if name not in EXERCISES:
-        raise InputError(f"there is no exercise {name!r}; there are: {', '.join(EXERCISES)}")
+        near = get_close_matches(str(name), EXERCISES, 2)
+        hint = f"near it: {', '.join(near)}" if near else f"there are: {', '.join(EXERCISES)}"
+        raise InputError(f"there is no exercise {name!r}; {hint}")
     return EXERCISES[name]
 
 

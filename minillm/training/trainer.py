@@ -386,7 +386,10 @@ def stop_signals(speak: bool = True):
             raise KeyboardInterrupt
         seen.append(number)
         if speak:
-            print("\nstopping after this step; once more to stop at once", file=sys.stderr)
+            print(
+                "\nstopping after this step, from which a resumed run goes on; once more to stop at once",
+                file=sys.stderr,
+            )
 
     if (
         threading.current_thread() is not threading.main_thread()

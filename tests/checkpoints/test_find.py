@@ -118,3 +118,9 @@ def test_without_weights_that_can_be_read_nothing_is_asked_for(there):
 )
 def test_any_failure_is_one_line(error, reason):
     assert find._reason(error, "URL").startswith(reason)
+
+
+def test_a_name_almost_right_is_asked_about(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # as if it were not installed
+    with pytest.raises(InputError, match=r"'smal' is neither .*; did you mean small\?\); to fetch"):
+        find.find_folder("smal")

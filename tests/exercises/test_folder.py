@@ -45,7 +45,8 @@ def test_start_writes_every_file_once(cli, tmp_path):
 
 def test_start_takes_a_folder_as_the_course_prints_it(cli, tmp_path):
     """notebooks/README.md: minillm exercises start mine."""
-    assert cli("start", "mine")[0] == 0
+    code, out, _ = cli("start", "mine")
+    assert code == 0 and "Begin in 0001_argmax.py" in out and "check --folder mine (" in out
     assert len([*(tmp_path / "mine").glob("*.py")]) == len(EXERCISES) and not [
         *tmp_path.glob("*.py")
     ]
@@ -56,7 +57,7 @@ def test_start_never_overwrites(cli, tmp_path):
     softmax_file(tmp_path).write_text("mine")
     folder.file_of(tmp_path, exercise("argmax")).unlink()
     code, out, _ = cli("start")
-    assert code == 0 and f"1 files written, {len(EXERCISES) - 1} left as they were" in out
+    assert code == 0 and f"1 file written, {len(EXERCISES) - 1} left as they were" in out
     assert softmax_file(tmp_path).read_text() == "mine"
 
 
@@ -161,7 +162,8 @@ def test_json_is_a_list_of_results(cli):
     "args, says",
     [
         (("check",), "holds no exercises: run `minillm exercises start` there"),
-        (("check", "sofmax"), "there is no exercise 'sofmax'; there are: argmax"),
+        (("check", "sofmax"), "there is no exercise 'sofmax'; near it: softmax"),
+        (("check", "7"), "there is no exercise '7'; there are: argmax"),
         (("reset", "softmax"), "holds no exercises"),
         (("hint", "softmax", "0"), "hint 0: it must be 1 or more"),
         (("run", "--folder", "nowhere"), "holds no exercises"),

@@ -133,7 +133,7 @@ def test_a_signal_saves_and_ends_quietly(number, data, finish, uninterrupted, tm
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and err.split("\n") == [
         "",
-        "stopping after this step; once more to stop at once",
+        "stopping after this step, from which a resumed run goes on; once more to stop at once",
         "",
         "",
     ]

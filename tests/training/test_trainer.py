@@ -315,7 +315,10 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path, number, capsys):
     again = trainer(tmp_path)
     again.load_checkpoint()
     assert again.step == 7 and signal.getsignal(signal.SIGTERM) is before
-    assert capsys.readouterr().err.strip() == "stopping after this step; once more to stop at once"
+    assert (
+        capsys.readouterr().err.strip()
+        == "stopping after this step, from which a resumed run goes on; once more to stop at once"
+    )
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
@@ -361,9 +364,9 @@ def test_only_what_a_killed_run_left_is_removed(tmp_path):
 def test_a_run_of_an_older_format_is_refused(tmp_path):
     (tmp_path / SETTINGS).write_text('{"steps": 3}')
     with pytest.raises(InputError, match=r"settings.json: the run was begun by another version"):
-        run_to_resume(tmp_path)
+        run_to_resume(tmp_path, Settings)
     write_settings(tmp_path, {"steps": 3})
-    assert run_to_resume(tmp_path)["steps"] == 3
+    assert run_to_resume(tmp_path, Settings)["steps"] == 3
 
 
 def test_a_model_is_not_overwritten(tmp_path):
