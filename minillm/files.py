@@ -45,9 +45,10 @@ def open_regular(path: str | Path):
         raise InputError(f"{path}: there is no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in a name
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # first: `open` refuses a folder by number
+        os.close(descriptor)
+        raise InputError(f"{path}: not a regular file, but a folder, a pipe or a device")
     with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise InputError(f"{path}: not a regular file, but a folder, a pipe or a device")
         yield file
 
 
@@ -70,7 +71,8 @@ def read_text(path: str | Path, encoding: str | None = None) -> str:
     try:
         return data.decode(encoding or "utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        hint = "; if it is Latin-1, say --encoding latin-1" if encoding == "utf-8" else ""
+        hints = {None: "; save it as UTF-8", "utf-8": "; if it is Latin-1, say --encoding latin-1"}
+        hint = hints.get(encoding, "")
         kind = (encoding or "utf-8").upper()
         raise InputError(
             f"{path}: not {kind} text ({error.reason} at byte {error.start}){hint}"
