@@ -361,9 +361,9 @@ def test_only_what_a_killed_run_left_is_removed(tmp_path):
 def test_a_run_of_an_older_format_is_refused(tmp_path):
     (tmp_path / SETTINGS).write_text('{"steps": 3}')
     with pytest.raises(InputError, match=r"settings.json: the run was begun by another version"):
-        run_to_resume(tmp_path)
+        run_to_resume(tmp_path, Settings)
     write_settings(tmp_path, {"steps": 3})
-    assert run_to_resume(tmp_path)["steps"] == 3
+    assert run_to_resume(tmp_path, Settings)["steps"] == 3
 
 
 def test_a_model_is_not_overwritten(tmp_path):
@@ -391,6 +391,12 @@ def test_checkpoints_hold_everything(tmp_path, keep, steps):
     assert len(list(tmp_path.iterdir())) == keep + 1  # and metrics.jsonl
     for tensors, _ in found:
         assert set(tensors) == {"model.w", "optimizer.mean.w", "optimizer.square.w"}
+
+
+def test_all_checkpoints_can_be_kept(tmp_path):
+    """A number without end is no loop without end."""
+    trainer(tmp_path, keep_checkpoints=2**62, checkpoint_every=1, steps=3).run()
+    assert len(checkpoint.kept(tmp_path)) == 4
 
 
 def test_fewer_checkpoints_than_before_leave_no_rest(tmp_path):
