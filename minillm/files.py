@@ -67,15 +67,14 @@ def read_text(path: str | Path, encoding: str | None = None) -> str:
 
     encoding: what --encoding says, None (UTF-8) for commands that have no such option.
     """
-    data = read_bytes(path)
+    data, name = read_bytes(path), "utf-8" if encoding is None else encoding
     try:
-        return data.decode(encoding or "utf-8").removeprefix("\ufeff")
+        return data.decode(name).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         hints = {None: "; save it as UTF-8", "utf-8": "; if it is Latin-1, say --encoding latin-1"}
         hint = hints.get(encoding, "")
-        kind = (encoding or "utf-8").upper()
         raise InputError(
-            f"{path}: not {kind} text ({error.reason} at byte {error.start}){hint}"
+            f"{path}: not {name.upper()} text ({error.reason} at byte {error.start}){hint}"
         ) from None
     except (LookupError, ValueError):  # unknown, or no encoding of text
         raise InputError(

@@ -159,7 +159,7 @@ def test_a_named_pipe_is_not_waited_for_and_a_folder_named(tmp_path, capsys, mak
     assert "not a regular file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("encoding", ["idna", "rot13", "no such", "\0", "undefined", "\ud800"])
+@pytest.mark.parametrize("encoding", ["", "idna", "rot13", "no such", "\0", "undefined", "\ud800"])
 def test_what_is_no_encoding_is_said(tmp_path, encoding):
     (tmp_path / "a.txt").write_bytes(b"a.\xe4.b")
     with pytest.raises(InputError, match=r"there is no such encoding|not IDNA text"):

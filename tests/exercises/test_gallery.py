@@ -466,6 +466,25 @@ def body(name, code, head="import math\nimport numpy as np\nfrom minillm.ops imp
 
 
 WRONG = {
+    "a largest so far that is not low enough": (
+        "argmax",
+        """
+        best, where = -1e9, -1
+        for i in range(len(scores)):
+            if scores[i] > best:
+                best, where = scores[i], i
+        return where
+        """,
+        "",
+    ),
+    "ids as text": (
+        "replace_pair",
+        """
+        text = " ".join(map(str, ids)).replace("%d %d" % pair, str(new_id))
+        return tuple(map(int, text.split()))
+        """,
+        "",
+    ),
     "the variance cancels": (
         "layer_norm",
         """
