@@ -45,9 +45,10 @@ def open_regular(path: str | Path):
         raise InputError(f"{path}: there is no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in a name
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # first: `open` refuses a folder by number
+        os.close(descriptor)
+        raise InputError(f"{path}: not a regular file, but a folder, a pipe or a device")
     with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise InputError(f"{path}: not a regular file, but a folder, a pipe or a device")
         yield file
 
 
@@ -66,14 +67,14 @@ def read_text(path: str | Path, encoding: str | None = None) -> str:
 
     encoding: what --encoding says, None (UTF-8) for commands that have no such option.
     """
-    data = read_bytes(path)
+    data, name = read_bytes(path), "utf-8" if encoding is None else encoding
     try:
-        return data.decode(encoding or "utf-8").removeprefix("\ufeff")
+        return data.decode(name).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        hint = "; if it is Latin-1, say --encoding latin-1" if encoding == "utf-8" else ""
-        kind = (encoding or "utf-8").upper()
+        hints = {None: "; save it as UTF-8", "utf-8": "; if it is Latin-1, say --encoding latin-1"}
+        hint = hints.get(encoding, "")
         raise InputError(
-            f"{path}: not {kind} text ({error.reason} at byte {error.start}){hint}"
+            f"{path}: not {name.upper()} text ({error.reason} at byte {error.start}){hint}"
         ) from None
     except (LookupError, ValueError):  # unknown, or no encoding of text
         raise InputError(

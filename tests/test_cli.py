@@ -302,7 +302,7 @@ def test_score_states_its_protocol(cli, tmp_path):
     file.write_bytes(b"\xff")
     assert cli("score", str(file))[::2] == (
         2,
-        f"minillm: {file}: not UTF-8 text (invalid start byte at byte 0)\n",
+        f"minillm: {file}: not UTF-8 text (invalid start byte at byte 0); save it as UTF-8\n",
     )
 
 

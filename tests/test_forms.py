@@ -146,18 +146,20 @@ def test_arrays_come_back(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes in folders")
-def test_a_named_pipe_is_not_waited_for(tmp_path, capsys):
-    os.mkfifo(tmp_path / "a.tsv")
+@pytest.mark.parametrize("make", [os.mkdir, getattr(os, "mkfifo", None)])
+def test_a_named_pipe_is_not_waited_for_and_a_folder_named(tmp_path, capsys, make):
+    make(tmp_path / "a.tsv")
     for read in (read_bytes, read_text, read_json, read_toml, read_npz, map_npy, safetensors.read):
         with pytest.raises(InputError, match=r"a\.tsv: not a regular file"):
             read(tmp_path / "a.tsv")
-    with pytest.raises(InputError, match="not a regular file"):
-        read_examples(tmp_path / "a.tsv")
+    if make is not os.mkdir:  # of a folder, its files are the examples
+        with pytest.raises(InputError, match="not a regular file"):
+            read_examples(tmp_path / "a.tsv")
     assert main(["score", str(tmp_path / "a.tsv")]) == 2
     assert "not a regular file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("encoding", ["idna", "rot13", "no such", "\0", "undefined", "\ud800"])
+@pytest.mark.parametrize("encoding", ["", "idna", "rot13", "no such", "\0", "undefined", "\ud800"])
 def test_what_is_no_encoding_is_said(tmp_path, encoding):
     (tmp_path / "a.txt").write_bytes(b"a.\xe4.b")
     with pytest.raises(InputError, match=r"there is no such encoding|not IDNA text"):

@@ -32,7 +32,8 @@ REASONS = (
         "it cannot be reached: check the connection, or copy the model's folder from elsewhere",
     ),
     (
-        "ValueError TypeError AttributeError FileMetadataError",
+        "ValueError TypeError AttributeError LookupError AssertionError FileMetadataError"
+        " TooManyRedirects",
         "something else answered, such as a network's log-in page: open {url} in a browser, then"
         " try again",
     ),
@@ -56,7 +57,7 @@ def find_folder(name_or_folder: str | Path) -> Path:
     name = str(name_or_folder)
     if os.path.isdir(name):  # unlike Path.is_dir, False for "" and for what is too long for a path
         return Path(name)
-    if os.path.isfile(name):
+    if os.path.exists(name):
         raise InputError(
             f"model {name!r} is a file; give the folder that holds it, with config.json and the"
             " tokenizer's files"

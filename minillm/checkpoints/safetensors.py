@@ -216,7 +216,7 @@ def read_folder(folder: Path) -> Iterator[tuple[str, str, np.ndarray]]:
     else:
         others = [
             f.name
-            for pattern in ("*.bin", "*.h5", "*.msgpack", "*.gguf")
+            for pattern in ("*.safetensors", "*.bin", "*.h5", "*.msgpack", "*.gguf")
             for f in folder.glob(pattern)
         ]
         hint = (

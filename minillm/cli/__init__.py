@@ -140,9 +140,10 @@ def main(argv: list[str] | None = None) -> int:
     except MemoryError as error:
         return failed(f"not enough memory ({str(error) or 'for Python itself'})")
     except OSError as error:
-        return failed(
-            (f"{error.filename}: " if error.filename else "") + (error.strerror or str(error))
-        )
+        why = error.strerror or str(error)
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            why = "a file is there, where a folder is needed: give another name"
+        return failed((f"{error.filename}: " if error.filename else "") + why)
 
 
 def failed(why: str) -> int:

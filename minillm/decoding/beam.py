@@ -13,7 +13,9 @@ from time import perf_counter_ns
 import numpy as np
 
 from ..errors import InputError
+from ..forms import short
 from ..steps import Step, identity
+from ..training.memory import free_bytes
 from .loop import Continuation, Cycle, Moment, run_cycle
 
 
@@ -45,7 +47,12 @@ def best_beams(model, text: Continuation, step: Step = identity) -> list[Beam]:
     n, penalty = options.num_beams, options.length_penalty
     # So many that n remain even if all that can stop do.
     n_candidates = max(2, 1 + len(stop_tokens)) * n
-    cache = text.new_cache(model)
+    cache, free = text.new_cache(model), free_bytes()
+    if free is not None and n * cache.nbytes > free:
+        raise InputError(
+            f"num_beams is {short(n)}; the caches of {free // cache.nbytes:,} fit into the memory"
+            " that is free"
+        )
     running, fresh = [Beam(ids, (), 0.0)], [ids]
     finished: list[tuple[float, Beam]] = []  # (score / length**penalty, beam), the best first
     for length in range(1, n_new + 1):

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from contextlib import chdir, redirect_stderr, redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 from .. import quota
 from .call import Outcome, Problem, raised
@@ -53,10 +54,12 @@ class Printed(io.StringIO):
 
 
 def load(file: Path) -> dict[str, object]:
-    """Run a student's file and return what it defines."""
-    namespace: dict[str, object] = {"__name__": file.stem, "__file__": str(file)}
-    exec(compile(file.read_bytes(), str(file), "exec"), namespace)
-    return namespace
+    """Run a student's file and return what it defines: a module like others, in which classes find
+    where they are defined."""
+    sys.modules[file.stem] = module = ModuleType(file.stem)
+    module.__file__ = str(file)
+    exec(compile(file.read_bytes(), str(file), "exec"), vars(module))
+    return vars(module)
 
 
 def allowed() -> int:

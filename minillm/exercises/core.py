@@ -21,6 +21,7 @@ from .inputs import model as bundled
 def argmax_inputs(given: Given):
     yield "V numbers", (given(V),)
     yield "all negative", (-1 - np.abs(given(V)),)
+    yield "all far below zero", (-1e12 - 1e11 * np.abs(given(V)),)
     yield "the largest comes last", (np.arange(7.0),)
     yield "several largest", (np.array([0.0, 3.0, 3.0, 1.0, 3.0]),)
     yield "one token", (given(1),)
@@ -45,6 +46,7 @@ def replace_inputs(given: Given):
     yield "at the end", ((4, 1, 2), (1, 2), 9)
     yield "begun and not finished", ((1, 1, 2, 1), (1, 2), 9)
     yield "one id", ((1,), (1, 1), 9)
+    yield "ids whose digits begin or end alike", ((11, 2, 1, 23, 1, 2), (1, 2), 9)
     yield "random ids", (tuple(given.ids(2, 20).tolist()), (0, 1), 9)
 
 

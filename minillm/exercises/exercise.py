@@ -190,6 +190,9 @@ class Predict(Exercise):
         except (TypeError, ValueError, OverflowError):
             return self.found(Problem("shape", f"answer is {describe(answer)}; needed: one number"))
         if digest == self.digest:
+            if used := reach.uses(student.codes, ("exercises", "minillm.exercises")):
+                says = f"right, but line {used[1]} looks it up: the number is yours to find"
+                return self.found(Problem("not as asked", says))
             return Result(self.name, RIGHT)
         known = next((m for m in self.mistakes if self.digest_of(m.change) == digest), None)
         says = f"{describe(answer)} is not it (to {self.decimals} decimals)"

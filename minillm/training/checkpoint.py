@@ -34,7 +34,7 @@ def write(folder: Path, arrays: Mapping[str, np.ndarray], step: int, keep: int) 
     The older ones move on first, so that there are never more than `keep`, the unfinished one among
     them; who is killed before that is whole goes on from the one before it.
     """
-    for n in reversed(range(1, keep)):
+    for n in reversed(range(1, min(keep, len(kept(folder)) + 1))):
         if nth(folder, n - 1).exists():
             nth(folder, n - 1).replace(nth(folder, n))
     metadata = {"format": "pt", "step": str(step)}

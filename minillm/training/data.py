@@ -18,7 +18,7 @@ from typing import TypedDict
 import numpy as np
 
 from ..errors import InputError
-from ..files import atomic_file, map_npy, read_json, read_text, write_atomically
+from ..files import atomic_file, map_npy, open_regular, read_json, read_text, write_atomically
 from ..progress import progress_bar
 from ..tokenizer import Tokenizer, cut_at_ends
 
@@ -32,7 +32,7 @@ def text_files(data: Path) -> list[Path]:
     """The file itself, or the *.txt files of a folder; InputError where there is none."""
     if not data.exists():
         raise InputError(f"--data {data}: there is no such folder or file")
-    files = [data] if data.is_file() else sorted(data.glob("*.txt"))
+    files = sorted(data.glob("*.txt")) if data.is_dir() else [data]
     if not files:
         raise InputError(f"--data {data}: no .txt file in this folder")
     return files
@@ -94,10 +94,15 @@ class Tokens:
     """One row of token ids in a file, `ids` [N] memory-mapped, and the bytes of the text they stand
     for."""
 
-    def __init__(self, path: Path, n_bytes: int):
+    def __init__(self, path: Path, n_bytes: int, vocab_size: int):
         self.ids, self.n_bytes = map_npy(path), n_bytes
         if self.ids.ndim != 1 or self.ids.dtype not in (np.uint16, np.uint32):
             raise InputError(f"{path}: {self.ids.dtype} {self.ids.shape}: not a row of token ids")
+        if n_bytes < 1 or not len(self.ids) or self.ids.max() >= vocab_size:
+            raise InputError(
+                f"{path}: not the tokens of this run's text: delete {path.parent}, and they are"
+                " made anew"
+            )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -128,7 +133,7 @@ def token_files(
     index = out / "tokens.json"
     known = read_json(index, Index)["made_of"] if index.exists() else None
     if known == made_of:
-        return open_tokens(out)
+        return open_tokens(out, tokenizer.vocab_size)
     if known is not None and not changed:
         before, now = ({tuple(file) for file in made["files"]} for made in (known, made_of))
         if before != now:
@@ -140,18 +145,18 @@ def token_files(
     for name, documents in parts.items():
         write_tokens(out / f"{name}.npy", documents, tokenizer, name)
     write_atomically(index, json.dumps({"made_of": made_of, "bytes": n_bytes}).encode())
-    return open_tokens(out)
+    return open_tokens(out, tokenizer.vocab_size)
 
 
-def open_tokens(out: Path) -> tuple[Tokens, Tokens]:
+def open_tokens(out: Path, vocab_size: int) -> tuple[Tokens, Tokens]:
     """The training and the validation tokens that token_files left in `out`."""
-    n_bytes = read_json(out / "tokens.json", Index)["bytes"]
-    train, val = (Tokens(out / f"{name}.npy", n_bytes[name]) for name in ("train", "val"))
+    n = read_json(out / "tokens.json", Index)["bytes"]
+    train, val = (Tokens(out / f"{name}.npy", n[name], vocab_size) for name in ("train", "val"))
     return train, val
 
 
 def sha256_of(file: Path) -> str:
-    with open(file, "rb") as data:
+    with open_regular(file) as data:
         return hashlib.file_digest(data, "sha256").hexdigest()
 
 

@@ -68,7 +68,7 @@ def read(path: Path) -> dict | None:
         return None
     forms = {"process": int, "host": str, "began": str}
     whole = isinstance(found, dict) and {n: type(v) for n, v in found.items()} == forms
-    return found if whole else None
+    return found if whole and found["process"] > 0 else None  # others are groups of processes
 
 
 def is_held(path: Path, holder: dict) -> bool:

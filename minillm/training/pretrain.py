@@ -99,7 +99,7 @@ def pretrain(
         token_files(data, out / "tokens", words, plan.val_fraction, changed=not resume)
     world.barrier()
     words = Tokenizer.from_pretrained(out)
-    train, val = open_tokens(out / "tokens")
+    train, val = open_tokens(out / "tokens", words.vocab_size)
     batches = Batches(train, plan.window, plan.batch_size, plan.seed)
     if len(val) <= plan.window:
         raise InputError(

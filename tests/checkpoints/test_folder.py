@@ -339,12 +339,11 @@ def test_missing_file_is_named(tmp_path, name):
     assert str(tmp_path) in str(error.value)
 
 
-def test_weights_in_another_format_are_pointed_out(tmp_path):
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.fp16.safetensors"])
+def test_weights_in_another_format_are_pointed_out(tmp_path, name):
     (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "pytorch_model.bin").touch()
-    with pytest.raises(
-        InputError, match=r"no model.safetensors; it has pytorch_model.bin: save it again"
-    ):
+    (tmp_path / name).touch()
+    with pytest.raises(InputError, match=f"no model.safetensors; it has {name}: save it again"):
         load_model(tmp_path)
 
 

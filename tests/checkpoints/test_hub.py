@@ -76,6 +76,11 @@ class Answer(BaseHTTPRequestHandler):
             return self.send(status=fault)
         if fault == "page":
             return self.send(PAGE)
+        if fault == "circle":
+            return self.send(status=302, Location=self.path)
+        if fault in ("nothing", "no commit") and "/api/" in path:
+            info = {"id": "some/model", "siblings": [{"rfilename": name} for name in files]}
+            return self.send(json.dumps(info if fault == "no commit" else {}).encode())
         if fault == "gated" or (fault == "gated files" and "/resolve/" in path):
             return self.send(status=403 if "files" in fault else 401, X_Error_Code="GatedRepo")
         if "some/model" not in path:
@@ -243,6 +248,9 @@ def test_a_model_in_other_formats_alone_is_not_fetched(hub, ask):
         (500, "it answered with status 500: try again later"),
         (429, "it answered with status 429"),
         ("page", "something else answered, such as a network's log-in page: open http"),
+        ("circle", "something else answered, such as a network's log-in page"),
+        ("nothing", "something else answered, such as a network's log-in page"),
+        ("no commit", "something else answered, such as a network's log-in page"),
         ("page for files", "something else answered, such as a network's log-in page"),
         ("page for contents", "a file came with another size than announced: run it again"),
         ("half", "a file came with another size than announced"),

@@ -236,6 +236,18 @@ def test_beams_as_many_as_texts_find_the_best_of_all():
     assert MODEL.generate(PROMPT, 2, num_beams=61)[-2:].tolist() == [int(i) for i in best]
 
 
+def test_more_beams_than_fit_are_refused_before_they_are_made():
+    """As a generation_config.json may ask for, too."""
+    many = MODEL.config.to_dict() | {"generation": {"num_beams": 10**30}}
+    del many["model_type"], many["architectures"]
+    for model, more in (
+        (MODEL, {"num_beams": 10**12}),
+        (GPT2(GPT2Config(**many), MODEL.parameters), {}),
+    ):
+        with pytest.raises(InputError, match=r"num_beams is 10+; the caches of [0-9,]+ fit"):
+            model.generate(PROMPT, 8, **more)
+
+
 def test_beam_moments(draft):
     search = list(minillm.generate(*draft, "The king", max_new_tokens=10, num_beams=3))
     assert [m.cycle.rows for m in search] == [1] + [3] * 9

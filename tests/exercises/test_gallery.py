@@ -466,6 +466,25 @@ def body(name, code, head="import math\nimport numpy as np\nfrom minillm.ops imp
 
 
 WRONG = {
+    "a largest so far that is not low enough": (
+        "argmax",
+        """
+        best, where = -1e9, -1
+        for i in range(len(scores)):
+            if scores[i] > best:
+                best, where = scores[i], i
+        return where
+        """,
+        "",
+    ),
+    "ids as text": (
+        "replace_pair",
+        """
+        text = " ".join(map(str, ids)).replace("%d %d" % pair, str(new_id))
+        return tuple(map(int, text.split()))
+        """,
+        "",
+    ),
     "the variance cancels": (
         "layer_norm",
         """
@@ -752,6 +771,38 @@ def test_the_packages_own_function_is_no_answer(tmp_path, case, where):
     file.write_text(text)
     result = check("softmax", tmp_path if where == "file" else namespace(text))
     assert result.status == "not as asked" and "minillm's own" in result.message, result
+
+
+FOUND = {
+    "work": ("answer = len('über 日本'.encode())", "right"),
+    "from the package": ("from minillm.exercises import EXERCISES as e", "not as asked"),
+    "the package's module": (
+        "import minillm.exercises.folder as c\ne = c.EXERCISES",
+        "not as asked",
+    ),
+    "by its path": ("import minillm\ne = minillm.exercises.EXERCISES", "not as asked"),
+}
+
+
+@pytest.mark.parametrize("case", FOUND)
+def test_a_number_that_is_looked_up_is_no_prediction(tmp_path, case):
+    text, status = FOUND[case]
+    look = "" if "answer" in text else "\nanswer = e['bytes_of_a_text'].right()"
+    (tmp_path / "0101_bytes_of_a_text.py").write_text(text + look, encoding="utf-8")
+    assert check("bytes_of_a_text", tmp_path).status == status
+
+
+def test_what_a_module_may_have_beside_its_function_takes_no_mark(tmp_path):
+    """Annotations, data classes, the version of NumPy."""
+    (tmp_path / "0203_softmax.py").write_text(
+        "from __future__ import annotations\n\nfrom dataclasses import dataclass\n\n"
+        "import numpy as np\n\nSHIFT: float = 0.0\nprint(np.__version__)\n\n\n"
+        "@dataclass\nclass Row:\n    x: np.ndarray\n\n\n"
+        "def softmax(x: np.ndarray) -> np.ndarray:\n"
+        "    e = np.exp(Row(x).x - x.max(-1, keepdims=True) + SHIFT)\n"
+        "    return e / e.sum(-1, keepdims=True)\n"
+    )
+    assert (result := check("softmax", tmp_path)).right, result
 
 
 def test_what_the_stub_imports_may_be_used():

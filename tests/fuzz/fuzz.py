@@ -95,7 +95,7 @@ def a_run(folder: Path) -> None:
 def read_run(folder: Path) -> None:
     read_curve(folder)
     checkpoint.read(folder / "checkpoint.safetensors")
-    Tokens(folder / "train.npy", 80).windows(4).sum()
+    Tokens(folder / "train.npy", 80, 280).windows(4).sum()
     pretrain(folder, None, settings, resume=True, start="no such folder!", kernels="numpy")
 
 

@@ -224,3 +224,34 @@ def test_a_text_too_short_says_how_much_is_needed():
     ):
         Batches(Row(15), 8, 1, seed=1)
     assert [len(Batches(Row(16), 8, 1, seed=1).starts(epoch)) for epoch in range(9)] == [1] * 9
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("train", np.array([0, TOKENIZER.vocab_size], np.uint16)),
+        ("val", np.array([0, 65535], np.uint16)),
+        ("val", np.zeros(0, np.uint16)),
+        ("bytes", {"train": 5, "val": 0}),
+        ("bytes", {"train": -5, "val": 5}),
+    ],
+)
+def test_token_files_of_something_else_are_refused(tmp_path, name, value):
+    """Ids beyond the vocabulary would be looked up beyond the end of a table."""
+    data, out = write(tmp_path / "data", train="the king", val="the fox"), tmp_path / "out"
+    token_files(data, out, TOKENIZER, 0.1)
+    if name == "bytes":
+        index = json.loads((out / "tokens.json").read_text())
+        (out / "tokens.json").write_text(json.dumps(index | {"bytes": value}))
+    else:
+        np.save(out / f"{name}.npy", value)
+    with pytest.raises(InputError, match=r"not the tokens of this run's text: delete .*out, and"):
+        token_files(data, out, TOKENIZER, 0.1)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes in folders")
+def test_a_named_pipe_among_the_texts_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.txt")
+    for data in (tmp_path, tmp_path / "a.txt"):
+        with pytest.raises(InputError, match=r"a\.txt: not a regular file"):
+            token_files(data, tmp_path / "out", TOKENIZER, 0.1)

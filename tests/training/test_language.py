@@ -72,8 +72,8 @@ def test_training_refuses_unknown_precisions():
 def test_bits_per_byte(tmp_path):
     model = small_model()
     ids = np.random.default_rng(1).integers(0, 7, 23)
-    np.save(tmp_path / "ids.npy", ids)
-    tokens = Tokens(tmp_path / "ids.npy", n_bytes=40)
+    np.save(tmp_path / "ids.npy", ids.astype(np.uint16))
+    tokens = Tokens(tmp_path / "ids.npy", n_bytes=40, vocab_size=7)
     objective = LanguageModel(model)
     loss, bits = bits_per_byte(objective, tokens, 5, rows=3)
     each = [

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -167,3 +168,12 @@ def test_only_rank_0_holds_the_lock(tmp_path):
     with pytest.raises(ZeroDivisionError), held(tmp_path):
         1 / 0  # noqa: B018
     assert not (tmp_path / LOCK).exists()
+
+
+@pytest.mark.parametrize("process", [0, -1, -(2**40)])
+def test_no_group_of_processes_holds_a_lock(tmp_path, process):
+    """To the system they are alive, and the folder would be locked for ever."""
+    mine = {"process": process, "host": platform.node(), "began": ""}
+    (tmp_path / LOCK).write_text(json.dumps(mine))
+    with held(tmp_path):
+        pass

@@ -396,6 +396,12 @@ def test_checkpoints_hold_everything(tmp_path, keep, steps):
         assert set(tensors) == {"model.w", "optimizer.mean.w", "optimizer.square.w"}
 
 
+def test_all_checkpoints_can_be_kept(tmp_path):
+    """A number without end is no loop without end."""
+    trainer(tmp_path, keep_checkpoints=2**62, checkpoint_every=1, steps=3).run()
+    assert len(checkpoint.kept(tmp_path)) == 4
+
+
 def test_fewer_checkpoints_than_before_leave_no_rest(tmp_path):
     trainer(tmp_path, keep_checkpoints=4).run()
     trainer(tmp_path, keep_checkpoints=2).save_checkpoint()
