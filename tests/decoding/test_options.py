@@ -161,7 +161,7 @@ def test_generation_config_goes_with_the_model(tmp_path, tales):
     assert GPT2.from_pretrained(tmp_path).generation_config == {}
     assert tales[0].generation_config["min_p"] == 0.05 and MODEL.generation_config == {}
     (tmp_path / "generation_config.json").write_text("[1]")
-    with pytest.raises(InputError, match=r"generation_config.json: it must be a table"):
+    with pytest.raises(InputError, match=r"generation_config.json: .*it must be a table"):
         GPT2.from_pretrained(tmp_path)
 
 
