@@ -41,8 +41,16 @@ def inference() -> Iterator[Job]:
     for kind in KINDS:
         yield kind, lambda kind=kind: passes(stored(kind))
     yield (
+        "float64",
+        lambda: passes(GPT2(TINY, GPT2.random(TINY, dtype=np.float64).parameters, kernels)),
+    )
+    yield (
         "activations",
-        lambda: [getattr(kernels, name)(np.ones((4, 64), np.float32)) for name in ACTIVATIONS],
+        lambda: [
+            getattr(kernels, name)(np.ones((4, 64), dtype))
+            for name in ACTIVATIONS
+            for dtype in (np.float32, np.float64)
+        ],
     )
 
 
@@ -77,6 +85,7 @@ def compression() -> Iterator[Job]:
 def training() -> Iterator[Job]:
     """Forward, backward and the optimisers' steps in every precision."""
     from .training.language import LanguageModel
+    from .training.lora import with_adapters
     from .training.optimizers import OPTIMIZERS
     from .training.pretrain import training_twin
 
@@ -84,10 +93,11 @@ def training() -> Iterator[Job]:
 
     def step(precision: str) -> None:
         ops = training_twin("numba", precision)
-        learner = LanguageModel(GPT2(TINY, GPT2.random(TINY).parameters, ops))
-        _, gradients = learner.loss_and_gradients((ids, ids))
-        for optimizer in OPTIMIZERS.values():
-            optimizer(ops).update(learner.parameters, gradients, 1e-3)
+        model = GPT2(TINY, GPT2.random(TINY).parameters, ops)
+        for learner in (LanguageModel(model), LanguageModel(with_adapters(model, 2))):
+            _, gradients = learner.loss_and_gradients((ids, ids))
+            for optimizer in OPTIMIZERS.values():
+                optimizer(ops).update(learner.parameters, gradients, 1e-3)
         learner.model.generate([1, 2], 3, temperature=0)  # samples while training
 
     for precision in ("float32", "bfloat16"):
