@@ -14,8 +14,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..forms import short
+from ..quota import free_bytes
 from ..steps import Step, identity
-from ..training.memory import free_bytes
 from .loop import Continuation, Cycle, Moment, run_cycle
 
 

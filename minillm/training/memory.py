@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from ..config import GPT2Config
 from ..errors import InputError
+from ..quota import free_bytes
 
 
 def step_bytes(config: GPT2Config, rows: int, T: int, recompute: bool = False) -> int:
@@ -23,21 +22,6 @@ def step_bytes(config: GPT2Config, rows: int, T: int, recompute: bool = False) -
     block = rows * T * (8 * C + 4 * A + 2 * F)
     kept = block + L * rows * T * C if recompute else L * block
     return 4 * (4 * n_parameters + kept + 2 * block + 3 * rows * T * V)
-
-
-def free_bytes() -> int | None:
-    """How much memory the system can give, or None where it does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            return next(
-                int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable")
-            )
-    except (OSError, StopIteration, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None
 
 
 def check_memory(config: GPT2Config, rows: int, T: int, recompute: bool = False) -> None:

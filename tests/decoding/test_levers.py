@@ -405,6 +405,13 @@ GALLERY = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def teams_never_rest(monkeypatch):
+    """Beside busy neighbours one thread alone would work, and no mistake of threads would show."""
+    monkeypatch.setattr(threads, "judge", lambda *times: None)
+    monkeypatch.setattr(threads, "_until", 0)
+
+
 @pytest.mark.parametrize(("mistake", "proof"), GALLERY)
 def test_mistakes_are_caught(mistake, proof, monkeypatch):
     mistake(monkeypatch)

@@ -128,7 +128,8 @@ def test_row_numbers_outside_are_refused(name):
 
 
 def test_every_public_kernel_is_tried():
-    others = {"DecodeStep", "available", "compile_listeners", "now", "n_threads", "set_threads"}
+    others = {"DecodeStep", "available", "now", "n_threads", "set_threads"}
+    others |= {"causal_mask", "merge_heads", "split_heads"}  # ops' own: no kernel
     assert set(kernels.__all__) - others <= PUBLIC.keys()
 
 
