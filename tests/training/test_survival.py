@@ -27,6 +27,10 @@ KNOBS = (
 )
 
 
+# Who forks has one thread only, and BLAS rounds differently on two: every run has one.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
 def arguments(data, out):
     """Of the command that begins the run, or goes on with what there is of it."""
     resume = ["--resume"] if (out / "settings.json").exists() else []
@@ -36,13 +40,12 @@ def arguments(data, out):
 @pytest.fixture(scope="module")
 def fork():
     """Run `minillm train` in a fork (see forks.py), with the request as keywords."""
-    one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # who forks has one thread only
     server = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("forks.py"))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | one,
+        env=os.environ | ONE_THREAD,
     )
 
     def call(data, out, **when):
@@ -123,6 +126,7 @@ def test_a_signal_saves_and_ends_quietly(number, data, finish, uninterrupted, tm
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        env=os.environ | ONE_THREAD,
     )
     while (
         not ((out / METRICS).exists() and (out / METRICS).stat().st_size)
