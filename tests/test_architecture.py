@@ -42,7 +42,7 @@ FLOORS = (
     ("twins", "portable"),
     ("weights",),
     ("distributed", "files", "forms", "progress", "quota"),
-    ("finite", "steps", "ops", "errors"),
+    ("finite", "parameters", "steps", "ops", "errors"),
     ("kernels",),
 )
 

@@ -29,7 +29,8 @@ from ..files import read_json, write_atomically
 from ..finite import check_logits
 from ..forms import build
 from ..lstm import LSTM, LSTMConfig
-from ..model import GPT2, FixedEntries
+from ..model import GPT2
+from ..parameters import FixedEntries
 from ..portable import Twinned
 from ..steps import checked, identity, step_names
 from ..tokenizer import Tokenizer

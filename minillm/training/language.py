@@ -8,7 +8,8 @@ import math
 import numpy as np
 
 from ..finite import check_logits
-from ..model import GPT2, FixedEntries
+from ..model import GPT2
+from ..parameters import FixedEntries
 from ..weights.lora import LoRA
 from .backward import Activations, Checkpoints, backward_of, gpt2_backward
 
