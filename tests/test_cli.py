@@ -31,9 +31,17 @@ def run(*args, stdin="", **kwargs):
     )
 
 
+def hear_ctrl_c():
+    """In a child: what a shell started in the background ignores is heard again."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def started(*args):
     return subprocess.Popen(
-        [sys.executable, "-m", "minillm", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "minillm", *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=hear_ctrl_c if os.name == "posix" else None,
     )
 
 
@@ -528,7 +536,8 @@ def test_ctrl_c_at_the_very_beginning_ends_quietly():
         "sys.meta_path.insert(0, Finder())\nfrom minillm.cli import"
         " main\nsys.exit(main(['tokenize', 'a']))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=hear_ctrl_c)
     assert (done.returncode, done.stderr.strip(), done.stdout) == (130, "", "")
 
 

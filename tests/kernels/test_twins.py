@@ -56,7 +56,7 @@ def test_blocked_products():
 @pytest.mark.parametrize(
     "settings",
     [
-        pytest.param({"NUMBA_DISABLE_JIT": "1"}, id="without compiling"),
+        pytest.param({"NUMBA_DISABLE_JIT": "1"}, id="without compiling", marks=pytest.mark.live),
         pytest.param(PROCESSORS["generic"], id="generic processor", marks=pytest.mark.live),
         pytest.param(
             PROCESSORS["haswell"],
