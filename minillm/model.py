@@ -113,9 +113,8 @@ class GPT2:
         step = checked(step, lambda: step_names(self.config.n_layer)[:-1])
         config, weights, ops = self.config, self._tree, self.ops
         wte = step("wte", weights["wte"]["weight"].take(ids, axis=0))  # [B,T] -> [B,T,C]
-        wpe = step(
-            "wpe", weights["wpe"]["weight"].take(positions, axis=0, mode="clip")
-        )  # only padding is clipped
+        # Only padding is clipped.
+        wpe = step("wpe", weights["wpe"]["weight"].take(positions, axis=0, mode="clip"))
         x = step("embed", wte + wpe)
         for i, layer in enumerate(weights["h"]):
             run = {

@@ -83,6 +83,8 @@ def load(args: argparse.Namespace):
 
 def say_when_compiling() -> None:
     """On a terminal, say once that kernels are being compiled: somebody waits, and wonders why."""
+    if not sys.stderr.isatty():
+        return
     from ..kernels.listeners import compile_listeners
 
     def say(kernel: str) -> None:
@@ -92,8 +94,7 @@ def say_when_compiling() -> None:
             file=sys.stderr,
         )
 
-    if sys.stderr.isatty():
-        compile_listeners.append(say)
+    compile_listeners.append(say)
 
 
 def add_text(parser: argparse.ArgumentParser, what: str) -> None:

@@ -33,9 +33,8 @@ class Cycle:
     """One pass of the model: `rows` x `positions` new positions; start and end in ns of
     time.perf_counter_ns."""
 
-    kind: (
-        str  # prefill (a prompt, or a window anew), decode (one new position a row), draft, verify
-    )
+    # prefill (a prompt, or a window anew), decode (one new position a row), draft, verify
+    kind: str
     rows: int
     positions: int
     start: int
@@ -260,9 +259,8 @@ def _one_by_one(model: GPT2, text: Continuation, step: Step) -> Iterator[Moment]
     while True:
         if window is not None:
             start = max(0, len(text.ids) - min(window, n_positions))
-        elif (
-            len(text.ids) - start > n_positions
-        ):  # full: forget all, and read the last half window anew
+        elif len(text.ids) - start > n_positions:
+            # Full: forget all, and read the last half window anew.
             start = len(text.ids) - max(1, n_positions // 2)
             if cache is not None:
                 cache.truncate(0)

@@ -72,18 +72,16 @@ def speculate(model, text: Continuation, draft: Draft, step) -> Iterator[Moment]
         )
     text.options.require_plain("speculative decoding")
     draft.check(model)
-    clock = (
-        step if hasattr(step, "begin") else identity
-    )  # whoever looks at values looks at the model's, not at the guesser's
+    # Whoever looks at values looks at the model's, not at the guesser's.
+    clock = step if hasattr(step, "begin") else identity
     return _rounds(model, text, draft.n_tokens, draft.start(text, clock), step)
 
 
 def _rounds(model, text, n_tokens, guess_of, step) -> Iterator[Moment]:
     cache = text.new_cache(model)
     while True:
-        guess = (
-            guess_of(min(n_tokens, text.left - 1)) if cache.lengths[0] else Guess()
-        )  # the prompt is read first
+        # The prompt is read first.
+        guess = guess_of(min(n_tokens, text.left - 1)) if cache.lengths[0] else Guess()
         fresh = text.ids[cache.lengths[0] :]
         if guess.ids:
             logits, cycle = run_cycle(model, [fresh + guess.ids], cache, step, "verify", last=False)
@@ -148,9 +146,8 @@ class ModelDraft:
         cache = self.model.new_cache()
 
         def guess_of(n: int) -> Guess:
-            cache.truncate(
-                min(int(cache.lengths[0]), len(text.ids) - 1)
-            )  # of our last guesses, keep what came true
+            # Of our last guesses, keep what came true.
+            cache.truncate(min(int(cache.lengths[0]), len(text.ids) - 1))
             guess = Guess()
             for _ in range(min(n, cache.capacity - len(text.ids) + 1)):
                 ids = text.ids + guess.ids
