@@ -3,11 +3,13 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from . import moved
+
 if TYPE_CHECKING:
     from .checkpoints import load as load
-    from .config import GPT2Config as GPT2Config
     from .decoding import generate as generate
     from .errors import InputError as InputError
+    from .families.gpt2.config import GPT2Config as GPT2Config
     from .model import GPT2 as GPT2
     from .tokenizer import Tokenizer as Tokenizer
 
@@ -17,13 +19,14 @@ __version__ = "0.1.0"
 # --help` needs no NumPy.
 ROOMS = {
     "GPT2": "model",
-    "GPT2Config": "config",
+    "GPT2Config": "families.gpt2.config",
     "InputError": "errors",
     "Tokenizer": "tokenizer",
     "generate": "decoding",
     "load": "checkpoints",
 }
 __all__ = [*ROOMS]
+moved.install()
 
 
 def __getattr__(name: str):

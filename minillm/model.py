@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from . import ops as numpy_ops
-from .attention import causal_self_attention
-from .cache import KVCache, check_fits, float_type
-from .config import GPT2Config
 from .errors import InputError, require_model
-from .feed_forward import feed_forward
+from .families.gpt2.config import GPT2Config
+from .layers.attention import causal_self_attention
+from .layers.cache import KVCache, check_fits, float_type
+from .layers.feed_forward import feed_forward
 from .parameters import Parameters
-from .portable import Twin
 from .steps import Step, Trace, checked, identity, step_names, times_only, under
+from .twins.portable import Twin
 from .weights import TABLES, Weight, like, owned, read_only
 from .weights.implicit import Implicit
 

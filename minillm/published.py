@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InputError
-from .files import read_json
+from .machine.files import read_json
+from .machine.progress import Update
 from .model import GPT2
 from .ops import log_softmax
-from .progress import Update
 from .tokenizer import Tokenizer
 
 FACTS = Path(__file__).with_name("published.json")

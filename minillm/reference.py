@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InputError
-from .files import read_npz, write_atomically
+from .machine.files import read_npz, write_atomically
 from .model import GPT2
 from .steps import StepDifferences, Trace, diff, step_names
 

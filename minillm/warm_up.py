@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from .config import ACTIVATIONS, GPT2Config
 from .errors import InputError
+from .families.gpt2.config import ACTIVATIONS, GPT2Config
 from .kernels.listeners import compile_listeners
+from .machine.progress import Update
 from .model import GPT2
-from .progress import Update
-from .twins import twin
+from .twins.choose import twin
 from .weights import KINDS, store_parameters
 
 TINY = GPT2Config(vocab_size=16, n_positions=80, n_embd=32, n_layer=1, n_head=2)
@@ -106,7 +106,7 @@ def training() -> Iterator[Job]:
 
 def recurrent() -> Iterator[Job]:
     """The LSTM, forward and backward."""
-    from .lstm import LSTM, LSTMConfig
+    from .tasks.lstm import LSTM, LSTMConfig
     from .training.backward import Activations
     from .training.pretrain import training_twin
 

@@ -32,7 +32,7 @@ CELL_TIMEOUT = 300  # seconds: a chapter takes under 60, so this only ends what 
 
 sys.path.insert(0, str(CHECKOUT))  # the course is built with the package that it lies beside
 
-from minillm.files import write_atomically  # noqa: E402
+from minillm.machine.files import write_atomically  # noqa: E402
 
 
 class Fault(Exception):

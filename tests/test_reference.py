@@ -6,9 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from minillm import GPT2, attention, ops
+from minillm import GPT2, ops
 from minillm.checkpoints import load_model
-from minillm.exercises import exercise
+from minillm.exercises.check import exercise
+from minillm.layers import attention
 from minillm.reference import TOLERANCES, Reference, record, verify
 from minillm.steps import Relay, diff, step_names
 from tests.reference.make import HERE, RANDOM, stored
@@ -61,12 +62,15 @@ def mask_after_softmax(monkeypatch):
 
 
 def unscaled_scores(monkeypatch):
-    monkeypatch.setattr("minillm.config.GPT2Config.attention_scale", lambda self, layer: 1.0)
+    monkeypatch.setattr(
+        "minillm.families.gpt2.config.GPT2Config.attention_scale", lambda self, layer: 1.0
+    )
 
 
 def scaled_by_d(monkeypatch):
     monkeypatch.setattr(
-        "minillm.config.GPT2Config.attention_scale", lambda self, layer: 1.0 / self.head_dim
+        "minillm.families.gpt2.config.GPT2Config.attention_scale",
+        lambda self, layer: 1.0 / self.head_dim,
     )
 
 
@@ -123,7 +127,7 @@ def test_every_classic_mistake_is_caught_at_its_own_step(mistake, monkeypatch):
 
 def test_a_float64_scalar_would_be_seen(monkeypatch):
     monkeypatch.setattr(
-        "minillm.config.GPT2Config.attention_scale",
+        "minillm.families.gpt2.config.GPT2Config.attention_scale",
         lambda self, layer: np.float64(1) / np.sqrt(self.head_dim),
     )
     trace = load_model(HERE / "odd-heads").trace([[1, 2, 3]])

@@ -6,8 +6,8 @@ import pytest
 from minillm import GPT2, GPT2Config, InputError
 from minillm.decoding import Options, Request, generate_batch
 from minillm.decoding.loop import moments
-from minillm.lstm import LSTM, LSTMConfig
 from minillm.steps import Patch, Relay, Trace, diff, identity, phase_of, step_names, under
+from minillm.tasks.lstm import LSTM, LSTMConfig
 
 MODEL = GPT2.random(
     GPT2Config(vocab_size=31, n_positions=8, n_embd=8, n_layer=2, n_head=2),

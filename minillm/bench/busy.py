@@ -13,8 +13,8 @@ from time import sleep
 
 import numpy as np
 
-from ..config import GPT2Config
 from ..errors import InputError
+from ..families.gpt2.config import GPT2Config
 from .peers import choose
 from .run import PAUSE, in_rounds, started
 

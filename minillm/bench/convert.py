@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from ..checkpoints import load_model
-from ..config import GPT2Config
 from ..errors import InputError
+from ..families.gpt2.config import GPT2Config
 
 GGUF_LAYER = {
     "ln_1": "attn_norm",

@@ -12,8 +12,8 @@ import numpy as np
 
 from .. import kernels
 from ..errors import InputError
-from ..progress import progress_bar
-from ..twins import set_threads
+from ..machine.progress import progress_bar
+from ..twins.choose import set_threads
 from ..weights import store
 
 ROWS, WIDTH = 512, 768

@@ -18,15 +18,15 @@ from time import perf_counter
 
 import numpy as np
 
-from ..cache import SlidingCache
 from ..decoding import Options, Request, generate_batch
+from ..decoding.finite import check_logits
 from ..decoding.loop import Continuation, Cycle, moments
 from ..errors import InputError
-from ..finite import check_logits
+from ..layers.cache import SlidingCache
+from ..machine.progress import progress_bar
 from ..model import GPT2
-from ..progress import progress_bar
 from ..tokenizer import Tokenizer
-from ..twins import n_threads, set_threads
+from ..twins.choose import n_threads, set_threads
 from .levers import Way, apply_levers
 
 REREAD = 16  # windows that are read in one pass where quality is measured

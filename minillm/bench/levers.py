@@ -21,7 +21,7 @@ from ..decoding.speculative import Draft
 from ..errors import InputError
 from ..model import GPT2
 from ..tokenizer import Tokenizer
-from ..twins import checked_threads
+from ..twins.choose import checked_threads
 from ..weights import KINDS
 
 

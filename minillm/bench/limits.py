@@ -9,8 +9,8 @@ import numpy as np
 
 from .. import kernels, ops
 from ..clock.limits import ARRAYS, read_bandwidth, rows_rate
-from ..config import GPT2Config
-from ..twins import set_threads
+from ..families.gpt2.config import GPT2Config
+from ..twins.choose import set_threads
 
 MACHINE = "the machine"  # its name among the peers
 

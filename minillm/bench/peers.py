@@ -15,8 +15,8 @@ from time import perf_counter, process_time
 
 import numpy as np
 
-from ..config import GPT2Config
 from ..errors import InputError
+from ..families.gpt2.config import GPT2Config
 from .convert import bytes_read, in_another_process, write_ctranslate2, write_gguf
 
 
@@ -117,7 +117,7 @@ class MinillmFloat32(MinillmNumpy):
 
     def open(self, folder: str, threads: int):
         from ..model import GPT2
-        from ..twins import set_threads
+        from ..twins.choose import set_threads
 
         set_threads(threads)
         return GPT2.from_pretrained(folder, self.dtype, kernels="numba")

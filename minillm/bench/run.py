@@ -17,9 +17,9 @@ from time import sleep
 
 import numpy as np
 
-from ..config import GPT2Config
 from ..errors import InputError
-from ..progress import progress_bar
+from ..families.gpt2.config import GPT2Config
+from ..machine.progress import progress_bar
 from .limits import MACHINE, prefill_flop
 from .peers import choose
 

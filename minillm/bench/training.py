@@ -10,8 +10,8 @@ from time import perf_counter, sleep
 
 import numpy as np
 
-from ..config import GPT2Config
 from ..errors import InputError
+from ..families.gpt2.config import GPT2Config
 from .limits import peak_bytes, prefill_flop
 from .run import PAUSE, checked, in_rounds, limits_of, started
 
@@ -42,7 +42,7 @@ class MinillmTraining:
         from ..training.language import LanguageModel
         from ..training.optimizers import AdamW
         from ..training.trainer import keep_memory
-        from ..twins import set_threads
+        from ..twins.choose import set_threads
 
         set_threads(threads)
         keep_memory()

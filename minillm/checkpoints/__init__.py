@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from .. import ops as numpy_ops
-from ..config import GPT2Config
 from ..errors import InputError
-from ..files import write_atomically
+from ..families.gpt2.config import GPT2Config
+from ..machine.files import write_atomically
 from ..model import GPT2
 from ..tokenizer import Tokenizer
-from ..twins import twin
+from ..twins.choose import twin
 from ..weights import BF16, KINDS, BFloat16, Weight, store_parameters, to_array
 from ..weights.weight import slabs
 from . import safetensors
@@ -51,7 +51,7 @@ def load_model(name_or_folder: str | Path, dtype=None, kernels: str | None = Non
 
     dtype: float32, float64, or a stored precision (bfloat16, float16, int8, int4, int4_min); None
     keeps a quantised model as it is and takes float32 for any other. kernels: "numpy", "numba" or
-    "auto" (see minillm.twins). NumPy uses arrays of its dtype where they lie, memory-mapped;
+    "auto" (see minillm.twins.choose). NumPy uses arrays of its dtype where they lie, memory-mapped;
     everything else is converted a few rows at a time, so that it takes little more memory than the
     result. A mapped file must not be written into or cut short while its model is in use, which
     would end the process: put another in its place by renaming, as save_pretrained does (Windows

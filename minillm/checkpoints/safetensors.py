@@ -20,8 +20,8 @@ from typing import TypedDict
 import numpy as np
 
 from ..errors import InputError
-from ..files import MOST_BYTES, atomic_file, open_regular, parse_json, read_json
-from ..forms import check, short
+from ..machine.files import MOST_BYTES, atomic_file, open_regular, parse_json, read_json
+from ..machine.forms import check, short
 from ..weights import BF16, Weight
 from . import stored
 

@@ -19,8 +19,8 @@ from typing import Literal, TypedDict
 import numpy as np
 
 from ..errors import InputError
-from ..files import parse_json
-from ..forms import short
+from ..machine.files import parse_json
+from ..machine.forms import short
 from ..weights import KINDS, TABLES, Weight
 
 KEY = "minillm"

@@ -12,7 +12,7 @@ from types import ModuleType
 
 from .. import __version__
 from ..errors import InputError, one_line
-from ..files import read_text
+from ..machine.files import read_text
 from . import (
     bench,
     classify,
@@ -148,7 +148,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def failed(why: str) -> int:
     """Say why in one line, once for all processes of mpiexec, and return the exit code."""
-    from ..distributed import fail
+    from ..machine.distributed import fail
 
     fail(f"minillm: {one_line(why)}", 2)
     return 2

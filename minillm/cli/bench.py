@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> None:
     from .. import bench
     from ..bench import busy
     from ..checkpoints import find_folder
-    from ..config import GPT2Config
+    from ..families.gpt2.config import GPT2Config
     from ..model import GPT2
 
     for name in ("prompt", "new", "rounds", "threads"):

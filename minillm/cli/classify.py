@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import lines_of
+from ..machine.files import lines_of
 from ..samples import own_or_sample
 from ..tasks.settings import KINDS, ClassifySettings
 from .common import PICTURES, add_compute, check_output, table, text_of, write, write_json
@@ -155,14 +155,14 @@ def run(args: argparse.Namespace) -> None:
         )
     check_output("--plot", getattr(args, "plot", None), PICTURES)
     if args.threads is not None:
-        from ..twins import set_threads
+        from ..twins.choose import set_threads
 
         set_threads(args.threads)
     {"train": train, "predict": predict, "compare": compare, "clock": clock}[args.action](args)
 
 
 def train(args: argparse.Namespace) -> None:
-    from ..distributed import world
+    from ..machine.distributed import world
     from ..tasks.classify import train_classifier
     from ..training.trainer import METRICS, read_metrics
 
@@ -220,7 +220,7 @@ def summary(result) -> str:
 def predict(args: argparse.Namespace) -> None:
     import numpy as np
 
-    from ..files import read_text
+    from ..machine.files import read_text
     from ..tasks.classify import load_classifier
 
     classifier = load_classifier(args.folder, args.kernels)

@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from ..clock.diagram import diagram
     from ..clock.export import write_trace
-    from ..progress import progress_bar
+    from ..machine.progress import progress_bar
 
     if args.predict:
         return predict(args)
@@ -150,8 +150,8 @@ def predict(args: argparse.Namespace) -> None:
     """Print measured and predicted decode times."""
     from ..checkpoints import find_folder, load_model
     from ..clock.check import check_predictions
-    from ..progress import progress_bar
-    from ..twins import set_threads
+    from ..machine.progress import progress_bar
+    from ..twins.choose import set_threads
 
     if not all(part.strip().isdigit() for part in args.predict.split(",")):
         raise InputError(

@@ -12,7 +12,7 @@ from pathlib import Path
 from traceback import format_exception
 
 from ..errors import InputError
-from ..files import read_text
+from ..machine.files import read_text
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -53,11 +53,11 @@ def join():
     environment says how many; and one that ends in a traceback ends all, since the others would
     wait for it for ever.
     """
-    from ..distributed import world
+    from ..machine.distributed import world
 
     ranks = world()
     if ranks.size > 1:
-        from ..twins import set_threads
+        from ..twins.choose import set_threads
 
         if ranks.rank:
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
@@ -73,7 +73,7 @@ def load(args: argparse.Namespace):
 
     import minillm
 
-    from ..twins import set_threads
+    from ..twins.choose import set_threads
 
     if args.threads is not None:
         set_threads(args.threads)

@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int | None:
     from ..bench.levers import LEVERS
     from ..clock.limits import describe_machine
     from ..errors import InputError
-    from ..files import write_atomically
+    from ..machine.files import write_atomically
 
     if args.levers == ["?"]:
         write(

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..course import copy_chapters
+    from ..exercises.course import copy_chapters
 
     if not args.no_open and importlib.util.find_spec("jupyterlab") is None:
         raise InputError(

@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int | None:
 
 
 def start(args) -> None:
-    from ..exercises import folder
+    from ..exercises.student import folder
 
     where = args.where or args.folder
     written, kept = folder.start(where)
@@ -139,9 +139,10 @@ def state(folder: Path) -> list:
 
 def check_once(args) -> int:
     """Check and print; 0 if all that was checked is right."""
-    from ..exercises import EXERCISES, exercise
-    from ..exercises.folder import file_of, require
-    from ..exercises.process import check_folder
+    from ..exercises import EXERCISES
+    from ..exercises.check import exercise
+    from ..exercises.check.process import check_folder
+    from ..exercises.student.folder import file_of, require
 
     names = [exercise(args.name).name] if args.name else [*EXERCISES]
     require(args.folder)
@@ -164,7 +165,7 @@ def check_once(args) -> int:
 
 def hint(args) -> None:
     from ..errors import InputError
-    from ..exercises import exercise
+    from ..exercises.check import exercise
 
     hints = exercise(args.name).hints
     if args.number < 1:
@@ -176,7 +177,7 @@ def hint(args) -> None:
 
 
 def reset(args) -> None:
-    from ..exercises import folder
+    from ..exercises.student import folder
 
     file, copy = folder.reset(args.folder, args.name)
     write(f"{file.name} is new" + (f"; what stood there is {copy.name}" if copy else ""))
@@ -184,8 +185,8 @@ def reset(args) -> None:
 
 def list_all(args) -> None:
     from ..exercises import EXERCISES
-    from ..exercises.folder import file_name, require
-    from ..exercises.process import check_folder
+    from ..exercises.check.process import check_folder
+    from ..exercises.student.folder import file_name, require
 
     require(args.folder)
     status = {r.name: r.status for r in check_folder(args.folder, EXERCISES)}
@@ -222,13 +223,16 @@ def list_all(args) -> None:
 
 
 def run_own(args) -> int:
-    from ..exercises import folder
-    from ..exercises.process import STARTING, Child, Ended, copied
+    from ..exercises.check.process import STARTING, Child, Ended, copied
+    from ..exercises.student import folder
 
     folder.require(args.folder)
     own = args.folder.resolve()
     try:
-        with copied(own) as copy, Child("twin", own, args.seed, args.prompt, cwd=copy) as child:
+        with (
+            copied(own) as copy,
+            Child("student.own", own, args.seed, args.prompt, cwd=copy) as child,
+        ):
             used = child.answer(STARTING)
             write(
                 "yours: "

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from ..scoring import continuation_logprob, next_logprobs, score
+    from ..decoding.scoring import continuation_logprob, next_logprobs, score
 
     text = text_of(args)
     if args.top < 0:

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from ..scoring import score_long
+    from ..decoding.scoring import score_long
 
     for name in ("window", "stride"):
         if getattr(args, name) is not None and getattr(args, name) < 1:

@@ -84,10 +84,10 @@ def add_actions(add) -> None:
 
 
 def report(args) -> None:
-    from ..exercises.report import report as check_class
-    from ..exercises.submissions import submissions
-    from ..files import write_atomically
-    from ..progress import progress_bar
+    from ..exercises.teacher.report import report as check_class
+    from ..exercises.teacher.submissions import submissions
+    from ..machine.files import write_atomically
+    from ..machine.progress import progress_bar
 
     check_output("--plot", args.plot, PICTURES)
     check_output("--csv", args.csv)
@@ -176,7 +176,7 @@ def shown(result) -> str:
 
 
 def export(args) -> None:
-    from ..exercises import assignment
+    from ..exercises.teacher import assignment
 
     write_assignment = assignment.nbgrader if args.format == "nbgrader" else assignment.otter
     file = write_assignment(args.chapter, args.assignments, args.seed)
@@ -188,7 +188,7 @@ def export(args) -> None:
 
 
 def exam(args) -> None:
-    from ..exercises.exam import exam as questions_of
+    from ..exercises.teacher.exam import exam as questions_of
 
     questions = questions_of(args.seed, args.count, set(args.chapter) if args.chapter else None)
     if args.json:

@@ -119,7 +119,7 @@ def check_steps(folder: Path, model, tokenizer, args: argparse.Namespace, say) -
 
 def check_facts(published: dict, model, tokenizer, say) -> list[dict]:
     """Check what is published of these weights, a line for each fact."""
-    from ..progress import progress_bar
+    from ..machine.progress import progress_bar
     from ..published import check
 
     say("published facts (sources: minillm/published.json)\n")

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from ..progress import progress_bar
+    from ..machine.progress import progress_bar
     from ..warm_up import warm_up
 
     start = perf_counter()

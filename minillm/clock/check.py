@@ -13,7 +13,7 @@ import numpy as np
 from .. import kernels
 from ..decoding.loop import run_cycle
 from ..errors import InputError
-from ..progress import Update
+from ..machine.progress import Update
 from .clock import Clock
 from .limits import Limits
 from .prediction import predict, predicted_seconds

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from ..config import GPT2Config
+from ..families.gpt2.config import GPT2Config
 from ..steps import step_names
 from ..weights import KINDS
 

@@ -21,10 +21,10 @@ from time import perf_counter
 import numpy as np
 
 from .. import ops
-from ..config import GPT2Config
 from ..errors import InputError
+from ..families.gpt2.config import GPT2Config
+from ..machine.progress import Update
 from ..model import GPT2
-from ..progress import Update
 from ..steps import step_names
 from .limits import Limits, measure
 from .prediction import predict, predicted_seconds

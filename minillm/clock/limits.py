@@ -22,10 +22,10 @@ import numpy as np
 
 from .. import kernels
 from ..errors import InputError
-from ..files import read_json
-from ..forms import build, check
-from ..progress import Update
-from ..twins import n_threads
+from ..machine.files import read_json
+from ..machine.forms import build, check
+from ..machine.progress import Update
+from ..twins.choose import n_threads
 from ..weights import store
 
 ARRAYS = tuple(2**n for n in range(16, 29, 2))  # 64 KiB to 256 MiB

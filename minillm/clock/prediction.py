@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..config import GPT2Config
+from ..families.gpt2.config import GPT2Config
 from ..steps import BLOCK_PHASES
 from .costs import Cost, covered, folded, step_costs, total
 from .limits import Limits

@@ -10,8 +10,8 @@ from html import escape
 
 import numpy as np
 
-from ..config import GPT2Config
 from ..errors import InputError
+from ..families.gpt2.config import GPT2Config
 from ..steps import phase_of
 from .clock import Clock, CycleTimes
 from .costs import Cost, covered, step_costs, total

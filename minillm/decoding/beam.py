@@ -13,8 +13,8 @@ from time import perf_counter_ns
 import numpy as np
 
 from ..errors import InputError
-from ..forms import short
-from ..quota import free_bytes
+from ..machine.forms import short
+from ..machine.quota import free_bytes
 from ..steps import Step, identity
 from .loop import Continuation, Cycle, Moment, run_cycle
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import InputError
-from ..portable import Twin
+from ..twins.portable import Twin
 from ..weights import KINDS
 from .speculative import Draft, ModelDraft, NGramDraft
 

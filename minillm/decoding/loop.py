@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..cache import SlidingCache
 from ..errors import InputError, require_model, require_tokenizer
-from ..finite import checked_logits
+from ..layers.cache import SlidingCache
 from ..model import GPT2, one_text
 from ..steps import Step, checked, identity, step_names
+from .finite import checked_logits
 from .options import Options
 from .text import TextStream
 
 if TYPE_CHECKING:
-    from ..cache import KVCache
+    from ..layers.cache import KVCache
     from ..tokenizer import Tokenizer
     from .speculative import Draft
 

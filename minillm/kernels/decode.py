@@ -19,7 +19,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from ..cache import check_fits
+from ..layers.cache import check_fits
 from .checks import require, row_numbers
 from .compile import entry, helper, jit
 from .mathematics import exp

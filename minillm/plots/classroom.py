@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..exercises.report import ClassReport
+    from ..exercises.teacher.report import ClassReport
 
 # How far a student is with an exercise: a sign, and a shade.
 STATE_STYLES = {

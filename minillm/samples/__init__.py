@@ -19,7 +19,7 @@ def own_or_sample(name: str) -> Path:
     and say so."""
     if name not in SAMPLES or os.path.lexists(name):
         return Path(name)
-    from ..distributed import world
+    from ..machine.distributed import world
 
     if world().rank == 0:
         print(f"{name} is not in this folder: the sample of minillm is read", file=sys.stderr)

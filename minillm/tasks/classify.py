@@ -22,16 +22,14 @@ import numpy as np
 
 from .. import ops as numpy_ops
 from ..checkpoints import load, safetensors
-from ..config import GPT2Config
-from ..distributed import ALONE, World
+from ..decoding.finite import check_logits
 from ..errors import InputError
-from ..files import read_json, write_atomically
-from ..finite import check_logits
-from ..forms import build
-from ..lstm import LSTM, LSTMConfig
+from ..families.gpt2.config import GPT2Config
+from ..machine.distributed import ALONE, World
+from ..machine.files import read_json, write_atomically
+from ..machine.forms import build
 from ..model import GPT2
 from ..parameters import FixedEntries
-from ..portable import Twinned
 from ..steps import checked, identity, step_names
 from ..tokenizer import Tokenizer
 from ..training.backward import Activations, backward_of, gpt2_backward
@@ -39,7 +37,9 @@ from ..training.language import positions_of, trainable
 from ..training.lock import one_run_a_folder
 from ..training.pretrain import training_twin
 from ..training.trainer import Trainer, check_folder, run_to_resume, write_settings
+from ..twins.portable import Twinned
 from .examples import Batches, Examples, Words, read_examples, rectangle, split
+from .lstm import LSTM, LSTMConfig
 from .settings import ClassifySettings
 
 DESCRIPTION, WEIGHTS = "classifier.json", "classifier.safetensors"

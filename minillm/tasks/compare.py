@@ -14,17 +14,17 @@ from time import perf_counter
 import numpy as np
 
 from ..clock import Clock
-from ..config import GPT2Config
-from ..files import read_json, write_atomically
-from ..forms import build
-from ..lstm import LSTM, LSTMConfig
+from ..families.gpt2.config import GPT2Config
+from ..machine.files import read_json, write_atomically
+from ..machine.forms import build
+from ..machine.progress import progress_bar
 from ..model import GPT2
-from ..progress import progress_bar
 from ..training.optimizers import AdamW
 from ..training.pretrain import training_twin
 from ..training.trainer import SETTINGS
-from ..twins import n_threads, set_threads, twin
+from ..twins.choose import n_threads, set_threads, twin
 from .classify import Pooled, Transformer, train_classifier
+from .lstm import LSTM, LSTMConfig
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 import regex
 
 from ..errors import InputError
-from ..files import lines_of, read_text, write_atomically
+from ..machine.files import lines_of, read_text, write_atomically
 
 SEPARATORS = {".tsv": "\t", ".csv": ","}
 

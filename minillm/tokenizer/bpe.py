@@ -24,8 +24,8 @@ from types import MappingProxyType
 import regex
 
 from ..errors import InputError
-from ..files import LINE_END
-from ..progress import Update, progress_bar
+from ..machine.files import LINE_END
+from ..machine.progress import Update, progress_bar
 from .tokens import Token, Tokens
 
 # A contraction, or letters, digits or other signs with at most one space before them, or a run of

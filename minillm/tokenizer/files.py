@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import read_bytes, read_json, write_atomically
+from ..machine.files import read_bytes, read_json, write_atomically
 from .bpe import (
     END_OF_TEXT,
     GPT2_PATTERN,

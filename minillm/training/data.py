@@ -18,8 +18,15 @@ from typing import TypedDict
 import numpy as np
 
 from ..errors import InputError
-from ..files import atomic_file, map_npy, open_regular, read_json, read_text, write_atomically
-from ..progress import progress_bar
+from ..machine.files import (
+    atomic_file,
+    map_npy,
+    open_regular,
+    read_json,
+    read_text,
+    write_atomically,
+)
+from ..machine.progress import progress_bar
 from ..tokenizer import Tokenizer, cut_at_ends
 
 

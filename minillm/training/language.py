@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from ..finite import check_logits
+from ..decoding.finite import check_logits
 from ..model import GPT2
 from ..parameters import FixedEntries
 from ..weights.lora import LoRA

@@ -9,9 +9,9 @@ import platform
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from ..distributed import ALONE
 from ..errors import InputError
-from ..files import read_json
+from ..machine.distributed import ALONE
+from ..machine.files import read_json
 
 LOCK = "run.lock"
 

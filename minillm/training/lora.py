@@ -10,8 +10,8 @@ import numpy as np
 
 from ..checkpoints import safetensors
 from ..errors import InputError
-from ..files import read_json, write_atomically
-from ..forms import short
+from ..machine.files import read_json, write_atomically
+from ..machine.forms import short
 from ..model import GPT2
 from ..weights.lora import LoRA
 

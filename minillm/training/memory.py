@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..config import GPT2Config
 from ..errors import InputError
-from ..quota import free_bytes
+from ..families.gpt2.config import GPT2Config
+from ..machine.quota import free_bytes
 
 
 def step_bytes(config: GPT2Config, rows: int, T: int, recompute: bool = False) -> int:

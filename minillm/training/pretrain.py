@@ -10,11 +10,11 @@ from .. import kernels as numba_kernels
 from ..checkpoints import load, save_model
 from ..decoding import Options
 from ..decoding.loop import moments
-from ..distributed import ALONE, World
 from ..errors import InputError
+from ..machine.distributed import ALONE, World
 from ..model import GPT2
 from ..tokenizer import Tokenizer
-from ..twins import twin
+from ..twins.choose import twin
 from ..weights.lora import LoRA
 from .data import Batches, open_tokens, split_documents, token_files
 from .language import LanguageModel, bits_per_byte

@@ -7,10 +7,10 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .. import files
-from ..config import GPT2Config
 from ..errors import InputError
-from ..forms import check, short
+from ..families.gpt2.config import GPT2Config
+from ..machine import files
+from ..machine.forms import check, short
 
 PRESETS = Path(__file__).parent / "presets"
 

@@ -24,9 +24,9 @@ from typing import NotRequired, TypedDict
 
 import numpy as np
 
-from ..distributed import ALONE, World
 from ..errors import InputError
-from ..files import (
+from ..machine.distributed import ALONE, World
+from ..machine.files import (
     lines_of,
     parse_json,
     read_json,
@@ -34,8 +34,8 @@ from ..files import (
     remove_unfinished,
     write_atomically,
 )
-from ..forms import check
-from ..progress import progress_bar
+from ..machine.forms import check
+from ..machine.progress import progress_bar
 from . import checkpoint
 from .checkpoint import CHECKPOINT
 from .optimizers import OPTIMIZERS, Optimizer, clip_by_global_norm, learning_rate

@@ -74,7 +74,7 @@ think it finds likeliest? How sure is it of its first choice: 5 %, 50 %, 95 %?
 """
 
 # %% id="00-ten-likeliest"
-from minillm.scoring import next_logprobs
+from minillm.decoding.scoring import next_logprobs
 
 text = "The cat sat on the"
 ids = tokenizer.encode(text)
@@ -184,7 +184,7 @@ for this demonstration (`minillm exercises start` writes them):
 from pathlib import Path
 
 from minillm.cli import main as minillm_command
-from minillm.exercises import folder
+from minillm.exercises.student import folder
 
 folder.start(Path("five-minutes"))
 file, _ = folder.reset(Path("five-minutes"), "argmax")  # as it is at first, also when you run this again

@@ -20,8 +20,8 @@ from matplotlib import pyplot
 import minillm
 from minillm import plots
 from minillm.decoding import Options, Request, generate_batch
+from minillm.decoding.scoring import continuation_logprob, next_logprobs
 from minillm.ops import cross_entropy, log_softmax, softmax
-from minillm.scoring import continuation_logprob, next_logprobs
 
 model, tokenizer = minillm.load()
 

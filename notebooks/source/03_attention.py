@@ -18,9 +18,9 @@ from matplotlib import pyplot
 
 import minillm
 from minillm import plots
-from minillm.attention import causal_mask, scaled_dot_product_attention, split_heads
+from minillm.decoding.scoring import score
+from minillm.layers.attention import causal_mask, scaled_dot_product_attention, split_heads
 from minillm.ops import softmax
-from minillm.scoring import score
 from minillm.steps import Trace
 
 model, tokenizer = minillm.load(kernels="numpy")

@@ -27,7 +27,7 @@ from matplotlib import pyplot
 import minillm
 from minillm import model as gpt2
 from minillm import ops, plots
-from minillm.feed_forward import feed_forward
+from minillm.layers.feed_forward import feed_forward
 from minillm.steps import Patch, Trace
 
 model, tokenizer = minillm.load("tales", kernels="numpy")  # the readable functions

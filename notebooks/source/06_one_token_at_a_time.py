@@ -24,15 +24,15 @@ from time import perf_counter
 
 import numpy as np
 from matplotlib import pyplot
+from minillm.twins.choose.choose import set_threads
 
 import minillm
 from minillm import plots
-from minillm.cache import KVCache
 from minillm.clock import Clock, ClockReport, step_costs, total
 from minillm.clock.diagram import diagram
 from minillm.decoding import Options
-from minillm.scoring import continuation_logprob, next_logprobs, score
-from minillm.twins import set_threads
+from minillm.decoding.scoring import continuation_logprob, next_logprobs, score
+from minillm.layers.cache import KVCache
 
 set_threads(1)  # the matrices are small: a second thread would mostly wait
 model, tokenizer = minillm.load("tales", kernels="numpy")  # the readable functions

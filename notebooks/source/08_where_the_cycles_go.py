@@ -33,11 +33,11 @@ import numpy as np
 
 import minillm
 from minillm import plots
-from minillm.attention import scaled_dot_product_attention
 from minillm.clock import Clock, ClockReport, measure, step_costs, total
 from minillm.clock.diagram import diagram
 from minillm.clock.growth import NARROW, measure_growth
 from minillm.clock.limits import describe_machine
+from minillm.layers.attention import scaled_dot_product_attention
 from minillm.steps import Trace, identity
 
 model, tokenizer = minillm.load("tales")

@@ -23,6 +23,7 @@ You need chapters [06](06_one_token_at_a_time.ipynb), [07](07_choosing_the_next_
 # %% id="11-setup"
 import matplotlib.pyplot as plt
 import numpy as np
+from minillm.twins.choose.choose import set_threads
 
 import minillm
 from minillm import GPT2, GPT2Config, kernels, plots
@@ -30,9 +31,8 @@ from minillm.clock import Clock, groups, measure, step_costs, total
 from minillm.clock.prediction import local_name
 from minillm.decoding import ModelDraft, NGramDraft, Options, Request, acceptance, generate_batch
 from minillm.decoding.loop import Continuation, run_cycle
+from minillm.decoding.segments import run_segments
 from minillm.decoding.speculative import accept
-from minillm.segments import run_segments
-from minillm.twins import set_threads
 from minillm.weights import store_parameters
 
 model, tokenizer = minillm.load("tales")

@@ -21,9 +21,9 @@ import numpy as np
 from matplotlib import pyplot
 
 from minillm import GPT2, Tokenizer, plots
-from minillm.attention import scaled_dot_product_attention
 from minillm.decoding import Options, Request, generate_batch
-from minillm.exercises.textbook import central_difference
+from minillm.exercises.catalogue.textbook import central_difference
+from minillm.layers.attention import scaled_dot_product_attention
 from minillm.steps import Trace
 from minillm.training.backward import scaled_dot_product_attention_backward
 from minillm.training.language import IGNORED, LanguageModel

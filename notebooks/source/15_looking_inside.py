@@ -28,8 +28,8 @@ import numpy as np
 
 import minillm
 from minillm import plots
+from minillm.decoding.scoring import next_logprobs
 from minillm.ops import cross_entropy, log_softmax
-from minillm.scoring import next_logprobs
 from minillm.steps import Patch, Trace
 
 model, tokenizer = minillm.load("tales")

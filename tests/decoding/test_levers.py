@@ -3,15 +3,16 @@ and a gallery of classic mistakes, each of which makes its proof fail."""
 
 import numpy as np
 import pytest
+from minillm.twins.choose.choose import choose as twins
 
-from minillm import GPT2, GPT2Config, InputError, Tokenizer, ops, twins
-from minillm.cache import KVCache, SlidingCache, SlidingLayer
+from minillm import GPT2, GPT2Config, InputError, Tokenizer, ops
 from minillm.decoding import Options, batch, speculative
 from minillm.decoding.batch import Request, generate_batch
 from minillm.decoding.filters import choose
 from minillm.decoding.loop import moments
 from minillm.decoding.speculative import Guess, ModelDraft, NGramDraft, acceptance
 from minillm.kernels import decode, threads
+from minillm.layers.cache import KVCache, SlidingCache, SlidingLayer
 from minillm.steps import Patch
 from minillm.weights import store_parameters
 

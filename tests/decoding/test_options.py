@@ -9,12 +9,12 @@ import pytest
 
 import minillm
 from minillm import GPT2, GPT2Config, InputError
-from minillm.cache import KVCache, SlidingCache
 from minillm.compression import prune_heads, skip_layers
 from minillm.decoding import ModelDraft, NGramDraft, Options, Request, generate_batch, generate_ids
 from minillm.decoding.loop import moments
+from minillm.decoding.scoring import continuation_logprob, next_logprobs, score, score_long
+from minillm.layers.cache import KVCache, SlidingCache
 from minillm.ops import log_softmax
-from minillm.scoring import continuation_logprob, next_logprobs, score, score_long
 
 SHAPE = {"vocab_size": 61, "n_positions": 24, "n_embd": 20, "n_layer": 2, "n_head": 4}
 PROMPT = [3, 1, 4, 1, 5]

@@ -3,9 +3,9 @@ holds only their hashes."""
 
 import numpy as np
 
-from minillm.attention import scaled_dot_product_attention
 from minillm.exercises import EXERCISES, Code, Exercise
-from minillm.exercises.folder import file_of, start
+from minillm.exercises.student.folder import file_of, start
+from minillm.layers.attention import scaled_dot_product_attention
 from minillm.ops import softmax
 
 
@@ -34,7 +34,7 @@ def solved(e: Exercise) -> str:
 
 def with_body_of(e: Code, mistake: str = "") -> str:
     """A student's file with the right body, or a mistaken one."""
-    from minillm.exercises import source
+    from minillm.exercises.check import source
 
     code = e.source(mistake)
     return f"{source.imports(e.answer, code)}\n\n\n{code}"

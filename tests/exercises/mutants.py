@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from minillm.exercises import EXERCISES, Code, source
-from minillm.exercises.folder import file_of, start
-from minillm.exercises.process import check_folder
+from minillm.exercises import EXERCISES, Code
+from minillm.exercises.check import source
+from minillm.exercises.check.process import check_folder
+from minillm.exercises.student.folder import file_of, start
 
 OPERATORS = {
     ast.Add: ast.Sub,

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from minillm.cli import main
-from minillm.course import chapters
-from minillm.exercises import EXERCISES, exam
+from minillm.exercises import EXERCISES
+from minillm.exercises.course import chapters
+from minillm.exercises.teacher import exam
 
 
 def made(name, seed):

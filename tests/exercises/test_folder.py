@@ -8,7 +8,9 @@ import time
 import pytest
 
 from minillm.cli import main
-from minillm.exercises import EXERCISES, exercise, folder
+from minillm.exercises import EXERCISES
+from minillm.exercises.check import exercise
+from minillm.exercises.student import folder
 from tests.exercises.answers import solve, with_body_of
 
 

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from minillm.clock.costs import step_costs, total
-from minillm.config import GPT2Config
-from minillm.exercises import EXERCISES, Code, Predict, check, exercise, source, textbook
-from minillm.exercises.compare import WIDENED, Problem, problem, written
-from minillm.exercises.exercise import _arguments
+from minillm.exercises import EXERCISES, Code, Predict, check
+from minillm.exercises.catalogue import textbook
+from minillm.exercises.check import exercise, source
+from minillm.exercises.check.compare import WIDENED, Problem, problem, written
+from minillm.exercises.check.exercise import _arguments
+from minillm.families.gpt2.config import GPT2Config
 from tests.exercises.answers import PREDICTED, solved, with_body_of
 from tests.exercises.mutants import drawn, survivors
 
@@ -777,7 +779,7 @@ FOUND = {
     "work": ("answer = len('über 日本'.encode())", "right"),
     "from the package": ("from minillm.exercises import EXERCISES as e", "not as asked"),
     "the package's module": (
-        "import minillm.exercises.folder as c\ne = c.EXERCISES",
+        "import minillm.exercises.student.folder as c\ne = c.EXERCISES",
         "not as asked",
     ),
     "by its path": ("import minillm\ne = minillm.exercises.EXERCISES", "not as asked"),
@@ -808,7 +810,7 @@ def test_what_a_module_may_have_beside_its_function_takes_no_mark(tmp_path):
 def test_what_the_stub_imports_may_be_used():
     """softmax and causal_mask in attention, layer_norm in block: and not the whole in its place."""
     assert check("attention", answers(exercise("attention"))).right
-    borrowed = "from minillm.attention import scaled_dot_product_attention as attention"
+    borrowed = "from minillm.layers.attention import scaled_dot_product_attention as attention"
     assert (
         "minillm's own scaled_dot_product_attention"
         in check("attention", namespace(borrowed)).message

@@ -15,9 +15,10 @@ import pytest
 import minillm
 from minillm import exercises
 from minillm.cli import main
-from minillm.exercises import check, exercise, process
-from minillm.exercises.folder import file_of, start
-from minillm.exercises.process import Child, check_folder
+from minillm.exercises import check
+from minillm.exercises.check import exercise, process
+from minillm.exercises.check.process import Child, check_folder
+from minillm.exercises.student.folder import file_of, start
 from minillm.steps import step_names
 from tests.exercises.answers import solve, with_body_of
 
@@ -177,7 +178,7 @@ FORGED = {
     "a patched checker": (
         """
         import sys
-        import minillm.exercises.call as call
+        import minillm.exercises.check.call as call
         for module in [*sys.modules.values()]:
             for name in ("problem", "called", "judge", "packed"):
                 if hasattr(module, name) and "minillm" in str(getattr(module, "__name__", "")):
@@ -424,7 +425,7 @@ def test_a_grader_that_stops_reading_leaves_no_process(folder):
 
 
 def test_a_solved_folder_is_the_model(tmp_path):
-    from minillm.exercises.twin import OF_THE_MODEL, own_functions, story, verify_own
+    from minillm.exercises.student.own import OF_THE_MODEL, own_functions, story, verify_own
 
     solve(tmp_path)
     own = own_functions(tmp_path)
@@ -449,7 +450,7 @@ def test_a_solved_folder_is_the_model(tmp_path):
     ],
 )
 def test_a_wrong_function_reddens_its_own_steps_only(tmp_path, name, mistake, reds):
-    from minillm.exercises.twin import own_functions, verify_own
+    from minillm.exercises.student.own import own_functions, verify_own
 
     solve(tmp_path)
     write(tmp_path, name, with_body_of(exercise(name), mistake))
@@ -515,7 +516,7 @@ NO_MODEL = {
 
 @pytest.mark.parametrize("name, text, message", NO_MODEL.values(), ids=NO_MODEL)
 def test_a_function_that_no_model_computes_with_is_one_line(tmp_path, capsys, name, text, message):
-    from minillm.exercises.twin import of_folder
+    from minillm.exercises.student.own import of_folder
 
     write(tmp_path, name, text + "\n")
     of_folder.cache_clear()
@@ -565,7 +566,7 @@ def test_a_command_computes_with_each_function_of_a_folder(tmp_path, capsys, oth
 
 def test_missing_names_fall_back(folder):
     from minillm import ops
-    from minillm.exercises.twin import own_functions, twin
+    from minillm.exercises.student.own import own_functions, twin
 
     write(folder, "softmax", with_body_of(exercise("softmax")))
     own = own_functions(folder)
@@ -577,7 +578,7 @@ def test_missing_names_fall_back(folder):
 
 
 def test_for_the_story_own_functions_call_one_another(tmp_path):
-    from minillm.exercises.twin import own_functions, story
+    from minillm.exercises.student.own import own_functions, story
 
     solve(tmp_path)
     own = own_functions(tmp_path)

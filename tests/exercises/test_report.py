@@ -18,11 +18,13 @@ import pytest
 from minillm.cli import main
 from minillm.cli.teaching import shown
 from minillm.errors import InputError
-from minillm.exercises import EXERCISES, exercise, submissions
-from minillm.exercises.copies import LONG, SHORT, alike, form_of, near_copies
-from minillm.exercises.folder import file_name, text_of
-from minillm.exercises.report import PACKAGE, STATE_OF, STATES, report
-from minillm.exercises.submissions import Submission
+from minillm.exercises import EXERCISES
+from minillm.exercises.check import exercise
+from minillm.exercises.student.folder import file_name, text_of
+from minillm.exercises.teacher import submissions
+from minillm.exercises.teacher.copies import LONG, SHORT, alike, form_of, near_copies
+from minillm.exercises.teacher.report import PACKAGE, STATE_OF, STATES, report
+from minillm.exercises.teacher.submissions import Submission
 from tests.exercises.answers import with_body_of
 from tests.exercises.test_gallery import OTHER_WAYS
 

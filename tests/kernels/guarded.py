@@ -15,9 +15,9 @@ from itertools import product
 
 import numpy as np
 
-from minillm.cache import KVCache, SlidingCache
-from minillm.config import GPT2Config
+from minillm.families.gpt2.config import GPT2Config
 from minillm.kernels import decode, threads
+from minillm.layers.cache import KVCache, SlidingCache
 from minillm.model import GPT2
 from minillm.weights import KINDS, TABLES, store
 

@@ -6,13 +6,13 @@ import pytest
 pytest.importorskip("numba")
 
 from minillm import kernels
-from minillm.cache import KVCache
-from minillm.config import GPT2Config
+from minillm.families.gpt2.config import GPT2Config
 from minillm.kernels.blocked import Training, transposed_product
 from minillm.kernels.blocked import product as blocked_product
 from minillm.kernels.ladders import MATMUL, SOFTMAX
 from minillm.kernels.limits import row_product
 from minillm.kernels.sparse import csr_matmul
+from minillm.layers.cache import KVCache
 from minillm.model import GPT2
 from minillm.weights import KINDS, Sparse, store, store_parameters
 

@@ -16,11 +16,11 @@ pytest.importorskip("numba")
 
 from minillm import kernels
 from minillm.bench.run import PROCESSORS
-from minillm.cache import KVCache, SlidingCache
-from minillm.config import GPT2Config
+from minillm.families.gpt2.config import GPT2Config
 from minillm.kernels import decode as kernels_decode
 from minillm.kernels import threads
 from minillm.kernels.processor import FEATURES, HAS_HALVES
+from minillm.layers.cache import KVCache, SlidingCache
 from minillm.model import GPT2
 from minillm.weights import KINDS, Float32, Weight, store_parameters
 

@@ -13,8 +13,8 @@ import warnings
 import numpy as np
 
 from minillm import ops
-from minillm.attention import scaled_dot_product_attention
-from minillm.config import GPT2Config
+from minillm.families.gpt2.config import GPT2Config
+from minillm.layers.attention import scaled_dot_product_attention
 from minillm.model import GPT2
 from minillm.steps import Trace
 from minillm.training import backward, optimizers

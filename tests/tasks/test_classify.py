@@ -11,7 +11,6 @@ import pytest
 from minillm import GPT2, GPT2Config
 from minillm.cli import main
 from minillm.errors import InputError
-from minillm.lstm import LSTM, LSTMConfig
 from minillm.tasks.classify import (
     BagOfWords,
     Pooled,
@@ -22,6 +21,7 @@ from minillm.tasks.classify import (
     train_classifier,
 )
 from minillm.tasks.examples import Words
+from minillm.tasks.lstm import LSTM, LSTMConfig
 
 GOOD, BAD = ["fine", "bright", "lovely", "glad"], ["dull", "grey", "dreary", "sad"]
 SMALL = {

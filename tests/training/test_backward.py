@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from minillm import GPT2, attention, ops
-from minillm.config import ACTIVATIONS
-from minillm.feed_forward import feed_forward
+from minillm import GPT2, ops
+from minillm.families.gpt2.config import ACTIVATIONS
+from minillm.layers import attention
+from minillm.layers.feed_forward import feed_forward
 from minillm.model import block
 from minillm.steps import Patch, Trace, step_names
 from minillm.training import backward

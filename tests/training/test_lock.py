@@ -12,7 +12,7 @@ import time
 import pytest
 
 from minillm import InputError
-from minillm.distributed import World
+from minillm.machine.distributed import World
 from minillm.training import lock as room
 from minillm.training.lock import LOCK, began, held, one_run_a_folder
 

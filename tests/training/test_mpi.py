@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from minillm.training.trainer import METRICS, read_metrics
-from tests.test_distributed import MPIEXEC, processes
+from tests.machine.test_distributed import MPIEXEC, processes
 
 pytestmark = pytest.mark.live
 
@@ -86,7 +86,9 @@ def test_bad_data_end_all(data, tmp_path):
 
 
 def test_who_fails_alone_ends_the_others(data, tmp_path):
-    code = "import sys; from minillm.cli import main; from minillm.distributed import world\n"
+    code = (
+        "import sys; from minillm.cli import main; from minillm.machine.distributed import world\n"
+    )
     code += "sys.argv[5] += str(world().rank or ''); sys.exit(main(sys.argv[1:]))"
     done = processes(2, "-c", code, *command(data, tmp_path / "run")[2:])
     assert (

@@ -10,7 +10,7 @@ import pytest
 
 from minillm import InputError
 from minillm.checkpoints import safetensors
-from minillm.distributed import ALONE, World
+from minillm.machine.distributed import ALONE, World
 from minillm.training import checkpoint
 from minillm.training import trainer as room
 from minillm.training.language import IGNORED, LanguageModel

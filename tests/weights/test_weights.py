@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minillm import ops
-from minillm.config import GPT2Config
+from minillm.families.gpt2.config import GPT2Config
 from minillm.model import GPT2
 from minillm.weights import KINDS, Float16, Int4, Int4Min, store, store_parameters
 

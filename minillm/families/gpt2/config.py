@@ -1,0 +1,170 @@
+"""The shape of a GPT-2, under GPT-2's own names, and the letters that every shape comment uses.
+
+B rows of a batch   T new positions in this call   S all positions seen (past + T)
+C n_embd            H n_head                       D = C / H, size of a head
+V vocab_size        L n_layer                      F hidden size of the MLP
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...errors import InputError, whole_number
+from ...machine.files import read_json
+from ...machine.forms import build, check, short
+
+ACTIVATIONS = ("gelu_new", "gelu", "relu")
+SAME_ACTIVATION = {  # what transformers calls by other names and computes alike
+    **dict.fromkeys(
+        ("gelu_accurate", "gelu_fast", "gelu_python_tanh", "gelu_pytorch_tanh"), "gelu_new"
+    ),
+    "gelu_python": "gelu",
+}
+
+
+@dataclass(frozen=True)
+class GPT2Config:
+    """What config.json says of a GPT-2; the defaults are the 124M model's. Raises InputError on
+    what cannot be."""
+
+    vocab_size: int = 50257  # V
+    n_positions: int = 1024
+    n_embd: int = 768  # C
+    n_layer: int = 12  # L
+    n_head: int = 12  # H
+    n_inner: int | None = None  # F; None means 4C
+    head_size: int | None = (
+        None  # D; None means C / H. Not GPT-2's: a model whose heads were pruned has H D < C
+    )
+    activation_function: str = "gelu_new"
+    layer_norm_epsilon: float = 1e-5
+    scale_attn_weights: bool = True
+    scale_attn_by_inverse_layer_idx: bool = False
+    reorder_and_upcast_attn: bool = False  # scores in float32 at least: always so here
+    tie_word_embeddings: bool = True
+    bos_token_id: int | None = None
+    eos_token_id: int | list | None = field(default=None, hash=False)  # each of several ends a text
+    generation: dict | None = field(default=None, compare=False)  # what generation_config.json says
+
+    def __post_init__(self):
+        check(vars(self), GPT2Config)
+        if isinstance(self.eos_token_id, list):
+            for i in self.eos_token_id:
+                whole_number("eos_token_id", i, least=0)
+        for name in (
+            "vocab_size",
+            "n_positions",
+            "n_embd",
+            "n_layer",
+            "n_head",
+            "n_inner",
+            "head_size",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}; it must be at least 1")
+            if value is not None and value > (most := 1000 if name == "n_layer" else 2**31 - 1):
+                raise InputError(f"{name} is {short(value)}; minillm takes at most {most:,}")
+        if self.head_size is None and self.n_embd % self.n_head:
+            raise InputError(
+                f"n_embd {self.n_embd} cannot be split into n_head {self.n_head} equal heads"
+            )
+        activation = SAME_ACTIVATION.get(self.activation_function, self.activation_function)
+        object.__setattr__(self, "activation_function", activation)
+        if activation not in ACTIVATIONS:
+            raise InputError(
+                f"activation_function {self.activation_function!r} is unknown; known:"
+                f" {', '.join(ACTIVATIONS)}"
+            )
+        if not 0 <= self.layer_norm_epsilon < 1:
+            raise InputError(
+                f"layer_norm_epsilon is {self.layer_norm_epsilon}; it must be in [0, 1)"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """D, the size of one head."""
+        return self.head_size if self.head_size is not None else self.n_embd // self.n_head
+
+    @property
+    def attention_dim(self) -> int:
+        """A = H D, the width of q, of k and of v: C, unless heads were pruned."""
+        return self.n_head * self.head_dim
+
+    @property
+    def hidden_dim(self) -> int:
+        """F, the hidden size of the feed forward."""
+        return self.n_inner if self.n_inner is not None else 4 * self.n_embd
+
+    def attention_scale(self, layer: int) -> float:
+        """The factor on q k^T in one layer: 1/sqrt(D), unless the config says otherwise. A Python
+        float: keeps dtypes."""
+        scale = self.head_dim**-0.5 if self.scale_attn_weights else 1.0
+        return scale / (layer + 1) if self.scale_attn_by_inverse_layer_idx else scale
+
+    @classmethod
+    def from_dict(cls, values: dict) -> GPT2Config:
+        """Read what a Hugging Face config.json holds; training-only entries are ignored, other
+        models refused."""
+        if values.get("model_type", "gpt2") != "gpt2":
+            raise InputError(f"model_type is {short(values['model_type'])}; minillm reads 'gpt2'")
+        if values.get("add_cross_attention"):
+            raise InputError("add_cross_attention is true; minillm has no cross-attention")
+        return build(cls, {name: v for name, v in values.items() if name != "generation"})
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> GPT2Config:
+        """Read config.json, and generation_config.json where one lies beside it; errors name the
+        file."""
+        values, beside = read_json(path, dict), Path(path).with_name("generation_config.json")
+        generation = read_json(beside, dict) if beside.exists() else None
+        try:
+            return dataclasses.replace(cls.from_dict(values), generation=generation)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+
+    def to_dict(self) -> dict:
+        """Return what Hugging Face's config.json holds."""
+        values = {
+            "model_type": "gpt2",
+            "architectures": ["GPT2LMHeadModel"],
+            **dataclasses.asdict(self),
+        }
+        del values["generation"]
+        return {
+            name: value
+            for name, value in values.items()
+            if name != "head_size" or value is not None
+        }
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every parameter by its checkpoint name, matrices as [in, out], tables
+        as [rows, C]."""
+        V, P, C, F = self.vocab_size, self.n_positions, self.n_embd, self.hidden_dim
+        A = self.attention_dim
+        block = {
+            "ln_1.weight": (C,),
+            "ln_1.bias": (C,),
+            "attn.c_attn.weight": (C, 3 * A),
+            "attn.c_attn.bias": (3 * A,),
+            "attn.c_proj.weight": (A, C),
+            "attn.c_proj.bias": (C,),
+            "ln_2.weight": (C,),
+            "ln_2.bias": (C,),
+            "mlp.c_fc.weight": (C, F),
+            "mlp.c_fc.bias": (F,),
+            "mlp.c_proj.weight": (F, C),
+            "mlp.c_proj.bias": (C,),
+        }
+        return {
+            "wte.weight": (V, C),
+            "wpe.weight": (P, C),
+            **{
+                f"h.{i}.{name}": shape for i in range(self.n_layer) for name, shape in block.items()
+            },
+            "ln_f.weight": (C,),
+            "ln_f.bias": (C,),
+            **({} if self.tie_word_embeddings else {"lm_head.weight": (V, C)}),
+        }

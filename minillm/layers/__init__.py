@@ -1,0 +1,1 @@
+"""The parts of a block that families share, and what it keeps."""

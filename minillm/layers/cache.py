@@ -1,0 +1,268 @@
+"""The KV cache: the keys and values of all positions so far, kept so that each is computed once.
+
+A row is one sequence. Every row has its own length; positions and mask follow from the lengths
+alone, so that rows of different lengths share a batch, and one can be cut, copied or moved without
+touching another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+
+import numpy as np
+
+from ..errors import InputError, whole_number
+from ..families.gpt2.config import GPT2Config
+from ..weights.floats import narrowed
+
+FLOATS = tuple(np.dtype(t) for t in (np.float16, np.float32, np.float64))  # what it may hold
+
+
+def float_type(dtype) -> np.dtype:
+    """Return `dtype` as NumPy's; InputError unless it is one that a model can compute with."""
+    try:
+        if dtype is not None and (found := np.dtype(dtype)) in FLOATS:
+            return found
+    except TypeError:
+        pass
+    raise InputError(f"dtype is {dtype!r:.60}; it must be float16, float32 or float64")
+
+
+def check_fits(cache, config: GPT2Config, batch: int) -> None:
+    """Raise InputError unless `cache` is a KVCache for `batch` rows of a model of this config.
+
+    The fused step writes keys and values by their address: in a cache of another shape it would
+    write into other arrays. Asked at every token, hence the form that was found to fit is kept.
+    """
+    if not isinstance(cache, KVCache):
+        raise InputError(f"the cache is a {type(cache).__name__}; model.new_cache() makes one")
+    k, v, lengths = cache.keys, cache.values, cache.lengths
+    try:  # written out, since a loop would take half as long again
+        form = (
+            *(k.shape, k.strides, k.dtype, k.flags.num),
+            *(v.shape, v.strides, v.dtype, v.flags.num),
+            *(lengths.shape, lengths.dtype, lengths.flags.num),
+        )
+    except AttributeError:
+        raise InputError("keys, values and lengths of a cache must be arrays of NumPy") from None
+    if cache.fitting != (config, batch, form):
+        _check_form(cache, config, batch)
+        cache.fitting = config, batch, form
+    numbers, capacity = lengths.tolist(), cache.capacity
+    if min(numbers) < 0 or max(numbers) > capacity:
+        raise InputError(f"the cache has lengths {numbers}, outside 0 to {capacity}")
+
+
+def _check_form(cache, config: GPT2Config, batch: int) -> None:
+    """Raise InputError unless the arrays of a KVCache are those that the model needs."""
+    keys, values, lengths = cache.keys, cache.values, cache.lengths
+    L, H, D, places = config.n_layer, config.n_head, config.head_dim, config.n_positions
+    if (
+        keys.shape != (L, *keys.shape[1:2], H, *keys.shape[3:4], D)
+        or values.shape != keys.shape
+        or not 1 <= keys.shape[3] <= cache.capacity <= places
+    ):
+        raise InputError(
+            f"the cache holds keys {keys.shape} and values {values.shape}; this model needs"
+            f" ({L}, {batch}, {H}, 1 to {places}, {D}) for both: model.new_cache({batch}) makes it"
+        )
+    if keys.shape[1] != batch:
+        raise InputError(f"the cache has {keys.shape[1]} rows and the ids {batch}")
+    if (
+        keys.dtype not in FLOATS
+        or values.dtype != keys.dtype
+        or values.strides != keys.strides
+        or keys.strides[3:] != (D * keys.itemsize, keys.itemsize)
+        or not (keys.flags.behaved and values.flags.behaved)  # aligned and writable
+    ):
+        raise InputError(
+            f"the cache holds keys of {keys.dtype} and values of {values.dtype}; both must be"
+            " float16, float32 or float64, writable, and lie in memory alike, a head's rows in turn"
+        )
+    if lengths.shape != (batch,) or lengths.dtype != np.int64 or not lengths.flags.behaved:
+        raise InputError(
+            f"the cache holds lengths of {lengths.dtype} {lengths.shape}; they must be int64"
+            f" ({batch},), writable"
+        )
+
+
+class KVCache:
+    """Room for `capacity` positions in each of `batch` rows: keys, values [L,B,H,capacity,D],
+    lengths [B].
+
+    Bytes: 2 L C capacity per row times the dtype's size; 73,728 a position for GPT-2 124M in
+    float32.
+    """
+
+    one_at_a_time = False  # whether a pass may add only one position to each row
+    fitting = None  # what `check_fits` found to fit: config, rows, and the form of the arrays
+
+    def __init__(
+        self, config: GPT2Config, batch: int = 1, capacity: int | None = None, dtype=np.float32
+    ):
+        capacity = config.n_positions if capacity is None else whole_number("capacity", capacity)
+        if capacity > config.n_positions:
+            raise InputError(
+                f"cache capacity {capacity}: the model has {config.n_positions} positions"
+            )
+        batch, dtype = whole_number("batch", batch), float_type(dtype)
+        # Zeros, not empty: what lies beyond a row's length has weight 0, and 0 * NaN would be NaN.
+        # (np.zeros also leaves the memory untouched until it is used; np.zeros_like would not.)
+        shape = (config.n_layer, batch, config.n_head, capacity, config.head_dim)
+        self.keys, self.values = np.zeros(shape, dtype), np.zeros(shape, dtype)
+        self.lengths = np.zeros(batch, dtype=np.int64)
+
+    @property
+    def batch(self) -> int:
+        """B, the number of rows."""
+        return self.keys.shape[1]
+
+    @property
+    def capacity(self) -> int:
+        """The most positions that a row can hold."""
+        return self.keys.shape[3]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes reserved for keys and values."""
+        return self.keys.nbytes + self.values.nbytes
+
+    def __repr__(self) -> str:
+        return (
+            f"KVCache(lengths={self.lengths.tolist()}, capacity={self.capacity},"
+            f" {self.nbytes / 1e6:.1f} MB)"
+        )
+
+    def layer(self, index: int) -> LayerCache:
+        """Return the part that belongs to one layer."""
+        return LayerCache(self.keys[index], self.values[index], self.lengths)
+
+    def advance(self, counts) -> None:
+        """Take the last `counts` ([B] or one number) appended positions as seen: the last act of a
+        forward pass."""
+        self.lengths += counts
+
+    def truncate(self, length: int, row: int | None = None) -> None:
+        """Forget all positions from `length` on, in one row or in all that are longer; 0 empties."""
+        rows = slice(None) if row is None else row
+        if length < 0 or (row is not None and length > self.lengths[row]):
+            raise InputError(
+                f"cannot truncate to length {length}: the rows have lengths {self.lengths.tolist()}"
+            )
+        self.lengths[rows] = np.minimum(self.lengths[rows], length)
+
+    def take(self, rows: Sequence[int]) -> KVCache:
+        """Return a new cache of copies of `rows`, in that order; a row may be taken twice (beams,
+        samples)."""
+        rows = np.asarray(rows, dtype=np.int64)
+        return self._with(self.keys[:, rows], self.values[:, rows], self.lengths[rows])
+
+    def view(self, rows: slice) -> KVCache:
+        """Return neighbouring rows as a cache of their own in the same memory: what one appends,
+        both have."""
+        return self._with(self.keys[:, rows], self.values[:, rows], self.lengths[rows])
+
+    def move(self, source: int, target: int) -> None:
+        """Put row `source` into the place of row `target`, whose own content is forgotten."""
+        length = self.lengths[target] = self.lengths[source]
+        for all_ in (self.keys, self.values):
+            all_[:, target, :, :length] = all_[:, source, :, :length]
+
+    @staticmethod
+    def join(caches: Sequence[KVCache]) -> KVCache:
+        """Return a new cache with the rows of all `caches`, one after another; capacities must be
+        equal."""
+        if len({(type(c), c.capacity, len(c.keys), *c.keys.shape[2:]) for c in caches}) != 1:
+            raise InputError(
+                f"cannot join caches of different shapes: {[c.keys.shape for c in caches]}"
+            )
+        keys = np.concatenate([c.keys for c in caches], axis=1)
+        values = np.concatenate([c.values for c in caches], axis=1)
+        return caches[0]._with(keys, values, np.concatenate([c.lengths for c in caches]))
+
+    def _with(self, keys, values, lengths) -> KVCache:
+        """A cache of this kind that holds other arrays."""
+        other = copy(self)
+        other.keys, other.values, other.lengths = keys, values, lengths
+        return other
+
+
+class LayerCache:
+    """One layer of a KVCache: keys, values [B,H,capacity,D]."""
+
+    def __init__(self, keys, values, lengths):
+        self.keys, self.values, self.lengths = keys, values, lengths
+
+    def append(self, k, v):
+        """Write new keys and values [B,H,T,D] behind each row's length; return all [B,H,S,D], as
+        views unless the cache stores another dtype than the model computes with.
+
+        S = the longest row + T. The lengths move only in KVCache.advance, once for all layers; what
+        stands beyond a row's length (padding, the past of a longer row) is hidden by the mask and
+        overwritten later. Finite numbers too large for the cache's type become its largest, as in
+        weights of float16: softmax then still picks that key, where infinity would give NaN.
+        """
+        k_stored, v_stored = (narrowed(a, self.keys.dtype) for a in (k, v))
+        T, capacity = k.shape[2], self.keys.shape[2]
+        for row, start in enumerate(self.lengths):
+            fits = min(
+                T, capacity - start
+            )  # only padding can fail to fit: the model has checked the rest
+            self.keys[row, :, start : start + fits] = k_stored[row, :, :fits]
+            self.values[row, :, start : start + fits] = v_stored[row, :, :fits]
+        S = min(int(self.lengths.max()) + T, capacity)
+        return tuple(
+            all_[:, :, :S].astype(k.dtype, copy=False) for all_ in (self.keys, self.values)
+        )
+
+
+class SlidingCache(KVCache):
+    """Sliding window: a cache of the newest `window` keys and values only, each as computed at its
+    own position.
+
+    Every layer attends to positions p - window < s <= p, so memory is window instead of S places
+    and attention costs window instead of S products a token; the last layer still hears of text up
+    to L * window back, through the layers. Position p stands at place p % window: softmax does not
+    care for order, and a position is part of the key, added with wpe at the bottom. Within
+    n_positions only, since wpe has no more rows; one position at a time (T = 1), since a pass of
+    several would need keys that its last position must no longer see.
+
+    What is exact: the model with that band as its mask. It is not the trained model once S >
+    window: the first tokens, on which much attention rests, go. The alternative within the same
+    memory of text, reading the last W tokens anew for each new one, gives the trained model on a
+    text that begins W tokens ago, for W positions of work a token instead of 1. Source: Beltagy,
+    Peters, Cohan, "Longformer" (2020), section 3.1; Xiao et al., "Efficient Streaming Language
+    Models with Attention Sinks" (2023), on what is lost with the first tokens.
+    """
+
+    one_at_a_time = True
+
+    def __init__(self, config: GPT2Config, batch: int, window: int, dtype=np.float32):
+        super().__init__(config, batch, window, dtype)
+        self._capacity = config.n_positions
+
+    @property
+    def capacity(self) -> int:
+        """The most positions that a row can see go by."""
+        return self._capacity
+
+    def layer(self, index: int) -> LayerCache:
+        return SlidingLayer(self.keys[index], self.values[index], self.lengths)
+
+
+class SlidingLayer(LayerCache):
+    """One layer of a SlidingCache."""
+
+    def append(self, k, v):
+        """Write one new key and value over the oldest; return those kept [B,H,<= window,D]."""
+        if k.shape[2] != 1:
+            raise InputError(f"a sliding cache takes one position at a time, not {k.shape[2]}")
+        window = self.keys.shape[2]
+        rows, places = np.arange(len(self.lengths)), self.lengths % window
+        self.keys[rows, :, places] = narrowed(k[:, :, 0], self.keys.dtype)
+        self.values[rows, :, places] = narrowed(v[:, :, 0], self.values.dtype)
+        kept = min(int(self.lengths.max()) + 1, window)
+        return tuple(
+            all_[:, :, :kept].astype(k.dtype, copy=False) for all_ in (self.keys, self.values)
+        )

@@ -1,0 +1,98 @@
+"""A hub's limits are read from both versions of Linux's control groups, and hold for threads and
+for students' code."""
+
+import subprocess
+import sys
+
+import pytest
+from minillm.twins.choose.choose import choose as twins
+
+from minillm.exercises.check import child
+from minillm.machine import quota
+
+NONE = str((1 << 63) - 4096)
+CASES = {
+    "version 2": (
+        "0::/hub/anna\n",
+        {"hub/anna/cpu.max": "150000 100000", "hub/anna/memory.max": "1073741824"},
+        2,
+        1 << 30,
+    ),
+    "of an outer group": (
+        "0::/hub/anna\n",
+        {"hub/anna/cpu.max": "max 100000", "hub/cpu.max": "50000 100000"},
+        1,
+        None,
+    ),
+    "a container's own": ("0::/\n", {"cpu.max": "400000 100000", "memory.max": "max"}, 4, None),
+    "version 1": (
+        "5:memory:/hub\n4:cpu,cpuacct:/hub\n1:name=systemd:/\n",
+        {
+            "cpu/hub/cpu.cfs_quota_us": "50000",
+            "cpu/hub/cpu.cfs_period_us": "100000",
+            "memory/hub/memory.limit_in_bytes": "536870912",
+        },
+        1,
+        1 << 29,
+    ),
+    "version 1, a path of the host's": (
+        "5:memory:/docker/7\n",
+        {"memory/memory.limit_in_bytes": "1000000"},
+        None,
+        1_000_000,
+    ),
+    "version 1, no limits": (
+        "5:memory:/\n4:cpu:/\n",
+        {
+            "cpu/cpu.cfs_quota_us": "-1",
+            "cpu/cpu.cfs_period_us": "100000",
+            "memory/memory.limit_in_bytes": NONE,
+        },
+        None,
+        None,
+    ),
+    "nothing there": (None, {}, None, None),
+    "odd": ("nonsense\n", {"cpu.max": "1 1"}, None, None),
+}
+
+
+@pytest.fixture(params=CASES)
+def hub(request, tmp_path, monkeypatch):
+    own, files, cores, memory = CASES[request.param]
+    monkeypatch.setattr(quota, "GROUPS", tmp_path)
+    monkeypatch.setattr(quota, "OWN", tmp_path / "own")
+    if own is not None:
+        (tmp_path / "own").write_text(own)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    return cores, memory
+
+
+def test_limits_are_read(hub):
+    assert (quota.cores(), quota.memory()) == hub
+
+
+def test_a_quota_sets_the_threads_unless_somebody_chose(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(twins, "set_threads", chosen.append)
+    monkeypatch.setattr(quota, "cores", lambda: 3)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    for already, expected in ((False, [3]), (True, [3])):
+        monkeypatch.setattr(twins, "_threads_chosen", already)
+        twins.twin("numpy")
+        assert chosen == expected
+
+
+def test_students_code_may_take_half_of_a_hubs_memory(monkeypatch):
+    monkeypatch.setattr(quota, "memory", lambda: 1 << 30)
+    assert child.allowed() == 1 << 29
+    monkeypatch.setattr(quota, "memory", lambda: None)
+    assert child.allowed() == child.MEMORY
+
+
+def test_this_machine_can_be_asked():
+    code = "from minillm import quota; print(quota.cores(), quota.memory())"
+    assert subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
