@@ -24,7 +24,6 @@ from time import perf_counter
 
 import numpy as np
 from matplotlib import pyplot
-from minillm.twins.choose.choose import set_threads
 
 import minillm
 from minillm import plots
@@ -33,6 +32,7 @@ from minillm.clock.diagram import diagram
 from minillm.decoding import Options
 from minillm.decoding.scoring import continuation_logprob, next_logprobs, score
 from minillm.layers.cache import KVCache
+from minillm.twins import set_threads
 
 set_threads(1)  # the matrices are small: a second thread would mostly wait
 model, tokenizer = minillm.load("tales", kernels="numpy")  # the readable functions

@@ -24,13 +24,13 @@ import itertools
 
 import numpy as np
 from matplotlib import pyplot
-from minillm.twins.choose.choose import set_threads
 
 import minillm
 from minillm import plots
 from minillm.decoding import filters
 from minillm.decoding.scoring import score
 from minillm.ops import log_softmax, softmax
+from minillm.twins import set_threads
 
 set_threads(1)  # the matrices are small: a second thread would mostly wait
 model, tokenizer = minillm.load("tales", kernels="numpy")  # the readable functions

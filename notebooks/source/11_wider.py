@@ -23,7 +23,6 @@ You need chapters [06](06_one_token_at_a_time.ipynb), [07](07_choosing_the_next_
 # %% id="11-setup"
 import matplotlib.pyplot as plt
 import numpy as np
-from minillm.twins.choose.choose import set_threads
 
 import minillm
 from minillm import GPT2, GPT2Config, kernels, plots
@@ -33,6 +32,7 @@ from minillm.decoding import ModelDraft, NGramDraft, Options, Request, acceptanc
 from minillm.decoding.loop import Continuation, run_cycle
 from minillm.decoding.segments import run_segments
 from minillm.decoding.speculative import accept
+from minillm.twins import set_threads
 from minillm.weights import store_parameters
 
 model, tokenizer = minillm.load("tales")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from minillm.twins.choose.choose import n_threads
 
 import minillm
 from minillm import InputError
@@ -17,6 +16,7 @@ from minillm.bench.levers import LEVERS, Way, apply_levers
 from minillm.cli import main, parser
 from minillm.decoding.scoring import score_long
 from minillm.ops import log_softmax
+from minillm.twins import n_threads
 
 TEXT = (
     "Once upon a time there was a king who had a daughter. She was beautiful, but proud; and none"

@@ -14,7 +14,6 @@ from time import sleep
 
 import numpy as np
 import pytest
-from minillm.twins.choose.choose import n_threads, set_threads
 
 from minillm import GPT2, GPT2Config, InputError, bench, kernels
 from minillm.bench import busy, limits, worker
@@ -24,6 +23,7 @@ from minillm.bench.peers import GROUPS, PEERS, Peer, cache_bytes, choose
 from minillm.cli import main
 from minillm.clock.costs import step_costs
 from minillm.layers.cache import KVCache
+from minillm.twins import n_threads, set_threads
 
 CONFIG = GPT2Config(vocab_size=97, n_positions=32, n_embd=16, n_layer=2, n_head=2)
 

@@ -3,7 +3,6 @@ in fact; and mistakes."""
 
 import numpy as np
 import pytest
-from minillm.twins.choose.choose import twin
 
 from minillm import GPT2, GPT2Config, InputError
 from minillm.checkpoints import load_model
@@ -22,6 +21,7 @@ from minillm.compression import (
 from minillm.decoding import ModelDraft, Options, generate_batch
 from minillm.decoding.loop import moments
 from minillm.steps import Patch
+from minillm.twins import twin
 from minillm.weights import LowRank, Sparse
 
 CONFIG = GPT2Config(vocab_size=70, n_positions=16, n_embd=36, n_layer=3, n_head=3, n_inner=50)

@@ -3,7 +3,6 @@ and a gallery of classic mistakes, each of which makes its proof fail."""
 
 import numpy as np
 import pytest
-from minillm.twins.choose.choose import choose as twins
 
 from minillm import GPT2, GPT2Config, InputError, Tokenizer, ops
 from minillm.decoding import Options, batch, speculative
@@ -14,6 +13,7 @@ from minillm.decoding.speculative import Guess, ModelDraft, NGramDraft, acceptan
 from minillm.kernels import decode, threads
 from minillm.layers.cache import KVCache, SlidingCache, SlidingLayer
 from minillm.steps import Patch
+from minillm.twins import choose as twins
 from minillm.weights import store_parameters
 
 

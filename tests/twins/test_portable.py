@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from minillm.twins.choose.choose import twin
 
 import minillm
 from minillm import GPT2, GPT2Config, InputError, kernels, ops
@@ -17,6 +16,7 @@ from minillm.tasks.examples import Words
 from minillm.tasks.lstm import LSTM, LSTMConfig
 from minillm.training.language import LanguageModel
 from minillm.training.lora import with_adapters
+from minillm.twins import twin
 
 IDS = np.array([[3, 1, 4, 1, 5]])
 COPIES = {

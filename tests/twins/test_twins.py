@@ -8,7 +8,6 @@ import time
 
 import numpy as np
 import pytest
-from minillm.twins.choose.choose import set_threads, twin
 
 import minillm
 from minillm import GPT2, GPT2Config, InputError, kernels, ops
@@ -18,6 +17,7 @@ from minillm.steps import Trace
 from minillm.training.language import LanguageModel
 from minillm.training.lora import with_adapters
 from minillm.training.optimizers import OPTIMIZERS
+from minillm.twins import set_threads, twin
 from minillm.weights import KINDS, store_parameters
 from tests.reference.make import stored
 
