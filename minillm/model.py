@@ -1,7 +1,8 @@
-"""GPT-2: ids -> logits, parameters by their checkpoint names.
+"""A model: a family's forward, a config, parameters by their checkpoint names, and the twin that
+computes.
 
-Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), section 2.3.
-Reference: GPT2LMHeadModel of Hugging Face transformers, eager attention.
+`Model` is what every family has in common: calling it, its cache, tracing, changed copies. `GPT2`
+is the one that a class builds. What GPT-2 computes stands in families/gpt2/forward.py.
 """
 
 from __future__ import annotations
@@ -13,41 +14,21 @@ from pathlib import Path
 
 import numpy as np
 
+from . import families, moved
 from . import ops as numpy_ops
 from .errors import InputError, require_model
+from .families.family import MATRIX, TABLE, Parameter
 from .families.gpt2.config import GPT2Config
-from .layers.attention import causal_self_attention
 from .layers.cache import KVCache, check_fits, float_type
-from .layers.feed_forward import feed_forward
+from .names import tree
 from .parameters import Parameters
-from .steps import Step, Trace, checked, identity, step_names, times_only, under
+from .steps import Step, Trace, checked, identity, times_only
 from .twins.portable import Twin
-from .weights import TABLES, Weight, like, owned, read_only
+from .weights import Weight, like, owned, read_only
 from .weights.implicit import Implicit
 
 
-def block(
-    x, ln_1, attn, ln_2, mlp, *, config, layer, positions, past=None, step=identity, ops=numpy_ops
-):
-    """One Transformer block: x + attention(norm(x)), then x + feed_forward(norm(x)). [B,T,C] ->
-    [B,T,C]."""
-    shape = {
-        "n_head": config.n_head,
-        "scale": config.attention_scale(layer),
-        "positions": positions,
-        "past": past,
-    }
-    normed = step("ln_1", ops.layer_norm(x, **ln_1, eps=config.layer_norm_epsilon))
-    x = step(
-        "attn.residual",
-        x + causal_self_attention(normed, **attn, **shape, step=under("attn.", step), ops=ops),
-    )
-    normed = step("ln_2", ops.layer_norm(x, **ln_2, eps=config.layer_norm_epsilon))
-    bend = {"activation": config.activation_function, "step": under("mlp.", step), "ops": ops}
-    return step("mlp.residual", x + feed_forward(normed, **mlp, **bend))
-
-
-def one_text(model: GPT2, ids) -> np.ndarray:
+def one_text(model: Model, ids) -> np.ndarray:
     """Return ids [T], checked; InputError for what is no model, and for several rows."""
     require_model(model)
     rows, single = model._checked_ids(ids)
@@ -59,25 +40,27 @@ def one_text(model: GPT2, ids) -> np.ndarray:
     return rows[0]
 
 
-class GPT2:
-    """GPT-2: `model(ids)` gives logits; parameters is {checkpoint name: array or Weight}, `ops` the
-    twin used.
+class Model:
+    """`model(ids)` gives logits; `parameters` is {checkpoint name: array or Weight}, `ops` the twin
+    used, `family` what the config's family declares.
 
-    Matrices are [in, out]. The dtype of wte.weight is that of every activation, of the cache and of
-    the logits. A model never changes: `parameters` are read-only (see Parameters), and
+    Matrices are [in, out]. The dtype of the token table is that of every activation, of the cache
+    and of the logits. A model never changes: `parameters` are read-only (see Parameters), and
     `with_parameters` makes another one. It computes with the arrays that it was given, which stay
     their owner's to write to, as training does; where a fused step is kept beside them, it copies
     those that somebody could write to.
     """
 
-    def __init__(self, config: GPT2Config, parameters: Mapping[str, np.ndarray], ops=numpy_ops):
+    def __init__(self, config, parameters: Mapping[str, np.ndarray], ops=numpy_ops):
         self.config, self.ops = config, ops
-        for name, shape in config.parameter_shapes().items():
+        self.family = families.of(config)
+        shapes = self.family.shapes(config)
+        for name, shape in shapes.items():
             p = parameters.get(name)
             found = "missing" if p is None else getattr(p, "shape", f"of type {type(p).__name__}")
             if found != shape:
                 raise InputError(f"parameter {name} is {found}; this config needs {shape}")
-        if surplus := parameters.keys() - config.parameter_shapes().keys():
+        if surplus := parameters.keys() - shapes.keys():
             raise InputError(
                 f"parameter {min(surplus)} has no place in this config; {len(surplus)} are too many"
             )
@@ -85,11 +68,12 @@ class GPT2:
         self._fused = fused if fused and fused.refusal(config, parameters) is None else None
         keep = owned if self._fused else lambda p: p
         self._arrays = {name: keep(p) for name, p in parameters.items()}
-        self._tree, self._step = _as_tree(self._arrays), None
+        self.weights, self._step = tree(self._arrays), None
         self.parameters = Parameters({name: read_only(p) for name, p in self._arrays.items()})
+        self._table = self.parameters[next(n for n, p in self.layout.items() if p.role == TABLE)]
 
     def __setattr__(self, name: str, value) -> None:
-        if name in ("config", "parameters", "ops") and hasattr(self, name):
+        if name in ("config", "family", "parameters", "ops") and hasattr(self, name):
             raise InputError(
                 f"a model's {name} cannot be replaced: model.with_parameters({{name: array}},"
                 " **config_changes) returns a changed model"
@@ -100,32 +84,17 @@ class GPT2:
         return _restored, (self.config, self._arrays, Twin(self.ops))
 
     def forward(self, ids, positions, cache=None, step=identity, keep=slice(None)):
-        """The whole of GPT-2: ids, positions [B,T] -> logits [B,T,V] (or of the positions that
-        `keep` picks)."""
-        step = checked(step, lambda: step_names(self.config.n_layer))
-        x = self.hidden(ids, positions, cache, step, keep)
-        return step(
-            "logits", self.ops.linear(x, self._tree["lm_head"]["weight"].T)
-        )  # [B,T,C] @ [C,V] -> [B,T,V]
+        """ids, positions [B,T] -> logits [B,T,V] (or of the positions that `keep` picks)."""
+        step = checked(step, lambda: self.step_names)
+        return self.family.forward(
+            ids, self.weights, self.config, positions, cache, step, self.ops, keep
+        )
 
     def hidden(self, ids, positions, cache=None, step=identity, keep=slice(None)):
-        """GPT-2 up to its head: ids, positions [B,T] -> the last hidden state [B,T,C]."""
-        step = checked(step, lambda: step_names(self.config.n_layer)[:-1])
-        config, weights, ops = self.config, self._tree, self.ops
-        wte = step("wte", weights["wte"]["weight"].take(ids, axis=0))  # [B,T] -> [B,T,C]
-        # Only padding is clipped.
-        wpe = step("wpe", weights["wpe"]["weight"].take(positions, axis=0, mode="clip"))
-        x = step("embed", wte + wpe)
-        for i, layer in enumerate(weights["h"]):
-            run = {
-                "positions": positions,
-                "past": cache and cache.layer(i),
-                "step": under(f"h.{i}.", step),
-                "ops": ops,
-            }
-            x = block(x, **layer, config=config, layer=i, **run)  # [B,T,C] -> [B,T,C]
-        return step(
-            "ln_f", ops.layer_norm(x[keep], **weights["ln_f"], eps=config.layer_norm_epsilon)
+        """All of it up to the head: ids, positions [B,T] -> the last hidden state [B,T,C]."""
+        step = checked(step, lambda: self.step_names[:-1])
+        return self.family.hidden(
+            ids, self.weights, self.config, positions, cache, step, self.ops, keep
         )
 
     def __call__(
@@ -163,7 +132,7 @@ class GPT2:
                 return logits[0] if single else logits
         lengths = np.array(lengths)
         past = np.zeros(B, np.int64) if cache is None else cache.lengths
-        room = self.config.n_positions if cache is None else cache.capacity
+        room = self.config.sizes.P if cache is None else cache.capacity
         if (past + lengths).max() > room:
             raise InputError(
                 f"{(past + lengths).max()} positions do not fit: there is room for {room}"
@@ -193,9 +162,10 @@ class GPT2:
         if ids.dtype.kind not in "iu":
             raise InputError(f"ids must be integers, not {ids.dtype}")
         numbers = ids.ravel().tolist()
-        if min(numbers) < 0 or max(numbers) >= self.config.vocab_size:
-            wrong = next(i for i in numbers if not 0 <= i < self.config.vocab_size)
-            raise InputError(f"id {wrong} is outside the vocabulary of {self.config.vocab_size}")
+        V = self.config.sizes.V
+        if min(numbers) < 0 or max(numbers) >= V:
+            wrong = next(i for i in numbers if not 0 <= i < V)
+            raise InputError(f"id {wrong} is outside the vocabulary of {V}")
         return ids.astype(np.int64, copy=False).reshape(-1, ids.shape[-1]), ids.ndim == 1
 
     @property
@@ -210,32 +180,48 @@ class GPT2:
     @property
     def dtype(self) -> np.dtype:
         """The working type of the model."""
-        return self.parameters["wte.weight"].dtype
+        return self._table.dtype  # of the token table
 
     @property
     def n_parameters(self) -> int:
         """The number of parameters; a tied head counts once."""
         return sum(p.size for p in self.parameters.values())
 
-    def __repr__(self) -> str:
-        c = self.config
-        shape = (
-            f"n_layer={c.n_layer}, n_head={c.n_head}, n_embd={c.n_embd}, vocab_size={c.vocab_size}"
-        )
-        return f"GPT2({shape}, {self.n_parameters:,} parameters, {self._stored})"
+    @property
+    def layout(self) -> dict[str, Parameter]:
+        """What each parameter is: its role, and what its axes count."""
+        return self.config.layout
 
     @property
-    def _stored(self) -> str:
-        """In which form the matrices are: the kind of a Weight, or a dtype."""
-        return getattr(self.parameters["wte.weight"], "kind", str(self.dtype))
+    def step_names(self) -> list[str]:
+        """The name of every intermediate of a pass, in the order in which they are formed."""
+        return [*self.family.steps(self.config)]
+
+    def matrices(self) -> dict[str, np.ndarray | Weight]:
+        """The matrices of all blocks, {name: array or Weight}."""
+        return {n: self.parameters[n] for n, p in self.layout.items() if p.role == MATRIX}
+
+    @property
+    def stored(self) -> str:
+        """In which form its matrices are, or most of them: the kind of a Weight, or a dtype."""
+        sizes: dict[str, int] = {}
+        for p in self.matrices().values():
+            kind = getattr(p, "kind", str(p.dtype))
+            sizes[kind] = sizes.get(kind, 0) + p.size
+        return max(sizes, key=sizes.__getitem__)
+
+    def __repr__(self) -> str:
+        s = self.config.sizes
+        shape = f"layers={s.L}, heads={s.H}, width={s.C}, vocabulary={s.V}"
+        return f"{self.family.title}({shape}, {self.n_parameters:,} parameters, {self.stored})"
 
     def _repr_html_(self) -> str:
-        c, nbytes = self.config, sum(p.nbytes for p in self.parameters.values())
+        s, nbytes = self.config.sizes, sum(p.nbytes for p in self.parameters.values())
         lines = {
-            "layers x heads x width": f"{c.n_layer} x {c.n_head} x {c.n_embd}",
-            "vocabulary, positions": f"{c.vocab_size:,}, {c.n_positions:,}",
+            "layers x heads x width": f"{s.L} x {s.H} x {s.C}",
+            "vocabulary, positions": f"{s.V:,}, {s.P:,}",
             "parameters": f"{self.n_parameters:,}",
-            "stored as": f"{self._stored}, {nbytes / 1e6:,.1f} MB",
+            "stored as": f"{self.stored}, {nbytes / 1e6:,.1f} MB",
             "computes with": Twin(self.ops).name,
         }
         rows = "".join(f"<tr><th>{what}</th><td>{escape(v)}</td></tr>" for what, v in lines.items())
@@ -253,7 +239,7 @@ class GPT2:
         self(self._checked_ids(ids)[0], cache, step=trace, **kwargs)
         return trace
 
-    def with_parameters(self, parameters: Mapping[str, np.ndarray], **config_changes) -> GPT2:
+    def with_parameters(self, parameters: Mapping[str, np.ndarray], **config_changes) -> Model:
         """Return a model with other `parameters` {name: array or Weight}, which shares the rest.
 
         config_changes: fields of its config that differ (n_layer=4); parameters that have no place
@@ -261,55 +247,57 @@ class GPT2:
         matrix stored in the same kind (in 8 or 4 bits: rounded). Raises InputError for an unknown
         name, or a shape that does not fit.
         """
-        config = dataclasses.replace(self.config, **config_changes)
-        changed = {}
+        return self._changed(dataclasses.replace(self.config, **config_changes), parameters)
+
+    def with_sizes(self, parameters: Mapping[str, np.ndarray], **letters: int) -> Model:
+        """The same, with other sizes by letter (see sizes.py), whatever the config calls them."""
+        return self._changed(self.config.resized(**letters), parameters)
+
+    def _changed(self, config, parameters: Mapping[str, np.ndarray]) -> Model:
+        layout, changed = config.layout, {}
         for name, p in parameters.items():
             if not isinstance(p, (Weight, Implicit)):
                 try:
                     p = np.asarray(p, self.dtype)
                 except (TypeError, ValueError):
                     raise InputError(f"parameter {name} is {p!r:.60}; needed: an array") from None
-                p = like(self.parameters.get(name), p, name in TABLES)
+                table = name in layout and layout[name].role == TABLE
+                p = like(self.parameters.get(name), p, table)
             changed[name] = p
-        known = config.parameter_shapes()
-        kept = {name: p for name, p in self.parameters.items() if name in known}
-        return GPT2(config, kept | changed, self.ops)
+        kept = {name: p for name, p in self.parameters.items() if name in layout}
+        return model_of(config, kept | changed, self.ops)
 
-    def astype(self, dtype) -> GPT2:
+    def astype(self, dtype) -> Model:
         """Return the model with parameters of another floating type: float16, float32, float64
         (`quantize` stores matrices in fewer bits)."""
         dtype = float_type(dtype)
-        return GPT2(
-            self.config,
-            {n: p.astype(dtype, copy=False) for n, p in self.parameters.items()},
-            self.ops,
-        )
+        parameters = {n: p.astype(dtype, copy=False) for n, p in self.parameters.items()}
+        return model_of(self.config, parameters, self.ops)
 
     # ---- from and to other rooms
 
     @classmethod
-    def random(cls, config: GPT2Config, seed: int = 0, dtype=np.float32) -> GPT2:
+    def random(cls, config, seed: int = 0, dtype=np.float32) -> Model:
         """Return an untrained model as GPT-2 starts: weights N(0, 0.02^2), biases 0, norms 1, and
         the projections into the residual stream divided by sqrt(2 L). Source: Radford et al.
         (2019), section 2.3."""
-        rng = np.random.default_rng(seed)
+        rng, sizes = np.random.default_rng(seed), config.sizes
 
-        def start(name: str, shape: tuple[int, ...]) -> np.ndarray:
-            if len(shape) == 1:
-                return (np.ones if name.endswith("weight") else np.zeros)(shape, dtype)
-            spread = 0.02 / np.sqrt(2 * config.n_layer) if "c_proj" in name else 0.02
+        def start(parameter: Parameter) -> np.ndarray:
+            shape = parameter.shape(sizes)
+            if parameter.start in ("zeros", "ones"):
+                return np.full(shape, parameter.start == "ones", dtype)
+            spread = 0.02 / np.sqrt(2 * sizes.L) if parameter.start == "residual" else 0.02
             return (rng.standard_normal(shape, np.float32) * np.float32(spread)).astype(
                 dtype, copy=False
             )
 
-        return cls(
-            config, {name: start(name, shape) for name, shape in config.parameter_shapes().items()}
-        )
+        return model_of(config, {name: start(p) for name, p in config.layout.items()})
 
     @classmethod
     def from_pretrained(
         cls, name_or_folder: str | Path, dtype=None, kernels: str | None = None
-    ) -> GPT2:
+    ) -> Model:
         """Load from a folder in Hugging Face layout, a bundled name or a hub name; see
         minillm.checkpoints."""
         from .checkpoints import load_model
@@ -323,7 +311,7 @@ class GPT2:
 
         save_model(self, folder, dtype)
 
-    def quantize(self, kind: str) -> GPT2:
+    def quantize(self, kind: str) -> Model:
         """Return the model with every matrix stored as `kind`: bfloat16, float16, int8, int4,
         int4_min, float32."""
         from .compression import quantize
@@ -350,22 +338,22 @@ def _lengths(lengths) -> list[int]:
     return array.tolist()
 
 
-def _restored(config: GPT2Config, parameters: Mapping[str, np.ndarray], twin: Twin) -> GPT2:
-    return GPT2(config, parameters, twin.ops)
+def _restored(config, parameters: Mapping[str, np.ndarray], twin: Twin) -> Model:
+    return model_of(config, parameters, twin.ops)
 
 
-def _as_tree(parameters: Mapping[str, np.ndarray]) -> dict:
-    """{"h.0.ln_1.bias": b} -> {"h": [{"ln_1": {"bias": b}}]}: a layer's weights become keyword
-    arguments.
+class GPT2(Model):
+    """GPT-2: see Model; `config` is a GPT2Config."""
 
-    A tied head is there twice, as wte and as lm_head.
-    """
-    tree: dict = {}
-    for name, array in parameters.items():
-        *path, leaf = name.split(".")
-        node = tree
-        for key in path:
-            node = node.setdefault(key, {})
-        node[leaf] = array
-    tree["h"] = [tree["h"][str(i)] for i in range(len(tree["h"]))]
-    return {"lm_head": tree["wte"], **tree}
+    config: GPT2Config
+
+
+FACES = {"gpt2": GPT2}  # by the family's name; others are a Model
+
+
+def model_of(config, parameters: Mapping[str, np.ndarray], ops=numpy_ops) -> Model:
+    """Return the model of a config: a GPT2 of a GPT2Config, and so on."""
+    return FACES.get(families.of(config).name, Model)(config, parameters, ops)
+
+
+__getattr__ = moved.names_of("model")

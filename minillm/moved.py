@@ -1,10 +1,11 @@
-"""Modules of 0.1 by their old names: they are found for one more version, and a warning says where
-they live now."""
+"""Modules and names of 0.1 by their old places: they are found for one more version, and a warning
+says where they live now."""
 
 from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -27,6 +28,33 @@ MODULES = {  # old name -> new name, inside the package
     "segments": "decoding.segments",
 }
 
+NAMES = {  # module -> {name that it had: module that has it now}
+    "model": {"block": "families.gpt2.forward"},
+    "steps": {
+        **dict.fromkeys(("Difference", "StepDifferences", "diff"), "differences"),
+        "step_names": "families.gpt2",
+    },
+}
+
+
+def warn(old: str, new: str) -> None:
+    """Say where something lives now, as seen by whoever imports it."""
+    message = f"{old} is now called {new}; the old name goes with the next version"
+    warnings.warn(message, FutureWarning, stacklevel=3)
+
+
+def names_of(module: str) -> Callable[[str], object]:
+    """The `__getattr__` of a module some of whose names have moved (NAMES)."""
+
+    def find(name: str):
+        if name not in NAMES[module]:
+            raise AttributeError(f"module {__package__}.{module} has no attribute {name!r}")
+        new = f"{__package__}.{NAMES[module][name]}"
+        warn(f"{__package__}.{module}.{name}", f"{new}.{name}")
+        return getattr(import_module(new), name)
+
+    return find
+
 
 class Moved(MetaPathFinder, Loader):
     """Finds what no other finder does, if it is called as in MODULES."""
@@ -38,11 +66,7 @@ class Moved(MetaPathFinder, Loader):
     def exec_module(self, module) -> None:
         old = module.__name__.partition(".")[2]
         new = f"{__package__}.{MODULES[old]}"
-        warnings.warn(
-            f"minillm.{old} is now called {new}; the old name goes with the next version",
-            FutureWarning,
-            stacklevel=2,
-        )
+        warn(module.__name__, new)
         sys.modules[module.__name__] = import_module(new)
 
 

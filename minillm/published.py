@@ -17,7 +17,7 @@ import numpy as np
 from .errors import InputError
 from .machine.files import read_json
 from .machine.progress import Update
-from .model import GPT2
+from .model import Model
 from .ops import log_softmax
 from .tokenizer import Tokenizer
 
@@ -40,7 +40,7 @@ def facts_of(name: str) -> dict | None:
     return model and {**model, "tokenizer": facts["tokenizer"]}
 
 
-def check(facts: dict, model: GPT2, tokenizer: Tokenizer | None, update: Update) -> Iterator[Fact]:
+def check(facts: dict, model: Model, tokenizer: Tokenizer | None, update: Update) -> Iterator[Fact]:
     """Yield one Fact for each of `facts`; `update` is told of every pass of the model."""
     counts = {
         "parameters": model.n_parameters,

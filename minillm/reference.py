@@ -1,4 +1,4 @@
-"""The reference: every intermediate of GPT-2 as Hugging Face transformers computes it, under our
+"""The reference: every intermediate as Hugging Face transformers computes it, under our
 step names.
 
 `record` runs transformers (eager attention, hooks for what it does not expose); `Reference` is what
@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
+from . import families
+from .differences import StepDifferences, diff
 from .errors import InputError
 from .machine.files import read_npz, write_atomically
-from .model import GPT2
-from .steps import StepDifferences, Trace, diff, step_names
+from .model import Model
+from .steps import Trace
 
 REFERENCE_FILE = "reference.npz"
 
@@ -58,12 +60,10 @@ class Reference:
         return cls(ids, Trace(steps), greedy)
 
 
-def verify(model: GPT2, reference: Reference, dtype=np.float32) -> StepDifferences:
+def verify(model: Model, reference: Reference, dtype=np.float32) -> StepDifferences:
     """Run `model` as `dtype` on the reference's ids and compare every step, within TOLERANCES."""
     trace = model.astype(dtype).trace(reference.ids)
-    return diff(
-        trace, reference.steps, TOLERANCES[np.dtype(dtype)], step_names(model.config.n_layer)
-    )
+    return diff(trace, reference.steps, TOLERANCES[np.dtype(dtype)], model.step_names)
 
 
 def record(folder: str | Path, ids, n_greedy: int = 0, dtype="float64") -> Reference:
@@ -71,7 +71,7 @@ def record(folder: str | Path, ids, n_greedy: int = 0, dtype="float64") -> Refer
     follow the first row."""
     try:
         import torch
-        from transformers import GPT2LMHeadModel
+        from transformers import AutoModelForCausalLM
         from transformers.utils import logging
     except ImportError as error:
         raise InputError(
@@ -79,21 +79,27 @@ def record(folder: str | Path, ids, n_greedy: int = 0, dtype="float64") -> Refer
         ) from None
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    model = GPT2LMHeadModel.from_pretrained(
+    ours = families.read_config(folder)
+    family, sizes = families.of(ours), ours.sizes
+    model = AutoModelForCausalLM.from_pretrained(
         folder, attn_implementation="eager", dtype=getattr(torch, dtype)
     ).eval()
-    config = model.config
     input_ids = torch.as_tensor(np.atleast_2d(ids))
     seen: dict[str, torch.Tensor] = {}
 
-    def output_of(module, name):
-        def hook(module, inputs, output):
-            seen[name] = output[0] if isinstance(output, tuple) else output
+    def listen(name: str, hook: str) -> None:
+        side, path = hook.split()
+        module = model.get_submodule(path)
+        if side == ">":
 
-        module.register_forward_hook(hook)
+            def after(module, inputs, output):
+                seen[name] = output[0] if isinstance(output, tuple) else output
 
-    def input_of(module, name):
-        module.register_forward_pre_hook(lambda module, inputs: seen.__setitem__(name, inputs[0]))
+            module.register_forward_hook(after)
+        else:
+            module.register_forward_pre_hook(
+                lambda module, inputs: seen.__setitem__(name, inputs[0])
+            )
 
     with torch.no_grad():  # before the hooks: generation would leave its own values in `seen`
         greedy = (
@@ -101,48 +107,26 @@ def record(folder: str | Path, ids, n_greedy: int = 0, dtype="float64") -> Refer
             if n_greedy
             else input_ids[:1]
         )
-    body = model.transformer
-    output_of(body.wte, "wte")
-    output_of(body.wpe, "wpe")
-    input_of(body.h[0], "embed")
-    for i, block in enumerate(body.h):
-        output_of(block.ln_1, f"h.{i}.ln_1")
-        output_of(block.attn.c_attn, f"h.{i}.attn.c_attn")
-        input_of(block.attn.c_proj, f"h.{i}.attn.context")
-        output_of(block.attn.c_proj, f"h.{i}.attn.out")
-        input_of(block.ln_2, f"h.{i}.attn.residual")
-        output_of(block.ln_2, f"h.{i}.ln_2")
-        output_of(block.mlp.c_fc, f"h.{i}.mlp.c_fc")
-        output_of(block.mlp.act, f"h.{i}.mlp.act")
-        output_of(block.mlp.c_proj, f"h.{i}.mlp.out")
-        output_of(block, f"h.{i}.mlp.residual")
-    output_of(body.ln_f, "ln_f")
+    steps = family.steps(ours)
+    for name, step in steps.items():
+        if step.hook:
+            listen(name, step.hook)
     with torch.no_grad():
         result = model(input_ids, output_attentions=True, use_cache=False)
-    seen["logits"] = result.logits
 
-    heads = (config.n_head, config.n_embd // config.n_head)
+    def heads(x):
+        return x.unflatten(-1, (-1, sizes.D)).transpose(1, 2)  # [B,T,H D] -> [B,H,T,D]
+
     for i, weights in enumerate(result.attentions):
-        q, k, v = (
-            x.unflatten(-1, heads).transpose(1, 2)
-            for x in seen[f"h.{i}.attn.c_attn"].chunk(3, dim=-1)
-        )
-        scale = heads[1] ** -0.5 if config.scale_attn_weights else 1.0
-        scale /= i + 1 if config.scale_attn_by_inverse_layer_idx else 1
-        context = seen[f"h.{i}.attn.context"].unflatten(-1, heads).transpose(1, 2)
-        seen |= {
-            f"h.{i}.attn.{name}": value
-            for name, value in dict(
-                q=q,
-                k=k,
-                v=v,
-                scores=q @ k.transpose(-1, -2) * scale,
-                weights=weights,
-                context=context,
-            ).items()
-        }
-    batch, steps = input_ids.shape[0], Trace()
-    for name in step_names(config.n_layer):
+        q, k, v = map(heads, family.projections(seen, i))
+        keys = k.repeat_interleave(sizes.H // sizes.K, dim=1)
+        scores = q @ keys.transpose(-1, -2) * ours.attention_scale(i)
+        context = heads(seen[f"h.{i}.attn.context"])
+        formed = {"q": q, "k": k, "v": v, "scores": scores, "weights": weights, "context": context}
+        seen |= {f"h.{i}.attn.{name}": value for name, value in formed.items()}
+    batch, recorded = input_ids.shape[0], Trace()
+    for name in steps:
         value = seen[name].detach()
-        steps[name] = value.expand(batch, *value.shape[1:]).numpy()  # wpe comes once for all rows
-    return Reference(input_ids.numpy(), steps, greedy[0, input_ids.shape[1] :].numpy())
+        # what is alike for all rows may come once
+        recorded[name] = value.expand(batch, *value.shape[1:]).numpy()
+    return Reference(input_ids.numpy(), recorded, greedy[0, input_ids.shape[1] :].numpy())

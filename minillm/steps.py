@@ -9,59 +9,36 @@ that none has to be learnt twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from html import escape
 
 import numpy as np
 
+from . import moved
 from .errors import InputError
 
 Step = Callable[[str, np.ndarray], np.ndarray]
 
-# The names of one block in the order in which they are formed; q, k, v: [B,H,T,D], scores and
-# weights: [B,H,T,S].
-BLOCK_PHASES = {
-    "ln_1": "attend",
-    "attn.c_attn": "attend",
-    "attn.q": "attend",
-    "attn.k": "attend",  # as computed, before caching
-    "attn.v": "attend",
-    "attn.scores": "attend",  # scaled, not yet masked
-    "attn.weights": "attend",
-    "attn.context": "attend",
-    "attn.out": "attend",
-    "attn.residual": "attend",
-    "ln_2": "feed forward",
-    "mlp.c_fc": "feed forward",
-    "mlp.act": "feed forward",
-    "mlp.out": "feed forward",
-    "mlp.residual": "feed forward",
+# Names that all families share, by the phase of a cycle that they belong to; inside of a block, a
+# name tells by its first part, without the layer.
+PHASE_OF = {
+    **dict.fromkeys(("wte", "wpe", "embed"), "embed"),
+    **dict.fromkeys(("ln_1", "attn"), "attend"),
+    **dict.fromkeys(("ln_2", "mlp"), "feed forward"),
+    **dict.fromkeys(("ln_f", "logits"), "unembed"),
+    **dict.fromkeys(("probs", "next"), "choose"),
 }
-OUTER_PHASES = {
-    "wte": "embed",
-    "wpe": "embed",
-    "embed": "embed",  # their sum
-    "ln_f": "unembed",
-    "logits": "unembed",
-    "probs": "choose",
-    "next": "choose",
-}
+
+
+def local_name(name: str) -> str:
+    """The name of a step without its layer: h.3.attn.q -> attn.q."""
+    return name.split(".", 2)[2] if name.startswith("h.") else name
 
 
 def phase_of(name: str) -> str:
     """Return the phase of a cycle that a step belongs to: embed, attend, feed forward, unembed or
     choose."""
-    if name in OUTER_PHASES:
-        return OUTER_PHASES[name]
-    return BLOCK_PHASES[name.split(".", 2)[2]]
-
-
-def step_names(n_layer: int) -> list[str]:
-    """Return the name of every intermediate of one forward pass, in the order in which they are
-    formed."""
-    blocks = [f"h.{i}.{name}" for i in range(n_layer) for name in BLOCK_PHASES]
-    return ["wte", "wpe", "embed", *blocks, "ln_f", "logits"]
+    return PHASE_OF[local_name(name).partition(".")[0]]
 
 
 def identity(name: str, value):
@@ -220,93 +197,4 @@ class Relay:
         )
 
 
-@dataclass(frozen=True)
-class Difference:
-    """One step compared: `largest` = max |ours - theirs| at `index`; `relative` = that over max
-    |theirs|."""
-
-    name: str
-    status: str  # OK, DIFF, SHAPE, MISSING
-    largest: float = 0.0
-    relative: float = 0.0
-    index: tuple[int, ...] = ()
-    ours: float = 0.0
-    theirs: float = 0.0
-    note: str = ""
-
-    def __str__(self) -> str:
-        where = self.note or f"{list(self.index)}: {self.ours:.9g}, reference {self.theirs:.9g}"
-        return (
-            f"{self.name:<20} {self.status:<7} largest {self.largest:.1e} relative"
-            f" {self.relative:.1e} at {where}"
-        )
-
-
-class StepDifferences(list):
-    """The differences of all steps, in order."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether every step is OK; an empty report is not."""
-        return bool(self) and all(d.status == "OK" for d in self)
-
-    @property
-    def first(self) -> Difference | None:
-        """The first step that is not OK, or None."""
-        return next((d for d in self if d.status != "OK"), None)
-
-    @property
-    def worst(self) -> Difference | None:
-        """The step with the largest relative difference, or None where nothing was compared."""
-        return max(self, key=lambda d: d.relative, default=None)
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self))
-
-
-def diff(
-    trace: Mapping[str, np.ndarray],
-    reference: Mapping[str, np.ndarray],
-    tolerance: float | Callable[[str], float] = 1e-5,
-    names: Iterable[str] | None = None,
-) -> StepDifferences:
-    """Compare a trace with a reference, step by step, in the reference's order (or that of
-    `names`).
-
-    A step is OK when max |ours - theirs| <= tolerance * max |theirs|; `tolerance` may depend on the
-    step's name. A NaN on either side is a DIFF.
-    """
-    report = StepDifferences()
-    for name in reference if names is None else names:
-        if name not in trace or name not in reference:
-            report.append(
-                Difference(
-                    name,
-                    "MISSING",
-                    note="not in the " + ("trace" if name not in trace else "reference"),
-                )
-            )
-            continue
-        ours, theirs = np.asarray(trace[name]), np.asarray(reference[name])
-        if ours.shape != theirs.shape:
-            report.append(Difference(name, "SHAPE", note=f"{ours.shape}, reference {theirs.shape}"))
-            continue
-        with np.errstate(invalid="ignore"):
-            distance = np.abs(ours.astype(np.float64) - theirs)
-        distance[np.isnan(distance)] = np.inf
-        index = np.unravel_index(distance.argmax(), distance.shape) if distance.size else ()
-        largest = float(distance[index]) if distance.size else 0.0
-        scale = float(np.abs(theirs).max()) if theirs.size else 0.0
-        limit = tolerance(name) if callable(tolerance) else tolerance
-        report.append(
-            Difference(
-                name,
-                "OK" if largest <= limit * scale else "DIFF",
-                largest,
-                largest / scale if scale else largest,
-                tuple(int(i) for i in index),
-                float(ours[index]) if distance.size else 0.0,
-                float(theirs[index]) if distance.size else 0.0,
-            )
-        )
-    return report
+__getattr__ = moved.names_of("steps")

@@ -24,7 +24,7 @@ def inference() -> Iterator[Job]:
 
     def stored(kind: str) -> GPT2:
         tiny = GPT2.random(TINY)
-        return GPT2(TINY, store_parameters(tiny.parameters, kind), kernels)
+        return GPT2(TINY, store_parameters(tiny.parameters, kind, TINY.layout), kernels)
 
     def passes(model: GPT2) -> None:
         ids = np.arange(2 * 70).reshape(2, 70) % 16  # so many that attention goes by tiles
@@ -77,7 +77,9 @@ def compression() -> Iterator[Job]:
     """Products of pruned matrices."""
     from .compression import prune_magnitude
 
-    model = GPT2(TINY, store_parameters(GPT2.random(TINY).parameters, "float32"), twin("numba"))
+    model = GPT2(
+        TINY, store_parameters(GPT2.random(TINY).parameters, "float32", TINY.layout), twin("numba")
+    )
     pruned = prune_magnitude(model, 0.5)
     yield "pruned", lambda: (pruned([1]), pruned([1, 2, 3, 4]))
 

@@ -42,9 +42,10 @@ FLOORS = (
     ("layers",),
     ("samples", "tokenizer"),
     ("twins",),
+    ("costs",),
     ("weights",),
     ("machine",),
-    ("moved", "parameters", "steps", "ops", "errors"),
+    ("differences", "moved", "names", "parameters", "sizes", "steps", "ops", "errors"),
     ("kernels",),
 )
 
@@ -60,9 +61,6 @@ EXCEPTIONS = {
         "reference -> model",
         "decoding.scoring -> model",
         "decoding.segments -> model",
-    ),
-    "a cache is made of a config; it will be made of sizes": (
-        "layers.cache -> families.gpt2.config",
     ),
     "GPT2.from_pretrained and GPT2.save_pretrained": ("model -> checkpoints",),
     "a draft by name loads its model; whoever has the name should hand the model in": (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minillm import GPT2, GPT2Config, InputError, ops
-from minillm.steps import step_names
+from minillm.families.gpt2 import step_names
 
 CONFIG = GPT2Config(vocab_size=61, n_positions=16, n_embd=21, n_layer=2, n_head=3)
 MODEL = GPT2.random(CONFIG, seed=1)

@@ -8,10 +8,12 @@ import pytest
 
 from minillm import GPT2, ops
 from minillm.checkpoints import load_model
+from minillm.differences import diff
 from minillm.exercises.check import exercise
+from minillm.families.gpt2 import step_names
 from minillm.layers import attention
 from minillm.reference import TOLERANCES, Reference, record, verify
-from minillm.steps import Relay, diff, step_names
+from minillm.steps import Relay
 from tests.reference.make import HERE, RANDOM, stored
 
 FOLDERS = stored()

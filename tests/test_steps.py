@@ -6,7 +6,9 @@ import pytest
 from minillm import GPT2, GPT2Config, InputError
 from minillm.decoding import Options, Request, generate_batch
 from minillm.decoding.loop import moments
-from minillm.steps import Patch, Relay, Trace, diff, identity, phase_of, step_names, under
+from minillm.differences import diff
+from minillm.families.gpt2 import step_names
+from minillm.steps import Patch, Relay, Trace, identity, phase_of, under
 from minillm.tasks.lstm import LSTM, LSTMConfig
 
 MODEL = GPT2.random(

@@ -14,7 +14,7 @@ from time import sleep
 import numpy as np
 
 from ..errors import InputError
-from ..families.gpt2.config import GPT2Config
+from ..families import read_config
 from .peers import choose
 from .run import PAUSE, in_rounds, started
 
@@ -78,12 +78,12 @@ def run(
     Returns for each number of neighbours and threads every peer's result. Raises InputError for a
     peer that is unknown, and where none could be measured.
     """
-    names, config = choose(names), GPT2Config.from_file(Path(folder) / "config.json")
-    if n_prompt + n_new > config.n_positions:
+    names, config = choose(names), read_config(folder)
+    if n_prompt + n_new > config.sizes.P:
         raise InputError(
-            f"{n_prompt} + {n_new} tokens do not fit the model's {config.n_positions} positions"
+            f"{n_prompt} + {n_new} tokens do not fit the model's {config.sizes.P} positions"
         )
-    ids = np.random.default_rng(0).integers(0, config.vocab_size, n_prompt).tolist()
+    ids = np.random.default_rng(0).integers(0, config.sizes.V, n_prompt).tolist()
     request = {"ids": ids, "n_new": n_new}
     results = [
         BusyResult(name, t, n) for n in (0, busy) for t in sorted({1, threads}) for name in names

@@ -9,7 +9,7 @@ out.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterable
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -17,17 +17,7 @@ import numpy as np
 
 from ..checkpoints import load_model
 from ..errors import InputError
-from ..families.gpt2.config import GPT2Config
-
-GGUF_LAYER = {
-    "ln_1": "attn_norm",
-    "attn.c_attn": "attn_qkv",
-    "attn.c_proj": "attn_output",
-    "ln_2": "ffn_norm",
-    "mlp.c_fc": "ffn_up",
-    "mlp.c_proj": "ffn_down",
-}
-GGUF_TOP = {"wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm", "lm_head": "output"}
+from ..families.family import MATRIX, POSITIONS, TABLE
 
 
 def in_another_process(function, *args):
@@ -37,12 +27,14 @@ def in_another_process(function, *args):
         return pool.submit(function, *args).result()
 
 
-def bytes_read(sizes: Iterable[tuple[str, int]], config: GPT2Config) -> int:
-    """The bytes that one decode step reads, from (checkpoint name, bytes): all but the tables of
-    which it takes one row."""
-    tables = ("wpe",) if config.tie_word_embeddings else ("wpe", "wte")
+def bytes_read(sizes: Mapping[str, int], config) -> int:
+    """The bytes that one decode step reads, from {parameter: bytes}: all but the tables of which it
+    takes one row."""
+    layout = config.layout
     return sum(
-        size for name, size in sizes if not name.removeprefix("transformer.").startswith(tables)
+        size
+        for name, size in sizes.items()
+        if layout[name].role != POSITIONS and (layout[name].forms != "wte" or config.tied)
     )
 
 
@@ -57,47 +49,36 @@ def write_gguf(folder: str | Path, path: str | Path, precision: str) -> int:
     import gguf
 
     model = load_model(folder)
-    config, kind = model.config, gguf.GGMLQuantizationType[precision]
-    _refuse_unless_plain("llama.cpp", config, ("gelu_new",))
-    if precision.startswith("Q") and (config.n_embd % 32 or config.hidden_dim % 32):
+    config, family, s = model.config, model.family, model.config.sizes
+    kind, f32 = gguf.GGMLQuantizationType[precision], gguf.GGMLQuantizationType.F32
+    _refuse_inexpressible("llama.cpp", model)
+    if precision.startswith("Q") and (s.C % 32 or s.F % 32):
         raise InputError(
-            f"{precision} needs rows of whole blocks of 32; n_embd is {config.n_embd}, n_inner"
-            f" {config.hidden_dim}"
+            f"{precision} needs rows of whole blocks of 32; the model's are {s.C} and {s.F} wide"
         )
-    writer = gguf.GGUFWriter(path, "gpt2")
-    writer.add_context_length(config.n_positions)
-    writer.add_embedding_length(config.n_embd)
-    writer.add_block_count(config.n_layer)
-    writer.add_feed_forward_length(config.hidden_dim)
-    writer.add_head_count(config.n_head)
+    writer = gguf.GGUFWriter(path, family.name)
+    writer.add_context_length(s.P)
+    writer.add_embedding_length(s.C)
+    writer.add_block_count(s.L)
+    writer.add_feed_forward_length(s.F)
+    writer.add_head_count(s.H)
     writer.add_layer_norm_eps(config.layer_norm_epsilon)
-    writer.add_vocab_size(config.vocab_size)
+    writer.add_vocab_size(s.V)
     writer.add_tokenizer_model("no_vocab")
-    sizes = []
+    sizes = {}
     for name, array in model.parameters.items():
         scope, _, leaf = name.rpartition(".")
-        if array.ndim == 1 or scope == "wpe":
-            stored, stored_kind = array, gguf.GGMLQuantizationType.F32
-        else:  # [in, out] -> [out, in], which the tables already are
-            stored = gguf.quantize(
-                np.ascontiguousarray(array if scope in GGUF_TOP else array.T), kind
-            )
-            stored_kind = kind
-        writer.add_tensor(f"{_gguf_scope(scope)}.{leaf}", stored, raw_dtype=stored_kind)
-        sizes.append((name, stored.nbytes))
+        role = model.layout[name].role
+        if role in (MATRIX, TABLE):  # [in, out] -> [out, in], which the tables already are
+            array = gguf.quantize(np.ascontiguousarray(array if role == TABLE else array.T), kind)
+        stored = kind if role in (MATRIX, TABLE) else f32
+        writer.add_tensor(f"{family.name_elsewhere('gguf', scope)}.{leaf}", array, raw_dtype=stored)
+        sizes[name] = array.nbytes
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return bytes_read(sizes, config)
-
-
-def _gguf_scope(scope: str) -> str:
-    """h.3.attn.c_attn -> blk.3.attn_qkv"""
-    if scope in GGUF_TOP:
-        return GGUF_TOP[scope]
-    _, layer, rest = scope.split(".", 2)
-    return f"blk.{layer}.{GGUF_LAYER[rest]}"
 
 
 def write_ctranslate2(folder: str | Path, target: str | Path, precision: str) -> int:
@@ -110,58 +91,45 @@ def write_ctranslate2(folder: str | Path, target: str | Path, precision: str) ->
     from ctranslate2.specs import TransformerDecoderModelSpec, common_spec
 
     model = load_model(folder)
-    config, weights = model.config, model.parameters
+    config, s = model.config, model.config.sizes
+    _refuse_inexpressible("CTranslate2", model)
     kinds = common_spec.Activation
-    bends = {"gelu_new": kinds.GELUTanh, "gelu": kinds.GELU, "relu": kinds.RELU}
-    _refuse_unless_plain("CTranslate2", config, tuple(bends))
+    activations = {"gelu_new": kinds.GELUTanh, "gelu": kinds.GELU, "relu": kinds.RELU}
     spec = TransformerDecoderModelSpec.from_config(
-        config.n_layer, config.n_head, activation=bends[config.activation_function]
+        s.L, s.H, activation=activations[config.activation_function]
     )
     spec.config.layer_norm_epsilon = config.layer_norm_epsilon
-    spec.register_vocabulary([str(i) for i in range(config.vocab_size)])
-    decoder, copy = spec.decoder, np.array  # copies, since quantising works in place
-    decoder.scale_embeddings = False
-    decoder.embeddings.weight = copy(weights["wte.weight"])
-    decoder.projection.weight = copy(
-        weights["wte.weight" if config.tie_word_embeddings else "lm_head.weight"]
-    )
-    decoder.position_encodings.encodings = copy(weights["wpe.weight"])
-
-    def norm(to, name):
-        to.gamma, to.beta = copy(weights[f"{name}.weight"]), copy(weights[f"{name}.bias"])
-
-    def linear(to, name):
-        to.weight = copy(weights[f"{name}.weight"].T, order="C")  # -> [out, in]
-        to.bias = copy(weights[f"{name}.bias"])
-
-    norm(decoder.layer_norm, "ln_f")
-    for i, layer in enumerate(decoder.layer):
-        norm(layer.self_attention.layer_norm, f"h.{i}.ln_1")
-        linear(layer.self_attention.linear[0], f"h.{i}.attn.c_attn")
-        linear(layer.self_attention.linear[1], f"h.{i}.attn.c_proj")
-        norm(layer.ffn.layer_norm, f"h.{i}.ln_2")
-        linear(layer.ffn.linear_0, f"h.{i}.mlp.c_fc")
-        linear(layer.ffn.linear_1, f"h.{i}.mlp.c_proj")
+    spec.register_vocabulary([str(i) for i in range(s.V)])
+    spec.decoder.scale_embeddings = False
+    looked_up = []  # what gives a row a token
+    for name, array in model.parameters.items():
+        scope, _, leaf = name.rpartition(".")
+        parameter, place = model.layout[name], spec.decoder
+        path = model.family.name_elsewhere("ctranslate2", scope)
+        for part in path.split("."):
+            place = place[int(part)] if part.isdigit() else getattr(place, part)
+        if parameter.role == POSITIONS:
+            leaf = "encodings"
+        elif parameter.start == "ones" or isinstance(place, common_spec.LayerNormSpec):
+            leaf = {"weight": "gamma", "bias": "beta"}[leaf]
+        turned = array.T if parameter.role == MATRIX else array  # [in, out] -> [out, in]
+        setattr(place, leaf, np.array(turned, order="C"))  # a copy: quantising works in place
+        if parameter.role == POSITIONS or (parameter.forms == "wte" and not config.tied):
+            looked_up.append(f"decoder/{path}/")
+    if config.tied:
+        spec.decoder.projection.weight = np.array(spec.decoder.embeddings.weight)
     spec.validate()
     spec.optimize(precision)
     Path(target).mkdir(parents=True, exist_ok=True)
     spec.save(str(target))
-    stored = {
-        name: v for name, v in spec.variables().items() if not isinstance(v, str)
-    }  # the second of a tied pair is its name
-    ours = {"decoder/embeddings": "wte", "decoder/position_encodings": "wpe"}
-    return bytes_read(
-        [(ours.get(name.rpartition("/")[0], name), v.num_bytes()) for name, v in stored.items()],
-        config,
+    return sum(
+        value.num_bytes()
+        for name, value in spec.variables().items()
+        if not isinstance(value, str)  # the second of a tied pair is its name
+        if not name.startswith(tuple(looked_up))
     )
 
 
-def _refuse_unless_plain(engine: str, config: GPT2Config, activations: tuple[str, ...]) -> None:
-    if config.activation_function not in activations:
-        raise InputError(
-            f"{engine} has no GPT-2 with activation_function {config.activation_function!r}"
-        )
-    if not config.scale_attn_weights or config.scale_attn_by_inverse_layer_idx:
-        raise InputError(
-            f"{engine} has no GPT-2 whose attention scores are not divided by sqrt(D) alone"
-        )
+def _refuse_inexpressible(engine: str, model) -> None:
+    if why := model.family.inexpressible(engine, model.config):
+        raise InputError(f"{engine} has no such {model.family.title}: {why}")

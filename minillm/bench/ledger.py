@@ -24,7 +24,7 @@ from ..decoding.loop import Continuation, Cycle, moments
 from ..errors import InputError
 from ..layers.cache import SlidingCache
 from ..machine.progress import progress_bar
-from ..model import GPT2
+from ..model import Model
 from ..tokenizer import Tokenizer
 from ..twins.choose import n_threads, set_threads
 from .levers import Way, apply_levers
@@ -58,7 +58,7 @@ class Entry:
 
 
 def ledger(
-    model: GPT2,
+    model: Model,
     tokenizer: Tokenizer,
     text: str,
     names: Sequence[str],
@@ -80,23 +80,22 @@ def ledger(
     there. all_apply: False leaves out levers that cannot apply, for a list that nobody chose.
     """
     ids = tokenizer.encode_documents(text)
-    window = min(model.config.n_positions, max(quality_tokens, 1))
+    window = min(model.config.sizes.P, max(quality_tokens, 1))
     needed = max(n_prompt, quality_tokens + 1) + CALIBRATION
     if len(ids) < needed:
         raise InputError(
             f"the text has {len(ids):,} tokens; {needed:,} are needed: give a longer one, or score"
             " fewer tokens"
         )
-    if n_prompt + n_new > model.config.n_positions:
+    if n_prompt + n_new > model.config.sizes.P:
         raise InputError(
-            f"{n_prompt} + {n_new} tokens do not fit the model's {model.config.n_positions}"
-            " positions"
+            f"{n_prompt} + {n_new} tokens do not fit the model's {model.config.sizes.P} positions"
         )
     scored, entries = np.array(ids[: quality_tokens + 1]), [] if entries is None else entries
     n_bytes = sum(len(tokenizer.tokens[i]) for i in scored[1:] if i != tokenizer.eot_id)
     if quality_tokens and not n_bytes:
         raise InputError("the text that is scored has no byte beside <|endoftext|>")
-    calibration = ids[-min(CALIBRATION, model.config.n_positions) :]
+    calibration = ids[-min(CALIBRATION, model.config.sizes.P) :]
     plain = Way(model, tokenizer, calibration, threads=n_threads(model.ops))
     ways: list[tuple[Entry, Way]] = []
     with progress_bar("steps") as update:
@@ -190,7 +189,7 @@ def _seconds(cycle: Cycle) -> float:
 def _quality(
     entry: Entry,
     way: Way,
-    reference: GPT2,
+    reference: Model,
     ids,
     window: int,
     n_bytes: int,
@@ -217,7 +216,7 @@ def _quality(
 def _logits(way: Way, ids) -> np.ndarray:
     if "window" not in way.options:
         return way.model(ids)
-    window = min(way.options["window"], way.model.config.n_positions)
+    window = min(way.options["window"], way.model.config.sizes.P)
     if way.options.get("use_cache", True):
         cache = SlidingCache(way.model.config, 1, window, way.model.dtype)
         return np.concatenate([way.model([i], cache) for i in ids])

@@ -19,7 +19,7 @@ from ..decoding import Options
 from ..decoding.drafts import named_draft
 from ..decoding.speculative import Draft
 from ..errors import InputError
-from ..model import GPT2
+from ..model import Model
 from ..tokenizer import Tokenizer
 from ..twins.choose import checked_threads
 from ..weights import KINDS
@@ -30,7 +30,7 @@ class Way:
     """A way of running: the model, the options of decoding, how many texts at once, who drafts, on
     how many threads (None: as many as there are)."""
 
-    model: GPT2
+    model: Model
     tokenizer: Tokenizer
     calibration: list[int]  # ids by which pruning judges what matters
     options: dict = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Way:
     draft: Draft | None = None
     threads: int | None = None
 
-    def on(self, compress: Callable[[GPT2], GPT2]) -> Way:
+    def on(self, compress: Callable[[Model], Model]) -> Way:
         """The same way with another model."""
         return replace(self, model=compress(self.model))
 
@@ -147,13 +147,12 @@ LEVERS = {
     "skip": Lever(lambda w, n: w.on(lambda m: skip_layers(m, n)), int, None, "without N layers"),
     "low-rank": Lever(lambda w, r: w.on(lambda m: low_rank(m, r)), int, None, "matrices of rank R"),
     "low-rank-mlp": Lever(
-        lambda w, r: w.on(lambda m: low_rank(m, r, MLP)),
+        lambda w, r: w.on(lambda m: low_rank(m, r, ("mlp",))),
         int,
         None,
         "rank R in the feed forward only",
     ),
 }
-MLP = ("mlp.c_fc", "mlp.c_proj")
 
 
 def apply_levers(way: Way, names: str) -> tuple[Way, str]:

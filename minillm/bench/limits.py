@@ -4,12 +4,13 @@ prompt needs of it, and how much memory this process took."""
 from __future__ import annotations
 
 import sys
+from math import prod
 
 import numpy as np
 
 from .. import kernels, ops
 from ..clock.limits import ARRAYS, read_bandwidth, rows_rate
-from ..families.gpt2.config import GPT2Config
+from ..families.family import MATRIX
 from ..twins.choose import set_threads
 
 MACHINE = "the machine"  # its name among the peers
@@ -34,17 +35,18 @@ class Machine:
         }
 
 
-def prefill_flop(config: GPT2Config, T: int) -> int:
+def prefill_flop(config, T: int) -> int:
     """The multiplications and additions that a prompt of T tokens needs, logits of the last
     position only.
 
-    2 for each weight of a block's matrices and each token; 4 A for each pair of a position and one
-    that it may see (scores, and their sum of values), T (T + 1) / 2 pairs a layer; 2 V C for the
-    head.
+    2 for each weight of the blocks' matrices and each token; 4 H D for each pair of a position and
+    one that it may see (scores, and their sum of values), T (T + 1) / 2 pairs a layer; 2 V C for
+    the head.
     """
-    C, A, F = config.n_embd, config.attention_dim, config.hidden_dim
-    block = 2 * T * (4 * C * A + 2 * C * F) + 4 * A * T * (T + 1) // 2
-    return config.n_layer * block + 2 * config.vocab_size * C
+    s = config.sizes
+    matrices = (p.shape(s) for p in config.layout.values() if p.role == MATRIX)
+    pairs = s.L * T * (T + 1) // 2
+    return 2 * T * sum(map(prod, matrices)) + 4 * s.H * s.D * pairs + 2 * s.V * s.C
 
 
 def peak_bytes() -> int | None:

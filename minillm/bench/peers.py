@@ -16,7 +16,7 @@ from time import perf_counter, process_time
 import numpy as np
 
 from ..errors import InputError
-from ..families.gpt2.config import GPT2Config
+from ..families import read_config
 from .convert import bytes_read, in_another_process, write_ctranslate2, write_gguf
 
 
@@ -69,9 +69,9 @@ class Peer:
         return took | {"decode_cpu_s": process_time() - used, "tokens": tokens}
 
 
-def cache_bytes(config: GPT2Config, bits: int) -> int:
+def cache_bytes(config, bits: int) -> int:
     """The bytes of one position's keys and values in all layers."""
-    return 2 * config.n_layer * config.attention_dim * bits // 8
+    return 2 * config.sizes.L * config.sizes.width("KD") * bits // 8
 
 
 class MinillmNumpy(Peer):
@@ -173,7 +173,7 @@ class Transformers(Peer):
         ).eval()
         self.threads = torch.get_num_threads()
         self.versions = {"transformers": transformers.__version__, "torch": torch.__version__}
-        config = GPT2Config.from_file(Path(folder) / "config.json")
+        config = read_config(folder)
         self.weight_bytes = bytes_read(
             ((n, p.nbytes) for n, p in self.model.named_parameters()), config
         )
@@ -211,10 +211,10 @@ class LlamaCpp(Peer):
     def load(self, folder: str, threads: int) -> None:
         import llama_cpp
 
-        config = GPT2Config.from_file(Path(folder) / "config.json")
+        config = read_config(folder)
         path = Path(mkdtemp()) / "model.gguf"
         self.weight_bytes = in_another_process(write_gguf, folder, path, self.precision)
-        self.llama, self.n_vocab = llama_cpp, config.vocab_size
+        self.llama, self.n_vocab = llama_cpp, config.sizes.V
         llama_cpp.llama_backend_init()
         self.model = llama_cpp.llama_model_load_from_file(
             str(path).encode(), llama_cpp.llama_model_default_params()
@@ -222,7 +222,7 @@ class LlamaCpp(Peer):
         if not self.model:
             raise InputError(f"llama.cpp cannot load its GGUF file of {folder}")
         options = llama_cpp.llama_context_default_params()
-        options.n_ctx = config.n_positions
+        options.n_ctx = config.sizes.P
         options.n_threads = threads
         options.n_threads_batch = threads
         if self.cache_dtype:
@@ -230,7 +230,7 @@ class LlamaCpp(Peer):
             options.type_k = options.type_v = types[self.cache_dtype]
         self.context = llama_cpp.llama_init_from_model(self.model, options)
         if not self.context:
-            raise InputError(f"llama.cpp makes no context of {config.n_positions} positions")
+            raise InputError(f"llama.cpp makes no context of {config.sizes.P} positions")
         self.threads = llama_cpp.llama_n_threads(self.context)
         features = llama_cpp.llama_print_system_info().decode().replace("CPU : ", "").split(" | ")
         on = " ".join(
@@ -299,7 +299,7 @@ class CTranslate2(Peer):
             "ctranslate2": ctranslate2.__version__,
             "computes in": self.generator.compute_type,
         }
-        self.cache_bytes = cache_bytes(GPT2Config.from_file(Path(folder) / "config.json"), 32)
+        self.cache_bytes = cache_bytes(read_config(folder), 32)
 
     def measure(self, ids: Sequence[int], n_new: int) -> dict:
         times, used, tokens = [], [], []

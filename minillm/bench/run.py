@@ -18,7 +18,7 @@ from time import sleep
 import numpy as np
 
 from ..errors import InputError
-from ..families.gpt2.config import GPT2Config
+from ..families import read_config
 from ..machine.progress import progress_bar
 from .limits import MACHINE, prefill_flop
 from .peers import choose
@@ -148,13 +148,13 @@ def run(
     measured.
     """
     names = choose(names)
-    config = GPT2Config.from_file(Path(folder) / "config.json")
-    if n_prompt + n_new > config.n_positions:
+    config = read_config(folder)
+    if n_prompt + n_new > config.sizes.P:
         raise InputError(
-            f"{n_prompt} + {n_new} tokens do not fit the model's {config.n_positions} positions"
+            f"{n_prompt} + {n_new} tokens do not fit the model's {config.sizes.P} positions"
         )
     request = {
-        "ids": np.random.default_rng(0).integers(0, config.vocab_size, n_prompt).tolist(),
+        "ids": np.random.default_rng(0).integers(0, config.sizes.V, n_prompt).tolist(),
         "n_new": n_new,
     }
     comparison = PeerComparison(n_prompt, n_new, prefill_flop(config, n_prompt) / n_prompt)

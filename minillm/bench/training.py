@@ -116,11 +116,11 @@ TRAINERS = {
 }
 
 
-def step_flop(config: GPT2Config, B: int, T: int) -> int:
+def step_flop(config, B: int, T: int) -> int:
     """The multiplications and additions that a training step needs: those of the forward, with
     logits everywhere, and twice as many backward, since each product has two factors to find a
     gradient for."""
-    return 3 * B * (prefill_flop(config, T) + 2 * config.vocab_size * config.n_embd * (T - 1))
+    return 3 * B * (prefill_flop(config, T) + 2 * config.sizes.V * config.sizes.C * (T - 1))
 
 
 @dataclass
@@ -180,7 +180,7 @@ def run(shape: str, names: str, rounds: int = 5, threads: int = 2) -> TrainerCom
     comparison = TrainerComparison(
         shape, (B, T), step_flop(config, B, T) / (B * T), [TrainerResult(name) for name in chosen]
     )
-    request = {"rows": np.random.default_rng(0).integers(0, config.vocab_size, (B, T + 1)).tolist()}
+    request = {"rows": np.random.default_rng(0).integers(0, config.sizes.V, (B, T + 1)).tolist()}
     with tempfile.TemporaryDirectory(prefix="minillm-bench-", ignore_cleanup_errors=True) as folder:
         GPT2.random(config, seed=0).save_pretrained(folder)
         with started(chosen, folder, threads) as (workers, said):

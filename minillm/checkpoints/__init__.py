@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import families
 from .. import ops as numpy_ops
 from ..errors import InputError
-from ..families.gpt2.config import GPT2Config
 from ..machine.files import write_atomically
-from ..model import GPT2
+from ..model import Model, model_of
 from ..tokenizer import Tokenizer
 from ..twins.choose import twin
 from ..weights import BF16, KINDS, BFloat16, Weight, store_parameters, to_array
@@ -28,7 +28,7 @@ __all__ = ["find_folder", "load", "load_model", "save_model"]
 
 def load(
     name_or_folder: str | Path = "tales", dtype=None, kernels: str | None = None
-) -> tuple[GPT2, Tokenizer]:
+) -> tuple[Model, Tokenizer]:
     """Return (model, tokenizer) of a folder, a bundled name ("tales", "tales-draft") or a hub name
     ("gpt2").
 
@@ -45,7 +45,7 @@ def load(
     return model, tokenizer
 
 
-def load_model(name_or_folder: str | Path, dtype=None, kernels: str | None = None) -> GPT2:
+def load_model(name_or_folder: str | Path, dtype=None, kernels: str | None = None) -> Model:
     """Return the model of a folder in Hugging Face layout (config.json, model.safetensors or
     shards) or of a name.
 
@@ -62,22 +62,22 @@ def load_model(name_or_folder: str | Path, dtype=None, kernels: str | None = Non
         raise InputError(f"dtype is {kind!r}; it must be float64 or one of {', '.join(KINDS)}")
     ops = twin(kernels)
     folder = find_folder(name_or_folder)
-    config = GPT2Config.from_file(folder / "config.json")
+    config = families.read_config(folder)
     parameters = checked(config, safetensors.read_folder(folder), folder)
     if kind is None and not any(isinstance(p, Weight) for p in parameters.values()):
         kind = "float32"
     plain = kind == "float64" or (kind == "float32" and ops is numpy_ops)
     working, forget = np.dtype(kind if plain else "float32"), safetensors.forget
     if kind is not None and not plain:
-        parameters = store_parameters(parameters, kind, release=forget)
+        parameters = store_parameters(parameters, kind, config.layout, release=forget)
     for name, p in parameters.items():
         if plain or not isinstance(p, Weight):
             parameters[name] = to_array(p, working, release=forget)
-    return GPT2(config, parameters, ops)
+    return model_of(config, parameters, ops)
 
 
 def checked(
-    config: GPT2Config, tensors: Iterable[tuple[str, str, np.ndarray]], folder: Path
+    config, tensors: Iterable[tuple[str, str, np.ndarray]], folder: Path
 ) -> dict[str, np.ndarray]:
     """Check what a reader yields, (file, name, array), against the config; return it by checkpoint
     name.
@@ -121,7 +121,7 @@ def checked(
     return parameters
 
 
-def save_model(model: GPT2, folder: str | Path, dtype=None) -> None:
+def save_model(model: Model, folder: str | Path, dtype=None) -> None:
     """Write config.json, model.safetensors and, where the model has one, generation_config.json
     into `folder`; stored as `dtype` if given, one of FLOATS.
 
@@ -157,8 +157,7 @@ def save_model(model: GPT2, folder: str | Path, dtype=None) -> None:
             )
     tensors, metadata = pack(quantized)
     safetensors.write(folder / "model.safetensors", arrays | tensors, {"format": "pt", **metadata})
-    matrix = model.parameters["wte.weight"]
-    config = model.config.to_dict() | {"dtype": dtype or getattr(matrix, "kind", str(matrix.dtype))}
+    config = model.config.to_dict() | {"dtype": dtype or model.stored}
     for name, values in (
         ("config.json", config),
         ("generation_config.json", model.generation_config),

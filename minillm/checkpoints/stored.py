@@ -21,9 +21,10 @@ import numpy as np
 from ..errors import InputError
 from ..machine.files import parse_json
 from ..machine.forms import short
-from ..weights import KINDS, TABLES, Weight
+from ..weights import KINDS, Weight
 
 KEY = "minillm"
+TABLES = ("wte.weight", "lm_head.weight")  # [rows,C]
 
 
 class Described(TypedDict):

@@ -140,7 +140,7 @@ def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
     return ClockReport(
         clock,
         model.config,
-        stored_kind(model),
+        model.stored,
         limits,
         [tokenizer.readable(ids) for ids in emitted.values()],
     )
@@ -164,7 +164,7 @@ def predict(args: argparse.Namespace) -> None:
     model = load_model(find_folder(args.model), args.dtype, args.kernels)
     with progress_bar("rounds", show=not args.json) as update:
         checks = check_predictions(
-            model, limits_of(model, args, update), contexts, stored_kind(model), update=update
+            model, limits_of(model, args, update), contexts, model.stored, update=update
         )
     if args.json:
         write_json(
@@ -199,15 +199,10 @@ def limits_of(model, args: argparse.Namespace, update):
     if args.limits and Path(args.limits).exists():
         return Limits.load(args.limits)
     weights = sum(p.nbytes for p in model.parameters.values())
-    limits = measure(model.ops, [stored_kind(model)], update, [weights])
+    limits = measure(model.ops, [model.stored], update, [weights])
     if args.limits:
         limits.save(args.limits)
     return limits
-
-
-def stored_kind(model) -> str:
-    """How the model's matrices are stored."""
-    return getattr(model.parameters["h.0.mlp.c_fc.weight"], "kind", str(model.dtype))
 
 
 def terminal_width() -> int:

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
     story = partial(generate, model, tokenizer, ids, stop=args.stop, draft=draft)
     stream, applied = story(**options), Options(**options).on(model)
     if args.stats or args.json:  # kernels are loaded, and memory touched, before anything is timed
-        few = min(8 if draft else 2, applied.new_tokens(len(ids), model.config.n_positions))
+        few = min(8 if draft else 2, applied.new_tokens(len(ids), model.config.sizes.P))
         list(story(**options | {"max_new_tokens": few}))
     started = perf_counter()
     moments, began = [], False

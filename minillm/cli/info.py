@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import re
 
 from .common import add_compute, table, write, write_json
 
@@ -28,10 +27,12 @@ def run(args: argparse.Namespace) -> None:
     config = model.config
     groups: dict[str, list] = {}  # the blocks are alike: one line for all
     for name, array in model.parameters.items():
-        groups.setdefault(re.sub(r"^h\.\d+\.", "h.*.", name), []).append(array)
+        layer, local = model.family.local_name(name)
+        alike = name if layer is None else f"{model.family.layers}*.{local}"
+        groups.setdefault(alike, []).append(array)
     weights = sum(array.nbytes for array in model.parameters.values())
     cache = model.new_cache()
-    stored = getattr(model.parameters["wte.weight"], "kind", str(model.dtype))
+    stored = model.stored
     per_token = cache.nbytes // cache.capacity
     if args.json:
         write_json(
@@ -67,5 +68,5 @@ def run(args: argparse.Namespace) -> None:
     write(f"weights in memory   {weights / 1e6:10.1f} MB, matrices as {stored}")
     write(
         f"KV cache            {per_token:10,} bytes a token, {cache.nbytes / 1e6:.1f} MB at"
-        f" {config.n_positions} positions"
+        f" {config.sizes.P} positions"
     )

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
             raise InputError("--next is empty: give at least one character")
         words.append((word, word_ids, continuation_logprob(model, ids, word_ids)))
     n_bytes = len(tokenizer.decode_bytes(ids[1:]))
-    unnamed = {*tokenizer.ids_without_token(model.config.vocab_size)}
+    unnamed = {*tokenizer.ids_without_token(model.config.sizes.V)}
     if args.json:
         write_json(
             {

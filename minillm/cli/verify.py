@@ -80,11 +80,9 @@ def check_steps(folder: Path, model, tokenizer, args: argparse.Namespace, say) -
     from ..reference import Reference, record, verify
 
     if args.live:
-        n_greedy = min(LIVE_GREEDY, model.config.n_positions // 2)
+        n_greedy = min(LIVE_GREEDY, model.config.sizes.P // 2)
         ids = (
-            tokenizer.encode(LIVE_TEXT)
-            if tokenizer
-            else np.arange(n_greedy) % model.config.vocab_size
+            tokenizer.encode(LIVE_TEXT) if tokenizer else np.arange(n_greedy) % model.config.sizes.V
         )
         reference, source = record(folder, ids, n_greedy), "transformers, run now"
     else:

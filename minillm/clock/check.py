@@ -51,15 +51,15 @@ def check_predictions(
     """
     if model.ops is not kernels:
         raise InputError("predictions are checked for the Numba kernels: choose --kernels numba")
-    if wrong := [past for past in contexts if not 1 <= past < model.config.n_positions]:
+    if wrong := [past for past in contexts if not 1 <= past < model.config.sizes.P]:
         raise InputError(
-            f"context {wrong[0]} must be from 1 to {model.config.n_positions - 1}, one less than"
+            f"context {wrong[0]} must be from 1 to {model.config.sizes.P - 1}, one less than"
             " the positions"
         )
     rng, look, checks = np.random.default_rng(0), _Memory(), []
     for past in contexts:
         cache = model.new_cache()
-        model(rng.integers(0, model.config.vocab_size, past), cache, last=True)
+        model(rng.integers(0, model.config.sizes.V, past), cache, last=True)
         times = []
         for turn in range(rounds + 1):
             update(f"context {past}", turn, rounds)

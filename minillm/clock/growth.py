@@ -16,16 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from time import perf_counter
 
 import numpy as np
 
 from .. import ops
 from ..errors import InputError
+from ..families.family import MATRIX
 from ..families.gpt2.config import GPT2Config
 from ..machine.progress import Update
 from ..model import GPT2
-from ..steps import step_names
 from .limits import Limits, measure
 from .prediction import predict, predicted_seconds
 
@@ -110,11 +111,12 @@ def fit_powers(n: Sequence[float], seconds: Sequence[float], powers: Sequence[in
     return PowerFit(powers, coefficients / scale, errors / scale, r2, scatter)
 
 
-def terms(config: GPT2Config) -> tuple[int, int]:
-    """The FLOPs of a block's products for T tokens are a T + b T^2: return a = 4 C (2 A + F), which
-    is 24 C^2, and b = 4 A. They are equal at T = a / b, which is 6 C."""
-    A = config.attention_dim
-    return 4 * config.n_embd * (2 * A + config.hidden_dim), 4 * A
+def terms(config) -> tuple[int, int]:
+    """The FLOPs of a block's products for T tokens are a T + b T^2: return a, twice a block's
+    weights, which is 24 C^2, and b = 4 H D. They are equal at T = a / b, which is 6 C."""
+    s = config.sizes
+    matrices = [p for p in config.layout.values() if p.role == MATRIX]
+    return 2 * sum(prod(p.shape(s)) for p in matrices) // s.L, 4 * s.H * s.D
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Growth:
     behind them with one (`tokens`), predicted too; fits of both, and of generating n tokens without
     (n^2, n^3) and with a cache (n, n^2)."""
 
-    config: GPT2Config
+    config: object
     lengths: np.ndarray
     passes: np.ndarray
     tokens: np.ndarray
@@ -159,13 +161,13 @@ class Growth:
         """Return what the fits say, or that the times are too noisy for one."""
         if not self.pass_fit.tells(1, 2):
             return [
-                f"a pass of T tokens, C = {self.config.n_embd}: too noisy to fit: the times scatter"
+                f"a pass of T tokens, C = {self.config.sizes.C}: too noisy to fit: the times scatter"
                 f" by {100 * self.pass_fit.scatter:.0f} % about any curve a T + b T^2; repeat it"
                 " while nothing else runs on this machine"
             ]
         (linear, dl), (square, ds) = self.pass_fit.term(1), self.pass_fit.term(2)
         (bend, width), (cube, cube_width) = self.pass_fit.bend(1, 2), self.generation_bend
-        C, L, (a, b) = self.config.n_embd, self.config.n_layer, terms(self.config)
+        C, L, (a, b) = self.config.sizes.C, self.config.sizes.L, terms(self.config)
         count = "by counting multiply-adds"
         return [
             (
@@ -227,9 +229,9 @@ def measure_growth(
     """
     from threadpoolctl import threadpool_limits
 
-    lengths = [n for n in lengths if n <= config.n_positions]
+    lengths = [n for n in lengths if n <= config.sizes.P]
     model = GPT2.random(config)
-    ids = np.random.default_rng(0).integers(0, config.vocab_size, max(lengths))
+    ids = np.random.default_rng(0).integers(0, config.sizes.V, max(lengths))
     passes, tokens = np.empty((2, rounds, len(lengths)))
     with threadpool_limits(1, user_api="blas"):
         limits = limits or measure(ops, ["float32"], update)
@@ -247,7 +249,7 @@ def measure_growth(
                 tokens[turn, i] = perf_counter() - start
     update("measuring growth", rounds, rounds)
     passes, tokens, n = passes.min(axis=0), tokens.min(axis=0), np.array(lengths)
-    names = step_names(config.n_layer)
+    names = model.step_names
     predicted = [
         [
             predicted_seconds(predict(config, limits, names, *shape))

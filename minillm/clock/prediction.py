@@ -11,27 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..families.gpt2.config import GPT2Config
-from ..steps import BLOCK_PHASES
-from .costs import Cost, covered, folded, step_costs, total
+from ..steps import phase_of
+from .costs import Cost, covered, folded, step_costs, steps_of, total
 from .limits import Limits
 
-# In the readable forward each of these calls a function of the twin, which shares large work out
-# between threads; in the fused one all threads run from the beginning, still awake from the last
-# token, and meet after each product, after attention and after the logits.
-CALLED = (
-    "ln_1",
-    "attn.c_attn",
-    "attn.weights",
-    "attn.context",
-    "attn.out",
-    "ln_2",
-    "mlp.c_fc",
-    "mlp.act",
-    "mlp.out",
-)
-CALLED += ("ln_f", "logits", "probs", "next")
-MET = ("attn.c_attn", "attn.context", "attn.out", "mlp.c_fc", "mlp.out", "logits")
 LARGE = 600_000  # FLOPs: less stays on one thread (kernels/threads.py)
 
 
@@ -56,13 +39,8 @@ class Prediction:
         return max(("memory", "arithmetic", "waiting"), key=lambda what: getattr(self, what))
 
 
-def local_name(name: str) -> str:
-    """The name without its layer: h.3.attn.q -> attn.q."""
-    return name.split(".", 2)[2] if name.startswith("h.") else name
-
-
 def predict(
-    config: GPT2Config,
+    config,
     limits: Limits,
     names: Iterable[str],
     T: int,
@@ -73,26 +51,33 @@ def predict(
 ) -> dict[str, Prediction]:
     """Return {name formed: Prediction} of one pass; the arguments are those of costs.step_costs.
 
-    names: those that were formed: with `wte` among them it is the readable forward, without it the
-    fused step. Weights and cache come round once a pass, so they are read at the bandwidth of all
+    names: those that were formed: with the first of all among them it is the readable forward,
+    where each call of the twin's functions takes a while and large work is shared out between
+    threads; without it the fused step, where all threads run from the beginning, still awake from
+    the last token, and meet after some steps. Weights and cache come round once a pass, so they are read at the bandwidth of all
     of them together; activations, used at once, at that of themselves.
     """
-    names = list(names)
-    fused = "wte" not in names
+    names, steps = list(names), steps_of(config)
+    fused = next(iter(steps)) not in names
     costs = step_costs(config, T, past, batch, kind, kept, choose="next" in names)
     everything = total(costs.values())
     once_a_pass = everything.weights + everything.cache
-    parts = covered(names, config.n_layer)
+    parts = covered(names, config)
     predictions = {}
     for name, cost in folded(costs, names).items():
-        local = [local_name(part) for part in parts[name]]
-        rows = batch * (T if local[0] in BLOCK_PHASES else kept)
-        stored = "float32" if "attn.context" in local or "attn.scores" in local else kind
+        infos = [steps[part] for part in parts[name]]
+        inside = phase_of(parts[name][0]) in ("attend", "feed forward")
+        rows = batch * (T if inside else kept)
+        stored = (
+            "float32"
+            if any("attn.context" in p or "attn.scores" in p for p in parts[name])
+            else kind
+        )
         rate = (limits.row if rows == 1 else limits.rows)[stored]
         if fused:
-            waiting = limits.meet * sum(part in MET for part in local)
+            waiting = limits.meet * sum(info.meets for info in infos)
         else:
-            waiting = limits.call * sum(part in CALLED for part in local) + limits.launch * (
+            waiting = limits.call * sum(info.calls for info in infos) + limits.launch * (
                 cost.flops > LARGE
             )
         predictions[name] = Prediction(

@@ -3,7 +3,7 @@ the cost of measuring."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -11,39 +11,13 @@ from html import escape
 import numpy as np
 
 from ..errors import InputError
-from ..families.gpt2.config import GPT2Config
+from ..families.family import StepInfo
 from ..steps import phase_of
 from .clock import Clock, CycleTimes
-from .costs import Cost, covered, step_costs, total
+from .costs import Cost, covered, step_costs, steps_of, total
 from .limits import Limits
 from .phases import PHASES
-from .prediction import Prediction, local_name, predict
-
-PARTS = {
-    "wte": "tokens",
-    "wpe": "positions",
-    "embed": "sum",
-    "ln_1": "norm",
-    "attn.c_attn": "qkv",
-    "attn.q": "q",
-    "attn.k": "k",
-    "attn.v": "v",
-    "attn.scores": "scores",
-    "attn.weights": "softmax",
-    "attn.context": "context",
-    "attn.out": "projection",
-    "attn.residual": "residual",
-    "ln_2": "norm",
-    "mlp.c_fc": "expand",
-    "mlp.act": "activate",
-    "mlp.out": "contract",
-    "mlp.residual": "residual",
-    "ln_f": "norm",
-    "logits": "logits",
-    "probs": "probs",
-    "next": "next",
-}
-VIEWS = ("q", "k", "v")  # nothing is computed for them: named only where they are timed apart
+from .prediction import Prediction, predict
 
 
 @dataclass(frozen=True)
@@ -79,7 +53,7 @@ class ClockReport:
     def __init__(
         self,
         clock: Clock,
-        config: GPT2Config,
+        config,
         kind: str = "float32",
         limits: Limits | None = None,
         texts: Sequence[str] = (),
@@ -180,12 +154,13 @@ class ClockReport:
         predicted = self.predictions(self.typical) if self.limits and self.typical else {}
         everywhere = set.intersection(*(set(cycle.names) for cycle in [self.prefill, *self.decode]))
         groups: dict[tuple[str, str], set[str]] = {}
+        steps = steps_of(self.config)
         for phase in PHASES:
             groups[phase, ""] = set()
-            for name, parts in covered(everywhere, self.config.n_layer).items():
+            for name, parts in covered(everywhere, self.config).items():
                 if phase_of(name) == phase:
                     groups[phase, ""].update(parts)
-                    groups.setdefault((phase, label(parts)), set()).update(parts)
+                    groups.setdefault((phase, label(parts, steps)), set()).update(parts)
         groups["cycle", ""] = set().union(*groups.values())
         return [self._row(phase, part, names, predicted) for (phase, part), names in groups.items()]
 
@@ -363,8 +338,8 @@ class ClockReport:
         )
 
 
-def label(parts: Sequence[str]) -> str:
-    """What an interval holds: (h.0.attn.scores, h.0.attn.weights) -> "scores + softmax"."""
-    words = [PARTS[local_name(part)] for part in parts]
-    words = [word for word in words if word not in VIEWS] or words
-    return " + ".join(words)
+def label(parts: Sequence[str], steps: Mapping[str, StepInfo]) -> str:
+    """What an interval holds: (h.0.attn.scores, h.0.attn.weights) -> "scores + softmax". Where
+    nothing is computed, as for views, is named only where it is timed apart."""
+    working = [part for part in parts if steps[part].cost] or parts
+    return " + ".join(steps[part].label for part in working)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import InputError
-from ..model import GPT2
+from ..model import Model
 from ..weights import LowRank, like
-from .parts import BLOCK_MATRICES, chosen_matrices, dense
+from .parts import chosen_matrices, dense
 
 
 def break_even_rank(shape: tuple[int, int]) -> int:
@@ -20,8 +20,8 @@ def break_even_rank(shape: tuple[int, int]) -> int:
     return (k * n - 1) // (k + n)
 
 
-def low_rank(model: GPT2, rank: int, matrices: Sequence[str] = BLOCK_MATRICES) -> GPT2:
-    """Return `model` with each of `matrices` (in every layer) replaced by its best approximation of
+def low_rank(model: Model, rank: int, matrices: Sequence[str] | None = None) -> Model:
+    """Return `model` with each of `matrices` (in every layer; None: all) replaced by its best approximation of
     that rank.
 
     W = U S V^T; keep the `rank` largest singular values: W_r = (U_r S_r^1/2) (S_r^1/2 V_r^T), of

@@ -1,13 +1,13 @@
-"""What the compressions share: matrices as arrays, and stored again as they were."""
+"""What the compressions share: matrices by name, as arrays, and how far apart two are."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..errors import InputError
-from ..model import GPT2
-
-BLOCK_MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+from ..model import Model
 
 
 def dense(parameter) -> np.ndarray:
@@ -15,13 +15,18 @@ def dense(parameter) -> np.ndarray:
     return parameter if isinstance(parameter, np.ndarray) else parameter.dense()
 
 
-def chosen_matrices(model: GPT2, matrices) -> list[str]:
-    """The full names of `matrices` (of BLOCK_MATRICES) in every layer."""
-    if unknown := [m for m in matrices if m not in BLOCK_MATRICES]:
-        raise InputError(
-            f"{unknown[0]!r} is no matrix of a block; known: {', '.join(BLOCK_MATRICES)}"
-        )
-    return [f"h.{i}.{m}.weight" for i in range(model.config.n_layer) for m in matrices]
+def chosen_matrices(model: Model, matrices: Sequence[str] | None) -> list[str]:
+    """The full names of some of a block's matrices in every layer: of those called so, or that
+    begin so ("mlp"); None for all."""
+    known = model.family.block_matrices(model.config)
+    chosen = [*known] if matrices is None else []
+    for name in matrices or ():
+        fitting = [m for m in known if m == name or m.startswith(f"{name}.")]
+        if not fitting:
+            raise InputError(f"{name!r} is no matrix of a block; known: {', '.join(known)}")
+        chosen += fitting
+    layers = range(model.config.sizes.L)
+    return [model.family.layer_name(i, f"{m}.weight") for i in layers for m in chosen]
 
 
 def relative_error(found, wanted) -> float:

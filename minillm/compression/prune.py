@@ -3,18 +3,21 @@ whole layers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from .. import kernels
 from ..errors import InputError
-from ..model import GPT2
+from ..families.family import MATRIX
+from ..model import Model
 from ..weights import Sparse
-from .parts import BLOCK_MATRICES, chosen_matrices, dense
+from .parts import chosen_matrices, dense
 
 
-def prune_magnitude(model: GPT2, sparsity: float, matrices=BLOCK_MATRICES) -> GPT2:
-    """Return `model` without the `sparsity` smallest share of the weights of each of `matrices`:
-    |w| decides.
+def prune_magnitude(model: Model, sparsity: float, matrices=None) -> Model:
+    """Return `model` without the `sparsity` smallest share of the weights of each of `matrices` (None:
+    all of the blocks): |w| decides.
 
     What is left is stored as values and indices (weights.Sparse). When it pays: a kept float32
     weight takes 6 bytes (2 for its index, 4 where there are more than 65,536 inputs) instead of 4,
@@ -41,68 +44,68 @@ def prune_magnitude(model: GPT2, sparsity: float, matrices=BLOCK_MATRICES) -> GP
     return model.with_parameters(parameters)
 
 
-def prune_heads(model: GPT2, keep: int, ids) -> GPT2:
+def prune_heads(model: Model, keep: int, ids) -> Model:
     """Return `model` with the `keep` heads of each layer that matter most for ids [T] or [B,T]; the
-    matrices shrink.
+    matrices shrink. Where queries share keys and values, `keep` counts such groups, which stay
+    whole.
 
     A head's importance is the mean size of what it adds to the residual stream, |context_h W_h|
-    with W_h its D rows of c_proj. What a dropped head adds on average stays, as a part of the bias.
-    c_attn becomes [C, 3 keep D], c_proj [keep D, C], the cache keep / H of its size: a smaller
-    GPT-2 with heads of the same size (config.head_size), which transformers cannot express. Exact
-    if the dropped heads add the same everywhere; otherwise not. Source: Michel, Levy, Neubig, "Are
-    Sixteen Heads Really Better than One?" (2019).
+    with W_h its D rows of the output matrix; a group's, the sum over its heads. What a dropped head
+    adds on average stays, as a part of the bias where there is one. Of GPT-2, c_attn becomes
+    [C, 3 keep D], c_proj [keep D, C], the cache keep / H of its size: a smaller GPT-2 with heads of
+    the same size (config.head_size), which transformers cannot express. Exact if the dropped heads
+    add the same everywhere; otherwise not. Source: Michel, Levy, Neubig, "Are Sixteen Heads Really
+    Better than One?" (2019).
     """
-    config, H, D = model.config, model.config.n_head, model.config.head_dim
-    if not 1 <= keep <= H:
-        raise InputError(f"{keep} heads cannot be kept of {H}: it must be from 1 to {H}")
+    s = model.config.sizes
+    H, K, D, group = s.H, s.K, s.D, s.H // s.K
+    if not 1 <= keep <= K:
+        raise InputError(f"{keep} heads cannot be kept of {K}: it must be from 1 to {K}")
     trace, parameters = model.trace(ids), dict(model.parameters)
-    for i in range(config.n_layer):
+    for i in range(s.L):
         context = (
             trace[f"h.{i}.attn.context"].swapaxes(0, 1).reshape(H, -1, D)
         )  # [B,H,T,D] -> [H,B*T,D]
-        added = context @ dense(parameters[f"h.{i}.attn.c_proj.weight"]).reshape(
-            H, D, -1
-        )  # [H,B*T,C]
-        kept = _largest(np.linalg.norm(added, axis=-1).mean(axis=-1), keep)
-        numbers = (
-            kept[:, None] * D + np.arange(D)
-        ).ravel()  # of their columns in q, in k, in v, and their rows in c_proj
-        columns = np.concatenate([part * H * D + numbers for part in range(3)])
-        _shrink(parameters, f"h.{i}.attn.c_attn", columns, f"h.{i}.attn.c_proj", numbers)
-        parameters[f"h.{i}.attn.c_proj.bias"] = parameters[f"h.{i}.attn.c_proj.bias"] + _left_out(
-            added.mean(axis=1), kept
-        )
-    return model.with_parameters(parameters, n_head=keep, head_size=D)
+        out = _reading(model, i, "HD")
+        added = context @ dense(parameters[out]).reshape(H, D, -1)  # [H,B*T,C]
+        sizes = np.linalg.norm(added, axis=-1).mean(axis=-1).reshape(K, group).sum(axis=1)
+        groups = _largest(sizes, keep)
+        heads = (groups[:, None] * group + np.arange(group)).ravel()
+        numbers = {
+            "KD": (groups[:, None] * D + np.arange(D)).ravel(),
+            "HD": (heads[:, None] * D + np.arange(D)).ravel(),
+        }
+        _shrink(model, parameters, i, numbers)
+        _add_left_out(parameters, out, added.mean(axis=1), heads)
+    return model.with_sizes(parameters, H=keep * group, K=keep, D=D)
 
 
-def prune_neurons(model: GPT2, keep: int, ids) -> GPT2:
+def prune_neurons(model: Model, keep: int, ids) -> Model:
     """Return `model` with the `keep` neurons of each feed forward that matter most for ids [T] or
     [B,T].
 
     A neuron's importance is the mean size of what it adds to the residual stream, mean|act_j| |W_j|
-    with W_j its row of c_proj. What a dropped neuron adds on average stays, as a part of the bias.
-    c_fc becomes [C, keep], c_proj [keep, C]: a plain GPT-2 with n_inner = keep, which every lever
-    and transformers can take from here. Exact if the dropped neurons are constant; otherwise not.
-    Source: Sun et al., "A Simple and Effective Pruning Approach for Large Language Models" (2023),
-    for size times activation; here for whole neurons.
+    with W_j its row of the last matrix. What a dropped neuron adds on average stays, as a part of
+    the bias where there is one. Of GPT-2, c_fc becomes [C, keep], c_proj [keep, C]: a plain GPT-2
+    with n_inner = keep, which every lever and transformers can take from here. Exact if the dropped
+    neurons are constant; otherwise not. Source: Sun et al., "A Simple and Effective Pruning
+    Approach for Large Language Models" (2023), for size times activation; here for whole neurons.
     """
-    F = model.config.hidden_dim
+    F = model.config.sizes.F
     if not 1 <= keep <= F:
         raise InputError(f"{keep} neurons cannot be kept of {F}: it must be from 1 to {F}")
     trace, parameters = model.trace(ids), dict(model.parameters)
-    for i in range(model.config.n_layer):
+    for i in range(model.config.sizes.L):
         act = trace[f"h.{i}.mlp.act"].reshape(-1, F)  # [B,T,F] -> [B*T,F]
-        w = dense(parameters[f"h.{i}.mlp.c_proj.weight"])
+        out = _reading(model, i, "F")
+        w = dense(parameters[out])
         kept = _largest(np.abs(act).mean(axis=0) * np.linalg.norm(w, axis=1), keep)
-        _shrink(parameters, f"h.{i}.mlp.c_fc", kept, f"h.{i}.mlp.c_proj", kept)
-        means = act.mean(axis=0)[:, None] * w
-        parameters[f"h.{i}.mlp.c_proj.bias"] = parameters[f"h.{i}.mlp.c_proj.bias"] + _left_out(
-            means, kept
-        )
-    return model.with_parameters(parameters, n_inner=keep)
+        _shrink(model, parameters, i, {"F": kept})
+        _add_left_out(parameters, out, act.mean(axis=0)[:, None] * w, kept)
+    return model.with_sizes(parameters, F=keep)
 
 
-def skip_layers(model: GPT2, n: int) -> GPT2:
+def skip_layers(model: Model, n: int) -> Model:
     """Return `model` without `n` of its layers, spread over its middle: the first and the last are
     kept.
 
@@ -111,19 +114,16 @@ def skip_layers(model: GPT2, n: int) -> GPT2:
     second model and shares all weights. Source: Zhang et al., "Draft & Verify: Lossless LLM
     Acceleration via Self-Speculative Decoding" (2023).
     """
-    L = model.config.n_layer
+    L, family = model.config.sizes.L, model.family
     if not 0 <= n <= L - 2 and n != 0:
         raise InputError(f"{n} layers cannot be skipped of {L}: the first and the last stay")
-    kept = np.rint(np.linspace(0, L - 1, L - n)).astype(int).tolist()
+    new_of = {old: new for new, old in enumerate(np.rint(np.linspace(0, L - 1, L - n)).astype(int))}
     moved = {}
-    for new, old in enumerate(kept):
-        prefix = f"h.{old}."
-        moved |= {
-            f"h.{new}.{name.removeprefix(prefix)}": p
-            for name, p in model.parameters.items()
-            if name.startswith(prefix)
-        }
-    return model.with_parameters(moved, n_layer=len(kept))
+    for name, p in model.parameters.items():
+        layer, local = family.local_name(name)
+        if layer in new_of:
+            moved[family.layer_name(new_of[layer], local)] = p
+    return model.with_sizes(moved, L=len(new_of))
 
 
 def _largest(importance, keep: int) -> np.ndarray:
@@ -131,14 +131,36 @@ def _largest(importance, keep: int) -> np.ndarray:
     return np.sort(np.argsort(-importance, kind="stable")[:keep])
 
 
-def _shrink(parameters, first: str, columns, second: str, rows) -> None:
-    """Keep some columns of one linear map and the rows of the next that take them."""
-    into, out = parameters[f"{first}.weight"], parameters[f"{second}.weight"]
-    parameters[f"{first}.weight"] = np.ascontiguousarray(dense(into)[:, columns])
-    parameters[f"{first}.bias"] = parameters[f"{first}.bias"][columns]
-    parameters[f"{second}.weight"] = np.ascontiguousarray(dense(out)[rows])
+def _reading(model: Model, layer: int, axis: str) -> str:
+    """The name of the matrix of a layer that reads what `axis` counts."""
+    layout, family = model.layout, model.family
+    return next(
+        n
+        for n, p in layout.items()
+        if family.local_name(n)[0] == layer and p.axes[0] == axis and p.role == MATRIX
+    )
 
 
-def _left_out(means, kept) -> np.ndarray:
-    """The sum of means [n,C] over all but `kept`."""
-    return np.delete(means, kept, axis=0).sum(axis=0)
+def _shrink(model: Model, parameters: dict, layer: int, kept: Mapping[str, np.ndarray]) -> None:
+    """Keep of each axis of a layer's parameters, or of its parts, these numbers {axis: numbers}."""
+    for name, p in model.layout.items():
+        if model.family.local_name(name)[0] != layer:
+            continue
+        for number, axis in enumerate(p.axes):
+            parts = axis.split()
+            if not kept.keys() & {*parts}:
+                continue
+            picked, start = [], 0
+            for part in parts:
+                width = model.config.sizes.width(part)
+                picked.append(start + kept.get(part, np.arange(width)))
+                start += width
+            array = np.take(dense(parameters[name]), np.concatenate(picked), axis=number)
+            parameters[name] = np.ascontiguousarray(array)
+
+
+def _add_left_out(parameters: dict, matrix: str, added, kept) -> None:
+    """Add to the bias of `matrix`, if it has one, the sum of `added` [n,C] over all but `kept`."""
+    bias = f"{matrix.removesuffix('weight')}bias"
+    if bias in parameters:
+        parameters[bias] = parameters[bias] + np.delete(added, kept, axis=0).sum(axis=0)

@@ -6,12 +6,13 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import InputError
-from ..model import GPT2
-from ..weights import KINDS, TABLES, store_parameters
+from ..families.family import MATRIX, TABLE
+from ..model import Model
+from ..weights import KINDS, store_parameters
 from .parts import dense, relative_error
 
 
-def quantize(model: GPT2, kind: str, head: bool = True) -> GPT2:
+def quantize(model: Model, kind: str, head: bool = True) -> Model:
     """Return `model` with every matrix that multiplies stored as `kind`; the rest stays as it is.
 
     int8: blocks of 32 inputs share a float16 scale, w = d q, -127 <= q <= 127 (the numbers of
@@ -23,11 +24,12 @@ def quantize(model: GPT2, kind: str, head: bool = True) -> GPT2:
     """
     if kind not in KINDS:
         raise InputError(f"weights cannot be stored as {kind!r}; known: {', '.join(KINDS)}")
-    chosen = {name: p for name, p in model.parameters.items() if head or name not in TABLES}
-    return model.with_parameters(store_parameters(chosen, kind))
+    layout = model.layout
+    chosen = {n: p for n, p in model.parameters.items() if head or layout[n].role != TABLE}
+    return model.with_parameters(store_parameters(chosen, kind, layout))
 
 
-def round_to_int8(model: GPT2, per: str = "row", head: bool = True) -> GPT2:
+def round_to_int8(model: Model, per: str = "row", head: bool = True) -> Model:
     """Return `model` with every matrix rounded to 255 steps of one scale per "row" (an output) or
     per "tensor".
 
@@ -42,16 +44,17 @@ def round_to_int8(model: GPT2, per: str = "row", head: bool = True) -> GPT2:
         )
     parameters = {}
     for name, p in model.parameters.items():
-        if p.ndim == 2 and name != "wpe.weight" and (head or name not in TABLES):
+        role = model.layout[name].role
+        if role == MATRIX or (role == TABLE and head):
             w = dense(p)
             # the axis that a row sums over
-            outputs = None if per == "tensor" else 1 if name in TABLES else 0
+            outputs = None if per == "tensor" else 1 if role == TABLE else 0
             scale = np.abs(w).max(axis=outputs, keepdims=True) / 127 + np.finfo(w.dtype).tiny
             parameters[name] = np.rint(w / scale) * scale
     return model.with_parameters(parameters)
 
 
-def errors_by_matrix(model: GPT2, changed: GPT2) -> dict[str, float]:
+def errors_by_matrix(model: Model, changed: Model) -> dict[str, float]:
     """Return |W' - W| / |W| (Frobenius) of every matrix of the blocks and the head, by name.
 
     Errors of what flows through a layer rather than of its weights: steps.diff(changed.trace(ids),

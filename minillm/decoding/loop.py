@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import InputError, require_model, require_tokenizer
 from ..layers.cache import SlidingCache
 from ..model import GPT2, one_text
-from ..steps import Step, checked, identity, step_names
+from ..steps import Step, checked, identity
 from .finite import checked_logits
 from .options import Options
 from .text import TextStream
@@ -323,7 +323,7 @@ def run_cycle(
 def checked_for(model: GPT2, step: Step, choices: bool = True) -> Step:
     """Return `step` after checking the names that it asks for; choices: `probs` and `next` count."""
     chosen = ("probs", "next") if choices else ()
-    return checked(step, lambda: (*step_names(model.config.n_layer), *chosen))
+    return checked(step, lambda: (*model.step_names, *chosen))
 
 
 def stop_tokens(model: GPT2, options: Options) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """Causal self-attention: the only part of a Transformer in which one position sees another.
 
 Source: Vaswani et al., "Attention Is All You Need" (2017), section 3.2. The letters are those of
-config.py.
+sizes.py.
 """
 
 from __future__ import annotations

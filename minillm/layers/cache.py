@@ -13,7 +13,6 @@ from copy import copy
 import numpy as np
 
 from ..errors import InputError, whole_number
-from ..families.gpt2.config import GPT2Config
 from ..weights.floats import narrowed
 
 FLOATS = tuple(np.dtype(t) for t in (np.float16, np.float32, np.float64))  # what it may hold
@@ -29,7 +28,7 @@ def float_type(dtype) -> np.dtype:
     raise InputError(f"dtype is {dtype!r:.60}; it must be float16, float32 or float64")
 
 
-def check_fits(cache, config: GPT2Config, batch: int) -> None:
+def check_fits(cache, config, batch: int) -> None:
     """Raise InputError unless `cache` is a KVCache for `batch` rows of a model of this config.
 
     The fused step writes keys and values by their address: in a cache of another shape it would
@@ -54,18 +53,19 @@ def check_fits(cache, config: GPT2Config, batch: int) -> None:
         raise InputError(f"the cache has lengths {numbers}, outside 0 to {capacity}")
 
 
-def _check_form(cache, config: GPT2Config, batch: int) -> None:
+def _check_form(cache, config, batch: int) -> None:
     """Raise InputError unless the arrays of a KVCache are those that the model needs."""
     keys, values, lengths = cache.keys, cache.values, cache.lengths
-    L, H, D, places = config.n_layer, config.n_head, config.head_dim, config.n_positions
+    s = config.sizes
+    L, K, D, places = s.L, s.K, s.D, s.P
     if (
-        keys.shape != (L, *keys.shape[1:2], H, *keys.shape[3:4], D)
+        keys.shape != (L, *keys.shape[1:2], K, *keys.shape[3:4], D)
         or values.shape != keys.shape
         or not 1 <= keys.shape[3] <= cache.capacity <= places
     ):
         raise InputError(
             f"the cache holds keys {keys.shape} and values {values.shape}; this model needs"
-            f" ({L}, {batch}, {H}, 1 to {places}, {D}) for both: model.new_cache({batch}) makes it"
+            f" ({L}, {batch}, {K}, 1 to {places}, {D}) for both: model.new_cache({batch}) makes it"
         )
     if keys.shape[1] != batch:
         raise InputError(f"the cache has {keys.shape[1]} rows and the ids {batch}")
@@ -88,28 +88,25 @@ def _check_form(cache, config: GPT2Config, batch: int) -> None:
 
 
 class KVCache:
-    """Room for `capacity` positions in each of `batch` rows: keys, values [L,B,H,capacity,D],
+    """Room for `capacity` positions in each of `batch` rows: keys, values [L,B,K,capacity,D],
     lengths [B].
 
-    Bytes: 2 L C capacity per row times the dtype's size; 73,728 a position for GPT-2 124M in
+    Bytes: 2 L K D capacity per row times the dtype's size; 73,728 a position for GPT-2 124M in
     float32.
     """
 
     one_at_a_time = False  # whether a pass may add only one position to each row
     fitting = None  # what `check_fits` found to fit: config, rows, and the form of the arrays
 
-    def __init__(
-        self, config: GPT2Config, batch: int = 1, capacity: int | None = None, dtype=np.float32
-    ):
-        capacity = config.n_positions if capacity is None else whole_number("capacity", capacity)
-        if capacity > config.n_positions:
-            raise InputError(
-                f"cache capacity {capacity}: the model has {config.n_positions} positions"
-            )
+    def __init__(self, config, batch: int = 1, capacity: int | None = None, dtype=np.float32):
+        sizes = config.sizes
+        capacity = sizes.P if capacity is None else whole_number("capacity", capacity)
+        if capacity > sizes.P:
+            raise InputError(f"cache capacity {capacity}: the model has {sizes.P} positions")
         batch, dtype = whole_number("batch", batch), float_type(dtype)
         # Zeros, not empty: what lies beyond a row's length has weight 0, and 0 * NaN would be NaN.
         # (np.zeros also leaves the memory untouched until it is used; np.zeros_like would not.)
-        shape = (config.n_layer, batch, config.n_head, capacity, config.head_dim)
+        shape = (sizes.L, batch, sizes.K, capacity, sizes.D)
         self.keys, self.values = np.zeros(shape, dtype), np.zeros(shape, dtype)
         self.lengths = np.zeros(batch, dtype=np.int64)
 
@@ -238,9 +235,9 @@ class SlidingCache(KVCache):
 
     one_at_a_time = True
 
-    def __init__(self, config: GPT2Config, batch: int, window: int, dtype=np.float32):
+    def __init__(self, config, batch: int, window: int, dtype=np.float32):
         super().__init__(config, batch, window, dtype)
-        self._capacity = config.n_positions
+        self._capacity = config.sizes.P
 
     @property
     def capacity(self) -> int:

@@ -253,13 +253,13 @@ def prompt_growth(growth: Growth, ax=None):
         label="one token behind a cache of T",
     )
     ax.plot(n, 1e3 * growth.predicted_tokens, "+", color="#1f4e79", markersize=6, label="predicted")
-    _mark(ax, *fit.bend(1, 2), f"6C = {6 * growth.config.n_embd}", n)
+    _mark(ax, *fit.bend(1, 2), f"6C = {6 * growth.config.sizes.C}", n)
     ax.set_ylim(
         300 * min(growth.tokens.min(), growth.predicted_tokens.min()), 2e3 * growth.passes[-1]
     )
     ax.set_xlabel("tokens T")
     ax.set_ylabel("ms")
-    ax.set_title(f"One pass, C = {growth.config.n_embd}: T bends into T²")
+    ax.set_title(f"One pass, C = {growth.config.sizes.C}: T bends into T²")
     ax.legend(fontsize="x-small")
     return ax
 
@@ -288,11 +288,11 @@ def generation_growth(growth: Growth, ax=None):
     ax.plot(
         every, np.cumsum(growth.token_fit(every)), "-", color="#1f4e79", linewidth=1, label="fitted"
     )
-    _mark(ax, *growth.generation_bend, f"9C = {9 * growth.config.n_embd}", n)
+    _mark(ax, *growth.generation_bend, f"9C = {9 * growth.config.sizes.C}", n)
     ax.set_ylim(growth.with_cache[0] / 5, growth.without_cache[-1] * 2)
     ax.set_xlabel("generated tokens n")
     ax.set_ylabel("seconds in all")
-    ax.set_title(f"Generating, C = {growth.config.n_embd}: n² bends into n³ without a cache")
+    ax.set_title(f"Generating, C = {growth.config.sizes.C}: n² bends into n³ without a cache")
     ax.legend(fontsize="x-small")
     return ax
 
@@ -327,7 +327,7 @@ def clock_page(report: ClockReport, growth: Growth | None = None):
     parts = figure.subfigures(1, 2, width_ratios=(columns, 1)) if growth else [figure]
     config = report.config
     parts[0].suptitle(
-        f"This run: C = {config.n_embd}, {config.n_layer} layers, {report.kind}", fontweight="bold"
+        f"This run: C = {config.sizes.C}, {config.sizes.L} layers, {report.kind}", fontweight="bold"
     )
     for i, draw in enumerate(drawings):
         draw(report, parts[0].add_subplot(2, columns, 1 + i // 2 + columns * (i % 2)))

@@ -2,7 +2,7 @@
 words, under one Trainer.
 
 Transformer and LSTM turn ids into hidden states [B,T,C]; the head takes one vector from these, and
-logits from it. The letters are those of config.py; N is the number of labels. Source of the
+logits from it. The letters are those of sizes.py; N is the number of labels. Source of the
 fine-tuning: Radford et al., "Improving Language Understanding by Generative Pre-Training" (2018),
 section 3.2.
 """
@@ -30,10 +30,10 @@ from ..machine.files import read_json, write_atomically
 from ..machine.forms import build
 from ..model import GPT2
 from ..parameters import FixedEntries
-from ..steps import checked, identity, step_names
+from ..steps import checked, identity
 from ..tokenizer import Tokenizer
 from ..training.backward import Activations, backward_of, gpt2_backward
-from ..training.language import positions_of, trainable
+from ..training.language import matrices_of, positions_of, trainable
 from ..training.lock import one_run_a_folder
 from ..training.pretrain import training_twin
 from ..training.trainer import Trainer, check_folder, run_to_resume, write_settings
@@ -142,9 +142,10 @@ class Transformer(Twinned):
     def __init__(self, model: GPT2):
         self.config, self.ops = model.config, model.ops
         self.parameters, self._model = trainable(model)
+        self.matrices = matrices_of(model, self.parameters)
 
     def step_names(self, T: int) -> list[str]:
-        return step_names(self.config.n_layer)[:-1]
+        return self._model.step_names[:-1]
 
     def hidden(self, ids, step=identity):
         return self._model.hidden(ids, positions_of(ids), step=step)
@@ -166,6 +167,7 @@ class Pooled(Classifier):
         parameters = body.parameters | {f"score.{name}": array for name, array in score.items()}
         super().__init__(labels, tokenizer, context, FixedEntries(parameters), body.ops)
         self.body, self.score, self.pool = body, score, pool
+        self.matrices = getattr(body, "matrices", {})
 
     def shares(self, lengths, T: int, dtype):
         """[B,T]: how much of the pooled vector each position gives."""

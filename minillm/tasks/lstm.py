@@ -2,7 +2,7 @@
 gradient by hand.
 
 It is what the Transformer replaced. A step needs the state of the step before, so that T steps take
-T turns whatever the machine; attention sees all T at once. Letters as in config.py: C is the width
+T turns whatever the machine; attention sees all T at once. Letters as in sizes.py: C is the width
 of embedding, state and output alike. Sources: Hochreiter, Schmidhuber, "Long Short-Term Memory"
 (1997); Gers, Schmidhuber, Cummins, "Learning to Forget" (2000). Reference: torch.nn.LSTM, whose
 gates stand in the same order (its second bias is left out: the two only ever add up).

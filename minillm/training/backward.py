@@ -17,7 +17,8 @@ import sys
 import numpy as np
 
 from .. import ops as numpy_ops
-from ..model import GPT2, block
+from ..families.gpt2.forward import block
+from ..model import Model
 from ..steps import Trace, identity, under
 
 # ---- ops.py
@@ -220,7 +221,7 @@ def block_backward(
 
 
 def gpt2_backward(
-    model: GPT2, ids, positions, kept: Trace, d_logits=None, d_hidden=None, step=identity
+    model: Model, ids, positions, kept: Trace, d_logits=None, d_hidden=None, step=identity
 ) -> dict:
     """Return the gradient of every parameter by its checkpoint name, from that of the logits or of
     the last hidden state.
@@ -230,13 +231,13 @@ def gpt2_backward(
     which add up. Where `kept` has no intermediates of a block, only its result, they are formed
     again from the block before (see `Checkpoints`).
     """
-    config, weights, ops = model.config, model._tree, model.ops
+    config, weights, ops = model.config, model.weights, model.ops
     gradients = {}
     if d_logits is not None:
         head = "wte.weight" if config.tie_word_embeddings else "lm_head.weight"
         unembed_backward = backward_of("unembed", ops)
         d_hidden, gradients[head] = unembed_backward(
-            step("logits", d_logits), kept["ln_f"], weights["lm_head"]["weight"]
+            step("logits", d_logits), kept["ln_f"], weights.get("lm_head", weights["wte"])["weight"]
         )
     results = ["embed", *(f"h.{i}.mlp.residual" for i in range(config.n_layer))]
     dx, d_ln_f = backward_of("layer_norm", ops)(

@@ -4,11 +4,14 @@ n_targets(batch) and loss_and_gradients(batch, n)."""
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable
 
 import numpy as np
 
 from ..decoding.finite import check_logits
-from ..model import GPT2
+from ..families.family import MATRIX
+from ..model import Model, model_of
 from ..parameters import FixedEntries
 from ..weights.lora import LoRA
 from .backward import Activations, Checkpoints, backward_of, gpt2_backward
@@ -16,7 +19,7 @@ from .backward import Activations, Checkpoints, backward_of, gpt2_backward
 IGNORED = -100  # a target that is padding: the field's usual number for it
 
 
-def trainable(model: GPT2) -> tuple[dict[str, np.ndarray], GPT2]:
+def trainable(model: Model) -> tuple[dict[str, np.ndarray], Model]:
     """Return arrays to train, {name: array}, and a model that computes with them as they change;
     both begin as `model` is, which stays so. With LoRA the adapters alone are trained."""
     adapted = any(isinstance(p, LoRA) for p in model.parameters.values())
@@ -36,11 +39,24 @@ def trainable(model: GPT2) -> tuple[dict[str, np.ndarray], GPT2]:
         for part, array in p.trained.items()
     }
     # No fused step is kept beside arrays that change: it takes stored matrices only.
-    return FixedEntries(arrays or parameters), GPT2(model.config, parameters, model.ops)
+    return FixedEntries(arrays or parameters), model_of(model.config, parameters, model.ops)
+
+
+def matrices_of(model: Model, names: Iterable[str]) -> dict[str, list[int]]:
+    """Return those of the trained arrays that are matrices inside a block, {name: where the next of
+    several side by side begins}: a block's own, or the factors of its adapters."""
+    sizes, found = model.config.sizes, {}
+    for name in names:
+        whole = re.sub(r"lora_[ab]$", "weight", name)
+        parameter = model.layout.get(whole)
+        if parameter and parameter.role == MATRIX:
+            widths = [sizes.width(part) for part in parameter.axes[-1].split()]
+            found[name] = np.cumsum(widths[:-1]).tolist() if whole == name else []
+    return found
 
 
 class LanguageModel:
-    """A GPT2 that learns to predict the next token: the mean of -log P(target) over all targets
+    """A model that learns to predict the next token: the mean of -log P(target) over all targets
     that are not IGNORED.
 
     It begins as `model` is, which stays so. `parameters` {name: array} are its own and changed in
@@ -48,8 +64,9 @@ class LanguageModel:
     forward and backward, and form the rest again.
     """
 
-    def __init__(self, model: GPT2, recompute: bool = False):
+    def __init__(self, model: Model, recompute: bool = False):
         self.parameters, self.model = trainable(model)
+        self.matrices = matrices_of(model, self.parameters)
         self.keep = Checkpoints if recompute else Activations
 
     @property

@@ -12,7 +12,7 @@ from ..checkpoints import safetensors
 from ..errors import InputError
 from ..machine.files import read_json, write_atomically
 from ..machine.forms import short
-from ..model import GPT2
+from ..model import Model
 from ..weights.lora import LoRA
 
 
@@ -23,47 +23,42 @@ class Adapters(TypedDict):
     matrices: list[str]
 
 
-MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
-
-
 def with_adapters(
-    model: GPT2, rank: int, alpha: float = 16.0, matrices: str = "c_attn", seed: int = 0
-) -> GPT2:
+    model: Model, rank: int, alpha: float = 16.0, matrices: str | None = None, seed: int = 0
+) -> Model:
     """Return the model with fresh adapters on the named matrices of every block, which is the same
     model so far.
 
     matrices: names joined by commas, with or without their place (attn.c_proj and mlp.c_proj;
-    c_proj is both).
+    c_proj is both); None for those that form queries, keys and values.
     """
-    wanted = [name.strip() for name in matrices.split(",")]
+    family, width = model.family, model.config.sizes.C
+    known = family.block_matrices(model.config)
+    wanted = [name.strip() for name in matrices.split(",")] if matrices else []
     for name in wanted:
-        if not any(full == name or full.endswith(f".{name}") for full in MATRICES):
-            raise InputError(f"lora_matrices has {name!r}; known: {', '.join(MATRICES)}")
-    if rank > model.config.n_embd:
+        if not any(full == name or full.endswith(f".{name}") for full in known):
+            raise InputError(f"lora_matrices has {name!r}; known: {', '.join(known)}")
+    if rank > width:
         raise InputError(
-            f"lora_rank is {rank}; above n_embd {model.config.n_embd} it would be more than the"
-            " matrix itself"
+            f"lora_rank is {rank}; above the width {width} it would be more than the matrix itself"
         )
     rng, adapted = np.random.default_rng([seed, rank]), {}
-    for name, weight in model.parameters.items():
-        place = name.removesuffix(".weight").split(".", 2)[-1]
-        if (
-            name.startswith("h.")
-            and name.endswith(".weight")
-            and any(place == w or place.endswith(f".{w}") for w in wanted)
-        ):
-            adapted[name] = LoRA.fresh(weight, rank, alpha / rank, rng)
+    for name in model.matrices():
+        place = family.local_name(name)[1].removesuffix(".weight")
+        projects = "KD" in model.layout[name].axes[-1].split()
+        if any(place == w or place.endswith(f".{w}") for w in wanted) or (projects and not wanted):
+            adapted[name] = LoRA.fresh(model.parameters[name], rank, alpha / rank, rng)
     return model.with_parameters(adapted)
 
 
-def merged(model: GPT2) -> GPT2:
+def merged(model: Model) -> Model:
     """Return the model with every adapter added into its matrix: no slower than before."""
     return model.with_parameters(
         {name: w.dense() for name, w in model.parameters.items() if isinstance(w, LoRA)}
     )
 
 
-def save_adapters(model: GPT2, folder: Path) -> None:
+def save_adapters(model: Model, folder: Path) -> None:
     """Write adapter.safetensors and adapter.json (the scale): the adapters alone."""
     adapters = {
         name: weight for name, weight in model.parameters.items() if isinstance(weight, LoRA)
@@ -82,7 +77,7 @@ def save_adapters(model: GPT2, folder: Path) -> None:
     )
 
 
-def load_adapters(model: GPT2, folder: str | Path) -> GPT2:
+def load_adapters(model: Model, folder: str | Path) -> Model:
     """Return the model with the adapters that save_adapters wrote; InputError where they belong to
     another shape."""
     folder = Path(folder)

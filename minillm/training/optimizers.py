@@ -8,6 +8,7 @@ a checkpoint can hold them. Matrices decay, vectors (biases, norms) do not.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -64,21 +65,21 @@ def orthogonal(matrix, steps=5, product=np.matmul):
 
 
 def muon_update(
-    parameter, gradient, momentum, *, lr, beta=0.95, weight_decay=0.0, parts=1, product=np.matmul
+    parameter, gradient, momentum, *, lr, beta=0.95, weight_decay=0.0, cuts=(), product=np.matmul
 ):
     """One step of Muon, in place, for a matrix: the momentum, looked ahead, is made orthogonal, so
     that no direction is neglected because its gradients are small.
 
     b <- beta b + (1 - beta) g; p <- (1 - lr weight_decay) p - lr 0.2 sqrt(max(in, out))
     orthogonal((1 - beta) g + beta b), whose numbers are as large as AdamW's (Liu et al., "Muon is
-    Scalable for LLM Training", 2025). parts: how many matrices lie side by side (3 in c_attn), each
-    made orthogonal by itself.
+    Scalable for LLM Training", 2025). cuts: where, along the last axis, the next of several
+    matrices side by side begins (of q | k | v), each of which is made orthogonal by itself.
     """
     momentum *= beta
     momentum += (1 - beta) * gradient
     parameter *= 1 - lr * weight_decay
     ahead = (1 - beta) * gradient + beta * momentum
-    for p, u in zip(np.split(parameter, parts, axis=-1), np.split(ahead, parts, axis=-1)):
+    for p, u in zip(np.split(parameter, cuts, axis=-1), np.split(ahead, cuts, axis=-1)):
         p -= (lr * 0.2 * math.sqrt(max(u.shape))) * orthogonal(u, product=product)
 
 
@@ -158,27 +159,29 @@ class AdamW(Optimizer):
 
 
 class Muon(AdamW):
-    """Muon for the matrices inside the blocks, AdamW for all else: tables, vectors, heads."""
+    """Muon for `matrices` {name: cuts}, those inside the blocks; AdamW for all else: tables,
+    vectors, heads."""
+
+    def __init__(self, *args, matrices: Mapping[str, Sequence[int]], **kwargs):
+        super().__init__(*args, **kwargs)
+        self.matrices = matrices
 
     def kinds(self, name, p):
-        return ("momentum",) if p.ndim == 2 and ".h." in f".{name}" else self.KINDS
+        return ("momentum",) if name in self.matrices else self.KINDS
 
     def step_of(self, name, p, gradient, lr, decay):
         if self.kinds(name, p) == self.KINDS:
             super().step_of(name, p, gradient, lr, decay)
             return
         (momentum,) = self.kept(name, p)
-        parts, product = (
-            3 if name.endswith("c_attn.weight") else 1,
-            getattr(self.ops, "product", np.matmul),
-        )
+        product = getattr(self.ops, "product", np.matmul)
         muon_update(
             p,
             gradient,
             momentum,
             lr=lr,
             weight_decay=decay,
-            parts=parts,
+            cuts=self.matrices[name],
             product=product,
         )
 

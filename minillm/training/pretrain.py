@@ -12,7 +12,7 @@ from ..decoding import Options
 from ..decoding.loop import moments
 from ..errors import InputError
 from ..machine.distributed import ALONE, World
-from ..model import GPT2
+from ..model import Model, model_of
 from ..tokenizer import Tokenizer
 from ..twins.choose import twin
 from ..weights.lora import LoRA
@@ -50,7 +50,7 @@ def pretrain(
     kernels: str | None = None,
     world: World = ALONE,
     echo: Callable[[dict], None] = lambda record: None,
-) -> GPT2:
+) -> Model:
     """Train a model on the text in `data` and save it, its tokenizer, its checkpoint and its
     metrics in `out`; return it.
 
@@ -118,7 +118,7 @@ def pretrain(
     check_memory(
         config, plan.batch_size // plan.accumulate // world.size, plan.window, plan.recompute
     )
-    model = GPT2(config, (first or GPT2.random(config, plan.seed)).parameters, ops)
+    model = model_of(config, (first or Model.random(config, plan.seed)).parameters, ops)
     if plan.lora_rank:
         model = with_adapters(model, plan.lora_rank, plan.lora_alpha, plan.lora_matrices, plan.seed)
     objective = LanguageModel(model, plan.recompute)
@@ -129,7 +129,7 @@ def pretrain(
         return {"val_loss": loss, "bits_per_byte": bits}
 
     def sample() -> str:
-        room = model.config.n_positions - len(prompt)
+        room = model.config.sizes.P - len(prompt)
         options = Options(
             max_new_tokens=min(80, room), temperature=0.8, top_p=0.95, min_p=0, seed=plan.seed
         )

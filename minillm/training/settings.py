@@ -138,7 +138,7 @@ class Settings(Plan):
         16.0, "adapters count alpha / rank times", check=lambda v: v > 0, allowed="above 0"
     )
     lora_matrices: str = knob(
-        "c_attn", "names of the matrices with adapters, as in c_attn,c_proj,c_fc"
+        "", "names of the matrices with adapters, as in c_attn,c_proj; none: those of q, k and v"
     )
     eval_tokens: int = at_least(
         1, "tokens of a validation; all of them at the end", 50_000, curve=False

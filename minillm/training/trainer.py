@@ -77,7 +77,7 @@ class Trainer:
             world,
         )
         self.evaluate, self.sample, self.save, self.echo = evaluate, sample, save, echo
-        self.optimizer = optimizer or optimizer_of(plan, getattr(objective, "ops", None))
+        self.optimizer = optimizer or optimizer_of(plan, objective)
         if plan.batch_size % (plan.accumulate * world.size):
             raise InputError(
                 f"batch_size {plan.batch_size} cannot be shared by {world.size} processes in"
@@ -274,11 +274,15 @@ def named(parameters: dict, state: dict) -> dict:
     return model | {f"optimizer.{name}": a for name, a in state.items()}
 
 
-def optimizer_of(plan: Settings, ops=None) -> Optimizer:
-    """The optimiser that the settings name."""
+def optimizer_of(plan: Settings, objective) -> Optimizer:
+    """The optimiser that the settings name, for what the objective trains."""
+    ops, betas = getattr(objective, "ops", None), (plan.beta1, plan.beta2)
     if plan.optimizer == "sgd":
         return OPTIMIZERS["sgd"](ops, plan.weight_decay, plan.beta1)
-    return OPTIMIZERS[plan.optimizer](ops, plan.weight_decay, (plan.beta1, plan.beta2))
+    if plan.optimizer == "muon":
+        matrices = getattr(objective, "matrices", {})
+        return OPTIMIZERS["muon"](ops, plan.weight_decay, betas, matrices=matrices)
+    return OPTIMIZERS[plan.optimizer](ops, plan.weight_decay, betas)
 
 
 class Record(TypedDict):

@@ -19,15 +19,10 @@ from .weight import BF16, Arena, Weight, owned, read_only, to_array
 KINDS: dict[str, type[Weight]] = {
     c.kind: c for c in (Float32, BFloat16, Float16, Int8, Int4, Int4Min)
 }
-TABLES = (
-    "wte.weight",
-    "lm_head.weight",
-)  # [V,C]: looked up by row, and multiplied by when transposed
 
 __all__ = [
     "BF16",
     "KINDS",
-    "TABLES",
     "BFloat16",
     "Float16",
     "Float32",
@@ -64,30 +59,32 @@ def like(old, new: np.ndarray, table: bool = False):
 def store_parameters(
     parameters: Mapping[str, np.ndarray | Weight],
     kind: str,
+    layout: Mapping,
     release: Callable[[np.ndarray], None] | None = None,
 ) -> dict:
     """Return a model's parameters with every matrix that `linear` multiplies by stored as `kind`,
     the rest untouched.
 
-    All lie in one Arena; a Weight of another kind is stored anew. release: called with each matrix
-    again and again while it is stored, so that a slab of it at a time is held twice.
+    layout: {name: Parameter}, which tells by its role a matrix [in,out] from a table, which is
+    multiplied by when transposed, and from what stays an array. All lie in one Arena; a Weight of
+    another kind is stored anew. release: called with each matrix again and again while it is
+    stored, so that a slab of it at a time is held twice.
     """
     matrices = {
         n: p
         for n, p in parameters.items()
-        if isinstance(p, np.ndarray | Weight) and p.ndim == 2 and n != "wpe.weight"
+        if isinstance(p, np.ndarray | Weight) and layout[n].role in ("matrix", "table")
         if getattr(p, "kind", None) != kind
     }
-    layouts = [
-        KINDS[kind].shapes(*(p.shape if n in TABLES else p.shape[::-1]))
-        for n, p in matrices.items()
-    ]
+    tables = {name for name in matrices if layout[name].role == "table"}
     sizes = [
         math.prod(shape) * np.dtype(dtype).itemsize
-        for layout in layouts
-        for shape, dtype in layout.values()
+        for n, p in matrices.items()
+        for shape, dtype in KINDS[kind]
+        .shapes(*(p.shape if n in tables else p.shape[::-1]))
+        .values()
     ]
     arena, stored = Arena(sum(map(Arena.rounded, sizes))), dict(parameters)
     for name, array in sorted(matrices.items(), key=lambda item: -item[1].size):
-        stored[name] = store(array, kind, table=name in TABLES, allocate=arena, release=release)
+        stored[name] = store(array, kind, table=name in tables, allocate=arena, release=release)
     return stored

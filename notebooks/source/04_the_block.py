@@ -25,8 +25,8 @@ import numpy as np
 from matplotlib import pyplot
 
 import minillm
-from minillm import model as gpt2
 from minillm import ops, plots
+from minillm.families.gpt2 import forward as gpt2
 from minillm.layers.feed_forward import feed_forward
 from minillm.steps import Patch, Trace
 

@@ -27,11 +27,13 @@ import numpy as np
 from matplotlib import pyplot
 
 import minillm
-from minillm import model as gpt2
 from minillm import ops, plots
 from minillm.checkpoints import find_folder
+from minillm.differences import diff
+from minillm.families.gpt2 import forward as gpt2
+from minillm.families.gpt2 import step_names
 from minillm.reference import TOLERANCES, Reference, verify
-from minillm.steps import Patch, Relay, diff, step_names
+from minillm.steps import Patch, Relay
 
 model, tokenizer = minillm.load("tales", kernels="numpy")  # the readable functions
 config, L, V = model.config, model.config.n_layer, model.config.vocab_size
@@ -44,17 +46,17 @@ r"""
 $$\mathrm{ids} \to W_{te} + W_{pe} \to \underbrace{\mathrm{block} \to \ldots \to \mathrm{block}}_{L} \to \mathrm{norm} \to
 \mathrm{logits}$$
 
-Here are the two functions that run: `forward` calls `hidden`, which does all but the last step. Comments give the shapes
+Here are the functions that run: `forward` calls `hidden`, and that `embed`, and a block for each layer. Comments give the shapes
 (`[B,T,C]`: rows, positions, numbers in a vector). `cache`, `past` and `keep` belong to later chapters; read past them.
 """
 
 # %% id="05-forward-source"
-for function in (gpt2.GPT2.hidden, gpt2.GPT2.forward):
+for function in (gpt2.embed, gpt2.hidden, gpt2.unembed, gpt2.forward):
     print(inspect.getsource(function))
 
 # %% [markdown] id="05-embed"
 r"""
-In `hidden` the lines `wte`, `wpe` and `embed` form the embedding. Mind where the positions come from: they are an
+In `embed` the lines `wte`, `wpe` and `embed` form the embedding. Mind where the positions come from: they are an
 argument, one for each token. For a whole text they are $0, 1, 2, \ldots$; but if some tokens have gone through before, the
 first new one stands *behind* them, and not at 0 ([chapter 06](06_one_token_at_a_time.ipynb)). Then each block reads
 what the one before it returned.

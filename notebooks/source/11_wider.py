@@ -27,11 +27,11 @@ import numpy as np
 import minillm
 from minillm import GPT2, GPT2Config, kernels, plots
 from minillm.clock import Clock, groups, measure, step_costs, total
-from minillm.clock.prediction import local_name
 from minillm.decoding import ModelDraft, NGramDraft, Options, Request, acceptance, generate_batch
 from minillm.decoding.loop import Continuation, run_cycle
 from minillm.decoding.segments import run_segments
 from minillm.decoding.speculative import accept
+from minillm.steps import local_name
 from minillm.twins import set_threads
 from minillm.weights import store_parameters
 
@@ -176,7 +176,7 @@ are random, which is enough: the cost does not depend on their values.
 config = GPT2Config(vocab_size=4096, n_positions=256, n_embd=768, n_layer=4, n_head=12)
 wide = GPT2.random(config)
 if model.ops is kernels:  # which read weights in an order of their own
-    wide = GPT2(config, store_parameters(wide.parameters, "float32"), kernels)
+    wide = GPT2(config, store_parameters(wide.parameters, "float32", wide.layout), kernels)
 limits = measure(wide.ops, ["float32"])
 past, sizes, cycle_ms, least_ms = 16, (1, 2, 4, 8, 16, 32, 64), [], []
 for rows in sizes:

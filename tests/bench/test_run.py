@@ -265,7 +265,7 @@ def test_what_a_decode_step_reads_and_a_prompt_costs():
         config = dataclasses.replace(CONFIG, tie_word_embeddings=tied)
         model = GPT2.random(config)
         rows = 32 * 16 + (0 if tied else 97 * 16)  # wpe, and wte where it is not the head
-        sizes = [(name, p.nbytes) for name, p in model.parameters.items()]
+        sizes = {name: p.nbytes for name, p in model.parameters.items()}
         assert bytes_read(sizes, config) == 4 * (model.n_parameters - rows)
     counted = 0
 

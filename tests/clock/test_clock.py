@@ -10,12 +10,13 @@ from minillm.clock import Clock, ClockReport, groups
 from minillm.decoding.loop import moments
 from minillm.decoding.options import Options
 from minillm.decoding.speculative import ModelDraft
-from minillm.steps import step_names, times_only, under
+from minillm.families.gpt2 import step_names
+from minillm.steps import times_only, under
 from minillm.weights import store_parameters
 
 CONFIG = GPT2Config(vocab_size=48, n_positions=64, n_embd=32, n_layer=2, n_head=2)
 MODEL = GPT2.random(CONFIG, seed=1)
-FUSED = GPT2(CONFIG, store_parameters(MODEL.parameters, "float32"), kernels)
+FUSED = GPT2(CONFIG, store_parameters(MODEL.parameters, "float32", MODEL.layout), kernels)
 
 
 class Hand(Clock):

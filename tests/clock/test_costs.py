@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from minillm import GPT2, GPT2Config, ops
-from minillm.clock.costs import Cost, covered, folded, step_costs, stored_bytes, total
+from minillm.clock.costs import covered, folded, step_costs
+from minillm.costs import Cost, stored_bytes, total
 from minillm.decoding.loop import moments
 from minillm.decoding.options import Options
 from minillm.weights import KINDS, store
@@ -159,7 +160,7 @@ def test_folding_keeps_the_whole_and_gives_it_to_the_next_name():
     short = folded(costs, names)
     assert list(short) == names and total(short.values()) == total(costs.values())
     assert short["embed"] == costs["wte"] + costs["wpe"] + costs["embed"]
-    assert covered(["embed", "h.0.ln_1"], 1) == {
+    assert covered(["embed", "h.0.ln_1"], CONFIGS[0]) == {
         "embed": ("wte", "wpe", "embed"),
         "h.0.ln_1": ("h.0.ln_1",),
     }

@@ -10,7 +10,7 @@ from minillm.clock import check
 from minillm.clock import limits as limits_module
 from minillm.clock.limits import Limits, measure
 from minillm.clock.prediction import predict, predicted_seconds
-from minillm.steps import step_names
+from minillm.families.gpt2 import step_names
 from minillm.weights import store_parameters
 
 NEEDS_NUMBA = pytest.mark.skipif(not kernels.available(), reason="Numba is not installed")
@@ -146,7 +146,7 @@ def test_a_check_compares_round_by_round(monkeypatch):
     monkeypatch.setattr(check, "READ", 2**22)
     config = GPT2Config(vocab_size=48, n_positions=16, n_embd=32, n_layer=1, n_head=2)
     model = GPT2.random(config)
-    fused = GPT2(config, store_parameters(model.parameters, "int8"), kernels)
+    fused = GPT2(config, store_parameters(model.parameters, "int8", model.layout), kernels)
     found = check.check_predictions(
         fused, made_up(1e10, 1e11, 1e11, 1e9), [3, 15], "int8", rounds=4
     )

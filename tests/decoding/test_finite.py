@@ -34,7 +34,7 @@ def changed(name, at, value, twin=None) -> GPT2:
     parameters = {n: p.copy() for n, p in GOOD.parameters.items()}
     parameters[name][at] = value
     if twin is kernels:
-        return GPT2(CONFIG, store_parameters(parameters, "float32"), kernels)
+        return GPT2(CONFIG, store_parameters(parameters, "float32", CONFIG.layout), kernels)
     return GPT2(CONFIG, parameters)
 
 

@@ -187,7 +187,7 @@ def prove_threads():
     config = GPT2Config(vocab_size=640, n_positions=160, n_embd=128, n_layer=2, n_head=4)
     model = GPT2(
         config,
-        store_parameters(lively(config, 7).astype(np.float32).parameters, "float32"),
+        store_parameters(lively(config, 7).astype(np.float32).parameters, "float32", config.layout),
         twins.twin("auto"),
     )
     prompts = (

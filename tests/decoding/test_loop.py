@@ -325,7 +325,7 @@ def padded(twin=None):
     parameters["lm_head.weight"][UNNAMED] += 0.5  # 16 more than the others
     if twin is None:
         return GPT2(config, parameters)
-    return GPT2(config, store_parameters(parameters, "float32"), twin)
+    return GPT2(config, store_parameters(parameters, "float32", config.layout), twin)
 
 
 @pytest.mark.parametrize("twin", [None, kernels], ids=["textbook", "kernels"])

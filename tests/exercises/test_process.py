@@ -19,7 +19,7 @@ from minillm.exercises import check
 from minillm.exercises.check import exercise, process
 from minillm.exercises.check.process import Child, check_folder
 from minillm.exercises.student.folder import file_of, start
-from minillm.steps import step_names
+from minillm.families.gpt2 import step_names
 from tests.exercises.answers import solve, with_body_of
 
 

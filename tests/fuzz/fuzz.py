@@ -25,8 +25,8 @@ from minillm import GPT2, GPT2Config, InputError, Tokenizer
 from minillm.bench.limits import peak_bytes
 from minillm.checkpoints import load_model, safetensors
 from minillm.clock.limits import Limits
+from minillm.families.gpt2 import step_names
 from minillm.reference import Reference, verify
-from minillm.steps import step_names
 from minillm.tasks.classify import BagOfWords, Pooled, Transformer, load_classifier
 from minillm.tasks.examples import Words, read_examples
 from minillm.tasks.lstm import LSTM, LSTMConfig

@@ -19,7 +19,7 @@ from minillm.families.gpt2.config import GPT2Config
 from minillm.kernels import decode, threads
 from minillm.layers.cache import KVCache, SlidingCache
 from minillm.model import GPT2
-from minillm.weights import KINDS, TABLES, store
+from minillm.weights import KINDS, store
 
 BASE = GPT2Config(vocab_size=131, n_positions=40, n_embd=36, n_layer=2, n_head=3)
 CONFIGS = {
@@ -112,8 +112,8 @@ def run(config, kind, passes, new_cache, dtype, at_the_end: bool) -> None:
             return copy(np.empty(shape, dtype))
 
         return {
-            name: store(p, kind, table=name in TABLES, allocate=allocate)
-            if p.ndim == 2 and name != "wpe.weight"
+            name: store(p, kind, table=model.layout[name].role == "table", allocate=allocate)
+            if model.layout[name].role in ("table", "matrix")
             else copy(p)
             for name, p in dense.items()
         }

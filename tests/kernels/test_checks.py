@@ -192,7 +192,7 @@ def test_indices_outside_a_sparse_matrix_are_refused(values, indices, starts):
 
 def test_the_fused_step_refuses_what_does_not_fit():
     config = GPT2Config(vocab_size=31, n_positions=16, n_embd=12, n_layer=2, n_head=2)
-    parameters = store_parameters(GPT2.random(config).parameters, "float32")
+    parameters = store_parameters(GPT2.random(config).parameters, "float32", config.layout)
     step = kernels.DecodeStep(config, parameters)
 
     def cache(**changes):

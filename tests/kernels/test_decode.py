@@ -43,7 +43,7 @@ def random_model(config, seed=0):
 
 
 def stored(model, kind):
-    return GPT2(model.config, store_parameters(model.parameters, kind))
+    return GPT2(model.config, store_parameters(model.parameters, kind, model.layout))
 
 
 def decode(model, ids, step=None):
@@ -300,7 +300,7 @@ def test_what_is_not_finite_is_so_in_the_textbook_too(kind, name, value):
         changed = {n: model.parameters[n].copy() for n in ("wte.weight", name)}
         changed["wte.weight"][7, 2] = 0  # infinity times 0 is NaN
         changed[name].flat[2] = value  # of wpe: at the first position
-        parameters = store_parameters(model.with_parameters(changed).parameters, kind)
+        parameters = store_parameters(model.with_parameters(changed).parameters, kind, model.layout)
         book, fast = GPT2(model.config, parameters), GPT2(model.config, parameters, kernels)
         caches = book.new_cache(), fast.new_cache()
         for id in (3, 130, 0):
@@ -342,7 +342,9 @@ def test_every_matrix_of_a_kind_of_its_own():
     ]
     parameters = dict(model.parameters)
     for n, name in enumerate(matrices):
-        parameters |= store_parameters({name: parameters[name]}, kinds[n % len(kinds)])
+        parameters |= store_parameters(
+            {name: parameters[name]}, kinds[n % len(kinds)], SMALL.layout
+        )
     model, ids = GPT2(SMALL, parameters), np.arange(9)
     assert len({model.parameters[name].kind for name in matrices}) == len(KINDS)
     close(decode(model, ids)[0], model(ids), "int4")
@@ -374,7 +376,9 @@ def test_what_it_cannot_do_is_refused():
         SMALL, model.parameters
     )
     with pytest.raises(ValueError, match="float64"):
-        kernels.DecodeStep(SMALL, store_parameters(model.astype(np.float64).parameters, "int8"))
+        kernels.DecodeStep(
+            SMALL, store_parameters(model.astype(np.float64).parameters, "int8", SMALL.layout)
+        )
     model = stored(model, "float32")
     table = Float32.from_table(np.zeros((36, 108), np.float32))
     assert "other way round" in kernels.DecodeStep.refusal(

@@ -381,7 +381,9 @@ def check_decode(twin, seed=0):
     same weights."""
     config = GPT2Config(vocab_size=21, n_positions=4, n_embd=20, n_layer=2, n_head=2)
     for kind in KINDS:
-        model = GPT2(config, store_parameters(GPT2.random(config, seed).parameters, kind))
+        model = GPT2(
+            config, store_parameters(GPT2.random(config, seed).parameters, kind, config.layout)
+        )
         step, cache, ids = (
             twin.DecodeStep(config, model.parameters),
             model.new_cache(),

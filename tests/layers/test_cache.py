@@ -20,7 +20,7 @@ def twins():
     yield GPT2(CONFIG, MODEL.parameters, ops)
     yield GPT2(CONFIG, MODEL.parameters, SimpleNamespace(**vars(ops)))
     if kernels.available():
-        yield GPT2(CONFIG, store_parameters(MODEL.parameters, "float32"), kernels)
+        yield GPT2(CONFIG, store_parameters(MODEL.parameters, "float32", MODEL.layout), kernels)
 
 
 def other(**changes):

@@ -4,7 +4,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from minillm import plots
-from minillm.steps import Difference, step_names
+from minillm.differences import Difference
+from minillm.families.gpt2 import step_names
 
 
 def texts_of(ax) -> list[str]:

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from minillm import GPT2, ops
+from minillm.families.gpt2 import step_names
 from minillm.families.gpt2.config import ACTIVATIONS
 from minillm.layers import attention
 from minillm.layers.feed_forward import feed_forward
 from minillm.model import block
-from minillm.steps import Patch, Trace, step_names
+from minillm.steps import Patch, Trace
 from minillm.training import backward
 from minillm.training.backward import flat, gpt2_backward
 from minillm.training.language import LanguageModel, trainable
@@ -212,7 +213,7 @@ def test_feed_forward(activation):
 
 def test_block():
     model = small_model(scale_attn_by_inverse_layer_idx=True)
-    tree = model._tree["h"][1]
+    tree = model.weights["h"][1]
     x = np.random.default_rng(14).standard_normal((2, 3, 4))
     run = {"config": model.config, "layer": 1, "positions": POSITION}
     check_layer(

@@ -59,12 +59,12 @@ def test_orthogonal_brings_singular_values_near_1(shape):
 
 def test_muon_makes_each_part_of_c_attn_orthogonal_by_itself():
     g, p = RNG.standard_normal((4, 12)) * np.repeat([1, 100, 1e-3], 4), np.zeros((4, 12))
-    muon_update(p, g, np.zeros_like(g), lr=1.0, parts=3)
+    muon_update(p, g, np.zeros_like(g), lr=1.0, cuts=(4, 8))
     for part in np.split(p, 3, axis=1):
         values = np.linalg.svd(part, compute_uv=False) / (0.2 * math.sqrt(4))
         assert values.min() > 0.3 and values.max() < 1.25
     whole = np.zeros((4, 12))
-    muon_update(whole, g, np.zeros_like(g), lr=1.0, parts=1)
+    muon_update(whole, g, np.zeros_like(g), lr=1.0)
     assert not np.allclose(p, whole, atol=0.1)
 
 

@@ -131,7 +131,9 @@ def tiny(kind=None, **changes):
     )
     start, rng = GPT2.random(config), np.random.default_rng(1)
     p = {n: p + rng.normal(0, 0.3, p.shape).astype(p.dtype) for n, p in start.parameters.items()}
-    return GPT2(config, store_parameters(p, kind), kernels) if kind else GPT2(config, p)
+    return (
+        GPT2(config, store_parameters(p, kind, config.layout), kernels) if kind else GPT2(config, p)
+    )
 
 
 @pytest.mark.parametrize(
@@ -179,7 +181,9 @@ def test_parameters_can_only_be_looked_at(kind):
 def test_whoever_made_the_arrays_may_write_to_them():
     """The fused step is not left behind: it is kept beside copies of what can be written to."""
     start = tiny()
-    arrays = store_parameters({n: p.copy() for n, p in start.parameters.items()}, "float32")
+    arrays = store_parameters(
+        {n: p.copy() for n, p in start.parameters.items()}, "float32", start.layout
+    )
     model = GPT2(start.config, arrays, kernels)
     before = assert_both_forwards_agree(model)
     for p in arrays.values():

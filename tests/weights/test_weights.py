@@ -215,7 +215,7 @@ def test_a_models_parameters():
         vocab_size=40, n_positions=8, n_embd=12, n_layer=2, n_head=2, tie_word_embeddings=False
     )
     model = GPT2.random(config)
-    parameters = store_parameters(model.parameters, "int8")
+    parameters = store_parameters(model.parameters, "int8", model.layout)
     kinds = {name: getattr(p, "kind", None) for name, p in parameters.items()}
     assert {n for n, k in kinds.items() if k is None} == {
         n for n, p in model.parameters.items() if p.ndim == 1 or n == "wpe.weight"
@@ -228,9 +228,9 @@ def test_a_models_parameters():
         stored.astype(np.float64).parameters["wte.weight"], parameters["wte.weight"].dense()
     )
     released: list = []
-    assert list(store_parameters(model.parameters, "float16", release=released.append)) == list(
-        model.parameters
-    )
+    assert list(
+        store_parameters(model.parameters, "float16", model.layout, released.append)
+    ) == list(model.parameters)
     sizes = [array.size for array in released]
     # so that what is held twice stays small
     assert len(sizes) > 4 and sizes == sorted(sizes, reverse=True)

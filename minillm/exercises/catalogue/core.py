@@ -7,9 +7,11 @@ from functools import partial
 
 import numpy as np
 
-from ... import model, ops
+from ... import ops
 from ...decoding import filters
+from ...families.gpt2 import forward as gpt2
 from ...layers import attention
+from ...layers.feed_forward import feed_forward
 from ...tokenizer.bpe import _replace_pair
 from ..check.exercise import Code, Mistake, Predict
 from ..check.inputs import B, C, D, Given, H, T, V
@@ -210,7 +212,7 @@ def block_inputs(given: Given):
 
     yield "[B,T,C]", (given(B, T, C), norm(), mixed, norm(), bent)
     yield "numbers of 1e2", (given(B, T, C, scale=100), norm(), mixed, norm(), bent)
-    layer, config = bundled()._tree["h"][0], bundled().config
+    layer, config = bundled().weights["h"][0], bundled().config
     attend = partial(
         attention.causal_self_attention,
         **layer["attn"],
@@ -223,7 +225,7 @@ def block_inputs(given: Given):
         layer["ln_1"],
         attend,
         layer["ln_2"],
-        partial(model.feed_forward, **layer["mlp"]),
+        partial(feed_forward, **layer["mlp"]),
     )
     yield "tales, h.0.mlp.residual", args, given.step("h.0.mlp.residual")
 
@@ -252,9 +254,9 @@ def forward_inputs(given: Given):
     yield "[B,T]", (given.ids(V, B, T), given(V, C), given(20, C), [block, other], ln_f)
     yield "T = 1", (given.ids(V, B, 1), given(V, C), given(20, C), [block, other], ln_f)
     yield "no blocks", (given.ids(V, B, T), given(V, C), given(20, C), [], ln_f)
-    tree, config = bundled()._tree, bundled().config
+    tree, config = bundled().weights, bundled().config
     blocks = [
-        partial(model.block, **p, config=config, layer=i, positions=np.arange(5)[None])
+        partial(gpt2.block, **p, config=config, layer=i, positions=np.arange(5)[None])
         for i, p in enumerate(tree["h"])
     ]
     args = (given.reference_ids, tree["wte"]["weight"], tree["wpe"]["weight"], blocks, tree["ln_f"])

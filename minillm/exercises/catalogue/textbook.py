@@ -1,7 +1,7 @@
 """Textbook twins: the right answers to exercises whose subject is, in the package, a method or made
 for speed.
 
-Everything else is checked against the package's own function. The letters are those of config.py.
+Everything else is checked against the package's own function. The letters are those of sizes.py.
 """
 
 from __future__ import annotations

@@ -18,13 +18,14 @@ import numpy as np
 
 from ... import generate, ops
 from ...checkpoints import find_folder
+from ...differences import StepDifferences, diff
 from ...errors import InputError
+from ...families.gpt2.forward import block as whole_block
 from ...layers.attention import causal_self_attention
 from ...layers.feed_forward import feed_forward
 from ...model import GPT2
-from ...model import block as whole_block
 from ...reference import TOLERANCES
-from ...steps import Relay, StepDifferences, diff, identity, step_names
+from ...steps import Relay, identity
 from ...tokenizer import Tokenizer
 from ..catalogue import EXERCISES, textbook
 from ..check.call import raised
@@ -139,7 +140,7 @@ class OwnGPT2(GPT2):
     def blocks(self, positions) -> list[Callable]:
         """Every layer as a function [B,T,C] -> [B,T,C]."""
         config, blocks = self.config, []
-        for i, layer in enumerate(self._tree["h"]):
+        for i, layer in enumerate(self.weights["h"]):
             shape = {
                 "n_head": config.n_head,
                 "scale": config.attention_scale(i),
@@ -167,7 +168,7 @@ class OwnGPT2(GPT2):
     def forward(self, ids, positions, cache=None, step=identity, keep=slice(None)):
         if cache is not None or step is not identity:
             return super().forward(ids, positions, cache, step, keep)
-        tree, whole = self._tree, self.own.get("forward", textbook.forward)
+        tree, whole = self.weights, self.own.get("forward", textbook.forward)
         return whole(
             ids, tree["wte"]["weight"], tree["wpe"]["weight"], self.blocks(positions), tree["ln_f"]
         )[keep]
@@ -179,7 +180,7 @@ def verify_own(own: Mapping[str, Callable]) -> StepDifferences:
     Each is fed the reference's own values, so that one wrong function reddens only the steps that
     it computes.
     """
-    stored, config = reference(), model().config
+    stored = reference()
     positions = np.arange(stored.ids.shape[1])[None]
     relay = Relay(stored.steps)
     OwnGPT2(model(), {n: f for n, f in own.items() if n != "attention"})(stored.ids, step=relay)
@@ -197,9 +198,7 @@ def verify_own(own: Mapping[str, Callable]) -> StepDifferences:
             relay.trace[f"h.{i}.mlp.residual"] = block(before.astype(np.float32))
     if "forward" in own:
         relay.trace["logits"] = OwnGPT2(model(), {"forward": own["forward"]})(stored.ids)
-    return diff(
-        relay.trace, stored.steps, TOLERANCES[np.dtype(np.float32)], step_names(config.n_layer)
-    )
+    return diff(relay.trace, stored.steps, TOLERANCES[np.dtype(np.float32)], model().step_names)
 
 
 def story(

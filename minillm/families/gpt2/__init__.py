@@ -1,1 +1,27 @@
-"""GPT-2."""
+"""GPT-2: config, forward, backward, and the layout that says what it consists of."""
+
+from ..family import Family, register
+from . import forward, layout
+from .config import GPT2Config
+
+GPT2 = register(
+    Family(
+        name="gpt2",
+        title="GPT2",
+        architectures=("GPT2LMHeadModel",),
+        config=GPT2Config,
+        layers="h.",
+        steps=layout.steps,
+        hidden=forward.hidden,
+        head=forward.unembed,
+        canonical=layout.canonical,
+        elsewhere={"gguf": layout.GGUF, "ctranslate2": layout.CTRANSLATE2},
+        projections=layout.projections,
+        inexpressible=layout.inexpressible,
+    )
+)
+
+
+def step_names(n_layer: int) -> list[str]:
+    """The name of every intermediate of a GPT-2's pass, in the order in which they are formed."""
+    return [*layout.steps(GPT2Config(n_layer=n_layer))]

@@ -1,19 +1,18 @@
-"""The shape of a GPT-2, under GPT-2's own names, and the letters that every shape comment uses.
-
-B rows of a batch   T new positions in this call   S all positions seen (past + T)
-C n_embd            H n_head                       D = C / H, size of a head
-V vocab_size        L n_layer                      F hidden size of the MLP
-"""
+"""The shape of a GPT-2, under GPT-2's own names; the letters beside them are those of sizes.py."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from ...errors import InputError, whole_number
 from ...machine.files import read_json
 from ...machine.forms import build, check, short
+from ...sizes import Sizes
+from ..family import Parameter
+from .layout import parameters
 
 ACTIVATIONS = ("gelu_new", "gelu", "relu")
 SAME_ACTIVATION = {  # what transformers calls by other names and computes alike
@@ -83,6 +82,36 @@ class GPT2Config:
                 f"layer_norm_epsilon is {self.layer_norm_epsilon}; it must be in [0, 1)"
             )
 
+    @cached_property
+    def sizes(self) -> Sizes:
+        """The same in the letters that all families share."""
+        return Sizes(
+            V=self.vocab_size,
+            P=self.n_positions,
+            L=self.n_layer,
+            C=self.n_embd,
+            H=self.n_head,
+            K=self.n_head,
+            D=self.head_dim,
+            F=self.hidden_dim,
+        )
+
+    @cached_property
+    def layout(self) -> dict[str, Parameter]:
+        """What each parameter is, by its checkpoint name."""
+        return parameters(self)
+
+    @property
+    def tied(self) -> bool:
+        """Whether the head is the token table itself."""
+        return self.tie_word_embeddings
+
+    def resized(self, **letters: int) -> GPT2Config:
+        """The config with other sizes: L, F, or D, H and K, which are equal."""
+        names = {"L": "n_layer", "F": "n_inner", "H": "n_head", "D": "head_size"}
+        fields = {names[letter]: size for letter, size in letters.items() if letter != "K"}
+        return dataclasses.replace(self, **fields)
+
     @property
     def head_dim(self) -> int:
         """D, the size of one head."""
@@ -142,29 +171,4 @@ class GPT2Config:
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every parameter by its checkpoint name, matrices as [in, out], tables
         as [rows, C]."""
-        V, P, C, F = self.vocab_size, self.n_positions, self.n_embd, self.hidden_dim
-        A = self.attention_dim
-        block = {
-            "ln_1.weight": (C,),
-            "ln_1.bias": (C,),
-            "attn.c_attn.weight": (C, 3 * A),
-            "attn.c_attn.bias": (3 * A,),
-            "attn.c_proj.weight": (A, C),
-            "attn.c_proj.bias": (C,),
-            "ln_2.weight": (C,),
-            "ln_2.bias": (C,),
-            "mlp.c_fc.weight": (C, F),
-            "mlp.c_fc.bias": (F,),
-            "mlp.c_proj.weight": (F, C),
-            "mlp.c_proj.bias": (C,),
-        }
-        return {
-            "wte.weight": (V, C),
-            "wpe.weight": (P, C),
-            **{
-                f"h.{i}.{name}": shape for i in range(self.n_layer) for name, shape in block.items()
-            },
-            "ln_f.weight": (C,),
-            "ln_f.bias": (C,),
-            **({} if self.tie_word_embeddings else {"lm_head.weight": (V, C)}),
-        }
+        return {name: p.shape(self.sizes) for name, p in self.layout.items()}

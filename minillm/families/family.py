@@ -1,0 +1,211 @@
+"""What a family of models declares, once: its parameters, its steps, and what computes them.
+
+`register` makes a family known; `of(config)` and `named(model_type)` find it. Costs, predictions,
+storage, quantising, pruning, LoRA, the optimiser's groups and the reference's hooks follow from the
+declaration by role, so that another family is another folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..costs import Cost, Work
+from ..errors import InputError
+from ..machine.files import read_json
+from ..sizes import Sizes
+
+TABLE, POSITIONS, MATRIX, VECTOR = "table", "positions", "matrix", "vector"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One array of a checkpoint.
+
+    role: "table" [V,C], looked up by row and multiplied by when transposed; "positions" [P,C],
+    looked up only; "matrix" [in,out], of a linear map; "vector". axes: what each axis counts, in
+    the letters of sizes.py; several with blanks lie side by side ("HD KD KD" for q | k | v).
+    forms: the step that it forms, without its layer. start: how it begins untrained: "normal",
+    N(0, 0.02^2); "residual", that divided by sqrt(2 L); "zeros"; "ones".
+    """
+
+    role: str
+    axes: tuple[str, ...]
+    forms: str
+    start: str = "normal"
+
+    def shape(self, sizes: Sizes) -> tuple[int, ...]:
+        """The shape of the array."""
+        return tuple(map(sizes.width, self.axes))
+
+    @property
+    def parts(self) -> int:
+        """How many matrices lie side by side along the last axis."""
+        return len(self.axes[-1].split())
+
+
+def matrix(n_in: str, n_out: str, forms: str, start: str = "normal") -> Parameter:
+    """A linear map's matrix [in,out]."""
+    return Parameter(MATRIX, (n_in, n_out), forms, start)
+
+
+def vector(axis: str, forms: str, start: str = "zeros") -> Parameter:
+    """A bias, or with start="ones" the weight of a norm."""
+    return Parameter(VECTOR, (axis,), forms, start)
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """One step that a pass forms.
+
+    phase: of a cycle. label: a word for tables. cost: of a pass; None where nothing is computed, as
+    for views. calls: whether the readable forward calls a function of the twin for it. meets:
+    whether the fused step's threads wait for one another after it. hook: which module of
+    transformers forms it, "> path" as its output, "< path" as its input; None for what none does.
+    """
+
+    phase: str
+    label: str
+    cost: Callable[[Work], Cost] | None = None
+    calls: bool = False
+    meets: bool = False
+    hook: str | None = None
+
+
+def per_layer(block: Mapping[str, StepInfo], n: int, modules: str) -> dict[str, StepInfo]:
+    """The steps of one block in each of n layers; their hooks are inside of transformers' module
+    `modules`, {} being the layer."""
+
+    def hooked(step: StepInfo, layer: int) -> StepInfo:
+        if step.hook is None:
+            return step
+        side, _, path = step.hook.partition(" ")
+        return replace(step, hook=f"{side} {modules.format(layer)}.{path}".rstrip("."))
+
+    return {f"h.{i}.{name}": hooked(step, i) for i in range(n) for name, step in block.items()}
+
+
+# What decoding adds to every pass that a token is chosen from.
+CHOOSE = {
+    "probs": StepInfo(  # softmax
+        "choose", "probs", lambda w: w.elementwise(5, "V", 2, rows=w.batch), calls=True
+    ),
+    "next": StepInfo(  # log_softmax, and the largest of probs
+        "choose",
+        "next",
+        lambda w: w.elementwise(6, "V", 2, rows=w.batch) + Cost(elements=w.batch),
+        calls=True,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of models, as the rest of the package knows it.
+
+    name: config.json's model_type; title: as a person writes it. architectures: what its
+    `architectures` may say. config: the class of its configs, each of which has `sizes`, `layout`
+    {name: Parameter}, `tied`, attention_scale(layer) and resized(**letters). layers: what stands
+    before a layer's number in the names of parameters, as in "h.". steps(config) -> {name:
+    StepInfo}, in the order in which they are formed. hidden(ids, weights, config, positions, cache,
+    step, ops, keep) -> [B,T,C], and head(x, weights, step, ops) -> logits [B,T,V]; weights: the
+    tree of the parameters (names.tree).
+
+    In files and engines of others: canonical(name) -> our name of a parameter as stored, or None
+    for what is no parameter. elsewhere: {format: {name without ".weight": theirs}}, {} being the
+    layer. projections(seen, layer) -> q, k, v as transformers' modules form them.
+    inexpressible(engine, config) -> why another engine has no such model, or None.
+    """
+
+    name: str
+    title: str
+    architectures: tuple[str, ...]
+    config: type
+    layers: str
+    steps: Callable[[Any], dict[str, StepInfo]]
+    hidden: Callable[..., Any]
+    head: Callable[..., Any]
+    canonical: Callable[[str], str | None]
+    elsewhere: Mapping[str, Mapping[str, str]]
+    projections: Callable[..., Any]
+    inexpressible: Callable[[str, Any], str | None]
+
+    def name_elsewhere(self, form: str, scope: str) -> str:
+        """The name in another format of a parameter without ".weight": h.3.attn.c_attn ->
+        blk.3.attn_qkv."""
+        layer, local = self.local_name(scope)
+        known = self.elsewhere[form]
+        return known[local] if layer is None else known[self.layer_name("{}", local)].format(layer)
+
+    def forward(self, ids, weights, config, positions, cache, step, ops, keep):
+        """ids, positions [B,T] -> logits [B,T,V], or those of the positions that `keep` picks."""
+        x = self.hidden(ids, weights, config, positions, cache, step, ops, keep)
+        return self.head(x, weights, step, ops)
+
+    def shapes(self, config) -> dict[str, tuple[int, ...]]:
+        """The shape of every parameter."""
+        sizes = config.sizes
+        return {name: p.shape(sizes) for name, p in config.layout.items()}
+
+    def layer_name(self, layer: int | str, name: str) -> str:
+        """The full name of a layer's parameter."""
+        return f"{self.layers}{layer}.{name}"
+
+    def local_name(self, name: str) -> tuple[int | None, str]:
+        """The layer of a parameter, None outside of layers, and its name inside."""
+        if not name.startswith(self.layers):
+            return None, name
+        number, _, local = name.removeprefix(self.layers).partition(".")
+        return int(number), local
+
+    def block_matrices(self, config) -> tuple[str, ...]:
+        """The matrices of one block, without their layer and ".weight"."""
+        first = self.layer_name(0, "")
+        return tuple(
+            name.removeprefix(first).removesuffix(".weight")
+            for name, p in config.layout.items()
+            if p.role == MATRIX and name.startswith(first)
+        )
+
+
+def read_config(folder: str | Path):
+    """The config of a folder's config.json, by its model_type; InputError for what minillm does not
+    read."""
+    path = Path(folder) / "config.json"
+    values = read_json(path, dict)
+    try:
+        family = named(values.get("model_type", "gpt2"))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return family.config.from_file(path)
+
+
+_families: dict[type, Family] = {}
+
+
+def register(family: Family) -> Family:
+    """Make a family known by the class of its configs and by its name; returns it."""
+    _families[family.config] = family
+    return family
+
+
+def of(config) -> Family:
+    """The family of a config; InputError for what is none."""
+    for cls in type(config).__mro__:
+        if cls in _families:
+            return _families[cls]
+    raise InputError(f"a {type(config).__name__} is no config of a known family: {_names()}")
+
+
+def named(model_type: str) -> Family:
+    """The family of config.json's model_type; InputError names those that there are."""
+    for family in _families.values():
+        if family.name == model_type:
+            return family
+    raise InputError(f"model_type is {model_type!r:.80}; minillm reads {_names()}")
+
+
+def _names() -> str:
+    return ", ".join(repr(family.name) for family in _families.values())

@@ -1,0 +1,90 @@
+"""GPT-2, from ids to logits: embed, blocks, a last norm, unembed.
+
+Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), section 2.3.
+Reference: GPT2LMHeadModel of Hugging Face transformers, eager attention. The letters are those of
+sizes.py. `weights` is the tree of the parameters by their checkpoint names, so that
+weights["h"][0]["attn"]["c_attn"]["bias"] is h.0.attn.c_attn.bias; every intermediate passes `step`
+under its name; `ops` has the functions to compute with.
+"""
+
+from __future__ import annotations
+
+from ... import ops as numpy_ops
+from ...layers.attention import causal_self_attention
+from ...layers.feed_forward import feed_forward
+from ...steps import identity, under
+
+
+def forward(
+    ids, weights, config, positions, cache=None, step=identity, ops=numpy_ops, keep=slice(None)
+):
+    """The whole of GPT-2: ids, positions [B,T] -> logits [B,T,V], or of what `keep` picks."""
+    x = hidden(ids, weights, config, positions, cache, step, ops, keep)  # [B,T] -> [B,T,C]
+    return unembed(x, weights, step, ops)  # [B,T,C] -> [B,T,V]
+
+
+def hidden(
+    ids, weights, config, positions, cache=None, step=identity, ops=numpy_ops, keep=slice(None)
+):
+    """All of it up to the head: ids, positions [B,T] -> the last hidden state [B,T,C]."""
+    x = embed(ids, weights, positions, step)  # [B,T] -> [B,T,C]
+    for i, weights_of_layer in enumerate(weights["h"]):
+        x = block(  # [B,T,C] -> [B,T,C]
+            x,
+            **weights_of_layer,
+            config=config,
+            layer=i,
+            positions=positions,
+            past=cache and cache.layer(i),
+            step=under(f"h.{i}.", step),
+            ops=ops,
+        )
+    return step("ln_f", ops.layer_norm(x[keep], **weights["ln_f"], eps=config.layer_norm_epsilon))
+
+
+def embed(ids, weights, positions, step=identity):
+    """What a token is plus where it stands: ids, positions [B,T] -> [B,T,C]."""
+    wte = step("wte", weights["wte"]["weight"].take(ids, axis=0))
+    wpe = step(
+        "wpe", weights["wpe"]["weight"].take(positions, axis=0, mode="clip")
+    )  # clips padding
+    return step("embed", wte + wpe)
+
+
+def block(
+    x, ln_1, attn, ln_2, mlp, *, config, layer, positions, past=None, step=identity, ops=numpy_ops
+):
+    """x + attention(norm(x)), then x + feed_forward(norm(x)): [B,T,C] -> [B,T,C].
+
+    ln_1, attn, ln_2, mlp: the weights of one layer under their names; past: its keys and values.
+    """
+    normed = step("ln_1", ops.layer_norm(x, **ln_1, eps=config.layer_norm_epsilon))
+    attended = causal_self_attention(
+        normed,
+        attn["c_attn"],
+        attn["c_proj"],
+        n_head=config.n_head,
+        scale=config.attention_scale(layer),
+        positions=positions,
+        past=past,
+        step=under("attn.", step),
+        ops=ops,
+    )
+    x = step("attn.residual", x + attended)
+    normed = step("ln_2", ops.layer_norm(x, **ln_2, eps=config.layer_norm_epsilon))
+    changed = feed_forward(
+        normed,
+        mlp["c_fc"],
+        mlp["c_proj"],
+        activation=config.activation_function,
+        step=under("mlp.", step),
+        ops=ops,
+    )
+    return step("mlp.residual", x + changed)
+
+
+def unembed(x, weights, step=identity, ops=numpy_ops):
+    """How well each token would come next, x times the head, which is the token table itself where
+    they are tied: [B,T,C] -> [B,T,V]."""
+    head = weights.get("lm_head", weights["wte"])["weight"]  # [V,C]
+    return step("logits", ops.linear(x, head.T))

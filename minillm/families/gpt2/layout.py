@@ -1,0 +1,137 @@
+"""What a GPT-2 consists of, each thing once: its parameters, its steps, its names elsewhere."""
+
+from __future__ import annotations
+
+from ...costs import ACTIVATION_FLOPS
+from ..family import POSITIONS, TABLE, Parameter, StepInfo, matrix, per_layer, vector
+
+BLOCK = {
+    "ln_1.weight": vector("C", "ln_1", "ones"),
+    "ln_1.bias": vector("C", "ln_1"),
+    "attn.c_attn.weight": matrix("C", "HD KD KD", "attn.c_attn"),
+    "attn.c_attn.bias": vector("HD KD KD", "attn.c_attn"),
+    "attn.c_proj.weight": matrix("HD", "C", "attn.out", "residual"),
+    "attn.c_proj.bias": vector("C", "attn.out"),
+    "ln_2.weight": vector("C", "ln_2", "ones"),
+    "ln_2.bias": vector("C", "ln_2"),
+    "mlp.c_fc.weight": matrix("C", "F", "mlp.c_fc"),
+    "mlp.c_fc.bias": vector("F", "mlp.c_fc"),
+    "mlp.c_proj.weight": matrix("F", "C", "mlp.out", "residual"),
+    "mlp.c_proj.bias": vector("C", "mlp.out"),
+}
+
+
+def parameters(config) -> dict[str, Parameter]:
+    """Every parameter by its checkpoint name; a tied head is the token table itself."""
+    return {
+        "wte.weight": Parameter(TABLE, ("V", "C"), "wte"),
+        "wpe.weight": Parameter(POSITIONS, ("P", "C"), "wpe"),
+        **{f"h.{i}.{name}": p for i in range(config.n_layer) for name, p in BLOCK.items()},
+        "ln_f.weight": vector("C", "ln_f", "ones"),
+        "ln_f.bias": vector("C", "ln_f"),
+        **({} if config.tied else {"lm_head.weight": Parameter(TABLE, ("V", "C"), "logits")}),
+    }
+
+
+def steps(config) -> dict[str, StepInfo]:
+    """Every step of a pass, in order; a step's name follows the checkpoint's."""
+    activation = ACTIVATION_FLOPS[config.activation_function]
+    attend, feed, S = "attend", "feed forward", StepInfo
+
+    def product(n_in, n_out):
+        return lambda w: w.linear(n_in, n_out)
+
+    before = {
+        "wte": S("embed", "tokens", lambda w: w.lookup(stored=True), hook="> transformer.wte"),
+        "wpe": S("embed", "positions", lambda w: w.lookup(), hook="> transformer.wpe"),
+        "embed": S("embed", "sum", lambda w: w.elementwise(1, "C", 3), hook="< transformer.h.0"),
+    }
+    block = {
+        "ln_1": S(attend, "norm", lambda w: w.layer_norm(), True, hook="> ln_1"),
+        "attn.c_attn": S(attend, "qkv", product("C", "HD KD KD"), True, True, "> attn.c_attn"),
+        "attn.q": S(attend, "q"),  # views of c_attn's result
+        "attn.k": S(attend, "k"),
+        "attn.v": S(attend, "v"),
+        "attn.scores": S(attend, "scores", lambda w: w.scores()),
+        "attn.weights": S(attend, "softmax", lambda w: w.softmax_of_scores(), True),
+        "attn.context": S(attend, "context", lambda w: w.context(), True, True, "< attn.c_proj"),
+        "attn.out": S(attend, "projection", product("HD", "C"), True, True, "> attn.c_proj"),
+        "attn.residual": S(attend, "residual", lambda w: w.elementwise(1, "C", 3), hook="< ln_2"),
+        "ln_2": S(feed, "norm", lambda w: w.layer_norm(), True, hook="> ln_2"),
+        "mlp.c_fc": S(feed, "expand", product("C", "F"), True, True, "> mlp.c_fc"),
+        "mlp.act": S(
+            feed,
+            "activate",
+            lambda w: w.elementwise(activation, "F", 2),
+            True,
+            hook="> mlp.act",
+        ),
+        "mlp.out": S(feed, "contract", product("F", "C"), True, True, "> mlp.c_proj"),
+        "mlp.residual": S(feed, "residual", lambda w: w.elementwise(1, "C", 3), hook=">"),
+    }
+    after = {
+        "ln_f": S(
+            "unembed", "norm", lambda w: w.layer_norm(w.last), True, hook="> transformer.ln_f"
+        ),
+        "logits": S(
+            "unembed",
+            "logits",
+            lambda w: w.linear("C", "V", bias=False, rows=w.last),
+            True,
+            True,
+            "> lm_head",
+        ),
+    }
+    return before | per_layer(block, config.n_layer, "transformer.h.{}") | after
+
+
+def projections(seen, i: int) -> list:
+    """q, k and v [B,T,heads D] of layer i, of what transformers' modules gave: three parts of
+    c_attn's result."""
+    return seen[f"h.{i}.attn.c_attn"].chunk(3, dim=-1)
+
+
+def inexpressible(engine: str, config) -> str | None:
+    """Why llama.cpp or CTranslate2 has no such GPT-2, or None."""
+    known = {"llama.cpp": ("gelu_new",), "CTranslate2": ("gelu_new", "gelu", "relu")}[engine]
+    if config.activation_function not in known:
+        return f"activation_function is {config.activation_function!r}"
+    if not config.scale_attn_weights or config.scale_attn_by_inverse_layer_idx:
+        return "attention scores are not divided by sqrt(D) alone"
+    return None
+
+
+# ---- its names in files of others; {} is the layer
+
+
+def canonical(name: str) -> str | None:
+    """Our name of a parameter as Hugging Face's files may call it; None for the causal masks that
+    old files hold."""
+    name = name.removeprefix("transformer.")
+    return None if name.endswith((".attn.bias", ".attn.masked_bias")) else name
+
+
+GGUF = {
+    "wte": "token_embd",
+    "wpe": "position_embd",
+    "h.{}.ln_1": "blk.{}.attn_norm",
+    "h.{}.attn.c_attn": "blk.{}.attn_qkv",
+    "h.{}.attn.c_proj": "blk.{}.attn_output",
+    "h.{}.ln_2": "blk.{}.ffn_norm",
+    "h.{}.mlp.c_fc": "blk.{}.ffn_up",
+    "h.{}.mlp.c_proj": "blk.{}.ffn_down",
+    "ln_f": "output_norm",
+    "lm_head": "output",
+}
+CTRANSLATE2 = {  # attributes of its TransformerDecoderSpec
+    "wte": "embeddings",
+    "wpe": "position_encodings",
+    "h.{}.ln_1": "layer.{}.self_attention.layer_norm",
+    "h.{}.attn.c_attn": "layer.{}.self_attention.linear.0",
+    "h.{}.attn.c_proj": "layer.{}.self_attention.linear.1",
+    "h.{}.ln_2": "layer.{}.ffn.layer_norm",
+    "h.{}.mlp.c_fc": "layer.{}.ffn.linear_0",
+    "h.{}.mlp.c_proj": "layer.{}.ffn.linear_1",
+    "ln_f": "layer_norm",
+    "lm_head": "projection",
+}
