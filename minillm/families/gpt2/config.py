@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 
 from ...errors import InputError, whole_number
@@ -82,24 +82,15 @@ class GPT2Config:
                 f"layer_norm_epsilon is {self.layer_norm_epsilon}; it must be in [0, 1)"
             )
 
-    @cached_property
+    @property
     def sizes(self) -> Sizes:
         """The same in the letters that all families share."""
-        return Sizes(
-            V=self.vocab_size,
-            P=self.n_positions,
-            L=self.n_layer,
-            C=self.n_embd,
-            H=self.n_head,
-            K=self.n_head,
-            D=self.head_dim,
-            F=self.hidden_dim,
-        )
+        return _sizes(self)
 
-    @cached_property
+    @property
     def layout(self) -> dict[str, Parameter]:
         """What each parameter is, by its checkpoint name."""
-        return parameters(self)
+        return _layout(self)
 
     @property
     def tied(self) -> bool:
@@ -172,3 +163,20 @@ class GPT2Config:
         """Return the shape of every parameter by its checkpoint name, matrices as [in, out], tables
         as [rows, C]."""
         return {name: p.shape(self.sizes) for name, p in self.layout.items()}
+
+
+@lru_cache  # asked for at every token
+def _sizes(config: GPT2Config) -> Sizes:
+    return Sizes(
+        V=config.vocab_size,
+        P=config.n_positions,
+        L=config.n_layer,
+        C=config.n_embd,
+        H=config.n_head,
+        K=config.n_head,
+        D=config.head_dim,
+        F=config.hidden_dim,
+    )
+
+
+_layout = lru_cache(parameters)
