@@ -213,7 +213,7 @@ class Model:
     def __repr__(self) -> str:
         s = self.config.sizes
         shape = f"layers={s.L}, heads={s.H}, width={s.C}, vocabulary={s.V}"
-        return f"{self.family.title}({shape}, {self.n_parameters:,} parameters, {self.stored})"
+        return f"{type(self).__name__}({shape}, {self.n_parameters:,} parameters, {self.stored})"
 
     def _repr_html_(self) -> str:
         s, nbytes = self.config.sizes, sum(p.nbytes for p in self.parameters.values())

@@ -9,7 +9,7 @@ import pytest
 from minillm import GPT2, ops
 from minillm.checkpoints import load_model
 from minillm.differences import diff
-from minillm.exercises.check import exercise
+from minillm.exercises import exercise
 from minillm.families.gpt2 import step_names
 from minillm.layers import attention
 from minillm.reference import TOLERANCES, Reference, record, verify

@@ -54,7 +54,7 @@ def write_gguf(folder: str | Path, path: str | Path, precision: str) -> int:
     _refuse_inexpressible("llama.cpp", model)
     if precision.startswith("Q") and (s.C % 32 or s.F % 32):
         raise InputError(
-            f"{precision} needs rows of whole blocks of 32; the model's are {s.C} and {s.F} wide"
+            f"{precision} needs rows of whole blocks of 32; the model's C is {s.C}, its F {s.F}"
         )
     writer = gguf.GGUFWriter(path, family.name)
     writer.add_context_length(s.P)
@@ -132,4 +132,4 @@ def write_ctranslate2(folder: str | Path, target: str | Path, precision: str) ->
 
 def _refuse_inexpressible(engine: str, model) -> None:
     if why := model.family.inexpressible(engine, model.config):
-        raise InputError(f"{engine} has no such {model.family.title}: {why}")
+        raise InputError(f"{engine} has no {model.family.title} {why}")

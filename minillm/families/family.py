@@ -116,7 +116,7 @@ class Family:
     In files and engines of others: canonical(name) -> our name of a parameter as stored, or None
     for what is no parameter. elsewhere: {format: {name without ".weight": theirs}}, {} being the
     layer. projections(seen, layer) -> q, k, v as transformers' modules form them.
-    inexpressible(engine, config) -> why another engine has no such model, or None.
+    inexpressible(engine, config) -> what it is that another engine has none of, "with ...", or None.
     """
 
     name: str

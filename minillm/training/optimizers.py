@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -162,9 +163,7 @@ class Muon(AdamW):
     """Muon for `matrices` {name: cuts}, those inside the blocks; AdamW for all else: tables,
     vectors, heads."""
 
-    def __init__(self, *args, matrices: Mapping[str, Sequence[int]], **kwargs):
-        super().__init__(*args, **kwargs)
-        self.matrices = matrices
+    matrices: Mapping[str, Sequence[int]] = MappingProxyType({})
 
     def kinds(self, name, p):
         return ("momentum",) if name in self.matrices else self.KINDS

@@ -279,10 +279,9 @@ def optimizer_of(plan: Settings, objective) -> Optimizer:
     ops, betas = getattr(objective, "ops", None), (plan.beta1, plan.beta2)
     if plan.optimizer == "sgd":
         return OPTIMIZERS["sgd"](ops, plan.weight_decay, plan.beta1)
-    if plan.optimizer == "muon":
-        matrices = getattr(objective, "matrices", {})
-        return OPTIMIZERS["muon"](ops, plan.weight_decay, betas, matrices=matrices)
-    return OPTIMIZERS[plan.optimizer](ops, plan.weight_decay, betas)
+    optimizer = OPTIMIZERS[plan.optimizer](ops, plan.weight_decay, betas)
+    optimizer.matrices = getattr(objective, "matrices", {})
+    return optimizer
 
 
 class Record(TypedDict):

@@ -146,7 +146,7 @@ def test_what_gguf_cannot_hold_is_refused(saved, tmp_path):
     pytest.importorskip("gguf", reason="needs the extra bench: pip install -e '.[bench]'")
     with pytest.raises(InputError, match="no GPT-2 with activation_function 'relu'"):
         convert.write_gguf(saved(activation_function="relu"), tmp_path / "x", "F32")
-    with pytest.raises(InputError, match="whole blocks of 32; n_embd is 16, n_inner 64"):
+    with pytest.raises(InputError, match="whole blocks of 32; the model's C is 16, its F 64"):
         convert.write_gguf(saved(n_embd=16), tmp_path / "x", "Q4_0")
 
 

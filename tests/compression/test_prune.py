@@ -133,22 +133,26 @@ def keeps_the_least(patch):
 
 
 def forgets_the_mean(patch):
-    patch.setattr(prune, "_left_out", lambda means, kept: 0.0)
+    patch.setattr(prune, "_add_left_out", lambda parameters, matrix, added, kept: None)
 
 
 def sums_the_mean_of_what_stays(patch):
-    patch.setattr(prune, "_left_out", lambda means, kept: means[kept].sum(axis=0))
+    def wrong(parameters, matrix, added, kept):
+        bias = matrix.replace("weight", "bias")
+        parameters[bias] = parameters[bias] + added[kept].sum(axis=0)
+
+    patch.setattr(prune, "_add_left_out", wrong)
 
 
 def heads_out_of_step(patch):
     right = prune._shrink
-    patch.setattr(
-        prune,
-        "_shrink",
-        lambda ps, first, columns, second, rows: right(
-            ps, first, np.roll(columns, 1), second, rows
-        ),
-    )
+
+    def wrong(model, parameters, layer, kept):
+        right(
+            model, parameters, layer, {axis: np.roll(n, axis == "KD") for axis, n in kept.items()}
+        )
+
+    patch.setattr(prune, "_shrink", wrong)
 
 
 def drops_the_largest(patch):

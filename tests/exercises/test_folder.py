@@ -8,8 +8,7 @@ import time
 import pytest
 
 from minillm.cli import main
-from minillm.exercises import EXERCISES
-from minillm.exercises.check import exercise
+from minillm.exercises import EXERCISES, exercise
 from minillm.exercises.student import folder
 from tests.exercises.answers import solve, with_body_of
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from minillm.clock.costs import step_costs, total
-from minillm.exercises import EXERCISES, Code, Predict, check
+from minillm.exercises import EXERCISES, Code, Predict, check, exercise
 from minillm.exercises.catalogue import textbook
-from minillm.exercises.check import exercise, source
+from minillm.exercises.check import source
 from minillm.exercises.check.compare import WIDENED, Problem, problem, written
 from minillm.exercises.check.exercise import _arguments
 from minillm.families.gpt2.config import GPT2Config

@@ -15,8 +15,8 @@ import pytest
 import minillm
 from minillm import exercises
 from minillm.cli import main
-from minillm.exercises import check
-from minillm.exercises.check import exercise, process
+from minillm.exercises import check, exercise
+from minillm.exercises.check import process
 from minillm.exercises.check.process import Child, check_folder
 from minillm.exercises.student.folder import file_of, start
 from minillm.families.gpt2 import step_names

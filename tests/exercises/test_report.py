@@ -18,8 +18,7 @@ import pytest
 from minillm.cli import main
 from minillm.cli.teaching import shown
 from minillm.errors import InputError
-from minillm.exercises import EXERCISES
-from minillm.exercises.check import exercise
+from minillm.exercises import EXERCISES, exercise
 from minillm.exercises.student.folder import file_name, text_of
 from minillm.exercises.teacher import submissions
 from minillm.exercises.teacher.copies import LONG, SHORT, alike, form_of, near_copies

@@ -6,9 +6,9 @@ import pytest
 from minillm import GPT2, ops
 from minillm.families.gpt2 import step_names
 from minillm.families.gpt2.config import ACTIVATIONS
+from minillm.families.gpt2.forward import block
 from minillm.layers import attention
 from minillm.layers.feed_forward import feed_forward
-from minillm.model import block
 from minillm.steps import Patch, Trace
 from minillm.training import backward
 from minillm.training.backward import flat, gpt2_backward

@@ -118,5 +118,5 @@ def test_what_cannot_be():
         match=r"lora_matrices has 'wte'; known: attn.c_attn, attn.c_proj, mlp.c_fc, mlp.c_proj",
     ):
         with_adapters(small_model(), 1, matrices="c_attn,wte")
-    with pytest.raises(InputError, match="lora_rank is 5; above n_embd 4"):
+    with pytest.raises(InputError, match="lora_rank is 5; above the width 4"):
         with_adapters(small_model(), 5)

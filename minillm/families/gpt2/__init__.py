@@ -7,7 +7,7 @@ from .config import GPT2Config
 GPT2 = register(
     Family(
         name="gpt2",
-        title="GPT2",
+        title="GPT-2",
         architectures=("GPT2LMHeadModel",),
         config=GPT2Config,
         layers="h.",

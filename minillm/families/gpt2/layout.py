@@ -95,9 +95,9 @@ def inexpressible(engine: str, config) -> str | None:
     """Why llama.cpp or CTranslate2 has no such GPT-2, or None."""
     known = {"llama.cpp": ("gelu_new",), "CTranslate2": ("gelu_new", "gelu", "relu")}[engine]
     if config.activation_function not in known:
-        return f"activation_function is {config.activation_function!r}"
+        return f"with activation_function {config.activation_function!r}"
     if not config.scale_attn_weights or config.scale_attn_by_inverse_layer_idx:
-        return "attention scores are not divided by sqrt(D) alone"
+        return "whose attention scores are not divided by sqrt(D) alone"
     return None
 
 
