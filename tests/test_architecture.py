@@ -35,7 +35,7 @@ FLOORS = (
     ("decoding",),
     ("compression",),
     ("reference",),
-    ("checkpoints.safetensors",),
+    ("checkpoints.gguf", "checkpoints.safetensors"),
     ("checkpoints.find", "checkpoints.stored"),
     ("decoding.finite",),
     ("families",),
