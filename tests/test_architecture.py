@@ -71,9 +71,6 @@ EXCEPTIONS = {
     "Tokenizer.from_pretrained finds the folder; a checkpoint will bring its tokenizer": (
         "tokenizer.bpe -> checkpoints.find",
     ),
-    "Tokenizer opens and saves itself, and its files make a Tokenizer": (
-        "tokenizer.bpe -> tokenizer.files",
-    ),
     "a folder of exercises as a twin, by name": ("twins.choose -> exercises.student.own",),
     "what needs no kernel is the textbook's own": ("kernels -> ops",),
     "the fused step asks as every forward does whether the cache fits": (

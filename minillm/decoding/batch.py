@@ -26,8 +26,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..errors import InputError, require_tokenizer, whole_number
+from ..errors import InputError, whole_number
 from ..steps import identity
+from ..tokenizer import require_tokenizer
 from .loop import Continuation, Moment, checked_for, run_cycle, shown
 from .options import Options
 from .text import TextStream

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import InputError, require_model, require_tokenizer
+from ..errors import InputError, require_model
 from ..layers.cache import SlidingCache
 from ..model import GPT2, one_text
 from ..steps import Step, checked, identity, step_names
+from ..tokenizer import require_tokenizer
 from .finite import checked_logits
 from .options import Options
 from .text import TextStream

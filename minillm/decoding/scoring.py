@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError, require_model, require_tokenizer, whole_number
+from ..errors import InputError, require_model, whole_number
 from ..machine.distributed import ALONE, World
 from ..machine.progress import progress_bar
 from ..model import GPT2, one_text
-from ..tokenizer import Tokenizer, cut_at_ends, well_formed
+from ..tokenizer import Tokenizer, cut_at_ends, require_tokenizer, well_formed
 from .finite import checked_logits
 
 
