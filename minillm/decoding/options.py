@@ -90,11 +90,22 @@ def option(read: Callable, what: str, plain=None, **more):
     """A field that is None unless given: `read(name, value)` checks it, `what` is its --help, and
     `plain` holds where neither the caller nor the model decides.
 
-    filter: (logits, value) -> logits, in the order of these rows; naming it samples, and at the
-    value `off` it does nothing. flag and how: its flag on the command line, where that does not
-    follow from its name and type; how None: it has none.
+    flag and how: its flag on the command line, where that does not follow from its name and type;
+    how None: it has none.
     """
     return field(default=None, metadata={"read": read, "what": what, "plain": plain, **more})
+
+
+def penalty(function: Callable, off, read: Callable, what: str):
+    """The option of a function (logits, ids, value) -> logits, which depends on the text so far:
+    greedy and beam search know it, too. At the value `off` it does nothing."""
+    return option(read, what, off, penalty=function, off=off)
+
+
+def sampler(function: Callable, off, read: Callable, what: str, plain=None):
+    """The option of a filter (logits, value) -> logits. They are applied in the order of these rows
+    after the penalties; naming one samples, and at the value `off` it does nothing."""
+    return option(read, what, plain, filter=function, off=off)
 
 
 def _whole(least: int = 1):
@@ -154,33 +165,39 @@ class Options:
     do_sample: bool = option(
         _one_of(True, False), "draw the next token, instead of taking the likeliest", False
     )
-    temperature: float = option(
+    temperature: float = sampler(
+        filters.temperature,
+        1,
         _number("0 (greedy) or more", lambda t: t >= 0),
         "0 is greedy; below 1 sharpens the distribution, above 1 flattens it",
-        1.0,
-        filter=filters.temperature,
-        off=1,
+        plain=1.0,
     )
-    top_k: int | None = option(
-        _whole(0), "choose among the K likeliest tokens (0: all)", filter=filters.top_k, off=0
+    top_k: int | None = sampler(
+        filters.top_k, 0, _whole(0), "choose among the K likeliest tokens (0: all)"
     )
-    top_p: float | None = option(
+    top_p: float | None = sampler(
+        filters.top_p,
+        1,
         _number("above 0 and at most 1", lambda p: 0 < p <= 1),
         "choose among the likeliest that together reach P (1: all)",
-        filter=filters.top_p,
-        off=1,
     )
-    min_p: float | None = option(
+    min_p: float | None = sampler(
+        filters.min_p,
+        0,
         _number("between 0 and 1", lambda p: 0 <= p <= 1),
         "choose among those at least P times as likely as the likeliest (0: all)",
-        filter=filters.min_p,
-        off=0,
     )
-    repetition_penalty: float = option(
-        _number("above 0 (1 is none)", lambda r: r > 0), "above 1: repeat less", 1.0
+    repetition_penalty: float = penalty(
+        filters.repetition_penalty,
+        1.0,
+        _number("above 0 (1 is none)", lambda r: r > 0),
+        "above 1: repeat less",
     )
-    no_repeat_ngram_size: int = option(
-        _whole(0), "never write the same N tokens in a row twice (0: any)", 0
+    no_repeat_ngram_size: int = penalty(
+        filters.no_repeat_ngram,
+        0,
+        _whole(0),
+        "never write the same N tokens in a row twice (0: any)",
     )
     num_beams: int = option(_whole(), "search with N beams", 1)
     length_penalty: float = option(
@@ -327,10 +344,9 @@ class Options:
     def penalised(self, logits, ids):
         """Return the logits after what depends on the text so far, which greedy and beam search
         know, too."""
-        if self.repetition_penalty != 1.0:
-            logits = filters.repetition_penalty(logits, ids, self.repetition_penalty)
-        if self.no_repeat_ngram_size:
-            logits = filters.no_repeat_ngram(logits, ids, self.no_repeat_ngram_size)
+        for name, (function, off) in PENALTIES.items():
+            if (setting := getattr(self, name)) != off:
+                logits = function(logits, ids, setting)
         return logits
 
     def distribution(self, logits, ids, ops=numpy_ops):
@@ -338,9 +354,9 @@ class Options:
         far, ops the twin."""
         logits = self.penalised(logits, ids)
         if self.temperature > 0:
-            for name, (filter_, off) in FILTERS.items():
+            for name, (function, off) in FILTERS.items():
                 if (setting := getattr(self, name)) not in (None, off):
-                    logits = filter_(logits, setting)
+                    logits = function(logits, setting)
         return ops.softmax(logits)
 
     def choose(self, probs, rng: np.random.Generator) -> int:
@@ -356,6 +372,7 @@ ROWS = {
 }
 READ = {name: row["read"] for name, row in ROWS.items()}
 PLAIN = {name: row["plain"] for name, row in ROWS.items()}
+PENALTIES = {n: (row["penalty"], row["off"]) for n, row in ROWS.items() if "penalty" in row}
 FILTERS = {n: (row["filter"], row["off"]) for n, row in ROWS.items() if "filter" in row}
 LIMITS = {"max_new_tokens", "max_length"}
 
@@ -370,7 +387,7 @@ def _usable(defaults: Mapping | None) -> dict:
     is not had here."""
     defaults = {n: v for n, v in (defaults or {}).items() if v is not None and v != []}
     try:
-        for name in MISSING.keys() & defaults.keys():
+        for name in MISSING.keys() & defaults.keys() - READ.keys():
             if defaults[name] != MISSING[name]:
                 raise InputError(f"{name} is {defaults[name]!r:.60}, which is not had here")
         own = READ.keys() - {
