@@ -33,11 +33,6 @@ def whole_number(name: str, value, least: int = 1) -> int:
     raise InputError(f"{name} is {value!r:.60}; it must be a whole number of at least {least}")
 
 
-def require_model(value) -> None:
-    """Raise InputError for what is no model; whatever makes a cache is one."""
-    require("model", value, "new_cache", "model, tokenizer = minillm.load(...) gives one")
-
-
 def require(name: str, value, part: str, how: str) -> None:
     """Raise InputError unless `value`, called `name`, has the attribute `part`; how: what gives one."""
     if isinstance(value, type) or not hasattr(value, part):

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from . import ops as numpy_ops
-from .errors import InputError, require_model
+from .errors import InputError
 from .families.gpt2.config import GPT2Config
+from .ids import checked_ids
 from .layers.attention import causal_self_attention
 from .layers.cache import KVCache, check_fits, float_type
 from .layers.feed_forward import feed_forward
@@ -45,18 +46,6 @@ def block(
     normed = step("ln_2", ops.layer_norm(x, **ln_2, eps=config.layer_norm_epsilon))
     bend = {"activation": config.activation_function, "step": under("mlp.", step), "ops": ops}
     return step("mlp.residual", x + feed_forward(normed, **mlp, **bend))
-
-
-def one_text(model: GPT2, ids) -> np.ndarray:
-    """Return ids [T], checked; InputError for what is no model, and for several rows."""
-    require_model(model)
-    rows, single = model._checked_ids(ids)
-    if not single:
-        raise InputError(
-            f"ids have shape {rows.shape}, where one text (T,) is due; model.generate and"
-            " decoding.generate_batch take several"
-        )
-    return rows[0]
 
 
 class GPT2:
@@ -145,7 +134,7 @@ class GPT2:
         each row's last real position, T = 1. Raises InputError for ids outside the vocabulary, and
         when a row would outgrow the cache or n_positions.
         """
-        ids, single = self._checked_ids(ids)
+        ids, single = checked_ids(ids, self.config.vocab_size)
         B, T = ids.shape
         lengths = [T] * B if lengths is None else _lengths(lengths)
         if np.shape(lengths) != (B,) or min(lengths) < 1 or max(lengths) > T:
@@ -174,29 +163,6 @@ class GPT2:
         if cache is not None:
             cache.advance(lengths)
         return logits[0] if single else logits
-
-    def _checked_ids(self, ids) -> tuple[np.ndarray, bool]:
-        """Return ids as [B,T] of int64, and whether a batch axis was added."""
-        try:
-            ids = np.asarray(ids)
-        except ValueError:
-            raise InputError(
-                "ids must form one rectangle; pad ragged rows on the right and give lengths"
-            ) from None
-        if ids.dtype.kind in "USO":  # text, or what NumPy has no numbers for
-            raise InputError(
-                f"ids must be integers, not {ids.tolist()!r:.60}: tokenizer.encode(text) gives a"
-                " text's ids"
-            )
-        if ids.ndim not in (1, 2) or ids.size == 0:
-            raise InputError(f"ids have shape {ids.shape}; needed: (T,) or (B, T), at least one id")
-        if ids.dtype.kind not in "iu":
-            raise InputError(f"ids must be integers, not {ids.dtype}")
-        numbers = ids.ravel().tolist()
-        if min(numbers) < 0 or max(numbers) >= self.config.vocab_size:
-            wrong = next(i for i in numbers if not 0 <= i < self.config.vocab_size)
-            raise InputError(f"id {wrong} is outside the vocabulary of {self.config.vocab_size}")
-        return ids.astype(np.int64, copy=False).reshape(-1, ids.shape[-1]), ids.ndim == 1
 
     @property
     def _decode_step(self):
@@ -250,7 +216,7 @@ class GPT2:
         """Return every intermediate of one pass by its step name; ids [T] are traced as one row
         [1,T]."""
         trace = Trace()
-        self(self._checked_ids(ids)[0], cache, step=trace, **kwargs)
+        self(checked_ids(ids, self.config.vocab_size)[0], cache, step=trace, **kwargs)
         return trace
 
     def with_parameters(self, parameters: Mapping[str, np.ndarray], **config_changes) -> GPT2:

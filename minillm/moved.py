@@ -1,5 +1,5 @@
 """Modules of 0.1 by their old names: they are found for one more version, and a warning says where
-they live now."""
+they live now. Of a module that was split, each name is found in its part."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 
-MODULES = {  # old name -> new name, inside the package
+MODULES = {  # old name -> new name, or several names of its parts, inside the package
     "attention": "layers.attention",
     "cache": "layers.cache",
     "config": "families.gpt2.config",
     "course": "exercises.course",
+    "decoding.loop": "decoding.cycle decoding.generate",
     "distributed": "machine.distributed",
     "exercises.exam": "exercises.teacher.exam",
     "exercises.folder": "exercises.student.folder",
@@ -36,14 +37,29 @@ class Moved(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self) if package == __package__ and old in MODULES else None
 
     def exec_module(self, module) -> None:
-        old = module.__name__.partition(".")[2]
-        new = f"{__package__}.{MODULES[old]}"
-        warnings.warn(
-            f"minillm.{old} is now called {new}; the old name goes with the next version",
-            FutureWarning,
-            stacklevel=2,
-        )
-        sys.modules[module.__name__] = import_module(new)
+        old = module.__name__
+        new, *more = [f"{__package__}.{m}" for m in MODULES[old.partition(".")[2]].split()]
+        if not more:
+            _warn(old, new)
+            sys.modules[old] = import_module(new)
+            return
+
+        def of_a_part(name: str):
+            for part in (new, *more):
+                if not name.startswith("__") and hasattr(import_module(part), name):
+                    _warn(f"{old}.{name}", f"{part}.{name}")
+                    return getattr(import_module(part), name)
+            raise AttributeError(f"module {old!r} has no attribute {name!r}")
+
+        module.__getattr__ = of_a_part
+
+
+def _warn(old: str, new: str) -> None:
+    warnings.warn(
+        f"{old} is now called {new}; the old name goes with the next version",
+        FutureWarning,
+        stacklevel=3,
+    )
 
 
 def install() -> None:

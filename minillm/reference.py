@@ -16,7 +16,7 @@ import numpy as np
 
 from .errors import InputError
 from .machine.files import read_npz, write_atomically
-from .model import GPT2
+from .protocol import Model
 from .steps import StepDifferences, Trace, diff, step_names
 
 REFERENCE_FILE = "reference.npz"
@@ -58,7 +58,7 @@ class Reference:
         return cls(ids, Trace(steps), greedy)
 
 
-def verify(model: GPT2, reference: Reference, dtype=np.float32) -> StepDifferences:
+def verify(model: Model, reference: Reference, dtype=np.float32) -> StepDifferences:
     """Run `model` as `dtype` on the reference's ids and compare every step, within TOLERANCES."""
     trace = model.astype(dtype).trace(reference.ids)
     return diff(

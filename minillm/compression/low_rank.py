@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import InputError
-from ..model import GPT2
+from ..protocol import AnyModel
 from ..weights import LowRank, like
 from .parts import BLOCK_MATRICES, chosen_matrices, dense
 
@@ -20,7 +20,7 @@ def break_even_rank(shape: tuple[int, int]) -> int:
     return (k * n - 1) // (k + n)
 
 
-def low_rank(model: GPT2, rank: int, matrices: Sequence[str] = BLOCK_MATRICES) -> GPT2:
+def low_rank(model: AnyModel, rank: int, matrices: Sequence[str] = BLOCK_MATRICES) -> AnyModel:
     """Return `model` with each of `matrices` (in every layer) replaced by its best approximation of
     that rank.
 

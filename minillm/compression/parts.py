@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import InputError
-from ..model import GPT2
+from ..protocol import Model
 
 BLOCK_MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
@@ -15,7 +15,7 @@ def dense(parameter) -> np.ndarray:
     return parameter if isinstance(parameter, np.ndarray) else parameter.dense()
 
 
-def chosen_matrices(model: GPT2, matrices) -> list[str]:
+def chosen_matrices(model: Model, matrices) -> list[str]:
     """The full names of `matrices` (of BLOCK_MATRICES) in every layer."""
     if unknown := [m for m in matrices if m not in BLOCK_MATRICES]:
         raise InputError(

@@ -7,12 +7,12 @@ import numpy as np
 
 from .. import kernels
 from ..errors import InputError
-from ..model import GPT2
+from ..protocol import AnyModel
 from ..weights import Sparse
 from .parts import BLOCK_MATRICES, chosen_matrices, dense
 
 
-def prune_magnitude(model: GPT2, sparsity: float, matrices=BLOCK_MATRICES) -> GPT2:
+def prune_magnitude(model: AnyModel, sparsity: float, matrices=BLOCK_MATRICES) -> AnyModel:
     """Return `model` without the `sparsity` smallest share of the weights of each of `matrices`:
     |w| decides.
 
@@ -41,7 +41,7 @@ def prune_magnitude(model: GPT2, sparsity: float, matrices=BLOCK_MATRICES) -> GP
     return model.with_parameters(parameters)
 
 
-def prune_heads(model: GPT2, keep: int, ids) -> GPT2:
+def prune_heads(model: AnyModel, keep: int, ids) -> AnyModel:
     """Return `model` with the `keep` heads of each layer that matter most for ids [T] or [B,T]; the
     matrices shrink.
 
@@ -75,7 +75,7 @@ def prune_heads(model: GPT2, keep: int, ids) -> GPT2:
     return model.with_parameters(parameters, n_head=keep, head_size=D)
 
 
-def prune_neurons(model: GPT2, keep: int, ids) -> GPT2:
+def prune_neurons(model: AnyModel, keep: int, ids) -> AnyModel:
     """Return `model` with the `keep` neurons of each feed forward that matter most for ids [T] or
     [B,T].
 
@@ -102,7 +102,7 @@ def prune_neurons(model: GPT2, keep: int, ids) -> GPT2:
     return model.with_parameters(parameters, n_inner=keep)
 
 
-def skip_layers(model: GPT2, n: int) -> GPT2:
+def skip_layers(model: AnyModel, n: int) -> AnyModel:
     """Return `model` without `n` of its layers, spread over its middle: the first and the last are
     kept.
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import InputError
-from ..model import GPT2
+from ..protocol import AnyModel, Model
 from ..weights import KINDS, TABLES, store_parameters
 from .parts import dense, relative_error
 
 
-def quantize(model: GPT2, kind: str, head: bool = True) -> GPT2:
+def quantize(model: AnyModel, kind: str, head: bool = True) -> AnyModel:
     """Return `model` with every matrix that multiplies stored as `kind`; the rest stays as it is.
 
     int8: blocks of 32 inputs share a float16 scale, w = d q, -127 <= q <= 127 (the numbers of
@@ -27,7 +27,7 @@ def quantize(model: GPT2, kind: str, head: bool = True) -> GPT2:
     return model.with_parameters(store_parameters(chosen, kind))
 
 
-def round_to_int8(model: GPT2, per: str = "row", head: bool = True) -> GPT2:
+def round_to_int8(model: AnyModel, per: str = "row", head: bool = True) -> AnyModel:
     """Return `model` with every matrix rounded to 255 steps of one scale per "row" (an output) or
     per "tensor".
 
@@ -51,7 +51,7 @@ def round_to_int8(model: GPT2, per: str = "row", head: bool = True) -> GPT2:
     return model.with_parameters(parameters)
 
 
-def errors_by_matrix(model: GPT2, changed: GPT2) -> dict[str, float]:
+def errors_by_matrix(model: Model, changed: Model) -> dict[str, float]:
     """Return |W' - W| / |W| (Frobenius) of every matrix of the blocks and the head, by name.
 
     Errors of what flows through a layer rather than of its weights: steps.diff(changed.trace(ids),

@@ -6,7 +6,7 @@ almost B-fold, until arithmetic is the limit (about peak FLOPS / (2 * weights/s 
 rows) or memory is: every row has a cache of its own.
 
 Texts are rows of different lengths of one KVCache (ragged): positions and mask follow from each
-row's own length, so no text sees another or the padding behind its prompt. Where rows are free,
+row's own length, so no text sees another or the padding after its prompt. Where rows are free,
 waiting prompts enter, as many as fit together in one prefill pass, padded on the right; a finished
 text leaves at once, and the last row moves into its place. Every text has its own options, seed and
 stop strings.
@@ -29,7 +29,7 @@ import numpy as np
 from ..errors import InputError, whole_number
 from ..steps import identity
 from ..tokenizer import require_tokenizer
-from .loop import Continuation, Moment, checked_for, run_cycle, shown
+from .cycle import Continuation, Moment, checked_for, run_cycle, shown
 from .options import Options
 from .text import TextStream
 
@@ -109,7 +109,7 @@ def _serve(model, waiting: deque[Row], n_rows: int, step) -> Iterator[tuple[int,
     running: list[Row] = []
     while waiting or running:
         entering = [waiting.popleft() for _ in range(min(len(waiting), cache.batch - len(running)))]
-        if entering:  # they are read in a pass of their own, behind the rows that run
+        if entering:  # they are read in a pass of their own, after the rows that run
             yield from _cycle(
                 model, entering, cache.view(slice(len(running), len(running) + len(entering))), step
             )

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..machine.forms import short
 from ..machine.quota import free_bytes
 from ..steps import Step, identity
-from .loop import Continuation, Cycle, Moment, run_cycle
+from .cycle import Continuation, Cycle, Moment, run_cycle
 
 
 @dataclass(frozen=True)

@@ -234,7 +234,7 @@ class Options:
         how={"choices": ("error", "slide")},
     )
     chunk: int | None = option(
-        _whole(), "read the prompt N positions at a time (the same tokens: see decoding.loop.read)"
+        _whole(), "read the prompt N positions at a time (the same tokens: see decoding.cycle.read)"
     )
     use_cache: bool = option(
         _one_of(True, False),

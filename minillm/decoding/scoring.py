@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError, require_model, whole_number
+from ..errors import InputError, whole_number
+from ..ids import one_text
 from ..machine.distributed import ALONE, World
 from ..machine.progress import progress_bar
-from ..model import GPT2, one_text
+from ..protocol import Model, require_model
 from ..tokenizer import Tokenizer, cut_at_ends, require_tokenizer, well_formed
 from .finite import checked_logits
 
@@ -41,9 +42,10 @@ class Score:
         return _exp(self.cross_entropy)
 
 
-def score(model: GPT2, ids: Sequence[int]) -> Score:
+def score(model: Model, ids: Sequence[int]) -> Score:
     """Return log P of every token but the first, given all before it: n_positions at most."""
-    ids = one_text(model, ids)
+    require_model(model)
+    ids = one_text(ids, model.config.vocab_size)
     if len(ids) > model.config.n_positions:
         raise InputError(
             f"{len(ids):,} tokens do not fit the model's {model.config.n_positions} positions:"
@@ -54,16 +56,18 @@ def score(model: GPT2, ids: Sequence[int]) -> Score:
     return Score(-model.ops.cross_entropy(logits, targets), 1 + (logits > of_targets).sum(axis=-1))
 
 
-def next_logprobs(model: GPT2, ids: Sequence[int]) -> np.ndarray:
+def next_logprobs(model: Model, ids: Sequence[int]) -> np.ndarray:
     """Return log P(token | ids) for every token of the vocabulary [V], in nats."""
-    row = one_text(model, ids)
+    require_model(model)
+    row = one_text(ids, model.config.vocab_size)
     return model.ops.log_softmax(checked_logits(model, row[None], last=True)[0, -1])
 
 
-def continuation_logprob(model: GPT2, ids: Sequence[int], continuation: Sequence[int]) -> float:
+def continuation_logprob(model: Model, ids: Sequence[int], continuation: Sequence[int]) -> float:
     """Return log P(continuation | ids) in nats: a word of several tokens multiplies their
     probabilities."""
-    ids = one_text(model, ids)
+    require_model(model)
+    ids = one_text(ids, model.config.vocab_size)
     return float(score(model, [*ids, *continuation]).logprobs[len(ids) - 1 :].sum(dtype=np.float64))
 
 
@@ -91,7 +95,7 @@ class LongScore:
 
 
 def score_long(
-    model: GPT2,
+    model: Model,
     tokenizer: Tokenizer,
     text: str,
     window: int | None = None,

@@ -2,12 +2,12 @@
 with the cache kept.
 
 The naive procedure splits a text, runs every piece by itself and joins what comes out. It is wrong
-because attention is how a token hears of those before it: behind each cut the model starts anew,
+because attention is how a token hears of those before it: after each cut the model starts anew,
 with no context and at position 0, and guesses as if a text began there. What it saves is real:
 attention within pieces of n costs n keys at most, so the quadratic part of T tokens falls from T^2
 / 2 pairs to T n / 2.
 
-With the KV cache carried over the same pieces are chunked prefill (decoding.loop.read): exact,
+With the KV cache carried over the same pieces are chunked prefill (decoding.cycle.read): exact,
 equal to one pass over the whole, for the full number of pairs. So a text need not be run in one go
 to be run right; only the keys and values must stay.
 """
@@ -20,13 +20,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
-from ..model import GPT2
+from ..protocol import Model
 from .finite import checked_logits
 
 
 @dataclass(frozen=True)
 class Segments:
-    """Every token but the first, predicted in pieces: nats, and how far behind a cut the last token
+    """Every token but the first, predicted in pieces: nats, and how far after a cut the last token
     read was, both [T-1].
 
     multiply_adds: of the matrices and of attention (a masked pair counts as not done).
@@ -37,11 +37,11 @@ class Segments:
     multiply_adds: int
 
     def by_position(self) -> np.ndarray:
-        """Mean nats a token at each position behind a cut."""
+        """Mean nats a token at each position after a cut."""
         return np.bincount(self.positions, self.nats) / np.bincount(self.positions)
 
 
-def run_segments(model: GPT2, ids: Sequence[int], length: int, carry: bool) -> Segments:
+def run_segments(model: Model, ids: Sequence[int], length: int, carry: bool) -> Segments:
     """Predict ids [T] in pieces of `length`, each alone, or with the cache carried over (`carry`,
     exact).
 

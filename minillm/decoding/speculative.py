@@ -32,10 +32,11 @@ from typing import Protocol
 
 import numpy as np
 
-from ..errors import InputError, require_model, whole_number
+from ..errors import InputError, whole_number
+from ..protocol import require_model
 from ..steps import Step, identity
 from . import filters
-from .loop import Continuation, Cycle, Moment, read, run_cycle
+from .cycle import Continuation, Cycle, Moment, read, run_cycle
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Guess:
 
 
 class Draft(Protocol):
-    """A way of guessing: `start` returns for one text a function that guesses up to n tokens behind
+    """A way of guessing: `start` returns for one text a function that guesses up to n tokens after
     what it is now.
 
     clock: a Clock to which the guesser's own passes are told, or identity.
@@ -68,7 +69,7 @@ def speculate(model, text: Continuation, draft: Draft, step) -> Iterator[Moment]
     if isinstance(draft, type) or not hasattr(draft, "start"):
         raise InputError(
             f"draft is {draft!r:.60}; it must be decoding.NGramDraft(), decoding.ModelDraft(model) or"
-            " decoding.drafts.named_draft(name, model, tokenizer)"
+            " decoding.drafts.named_draft(name, model, tokenizer, minillm.load)"
         )
     text.options.require_plain("speculative decoding")
     draft.check(model)

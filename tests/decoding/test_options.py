@@ -16,7 +16,7 @@ import minillm
 from minillm import GPT2, GPT2Config, InputError
 from minillm.compression import prune_heads, skip_layers
 from minillm.decoding import ModelDraft, NGramDraft, Options, Request, generate_batch, generate_ids
-from minillm.decoding.loop import moments
+from minillm.decoding.generate import moments
 from minillm.decoding.scoring import continuation_logprob, next_logprobs, score, score_long
 from minillm.layers.cache import KVCache, SlidingCache
 from minillm.ops import log_softmax

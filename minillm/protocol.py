@@ -1,0 +1,100 @@
+"""What a model is for whoever runs one: decoding, and all that stands below the models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, Self, TypeVar
+
+import numpy as np
+
+from .errors import require
+from .layers.cache import KVCache
+from .steps import Step, Trace, identity
+
+
+class Config(Protocol):
+    """What is asked of a config from outside its family."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def n_positions(self) -> int: ...
+
+    @property
+    def n_layer(self) -> int: ...
+
+    @property
+    def n_embd(self) -> int: ...
+
+    @property
+    def n_head(self) -> int: ...
+
+    @property
+    def head_dim(self) -> int: ...
+
+    @property
+    def attention_dim(self) -> int: ...
+
+    @property
+    def hidden_dim(self) -> int: ...
+
+    @property
+    def eos_token_id(self) -> int | Sequence[int] | None: ...
+
+    @property
+    def generation(self) -> Mapping[str, Any] | None: ...
+
+
+class Model(Protocol):
+    """`model(ids)` gives logits; parameters is {checkpoint name: array or Weight}, `ops` the twin
+    used, dtype that of activations, cache and logits."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def parameters(self) -> Mapping[str, Any]: ...
+
+    @property
+    def ops(self) -> Any: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    def __call__(
+        self,
+        ids,
+        cache: KVCache | None = None,
+        *,
+        lengths=None,
+        last: bool = False,
+        step: Step = identity,
+    ) -> np.ndarray:
+        """Return the logits of the next token after every position: ids [T] or [B,T] -> [T,V] or
+        [B,T,V].
+
+        cache: what came before; the new positions are added to it. lengths [B]: how many ids of
+        each row are real. last: only each row's last real position, T = 1. Raises InputError for
+        ids outside the vocabulary, and when a row would outgrow the cache or n_positions.
+        """
+
+    def new_cache(self, batch: int = 1, capacity: int | None = None, dtype=None) -> KVCache:
+        """Return an empty cache of this model's shape; dtype is the model's unless given."""
+
+    def trace(self, ids, cache: KVCache | None = None, **kwargs) -> Trace:
+        """Return every intermediate of one pass by its step name."""
+
+    def with_parameters(self, parameters: Mapping[str, Any], **config_changes) -> Self:
+        """Return a model with other `parameters`, and fields of its config, which shares the rest."""
+
+    def astype(self, dtype) -> Self:
+        """Return the model with parameters of another floating type."""
+
+
+AnyModel = TypeVar("AnyModel", bound=Model)  # model in, model of the same class out
+
+
+def require_model(value) -> None:
+    """Raise InputError for what is no model; whatever makes a cache is one."""
+    require("model", value, "new_cache", "model, tokenizer = minillm.load(...) gives one")
