@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from .errors import InputError
 
 
-def checked_ids(ids, vocab_size: int) -> tuple[np.ndarray, bool]:
+def checked_ids(ids: ArrayLike, vocab_size: int) -> tuple[NDArray[np.int64], bool]:
     """Return ids [T] or [B,T] as [B,T] of int64, and whether a batch axis was added.
 
     Raises InputError for what is no whole number, outside the vocabulary, or no rectangle.
@@ -34,7 +35,7 @@ def checked_ids(ids, vocab_size: int) -> tuple[np.ndarray, bool]:
     return ids.astype(np.int64, copy=False).reshape(-1, ids.shape[-1]), ids.ndim == 1
 
 
-def one_text(ids, vocab_size: int) -> np.ndarray:
+def one_text(ids: ArrayLike, vocab_size: int) -> NDArray[np.int64]:
     """Return ids [T], checked; InputError for several rows as well."""
     rows, single = checked_ids(ids, vocab_size)
     if not single:
@@ -42,4 +43,4 @@ def one_text(ids, vocab_size: int) -> np.ndarray:
             f"ids have shape {rows.shape}, where one text (T,) is due; model.generate and"
             " decoding.generate_batch take several"
         )
-    return rows[0]
+    return rows.reshape(-1)

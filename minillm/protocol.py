@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from .errors import require
 from .layers.cache import KVCache
@@ -64,10 +65,10 @@ class Model(Protocol):
 
     def __call__(
         self,
-        ids,
+        ids: ArrayLike,
         cache: KVCache | None = None,
         *,
-        lengths=None,
+        lengths: ArrayLike | None = None,
         last: bool = False,
         step: Step = identity,
     ) -> np.ndarray:
@@ -79,22 +80,24 @@ class Model(Protocol):
         ids outside the vocabulary, and when a row would outgrow the cache or n_positions.
         """
 
-    def new_cache(self, batch: int = 1, capacity: int | None = None, dtype=None) -> KVCache:
+    def new_cache(
+        self, batch: int = 1, capacity: int | None = None, dtype: DTypeLike | None = None
+    ) -> KVCache:
         """Return an empty cache of this model's shape; dtype is the model's unless given."""
 
-    def trace(self, ids, cache: KVCache | None = None, **kwargs) -> Trace:
+    def trace(self, ids: ArrayLike, cache: KVCache | None = None, **kwargs: Any) -> Trace:
         """Return every intermediate of one pass by its step name."""
 
-    def with_parameters(self, parameters: Mapping[str, Any], **config_changes) -> Self:
+    def with_parameters(self, parameters: Mapping[str, Any], **config_changes: Any) -> Self:
         """Return a model with other `parameters`, and fields of its config, which shares the rest."""
 
-    def astype(self, dtype) -> Self:
+    def astype(self, dtype: DTypeLike) -> Self:
         """Return the model with parameters of another floating type."""
 
 
 AnyModel = TypeVar("AnyModel", bound=Model)  # model in, model of the same class out
 
 
-def require_model(value) -> None:
+def require_model(value: object) -> None:
     """Raise InputError for what is no model; whatever makes a cache is one."""
     require("model", value, "new_cache", "model, tokenizer = minillm.load(...) gives one")

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import InputError, whole_number
+from ..protocol import Model
 from ..steps import identity
 from ..tokenizer import require_tokenizer
 from .cycle import Continuation, Moment, checked_for, run_cycle, shown
@@ -54,7 +55,7 @@ class Row:
 
 
 def generate_batch(
-    model,
+    model: Model,
     requests: Iterable[Request | Sequence[int]],
     rows: int = 8,
     *,
@@ -87,7 +88,7 @@ def generate_batch(
     return _serve(model, waiting, rows, checked_for(model, step))
 
 
-def _admit(model, number, request, tokenizer) -> Row:
+def _admit(model: Model, number, request, tokenizer) -> Row:
     request = request if isinstance(request, Request) else Request(request)
     text = Continuation(model, request.ids, request.options, tokenizer)
     text.options.require_plain("a batch", chunk=None)
@@ -97,7 +98,7 @@ def _admit(model, number, request, tokenizer) -> Row:
     return Row(number, text, stream)
 
 
-def _serve(model, waiting: deque[Row], n_rows: int, step) -> Iterator[tuple[int, Moment]]:
+def _serve(model: Model, waiting: deque[Row], n_rows: int, step) -> Iterator[tuple[int, Moment]]:
     if not waiting:
         return
     capacity = min(
@@ -124,7 +125,7 @@ def _serve(model, waiting: deque[Row], n_rows: int, step) -> Iterator[tuple[int,
                 cache.truncate(0, len(running))
 
 
-def _cycle(model, rows: list[Row], cache, step) -> Iterator[tuple[int, Moment]]:
+def _cycle(model: Model, rows: list[Row], cache, step) -> Iterator[tuple[int, Moment]]:
     """One pass over what the cache has not seen of each row's text, and the moments that come from
     it."""
     fresh = [row.text.ids[seen:] for row, seen in zip(rows, cache.lengths)]

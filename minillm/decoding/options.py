@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import ops as numpy_ops
 from ..errors import InputError, whole_number
+from ..protocol import Model
 from . import filters
 
 DEFAULT_NEW_TOKENS = 64
@@ -268,7 +269,7 @@ class Options:
             object.__setattr__(self, name, value)
         self._check_together()
 
-    def on(self, model) -> Options:
+    def on(self, model: Model) -> Options:
         """Return the options for `model`: what is not given is as its generation_config.json says."""
         defaults = getattr(model.config, "generation", None)
         options = Options(**self.given, defaults=defaults) if defaults else self

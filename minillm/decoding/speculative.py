@@ -33,7 +33,7 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import InputError, whole_number
-from ..protocol import require_model
+from ..protocol import Model, require_model
 from ..steps import Step, identity
 from . import filters
 from .cycle import Continuation, Cycle, Moment, read, run_cycle
@@ -58,13 +58,13 @@ class Draft(Protocol):
 
     n_tokens: int  # how many to guess at once
 
-    def check(self, model) -> None:
+    def check(self, model: Model) -> None:
         """Raise InputError if the guesses are of no use to `model`."""
 
     def start(self, text: Continuation, clock: Step = identity) -> Callable[[int], Guess]: ...
 
 
-def speculate(model, text: Continuation, draft: Draft, step) -> Iterator[Moment]:
+def speculate(model: Model, text: Continuation, draft: Draft, step) -> Iterator[Moment]:
     """Return the moments of `text` continued by `model` with the guesses of `draft`."""
     if isinstance(draft, type) or not hasattr(draft, "start"):
         raise InputError(
@@ -78,7 +78,7 @@ def speculate(model, text: Continuation, draft: Draft, step) -> Iterator[Moment]
     return _rounds(model, text, draft.n_tokens, draft.start(text, clock), step)
 
 
-def _rounds(model, text, n_tokens, guess_of, step) -> Iterator[Moment]:
+def _rounds(model: Model, text, n_tokens, guess_of, step) -> Iterator[Moment]:
     cache = text.new_cache(model)
     while True:
         # The prompt is read first.
@@ -131,11 +131,11 @@ class ModelDraft:
     """Guesses by a smaller model of the same vocabulary, or by a cheaper copy of the same one
     (compression)."""
 
-    def __init__(self, model, n_tokens: int = 4):
+    def __init__(self, model: Model, n_tokens: int = 4):
         require_model(model)
         self.model, self.n_tokens = model, whole_number("n_tokens of a draft", n_tokens)
 
-    def check(self, model) -> None:
+    def check(self, model: Model) -> None:
         mine, theirs = self.model.config.vocab_size, model.config.vocab_size
         if mine != theirs:
             raise InputError(
@@ -178,7 +178,7 @@ class NGramDraft:
         self.n_tokens = whole_number("n_tokens of a draft", n_tokens)
         self.lengths = tuple(whole_number("a length of n-grams", n) for n in lengths)
 
-    def check(self, model) -> None:
+    def check(self, model: Model) -> None:
         """Guesses are tokens of the text itself: good for any model."""
 
     def start(self, text: Continuation, clock: Step = identity) -> Callable[[int], Guess]:
