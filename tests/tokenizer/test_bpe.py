@@ -18,7 +18,7 @@ import regex
 from minillm import Tokenizer, samples
 from minillm.checkpoints.find import bundled_names, find_folder
 from minillm.errors import InputError
-from minillm.tokenizer import END_OF_TEXT, GPT2_PATTERN, Merge, byte_to_char, merge_by_hand
+from minillm.tokenizer import END_OF_TEXT, GPT2_PATTERN, Merge, merge_by_hand
 
 
 def without_surrogates(text: str) -> str:
@@ -523,11 +523,3 @@ def test_training_learns_the_merges_of_the_library(shared_data, tmp_path):
         tmp_path / "merges.txt"
     ).read_text(encoding="utf-8")
     assert len(ours.merges) == 2000 - 257
-
-
-@pytest.mark.live
-def test_byte_alphabet_is_the_library_s():
-    pre_tokenizers = pytest.importorskip(
-        "tokenizers.pre_tokenizers", reason="the oracle: pip install tokenizers (extra: reference)"
-    )
-    assert sorted(byte_to_char().values()) == sorted(pre_tokenizers.ByteLevel.alphabet())
