@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, fields
 from difflib import get_close_matches
+from functools import cached_property
 
 import numpy as np
 
@@ -345,20 +346,30 @@ class Options:
     def penalised(self, logits, ids):
         """Return the logits after what depends on the text so far, which greedy and beam search
         know, too."""
-        for name, (function, off) in PENALTIES.items():
-            if (setting := getattr(self, name)) != off:
-                logits = function(logits, ids, setting)
+        for function, value in self._penalties:
+            logits = function(logits, ids, value)
         return logits
 
     def distribution(self, logits, ids, ops=numpy_ops):
         """Return the probabilities [V] from which the next token is drawn; ids are the tokens so
         far, ops the twin."""
         logits = self.penalised(logits, ids)
-        if self.temperature > 0:
-            for name, (function, off) in FILTERS.items():
-                if (setting := getattr(self, name)) not in (None, off):
-                    logits = function(logits, setting)
+        for function, value in self._filters:
+            logits = function(logits, value)
         return ops.softmax(logits)
+
+    @cached_property
+    def _penalties(self) -> list[tuple[Callable, float]]:
+        return self._that_are_on(PENALTIES)
+
+    @cached_property
+    def _filters(self) -> list[tuple[Callable, float]]:
+        return self._that_are_on(FILTERS) if self.temperature > 0 else []
+
+    def _that_are_on(self, table: Mapping[str, tuple]) -> list[tuple[Callable, float]]:
+        """The functions of a table that do something, each with its value."""
+        values = ((function, getattr(self, name), off) for name, (function, off) in table.items())
+        return [(function, v) for function, v, off in values if v not in (None, off)]
 
     def choose(self, probs, rng: np.random.Generator) -> int:
         """Return the next token: the likeliest if greedy, else one drawn from `probs`."""
