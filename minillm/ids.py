@@ -33,14 +33,3 @@ def checked_ids(ids: ArrayLike, vocab_size: int) -> tuple[NDArray[np.int64], boo
         wrong = next(i for i in numbers if not 0 <= i < vocab_size)
         raise InputError(f"id {wrong} is outside the vocabulary of {vocab_size}")
     return ids.astype(np.int64, copy=False).reshape(-1, ids.shape[-1]), ids.ndim == 1
-
-
-def one_text(ids: ArrayLike, vocab_size: int) -> NDArray[np.int64]:
-    """Return ids [T], checked; InputError for several rows as well."""
-    rows, single = checked_ids(ids, vocab_size)
-    if not single:
-        raise InputError(
-            f"ids have shape {rows.shape}, where one text (T,) is due; model.generate and"
-            " decoding.generate_batch take several"
-        )
-    return rows.reshape(-1)

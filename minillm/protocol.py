@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .errors import require
+from .errors import InputError, require
+from .ids import checked_ids
 from .layers.cache import KVCache
 from .steps import Step, Trace, identity
 
@@ -101,3 +102,15 @@ AnyModel = TypeVar("AnyModel", bound=Model)  # model in, model of the same class
 def require_model(value: object) -> None:
     """Raise InputError for what is no model; whatever makes a cache is one."""
     require("model", value, "new_cache", "model, tokenizer = minillm.load(...) gives one")
+
+
+def one_text(model: Model, ids: ArrayLike) -> NDArray[np.int64]:
+    """Return ids [T], checked; InputError for what is no model, and for several rows."""
+    require_model(model)
+    rows, single = checked_ids(ids, model.config.vocab_size)
+    if not single:
+        raise InputError(
+            f"ids have shape {rows.shape}, where one text (T,) is due; model.generate and"
+            " decoding.generate_batch take several"
+        )
+    return rows.reshape(-1)

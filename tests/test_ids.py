@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minillm import InputError
-from minillm.ids import checked_ids, one_text
+from minillm.ids import checked_ids
 
 
 @pytest.mark.parametrize("ids", [[0, 6], (0, 6), np.array([0, 6], np.uint8), [[0, 6]]], ids=repr)
@@ -16,9 +16,3 @@ def test_ids_become_rows_of_int64(ids):
 def test_a_vocabulary_ends_before_its_size():
     with pytest.raises(InputError, match="id 7 is outside the vocabulary of 7"):
         checked_ids([0, 7], 7)
-
-
-def test_one_text_is_one_row():
-    assert one_text([1, 2], 7).tolist() == [1, 2]
-    with pytest.raises(InputError, match=r"shape \(1, 2\), where one text"):
-        one_text([[1, 2]], 7)

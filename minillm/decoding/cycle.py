@@ -14,9 +14,8 @@ from time import perf_counter_ns
 import numpy as np
 
 from ..errors import InputError
-from ..ids import one_text
 from ..layers.cache import KVCache, SlidingCache
-from ..protocol import Model, require_model
+from ..protocol import Model, one_text
 from ..steps import Step, checked, identity, step_names
 from ..tokenizer import Tokenizer
 from .finite import checked_logits
@@ -70,7 +69,6 @@ class Continuation:
         tokenizer: Tokenizer | None = None,
         rng: np.random.Generator | None = None,
     ):
-        require_model(model)
         if hasattr(ids, "__len__") and len(ids) == 0:
             raise InputError(
                 "the prompt is empty: give at least one token (<|endoftext|> starts a text from"
@@ -78,7 +76,7 @@ class Continuation:
             )
         if not isinstance(options, Options):
             raise InputError(f"options is {options!r:.60}; it must be a decoding.Options")
-        self.ids = one_text(ids, model.config.vocab_size).tolist()
+        self.ids = one_text(model, ids).tolist()
         self.options, self.ops = options.on(model), model.ops
         self.rng = np.random.default_rng(self.options.seed) if rng is None else rng
         self.n_prompt = len(self.ids)

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError, whole_number
-from ..ids import one_text
 from ..machine.distributed import ALONE, World
 from ..machine.progress import progress_bar
-from ..protocol import Model, require_model
+from ..protocol import Model, one_text, require_model
 from ..tokenizer import Tokenizer, cut_at_ends, require_tokenizer, well_formed
 from .finite import checked_logits
 
@@ -44,8 +43,7 @@ class Score:
 
 def score(model: Model, ids: Sequence[int]) -> Score:
     """Return log P of every token but the first, given all before it: n_positions at most."""
-    require_model(model)
-    ids = one_text(ids, model.config.vocab_size)
+    ids = one_text(model, ids)
     if len(ids) > model.config.n_positions:
         raise InputError(
             f"{len(ids):,} tokens do not fit the model's {model.config.n_positions} positions:"
@@ -58,16 +56,14 @@ def score(model: Model, ids: Sequence[int]) -> Score:
 
 def next_logprobs(model: Model, ids: Sequence[int]) -> np.ndarray:
     """Return log P(token | ids) for every token of the vocabulary [V], in nats."""
-    require_model(model)
-    row = one_text(ids, model.config.vocab_size)
+    row = one_text(model, ids)
     return model.ops.log_softmax(checked_logits(model, row[None], last=True)[0, -1])
 
 
 def continuation_logprob(model: Model, ids: Sequence[int], continuation: Sequence[int]) -> float:
     """Return log P(continuation | ids) in nats: a word of several tokens multiplies their
     probabilities."""
-    require_model(model)
-    ids = one_text(ids, model.config.vocab_size)
+    ids = one_text(model, ids)
     return float(score(model, [*ids, *continuation]).logprobs[len(ids) - 1 :].sum(dtype=np.float64))
 
 
