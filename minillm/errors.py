@@ -33,19 +33,8 @@ def whole_number(name: str, value, least: int = 1) -> int:
     raise InputError(f"{name} is {value!r:.60}; it must be a whole number of at least {least}")
 
 
-def require_model(value) -> None:
-    """Raise InputError for what is no model; whatever makes a cache is one."""
-    _require("model", value, "new_cache", "model, tokenizer = minillm.load(...) gives one")
-
-
-def require_tokenizer(value) -> None:
-    """Raise InputError for what is no tokenizer of ours."""
-    _require(
-        "tokenizer", value, "decode_bytes", "minillm.load and Tokenizer.from_pretrained give one"
-    )
-
-
-def _require(name: str, value, part: str, how: str) -> None:
+def require(name: str, value, part: str, how: str) -> None:
+    """Raise InputError unless `value`, called `name`, has the attribute `part`; how: what gives one."""
     if isinstance(value, type) or not hasattr(value, part):
         what = f"{value!r:.60}" if isinstance(value, (str, type)) else f"a {type(value).__name__}"
         raise InputError(f"{name} is {what}, which is no {name}: {how}")

@@ -16,9 +16,10 @@ import numpy as np
 
 from . import families, moved
 from . import ops as numpy_ops
-from .errors import InputError, require_model
+from .errors import InputError
 from .families.family import MATRIX, TABLE, Parameter
 from .families.gpt2.config import GPT2Config
+from .ids import checked_ids
 from .layers.cache import KVCache, check_fits, float_type
 from .names import tree
 from .parameters import Parameters
@@ -26,18 +27,6 @@ from .steps import Step, Trace, checked, identity, times_only
 from .twins.portable import Twin
 from .weights import Weight, like, owned, read_only
 from .weights.implicit import Implicit
-
-
-def one_text(model: Model, ids) -> np.ndarray:
-    """Return ids [T], checked; InputError for what is no model, and for several rows."""
-    require_model(model)
-    rows, single = model._checked_ids(ids)
-    if not single:
-        raise InputError(
-            f"ids have shape {rows.shape}, where one text (T,) is due; model.generate and"
-            " decoding.generate_batch take several"
-        )
-    return rows[0]
 
 
 class Model:
@@ -114,7 +103,7 @@ class Model:
         each row's last real position, T = 1. Raises InputError for ids outside the vocabulary, and
         when a row would outgrow the cache or n_positions.
         """
-        ids, single = self._checked_ids(ids)
+        ids, single = checked_ids(ids, self.config.sizes.V)
         B, T = ids.shape
         lengths = [T] * B if lengths is None else _lengths(lengths)
         if np.shape(lengths) != (B,) or min(lengths) < 1 or max(lengths) > T:
@@ -143,30 +132,6 @@ class Model:
         if cache is not None:
             cache.advance(lengths)
         return logits[0] if single else logits
-
-    def _checked_ids(self, ids) -> tuple[np.ndarray, bool]:
-        """Return ids as [B,T] of int64, and whether a batch axis was added."""
-        try:
-            ids = np.asarray(ids)
-        except ValueError:
-            raise InputError(
-                "ids must form one rectangle; pad ragged rows on the right and give lengths"
-            ) from None
-        if ids.dtype.kind in "USO":  # text, or what NumPy has no numbers for
-            raise InputError(
-                f"ids must be integers, not {ids.tolist()!r:.60}: tokenizer.encode(text) gives a"
-                " text's ids"
-            )
-        if ids.ndim not in (1, 2) or ids.size == 0:
-            raise InputError(f"ids have shape {ids.shape}; needed: (T,) or (B, T), at least one id")
-        if ids.dtype.kind not in "iu":
-            raise InputError(f"ids must be integers, not {ids.dtype}")
-        numbers = ids.ravel().tolist()
-        V = self.config.sizes.V
-        if min(numbers) < 0 or max(numbers) >= V:
-            wrong = next(i for i in numbers if not 0 <= i < V)
-            raise InputError(f"id {wrong} is outside the vocabulary of {V}")
-        return ids.astype(np.int64, copy=False).reshape(-1, ids.shape[-1]), ids.ndim == 1
 
     @property
     def _decode_step(self):
@@ -236,7 +201,7 @@ class Model:
         """Return every intermediate of one pass by its step name; ids [T] are traced as one row
         [1,T]."""
         trace = Trace()
-        self(self._checked_ids(ids)[0], cache, step=trace, **kwargs)
+        self(checked_ids(ids, self.config.sizes.V)[0], cache, step=trace, **kwargs)
         return trace
 
     def with_parameters(self, parameters: Mapping[str, np.ndarray], **config_changes) -> Model:

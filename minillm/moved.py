@@ -10,11 +10,12 @@ from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 
-MODULES = {  # old name -> new name, inside the package
+MODULES = {  # old name -> new name, inside the package; or the parts that its names are in now
     "attention": "layers.attention",
     "cache": "layers.cache",
     "config": "families.gpt2.config",
     "course": "exercises.course",
+    "decoding.loop": "decoding.cycle decoding.generate",
     "distributed": "machine.distributed",
     "exercises.exam": "exercises.teacher.exam",
     "exercises.folder": "exercises.student.folder",
@@ -64,10 +65,21 @@ class Moved(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self) if package == __package__ and old in MODULES else None
 
     def exec_module(self, module) -> None:
-        old = module.__name__.partition(".")[2]
-        new = f"{__package__}.{MODULES[old]}"
-        warn(module.__name__, new)
-        sys.modules[module.__name__] = import_module(new)
+        old = module.__name__
+        parts = [f"{__package__}.{m}" for m in MODULES[old.partition(".")[2]].split()]
+        if len(parts) == 1:
+            warn(old, parts[0])
+            sys.modules[old] = import_module(parts[0])
+            return
+
+        def find(name: str):
+            for part in parts:
+                if not name.startswith("__") and hasattr(import_module(part), name):
+                    warn(f"{old}.{name}", f"{part}.{name}")
+                    return getattr(import_module(part), name)
+            raise AttributeError(f"module {old!r} has no attribute {name!r}")
+
+        module.__getattr__ = find
 
 
 def install() -> None:

@@ -18,7 +18,7 @@ from . import families
 from .differences import StepDifferences, diff
 from .errors import InputError
 from .machine.files import read_npz, write_atomically
-from .model import Model
+from .protocol import Model
 from .steps import Trace
 
 REFERENCE_FILE = "reference.npz"

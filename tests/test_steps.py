@@ -5,7 +5,7 @@ import pytest
 
 from minillm import GPT2, GPT2Config, InputError
 from minillm.decoding import Options, Request, generate_batch
-from minillm.decoding.loop import moments
+from minillm.decoding.generate import moments
 from minillm.differences import diff
 from minillm.families.gpt2 import step_names
 from minillm.steps import Patch, Relay, Trace, identity, phase_of, under

@@ -19,8 +19,9 @@ from time import perf_counter
 import numpy as np
 
 from ..decoding import Options, Request, generate_batch
+from ..decoding.cycle import Continuation, Cycle
 from ..decoding.finite import check_logits
-from ..decoding.loop import Continuation, Cycle, moments
+from ..decoding.generate import moments
 from ..errors import InputError
 from ..layers.cache import SlidingCache
 from ..machine.progress import progress_bar

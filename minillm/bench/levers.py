@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from ..checkpoints import load
 from ..compression import (
     low_rank,
     prune_heads,
@@ -69,7 +70,7 @@ def _on_threads(way: Way, n: int) -> Way:
 
 
 def _with_draft(way: Way, name: str) -> Way:
-    return replace(way, draft=named_draft(name, way.model, way.tokenizer))
+    return replace(way, draft=named_draft(name, way.model, way.tokenizer, load))
 
 
 LEVERS = {

@@ -119,13 +119,14 @@ def run(args: argparse.Namespace) -> None:
 def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
     """Generate once to warm up (kernels compile, memory is touched), then under the clock, and
     measure the limits."""
+    from ..checkpoints import load as load_model
     from ..clock import Clock, ClockReport
     from ..decoding import Options
     from ..decoding.drafts import named_draft
-    from ..decoding.loop import moments
+    from ..decoding.generate import moments
 
     ids = tokenizer.encode(text, allowed_special="all")
-    draft = named_draft(args.draft, model, tokenizer) if args.draft else None
+    draft = named_draft(args.draft, model, tokenizer, load_model) if args.draft else None
     few = min(8 if draft else 2, args.max_new_tokens)
     warm = Options(max_new_tokens=few, do_sample=False)
     options = Options(max_new_tokens=args.max_new_tokens, do_sample=False)

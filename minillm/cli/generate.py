@@ -67,6 +67,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from .. import generate
+    from ..checkpoints import load as load_model
     from ..decoding.drafts import named_draft
     from ..decoding.options import ROWS, Options
 
@@ -76,7 +77,11 @@ def run(args: argparse.Namespace) -> None:
     start = perf_counter()
     model, tokenizer = load(args)
     loaded = perf_counter()
-    draft = named_draft(args.draft, model, tokenizer, args.draft_tokens) if args.draft else None
+    draft = (
+        named_draft(args.draft, model, tokenizer, load_model, args.draft_tokens)
+        if args.draft
+        else None
+    )
     options = {n: v for n in ROWS if (v := getattr(args, n, None)) is not None}
     ids = tokenizer.encode(prompt, allowed_special="all")
     story = partial(generate, model, tokenizer, ids, stop=args.stop, draft=draft)

@@ -11,7 +11,7 @@ from time import perf_counter
 import numpy as np
 
 from .. import kernels
-from ..decoding.loop import run_cycle
+from ..decoding.cycle import run_cycle
 from ..errors import InputError
 from ..machine.progress import Update
 from .clock import Clock

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import InputError
-from ..model import Model
+from ..protocol import AnyModel
 from ..weights import LowRank, like
 from .parts import chosen_matrices, dense
 
@@ -20,7 +20,7 @@ def break_even_rank(shape: tuple[int, int]) -> int:
     return (k * n - 1) // (k + n)
 
 
-def low_rank(model: Model, rank: int, matrices: Sequence[str] | None = None) -> Model:
+def low_rank(model: AnyModel, rank: int, matrices: Sequence[str] | None = None) -> AnyModel:
     """Return `model` with each of `matrices` (in every layer; None: all) replaced by its best approximation of
     that rank.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import InputError
-from ..model import Model
+from ..protocol import Model
 
 
 def dense(parameter) -> np.ndarray:

@@ -10,12 +10,12 @@ import numpy as np
 from .. import kernels
 from ..errors import InputError
 from ..families.family import MATRIX
-from ..model import Model
+from ..protocol import AnyModel, Model
 from ..weights import Sparse
 from .parts import chosen_matrices, dense
 
 
-def prune_magnitude(model: Model, sparsity: float, matrices=None) -> Model:
+def prune_magnitude(model: AnyModel, sparsity: float, matrices=None) -> AnyModel:
     """Return `model` without the `sparsity` smallest share of the weights of each of `matrices` (None:
     all of the blocks): |w| decides.
 
@@ -44,7 +44,7 @@ def prune_magnitude(model: Model, sparsity: float, matrices=None) -> Model:
     return model.with_parameters(parameters)
 
 
-def prune_heads(model: Model, keep: int, ids) -> Model:
+def prune_heads(model: AnyModel, keep: int, ids) -> AnyModel:
     """Return `model` with the `keep` heads of each layer that matter most for ids [T] or [B,T]; the
     matrices shrink. Where queries share keys and values, `keep` counts such groups, which stay
     whole.
@@ -80,7 +80,7 @@ def prune_heads(model: Model, keep: int, ids) -> Model:
     return model.with_sizes(parameters, H=keep * group, K=keep, D=D)
 
 
-def prune_neurons(model: Model, keep: int, ids) -> Model:
+def prune_neurons(model: AnyModel, keep: int, ids) -> AnyModel:
     """Return `model` with the `keep` neurons of each feed forward that matter most for ids [T] or
     [B,T].
 
@@ -105,7 +105,7 @@ def prune_neurons(model: Model, keep: int, ids) -> Model:
     return model.with_sizes(parameters, F=keep)
 
 
-def skip_layers(model: Model, n: int) -> Model:
+def skip_layers(model: AnyModel, n: int) -> AnyModel:
     """Return `model` without `n` of its layers, spread over its middle: the first and the last are
     kept.
 

@@ -7,12 +7,12 @@ import numpy as np
 
 from ..errors import InputError
 from ..families.family import MATRIX, TABLE
-from ..model import Model
+from ..protocol import AnyModel, Model
 from ..weights import KINDS, store_parameters
 from .parts import dense, relative_error
 
 
-def quantize(model: Model, kind: str, head: bool = True) -> Model:
+def quantize(model: AnyModel, kind: str, head: bool = True) -> AnyModel:
     """Return `model` with every matrix that multiplies stored as `kind`; the rest stays as it is.
 
     int8: blocks of 32 inputs share a float16 scale, w = d q, -127 <= q <= 127 (the numbers of
@@ -29,7 +29,7 @@ def quantize(model: Model, kind: str, head: bool = True) -> Model:
     return model.with_parameters(store_parameters(chosen, kind, layout))
 
 
-def round_to_int8(model: Model, per: str = "row", head: bool = True) -> Model:
+def round_to_int8(model: AnyModel, per: str = "row", head: bool = True) -> AnyModel:
     """Return `model` with every matrix rounded to 255 steps of one scale per "row" (an output) or
     per "tensor".
 

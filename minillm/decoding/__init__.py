@@ -1,7 +1,8 @@
-"""Choosing tokens: the filters, the loop, beam search, drafts, batches, and text that streams."""
+"""Choosing tokens: filters, cycles, plain decoding, beams, drafts, batches, and text that streams."""
 
 from .batch import Request, generate_batch
-from .loop import Cycle, Moment, generate, generate_ids
+from .cycle import Cycle, Moment
+from .generate import generate, generate_ids
 from .options import Options
 from .speculative import ModelDraft, NGramDraft, acceptance
 

@@ -6,7 +6,7 @@ almost B-fold, until arithmetic is the limit (about peak FLOPS / (2 * weights/s 
 rows) or memory is: every row has a cache of its own.
 
 Texts are rows of different lengths of one KVCache (ragged): positions and mask follow from each
-row's own length, so no text sees another or the padding behind its prompt. Where rows are free,
+row's own length, so no text sees another or the padding after its prompt. Where rows are free,
 waiting prompts enter, as many as fit together in one prefill pass, padded on the right; a finished
 text leaves at once, and the last row moves into its place. Every text has its own options, seed and
 stop strings.
@@ -26,9 +26,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..errors import InputError, require_tokenizer, whole_number
+from ..errors import InputError, whole_number
+from ..protocol import Model
 from ..steps import identity
-from .loop import Continuation, Moment, checked_for, run_cycle, shown
+from ..tokenizer import require_tokenizer
+from .cycle import Continuation, Moment, checked_for, run_cycle, shown
 from .options import Options
 from .text import TextStream
 
@@ -53,7 +55,7 @@ class Row:
 
 
 def generate_batch(
-    model,
+    model: Model,
     requests: Iterable[Request | Sequence[int]],
     rows: int = 8,
     *,
@@ -86,7 +88,7 @@ def generate_batch(
     return _serve(model, waiting, rows, checked_for(model, step))
 
 
-def _admit(model, number, request, tokenizer) -> Row:
+def _admit(model: Model, number, request, tokenizer) -> Row:
     request = request if isinstance(request, Request) else Request(request)
     text = Continuation(model, request.ids, request.options, tokenizer)
     text.options.require_plain("a batch", chunk=None)
@@ -96,19 +98,17 @@ def _admit(model, number, request, tokenizer) -> Row:
     return Row(number, text, stream)
 
 
-def _serve(model, waiting: deque[Row], n_rows: int, step) -> Iterator[tuple[int, Moment]]:
+def _serve(model: Model, waiting: deque[Row], n_rows: int, step) -> Iterator[tuple[int, Moment]]:
     if not waiting:
         return
-    capacity = min(
-        model.config.n_positions, max(len(row.text.ids) + row.text.left for row in waiting)
-    )
+    capacity = min(model.config.sizes.P, max(len(row.text.ids) + row.text.left for row in waiting))
     cache = model.new_cache(
         min(n_rows, len(waiting)), capacity, waiting[0].text.options.cache_dtype
     )
     running: list[Row] = []
     while waiting or running:
         entering = [waiting.popleft() for _ in range(min(len(waiting), cache.batch - len(running)))]
-        if entering:  # they are read in a pass of their own, behind the rows that run
+        if entering:  # they are read in a pass of their own, after the rows that run
             yield from _cycle(
                 model, entering, cache.view(slice(len(running), len(running) + len(entering))), step
             )
@@ -123,7 +123,7 @@ def _serve(model, waiting: deque[Row], n_rows: int, step) -> Iterator[tuple[int,
                 cache.truncate(0, len(running))
 
 
-def _cycle(model, rows: list[Row], cache, step) -> Iterator[tuple[int, Moment]]:
+def _cycle(model: Model, rows: list[Row], cache, step) -> Iterator[tuple[int, Moment]]:
     """One pass over what the cache has not seen of each row's text, and the moments that come from
     it."""
     fresh = [row.text.ids[seen:] for row, seen in zip(rows, cache.lengths)]

@@ -15,8 +15,9 @@ import numpy as np
 from ..errors import InputError
 from ..machine.forms import short
 from ..machine.quota import free_bytes
+from ..protocol import Model
 from ..steps import Step, identity
-from .loop import Continuation, Cycle, Moment, run_cycle
+from .cycle import Continuation, Cycle, Moment, run_cycle
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Beam:
     row: int = 0  # the cache row that holds everything but its last token
 
 
-def beam_search(model, text: Continuation, step: Step = identity) -> Iterator[Moment]:
+def beam_search(model: Model, text: Continuation, step: Step = identity) -> Iterator[Moment]:
     """Yield the moments of the best text found."""
     winner, now = best_beams(model, text, step)[0], perf_counter_ns()
     for index, (token, logprob, cycle) in enumerate(winner.new):
@@ -40,7 +41,7 @@ def beam_search(model, text: Continuation, step: Step = identity) -> Iterator[Mo
         yield Moment(index, token, "", logprob, cycle, now, finish)
 
 
-def best_beams(model, text: Continuation, step: Step = identity) -> list[Beam]:
+def best_beams(model: Model, text: Continuation, step: Step = identity) -> list[Beam]:
     """Return the num_return_sequences best ends of `text`, the best first; see decoding.Options for
     the knobs."""
     ids, n_new, options, stop_tokens = text.ids, text.left, text.options, text.stop_tokens

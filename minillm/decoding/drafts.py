@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from ..compression import quantize, skip_layers
 from ..errors import InputError
+from ..protocol import Model
+from ..tokenizer import Tokenizer
 from ..twins.portable import Twin
 from ..weights import KINDS
 from .speculative import Draft, ModelDraft, NGramDraft
 
 
-def named_draft(name: str, model, tokenizer, n_tokens: int | None = None) -> Draft:
+def named_draft(
+    name: str,
+    model: Model,
+    tokenizer: Tokenizer,
+    load: Callable[..., tuple[Model, Tokenizer]],
+    n_tokens: int | None = None,
+) -> Draft:
     """Return the draft for `model` that is called `name`.
 
     "ngram": look-up in the text; "skip:N": `model` without N of its layers; a kind of storage
-    ("int8", "int4", ...): `model` quantised; anything else is a model to load, which must have the
-    same tokens.
+    ("int8", "int4", ...): `model` quantised; anything else is a model to `load` (minillm.load, for
+    example), which must have the same tokens.
     """
     n = {} if n_tokens is None else {"n_tokens": n_tokens}
     if name == "ngram":
         return NGramDraft(**n)
     if name.startswith("skip:"):
-        from ..compression import skip_layers
-
         count = name.removeprefix("skip:")
         if not count.isdecimal():
             raise InputError(f"draft {name!r}: skip:N needs a number of layers")
         return ModelDraft(skip_layers(model, int(count)), **n)
     if name in KINDS:
-        return ModelDraft(model.quantize(name), **n)
-    from ..checkpoints import load
-
+        return ModelDraft(quantize(model, name), **n)
     try:
         other, its_tokenizer = load(name, kernels=Twin(model.ops).name)
     except InputError as error:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import InputError
+from ..protocol import Model
 from ..steps import Step, identity, times_only
 
 
@@ -65,7 +66,7 @@ def check_logits(logits, where, again=None) -> None:
 
 
 def checked_logits(
-    model,
+    model: Model,
     ids,
     cache=None,
     *,

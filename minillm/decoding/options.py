@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, fields
 from difflib import get_close_matches
+from functools import cached_property
 
 import numpy as np
 
 from .. import ops as numpy_ops
 from ..errors import InputError, whole_number
+from ..protocol import Model
 from . import filters
 
 DEFAULT_NEW_TOKENS = 64
@@ -90,11 +92,22 @@ def option(read: Callable, what: str, plain=None, **more):
     """A field that is None unless given: `read(name, value)` checks it, `what` is its --help, and
     `plain` holds where neither the caller nor the model decides.
 
-    filter: (logits, value) -> logits, in the order of these rows; naming it samples, and at the
-    value `off` it does nothing. flag and how: its flag on the command line, where that does not
-    follow from its name and type; how None: it has none.
+    flag and how: its flag on the command line, where that does not follow from its name and type;
+    how None: it has none.
     """
     return field(default=None, metadata={"read": read, "what": what, "plain": plain, **more})
+
+
+def penalty(function: Callable, off, read: Callable, what: str):
+    """The option of a function (logits, ids, value) -> logits, which depends on the text so far:
+    greedy and beam search know it, too. At the value `off` it does nothing."""
+    return option(read, what, off, penalty=function, off=off)
+
+
+def sampler(function: Callable, off, read: Callable, what: str, plain=None):
+    """The option of a filter (logits, value) -> logits. They are applied in the order of these rows
+    after the penalties; naming one samples, and at the value `off` it does nothing."""
+    return option(read, what, plain, filter=function, off=off)
 
 
 def _whole(least: int = 1):
@@ -154,33 +167,39 @@ class Options:
     do_sample: bool = option(
         _one_of(True, False), "draw the next token, instead of taking the likeliest", False
     )
-    temperature: float = option(
+    temperature: float = sampler(
+        filters.temperature,
+        1,
         _number("0 (greedy) or more", lambda t: t >= 0),
         "0 is greedy; below 1 sharpens the distribution, above 1 flattens it",
-        1.0,
-        filter=filters.temperature,
-        off=1,
+        plain=1.0,
     )
-    top_k: int | None = option(
-        _whole(0), "choose among the K likeliest tokens (0: all)", filter=filters.top_k, off=0
+    top_k: int | None = sampler(
+        filters.top_k, 0, _whole(0), "choose among the K likeliest tokens (0: all)"
     )
-    top_p: float | None = option(
+    top_p: float | None = sampler(
+        filters.top_p,
+        1,
         _number("above 0 and at most 1", lambda p: 0 < p <= 1),
         "choose among the likeliest that together reach P (1: all)",
-        filter=filters.top_p,
-        off=1,
     )
-    min_p: float | None = option(
+    min_p: float | None = sampler(
+        filters.min_p,
+        0,
         _number("between 0 and 1", lambda p: 0 <= p <= 1),
         "choose among those at least P times as likely as the likeliest (0: all)",
-        filter=filters.min_p,
-        off=0,
     )
-    repetition_penalty: float = option(
-        _number("above 0 (1 is none)", lambda r: r > 0), "above 1: repeat less", 1.0
+    repetition_penalty: float = penalty(
+        filters.repetition_penalty,
+        1.0,
+        _number("above 0 (1 is none)", lambda r: r > 0),
+        "above 1: repeat less",
     )
-    no_repeat_ngram_size: int = option(
-        _whole(0), "never write the same N tokens in a row twice (0: any)", 0
+    no_repeat_ngram_size: int = penalty(
+        filters.no_repeat_ngram,
+        0,
+        _whole(0),
+        "never write the same N tokens in a row twice (0: any)",
     )
     num_beams: int = option(_whole(), "search with N beams", 1)
     length_penalty: float = option(
@@ -217,7 +236,7 @@ class Options:
         how={"choices": ("error", "slide")},
     )
     chunk: int | None = option(
-        _whole(), "read the prompt N positions at a time (the same tokens: see decoding.loop.read)"
+        _whole(), "read the prompt N positions at a time (the same tokens: see decoding.cycle.read)"
     )
     use_cache: bool = option(
         _one_of(True, False),
@@ -251,7 +270,7 @@ class Options:
             object.__setattr__(self, name, value)
         self._check_together()
 
-    def on(self, model) -> Options:
+    def on(self, model: Model) -> Options:
         """Return the options for `model`: what is not given is as its generation_config.json says."""
         defaults = getattr(model.config, "generation", None)
         options = Options(**self.given, defaults=defaults) if defaults else self
@@ -327,21 +346,30 @@ class Options:
     def penalised(self, logits, ids):
         """Return the logits after what depends on the text so far, which greedy and beam search
         know, too."""
-        if self.repetition_penalty != 1.0:
-            logits = filters.repetition_penalty(logits, ids, self.repetition_penalty)
-        if self.no_repeat_ngram_size:
-            logits = filters.no_repeat_ngram(logits, ids, self.no_repeat_ngram_size)
+        for function, value in self._penalties:
+            logits = function(logits, ids, value)
         return logits
 
     def distribution(self, logits, ids, ops=numpy_ops):
         """Return the probabilities [V] from which the next token is drawn; ids are the tokens so
         far, ops the twin."""
         logits = self.penalised(logits, ids)
-        if self.temperature > 0:
-            for name, (filter_, off) in FILTERS.items():
-                if (setting := getattr(self, name)) not in (None, off):
-                    logits = filter_(logits, setting)
+        for function, value in self._filters:
+            logits = function(logits, value)
         return ops.softmax(logits)
+
+    @cached_property
+    def _penalties(self) -> list[tuple[Callable, float]]:
+        return self._that_are_on(PENALTIES)
+
+    @cached_property
+    def _filters(self) -> list[tuple[Callable, float]]:
+        return self._that_are_on(FILTERS) if self.temperature > 0 else []
+
+    def _that_are_on(self, table: Mapping[str, tuple]) -> list[tuple[Callable, float]]:
+        """The functions of a table that do something, each with its value."""
+        values = ((function, getattr(self, name), off) for name, (function, off) in table.items())
+        return [(function, v) for function, v, off in values if v not in (None, off)]
 
     def choose(self, probs, rng: np.random.Generator) -> int:
         """Return the next token: the likeliest if greedy, else one drawn from `probs`."""
@@ -356,6 +384,7 @@ ROWS = {
 }
 READ = {name: row["read"] for name, row in ROWS.items()}
 PLAIN = {name: row["plain"] for name, row in ROWS.items()}
+PENALTIES = {n: (row["penalty"], row["off"]) for n, row in ROWS.items() if "penalty" in row}
 FILTERS = {n: (row["filter"], row["off"]) for n, row in ROWS.items() if "filter" in row}
 LIMITS = {"max_new_tokens", "max_length"}
 
@@ -370,7 +399,7 @@ def _usable(defaults: Mapping | None) -> dict:
     is not had here."""
     defaults = {n: v for n, v in (defaults or {}).items() if v is not None and v != []}
     try:
-        for name in MISSING.keys() & defaults.keys():
+        for name in MISSING.keys() & defaults.keys() - READ.keys():
             if defaults[name] != MISSING[name]:
                 raise InputError(f"{name} is {defaults[name]!r:.60}, which is not had here")
         own = READ.keys() - {

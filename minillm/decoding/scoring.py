@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError, require_model, require_tokenizer, whole_number
+from ..errors import InputError, whole_number
 from ..machine.distributed import ALONE, World
 from ..machine.progress import progress_bar
-from ..model import GPT2, one_text
-from ..tokenizer import Tokenizer, cut_at_ends, well_formed
+from ..protocol import Model, one_text, require_model
+from ..tokenizer import Tokenizer, cut_at_ends, require_tokenizer, well_formed
 from .finite import checked_logits
 
 
@@ -41,12 +41,12 @@ class Score:
         return _exp(self.cross_entropy)
 
 
-def score(model: GPT2, ids: Sequence[int]) -> Score:
+def score(model: Model, ids: Sequence[int]) -> Score:
     """Return log P of every token but the first, given all before it: n_positions at most."""
     ids = one_text(model, ids)
-    if len(ids) > model.config.n_positions:
+    if len(ids) > model.config.sizes.P:
         raise InputError(
-            f"{len(ids):,} tokens do not fit the model's {model.config.n_positions} positions:"
+            f"{len(ids):,} tokens do not fit the model's {model.config.sizes.P} positions:"
             " shorten the text"
         )
     logits, targets = checked_logits(model, ids[None])[0, :-1], ids[1:]
@@ -54,13 +54,13 @@ def score(model: GPT2, ids: Sequence[int]) -> Score:
     return Score(-model.ops.cross_entropy(logits, targets), 1 + (logits > of_targets).sum(axis=-1))
 
 
-def next_logprobs(model: GPT2, ids: Sequence[int]) -> np.ndarray:
+def next_logprobs(model: Model, ids: Sequence[int]) -> np.ndarray:
     """Return log P(token | ids) for every token of the vocabulary [V], in nats."""
     row = one_text(model, ids)
     return model.ops.log_softmax(checked_logits(model, row[None], last=True)[0, -1])
 
 
-def continuation_logprob(model: GPT2, ids: Sequence[int], continuation: Sequence[int]) -> float:
+def continuation_logprob(model: Model, ids: Sequence[int], continuation: Sequence[int]) -> float:
     """Return log P(continuation | ids) in nats: a word of several tokens multiplies their
     probabilities."""
     ids = one_text(model, ids)
@@ -91,7 +91,7 @@ class LongScore:
 
 
 def score_long(
-    model: GPT2,
+    model: Model,
     tokenizer: Tokenizer,
     text: str,
     window: int | None = None,
@@ -113,12 +113,12 @@ def score_long(
     require_tokenizer(tokenizer)
     if not isinstance(text, str):
         raise InputError(f"text is {text!r:.60}; it must be one text, of type str")
-    window = model.config.n_positions if window is None else whole_number("window", window)
+    window = model.config.sizes.P if window is None else whole_number("window", window)
     stride = window if stride is None else whole_number("stride", stride)
-    if not 1 <= stride <= window <= model.config.n_positions:
+    if not 1 <= stride <= window <= model.config.sizes.P:
         raise InputError(
             f"window {window} and stride {stride}: needed 1 <= stride <= window <="
-            f" {model.config.n_positions}"
+            f" {model.config.sizes.P}"
         )
     text = well_formed(text)
     ids = np.array(tokenizer.encode_documents(text), dtype=np.int64)

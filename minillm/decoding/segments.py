@@ -2,12 +2,12 @@
 with the cache kept.
 
 The naive procedure splits a text, runs every piece by itself and joins what comes out. It is wrong
-because attention is how a token hears of those before it: behind each cut the model starts anew,
+because attention is how a token hears of those before it: after each cut the model starts anew,
 with no context and at position 0, and guesses as if a text began there. What it saves is real:
 attention within pieces of n costs n keys at most, so the quadratic part of T tokens falls from T^2
 / 2 pairs to T n / 2.
 
-With the KV cache carried over the same pieces are chunked prefill (decoding.loop.read): exact,
+With the KV cache carried over the same pieces are chunked prefill (decoding.cycle.read): exact,
 equal to one pass over the whole, for the full number of pairs. So a text need not be run in one go
 to be run right; only the keys and values must stay.
 """
@@ -20,13 +20,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
-from ..model import GPT2
+from ..protocol import Model
 from .finite import checked_logits
 
 
 @dataclass(frozen=True)
 class Segments:
-    """Every token but the first, predicted in pieces: nats, and how far behind a cut the last token
+    """Every token but the first, predicted in pieces: nats, and how far after a cut the last token
     read was, both [T-1].
 
     multiply_adds: of the matrices and of attention (a masked pair counts as not done).
@@ -37,11 +37,11 @@ class Segments:
     multiply_adds: int
 
     def by_position(self) -> np.ndarray:
-        """Mean nats a token at each position behind a cut."""
+        """Mean nats a token at each position after a cut."""
         return np.bincount(self.positions, self.nats) / np.bincount(self.positions)
 
 
-def run_segments(model: GPT2, ids: Sequence[int], length: int, carry: bool) -> Segments:
+def run_segments(model: Model, ids: Sequence[int], length: int, carry: bool) -> Segments:
     """Predict ids [T] in pieces of `length`, each alone, or with the cache carried over (`carry`,
     exact).
 
@@ -51,9 +51,9 @@ def run_segments(model: GPT2, ids: Sequence[int], length: int, carry: bool) -> S
     ids, config = np.asarray(ids), model.config
     if length < 1:
         raise InputError(f"pieces of {length} tokens: needed at least 1")
-    if not 2 <= len(ids) <= config.n_positions:
+    if not 2 <= len(ids) <= config.sizes.P:
         raise InputError(
-            f"{len(ids):,} tokens: needed from 2 to the model's {config.n_positions} positions"
+            f"{len(ids):,} tokens: needed from 2 to the model's {config.sizes.P} positions"
         )
     cache, nats, pairs = model.new_cache() if carry else None, [], 0
     for start in range(0, len(ids) - 1, length):
@@ -63,11 +63,7 @@ def run_segments(model: GPT2, ids: Sequence[int], length: int, carry: bool) -> S
         nats.append(model.ops.cross_entropy(logits, targets))
         pairs += sum(range(1, len(piece) + 1)) + (start * len(piece) if carry else 0)
     n = len(ids) - 1
-    matrices = sum(
-        p.size for name, p in model.parameters.items() if p.ndim == 2 and name.startswith("h.")
-    )
-    multiply_adds = (
-        n * (matrices + config.vocab_size * config.n_embd)
-        + 2 * config.n_layer * config.attention_dim * pairs
-    )
+    s = config.sizes
+    matrices = sum(p.size for p in model.matrices().values())
+    multiply_adds = n * (matrices + s.V * s.C) + 2 * s.L * s.H * s.D * pairs
     return Segments(np.concatenate(nats), np.arange(n) % length, multiply_adds)

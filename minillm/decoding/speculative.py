@@ -32,10 +32,11 @@ from typing import Protocol
 
 import numpy as np
 
-from ..errors import InputError, require_model, whole_number
+from ..errors import InputError, whole_number
+from ..protocol import Model, require_model
 from ..steps import Step, identity
 from . import filters
-from .loop import Continuation, Cycle, Moment, read, run_cycle
+from .cycle import Continuation, Cycle, Moment, read, run_cycle
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Guess:
 
 
 class Draft(Protocol):
-    """A way of guessing: `start` returns for one text a function that guesses up to n tokens behind
+    """A way of guessing: `start` returns for one text a function that guesses up to n tokens after
     what it is now.
 
     clock: a Clock to which the guesser's own passes are told, or identity.
@@ -57,18 +58,18 @@ class Draft(Protocol):
 
     n_tokens: int  # how many to guess at once
 
-    def check(self, model) -> None:
+    def check(self, model: Model) -> None:
         """Raise InputError if the guesses are of no use to `model`."""
 
     def start(self, text: Continuation, clock: Step = identity) -> Callable[[int], Guess]: ...
 
 
-def speculate(model, text: Continuation, draft: Draft, step) -> Iterator[Moment]:
+def speculate(model: Model, text: Continuation, draft: Draft, step) -> Iterator[Moment]:
     """Return the moments of `text` continued by `model` with the guesses of `draft`."""
     if isinstance(draft, type) or not hasattr(draft, "start"):
         raise InputError(
             f"draft is {draft!r:.60}; it must be decoding.NGramDraft(), decoding.ModelDraft(model) or"
-            " decoding.drafts.named_draft(name, model, tokenizer)"
+            " decoding.drafts.named_draft(name, model, tokenizer, minillm.load)"
         )
     text.options.require_plain("speculative decoding")
     draft.check(model)
@@ -77,7 +78,7 @@ def speculate(model, text: Continuation, draft: Draft, step) -> Iterator[Moment]
     return _rounds(model, text, draft.n_tokens, draft.start(text, clock), step)
 
 
-def _rounds(model, text, n_tokens, guess_of, step) -> Iterator[Moment]:
+def _rounds(model: Model, text, n_tokens, guess_of, step) -> Iterator[Moment]:
     cache = text.new_cache(model)
     while True:
         # The prompt is read first.
@@ -130,12 +131,12 @@ class ModelDraft:
     """Guesses by a smaller model of the same vocabulary, or by a cheaper copy of the same one
     (compression)."""
 
-    def __init__(self, model, n_tokens: int = 4):
+    def __init__(self, model: Model, n_tokens: int = 4):
         require_model(model)
         self.model, self.n_tokens = model, whole_number("n_tokens of a draft", n_tokens)
 
-    def check(self, model) -> None:
-        mine, theirs = self.model.config.vocab_size, model.config.vocab_size
+    def check(self, model: Model) -> None:
+        mine, theirs = self.model.config.sizes.V, model.config.sizes.V
         if mine != theirs:
             raise InputError(
                 f"the draft has a vocabulary of {mine} tokens and the model one of {theirs}: they"
@@ -177,7 +178,7 @@ class NGramDraft:
         self.n_tokens = whole_number("n_tokens of a draft", n_tokens)
         self.lengths = tuple(whole_number("a length of n-grams", n) for n in lengths)
 
-    def check(self, model) -> None:
+    def check(self, model: Model) -> None:
         """Guesses are tokens of the text itself: good for any model."""
 
     def start(self, text: Continuation, clock: Step = identity) -> Callable[[int], Guess]:

@@ -1,16 +1,8 @@
 """The tokenizer: byte-pair encoding (bpe), and the files that hold one (files)."""
 
-from .bpe import (
-    END_OF_TEXT,
-    GPT2_PATTERN,
-    Merge,
-    Piece,
-    Tokenizer,
-    byte_to_char,
-    cut_at_ends,
-    split_at_specials,
-    well_formed,
-)
+from .bpe import Merge, Piece, Tokenizer, merge_by_hand, require_tokenizer
+from .byte_level import GPT2_PATTERN, byte_to_char
+from .specials import END_OF_TEXT, cut_at_ends, split_at_specials, well_formed
 from .tokens import Token, Tokens
 
 __all__ = [
@@ -23,6 +15,8 @@ __all__ = [
     "Tokens",
     "byte_to_char",
     "cut_at_ends",
+    "merge_by_hand",
+    "require_tokenizer",
     "split_at_specials",
     "well_formed",
 ]

@@ -12,53 +12,52 @@ Reference: Hugging Face tokenizers.
 from __future__ import annotations
 
 import heapq
-import itertools
+import math
 import operator
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 
 import regex
 
-from ..errors import InputError
-from ..machine.files import LINE_END
+from ..errors import InputError, require
 from ..machine.progress import Update, progress_bar
+from . import files
+from .byte_level import GPT2_PATTERN, byte_to_char
+from .specials import (
+    END_OF_TEXT,
+    cut_at_ends,
+    named_token,
+    split_at_specials,
+    unusable_specials,
+    well_formed,
+)
 from .tokens import Token, Tokens
 
-# A contraction, or letters, digits or other signs with at most one space before them, or a run of
-# white space (whose last character is left for the piece after it). From OpenAI's encoder.py;
-# contractions in lower case only.
-GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-END_OF_TEXT = "<|endoftext|>"
 # Pieces remembered by encode(); English prose has about 60,000 different ones in 38 MB.
 CACHED_PIECES = 1 << 17
 CACHED_LENGTH = 64  # longer pieces (rulers, base64) hardly ever come back
 
 
-@cache
-def byte_to_char() -> dict[int, str]:
-    """Return the printable character that stands for each of the 256 bytes in vocab.json and
-    merges.txt.
+def merge_by_hand(data, ranks):
+    """Cut bytes into tokens by byte-pair encoding: merge the pair learnt earliest, the leftmost of
+    these, until none is left.
 
-    Bytes that Latin-1 prints stand for themselves, in order; the other 68 are numbered upwards from
-    U+0100. The order of this table is the order of GPT-2's first 256 ids. Source: OpenAI's
-    encoder.py.
+    data: bytes of one piece of text; ranks: {(left, right): rank}, both parts bytes, rank 0 learnt
+    first -> list of bytes. Source: Sennrich, Haddow, Birch (2016), algorithm 1.
     """
-    printable = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    ]
-    others = [b for b in range(256) if b not in printable]
-    return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
-
-
-@cache
-def char_to_byte() -> dict[str, int]:
-    return {char: byte for byte, char in byte_to_char().items()}
+    tokens = [data[i : i + 1] for i in range(len(data))]
+    while len(tokens) > 1:
+        pairs = list(pairwise(tokens))
+        best = min(pairs, key=lambda pair: ranks.get(pair, math.inf))
+        if best not in ranks:
+            break
+        i = pairs.index(best)
+        tokens[i : i + 2] = [best[0] + best[1]]
+    return tokens
 
 
 @dataclass(frozen=True)
@@ -234,11 +233,11 @@ class Tokenizer:
         return ids
 
     def _merge(self, data: bytes, record: Callable[[Merge], None] | None = None) -> tuple[int, ...]:
-        """Merge the bytes of one piece until no learnt pair is left: always the lowest rank, the
-        leftmost first.
+        """Return the ids of what `merge_by_hand` makes of the bytes of one piece; `record` is told of
+        each merge.
 
         The parts are a linked list and the candidate pairs a heap, so that a piece of n bytes takes
-        O(n log n).
+        O(n log n), and not O(n^2) as by hand.
         """
         ids = [self._byte_ids[b] for b in data]
         after = [*range(1, len(ids)), -1]
@@ -353,57 +352,20 @@ class Tokenizer:
         See minillm.tokenizer.files. Raises InputError naming the file and what is wrong with it.
         """
         from ..checkpoints.find import find_folder
-        from .files import read
 
-        return read(find_folder(name_or_folder))
+        return cls(*files.read(find_folder(name_or_folder)))
 
     def save(self, folder: str | Path) -> None:
         """Write vocab.json and merges.txt, as GPT-2 has them, tokenizer.json and
         tokenizer_config.json into `folder`."""
-        from .files import write
-
-        write(self, Path(folder))
+        files.write(self, Path(folder))
 
 
-def named_token(config: Mapping, name: str) -> str | None:
-    """Return the text that tokenizer_config.json gives for bos_token, eos_token, ..., or None."""
-    token = config.get(name)
-    return token.get("content") if isinstance(token, dict) else token
-
-
-def well_formed(text: str) -> str:
-    """Return `text` with surrogate pairs joined and lone surrogates, which UTF-8 cannot hold, as
-    U+FFFD."""
-    try:
-        text.encode()
-        return text
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def cut_at_ends(text: str) -> list[str]:
-    """Cut a text after every <|endoftext|>, wherever it stands: one line end directly after it
-    belongs to it, what follows begins the next document. Example: "a<|endoftext|>\\r\\nb" -> a, b.
-    """
-    return regex.split(f"{regex.escape(END_OF_TEXT)}(?:{LINE_END})?", text)
-
-
-def unusable_specials(specials: Iterable[str]) -> list[str]:
-    """Return the specials that no text or no file can hold: the empty one, and those with lone
-    surrogates."""
-    return [s for s in specials if not s or s != well_formed(s)]
-
-
-def split_at_specials(text: str, specials: dict[str, int]) -> Iterator[tuple[str, int | None]]:
-    """Cut `text` at every special, the longest first where several fit: (text, None) or (special,
-    id)."""
-    if not specials:
-        yield text, None
-        return
-    pattern = "|".join(regex.escape(s) for s in sorted(specials, key=len, reverse=True))
-    for part in regex.split(f"({pattern})", text):
-        if part:
-            yield part, specials.get(part)
+def require_tokenizer(value) -> None:
+    """Raise InputError for what is no Tokenizer."""
+    require(
+        "tokenizer", value, "decode_bytes", "minillm.load and Tokenizer.from_pretrained give one"
+    )
 
 
 def _count_pieces(texts, specials, tokens, update: Update) -> dict[tuple[int, ...], int]:
@@ -434,7 +396,7 @@ def _learn_merges(
     pair_counts: Counter[tuple[int, int]] = Counter()
     holders: defaultdict[tuple[int, int], set[int]] = defaultdict(set)  # which words hold the pair
     for w, (ids, count) in enumerate(words):
-        for pair in itertools.pairwise(ids):
+        for pair in pairwise(ids):
             pair_counts[pair] += count
             holders[pair].add(w)
     heap = [(-count, pair) for pair, count in pair_counts.items()]
@@ -456,9 +418,9 @@ def _learn_merges(
         for w in holders.pop(pair):
             ids, count = words[w]
             words[w][0] = merged = _replace_pair(ids, pair, new_id)
-            for old in itertools.pairwise(ids):
+            for old in pairwise(ids):
                 changed[old] -= count
-            for new in itertools.pairwise(merged):
+            for new in pairwise(merged):
                 changed[new] += count
                 if new_id in new:
                     holders[new].add(w)

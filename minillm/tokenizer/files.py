@@ -11,20 +11,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import InputError
 from ..machine.files import read_bytes, read_json, write_atomically
-from .bpe import (
-    END_OF_TEXT,
-    GPT2_PATTERN,
-    Tokenizer,
-    byte_to_char,
-    char_to_byte,
-    named_token,
-    unusable_specials,
-)
+from .byte_level import GPT2_PATTERN, byte_to_char, char_to_byte
+from .specials import END_OF_TEXT, named_token, unusable_specials
 
 TOKENIZER, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))  # the latter are OpenAI's
@@ -43,12 +37,23 @@ SPLIT = {
 }
 
 
+class Parts(NamedTuple):
+    """What files say of a tokenizer: the arguments of `Tokenizer`, in their order."""
+
+    tokens: list[bytes | None]
+    merges: list[tuple[int, int]]
+    special_tokens: dict[str, int]
+    added_tokens: Mapping[str, int]
+    normalized: Collection[str]
+    config: Mapping
+
+
 def has_tokenizer(folder: Path) -> bool:
     """Whether a tokenizer lies in `folder`."""
     return any((folder / name).exists() for name in (TOKENIZER, *(vocab for vocab, _ in PAIRS)))
 
 
-def read(folder: Path) -> Tokenizer:
+def read(folder: Path) -> Parts:
     """Read tokenizer.json in `folder`; without it vocab.json and merges.txt; without them
     encoder.json and vocab.bpe.
 
@@ -165,8 +170,8 @@ def _byte_level(
     added: Iterable[dict],
     config: dict,
     unmade_are_special: bool = False,
-) -> Tokenizer:
-    """Check the parts of a byte-level tokenizer against each other, and put them together.
+) -> Parts:
+    """Check the parts of a byte-level tokenizer against each other.
 
     unmade_are_special: GPT-2's own files do not say which tokens are special; there it is each that
     is neither a byte nor made by a merge.
@@ -244,10 +249,10 @@ def _byte_level(
                 f"{vocab_file}: the token {token!r:.60} is not written in the characters of a"
                 " byte-level vocabulary"
             )
-    return Tokenizer(tokens, merges, special, ordinary, normalized, config)
+    return Parts(tokens, merges, special, ordinary, normalized, config)
 
 
-def write(tokenizer: Tokenizer, folder: Path) -> None:
+def write(tokenizer, folder: Path) -> None:
     """Write tokenizer.json, vocab.json, merges.txt and tokenizer_config.json into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     added = {i: s for s, i in (tokenizer.special_tokens | tokenizer.added_tokens).items()}

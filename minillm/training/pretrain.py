@@ -9,7 +9,7 @@ from pathlib import Path
 from .. import kernels as numba_kernels
 from ..checkpoints import load, save_model
 from ..decoding import Options
-from ..decoding.loop import moments
+from ..decoding.generate import moments
 from ..errors import InputError
 from ..machine.distributed import ALONE, World
 from ..model import Model, model_of

@@ -28,7 +28,7 @@ import minillm
 from minillm import GPT2, GPT2Config, kernels, plots
 from minillm.clock import Clock, groups, measure, step_costs, total
 from minillm.decoding import ModelDraft, NGramDraft, Options, Request, acceptance, generate_batch
-from minillm.decoding.loop import Continuation, run_cycle
+from minillm.decoding.cycle import Continuation, run_cycle
 from minillm.decoding.segments import run_segments
 from minillm.decoding.speculative import accept
 from minillm.steps import local_name

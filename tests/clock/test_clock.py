@@ -7,7 +7,7 @@ import pytest
 
 from minillm import GPT2, GPT2Config, InputError, kernels
 from minillm.clock import Clock, ClockReport, groups
-from minillm.decoding.loop import moments
+from minillm.decoding.generate import moments
 from minillm.decoding.options import Options
 from minillm.decoding.speculative import ModelDraft
 from minillm.families.gpt2 import step_names

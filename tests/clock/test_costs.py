@@ -9,7 +9,7 @@ import pytest
 from minillm import GPT2, GPT2Config, ops
 from minillm.clock.costs import covered, folded, step_costs
 from minillm.costs import Cost, stored_bytes, total
-from minillm.decoding.loop import moments
+from minillm.decoding.generate import moments
 from minillm.decoding.options import Options
 from minillm.weights import KINDS, store
 

@@ -12,7 +12,7 @@ from minillm.clock import Clock, ClockReport, CycleTimes
 from minillm.clock.diagram import CORNERS, LEVELS, activity, diagram, duration, shortened
 from minillm.clock.export import trace_events, write_trace
 from minillm.clock.limits import Limits
-from minillm.decoding.loop import moments
+from minillm.decoding.generate import moments
 from minillm.decoding.options import Options
 
 matplotlib = pytest.importorskip("matplotlib")

@@ -19,7 +19,7 @@ from minillm.compression import (
     skip_layers,
 )
 from minillm.decoding import ModelDraft, Options, generate_batch
-from minillm.decoding.loop import moments
+from minillm.decoding.generate import moments
 from minillm.steps import Patch
 from minillm.twins import twin
 from minillm.weights import LowRank, Sparse

@@ -15,7 +15,7 @@ from minillm.decoding import (
     segments,
 )
 from minillm.decoding.finite import usable
-from minillm.decoding.loop import moments
+from minillm.decoding.generate import moments
 from minillm.steps import Patch
 from minillm.tasks.classify import BagOfWords, evaluate
 from minillm.tasks.examples import Words

@@ -8,7 +8,7 @@ from minillm import GPT2, GPT2Config, InputError, Tokenizer, ops
 from minillm.decoding import Options, batch, speculative
 from minillm.decoding.batch import Request, generate_batch
 from minillm.decoding.filters import choose
-from minillm.decoding.loop import moments
+from minillm.decoding.generate import moments
 from minillm.decoding.speculative import Guess, ModelDraft, NGramDraft, acceptance
 from minillm.kernels import decode, threads
 from minillm.layers.cache import KVCache, SlidingCache, SlidingLayer

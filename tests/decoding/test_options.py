@@ -3,6 +3,11 @@ wrong arguments."""
 
 import inspect
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +16,7 @@ import minillm
 from minillm import GPT2, GPT2Config, InputError
 from minillm.compression import prune_heads, skip_layers
 from minillm.decoding import ModelDraft, NGramDraft, Options, Request, generate_batch, generate_ids
-from minillm.decoding.loop import moments
+from minillm.decoding.generate import moments
 from minillm.decoding.scoring import continuation_logprob, next_logprobs, score, score_long
 from minillm.layers.cache import KVCache, SlidingCache
 from minillm.ops import log_softmax
@@ -243,6 +248,59 @@ def test_where_every_token_is_forbidden(how):
     tiny = GPT2.random(GPT2Config(vocab_size=3, n_positions=9, n_embd=4, n_layer=1, n_head=1))
     with pytest.raises(InputError, match=r"no token can be chosen|forbid every token"):
         tiny.generate([0], 5, no_repeat_ngram_size=1, **how)
+
+
+# ---- one entry
+
+
+EPSILON = """    epsilon_cutoff: float | None = sampler(
+        lambda logits, p: np.where(numpy_ops.softmax(logits) < p, -np.inf, logits),
+        0,
+        _number("0 or above, and below 1", lambda p: 0 <= p < 1),
+        "choose among those of probability P at least (0: all)",
+    )
+"""
+USE = """
+import numpy as np
+import minillm
+from minillm.cli import main
+from minillm.decoding import Options
+
+model, tokenizer = minillm.load(FOLDER, kernels="numpy")
+logits = np.log(np.array([0.5, 0.3, 0.15, 0.05]))
+print((Options(epsilon_cutoff=0.1).distribution(logits, [0]) > 0).tolist())
+print(Options(epsilon_cutoff=0.1).do_sample, Options(epsilon_cutoff=0.1, top_k=1))
+model.config.generation["epsilon_cutoff"] = 0.2
+print(Options().on(model).epsilon_cutoff, Options(epsilon_cutoff=0).on(model).epsilon_cutoff)
+try:
+    minillm.generate(model, tokenizer, "Once", epsilon_cutoff=7)
+except minillm.InputError as error:
+    print(error)
+generate = ["generate", "Once", "--model", FOLDER, "--kernels=numpy", "--max-new-tokens=6"]
+main([*generate, "--seed=1", "--epsilon-cutoff=0.01", "--json"])
+"""
+
+
+def test_a_sampler_is_one_entry(tmp_path):
+    """In a copy of the package with one more row: the field, its check, its place among the
+    filters, the model's default and the flag follow."""
+    package, copy = Path(minillm.__file__).parent, tmp_path / "minillm"
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    file, before = copy / "decoding" / "options.py", "    repetition_penalty: float ="
+    source = file.read_text(encoding="utf-8")
+    assert source.count(before) == 1
+    file.write_text(source.replace(before, EPSILON + before), encoding="utf-8")
+    folder = str(package.parent / "weights" / "tales-draft")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    run = [sys.executable, "-c", USE.replace("FOLDER", repr(folder))]
+    done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shown, both, defaults, error, *told = done.stdout.splitlines()
+    assert shown == "[True, True, True, False]"
+    assert both.startswith("True Options(") and "epsilon_cutoff=0.1" in both
+    assert defaults == "0.2 0"
+    assert error == "epsilon_cutoff is 7; it must be 0 or above, and below 1"
+    assert json.loads("\n".join(told))["options"]["epsilon_cutoff"] == 0.01
 
 
 # ---- names and arguments

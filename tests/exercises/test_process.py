@@ -532,7 +532,7 @@ def test_a_draft_computes_with_the_models_own_functions(tmp_path):
 
     start(tmp_path)
     model, tokenizer = minillm.load("tales-draft", kernels=str(tmp_path))
-    assert named_draft("tales-draft", model, tokenizer).model.ops is model.ops
+    assert named_draft("tales-draft", model, tokenizer, minillm.load).model.ops is model.ops
 
 
 MISTAKES = {

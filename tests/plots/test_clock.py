@@ -8,7 +8,7 @@ from minillm import GPT2, GPT2Config, plots
 from minillm.clock import PHASES, Clock, ClockReport
 from minillm.clock.growth import Growth, fit_powers
 from minillm.clock.limits import Limits
-from minillm.decoding.loop import moments
+from minillm.decoding.generate import moments
 from minillm.decoding.options import Options
 
 CONFIG = GPT2Config(vocab_size=48, n_positions=64, n_embd=32, n_layer=2, n_head=2)

@@ -13,11 +13,12 @@ import weakref
 
 import numpy as np
 import pytest
+import regex
 
-from minillm import Tokenizer
+from minillm import Tokenizer, samples
 from minillm.checkpoints.find import bundled_names, find_folder
 from minillm.errors import InputError
-from minillm.tokenizer import END_OF_TEXT, Merge, byte_to_char
+from minillm.tokenizer import END_OF_TEXT, GPT2_PATTERN, Merge, merge_by_hand
 
 
 def without_surrogates(text: str) -> str:
@@ -136,6 +137,31 @@ def test_explain_of_a_special_is_one_piece_without_merges(small_tokenizer):
     *_, last = small_tokenizer.explain(text, "all")
     assert (last.text, last.merges, last.ids) == (END_OF_TEXT, (), (small_tokenizer.eot_id,))
     assert small_tokenizer.explain(text)[-1].ids != last.ids
+
+
+def by_hand(tokenizer: Tokenizer, text: str) -> list[bytes]:
+    """The tokens of a text, each piece merged by hand."""
+    ranks = {pair: rank for rank, pair in enumerate(learnt(tokenizer))}
+    pieces = regex.findall(GPT2_PATTERN, without_surrogates(text))
+    return [token for piece in pieces for token in merge_by_hand(piece.encode(), ranks)]
+
+
+def test_the_hand_merges_hostile_text_as_encode_does(tokenizer, hostile_text):
+    text = hostile_text[:600]  # the hand takes a time quadratic in a piece's length
+    assert [tokenizer.tokens[i] for i in tokenizer.encode(text)] == by_hand(tokenizer, text)
+
+
+@pytest.mark.parametrize("letters", ["ab", "aé ", "the low", "".join(map(chr, range(32, 600)))])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_hand_merges_random_text_as_encode_does(tokenizer, letters, seed):
+    text = "".join(random.Random(seed).choices(letters, k=200))
+    assert [tokenizer.tokens[i] for i in tokenizer.encode(text)] == by_hand(tokenizer, text)
+
+
+def test_the_hand_merges_tales_as_encode_does():
+    tokenizer = Tokenizer.from_pretrained(find_folder("tales-draft"))
+    text = (samples.FOLDER / "fables.txt").read_text(encoding="utf-8")[:20_000]
+    assert [tokenizer.tokens[i] for i in tokenizer.encode(text)] == by_hand(tokenizer, text)
 
 
 # ---- ids -> text
@@ -497,11 +523,3 @@ def test_training_learns_the_merges_of_the_library(shared_data, tmp_path):
         tmp_path / "merges.txt"
     ).read_text(encoding="utf-8")
     assert len(ours.merges) == 2000 - 257
-
-
-@pytest.mark.live
-def test_byte_alphabet_is_the_library_s():
-    pre_tokenizers = pytest.importorskip(
-        "tokenizers.pre_tokenizers", reason="the oracle: pip install tokenizers (extra: reference)"
-    )
-    assert sorted(byte_to_char().values()) == sorted(pre_tokenizers.ByteLevel.alphabet())

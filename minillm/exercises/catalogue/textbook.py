@@ -7,12 +7,12 @@ Everything else is checked against the package's own function. The letters are t
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import numpy as np
 
 from ...layers.attention import causal_mask
 from ...ops import layer_norm, softmax
+from ...tokenizer.bpe import merge_by_hand as encode  # noqa: F401
 
 # ---- core
 
@@ -35,24 +35,6 @@ def likeliest(probs, n):
     probs: [V]; n: int -> ids [n] of int64.
     """
     return np.argsort(-probs, kind="stable")[:n]
-
-
-def encode(data, ranks):
-    """Cut bytes into tokens by byte-pair encoding: merge the pair learnt earliest, the leftmost of
-    these, until none is left.
-
-    data: bytes of one piece of text; ranks: {(left, right): rank}, both parts bytes, rank 0 learnt
-    first -> list of bytes. Source: Sennrich, Haddow, Birch (2016), algorithm 1.
-    """
-    tokens = [data[i : i + 1] for i in range(len(data))]
-    while len(tokens) > 1:
-        pairs = list(pairwise(tokens))
-        best = min(pairs, key=lambda pair: ranks.get(pair, math.inf))
-        if best not in ranks:
-            break
-        i = pairs.index(best)
-        tokens[i : i + 2] = [best[0] + best[1]]
-    return tokens
 
 
 def attention(q, k, v, positions, scale):

@@ -1,4 +1,4 @@
-"""The loop: generation as a clock. Each cycle runs the model once; each moment is one token.
+"""What a cycle is: generation as a clock. Each cycle runs the model once; each moment is one token.
 
 In plain decoding every moment has a cycle of its own. Where the two come apart (a prompt read in
 chunks, drafts, batches), a moment names the cycle that decided it, and `before` the cycles since
@@ -7,25 +7,20 @@ the last moment that only led up to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import InputError, require_model, require_tokenizer
-from ..layers.cache import SlidingCache
-from ..model import GPT2, one_text
+from ..errors import InputError
+from ..layers.cache import KVCache, SlidingCache
+from ..protocol import Model, one_text
 from ..steps import Step, checked, identity
+from ..tokenizer import Tokenizer
 from .finite import checked_logits
 from .options import Options
 from .text import TextStream
-
-if TYPE_CHECKING:
-    from ..layers.cache import KVCache
-    from ..tokenizer import Tokenizer
-    from .speculative import Draft
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,7 @@ class Continuation:
 
     def __init__(
         self,
-        model: GPT2,
+        model: Model,
         ids: Sequence[int],
         options: Options,
         tokenizer: Tokenizer | None = None,
@@ -85,9 +80,9 @@ class Continuation:
         self.options, self.ops = options.on(model), model.ops
         self.rng = np.random.default_rng(self.options.seed) if rng is None else rng
         self.n_prompt = len(self.ids)
-        self.left = self.options.new_tokens(self.n_prompt, model.config.n_positions)
+        self.left = self.options.new_tokens(self.n_prompt, model.config.sizes.P)
         self.stop_tokens = stop_tokens(model, self.options)
-        V, stops = model.config.vocab_size, self.stop_tokens  # a stop token needs no text
+        V, stops = model.config.sizes.V, self.stop_tokens  # a stop token needs no text
         no_tokens = [] if tokenizer is None else tokenizer.ids_without_token(V)
         self._forbidden = np.array([i for i in no_tokens if i not in stops], np.int64)
 
@@ -108,7 +103,7 @@ class Continuation:
         return self.options.choose(probs, self.rng)
 
     def emit(self, token: int, logprobs, cycle: Cycle, before: Sequence[Cycle] = ()) -> Moment:
-        """Put `token` behind the text; logprobs [V] are the unfiltered model's."""
+        """Put `token` after the text; logprobs [V] are the unfiltered model's."""
         if not 0 <= token < len(logprobs):
             raise InputError(f"next is {token}: outside the vocabulary of {len(logprobs)}")
         index, self.left = len(self.ids) - self.n_prompt, self.left - 1
@@ -125,67 +120,16 @@ class Continuation:
             tuple(before),
         )
 
-    def new_cache(self, model: GPT2) -> KVCache:
+    def new_cache(self, model: Model) -> KVCache:
         """A cache with room for all that may come; only the last `window` keys where the options
         say so."""
         options = self.options
-        capacity = min(model.config.n_positions, len(self.ids) + self.left)
+        capacity = min(model.config.sizes.P, len(self.ids) + self.left)
         if options.window is not None:
             return SlidingCache(
                 model.config, 1, min(options.window, capacity), options.cache_dtype or model.dtype
             )
         return model.new_cache(capacity=capacity, dtype=options.cache_dtype)
-
-
-def generate(
-    model: GPT2,
-    tokenizer: Tokenizer,
-    prompt: str | Sequence[int],
-    *,
-    stop: Sequence[str] | str = (),
-    draft: Draft | None = None,
-    step: Step = identity,
-    **options,
-) -> Iterator[Moment]:
-    """Continue `prompt` and yield the moments as they come; "".join(m.text for m in ...) is the new
-    text.
-
-    prompt: text, in which <|endoftext|> and other specials count as such, or ids. stop: strings
-    before which to end. options: see decoding.Options (max_new_tokens, temperature, top_k, top_p,
-    num_beams, seed, ...). With beams, all moments come at the end. draft: guesses tokens that the
-    model then only checks, see decoding.speculative. Raises InputError for an empty prompt,
-    unusable options, and what does not fit.
-    """
-    require_model(model)
-    require_tokenizer(tokenizer)
-    if isinstance(prompt, (list, tuple)) and any(isinstance(part, str) for part in prompt):
-        raise InputError(
-            "a list of texts is given as prompt, where one is due: give tokenizer.encode_batch(...)"
-            " to decoding.generate_batch"
-        )
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise InputError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens and the model"
-            f" {model.config.vocab_size}"
-        )
-    ids = tokenizer.encode(prompt, allowed_special="all") if isinstance(prompt, str) else prompt
-    chosen = Options(**options)
-    if chosen.num_return_sequences > 1:
-        raise InputError(
-            f"num_return_sequences {chosen.num_return_sequences}: minillm.generate yields the tokens"
-            " of one text; model.generate(ids, ...) returns several"
-        )
-    return _with_text(
-        moments(model, ids, chosen, step, draft, tokenizer), TextStream(tokenizer, stop)
-    )
-
-
-def _with_text(stream: Iterator[Moment], text: TextStream) -> Iterator[Moment]:
-    for moment in stream:
-        moment = shown(moment, text)
-        yield moment
-        if moment.finish:
-            return
 
 
 def shown(moment: Moment, text: TextStream) -> Moment:
@@ -196,86 +140,12 @@ def shown(moment: Moment, text: TextStream) -> Moment:
     return replace(moment, text=certain, finish="stop" if text.stopped else moment.finish)
 
 
-def generate_ids(model: GPT2, ids, max_new_tokens: int | None = None, **options) -> np.ndarray:
-    """Return ids [T] or [B,T] with the new ones after them, int64, as transformers' generate does.
-
-    num_return_sequences = n gives n rows for each prompt, the best beam first: [n,T'] or [B n,T'].
-    Rows are generated one after another; the first draws from `seed`'s own stream, each other one
-    from a stream spawned from it. Shorter ones are filled up with the stop token (0 if there is
-    none).
-    """
-    require_model(model)
-    chosen = Options(max_new_tokens=max_new_tokens, **options).on(model)
-    ids, single = model._checked_ids(ids)
-    n = chosen.num_return_sequences
-    if chosen.num_beams > 1:
-        from .beam import best_beams
-
-        texts = [Continuation(model, row, chosen) for row in ids]
-        rows = [beam.ids for text in texts for beam in best_beams(model, text)]
-    else:
-        ids, rng = np.repeat(ids, n, axis=0), np.random.default_rng(chosen.seed)
-        rows = []
-        for row, stream in zip(ids, [rng, *rng.spawn(len(ids) - 1)]):
-            text = Continuation(model, row, chosen, rng=stream)
-            for _ in _one_by_one(model, text, identity):
-                pass
-            rows.append(text.ids)
-    fill = next(iter(stop_tokens(model, chosen)), 0)
-    longest = max(len(row) for row in rows)
-    out = np.array([row + [fill] * (longest - len(row)) for row in rows], dtype=np.int64)
-    return out[0] if single and n == 1 else out
-
-
-def moments(
-    model: GPT2,
-    ids: Sequence[int],
-    options: Options,
-    step: Step = identity,
-    draft: Draft | None = None,
-    tokenizer: Tokenizer | None = None,
-) -> Iterator[Moment]:
-    """Yield one moment for each new token (text left empty): prefill the prompt, then one decode
-    cycle a token. tokenizer: only its tokens are chosen."""
-    text = Continuation(model, ids, options, tokenizer=tokenizer)
-    step = checked_for(model, step, choices=text.options.num_beams == 1)
-    if draft is not None:
-        from .speculative import speculate
-
-        return speculate(model, text, draft, step)
-    if text.options.num_beams > 1:
-        from .beam import beam_search
-
-        return beam_search(model, text, step)
-    return _one_by_one(model, text, step)
-
-
-def _one_by_one(model: GPT2, text: Continuation, step: Step) -> Iterator[Moment]:
-    cache = text.new_cache(model) if text.options.use_cache else None
-    chunk, window = text.options.chunk, text.options.window
-    start, n_positions = 0, model.config.n_positions  # start: of the window that the model sees
-    if window is not None and cache is not None:  # which keeps the window itself
-        chunk, window = 1, None
-    while True:
-        if window is not None:
-            start = max(0, len(text.ids) - min(window, n_positions))
-        elif len(text.ids) - start > n_positions:
-            # Full: forget all, and read the last half window anew.
-            start = len(text.ids) - max(1, n_positions // 2)
-            if cache is not None:
-                cache.truncate(0)
-        seen = 0 if cache is None else int(cache.lengths[0])
-        logits, (*before, cycle) = read(model, text.ids[start + seen :], cache, chunk, step)
-        probs = step("probs", text.distribution(logits))  # [V]
-        logprobs = model.ops.log_softmax(logits)  # of the unfiltered model
-        token = int(step("next", text.choose(probs)))
-        yield (moment := text.emit(token, logprobs, cycle, before))
-        if moment.finish:
-            return
-
-
 def read(
-    model: GPT2, ids: Sequence[int], cache: KVCache | None, chunk: int | None, step: Step = identity
+    model: Model,
+    ids: Sequence[int],
+    cache: KVCache | None,
+    chunk: int | None,
+    step: Step = identity,
 ):
     """Run the model over one text's new ids [T], `chunk` at a time or all at once: the last logits
     [V], and the cycles.
@@ -299,7 +169,7 @@ def read(
 
 
 def run_cycle(
-    model: GPT2,
+    model: Model,
     ids,
     cache: KVCache | None,
     step: Step = identity,
@@ -320,18 +190,18 @@ def run_cycle(
     return logits[:, 0] if last else logits, Cycle(kind, *ids.shape, start, perf_counter_ns())
 
 
-def checked_for(model: GPT2, step: Step, choices: bool = True) -> Step:
+def checked_for(model: Model, step: Step, choices: bool = True) -> Step:
     """Return `step` after checking the names that it asks for; choices: `probs` and `next` count."""
     chosen = ("probs", "next") if choices else ()
     return checked(step, lambda: (*model.step_names, *chosen))
 
 
-def stop_tokens(model: GPT2, options: Options) -> tuple[int, ...]:
+def stop_tokens(model: Model, options: Options) -> tuple[int, ...]:
     """The ids that end a text; InputError for one that was given and is not in the vocabulary."""
     for token in options.given.get("stop_tokens", ()):
-        if token >= model.config.vocab_size:
+        if token >= model.config.sizes.V:
             raise InputError(
-                f"stop token {token} is outside the vocabulary of {model.config.vocab_size}"
+                f"stop token {token} is outside the vocabulary of {model.config.sizes.V}"
             )
     ends = model.config.eos_token_id if options.stop_tokens is None else options.stop_tokens
     return () if ends is None else (ends,) if isinstance(ends, int) else tuple(ends)
