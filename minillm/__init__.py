@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from . import moved
+from .twins.folder import opened_by
 
 if TYPE_CHECKING:
     from .checkpoints import load as load
@@ -34,6 +35,16 @@ def __getattr__(name: str):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = getattr(import_module(f".{ROOMS[name]}", __name__), name)
     return globals()[name]
+
+
+def _of_exercises(folder):
+    """A folder of exercises as a twin."""
+    from .exercises.student.own import of_folder
+
+    return of_folder(folder)
+
+
+opened_by(_of_exercises)
 
 
 def __dir__():

@@ -23,8 +23,9 @@ from .ids import checked_ids
 from .layers.cache import KVCache, check_fits, float_type
 from .names import tree
 from .parameters import Parameters
-from .steps import Step, Trace, checked, identity, times_only
-from .twins.portable import Twin
+from .steps import Observer, Step, Trace, checked, identity
+from .twins.portable import Portable
+from .twins.twin import abilities
 from .weights import Weight, like, owned, read_only
 from .weights.implicit import Implicit
 
@@ -53,7 +54,7 @@ class Model:
             raise InputError(
                 f"parameter {min(surplus)} has no place in this config; {len(surplus)} are too many"
             )
-        fused = getattr(ops, "DecodeStep", None)
+        fused = abilities(ops).fused
         self._fused = fused if fused and fused.refusal(config, parameters) is None else None
         keep = owned if self._fused else lambda p: p
         self._arrays = {name: keep(p) for name, p in parameters.items()}
@@ -70,7 +71,7 @@ class Model:
         super().__setattr__(name, value)
 
     def __reduce__(self):
-        return _restored, (self.config, self._arrays, Twin(self.ops))
+        return _restored, (self.config, self._arrays, Portable(self.ops))
 
     def forward(self, ids, positions, cache=None, step=identity, keep=slice(None)):
         """ids, positions [B,T] -> logits [B,T,V] (or of the positions that `keep` picks)."""
@@ -110,13 +111,17 @@ class Model:
             raise InputError(f"lengths {lengths} do not fit {B} rows of {T} ids")
         if cache is not None:
             check_fits(cache, self.config, B)
+        observer = Observer.of(step)
         can_fuse = (
-            self._fused and cache is not None and times_only(step) and (last or min(lengths) == T)
+            self._fused
+            and cache is not None
+            and observer.times_only
+            and (last or min(lengths) == T)
         )
         if can_fuse and self._decode_step.fits(cache, lengths):
             # The second of the two forwards, for a few positions; it tells a Clock when each step
             # was finished.
-            logits = self._decode_step.run(ids, cache, lengths, last, getattr(step, "stamps", None))
+            logits = self._decode_step.run(ids, cache, lengths, last, observer.stamps)
             if logits is not None:  # else infinity or NaN met blocks of 8 bits
                 return logits[0] if single else logits
         lengths = np.array(lengths)
@@ -187,7 +192,7 @@ class Model:
             "vocabulary, positions": f"{s.V:,}, {s.P:,}",
             "parameters": f"{self.n_parameters:,}",
             "stored as": f"{self.stored}, {nbytes / 1e6:,.1f} MB",
-            "computes with": Twin(self.ops).name,
+            "computes with": abilities(self.ops).name,
         }
         rows = "".join(f"<tr><th>{what}</th><td>{escape(v)}</td></tr>" for what, v in lines.items())
         return f"<table>{rows}</table>"
@@ -195,7 +200,8 @@ class Model:
     def new_cache(self, batch: int = 1, capacity: int | None = None, dtype=None) -> KVCache:
         """Return an empty KVCache of this model's shape; dtype is the model's, or float16 for half
         the memory."""
-        return KVCache(self.config, batch, capacity, dtype or self.dtype)
+        make = abilities(self.ops).new_cache or KVCache
+        return make(self.config, batch, capacity, dtype or self.dtype)
 
     def trace(self, ids, cache: KVCache | None = None, **kwargs) -> Trace:
         """Return every intermediate of one pass by its step name; ids [T] are traced as one row
@@ -303,7 +309,7 @@ def _lengths(lengths) -> list[int]:
     return array.tolist()
 
 
-def _restored(config, parameters: Mapping[str, np.ndarray], twin: Twin) -> Model:
+def _restored(config, parameters: Mapping[str, np.ndarray], twin: Portable) -> Model:
     return model_of(config, parameters, twin.ops)
 
 

@@ -11,6 +11,8 @@ import math
 
 import numpy as np
 
+name = "numpy"  # as a twin is called
+
 
 def linear(x, weight, bias=0.0):
     """Multiply by a weight and add a bias: y = x W + b.

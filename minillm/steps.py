@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from html import escape
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -46,22 +47,59 @@ def identity(name: str, value):
     return value
 
 
+class Observer(NamedTuple):
+    """A step, and what it may have besides being called: read once, by Observer.of(step)."""
+
+    step: Step
+    # Told of each cycle before it begins: begin(kind, rows, positions, past=...).
+    begin: Callable[..., object] | None = None
+    # Told what a fused step has finished, and when: stamps(names, ticks).
+    stamps: Callable[..., object] | None = None
+    # Whether it looks at no value, as a Clock: then nothing is formed merely to be seen.
+    times_only: bool = False
+    # The steps that it asks for, each of which must be formed; None for one that takes what comes.
+    names: Iterable[str] | None = None
+    prefix: str = ""  # what stands before each name, see `under`
+
+    @classmethod
+    def of(cls, step: Step) -> Observer:
+        """Read what `step` has; InputError for what cannot be called, as a dict of new values,
+        which Patch takes."""
+        if step is identity:
+            return NOBODY
+        if isinstance(step, cls):
+            return step
+        if isinstance(step, type) or not callable(step):
+            raise InputError(
+                f"step is {step!r:.60}; it must be called as step(name, value) and return the"
+                " value: Trace(), Patch({name: new}) or a function"
+            )
+        return cls(
+            step,
+            getattr(step, "begin", None),
+            getattr(step, "stamps", None),
+            getattr(step, "times_only", False),
+            getattr(step, "names", None),
+        )
+
+    def __call__(self, name: str, value: Any) -> Any:
+        return self.step(self.prefix + name, value)
+
+
+NOBODY = Observer(identity, times_only=True)
+
+
 def times_only(step: Step) -> bool:
-    """Whether `step` looks at no value: identity, and a Clock. Then nothing is formed merely to be
-    seen."""
-    return step is identity or getattr(step, "times_only", False)
+    """Whether `step` looks at no value: identity, and a Clock."""
+    return Observer.of(step).times_only
 
 
 def under(prefix: str, step: Step) -> Step:
     """Return `step` with `prefix` before each name; identity stays identity."""
     if step is identity:
         return step
-
-    def prefixed(name, value):
-        return step(prefix + name, value)
-
-    prefixed.times_only = times_only(step)
-    return prefixed
+    observer = Observer.of(step)
+    return cast(Step, Observer(*observer[:-1], observer.prefix + prefix))
 
 
 class UnknownStep(InputError, KeyError):
@@ -83,23 +121,18 @@ def unknown_step(name, known: Iterable[str]) -> UnknownStep:
 
 
 def checked(step: Step, formed: Callable[[], Iterable[str]]) -> Step:
-    """Return `step` for a pass that forms these names; UnknownStep where it asks for another.
-
-    What a step asks for is its attribute `names`. The step returned has none: it is checked.
-    InputError for what cannot be called, as a dict of new values, which Patch takes.
-    """
-    if isinstance(step, type) or not callable(step):
-        raise InputError(
-            f"step is {step!r:.60}; it must be called as step(name, value) and return the value:"
-            " Trace(), Patch({name: new}) or a function"
-        )
-    if not hasattr(step, "names"):
+    """Return `step` for a pass that forms these names, as an Observer that asks for none any more;
+    UnknownStep where it asks for another."""
+    if step is identity:
         return step
+    observer = Observer.of(step)
+    if observer.names is None:
+        return cast(Step, observer)
     known = list(formed())
-    for name in step.names:
+    for name in observer.names:
         if name not in known:
             raise unknown_step(name, known)
-    return under("", step)
+    return cast(Step, observer._replace(names=None))
 
 
 class Trace(dict):
@@ -150,7 +183,7 @@ class Patch:
     @property
     def names(self) -> list[str]:
         """The steps that must be formed, those of `then` among them."""
-        return [*self.replacements, *getattr(self.then, "names", ())]
+        return [*self.replacements, *(Observer.of(self.then).names or ())]
 
     def __call__(self, name: str, value):
         if name in self.replacements:

@@ -12,6 +12,7 @@ from .kernels.listeners import compile_listeners
 from .machine.progress import Update
 from .model import GPT2
 from .twins.choose import twin
+from .twins.twin import activation_of
 from .weights import KINDS, store_parameters
 
 TINY = GPT2Config(vocab_size=16, n_positions=80, n_embd=32, n_layer=1, n_head=2)
@@ -47,7 +48,7 @@ def inference() -> Iterator[Job]:
     yield (
         "activations",
         lambda: [
-            getattr(kernels, name)(np.ones((4, 64), dtype))
+            activation_of(kernels, name)(np.ones((4, 64), dtype))
             for name in ACTIVATIONS
             for dtype in (np.float32, np.float64)
         ],

@@ -48,7 +48,18 @@ FLOORS = (
     ("costs",),
     ("weights",),
     ("machine",),
-    ("differences", "ids", "moved", "names", "parameters", "sizes", "steps", "ops", "errors"),
+    (
+        "differences",
+        "ids",
+        "moved",
+        "names",
+        "parameters",
+        "sizes",
+        "steps",
+        "twins.twin",
+        "ops",
+        "errors",
+    ),
     ("kernels",),
 )
 
@@ -59,7 +70,6 @@ EXCEPTIONS = {
     "Tokenizer.from_pretrained finds the folder; a checkpoint will bring its tokenizer": (
         "tokenizer.bpe -> checkpoints.find",
     ),
-    "a folder of exercises as a twin, by name": ("twins.choose -> exercises.student.own",),
     "what needs no kernel is the textbook's own": ("kernels -> ops",),
     "the fused step asks as every forward does whether the cache fits": (
         "kernels.decode -> layers.cache",

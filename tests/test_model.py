@@ -300,5 +300,5 @@ def test_a_notebook_shows_what_the_model_is():
     html = MODEL.quantize("int8")._repr_html_()
     for shown in ("2 x 3 x 21", "61, 16", f"{MODEL.n_parameters:,}", "int8, 0.0 MB", "numpy"):
         assert f"<td>{shown}</td>" in html
-    own = GPT2(CONFIG, MODEL.parameters, SimpleNamespace(**vars(ops), folder="<b>mine"))
+    own = GPT2(CONFIG, MODEL.parameters, SimpleNamespace(**vars(ops) | {"name": "<b>mine"}))
     assert "<td>&lt;b&gt;mine</td>" in own._repr_html_()

@@ -8,7 +8,7 @@ from minillm.decoding import Options, Request, generate_batch
 from minillm.decoding.generate import moments
 from minillm.differences import diff
 from minillm.families.gpt2 import step_names
-from minillm.steps import Patch, Relay, Trace, identity, phase_of, under
+from minillm.steps import Observer, Patch, Relay, Trace, identity, phase_of, under
 from minillm.tasks.lstm import LSTM, LSTMConfig
 
 MODEL = GPT2.random(
@@ -22,6 +22,33 @@ IDS = np.array([3, 1, 4, 1, 5])
 def test_identity_stays_identity_under_a_prefix():
     assert under("h.0.", identity) is identity
     assert under("h.0.", Trace())("ln_1", 5) == 5
+
+
+class Bare:
+    """A step that notes for what it is asked and lacks."""
+
+    def __init__(self):
+        self.asked, self.names_seen = [], []
+
+    def __call__(self, name, value):
+        self.names_seen.append(name)
+        return value
+
+    def __getattr__(self, name):
+        self.asked.append(name)
+        raise AttributeError(name)
+
+
+def test_what_an_observer_has_is_read_once():
+    step = Bare()
+    list(moments(MODEL, IDS, Options(max_new_tokens=3), step))
+    assert sorted(step.asked) == ["begin", "names", "stamps", "times_only"]
+    assert step.names_seen == [*step_names(2), "probs", "next"] * 3
+    observer = Observer.of(step)
+    assert Observer.of(observer) is observer and not observer.times_only
+    assert Observer.of(identity).times_only and Observer.of(identity).begin is None
+    with pytest.raises(AttributeError):
+        observer.begin = print
 
 
 def test_every_name_has_a_phase():

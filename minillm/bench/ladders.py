@@ -13,7 +13,7 @@ import numpy as np
 from .. import kernels
 from ..errors import InputError
 from ..machine.progress import progress_bar
-from ..twins.choose import set_threads
+from ..twins.threads import set_threads
 from ..weights import store
 
 ROWS, WIDTH = 512, 768

@@ -27,7 +27,7 @@ from ..layers.cache import SlidingCache
 from ..machine.progress import progress_bar
 from ..model import Model
 from ..tokenizer import Tokenizer
-from ..twins.choose import n_threads, set_threads
+from ..twins.threads import n_threads, set_threads
 from .levers import Way, apply_levers
 
 REREAD = 16  # windows that are read in one pass where quality is measured

@@ -22,7 +22,7 @@ from ..decoding.speculative import Draft
 from ..errors import InputError
 from ..model import Model
 from ..tokenizer import Tokenizer
-from ..twins.choose import checked_threads
+from ..twins.threads import checked_threads
 from ..weights import KINDS
 
 

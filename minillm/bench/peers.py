@@ -117,7 +117,7 @@ class MinillmFloat32(MinillmNumpy):
 
     def open(self, folder: str, threads: int):
         from ..model import GPT2
-        from ..twins.choose import set_threads
+        from ..twins.threads import set_threads
 
         set_threads(threads)
         return GPT2.from_pretrained(folder, self.dtype, kernels="numba")

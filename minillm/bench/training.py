@@ -42,7 +42,7 @@ class MinillmTraining:
         from ..training.language import LanguageModel
         from ..training.optimizers import AdamW
         from ..training.trainer import keep_memory
-        from ..twins.choose import set_threads
+        from ..twins.threads import set_threads
 
         set_threads(threads)
         keep_memory()

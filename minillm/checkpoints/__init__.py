@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from .. import families
-from .. import ops as numpy_ops
 from ..errors import InputError
 from ..machine.files import write_atomically
 from ..model import Model, model_of
 from ..tokenizer import Tokenizer
 from ..twins.choose import twin
+from ..twins.threads import keep_to_quota
+from ..twins.twin import Twin, abilities
 from ..weights import BF16, KINDS, BFloat16, Weight, store_parameters, to_array
 from ..weights.weight import slabs
 from . import safetensors
@@ -27,7 +28,7 @@ __all__ = ["find_folder", "load", "load_model", "save_model"]
 
 
 def load(
-    name_or_folder: str | Path = "tales", dtype=None, kernels: str | None = None
+    name_or_folder: str | Path = "tales", dtype=None, kernels: str | Twin | None = None
 ) -> tuple[Model, Tokenizer]:
     """Return (model, tokenizer) of a folder, a bundled name ("tales", "tales-draft") or a hub name
     ("gpt2").
@@ -45,28 +46,29 @@ def load(
     return model, tokenizer
 
 
-def load_model(name_or_folder: str | Path, dtype=None, kernels: str | None = None) -> Model:
+def load_model(name_or_folder: str | Path, dtype=None, kernels: str | Twin | None = None) -> Model:
     """Return the model of a folder in Hugging Face layout (config.json, model.safetensors or
     shards) or of a name.
 
     dtype: float32, float64, or a stored precision (bfloat16, float16, int8, int4, int4_min); None
-    keeps a quantised model as it is and takes float32 for any other. kernels: "numpy", "numba" or
-    "auto" (see minillm.twins.choose). NumPy uses arrays of its dtype where they lie, memory-mapped;
-    everything else is converted a few rows at a time, so that it takes little more memory than the
-    result. A mapped file must not be written into or cut short while its model is in use, which
-    would end the process: put another in its place by renaming, as save_pretrained does (Windows
-    then says that it is in use). Raises InputError naming the file, the tensor and both shapes
+    keeps a quantised model as it is and takes float32 for any other. kernels: "numpy", "numba",
+    "auto", or a twin (see minillm.twins.choose). NumPy uses arrays of its dtype where they lie,
+    memory-mapped; everything else is converted a few rows at a time, so that it takes little more
+    memory than the result. A mapped file must not be written into or cut short while its model is
+    in use, which would end the process: put another in its place by renaming, as save_pretrained
+    does (Windows then says that it is in use). Raises InputError naming the file, the tensor and both shapes
     where config and tensors disagree.
     """
     if (kind := _name_of(dtype)) not in (None, "float64", *KINDS):
         raise InputError(f"dtype is {kind!r}; it must be float64 or one of {', '.join(KINDS)}")
+    keep_to_quota()
     ops = twin(kernels)
     folder = find_folder(name_or_folder)
     config = families.read_config(folder)
     parameters = checked(config, safetensors.read_folder(folder), folder)
     if kind is None and not any(isinstance(p, Weight) for p in parameters.values()):
         kind = "float32"
-    plain = kind == "float64" or (kind == "float32" and ops is numpy_ops)
+    plain = kind == "float64" or (kind == "float32" and not abilities(ops).stores_panels)
     working, forget = np.dtype(kind if plain else "float32"), safetensors.forget
     if kind is not None and not plain:
         parameters = store_parameters(parameters, kind, config.layout, release=forget)

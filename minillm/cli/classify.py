@@ -155,7 +155,7 @@ def run(args: argparse.Namespace) -> None:
         )
     check_output("--plot", getattr(args, "plot", None), PICTURES)
     if args.threads is not None:
-        from ..twins.choose import set_threads
+        from ..twins.threads import set_threads
 
         set_threads(args.threads)
     {"train": train, "predict": predict, "compare": compare, "clock": clock}[args.action](args)

@@ -152,7 +152,7 @@ def predict(args: argparse.Namespace) -> None:
     from ..checkpoints import find_folder, load_model
     from ..clock.check import check_predictions
     from ..machine.progress import progress_bar
-    from ..twins.choose import set_threads
+    from ..twins.threads import set_threads
 
     if not all(part.strip().isdigit() for part in args.predict.split(",")):
         raise InputError(

@@ -57,12 +57,12 @@ def join():
 
     ranks = world()
     if ranks.size > 1:
-        from ..twins.choose import set_threads
+        from ..twins.threads import chosen, set_threads
 
         if ranks.rank:
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         sys.excepthook = lambda *error: ranks.fail("".join(format_exception(*error)), 1)
-        if not any(name in os.environ for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS")):
+        if not chosen():
             set_threads(ranks.cores)
     return ranks
 
@@ -73,7 +73,7 @@ def load(args: argparse.Namespace):
 
     import minillm
 
-    from ..twins.choose import set_threads
+    from ..twins.threads import set_threads
 
     if args.threads is not None:
         set_threads(args.threads)

@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> None:
         )
     ranks = join()
     if args.threads is not None:
-        from ..twins.choose import set_threads
+        from ..twins.threads import set_threads
 
         set_threads(args.threads)
     pretrain(

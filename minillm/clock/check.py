@@ -4,16 +4,16 @@ taken round by round."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
 
-from .. import kernels
 from ..decoding.cycle import run_cycle
 from ..errors import InputError
 from ..machine.progress import Update
+from ..twins.twin import abilities
 from .clock import Clock
 from .limits import Limits
 from .prediction import predict, predicted_seconds
@@ -49,14 +49,14 @@ def check_predictions(
     limits: the rest of them, measured by `measure`. InputError where a context does not fit the
     model.
     """
-    if model.ops is not kernels:
+    if (read_everything := abilities(model.ops).read_everything) is None:
         raise InputError("predictions are checked for the Numba kernels: choose --kernels numba")
     if wrong := [past for past in contexts if not 1 <= past < model.config.sizes.P]:
         raise InputError(
             f"context {wrong[0]} must be from 1 to {model.config.sizes.P - 1}, one less than"
             " the positions"
         )
-    rng, look, checks = np.random.default_rng(0), _Memory(), []
+    rng, look, checks = np.random.default_rng(0), _Memory(read_everything), []
     for past in contexts:
         cache = model.new_cache()
         model(rng.integers(0, model.config.sizes.V, past), cache, last=True)
@@ -85,14 +85,13 @@ def check_predictions(
 class _Memory:
     """A look at the memory: bytes/s of one large array."""
 
-    def __init__(self):
+    def __init__(self, read_everything: Callable):
+        self.read_everything = read_everything
         self.array = np.ones((READ // 4096, 1024), np.float32)
 
     def __call__(self) -> float:
-        from ..kernels.limits import read_everything
-
         start = perf_counter()
-        read_everything(self.array)
+        self.read_everything(self.array)
         return READ / (perf_counter() - start)
 
 

@@ -25,7 +25,8 @@ from ..errors import InputError
 from ..machine.files import read_json
 from ..machine.forms import build, check
 from ..machine.progress import Update
-from ..twins.choose import n_threads
+from ..twins.threads import n_threads
+from ..twins.twin import abilities
 from ..weights import store
 
 ARRAYS = tuple(2**n for n in range(16, 29, 2))  # 64 KiB to 256 MiB
@@ -90,29 +91,19 @@ def measure(
     sizes = sorted({*ARRAYS, *(size // 4096 * 4096 for size in sizes if size >= ARRAYS[0])})
     # attention multiplies in float32, whatever the weights are stored as
     kinds = sorted(set(kinds) | {"float32"})
-    numba = ops is kernels and kernels.available()
+    own = abilities(ops)
     total = len(sizes) + len(kinds) + 1
     bandwidth, row, rows = {}, {}, {}
     for done, size in enumerate(sizes):
         update("measuring limits", done, total)
-        bandwidth[size] = read_bandwidth(size, numba)
+        bandwidth[size] = read_bandwidth(size, own.read_everything)
     for done, kind in enumerate(kinds):
         update("measuring limits", len(sizes) + done, total)
-        row[kind], rows[kind] = _row_rate(kind, numba), rows_rate(ops, kind)
+        row[kind], rows[kind] = _row_rate(ops, kind), rows_rate(ops, kind)
     x = np.random.default_rng(0).standard_normal((64, 1024)).astype(np.float32)
     elements = 5 * x.size / _seconds(lambda: ops.softmax(x))
-    if numba:
-        from ..kernels import limits as kernel
-
-        launch = _seconds(kernel.launch, 200)
-        kernel.meet_often(2000)
-        meet = max(
-            0.0,
-            (_seconds(lambda: kernel.meet_often(2000)) - _seconds(lambda: kernel.meet_often(0)))
-            / 2000,
-        )
-    else:
-        launch = meet = 0.0
+    launch = 0.0 if own.launch is None else _seconds(own.launch, 200)
+    meet = 0.0 if own.meet_often is None else _meeting(own.meet_often)
     update("measuring limits", total, total)
     return Limits(
         describe_machine(), n_threads(ops), bandwidth, row, rows, elements, _call(ops), launch, meet
@@ -170,15 +161,20 @@ def _call(ops) -> float:
     return sum(_seconds(call, 200) for call in calls) / len(calls)
 
 
-def read_bandwidth(size: int, numba: bool) -> float:
-    """Bytes/s at which all threads together read an array of `size` bytes, again and again: a
-    kernel that does nothing else, or without Numba BLAS's product of a matrix and a vector."""
+def _meeting(meet_often: Callable[[int], None], times: int = 2000) -> float:
+    """Seconds for all threads to wait for each other once."""
+    meet_often(times)
+    often, never = _seconds(lambda: meet_often(times)), _seconds(lambda: meet_often(0))
+    return max(0.0, (often - never) / times)
+
+
+def read_bandwidth(size: int, read_everything: Callable | None = None) -> float:
+    """Bytes/s at which all threads together read an array of `size` bytes, again and again: by a
+    kernel that does nothing else, or without one by BLAS's product of a matrix and a vector."""
     times = max(1, 2**24 // size)  # long enough not to measure the launch
     matrix, x = np.ones((size // 4096, 1024), np.float32), np.ones(1024, np.float32)
-    if not numba:
+    if read_everything is None:
         return size / _seconds(lambda: matrix @ x, times)
-    from ..kernels.limits import read_everything
-
     return size * times / _seconds(lambda: read_everything(matrix, times))
 
 
@@ -190,23 +186,23 @@ def rows_rate(ops, kind: str) -> float:
         np.random.default_rng(0).standard_normal(shape).astype(dtype)
         for shape in ((384, 768), (768, 1536))
     )
-    weight = store(large, kind) if ops is kernels and kind != "float64" else large
+    stored = abilities(ops).stores_panels and kind != "float64"
+    weight = store(large, kind) if stored else large
     return 2 * len(x) * large.size / _seconds(lambda: ops.linear(x, weight))
 
 
-def _row_rate(kind: str, numba: bool) -> float:
+def _row_rate(ops, kind: str) -> float:
     """FLOP/s of a product with one row, weights in the second-level cache, on all threads."""
     dtype = np.float64 if kind == "float64" else np.float32
     x, small = (
         np.random.default_rng(0).standard_normal(shape).astype(dtype) for shape in (512, (512, 256))
     )
-    if not numba or kind == "float64":
+    row_product = abilities(ops).row_product
+    if row_product is None or kind == "float64":
         return 2 * small.size / _seconds(lambda: x @ small, 200)
-    from ..kernels import limits as kernel
-
     weight = store(small, kind)
-    work, nothing = kernel.row_product(weight, x), kernel.row_product(weight, x, panels=0)
+    work, nothing = row_product(weight, x), row_product(weight, x, panels=0)
     seconds, call = _seconds(work, 200), _seconds(nothing, 200)
     if call > 0.9 * seconds:  # busy neighbours: the call cannot be told from the product
         call = 0.0
-    return 2 * small.size / (seconds - call) * n_threads(kernels)
+    return 2 * small.size / (seconds - call) * n_threads(ops)

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .. import kernels
 from ..errors import InputError
 from ..families.family import MATRIX
 from ..protocol import AnyModel, Model
+from ..twins.twin import abilities
 from ..weights import Sparse
 from .parts import chosen_matrices, dense
 
@@ -29,9 +29,7 @@ def prune_magnitude(model: AnyModel, sparsity: float, matrices=None) -> AnyModel
     """
     if not 0 <= sparsity < 1:
         raise InputError(f"sparsity is {sparsity}; it must be at least 0 and below 1")
-    product = Sparse.numpy_product
-    if model.ops is kernels:
-        from ..kernels.sparse import csr_matmul as product
+    product = abilities(model.ops).csr_matmul or Sparse.numpy_product
     parameters = {}
     for name in chosen_matrices(model, matrices):
         w = dense(model.parameters[name])

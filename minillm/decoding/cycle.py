@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import InputError
 from ..layers.cache import KVCache, SlidingCache
 from ..protocol import Model, one_text
-from ..steps import Step, checked, identity
+from ..steps import Observer, Step, checked, identity
 from ..tokenizer import Tokenizer
 from .finite import checked_logits
 from .options import Options
@@ -181,8 +181,8 @@ def run_cycle(
     and the cycle."""
     ids = np.asarray(ids)
     kind = kind or ("decode" if ids.shape[1] == 1 and cache.lengths.any() else "prefill")
-    if hasattr(step, "begin"):  # a Clock
-        step.begin(kind, *ids.shape, past=0 if cache is None else int(cache.lengths.max()))
+    if (begin := Observer.of(step).begin) is not None:
+        begin(kind, *ids.shape, past=0 if cache is None else int(cache.lengths.max()))
     start = perf_counter_ns()
     logits = checked_logits(
         model, ids, cache, lengths=lengths, last=last, step=step, what=f"{kind}, "

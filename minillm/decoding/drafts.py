@@ -8,7 +8,6 @@ from ..compression import quantize, skip_layers
 from ..errors import InputError
 from ..protocol import Model
 from ..tokenizer import Tokenizer
-from ..twins.portable import Twin
 from ..weights import KINDS
 from .speculative import Draft, ModelDraft, NGramDraft
 
@@ -37,7 +36,7 @@ def named_draft(
     if name in KINDS:
         return ModelDraft(quantize(model, name), **n)
     try:
-        other, its_tokenizer = load(name, kernels=Twin(model.ops).name)
+        other, its_tokenizer = load(name, kernels=model.ops)
     except InputError as error:
         raise InputError(
             f"draft {name!r} is not ngram, skip:N, {', '.join(KINDS)} or a model to load: {error}"

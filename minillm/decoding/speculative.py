@@ -34,7 +34,7 @@ import numpy as np
 
 from ..errors import InputError, whole_number
 from ..protocol import Model, require_model
-from ..steps import Step, identity
+from ..steps import Observer, Step, identity
 from . import filters
 from .cycle import Continuation, Cycle, Moment, read, run_cycle
 
@@ -74,7 +74,7 @@ def speculate(model: Model, text: Continuation, draft: Draft, step) -> Iterator[
     text.options.require_plain("speculative decoding")
     draft.check(model)
     # Whoever looks at values looks at the model's, not at the guesser's.
-    clock = step if hasattr(step, "begin") else identity
+    clock = step if Observer.of(step).begin else identity
     return _rounds(model, text, draft.n_tokens, draft.start(text, clock), step)
 
 

@@ -11,9 +11,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 
+name, stores_panels = "numba", True  # what twins/twin.py asks for, beside the functions below
+
 # Name -> the file it lives in; what needs no kernel is ops' own. No file may bear one of these
 # names: importing it would set the module in its place. `attention` streams over the keys;
-# `DecodeStep` is the fused step for a few positions; `now` reads the processor's clock.
+# `DecodeStep` is the fused step for a few positions; `Training` is the twin to train with; `now`
+# reads the processor's clock.
 ROOMS = {
     "linear": "matrices",
     "layer_norm": "rows",
@@ -37,6 +40,12 @@ ROOMS = {
     "lstm": "recurrent",
     "lstm_backward": "recurrent",
     "adamw_update": "gradients",
+    "Training": "blocked",
+    "csr_matmul": "sparse",
+    "read_everything": "limits",
+    "row_product": "limits",
+    "launch": "limits",
+    "meet_often": "limits",
     "n_threads": "threads",
     "set_threads": "threads",
 }

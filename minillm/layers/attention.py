@@ -11,6 +11,7 @@ import numpy as np
 from .. import ops as numpy_ops
 from ..ops import causal_mask, merge_heads, split_heads  # noqa: F401 (also to be found here)
 from ..steps import identity, times_only
+from ..twins.twin import abilities
 
 
 def scaled_dot_product_attention(q, k, v, positions, scale, step=identity, ops=numpy_ops):
@@ -20,8 +21,8 @@ def scaled_dot_product_attention(q, k, v, positions, scale, step=identity, ops=n
     q: [B,H,T,D]; k, v: [B,H,S,D]; positions: [B,T] -> [B,H,T,D]. A twin with an `attention` of its
     own, which forms no scores, is asked when nobody looks at them.
     """
-    if times_only(step) and hasattr(ops, "attention"):
-        return step("context", ops.attention(q, k, v, positions, scale))
+    if times_only(step) and (own := abilities(ops).attention) is not None:
+        return step("context", own(q, k, v, positions, scale))
     scores = step("scores", q @ k.swapaxes(-1, -2) * scale)  # [B,H,T,D] @ [B,H,D,S] -> [B,H,T,S]
     scores = np.where(
         ops.causal_mask(positions, k.shape[2])[:, None], scores, -np.inf

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from .. import ops as numpy_ops
 from ..steps import identity
+from ..twins.twin import activation_of
 
 
 def feed_forward(x, c_fc, c_proj, *, activation="gelu_new", step=identity, ops=numpy_ops):
@@ -13,5 +14,5 @@ def feed_forward(x, c_fc, c_proj, *, activation="gelu_new", step=identity, ops=n
     x: [B,T,C]; c_fc: weight [C,F] and bias; c_proj: weight [F,C] and bias -> [B,T,C].
     """
     expanded = step("c_fc", ops.linear(x, **c_fc))  # [B,T,C] -> [B,T,F]
-    bent = step("act", getattr(ops, activation)(expanded))
+    bent = step("act", activation_of(ops, activation)(expanded))
     return step("out", ops.linear(bent, **c_proj))  # [B,T,F] -> [B,T,C]

@@ -22,7 +22,7 @@ from ..model import GPT2
 from ..training.optimizers import AdamW
 from ..training.pretrain import training_twin
 from ..training.trainer import SETTINGS
-from ..twins.choose import n_threads, set_threads, twin
+from ..twins.threads import n_threads, set_threads
 from .classify import Pooled, Transformer, train_classifier
 from .lstm import LSTM, LSTMConfig
 
@@ -144,7 +144,7 @@ def times_by_length(
     all, in every round."""
     ops = training_twin(kernels, "float32")
     rng = np.random.default_rng(0)
-    threads = n_threads(twin(kernels))
+    threads = n_threads(ops)
     size = {"vocab_size": 4096, "n_embd": n_embd}
     model = GPT2.random(
         GPT2Config(**size, n_layer=2, n_head=max(1, n_embd // 32), n_positions=max(lengths))

@@ -21,6 +21,7 @@ from ..machine.forms import check, short
 from ..steps import checked, identity, times_only, under
 from ..training.backward import Under, backward_of, flat
 from ..twins.portable import Twinned
+from ..twins.twin import abilities
 
 
 def sigmoid(x):
@@ -73,8 +74,8 @@ def lstm_layer(x, ih, hh, step=identity, ops=numpy_ops):
     asked when nobody looks at the steps.
     """
     x = step("ih", ops.linear(x, **ih))  # [B,T,C] -> [B,T,4C]
-    if times_only(step) and hasattr(ops, "lstm") and x.dtype == np.float32:
-        gates, c, h = ops.lstm(x, hh["weight"])
+    if times_only(step) and (own := abilities(ops).lstm) and x.dtype == np.float32:
+        gates, c, h = own(x, hh["weight"])
         step("gates", gates)
         step("c", c)
         return step("h", h)
@@ -94,7 +95,7 @@ def lstm_layer_backward(dh, x, kept, ih, hh, ops=numpy_ops):
     W_hh is used at every step, so its gradient is the sum over time of h_(t-1)^T dx_t: one product.
     """
     if "gates" in kept:
-        d_gates = ops.lstm_backward(dh, kept["gates"], kept["c"], hh["weight"])
+        d_gates = abilities(ops).backward("lstm")(dh, kept["gates"], kept["c"], hh["weight"])
     else:
         d_gates, d_later, dc = [], 0.0, np.zeros_like(dh[:, 0])
         for t in reversed(range(dh.shape[1])):
@@ -105,7 +106,7 @@ def lstm_layer_backward(dh, x, kept, ih, hh, ops=numpy_ops):
             d_gates.append(d_now)
         d_gates = np.stack(d_gates[::-1], axis=1)  # [B,T,4C]
     dx, d_ih = backward_of("linear", ops)(d_gates, x, ih["weight"])
-    product = getattr(ops, "transposed_product", lambda a, b: a.T @ b)
+    product = abilities(ops).transposed_product or (lambda a, b: a.T @ b)
     before = np.concatenate(
         [np.zeros_like(dh[:, :1]), kept["h"][:, :-1]], axis=1
     )  # [B,T,C], h_0 = 0

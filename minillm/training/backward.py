@@ -12,14 +12,15 @@ Williams, "Learning representations by back-propagating errors" (1986).
 from __future__ import annotations
 
 import math
-import sys
 
 import numpy as np
 
 from .. import ops as numpy_ops
 from ..families.gpt2.forward import block
+from ..layers.attention import scaled_dot_product_attention
 from ..model import Model
 from ..steps import Trace, identity, under
+from ..twins.twin import abilities
 
 # ---- ops.py
 
@@ -121,9 +122,7 @@ def embedding_backward(dy, ids, d_table):
 
 def backward_of(name: str, ops):
     """The backward of the operation `name`: the twin's own where it has one, else the one above."""
-    return getattr(ops, f"{name}_backward", None) or getattr(
-        sys.modules[__name__], f"{name}_backward"
-    )
+    return abilities(ops).backward(name) or globals()[f"{name}_backward"]
 
 
 # ---- attention.py
@@ -137,12 +136,14 @@ def scaled_dot_product_attention_backward(
     where W is 0, so is dS.
 
     kept: q, k, v and weights as the forward formed them; where it formed no weights (a twin that
-    streams over the keys), that twin forms them again. d_context: [B,H,T,D] -> dq, dk, dv, each
-    [B,H,T,D].
+    streams over the keys), they are formed again, by that twin if it can. d_context: [B,H,T,D] ->
+    dq, dk, dv, each [B,H,T,D].
     """
     q, k, v = kept["q"], kept["k"], kept["v"]
     if "weights" not in kept:
-        return ops.attention_backward(d_context, q, k, v, kept["context"], positions, scale)
+        if (own := abilities(ops).backward("attention")) is not None:
+            return own(d_context, q, k, v, kept["context"], positions, scale)
+        scaled_dot_product_attention(q, k, v, positions, scale, kept := Trace(), ops)
     weights = kept["weights"]
     dv = weights.swapaxes(-1, -2) @ d_context  # [B,H,T,T] @ [B,H,T,D] -> [B,H,T,D]
     d_weights = step("weights", d_context @ v.swapaxes(-1, -2))

@@ -13,7 +13,9 @@ from types import MappingProxyType
 
 import numpy as np
 
+from .. import ops as numpy_ops
 from ..errors import InputError
+from ..twins.twin import abilities
 
 
 def sgd_update(parameter, gradient, momentum, *, lr, beta=0.9, weight_decay=0.0):
@@ -88,14 +90,15 @@ class Optimizer:
     """Base: `update(parameters, gradients, lr)` changes every parameter in place; `state` {name:
     array}; `steps` so far.
 
-    weight_decay: for matrices only. ops: the twin that computes. KINDS: what is kept of each
-    parameter, an array of its shape and dtype.
+    weight_decay: for matrices only. ops: the twin that computes, None for NumPy. KINDS: what is
+    kept of each parameter, an array of its shape and dtype.
     """
 
     KINDS: tuple[str, ...]
 
     def __init__(self, ops=None, weight_decay: float = 0.0):
-        self.ops, self.weight_decay, self.steps, self.state = ops, weight_decay, 0, {}
+        self.ops = numpy_ops if ops is None else ops
+        self.weight_decay, self.steps, self.state = weight_decay, 0, {}
 
     def kinds(self, name: str, p: np.ndarray) -> tuple[str, ...]:
         """Which arrays are kept of one parameter."""
@@ -144,7 +147,7 @@ class AdamW(Optimizer):
         self.betas, self.eps = betas, eps
 
     def step_of(self, name, p, gradient, lr, decay):
-        update = getattr(self.ops, "adamw_update", adamw_update)
+        update = abilities(self.ops).adamw_update or adamw_update
         mean, square = self.kept(name, p)
         update(
             p,
@@ -173,7 +176,7 @@ class Muon(AdamW):
             super().step_of(name, p, gradient, lr, decay)
             return
         (momentum,) = self.kept(name, p)
-        product = getattr(self.ops, "product", np.matmul)
+        product = abilities(self.ops).product or np.matmul
         muon_update(
             p,
             gradient,

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from .. import kernels as numba_kernels
 from ..checkpoints import load, save_model
 from ..decoding import Options
 from ..decoding.generate import moments
@@ -15,6 +14,8 @@ from ..machine.distributed import ALONE, World
 from ..model import Model, model_of
 from ..tokenizer import Tokenizer
 from ..twins.choose import twin
+from ..twins.threads import keep_to_quota
+from ..twins.twin import abilities
 from ..weights.lora import LoRA
 from .data import Batches, open_tokens, split_documents, token_files
 from .language import LanguageModel, bits_per_byte
@@ -28,11 +29,10 @@ from .trainer import Trainer, check_folder, run_to_resume, write_settings
 def training_twin(name: str | None, precision: str):
     """The twin for training: the textbook, or kernels with products in blocks, of numbers in
     `precision`."""
+    keep_to_quota()
     ops = twin(name)
-    if ops is numba_kernels:
-        from ..kernels.blocked import Training
-
-        return Training(precision)
+    if (faster := abilities(ops).training) is not None:
+        return faster(precision)
     if precision != "float32":
         raise InputError(f"precision is {precision!r}; the kernels numpy compute in float32 only")
     return ops

@@ -1,5 +1,5 @@
-"""Which functions a model computes with, and with how many threads."""
+"""Twins: the functions that a model computes with, given as a value, and their threads."""
 
-from .choose import NAMES, checked_threads, n_threads, set_threads, twin
+from .threads import n_threads, set_threads
 
-__all__ = ["NAMES", "checked_threads", "n_threads", "set_threads", "twin"]
+__all__ = ["n_threads", "set_threads"]

@@ -5,33 +5,26 @@ from __future__ import annotations
 import importlib
 import pickle
 from types import ModuleType
+from typing import Any
 
-from .. import kernels, ops
 from ..errors import InputError
-from .choose import twin
+from .choose import NAMES, twin
+from .threads import keep_to_quota
+from .twin import Twin, abilities
 
-NAMES = {ops: "numpy", kernels: "numba"}
 
-
-class Twin:
+class Portable:
     """A twin, as others hold it while they are pickled (by name) or copied (the same one)."""
 
-    def __init__(self, ops):
+    def __init__(self, ops: Twin):
         self.ops = ops
 
-    @property
-    def name(self) -> str:
-        """What a person calls it: numpy, numba, a student's folder, or its type."""
-        if isinstance(self.ops, ModuleType):
-            return NAMES.get(self.ops, self.ops.__name__)
-        return str(getattr(self.ops, "folder", type(self.ops).__name__))
-
-    def __deepcopy__(self, memo) -> Twin:
+    def __deepcopy__(self, memo: object) -> Portable:
         return self
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         if isinstance(self.ops, ModuleType):
-            return _named, (NAMES.get(self.ops), self.ops.__name__)
+            return _named, (abilities(self.ops).name, self.ops.__name__)
         try:
             pickle.dumps(self.ops)
         except Exception as error:
@@ -39,18 +32,21 @@ class Twin:
                 f"what computes with functions of your own ({type(self.ops).__name__}) cannot be"
                 f" pickled ({error}): use a twin with a name, or put them into a module"
             ) from None
-        return Twin, (self.ops,)
+        return Portable, (self.ops,)
 
 
-def _named(name: str | None, module: str) -> Twin:
-    return Twin(twin(name) if name else importlib.import_module(module))
+def _named(name: str, module: str) -> Portable:
+    keep_to_quota()
+    return Portable(twin(name) if name in NAMES else importlib.import_module(module))
 
 
 class Twinned:
-    """Base of what computes with a twin, `ops`: pickle and deepcopy take its Twin along."""
+    """Base of what computes with a twin, `ops`: pickle and deepcopy take it along as Portable."""
 
-    def __getstate__(self) -> dict:
-        return vars(self) | {"ops": Twin(self.ops)}
+    ops: Any
 
-    def __setstate__(self, state: dict) -> None:
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"ops": Portable(self.ops)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state | {"ops": state["ops"].ops})

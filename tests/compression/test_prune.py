@@ -21,7 +21,7 @@ from minillm.compression import (
 from minillm.decoding import ModelDraft, Options, generate_batch
 from minillm.decoding.generate import moments
 from minillm.steps import Patch
-from minillm.twins import twin
+from minillm.twins.choose import twin
 from minillm.weights import LowRank, Sparse
 
 CONFIG = GPT2Config(vocab_size=70, n_positions=16, n_embd=36, n_layer=3, n_head=3, n_inner=50)

@@ -13,7 +13,8 @@ from minillm.decoding.speculative import Guess, ModelDraft, NGramDraft, acceptan
 from minillm.kernels import decode, threads
 from minillm.layers.cache import KVCache, SlidingCache, SlidingLayer
 from minillm.steps import Patch
-from minillm.twins import choose as twins
+from minillm.twins import n_threads, set_threads
+from minillm.twins.choose import twin
 from minillm.weights import store_parameters
 
 
@@ -188,15 +189,15 @@ def prove_threads():
     model = GPT2(
         config,
         store_parameters(lively(config, 7).astype(np.float32).parameters, "float32", config.layout),
-        twins.twin("auto"),
+        twin("auto"),
     )
     prompts = (
         np.random.default_rng(0).integers(0, 640, (2, 120)).tolist()
     )  # two: memory used again holds another's numbers
-    before, stories = twins.n_threads(model.ops), []
+    before, stories = n_threads(model.ops), []
     try:
         for n in (1, 2, 3, 1):
-            twins.set_threads(n)
+            set_threads(n)
             stories.append(
                 [
                     (m.id, m.logprob)
@@ -205,7 +206,7 @@ def prove_threads():
                 ]
             )
     finally:
-        twins.set_threads(before)
+        set_threads(before)
     assert stories == [stories[0]] * 4
 
 

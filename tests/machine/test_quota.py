@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
+import minillm
 from minillm.exercises.check import child
 from minillm.machine import quota
-from minillm.twins import choose as twins
+from minillm.twins import threads
 
 NONE = str((1 << 63) - 4096)
 CASES = {
@@ -74,14 +75,22 @@ def test_limits_are_read(hub):
 
 
 def test_a_quota_sets_the_threads_unless_somebody_chose(monkeypatch):
-    chosen = []
-    monkeypatch.setattr(twins, "set_threads", chosen.append)
+    used = []
+    monkeypatch.setattr(threads, "set_threads", used.append)
+    monkeypatch.setattr(threads, "_set", False)
     monkeypatch.setattr(quota, "cores", lambda: 3)
     monkeypatch.setattr("os.cpu_count", lambda: 64)
-    for already, expected in ((False, [3]), (True, [3])):
-        monkeypatch.setattr(twins, "_threads_chosen", already)
-        twins.twin("numpy")
-        assert chosen == expected
+    for name in threads.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert not threads.chosen()
+    minillm.load("tales-draft", kernels="numpy")
+    assert used == [3]
+    monkeypatch.setenv(threads.VARIABLES[0], "2")
+    threads.keep_to_quota()
+    monkeypatch.delenv(threads.VARIABLES[0])
+    monkeypatch.setattr(threads, "_set", True)
+    threads.keep_to_quota()
+    assert used == [3]
 
 
 def test_students_code_may_take_half_of_a_hubs_memory(monkeypatch):
@@ -92,7 +101,7 @@ def test_students_code_may_take_half_of_a_hubs_memory(monkeypatch):
 
 
 def test_this_machine_can_be_asked():
-    code = "from minillm import quota; print(quota.cores(), quota.memory())"
+    code = "from minillm.machine import quota; print(quota.cores(), quota.memory())"
     assert subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout

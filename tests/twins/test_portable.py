@@ -16,7 +16,7 @@ from minillm.tasks.examples import Words
 from minillm.tasks.lstm import LSTM, LSTMConfig
 from minillm.training.language import LanguageModel
 from minillm.training.lora import with_adapters
-from minillm.twins import twin
+from minillm.twins.choose import twin
 
 IDS = np.array([[3, 1, 4, 1, 5]])
 COPIES = {

@@ -17,7 +17,8 @@ from minillm.steps import Trace
 from minillm.training.language import LanguageModel
 from minillm.training.lora import with_adapters
 from minillm.training.optimizers import OPTIMIZERS
-from minillm.twins import set_threads, twin
+from minillm.twins import set_threads
+from minillm.twins.choose import twin
 from minillm.weights import KINDS, store_parameters
 from tests.reference.make import stored
 

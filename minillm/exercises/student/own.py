@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
 from functools import cache, partial, wraps
 from pathlib import Path
-from types import FunctionType, SimpleNamespace
+from types import FunctionType
 
 import numpy as np
 
-from ... import generate, ops
+from ... import generate
 from ...checkpoints import find_folder
 from ...differences import StepDifferences, diff
 from ...errors import InputError
@@ -27,6 +27,7 @@ from ...model import GPT2
 from ...reference import TOLERANCES
 from ...steps import Relay, identity
 from ...tokenizer import Tokenizer
+from ...twins.folder import FolderTwin
 from ..catalogue import EXERCISES, textbook
 from ..check.call import raised
 from ..check.child import Printed, answering, limit_resources, load
@@ -65,17 +66,10 @@ def own_functions(folder: str | Path) -> dict[str, Callable]:
     return own
 
 
-class FolderTwin(SimpleNamespace):
-    """The twin made of a student's `folder`: pickled as its name, and read again from there."""
-
-    def __reduce__(self):
-        return of_folder, (self.folder,)
-
-
-def twin(own: Mapping[str, Callable]) -> SimpleNamespace:
+def twin(own: Mapping[str, Callable], folder: Path | None = None) -> FolderTwin:
     """Return a twin of ops in which `own` functions stand for those of their name; what is missing
     is ops' own."""
-    return SimpleNamespace(**vars(ops) | {name: own[name] for name in OF_OPS if name in own})
+    return FolderTwin({name: own[name] for name in OF_OPS if name in own}, folder)
 
 
 @cache
@@ -98,7 +92,7 @@ def of_folder(folder: Path) -> FolderTwin:
     call_one_another(own)
     own = {name: in_one_line(f, name, files[name]) for name, f in own.items()}
     print(f"computing with functions of {folder}: {', '.join(own) or 'none yet'}", file=sys.stderr)
-    return FolderTwin(**vars(twin(own)), folder=folder)
+    return twin(own, folder)
 
 
 def in_one_line(function: Callable, name: str, file: Path) -> Callable:
