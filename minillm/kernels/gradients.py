@@ -1,4 +1,4 @@
-"""Gradients: twins of those functions in training/backward.py that BLAS does not do, and the
+"""Gradients: twins of those functions in ops_backward.py that BLAS does not do, and the
 optimisers' updates."""
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from .. import ops as numpy_ops
 from ..checkpoints import load, safetensors
 from ..decoding.finite import check_logits
 from ..errors import InputError
+from ..families.gpt2.backward import gpt2_backward
 from ..families.gpt2.config import GPT2Config
 from ..machine.distributed import ALONE, World
 from ..machine.files import read_json, write_atomically
@@ -32,11 +33,12 @@ from ..model import GPT2
 from ..parameters import FixedEntries
 from ..steps import checked, identity
 from ..tokenizer import Tokenizer
-from ..training.backward import Activations, backward_of, gpt2_backward
 from ..training.language import matrices_of, positions_of, trainable
 from ..training.lock import one_run_a_folder
 from ..training.pretrain import training_twin
+from ..training.recompute import Activations
 from ..training.trainer import Trainer, check_folder, run_to_resume, write_settings
+from ..twins.backward import backward_of
 from ..twins.portable import Twinned
 from .examples import Batches, Examples, Words, read_examples, rectangle, split
 from .lstm import LSTM, LSTMConfig

@@ -11,10 +11,12 @@ import numpy as np
 
 from ..decoding.finite import check_logits
 from ..families.family import MATRIX
+from ..families.gpt2.backward import gpt2_backward
 from ..model import Model, model_of
 from ..parameters import FixedEntries
+from ..twins.backward import backward_of
 from ..weights.lora import LoRA
-from .backward import Activations, Checkpoints, backward_of, gpt2_backward
+from .recompute import Activations, Recompute
 
 IGNORED = -100  # a target that is padding: the field's usual number for it
 
@@ -67,7 +69,7 @@ class LanguageModel:
     def __init__(self, model: Model, recompute: bool = False):
         self.parameters, self.model = trainable(model)
         self.matrices = matrices_of(model, self.parameters)
-        self.keep = Checkpoints if recompute else Activations
+        self.keep = Recompute if recompute else Activations
 
     @property
     def ops(self):
