@@ -60,6 +60,20 @@ def layer_norm_backward(dy, x, weight, eps=1e-5):
     return dx, {"weight": (dy * n).sum(axis=over_rows), "bias": dy.sum(axis=over_rows)}
 
 
+def rms_norm_backward(dy, x, weight, eps=1e-6):
+    """Forward was y = n w with n = x / s and s = sqrt(mean(x^2) + eps).
+
+    dw = the sum of dy n over the rows. x moves n directly and through s; with g = dy w the two come
+    to dx = (g - n mean(g n)) / s, the mean along the last axis.
+
+    dy, x: [..., C]; weight: [C] -> dx [..., C], {"weight": [C]}.
+    """
+    s = np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)
+    n, g = x / s, dy * weight
+    dx = (g - n * (g * n).mean(axis=-1, keepdims=True)) / s
+    return dx, {"weight": (dy * n).sum(axis=tuple(range(dy.ndim - 1)))}
+
+
 def softmax_backward(dy, y):
     """Forward was y = softmax(x), and y is given: dx = y (dy - sum_j dy_j y_j).
 
@@ -92,6 +106,16 @@ def gelu_backward(dy, x):
 def relu_backward(dy, x):
     """Forward was y = max(x, 0): dx = dy where x > 0, else 0. dy, x: [...] -> [...]."""
     return dy * (x > 0)
+
+
+def silu_backward(dy, x):
+    """Forward was y = x s with s = 1 / (1 + exp(-x)), whose slope is s (1 - s).
+
+    dx = dy s (1 + x (1 - s)). dy, x: [...] -> [...].
+    """
+    with np.errstate(over="ignore"):  # 1 / infinity is the 0 that is due
+        s = 1.0 / (1.0 + np.exp(-x))
+    return dy * s * (1.0 + x * (1.0 - s))
 
 
 def cross_entropy_backward(dy, logits, targets):

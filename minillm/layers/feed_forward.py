@@ -1,6 +1,7 @@
 """The feed forward (a checkpoint's `mlp`): what happens on each position by itself.
 
-Two linear maps with an activation between them; the forward has its backward under it.
+GPT-2's is two linear maps with an activation between them, Llama's a third that gates. Each forward
+has its backward under it.
 """
 
 from __future__ import annotations
@@ -35,3 +36,38 @@ def feed_forward_backward(
     # forward was c_fc = linear(x, **c_fc)
     dx, d_fc = linear_layer_backward(d_expanded, x, c_fc, ops)
     return dx, {"c_fc": d_fc, "c_proj": d_proj}
+
+
+def swiglu(x, gate_proj, up_proj, down_proj, *, step=identity, ops=numpy_ops):
+    """Expand twice, let one gate the other, contract: (silu(x W_gate) * (x W_up)) W_down.
+
+    x: [B,T,C]; gate_proj, up_proj: weight [C,F]; down_proj: weight [F,C]; each may have a bias ->
+    [B,T,C]. Source: Shazeer, "GLU Variants Improve Transformer" (2020). Reference: LlamaMLP of
+    Hugging Face transformers.
+    """
+    gate = step("gate", ops.linear(x, **gate_proj))  # [B,T,C] -> [B,T,F]
+    up = step("up", ops.linear(x, **up_proj))  # [B,T,C] -> [B,T,F]
+    act = step("act", ops.silu(gate) * up)
+    return step("out", ops.linear(act, **down_proj))  # [B,T,F] -> [B,T,C]
+
+
+def swiglu_backward(d_out, x, kept, gate_proj, up_proj, down_proj, *, step=identity, ops=numpy_ops):
+    """Walk back from the output to x, which went into two maps, and the parameters.
+
+    d_out, x: [B,T,C]; kept: what the forward formed -> dx [B,T,C], {"gate_proj": gradients,
+    "up_proj": gradients, "down_proj": gradients}.
+    """
+    # forward was out = linear(act, **down_proj)
+    d_act, d_down = linear_layer_backward(d_out, kept["act"], down_proj, ops)
+    d_act = step("act", d_act)
+    # forward was act = silu(gate) * up
+    d_up = step("up", d_act * ops.silu(kept["gate"]))
+    d_gate = step("gate", backward_of("silu", ops)(d_act * kept["up"], kept["gate"]))
+    # forward was gate = linear(x, **gate_proj), up = linear(x, **up_proj)
+    dx_up, d_up_proj = linear_layer_backward(d_up, x, up_proj, ops)
+    dx_gate, d_gate_proj = linear_layer_backward(d_gate, x, gate_proj, ops)
+    return dx_gate + dx_up, {
+        "gate_proj": d_gate_proj,
+        "up_proj": d_up_proj,
+        "down_proj": d_down,
+    }

@@ -93,9 +93,11 @@ def check_rows(twin, dtype, seed=0):
             "log_softmax": (x,),
             "cross_entropy": (x, targets),
             "layer_norm": (x, weight, bias),
+            "rms_norm": (x, weight),
             "gelu_new": (x,),
             "gelu": (x,),
             "relu": (x,),
+            "silu": (x,),
         }.items():
             if op == "layer_norm" and name == "tiny":
                 tolerance = (
@@ -218,7 +220,7 @@ def check_gradients(
             dtype
         )  # some of them padding
         if N > 1 and name != "equal":  # a row of equal numbers has no slope but rounding
-            for op in ("layer_norm_backward",):
+            for op in ("layer_norm_backward", "rms_norm_backward"):
                 (dx, d), (expected, by_the_book) = (
                     getattr(t, op)(dy, x, weight) for t in (twin, ops_backward)
                 )
@@ -228,7 +230,7 @@ def check_gradients(
         targets = r.integers(0, N, x.shape[:-1])
         ours, theirs = (t.cross_entropy_backward(share, x, targets) for t in (twin, ops_backward))
         yield f"cross_entropy_backward {name}", distance(ours, theirs), tolerance
-        for op in ("gelu_new_backward",):
+        for op in ("gelu_new_backward", "silu_backward"):
             ours, theirs = (getattr(t, op)(dy, x) for t in (twin, ops_backward))
             yield f"{op} {name}", distance(ours, theirs), tolerance
     for ids in (np.array([3]), np.array([[0, 3, 3], [3, 1, 0]]), r.integers(0, 4, (2, 40))[:, ::2]):
