@@ -24,7 +24,6 @@ from .. import ops as numpy_ops
 from ..checkpoints import load, safetensors
 from ..decoding.finite import check_logits
 from ..errors import InputError
-from ..families.gpt2.backward import gpt2_backward
 from ..families.gpt2.config import GPT2Config
 from ..machine.distributed import ALONE, World
 from ..machine.files import read_json, write_atomically
@@ -153,7 +152,8 @@ class Transformer(Twinned):
         return self._model.hidden(ids, positions_of(ids), step=step)
 
     def backward(self, ids, kept, d_hidden):
-        return gpt2_backward(self._model, ids, positions_of(ids), kept, d_hidden=d_hidden)
+        model, positions = self._model, positions_of(ids)
+        return model.family.backward(model, ids, positions, kept, d_hidden=d_hidden)
 
 
 class Pooled(Classifier):

@@ -11,7 +11,6 @@ import numpy as np
 
 from ..decoding.finite import check_logits
 from ..families.family import MATRIX
-from ..families.gpt2.backward import gpt2_backward
 from ..model import Model, model_of
 from ..parameters import FixedEntries
 from ..twins.backward import backward_of
@@ -95,7 +94,7 @@ class LanguageModel:
         losses, share, targets = masked_losses(ops, logits, targets, n)
         d_logits = backward_of("cross_entropy", ops)(share, logits, targets)
         kept.pop("logits")  # nobody needs them any more
-        gradients = gpt2_backward(self.model, ids, positions, kept, d_logits)
+        gradients = self.model.family.backward(self.model, ids, positions, kept, d_logits)
         return float((losses * share).sum()), {name: gradients[name] for name in self.parameters}
 
     def losses(self, batch) -> np.ndarray:
