@@ -63,7 +63,7 @@ class Model:
         self._table = self.parameters[next(n for n, p in self.layout.items() if p.role == TABLE)]
 
     def __setattr__(self, name: str, value) -> None:
-        if name in ("config", "family", "parameters", "ops") and hasattr(self, name):
+        if name in ("config", "family", "parameters", "ops", "weights") and hasattr(self, name):
             raise InputError(
                 f"a model's {name} cannot be replaced: model.with_parameters({{name: array}},"
                 " **config_changes) returns a changed model"

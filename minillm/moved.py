@@ -10,12 +10,11 @@ from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 
-MODULES = {  # old name -> new name, inside the package; or the parts that its names are in now
+MODULES = {  # old name -> new name, inside the package
     "attention": "layers.attention",
     "cache": "layers.cache",
     "config": "families.gpt2.config",
     "course": "exercises.course",
-    "decoding.loop": "decoding.cycle decoding.generate",
     "distributed": "machine.distributed",
     "exercises.exam": "exercises.teacher.exam",
     "exercises.folder": "exercises.student.folder",
@@ -29,11 +28,21 @@ MODULES = {  # old name -> new name, inside the package; or the parts that its n
     "segments": "decoding.segments",
 }
 
-NAMES = {  # module -> {name that it had: module that has it now}
+NAMES = {  # module, which may be gone -> {name that it had: module that has it now}
+    "decoding.loop": {
+        **dict.fromkeys(("Continuation", "Cycle", "Moment", "read", "run_cycle"), "decoding.cycle"),
+        **dict.fromkeys(("generate", "generate_ids", "moments"), "decoding.generate"),
+    },
     "model": {"block": "families.gpt2.forward"},
     "steps": {
         **dict.fromkeys(("Difference", "StepDifferences", "diff"), "differences"),
         "step_names": "families.gpt2",
+    },
+    "training.backward": {
+        "cross_entropy_backward": "ops_backward",
+        "gpt2_backward": "families.gpt2.backward",
+        "linear_backward": "ops_backward",
+        "scaled_dot_product_attention_backward": "layers.attention",
     },
 }
 
@@ -58,28 +67,21 @@ def names_of(module: str) -> Callable[[str], object]:
 
 
 class Moved(MetaPathFinder, Loader):
-    """Finds what no other finder does, if it is called as in MODULES."""
+    """Finds what no other finder does, if it is called as in MODULES or NAMES."""
 
     def find_spec(self, fullname: str, path=None, target=None) -> ModuleSpec | None:
         package, _, old = fullname.partition(".")
-        return ModuleSpec(fullname, self) if package == __package__ and old in MODULES else None
+        known = package == __package__ and (old in MODULES or old in NAMES)
+        return ModuleSpec(fullname, self) if known else None
 
     def exec_module(self, module) -> None:
-        old = module.__name__
-        parts = [f"{__package__}.{m}" for m in MODULES[old.partition(".")[2]].split()]
-        if len(parts) == 1:
-            warn(old, parts[0])
-            sys.modules[old] = import_module(parts[0])
+        old = module.__name__.partition(".")[2]
+        if old in NAMES:
+            module.__getattr__ = names_of(old)
             return
-
-        def find(name: str):
-            for part in parts:
-                if not name.startswith("__") and hasattr(import_module(part), name):
-                    warn(f"{old}.{name}", f"{part}.{name}")
-                    return getattr(import_module(part), name)
-            raise AttributeError(f"module {old!r} has no attribute {name!r}")
-
-        module.__getattr__ = find
+        new = f"{__package__}.{MODULES[old]}"
+        warn(module.__name__, new)
+        sys.modules[module.__name__] = import_module(new)
 
 
 def install() -> None:

@@ -1,4 +1,4 @@
-"""Parameters by dotted names, and the same as a tree."""
+"""Parameters by dotted names, as a checkpoint has them, and the same as a tree."""
 
 from __future__ import annotations
 
@@ -23,3 +23,26 @@ def _with_lists(node):
     if node and all(key.isdigit() for key in node):
         return [_with_lists(node[key]) for key in sorted(node, key=int)]
     return {key: _with_lists(value) for key, value in node.items()}
+
+
+def flat(root: Mapping | list, prefix: str = "") -> dict:
+    """The inverse of tree: {"h": [{"ln_1": {"bias": b}}]} -> {"h.0.ln_1.bias": b}."""
+    names: dict = {}
+    for key, value in enumerate(root) if isinstance(root, list) else root.items():
+        name = f"{prefix}{key}"
+        names |= flat(value, f"{name}.") if isinstance(value, Mapping | list) else {name: value}
+    return names
+
+
+class Part:
+    """The part of a mapping whose names begin with `prefix`, without copying: the view from inside
+    a layer, whose names `steps.under` puts the prefix before."""
+
+    def __init__(self, mapping: Mapping, prefix: str):
+        self.mapping, self.prefix = mapping, prefix
+
+    def __getitem__(self, name: str):
+        return self.mapping[self.prefix + name]
+
+    def __contains__(self, name: str) -> bool:
+        return self.prefix + name in self.mapping

@@ -37,6 +37,16 @@ def layer_norm(x, weight, bias, eps=1e-5):
     return centred / np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + eps) * weight + bias
 
 
+def rms_norm(x, weight, eps=1e-6):
+    """Give every row a root mean square of 1, then scale: x / sqrt(mean(x^2) + eps) * w.
+
+    x: [..., C]; weight: [C] -> [..., C]. Layer norm without its mean and bias; eps is inside the
+    root. It multiplies by 1 / root before it multiplies by w, and so rounds, as Llama in Hugging
+    Face transformers does. Source: Zhang, Sennrich, "Root Mean Square Layer Normalization" (2019).
+    """
+    return x * (1.0 / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)) * weight
+
+
 def causal_mask(positions, n_keys):
     """Return which keys each query may see: key s is visible from position p when s <= p.
 
@@ -98,6 +108,15 @@ def gelu(x):
 def relu(x):
     """max(x, 0). x: [...] -> [...]."""
     return np.maximum(x, 0.0)
+
+
+def silu(x):
+    """x times the logistic function: x / (1 + exp(-x)). x: [...] -> [...].
+
+    Also called swish. Source: Elfwing, Uchibe, Doya, "Sigmoid-Weighted Linear Units" (2017).
+    """
+    with np.errstate(over="ignore"):  # x / infinity is the 0 that is due
+        return x / (1.0 + np.exp(-x))
 
 
 def cross_entropy(logits, targets):

@@ -110,8 +110,8 @@ def training() -> Iterator[Job]:
 def recurrent() -> Iterator[Job]:
     """The LSTM, forward and backward."""
     from .tasks.lstm import LSTM, LSTMConfig
-    from .training.backward import Activations
     from .training.pretrain import training_twin
+    from .training.recompute import Activations
 
     model = LSTM.random(LSTMConfig(16, 16), ops=training_twin("numba", "float32"))
     ids, kept = np.arange(8).reshape(2, 4), Activations()

@@ -57,9 +57,8 @@ FLOORS = (
         "sizes",
         "steps",
         "twins.twin",
-        "ops",
-        "errors",
     ),
+    ("ops_backward", "ops", "errors"),
     ("kernels",),
 )
 
@@ -239,8 +238,10 @@ def outside(module: str) -> set[str]:
     return names - sys.stdlib_module_names
 
 
-def test_ops_is_numpy_alone_and_kernels_add_numba():
-    assert outside("ops") == {"numpy"} and not [a for a in arrows(*KINDS) if a.startswith("ops ->")]
+def test_the_textbook_is_numpy_alone_and_kernels_add_numba():
+    for module in ("ops", "ops_backward"):
+        assert outside(module) == {"numpy"}
+        assert not [a for a in arrows(*KINDS) if a.startswith(f"{module} ->")]
     assert outside("kernels") == {"numpy", "numba", "llvmlite"}
     leaving = {a for a in arrows(*KINDS) if a.startswith("kernels") and " -> kernels" not in a}
     assert leaving <= EXCEPTED

@@ -30,6 +30,14 @@ def test_layer_norm_uses_the_biased_variance_and_epsilon_inside_the_root():
         np.testing.assert_allclose(ops.layer_norm(row, weight, bias, eps=0.1), expected, rtol=1e-12)
 
 
+def test_rms_norm_leaves_the_mean_and_has_epsilon_inside_the_root():
+    weight = rng.normal(size=7)
+    for row in X.reshape(-1, 7):
+        root = math.sqrt(sum(x * x for x in row) / 7 + 0.1)
+        expected = [x / root * w for x, w in zip(row, weight)]
+        np.testing.assert_allclose(ops.rms_norm(row, weight, eps=0.1), expected, rtol=1e-12)
+
+
 def test_softmax_rows_sum_to_one_and_do_not_move_with_a_constant():
     probs = ops.softmax(X)
     np.testing.assert_allclose(probs.sum(-1), 1, rtol=1e-15)
@@ -57,6 +65,7 @@ def test_activations_at_known_points(x):
     assert ops.gelu_new(at)[0] == pytest.approx(tanh_form, abs=1e-15)
     assert ops.gelu(at)[0] == pytest.approx(erf_form, abs=1e-15)
     assert ops.relu(at)[0] == max(x, 0)
+    assert ops.silu(at)[0] == pytest.approx(x / (1 + math.exp(-x)), abs=1e-15)
 
 
 def test_the_two_gelus_differ_as_much_as_their_docstring_says():
@@ -78,8 +87,10 @@ def test_results_keep_the_type_of_x(dtype):
     for result in (
         ops.linear(x, weight, bias),
         ops.layer_norm(x, bias, bias),
+        ops.rms_norm(x, bias),
         ops.softmax(x),
         ops.log_softmax(x),
+        ops.silu(x),
         ops.gelu_new(x),
         ops.gelu(x),
         ops.relu(x),

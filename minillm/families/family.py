@@ -111,7 +111,9 @@ class Family:
     before a layer's number in the names of parameters, as in "h.". steps(config) -> {name:
     StepInfo}, in the order in which they are formed. hidden(ids, weights, config, positions, cache,
     step, ops, keep) -> [B,T,C], and head(x, weights, step, ops) -> logits [B,T,V]; weights: the
-    tree of the parameters (names.tree).
+    tree of the parameters (names.tree). backward(model, ids, positions, kept, d_logits, d_hidden,
+    step) -> {parameter: its gradient}, from the gradient of the logits or that of what `hidden`
+    returned; kept: the Trace of the forward.
 
     In files and engines of others: canonical(name) -> our name of a parameter as stored, or None
     for what is no parameter. elsewhere: {format: {name without ".weight": theirs}}, {} being the
@@ -127,6 +129,7 @@ class Family:
     steps: Callable[[Any], dict[str, StepInfo]]
     hidden: Callable[..., Any]
     head: Callable[..., Any]
+    backward: Callable[..., dict[str, Any]]
     canonical: Callable[[str], str | None]
     elsewhere: Mapping[str, Mapping[str, str]]
     projections: Callable[..., Any]

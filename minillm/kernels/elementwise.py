@@ -54,6 +54,14 @@ def _gelu(x, y):
         y[i] = half * x[i] * (one + math.erf(x[i] * root))
 
 
+@jit
+def _silu(x, y):
+    one = x.dtype.type(1)
+    for i in range(x.shape[0]):
+        y[i] = x[i] / (one + exp(-x[i]))
+        y[i] = y[i] if x[i] != -np.inf else x.dtype.type(np.nan)  # infinity over infinity
+
+
 def gelu_new(x):
     """GPT-2's activation, the tanh form: 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). x: [...]
     -> [...]."""
@@ -69,3 +77,8 @@ def gelu(x):
 def relu(x):
     """max(x, 0). x: [...] -> [...]. NumPy's own loop is as fast as memory."""
     return np.maximum(x, 0.0)
+
+
+def silu(x):
+    """x times the logistic function: x / (1 + exp(-x)). x: [...] -> [...]."""
+    return on_every_number(_silu, x, cost=20)

@@ -1,4 +1,4 @@
-"""Gradients: twins of those functions in training/backward.py that BLAS does not do, and the
+"""Gradients: twins of those functions in ops_backward.py that BLAS does not do, and the
 optimisers' updates."""
 
 from __future__ import annotations
@@ -41,14 +41,33 @@ def _gelu_new(dy, x, dx):
         dx[i] = dy[i] * (slope_here if x[i] != -np.inf else x.dtype.type(np.nan))
 
 
-def gelu_new_backward(dy, x):
-    """Of the tanh form of GELU: dx = dy times its slope at x. dy, x: [...] -> [...]."""
+@jit
+def _silu(dy, x, dx):
+    one = x.dtype.type(1)
+    for i in range(x.shape[0]):
+        s = one / (one + exp(-x[i]))
+        slope = s * (one + x[i] * (one - s))
+        dx[i] = dy[i] * (slope if x[i] != -np.inf else x.dtype.type(np.nan))
+
+
+def on_every_slope(kernel, dy, x):
+    """Call kernel(dy, x, dx) on shares of flattened arrays; the result dx has the shape of x."""
     x = working(x)
     require(dy=(dy, x.shape))
     dy, dx = np.ascontiguousarray(dy, x.dtype), np.empty_like(x)
     flat = [a.reshape(-1) for a in (dy, x, dx)]
-    in_parallel(lambda part: _gelu_new(*(a[part] for a in flat)), x.size, unit=16, cost=30 * x.size)
+    in_parallel(lambda part: kernel(*(a[part] for a in flat)), x.size, unit=16, cost=30 * x.size)
     return dx
+
+
+def gelu_new_backward(dy, x):
+    """Of the tanh form of GELU: dx = dy times its slope at x. dy, x: [...] -> [...]."""
+    return on_every_slope(_gelu_new, dy, x)
+
+
+def silu_backward(dy, x):
+    """Of silu: dx = dy times its slope at x. dy, x: [...] -> [...]."""
+    return on_every_slope(_silu, dy, x)
 
 
 @jit
@@ -76,8 +95,28 @@ def _layer_norm(dy, x, weight, eps, dx, d_weight, d_bias):
             out[i] = (g[i] * weight[i] - plain - (y[i] - mean) * inverse * along) * inverse
 
 
-def layer_norm_backward(dy, x, weight, eps=1e-5):
-    """Of layer_norm: dy, x: [..., C]; weight: [C] -> dx [..., C], {"weight": [C], "bias": [C]}."""
+@jit
+def _rms_norm(dy, x, weight, eps, dx, d_weight):
+    n = x.dtype.type(x.shape[1])
+    for row in range(x.shape[0]):
+        g, y, out = dy[row], x[row], dx[row]
+        total = x.dtype.type(0)
+        for i in range(y.shape[0]):
+            total += y[i] * y[i]
+        inverse = x.dtype.type(1) / np.sqrt(total / n + x.dtype.type(eps))
+        along = x.dtype.type(0)  # the sum of g w n
+        for i in range(y.shape[0]):
+            normed = y[i] * inverse
+            along += g[i] * weight[i] * normed
+            d_weight[i] += g[i] * normed
+        along /= n
+        for i in range(y.shape[0]):
+            out[i] = (g[i] * weight[i] - y[i] * inverse * along) * inverse
+
+
+def norm_backward(kernel, dy, x, weight, eps, names):
+    """Call kernel(dy, x, weight, eps, dx, *gradients) on shares of the rows; return dx and the
+    parameters' gradients by `names`, each [C]."""
     x = working(x)
     require(dy=(dy, x.shape), weight=(weight, x.shape[-1:]))
     dy, weight = (np.ascontiguousarray(a, x.dtype) for a in (dy, weight))
@@ -85,15 +124,23 @@ def layer_norm_backward(dy, x, weight, eps=1e-5):
     rows = [a.reshape(-1, C) for a in (dy, x, dx)]
 
     def work(part):
-        parts[part.start] = np.zeros((2, C), x.dtype)
+        parts[part.start] = np.zeros((len(names), C), x.dtype)
         d, y, out = (a[part] for a in rows)
-        _layer_norm(d, y, weight, float(eps), out, *parts[part.start])
+        kernel(d, y, weight, float(eps), out, *parts[part.start])
 
     in_parallel(work, len(rows[0]), cost=10 * x.size)
-    d_weight, d_bias = sum(
-        parts[start] for start in sorted(parts)
-    )  # in one order, whoever was first
-    return dx, {"weight": d_weight, "bias": d_bias}
+    gradients = sum(parts[start] for start in sorted(parts))  # in one order, whoever was first
+    return dx, dict(zip(names, gradients))
+
+
+def layer_norm_backward(dy, x, weight, eps=1e-5):
+    """Of layer_norm: dy, x: [..., C]; weight: [C] -> dx [..., C], {"weight": [C], "bias": [C]}."""
+    return norm_backward(_layer_norm, dy, x, weight, eps, ("weight", "bias"))
+
+
+def rms_norm_backward(dy, x, weight, eps=1e-6):
+    """Of rms_norm: dy, x: [..., C]; weight: [C] -> dx [..., C], {"weight": [C]}."""
+    return norm_backward(_rms_norm, dy, x, weight, eps, ("weight",))
 
 
 @jit

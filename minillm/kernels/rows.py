@@ -1,4 +1,4 @@
-"""Operations on the rows of the last axis: layer norm, softmax and its relatives. Twins of those in
+"""Operations on the rows of the last axis: the norms, softmax and its relatives. Twins of those in
 ops.py."""
 
 from __future__ import annotations
@@ -39,6 +39,17 @@ def normalize_row(x, weight, bias, eps, y):
 
 
 @helper
+def rms_normalize_row(x, weight, eps, y):
+    """One row of rms_norm: the mean of the squares, result."""
+    total = x.dtype.type(0)
+    for i in range(x.shape[0]):
+        total += x[i] * x[i]
+    inverse = x.dtype.type(1) / np.sqrt(total / x.dtype.type(x.shape[0]) + x.dtype.type(eps))
+    for i in range(x.shape[0]):
+        y[i] = x[i] * inverse * weight[i]
+
+
+@helper
 def exponentials(x, m, y):
     """y = exp(x - m); returns their sum."""
     total = x.dtype.type(0)
@@ -72,6 +83,12 @@ def sum_of_exponentials(x, m):
 def _layer_norm(x, weight, bias, eps, y):
     for row in range(x.shape[0]):
         normalize_row(x[row], weight, bias, eps, y[row])
+
+
+@jit
+def _rms_norm(x, weight, eps, y):
+    for row in range(x.shape[0]):
+        rms_normalize_row(x[row], weight, eps, y[row])
 
 
 @jit
@@ -122,6 +139,17 @@ def layer_norm(x, weight, bias, eps=1e-5):
     require(weight=(weight, x.shape[-1:]), bias=(bias, x.shape[-1:]))
     weight, bias = (np.array(p, x.dtype) for p in (weight, bias))  # never read-only: one kernel
     return on_every_row(_layer_norm, x, weight, bias, float(eps), cost=5)
+
+
+def rms_norm(x, weight, eps=1e-6):
+    """Give every row a root mean square of 1, then scale: x / sqrt(mean(x^2) + eps) * w.
+
+    x: [..., C]; weight: [C] -> [..., C].
+    """
+    x = working(x)
+    require(weight=(weight, x.shape[-1:]))
+    weight = np.array(weight, x.dtype)  # never read-only: one kernel
+    return on_every_row(_rms_norm, x, weight, float(eps), cost=3)
 
 
 def softmax(x):

@@ -1,7 +1,7 @@
 """Causal self-attention: the only part of a Transformer in which one position sees another.
 
-Source: Vaswani et al., "Attention Is All You Need" (2017), section 3.2. The letters are those of
-sizes.py.
+Each forward has its backward under it. Source: Vaswani et al., "Attention Is All You Need" (2017),
+section 3.2. The letters are those of sizes.py.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import numpy as np
 
 from .. import ops as numpy_ops
 from ..ops import causal_mask, merge_heads, split_heads  # noqa: F401 (also to be found here)
-from ..steps import identity, times_only
+from ..steps import Trace, identity, times_only
+from ..twins.backward import backward_of, linear_layer_backward
 from ..twins.twin import abilities
 
 
@@ -31,6 +32,30 @@ def scaled_dot_product_attention(q, k, v, positions, scale, step=identity, ops=n
     return step("context", weights @ v)  # [B,H,T,S] @ [B,H,S,D] -> [B,H,T,D]
 
 
+def scaled_dot_product_attention_backward(
+    d_context, kept, positions, scale, step=identity, ops=numpy_ops
+):
+    """Walk back from the context to queries, keys and values: dq, dk, dv, of the shapes of q, k, v.
+
+    kept: q, k, v and weights as the forward formed them; where it formed no weights (a twin that
+    streams over the keys), they are formed again, by that twin if it can. d_context: [B,H,T,D]. The mask needs no
+    line: where a weight is 0, so is the gradient of its score.
+    """
+    q, k, v = kept["q"], kept["k"], kept["v"]
+    if "weights" not in kept:
+        if (own := abilities(ops).backward("attention")) is not None:
+            return own(d_context, q, k, v, kept["context"], positions, scale)
+        scaled_dot_product_attention(q, k, v, positions, scale, kept := Trace(), ops)
+    weights = kept["weights"]
+    # forward was context = weights @ v: [B,H,S,T] @ [B,H,T,D] -> [B,H,S,D]
+    dv = weights.swapaxes(-1, -2) @ d_context
+    d_weights = step("weights", d_context @ v.swapaxes(-1, -2))
+    # forward was weights = softmax(scores)
+    d_scores = step("scores", backward_of("softmax", ops)(d_weights, weights))
+    # forward was scores = q @ k^T * scale
+    return d_scores @ k * scale, d_scores.swapaxes(-1, -2) @ q * scale, dv
+
+
 def causal_self_attention(
     x, c_attn, c_proj, *, n_head, scale, positions, past=None, step=identity, ops=numpy_ops
 ):
@@ -46,3 +71,23 @@ def causal_self_attention(
     k, v = past.append(k, v) if past else (k, v)  # [B,H,T,D] -> [B,H,S,D]
     context = scaled_dot_product_attention(q, k, v, positions, scale, step, ops)  # [B,H,T,D]
     return step("out", ops.linear(ops.merge_heads(context), **c_proj))  # [B,T,C] -> [B,T,C]
+
+
+def causal_self_attention_backward(
+    d_out, x, kept, c_attn, c_proj, *, n_head, scale, positions, step=identity, ops=numpy_ops
+):
+    """Walk back from the output to x and the parameters.
+
+    d_out, x: [B,T,C]; kept: what the forward formed -> dx [B,T,C], {"c_attn": gradients, "c_proj":
+    gradients}.
+    """
+    # forward was out = linear(merge_heads(context), **c_proj)
+    merged = ops.merge_heads(kept["context"])
+    d_merged, d_proj = linear_layer_backward(d_out, merged, c_proj, ops)
+    d_context = step("context", ops.split_heads(d_merged, n_head))
+    d_qkv = scaled_dot_product_attention_backward(d_context, kept, positions, scale, step, ops)
+    d_qkv = [ops.merge_heads(step(name, d)) for name, d in zip("qkv", d_qkv)]
+    # forward was q | k | v = linear(x, **c_attn): 3 x [B,T,C] -> [B,T,3C]
+    d_joined = step("c_attn", np.concatenate(d_qkv, axis=-1))
+    dx, d_attn = linear_layer_backward(d_joined, x, c_attn, ops)
+    return dx, {"c_attn": d_attn, "c_proj": d_proj}

@@ -1,18 +1,74 @@
-"""The feed forward (GPT-2's `mlp`): two linear maps with a bend between them, on each position by
-itself."""
+"""The feed forward (a checkpoint's `mlp`): what happens on each position by itself.
+
+GPT-2's is two linear maps with an activation between them, Llama's a third that gates. Each forward
+has its backward under it.
+"""
 
 from __future__ import annotations
 
 from .. import ops as numpy_ops
 from ..steps import identity
+from ..twins.backward import backward_of, linear_layer_backward
 from ..twins.twin import activation_of
 
 
 def feed_forward(x, c_fc, c_proj, *, activation="gelu_new", step=identity, ops=numpy_ops):
-    """Expand, bend, contract: act(x W_fc + b_fc) W_proj + b_proj.
+    """Expand, activate, contract: act(x W_fc + b_fc) W_proj + b_proj.
 
     x: [B,T,C]; c_fc: weight [C,F] and bias; c_proj: weight [F,C] and bias -> [B,T,C].
     """
     expanded = step("c_fc", ops.linear(x, **c_fc))  # [B,T,C] -> [B,T,F]
-    bent = step("act", activation_of(ops, activation)(expanded))
-    return step("out", ops.linear(bent, **c_proj))  # [B,T,F] -> [B,T,C]
+    activated = step("act", activation_of(ops, activation)(expanded))
+    return step("out", ops.linear(activated, **c_proj))  # [B,T,F] -> [B,T,C]
+
+
+def feed_forward_backward(
+    d_out, x, kept, c_fc, c_proj, *, activation="gelu_new", step=identity, ops=numpy_ops
+):
+    """Walk back from the output to x and the parameters.
+
+    d_out, x: [B,T,C]; kept: what the forward formed -> dx [B,T,C], {"c_fc": gradients, "c_proj":
+    gradients}.
+    """
+    # forward was out = linear(act, **c_proj)
+    d_act, d_proj = linear_layer_backward(d_out, kept["act"], c_proj, ops)
+    # forward was act = activation(c_fc)
+    d_expanded = step("c_fc", backward_of(activation, ops)(step("act", d_act), kept["c_fc"]))
+    # forward was c_fc = linear(x, **c_fc)
+    dx, d_fc = linear_layer_backward(d_expanded, x, c_fc, ops)
+    return dx, {"c_fc": d_fc, "c_proj": d_proj}
+
+
+def swiglu(x, gate_proj, up_proj, down_proj, *, step=identity, ops=numpy_ops):
+    """Expand twice, let one gate the other, contract: (silu(x W_gate) * (x W_up)) W_down.
+
+    x: [B,T,C]; gate_proj, up_proj: weight [C,F]; down_proj: weight [F,C]; each may have a bias ->
+    [B,T,C]. Source: Shazeer, "GLU Variants Improve Transformer" (2020). Reference: LlamaMLP of
+    Hugging Face transformers.
+    """
+    gate = step("gate", ops.linear(x, **gate_proj))  # [B,T,C] -> [B,T,F]
+    up = step("up", ops.linear(x, **up_proj))  # [B,T,C] -> [B,T,F]
+    act = step("act", ops.silu(gate) * up)
+    return step("out", ops.linear(act, **down_proj))  # [B,T,F] -> [B,T,C]
+
+
+def swiglu_backward(d_out, x, kept, gate_proj, up_proj, down_proj, *, step=identity, ops=numpy_ops):
+    """Walk back from the output to x, which went into two maps, and the parameters.
+
+    d_out, x: [B,T,C]; kept: what the forward formed -> dx [B,T,C], {"gate_proj": gradients,
+    "up_proj": gradients, "down_proj": gradients}.
+    """
+    # forward was out = linear(act, **down_proj)
+    d_act, d_down = linear_layer_backward(d_out, kept["act"], down_proj, ops)
+    d_act = step("act", d_act)
+    # forward was act = silu(gate) * up
+    d_up = step("up", d_act * ops.silu(kept["gate"]))
+    d_gate = step("gate", backward_of("silu", ops)(d_act * kept["up"], kept["gate"]))
+    # forward was gate = linear(x, **gate_proj), up = linear(x, **up_proj)
+    dx_up, d_up_proj = linear_layer_backward(d_up, x, up_proj, ops)
+    dx_gate, d_gate_proj = linear_layer_backward(d_gate, x, gate_proj, ops)
+    return dx_gate + dx_up, {
+        "gate_proj": d_gate_proj,
+        "up_proj": d_up_proj,
+        "down_proj": d_down,
+    }

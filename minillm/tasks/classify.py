@@ -32,11 +32,12 @@ from ..model import GPT2
 from ..parameters import FixedEntries
 from ..steps import checked, identity
 from ..tokenizer import Tokenizer
-from ..training.backward import Activations, backward_of, gpt2_backward
 from ..training.language import matrices_of, positions_of, trainable
 from ..training.lock import one_run_a_folder
 from ..training.pretrain import training_twin
+from ..training.recompute import Activations
 from ..training.trainer import Trainer, check_folder, run_to_resume, write_settings
+from ..twins.backward import backward_of
 from ..twins.portable import Twinned
 from .examples import Batches, Examples, Words, read_examples, rectangle, split
 from .lstm import LSTM, LSTMConfig
@@ -151,7 +152,8 @@ class Transformer(Twinned):
         return self._model.hidden(ids, positions_of(ids), step=step)
 
     def backward(self, ids, kept, d_hidden):
-        return gpt2_backward(self._model, ids, positions_of(ids), kept, d_hidden=d_hidden)
+        model, positions = self._model, positions_of(ids)
+        return model.family.backward(model, ids, positions, kept, d_hidden=d_hidden)
 
 
 class Pooled(Classifier):

@@ -18,8 +18,9 @@ import numpy as np
 from .. import ops as numpy_ops
 from ..errors import InputError
 from ..machine.forms import check, short
+from ..names import Part, flat
 from ..steps import checked, identity, times_only, under
-from ..training.backward import Under, backward_of, flat
+from ..twins.backward import backward_of, linear_layer_backward
 from ..twins.portable import Twinned
 from ..twins.twin import abilities
 
@@ -101,11 +102,11 @@ def lstm_layer_backward(dh, x, kept, ih, hh, ops=numpy_ops):
         for t in reversed(range(dh.shape[1])):
             c_before = kept[f"{t - 1}.c"] if t else np.zeros_like(dc)
             d_now, d_later, dc = lstm_cell_backward(
-                dh[:, t] + d_later, dc, c_before, Under(kept, f"{t}."), hh["weight"]
+                dh[:, t] + d_later, dc, c_before, Part(kept, f"{t}."), hh["weight"]
             )
             d_gates.append(d_now)
         d_gates = np.stack(d_gates[::-1], axis=1)  # [B,T,4C]
-    dx, d_ih = backward_of("linear", ops)(d_gates, x, ih["weight"])
+    dx, d_ih = linear_layer_backward(d_gates, x, ih, ops)
     product = abilities(ops).transposed_product or (lambda a, b: a.T @ b)
     before = np.concatenate(
         [np.zeros_like(dh[:, :1]), kept["h"][:, :-1]], axis=1
@@ -207,7 +208,7 @@ class LSTM(Twinned):
         for i in reversed(range(self.config.n_layer)):
             x = kept[f"l.{i - 1}.h"] if i else kept["wte"]
             dx, layers[i] = lstm_layer_backward(
-                dx, x, Under(kept, f"l.{i}."), **self.layer(i), ops=self.ops
+                dx, x, Part(kept, f"l.{i}."), **self.layer(i), ops=self.ops
             )
         d_wte = backward_of("embedding", self.ops)(
             dx, ids, np.zeros_like(self.parameters["wte.weight"])

@@ -13,8 +13,9 @@ from ..decoding.finite import check_logits
 from ..families.family import MATRIX
 from ..model import Model, model_of
 from ..parameters import FixedEntries
+from ..twins.backward import backward_of
 from ..weights.lora import LoRA
-from .backward import Activations, Checkpoints, backward_of, gpt2_backward
+from .recompute import Activations, Recompute
 
 IGNORED = -100  # a target that is padding: the field's usual number for it
 
@@ -67,7 +68,7 @@ class LanguageModel:
     def __init__(self, model: Model, recompute: bool = False):
         self.parameters, self.model = trainable(model)
         self.matrices = matrices_of(model, self.parameters)
-        self.keep = Checkpoints if recompute else Activations
+        self.keep = Recompute if recompute else Activations
 
     @property
     def ops(self):
@@ -93,7 +94,7 @@ class LanguageModel:
         losses, share, targets = masked_losses(ops, logits, targets, n)
         d_logits = backward_of("cross_entropy", ops)(share, logits, targets)
         kept.pop("logits")  # nobody needs them any more
-        gradients = gpt2_backward(self.model, ids, positions, kept, d_logits)
+        gradients = self.model.family.backward(self.model, ids, positions, kept, d_logits)
         return float((losses * share).sum()), {name: gradients[name] for name in self.parameters}
 
     def losses(self, batch) -> np.ndarray:

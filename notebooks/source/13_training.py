@@ -23,9 +23,11 @@ from matplotlib import pyplot
 from minillm import GPT2, Tokenizer, plots
 from minillm.decoding import Options, Request, generate_batch
 from minillm.exercises.catalogue.textbook import central_difference
-from minillm.layers.attention import scaled_dot_product_attention
+from minillm.layers.attention import (
+    scaled_dot_product_attention,
+    scaled_dot_product_attention_backward,
+)
 from minillm.steps import Trace
-from minillm.training.backward import scaled_dot_product_attention_backward
 from minillm.training.language import IGNORED, LanguageModel
 from minillm.training.optimizers import adamw_update, clip_by_global_norm, learning_rate, sgd_update
 from minillm.training.settings import Settings
@@ -117,7 +119,7 @@ every token that was looked at. Attention carries information forwards from toke
 
 The rest is short. A residual adds a branch to $x$: used twice, so the slopes add up. Layer norm and GELU have one line
 each, linear maps we know. Walking back through a block is as long as walking forwards; it stands in
-`minillm/training/backward.py`, to be read beside `model.py`.
+`minillm/families/gpt2/backward.py`, to be read beside `forward.py`.
 
 ## From slopes to steps
 

@@ -57,7 +57,6 @@ EXCEPTED = {
     "checkpoints/stored.py": "which matrices are tables",
     "kernels/decode.py": "the order of products; a program will come from the family",
     "steps.py": "phases by the first part of a name",
-    "training/backward.py": "GPT-2's backward, which moves into its folder",
 }
 
 

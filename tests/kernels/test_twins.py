@@ -85,7 +85,8 @@ def test_in_another_process(settings, tmp_path):
 
 def test_wrong_twins_are_found():
     class Wrong:
-        """Classic mistakes: GELU of the other form, n - 1 in the variance, no maximum subtracted."""
+        """Classic mistakes: GELU of the other form, n - 1 in the variance, no maximum subtracted,
+        epsilon outside of the root, GELU's slope in SiLU."""
 
         def __getattr__(self, name):
             return getattr(kernels, name)
@@ -102,8 +103,16 @@ def test_wrong_twins_are_found():
                 x.var(-1, ddof=1, keepdims=True) + eps
             ) * weight + bias
 
+        @staticmethod
+        def rms_norm(x, weight, eps=1e-6):
+            return x / (np.sqrt((x * x).mean(-1, keepdims=True)) + eps) * weight
+
+        @staticmethod
+        def silu(x):
+            return (x / (1 + np.exp(-1.702 * x))).astype(x.dtype)
+
     found = {line.split()[0] for line in failures(check_rows(Wrong(), np.float32))}
-    assert found == {"gelu_new", "softmax", "layer_norm"}
+    assert found == {"gelu_new", "softmax", "layer_norm", "rms_norm", "silu"}
 
 
 def test_targets_outside_are_refused():

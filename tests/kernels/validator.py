@@ -12,12 +12,15 @@ import warnings
 
 import numpy as np
 
-from minillm import ops
+from minillm import ops, ops_backward
 from minillm.families.gpt2.config import GPT2Config
-from minillm.layers.attention import scaled_dot_product_attention
+from minillm.layers.attention import (
+    scaled_dot_product_attention,
+    scaled_dot_product_attention_backward,
+)
 from minillm.model import GPT2
 from minillm.steps import Trace
-from minillm.training import backward, optimizers
+from minillm.training import optimizers
 from minillm.weights import KINDS, store, store_parameters
 
 # Relative to the largest number of the result. float32: sums of up to 3072 numbers in another
@@ -90,9 +93,11 @@ def check_rows(twin, dtype, seed=0):
             "log_softmax": (x,),
             "cross_entropy": (x, targets),
             "layer_norm": (x, weight, bias),
+            "rms_norm": (x, weight),
             "gelu_new": (x,),
             "gelu": (x,),
             "relu": (x,),
+            "silu": (x,),
         }.items():
             if op == "layer_norm" and name == "tiny":
                 tolerance = (
@@ -215,28 +220,23 @@ def check_gradients(
             dtype
         )  # some of them padding
         if N > 1 and name != "equal":  # a row of equal numbers has no slope but rounding
-            (dx, d), (expected, by_the_book) = (
-                t.layer_norm_backward(dy, x, weight) for t in (twin, backward)
-            )
-            yield f"layer_norm_backward {name}", distance(dx, expected), tolerance
-            for part in d:  # sums over up to 700 rows, one after another; worst seen 1.2e-6
-                yield (
-                    f"layer_norm_backward {name} {part}",
-                    distance(d[part], by_the_book[part]),
-                    tolerance,
+            for op in ("layer_norm_backward", "rms_norm_backward"):
+                (dx, d), (expected, by_the_book) = (
+                    getattr(t, op)(dy, x, weight) for t in (twin, ops_backward)
                 )
+                yield f"{op} {name}", distance(dx, expected), tolerance
+                for part in d:  # sums over up to 700 rows, one after another; worst seen 1.2e-6
+                    yield f"{op} {name} {part}", distance(d[part], by_the_book[part]), tolerance
         targets = r.integers(0, N, x.shape[:-1])
-        ours, theirs = (t.cross_entropy_backward(share, x, targets) for t in (twin, backward))
+        ours, theirs = (t.cross_entropy_backward(share, x, targets) for t in (twin, ops_backward))
         yield f"cross_entropy_backward {name}", distance(ours, theirs), tolerance
-        yield (
-            f"gelu_new_backward {name}",
-            distance(twin.gelu_new_backward(dy, x), backward.gelu_new_backward(dy, x)),
-            tolerance,
-        )
+        for op in ("gelu_new_backward", "silu_backward"):
+            ours, theirs = (getattr(t, op)(dy, x) for t in (twin, ops_backward))
+            yield f"{op} {name}", distance(ours, theirs), tolerance
     for ids in (np.array([3]), np.array([[0, 3, 3], [3, 1, 0]]), r.integers(0, 4, (2, 40))[:, ::2]):
         dy = r.standard_normal((*ids.shape, 21)).astype(dtype)[..., ::3]
         ours, theirs = (
-            t.embedding_backward(dy, ids, np.ones((5, 7), dtype)) for t in (twin, backward)
+            t.embedding_backward(dy, ids, np.ones((5, 7), dtype)) for t in (twin, ops_backward)
         )
         yield f"embedding_backward {ids.shape}", distance(ours, theirs), TOLERANCE[dtype]
     for B, H, T, D in sizes:
@@ -251,7 +251,7 @@ def check_gradients(
             scaled_dot_product_attention(
                 q, k, v, positions, D**-0.5, step=(kept := Trace(q=q, k=k, v=v))
             )
-            expected = backward.scaled_dot_product_attention_backward(d, kept, positions, D**-0.5)
+            expected = scaled_dot_product_attention_backward(d, kept, positions, D**-0.5)
             found = twin.attention_backward(d, q, k, v, kept["context"], positions, D**-0.5)
             for part, ours, theirs in zip("qkv", found, expected):
                 what = f"attention_backward {(B, H, T, D)}{name} d{part}"

@@ -1,13 +1,20 @@
-"""Attention against numbers worked out by hand, and the mask from positions."""
+"""Attention against numbers worked out by hand, the mask from positions, and backward against
+differences."""
 
 import numpy as np
+import pytest
 
 from minillm.layers.attention import (
     causal_mask,
+    causal_self_attention,
+    causal_self_attention_backward,
     merge_heads,
     scaled_dot_product_attention,
+    scaled_dot_product_attention_backward,
     split_heads,
 )
+from minillm.steps import Trace
+from tests.central import arrays, check, check_layer, layers
 
 
 def test_mask_of_a_prompt_is_a_lower_triangle():
@@ -44,3 +51,39 @@ def test_equal_scores_average_the_visible_values():
     v = np.arange(8.0).reshape(1, 1, 4, 2)
     out = scaled_dot_product_attention(q, k, v, np.arange(4)[None], scale=1.0)
     np.testing.assert_allclose(out[0, 0, :, 0], [0, 1, 2, 3], rtol=1e-15)
+
+
+# ---- backward
+
+POSITIONS = {
+    "in order": np.arange(4)[None].repeat(2, 0),
+    "ragged": np.array([[0, 1, 2, 3], [2, 3, 3, 0]]),
+}
+
+
+@pytest.mark.parametrize("positions", POSITIONS.values(), ids=POSITIONS)
+def test_scaled_dot_product_attention(positions):
+    a = arrays(8, q=(2, 3, 4, 5), k=(2, 3, 4, 5), v=(2, 3, 4, 5))
+
+    def gradients(dy, y):
+        scaled_dot_product_attention(**a, positions=positions, scale=0.7, step=(kept := Trace(a)))
+        return dict(zip("qkv", scaled_dot_product_attention_backward(dy, kept, positions, 0.7)))
+
+    check(
+        lambda q, k, v: scaled_dot_product_attention(q, k, v, positions, 0.7),
+        gradients,
+        a,
+    )
+
+
+def test_causal_self_attention():
+    tree, by_name = layers({"c_attn": (4, 12), "c_proj": (4, 4)}, 10)
+    x = np.random.default_rng(11).standard_normal((2, 3, 4))
+    how = {"n_head": 2, "scale": 0.6, "positions": np.arange(3)[None].repeat(2, 0)}
+    check_layer(
+        lambda x, step, **tree: causal_self_attention(x, **tree, **how, step=step),
+        lambda dy, kept: causal_self_attention_backward(dy, x, kept, **tree, **how),
+        tree,
+        by_name,
+        x,
+    )

@@ -9,7 +9,7 @@ import pytest
 from minillm.errors import InputError
 from minillm.steps import Patch, Trace
 from minillm.tasks.lstm import LSTM, LSTMConfig, lstm_cell, lstm_cell_backward, sigmoid
-from minillm.training.backward import Activations
+from minillm.training.recompute import Activations
 
 CONFIG = LSTMConfig(vocab_size=11, n_embd=5, n_layer=2)
 IDS = np.random.default_rng(0).integers(0, 11, (3, 7))

@@ -8,8 +8,7 @@ from minillm.training.language import LanguageModel
 from minillm.training.optimizers import AdamW
 from minillm.training.settings import Settings
 from minillm.training.trainer import Trainer
-
-from .central import batch_of, relative, small_model
+from tests.central import batch_of, relative, small_model
 
 pytestmark = pytest.mark.live
 torch = pytest.importorskip("torch")

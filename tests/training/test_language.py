@@ -9,8 +9,7 @@ from minillm import kernels
 from minillm.training.data import Tokens
 from minillm.training.language import IGNORED, LanguageModel, bits_per_byte
 from minillm.training.memory import check_memory, step_bytes
-
-from .central import batch_of, relative, small_model
+from tests.central import batch_of, relative, small_model
 
 
 def test_the_loss_is_the_mean_over_targets_that_count():

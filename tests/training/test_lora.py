@@ -8,8 +8,7 @@ from minillm import InputError, kernels
 from minillm.training.language import LanguageModel
 from minillm.training.lora import load_adapters, merged, save_adapters, with_adapters
 from minillm.weights.lora import LoRA
-
-from .central import batch_of, central_differences, relative, small_model
+from tests.central import batch_of, central_differences, relative, small_model
 
 ALL = "c_attn,c_proj,c_fc"
 

@@ -26,8 +26,7 @@ from minillm.training.trainer import (
     run_to_resume,
     write_settings,
 )
-
-from .central import batch_of, small_model
+from tests.central import batch_of, small_model
 
 
 class Parabola:

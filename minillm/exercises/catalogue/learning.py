@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...training import backward, optimizers
+from ... import ops_backward as backward
+from ...training import optimizers
 from ..check.exercise import Code, Mistake
 from ..check.inputs import B, C, D, Given, H, T, V
 from ..check.inputs import model as bundled

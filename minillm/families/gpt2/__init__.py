@@ -1,7 +1,7 @@
 """GPT-2: config, forward, backward, and the layout that says what it consists of."""
 
 from ..family import Family, register
-from . import forward, layout
+from . import backward, forward, layout
 from .config import GPT2Config
 
 GPT2 = register(
@@ -14,6 +14,7 @@ GPT2 = register(
         steps=layout.steps,
         hidden=forward.hidden,
         head=forward.unembed,
+        backward=backward.gpt2_backward,
         canonical=layout.canonical,
         elsewhere={"gguf": layout.GGUF, "ctranslate2": layout.CTRANSLATE2},
         projections=layout.projections,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from minillm import GPT2, GPT2Config
+from minillm.names import flat
+from minillm.steps import Trace
 
 H = 1e-5  # the error is of order H^2 = 1e-10, and 1e-16 / H = 1e-11 from rounding
 
@@ -51,3 +53,51 @@ def batch_of(config, rows=3, T=5, seed=0, padding=()):
     for row, n in enumerate(padding):
         targets[row, T - n :] = -100
     return ids, targets
+
+
+# ---- functions and layers against their differences
+
+# Relative to the largest number of a gradient. Central differences are exact to about 1e-10; worst
+# seen 1.7e-9.
+TOLERANCE = 1e-8
+
+
+def arrays(seed, **shapes):
+    rng = np.random.default_rng(seed)
+    return {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+
+
+def check(forward, backward_gives, given):
+    """forward(**given) -> y; backward_gives(dy, y) -> {name: gradient}: compare each with central
+    differences."""
+    y = forward(**given)
+    dy = np.random.default_rng(9).standard_normal(y.shape)
+    for name, gradient in backward_gives(dy, y).items():
+        expected = central_differences(lambda: (forward(**given) * dy).sum(), given[name])
+        assert relative(gradient, expected) < TOLERANCE, name
+
+
+def layers(names, seed, bias=True):
+    """Parameters as the model has them, {"c_attn": {"weight": ..., "bias": ...}}, and all of them
+    by one name; names: {name: shape}, without biases where `bias` is False."""
+    tree = {
+        name: arrays(seed + i, weight=shape, **({"bias": shape[-1:]} if bias else {}))
+        for i, (name, shape) in enumerate(names.items())
+    }
+    return tree, flat(tree)
+
+
+def check_layer(forward, backward_gives, tree, by_name, x):
+    """As check, for functions that take parameters in dictionaries; forward(x, step, **tree)."""
+    kept = Trace()
+    dy = np.random.default_rng(9).standard_normal(forward(x, kept, **tree).shape)
+    dx, gradients = backward_gives(dy, kept)
+    gradients = {"x": dx} | flat(gradients)
+    assert set(gradients) == {"x", *by_name}
+    for name, array in {"x": x, **by_name}.items():
+        expected = central_differences(lambda: (forward(x, ignore, **tree) * dy).sum(), array)
+        assert relative(gradients[name], expected) < TOLERANCE, name
+
+
+def ignore(name, value):
+    return value

@@ -1,0 +1,116 @@
+"""RoPE, rotary position embedding: queries and keys are turned by angles that grow with the position,
+so that their product depends on how far apart the two stand.
+
+Each pair of numbers of a head is a point in the plane. Here a pair is number i with number i + D/2,
+as in Hugging Face files; where a file pairs 2i with 2i + 1, whoever reads it permutes them. Source:
+Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding" (2021). Reference:
+LlamaRotaryEmbedding of Hugging Face transformers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InputError
+from ..machine.forms import build, check, short
+
+
+def rotation(positions, D, theta, scaling=None, dtype=np.float32):
+    """Return cos and sin of the angle by which each pair of numbers is turned at each position.
+
+    angle = position * frequency, with frequency_i = theta^(-2i/D) changed by `scaling`, a table as
+    in config.json: {"rope_type": "default", "linear" or "llama3", ...}. positions: [B,T] -> cos,
+    sin, each [B,T,D/2] of `dtype`, in which the angles are formed, too. In float32, as transformers
+    has it, cos and sin are off by up to 8e-5 at position 2,048, and 3.5e-4 at 8,192 (measured for
+    theta from 1e4 to 1e6). Raises InputError for an odd D, an unknown rope_type, and a setting that
+    is missing or wrong.
+    """
+    if D % 2:
+        raise InputError(f"RoPE turns pairs of numbers: heads of size {D} cannot be, as it is odd")
+    frequency = scaling_of(scaling)(1.0 / float(theta) ** (np.arange(0, D, 2, dtype=dtype) / D))
+    angle = np.asarray(positions, dtype)[..., None] * frequency  # [B,T,1] * [D/2] -> [B,T,D/2]
+    return np.cos(angle), np.sin(angle)
+
+
+def rotate(x, cos, sin):
+    """Turn every pair (a, b) by its angle: (a cos - b sin, b cos + a sin).
+
+    x: [B,H,T,D]; cos, sin: [B,T,D/2], as `rotation` gives them -> [B,H,T,D].
+    """
+    cos, sin = cos[:, None], sin[:, None]  # [B,T,D/2] -> [B,1,T,D/2], over all heads
+    a, b = np.split(x, 2, axis=-1)  # [B,H,T,D] -> 2 x [B,H,T,D/2]
+    return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+
+
+def rotate_backward(dy, cos, sin):
+    """Forward was y = rotate(x, cos, sin): dx is dy turned back. dy: [B,H,T,D] -> [B,H,T,D]."""
+    return rotate(dy, cos, -sin)
+
+
+# ---- contexts longer than a model was first trained on
+
+
+@dataclass(frozen=True)
+class Default:
+    """Every frequency as it is."""
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if not 0 < value < math.inf:
+                raise InputError(f"{name} is {short(value)}; it must be a number above 0")
+
+    def __call__(self, frequency):
+        return frequency
+
+
+@dataclass(frozen=True)
+class Linear(Default):
+    """Every frequency divided by `factor`."""
+
+    factor: float
+
+    def __call__(self, frequency):
+        return frequency / self.factor
+
+
+@dataclass(frozen=True)
+class Llama3(Linear):
+    """Only slow frequencies divided by `factor`, by turns within the context of the first training.
+
+    Up to low_freq_factor turns: divided; from high_freq_factor turns on: as it is; between the two
+    a mean, weighted by the turns. Reference: Llama 3.1 in Hugging Face transformers.
+    """
+
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.low_freq_factor >= self.high_freq_factor:
+            raise InputError(
+                f"low_freq_factor is {self.low_freq_factor}; it must be below high_freq_factor,"
+                f" {self.high_freq_factor}"
+            )
+
+    def __call__(self, frequency):
+        turns = self.original_max_position_embeddings / (2 * math.pi / frequency)
+        span = self.high_freq_factor - self.low_freq_factor
+        kept = np.clip((turns - self.low_freq_factor) / span, 0, 1)
+        return kept * frequency + (1 - kept) * super().__call__(frequency)
+
+
+SCALINGS = {"default": Default, "linear": Linear, "llama3": Llama3}
+
+
+def scaling_of(settings):
+    """Return what changes the frequencies, of a table with rope_type (older files: type); None
+    changes nothing."""
+    settings = {} if settings is None else check(settings, dict, "RoPE scaling")
+    kind = settings.get("rope_type", settings.get("type", "default"))
+    if not isinstance(kind, str) or kind not in SCALINGS:
+        raise InputError(f"rope_type is {short(kind)}; known are {', '.join(SCALINGS)}")
+    return build(SCALINGS[kind], settings, "RoPE scaling")
