@@ -30,6 +30,7 @@ MODULES = {  # old name -> new name, inside the package; or the parts that its n
 }
 
 NAMES = {  # module -> {name that it had: module that has it now}
+    "checkpoints": dict.fromkeys(("load", "load_model", "save_model"), "loading"),
     "model": {"block": "families.gpt2.forward"},
     "steps": {
         **dict.fromkeys(("Difference", "StepDifferences", "diff"), "differences"),

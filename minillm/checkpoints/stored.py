@@ -12,7 +12,7 @@ would be missing, and transformers would draw it at random.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -24,7 +24,6 @@ from ..machine.forms import short
 from ..weights import KINDS, Weight
 
 KEY = "minillm"
-TABLES = ("wte.weight", "lm_head.weight")  # [rows,C]
 
 
 class Described(TypedDict):
@@ -53,10 +52,13 @@ def tensor_name(name: str, part: str) -> str:
 
 
 def unpack(
-    file: Path, tensors: dict[str, np.ndarray], metadata: Mapping[str, str]
+    file: Path,
+    tensors: dict[str, np.ndarray],
+    metadata: Mapping[str, str],
+    is_table: Callable[[str], bool],
 ) -> dict[str, np.ndarray | Weight]:
     """Return `tensors` with those that belong together put together; InputError naming what does
-    not fit."""
+    not fit. is_table: whether a name is that of a table [rows,C]."""
     if KEY not in metadata:
         return tensors
     where = f"{file}: the metadata {KEY!r}"
@@ -67,7 +69,7 @@ def unpack(
             raise InputError(
                 f"{where}: {short(name)} has the shape {short(shape)}; stored weights are matrices"
             )
-        rows, k = shape if name.endswith(TABLES) else shape[::-1]
+        rows, k = shape if is_table(name) else shape[::-1]
         arrays = {}
         for part, (expected, dtype) in kind.shapes(rows, k).items():
             tensor = tensor_name(name, part)
@@ -79,5 +81,5 @@ def unpack(
                     f"{file}: tensor {tensor!r} is {found}; {kind.kind} {shape} needs {needed}"
                 )
             arrays[part] = array
-        tensors[name] = kind(arrays, rows, k, transposed=not name.endswith(TABLES))
+        tensors[name] = kind(arrays, rows, k, transposed=not is_table(name))
     return tensors
