@@ -5,8 +5,9 @@ The key `minillm` of the metadata holds JSON, {name: {"kind", "shape"}}, with th
 (minillm.weights.KINDS) and the shape as multiplied, tables [rows,C] and matrices [in,out]. The
 array `values` of the weight `h.0.attn.c_attn.weight` is the tensor of that name, its `scales` are
 `h.0.attn.c_attn.weight.scales`; they are used where they lie in the mapped file. Whoever looks for
-a matrix finds the name with another shape, and refuses the file; under a name of its own the matrix
-would be missing, and transformers would draw it at random.
+a matrix finds the name with another shape, and refuses the file; under a name of its own, as 0.1
+had it (`h.0.attn.c_attn.weight.values`, which is read still), the matrix would be missing, and
+transformers would draw it at random.
 """
 
 from __future__ import annotations
@@ -74,6 +75,8 @@ def unpack(
         for part, (expected, dtype) in kind.shapes(rows, k).items():
             tensor = tensor_name(name, part)
             array = tensors.pop(tensor, None)
+            if array is None:
+                array = tensors.pop(f"{name}.{part}", None)  # the name in 0.1
             if array is None or array.shape != expected or array.dtype != dtype:
                 found = "missing" if array is None else f"{array.dtype} {array.shape}"
                 needed = f"{np.dtype(dtype)} {expected}"
