@@ -7,10 +7,10 @@ from . import moved
 from .twins.folder import opened_by
 
 if TYPE_CHECKING:
-    from .checkpoints import load as load
     from .decoding import generate as generate
     from .errors import InputError as InputError
     from .families.gpt2.config import GPT2Config as GPT2Config
+    from .loading import load as load
     from .model import GPT2 as GPT2
     from .tokenizer import Tokenizer as Tokenizer
 
@@ -24,7 +24,7 @@ ROOMS = {
     "InputError": "errors",
     "Tokenizer": "tokenizer",
     "generate": "decoding",
-    "load": "checkpoints",
+    "load": "loading",
 }
 __all__ = [*ROOMS]
 moved.install()

@@ -16,23 +16,26 @@ import numpy as np
 
 from . import families, moved
 from . import ops as numpy_ops
+from .checkpoints.checkpoint import Checkpoint, Unread, dtype_name
 from .errors import InputError
 from .families.family import MATRIX, TABLE, Parameter
 from .families.gpt2.config import GPT2Config
 from .ids import checked_ids
 from .layers.cache import KVCache, check_fits, float_type
 from .names import tree
-from .parameters import Parameters
+from .parameters import Parameters, check_shapes
 from .steps import Observer, Step, Trace, checked, identity
+from .twins.choose import twin
 from .twins.portable import Portable
-from .twins.twin import abilities
-from .weights import Weight, like, owned, read_only
+from .twins.threads import keep_to_quota
+from .twins.twin import Twin, abilities
+from .weights import KINDS, Weight, like, owned, read_only
 from .weights.implicit import Implicit
 
 
 class Model:
-    """`model(ids)` gives logits; `parameters` is {checkpoint name: array or Weight}, `ops` the twin
-    used, `family` what the config's family declares.
+    """`model(ids)` gives logits; `parameters` is {checkpoint name: array or Weight}, or what a
+    checkpoint has unread, `ops` the twin used, `family` what the config's family declares.
 
     Matrices are [in, out]. The dtype of the token table is that of every activation, of the cache
     and of the logits. A model never changes: `parameters` are read-only (see Parameters), and
@@ -44,16 +47,9 @@ class Model:
     def __init__(self, config, parameters: Mapping[str, np.ndarray], ops=numpy_ops):
         self.config, self.ops = config, ops
         self.family = families.of(config)
-        shapes = self.family.shapes(config)
-        for name, shape in shapes.items():
-            p = parameters.get(name)
-            found = "missing" if p is None else getattr(p, "shape", f"of type {type(p).__name__}")
-            if found != shape:
-                raise InputError(f"parameter {name} is {found}; this config needs {shape}")
-        if surplus := parameters.keys() - shapes.keys():
-            raise InputError(
-                f"parameter {min(surplus)} has no place in this config; {len(surplus)} are too many"
-            )
+        check_shapes(parameters, self.family.shapes(config))
+        if isinstance(parameters, Unread):
+            parameters = parameters.read()
         fused = abilities(ops).fused
         self._fused = fused if fused and fused.refusal(config, parameters) is None else None
         keep = owned if self._fused else lambda p: p
@@ -267,20 +263,37 @@ class Model:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_folder: str | Path, dtype=None, kernels: str | None = None
+        cls, name_or_path: str | Path | Checkpoint, dtype=None, kernels: str | Twin | None = None
     ) -> Model:
-        """Load from a folder in Hugging Face layout, a bundled name or a hub name; see
-        minillm.checkpoints."""
-        from .checkpoints import load_model
+        """Return the model of a folder in Hugging Face layout (config.json, model.safetensors or
+        shards), of a bundled name, of a hub name, or of a checkpoint.
 
-        return load_model(name_or_folder, dtype, kernels)
+        dtype: float32, float64, or a stored precision (bfloat16, float16, int8, int4, int4_min);
+        None keeps a quantised model as it is and takes float32 for any other. kernels: "numpy",
+        "numba", "auto", or a twin (see minillm.twins.choose). NumPy uses arrays of its dtype where
+        they lie, memory-mapped; everything else is converted a few rows at a time, so that it takes
+        little more memory than the result. A mapped file must not be written into or cut short
+        while its model is in use, which would end the process: put another in its place by
+        renaming, as save_pretrained does (Windows then says that it is in use). Raises InputError
+        naming the file, the tensor and both shapes where config and tensors disagree.
+        """
+        from .checkpoints.opening import open_checkpoint
+
+        if (kind := dtype_name(dtype)) not in (None, "float64", *KINDS):
+            raise InputError(f"dtype is {kind!r}; it must be float64 or one of {', '.join(KINDS)}")
+        keep_to_quota()
+        ops = twin(kernels)
+        checkpoint = open_checkpoint(name_or_path)
+        unread = Unread(checkpoint, kind, panels=bool(abilities(ops).stores_panels))
+        return model_of(checkpoint.config, unread, ops)
 
     def save_pretrained(self, folder: str | Path, dtype=None) -> None:
         """Write config.json, model.safetensors and, where there is one, generation_config.json,
-        which transformers loads; stored as `dtype` if given."""
-        from .checkpoints import save_model
+        which transformers loads (quantised matrices only minillm); stored as `dtype` if given:
+        float64, float32, float16 or bfloat16."""
+        from .checkpoints.opening import save_checkpoint
 
-        save_model(self, folder, dtype)
+        save_checkpoint(self, folder, dtype)
 
     def quantize(self, kind: str) -> Model:
         """Return the model with every matrix stored as `kind`: bfloat16, float16, int8, int4,

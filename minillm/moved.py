@@ -29,6 +29,7 @@ MODULES = {  # old name -> new name, inside the package
 }
 
 NAMES = {  # module, which may be gone -> {name that it had: module that has it now}
+    "checkpoints": dict.fromkeys(("load", "load_model", "save_model"), "loading"),
     "decoding.loop": {
         **dict.fromkeys(("Continuation", "Cycle", "Moment", "read", "run_cycle"), "decoding.cycle"),
         **dict.fromkeys(("generate", "generate_ids", "moments"), "decoding.generate"),

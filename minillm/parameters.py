@@ -1,6 +1,8 @@
-"""Parameters to look at: mappings whose entries stay what a model computes with."""
+"""Parameters: those that fit a model, and mappings whose entries stay what it computes with."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from .errors import InputError
 
@@ -40,3 +42,33 @@ class Parameters(FixedEntries):
             f"Parameters({len(self)} arrays, read-only; model.with_parameters({{name: array}})"
             " returns a changed model)"
         )
+
+
+def check_shapes(parameters: Mapping, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise InputError unless there is an array, or a tensor of a file, of every shape by name, and
+    nothing else."""
+
+    def where(name: str) -> str:
+        return getattr(parameters[name], "where", f"parameter {name}")
+
+    if surplus := parameters.keys() - shapes.keys():
+        name = min(surplus)
+        wrapped = str(name).startswith(("_orig_mod.", "module."))
+        hint = "; save the model that the wrapper (compile, parallel) holds" if wrapped else ""
+        raise InputError(
+            f"{where(name)} has no place in this config; {len(surplus)} are too many{hint}"
+        )
+    if missing := [name for name in shapes if name not in parameters]:
+        at, first = getattr(parameters, "path", ""), missing[0]
+        raise InputError(
+            f"{at}{': ' if at else ''}parameter {first} is missing; this config needs"
+            f" {shapes[first]}; {len(missing)} of {len(shapes)} are not there"
+        )
+    for name, shape in shapes.items():
+        p = parameters[name]
+        found = getattr(p, "shape", None)
+        if found != shape:
+            has = f"of type {type(p).__name__}" if found is None else f"has shape {found}"
+            turned = found == shape[::-1]
+            hint = " (turned: GPT-2's Conv1D stores [in, out])" if turned else ""
+            raise InputError(f"{where(name)} {has}; this config needs {shape}{hint}")

@@ -61,6 +61,9 @@ class Model(Protocol):
     def matrices(self) -> Mapping[str, Any]: ...
 
     @property
+    def stored(self) -> str: ...
+
+    @property
     def ops(self) -> Any: ...
 
     @property

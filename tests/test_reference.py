@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from minillm import GPT2, ops
-from minillm.checkpoints import load_model
 from minillm.differences import diff
 from minillm.exercises import exercise
 from minillm.families.gpt2 import step_names
 from minillm.layers import attention
+from minillm.loading import load_model
 from minillm.reference import TOLERANCES, Reference, record, verify
 from minillm.steps import Relay
 from tests.reference.make import HERE, RANDOM, stored

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoints import load_model
 from ..errors import InputError
 from ..families.family import MATRIX, POSITIONS, TABLE
+from ..loading import load_model
 
 
 def in_another_process(function, *args):

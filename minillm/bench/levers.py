@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from ..checkpoints import load
 from ..compression import (
     low_rank,
     prune_heads,
@@ -20,6 +19,7 @@ from ..decoding import Options
 from ..decoding.drafts import named_draft
 from ..decoding.speculative import Draft
 from ..errors import InputError
+from ..loading import load
 from ..model import Model
 from ..tokenizer import Tokenizer
 from ..twins.threads import checked_threads

@@ -36,8 +36,8 @@ class MinillmTraining:
         import numba
 
         from .. import __version__
-        from ..checkpoints import load_model
         from ..kernels.blocked import Training
+        from ..loading import load_model
         from ..model import GPT2
         from ..training.language import LanguageModel
         from ..training.optimizers import AdamW

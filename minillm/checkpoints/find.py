@@ -11,12 +11,22 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from ..errors import InputError
-from ..tokenizer import files as tokenizer_files
 
 PACKAGE = Path(__file__).resolve().parent.parent
 BUNDLED = (PACKAGE / "bundled", PACKAGE.parent / "weights")  # in a wheel; in a checkout
+
+# The files of a model's folder, as Hugging Face names them.
+CONFIG, GENERATION = "config.json", "generation_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARDS = "model-*-of-*.safetensors"
+TOKENIZER, TOKENIZER_CONFIG, TEMPLATE = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
+PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))  # the latter are OpenAI's
+ADDED = "added_tokens.json"  # beside vocab.json, from older versions of transformers
+OLDER = (ADDED, *(name for pair in PAIRS for name in pair))
 
 # Why the hub did not give a model, and what to do, by the names of the client's errors (its
 # versions differ in what these derive from); the first that fits.
@@ -48,7 +58,7 @@ BY_STATUS = {
 
 def bundled_names() -> list[str]:
     """Return the names of the models that came with the package."""
-    return sorted({path.parent.name for root in BUNDLED for path in root.glob("*/config.json")})
+    return sorted({path.parent.name for root in BUNDLED for path in root.glob(f"*/{CONFIG}")})
 
 
 def find_folder(name_or_folder: str | Path) -> Path:
@@ -111,16 +121,14 @@ def _wanted(name: str, there: Sequence[str]) -> list[str]:
         has = [f for f in there if f.endswith((".bin", ".h5", ".msgpack", ".gguf", ".safetensors"))]
         hint = f"; it has {has[0]}: save it with save_pretrained of transformers" if has else ""
         raise InputError(f"model {name!r} on the Hugging Face hub has no {WEIGHTS}{hint}")
-    tokenizer = [f for f in tokenizer_files.FILES if f in there]
-    if tokenizer_files.TOKENIZER in tokenizer:
-        tokenizer = [f for f in tokenizer if f not in tokenizer_files.OLDER]
-    small = [f for f in ("config.json", "generation_config.json") if f in there]
-    return [*small, *tokenizer, *weights, *([INDEX] if WEIGHTS not in weights else [])]
+    small = [f for f in (CONFIG, GENERATION, TOKENIZER, TOKENIZER_CONFIG, TEMPLATE) if f in there]
+    older = [f for f in OLDER if f in there and TOKENIZER not in there]
+    return [*small, *older, *weights, *([INDEX] if WEIGHTS not in weights else [])]
 
 
 def _cached(hub, name: str) -> Path | None:
     """The folder in which the hub's client keeps what it fetched of a model before, or None."""
-    config = hub.try_to_load_from_cache(name, "config.json")
+    config = hub.try_to_load_from_cache(name, CONFIG)
     folder = Path(config).parent if isinstance(config, str) else None
     return folder if folder and any((folder / f).exists() for f in (WEIGHTS, INDEX)) else None
 

@@ -11,19 +11,16 @@ from __future__ import annotations
 import json
 import math
 import mmap
-import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 
 from ..errors import InputError
-from ..machine.files import MOST_BYTES, atomic_file, open_regular, parse_json, read_json
+from ..machine.files import MOST_BYTES, atomic_file, open_regular, parse_json
 from ..machine.forms import check, short
 from ..weights import BF16, Weight
-from . import stored
 
 DTYPES = {
     "F64": np.float64,
@@ -152,12 +149,6 @@ def _checked_entry(path, name, entry, n_data: int):
     return dtype, shape, begin, end
 
 
-def is_small(name: str, array: np.ndarray) -> bool:
-    """Whether to copy a tensor instead of using it where the file is mapped: norms, biases and
-    positions, so that only matrices depend on the file; and what is not aligned."""
-    return array.ndim < 2 or name.endswith("wpe.weight") or not array.flags.aligned
-
-
 def forget(parameter: np.ndarray | Weight) -> None:
     """Give back the memory that the file mapped for an array or a Weight takes, where the system
     can; it is read again when needed."""
@@ -203,57 +194,3 @@ def write(
         file.write(len(header).to_bytes(8, "little") + header)
         for _, array in ordered:
             file.write(np.ascontiguousarray(array).data)
-
-
-def read_folder(folder: Path) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Yield (file, name, array) of model.safetensors in `folder`, or of all shards that its index
-    names."""
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.exists():
-        files: dict[str, set[str]] = {single.name: set()}
-    elif index.exists():
-        files = _shards(index)
-    else:
-        others = [
-            f.name
-            for pattern in ("*.safetensors", "*.bin", "*.h5", "*.msgpack", "*.gguf")
-            for f in folder.glob(pattern)
-        ]
-        hint = (
-            f"; it has {others[0]}: save it again with save_pretrained of transformers"
-            if others
-            else ""
-        )
-        raise InputError(f"{folder} has no model.safetensors{hint}")
-    for file, promised in files.items():
-        if not os.path.isfile(folder / file):  # False, too, for a name that is too long
-            raise InputError(f"{index}: names the shard {short(file)}, which is not there")
-        tensors, metadata = read(folder / file)
-        if missing := sorted(promised - set(tensors)):
-            raise InputError(
-                f"{folder / file}: tensor {missing[0]!r}, which the index promises, is not there"
-            )
-        for name, array in stored.unpack(folder / file, tensors, metadata).items():
-            yield file, name, array
-
-
-class Index(TypedDict):
-    """What is used of model.safetensors.index.json: the file of each tensor."""
-
-    weight_map: dict[str, str]
-
-
-def _shards(index: Path) -> dict[str, set[str]]:
-    """Return the names that each shard holds, by file."""
-    weight_map = read_json(index, Index)["weight_map"]
-    if not weight_map:
-        raise InputError(f"{index}: weight_map is empty")
-    files: dict[str, set[str]] = {}
-    for name, file in weight_map.items():
-        if Path(file).name != file or "\0" in file:
-            raise InputError(
-                f"{index}: the shard {short(file)} of {short(name)} must be a file name in the same"
-                " folder"
-            )
-        files.setdefault(file, set()).add(name)
-    return files

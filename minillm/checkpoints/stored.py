@@ -5,14 +5,15 @@ The key `minillm` of the metadata holds JSON, {name: {"kind", "shape"}}, with th
 (minillm.weights.KINDS) and the shape as multiplied, tables [rows,C] and matrices [in,out]. The
 array `values` of the weight `h.0.attn.c_attn.weight` is the tensor of that name, its `scales` are
 `h.0.attn.c_attn.weight.scales`; they are used where they lie in the mapped file. Whoever looks for
-a matrix finds the name with another shape, and refuses the file; under a name of its own the matrix
-would be missing, and transformers would draw it at random.
+a matrix finds the name with another shape, and refuses the file; under a name of its own, as 0.1
+had it (`h.0.attn.c_attn.weight.values`, which is read still), the matrix would be missing, and
+transformers would draw it at random.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -24,7 +25,6 @@ from ..machine.forms import short
 from ..weights import KINDS, Weight
 
 KEY = "minillm"
-TABLES = ("wte.weight", "lm_head.weight")  # [rows,C]
 
 
 class Described(TypedDict):
@@ -53,10 +53,13 @@ def tensor_name(name: str, part: str) -> str:
 
 
 def unpack(
-    file: Path, tensors: dict[str, np.ndarray], metadata: Mapping[str, str]
+    file: Path,
+    tensors: dict[str, np.ndarray],
+    metadata: Mapping[str, str],
+    is_table: Callable[[str], bool],
 ) -> dict[str, np.ndarray | Weight]:
     """Return `tensors` with those that belong together put together; InputError naming what does
-    not fit."""
+    not fit. is_table: whether a name is that of a table [rows,C]."""
     if KEY not in metadata:
         return tensors
     where = f"{file}: the metadata {KEY!r}"
@@ -67,11 +70,13 @@ def unpack(
             raise InputError(
                 f"{where}: {short(name)} has the shape {short(shape)}; stored weights are matrices"
             )
-        rows, k = shape if name.endswith(TABLES) else shape[::-1]
+        rows, k = shape if is_table(name) else shape[::-1]
         arrays = {}
         for part, (expected, dtype) in kind.shapes(rows, k).items():
             tensor = tensor_name(name, part)
             array = tensors.pop(tensor, None)
+            if array is None:
+                array = tensors.pop(f"{name}.{part}", None)  # the name in 0.1
             if array is None or array.shape != expected or array.dtype != dtype:
                 found = "missing" if array is None else f"{array.dtype} {array.shape}"
                 needed = f"{np.dtype(dtype)} {expected}"
@@ -79,5 +84,5 @@ def unpack(
                     f"{file}: tensor {tensor!r} is {found}; {kind.kind} {shape} needs {needed}"
                 )
             arrays[part] = array
-        tensors[name] = kind(arrays, rows, k, transposed=not name.endswith(TABLES))
+        tensors[name] = kind(arrays, rows, k, transposed=not is_table(name))
     return tensors

@@ -119,11 +119,11 @@ def run(args: argparse.Namespace) -> None:
 def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
     """Generate once to warm up (kernels compile, memory is touched), then under the clock, and
     measure the limits."""
-    from ..checkpoints import load as load_model
     from ..clock import Clock, ClockReport
     from ..decoding import Options
     from ..decoding.drafts import named_draft
     from ..decoding.generate import moments
+    from ..loading import load as load_model
 
     ids = tokenizer.encode(text, allowed_special="all")
     draft = named_draft(args.draft, model, tokenizer, load_model) if args.draft else None
@@ -149,8 +149,8 @@ def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
 
 def predict(args: argparse.Namespace) -> None:
     """Print measured and predicted decode times."""
-    from ..checkpoints import find_folder, load_model
     from ..clock.check import check_predictions
+    from ..loading import load_model
     from ..machine.progress import progress_bar
     from ..twins.threads import set_threads
 
@@ -162,7 +162,7 @@ def predict(args: argparse.Namespace) -> None:
     contexts = [int(part) for part in args.predict.split(",")]
     if args.threads is not None:
         set_threads(args.threads)
-    model = load_model(find_folder(args.model), args.dtype, args.kernels)
+    model = load_model(args.model, args.dtype, args.kernels)
     with progress_bar("rounds", show=not args.json) as update:
         checks = check_predictions(
             model, limits_of(model, args, update), contexts, model.stored, update=update

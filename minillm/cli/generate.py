@@ -67,9 +67,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from .. import generate
-    from ..checkpoints import load as load_model
     from ..decoding.drafts import named_draft
     from ..decoding.options import ROWS, Options
+    from ..loading import load as load_model
 
     if args.draft_tokens is not None and args.draft is None:
         raise InputError(f"--draft-tokens {args.draft_tokens} is for a draft: give --draft, too")

@@ -20,10 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from ..checkpoints import find_folder, load_model
+    from ..loading import load_model, open_checkpoint
 
-    folder = find_folder(args.model)
-    model = load_model(folder, args.dtype, args.kernels)
+    checkpoint = open_checkpoint(args.model)
+    model = load_model(checkpoint, args.dtype, args.kernels)
     config = model.config
     groups: dict[str, list] = {}  # the blocks are alike: one line for all
     for name, array in model.parameters.items():
@@ -32,12 +32,11 @@ def run(args: argparse.Namespace) -> None:
         groups.setdefault(alike, []).append(array)
     weights = sum(array.nbytes for array in model.parameters.values())
     cache = model.new_cache()
-    stored = model.stored
     per_token = cache.nbytes // cache.capacity
     if args.json:
         write_json(
             {
-                "folder": str(folder),
+                "folder": str(checkpoint.path),
                 "config": dataclasses.asdict(config),
                 "parameters": {name: list(array.shape) for name, array in model.parameters.items()},
                 "n_parameters": model.n_parameters,
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
             }
         )
         return
-    write(f"{folder}\n")
+    write(f"{checkpoint.path}\n")
     for field in dataclasses.fields(config):
         write(f"{field.name:<32} {getattr(config, field.name)}")
     rows = [
@@ -65,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     ]
     write("\n" + table(("parameter", "shape", "how many", "numbers", "share"), rows, "<<>>>"))
     write(f"\n{model.n_parameters:,} parameters in {len(model.parameters)} tensors")
-    write(f"weights in memory   {weights / 1e6:10.1f} MB, matrices as {stored}")
+    write(f"weights in memory   {weights / 1e6:10.1f} MB, matrices as {model.stored}")
     write(
         f"KV cache            {per_token:10,} bytes a token, {cache.nbytes / 1e6:.1f} MB at"
         f" {config.sizes.P} positions"

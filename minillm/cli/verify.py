@@ -52,15 +52,13 @@ def run(args: argparse.Namespace) -> int:
 
 def check(name: str, args: argparse.Namespace) -> dict:
     """Verify one model, print what a person wants to see, and return all as JSON-able values."""
-    from ..checkpoints import find_folder, load_model
+    from ..loading import load_model, open_checkpoint
     from ..published import facts_of
     from ..reference import REFERENCE_FILE
-    from ..tokenizer import Tokenizer
-    from ..tokenizer.files import has_tokenizer
 
-    folder = find_folder(name)
-    model = load_model(folder, kernels=args.kernels)
-    tokenizer = Tokenizer.from_pretrained(folder) if has_tokenizer(folder) else None
+    checkpoint = open_checkpoint(name)
+    model, folder = load_model(checkpoint, kernels=args.kernels), checkpoint.path
+    tokenizer = checkpoint.tokenizer
     published = facts_of(name)
     say = write if not args.json else lambda *_: None
     result = {"folder": str(folder), "ok": True}

@@ -1,6 +1,6 @@
 """What a family of models declares, once: its parameters, its steps, and what computes them.
 
-`register` makes a family known; `of(config)` and `named(model_type)` find it. Costs, predictions,
+`register` makes a family known; `of(config)` and `described(config_json)` find it. Costs, predictions,
 storage, quantising, pruning, LoRA, the optimiser's groups and the reference's hooks follow from the
 declaration by role, so that another family is another folder.
 """
@@ -15,6 +15,7 @@ from typing import Any
 from ..costs import Cost, Work
 from ..errors import InputError
 from ..machine.files import read_json
+from ..machine.forms import short
 from ..sizes import Sizes
 
 TABLE, POSITIONS, MATRIX, VECTOR = "table", "positions", "matrix", "vector"
@@ -115,10 +116,11 @@ class Family:
     step) -> {parameter: its gradient}, from the gradient of the logits or that of what `hidden`
     returned; kept: the Trace of the forward.
 
-    In files and engines of others: canonical(name) -> our name of a parameter as stored, or None
-    for what is no parameter. elsewhere: {format: {name without ".weight": theirs}}, {} being the
-    layer. projections(seen, layer) -> q, k, v as transformers' modules form them.
-    inexpressible(engine, config) -> what it is that another engine has none of, "with ...", or None.
+    In files and engines of others: canonical(name, config) -> our name of a parameter as stored, or
+    None for what is no parameter; stored(name) -> what transformers' files call ours. elsewhere:
+    {format: {name without ".weight": theirs}}, {} being the layer. projections(seen, layer) -> q,
+    k, v as transformers' modules form them. inexpressible(engine, config) -> what it is that
+    another engine has none of, "with ...", or None.
     """
 
     name: str
@@ -130,7 +132,8 @@ class Family:
     hidden: Callable[..., Any]
     head: Callable[..., Any]
     backward: Callable[..., dict[str, Any]]
-    canonical: Callable[[str], str | None]
+    canonical: Callable[[str, Any], str | None]
+    stored: Callable[[str], str]
     elsewhere: Mapping[str, Mapping[str, str]]
     projections: Callable[..., Any]
     inexpressible: Callable[[str, Any], str | None]
@@ -174,15 +177,15 @@ class Family:
 
 
 def read_config(folder: str | Path):
-    """The config of a folder's config.json, by its model_type; InputError for what minillm does not
-    read."""
-    path = Path(folder) / "config.json"
+    """The config of a folder's config.json, with what generation_config.json says beside it;
+    InputError for what minillm does not read."""
+    path, beside = Path(folder) / "config.json", Path(folder) / "generation_config.json"
     values = read_json(path, dict)
+    generation = read_json(beside, dict) if beside.exists() else None
     try:
-        family = named(values.get("model_type", "gpt2"))
+        return replace(described(values).config.from_dict(values), generation=generation)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    return family.config.from_file(path)
 
 
 _families: dict[type, Family] = {}
@@ -202,12 +205,20 @@ def of(config) -> Family:
     raise InputError(f"a {type(config).__name__} is no config of a known family: {_names()}")
 
 
-def named(model_type: str) -> Family:
-    """The family of config.json's model_type; InputError names those that there are."""
+def described(config_json: dict) -> Family:
+    """The family that a config.json describes, by `model_type`, without it by `architectures`;
+    GPT-2 where it says neither. Raises InputError for another, by its name."""
+    name, said = config_json.get("model_type"), config_json.get("architectures")
+    classes = said if isinstance(said, list) else []
+    if name is None and not classes:
+        name = "gpt2"
     for family in _families.values():
-        if family.name == model_type:
+        if name == family.name or (
+            name is None and any(c in family.architectures for c in classes)
+        ):
             return family
-    raise InputError(f"model_type is {model_type!r:.80}; minillm reads {_names()}")
+    what = f"architectures is {short(said)}" if name is None else f"model_type is {short(name)}"
+    raise InputError(f"{what}; minillm reads {_names()}")
 
 
 def _names() -> str:

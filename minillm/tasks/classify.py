@@ -21,10 +21,11 @@ from typing import Literal, NotRequired, TypedDict
 import numpy as np
 
 from .. import ops as numpy_ops
-from ..checkpoints import load, safetensors
+from ..checkpoints import safetensors
 from ..decoding.finite import check_logits
 from ..errors import InputError
 from ..families.gpt2.config import GPT2Config
+from ..loading import load
 from ..machine.distributed import ALONE, World
 from ..machine.files import read_json, write_atomically
 from ..machine.forms import build

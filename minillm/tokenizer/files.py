@@ -15,16 +15,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from ..checkpoints.find import ADDED, PAIRS, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG
 from ..errors import InputError
 from ..machine.files import read_bytes, read_json, write_atomically
 from .byte_level import GPT2_PATTERN, byte_to_char, char_to_byte
 from .specials import END_OF_TEXT, named_token, unusable_specials
 
-TOKENIZER, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
-PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))  # the latter are OpenAI's
-ADDED = "added_tokens.json"  # beside vocab.json, from older versions of transformers
-OLDER = (ADDED, *(name for pair in PAIRS for name in pair))
-FILES = (TOKENIZER, CONFIG, TEMPLATE, *OLDER)
 ENDS = ("bos_token", "eos_token")
 MOST_IDS = 1 << 20  # a higher id is a mistake: every id below it takes memory
 
@@ -73,7 +69,7 @@ def read(folder: Path) -> Parts:
     if not found:
         raise InputError(f"{folder} has no {TOKENIZER}, nor {' and '.join(PAIRS[0])}")
     vocab_file, merges_file = (folder / name for name in found[0])
-    file, added = folder / CONFIG, []
+    file, added = folder / TOKENIZER_CONFIG, []
     if "added_tokens_decoder" in config:
         declared = _table(file, config["added_tokens_decoder"])
         added = [_table(file, token) | {"id": _number(i)} for i, token in declared.items()]
@@ -86,7 +82,7 @@ def read(folder: Path) -> Parts:
 
 def _read_config(folder: Path) -> dict:
     """Return what tokenizer_config.json says, with the chat template that lies beside it."""
-    file, template = folder / CONFIG, folder / TEMPLATE
+    file, template = folder / TOKENIZER_CONFIG, folder / TEMPLATE
     config = _table(file, read_json(file)) if file.exists() else {}
     for name in ("add_prefix_space", "add_bos_token", "add_eos_token"):
         if config.get(name):
@@ -308,7 +304,7 @@ def write(tokenizer, folder: Path) -> None:
     write_atomically(folder / "vocab.json", json.dumps(vocab, ensure_ascii=False).encode())
     write_atomically(folder / "merges.txt", lines.encode())
     write_atomically(folder / TOKENIZER, json.dumps(data, ensure_ascii=False).encode())
-    write_atomically(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    write_atomically(folder / TOKENIZER_CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
 
 def _text(file: Path) -> str:

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from ..checkpoints import load, save_model
 from ..decoding import Options
 from ..decoding.generate import moments
 from ..errors import InputError
+from ..loading import load, save_model
 from ..machine.distributed import ALONE, World
 from ..model import Model, model_of
 from ..tokenizer import Tokenizer

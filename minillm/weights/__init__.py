@@ -13,7 +13,7 @@ import numpy as np
 
 from .blocks import Int4, Int4Min, Int8
 from .floats import BFloat16, Float16, Float32
-from .implicit import LowRank, Sparse
+from .implicit import Implicit, LowRank, Sparse
 from .weight import BF16, Arena, Weight, owned, read_only, to_array
 
 KINDS: dict[str, type[Weight]] = {
@@ -61,6 +61,7 @@ def store_parameters(
     kind: str,
     layout: Mapping,
     release: Callable[[np.ndarray], None] | None = None,
+    read: Callable = lambda p: p,
 ) -> dict:
     """Return a model's parameters with every matrix that `linear` multiplies by stored as `kind`,
     the rest untouched.
@@ -68,12 +69,13 @@ def store_parameters(
     layout: {name: Parameter}, which tells by its role a matrix [in,out] from a table, which is
     multiplied by when transposed, and from what stays an array. All lie in one Arena; a Weight of
     another kind is stored anew. release: called with each matrix again and again while it is
-    stored, so that a slab of it at a time is held twice.
+    stored, so that a slab of it at a time is held twice. read: makes the array or the Weight of
+    what is a matrix to be.
     """
     matrices = {
         n: p
         for n, p in parameters.items()
-        if isinstance(p, np.ndarray | Weight) and layout[n].role in ("matrix", "table")
+        if not isinstance(p, Implicit) and layout[n].role in ("matrix", "table")
         if getattr(p, "kind", None) != kind
     }
     tables = {name for name in matrices if layout[name].role == "table"}
@@ -86,5 +88,6 @@ def store_parameters(
     ]
     arena, stored = Arena(sum(map(Arena.rounded, sizes))), dict(parameters)
     for name, array in sorted(matrices.items(), key=lambda item: -item[1].size):
-        stored[name] = store(array, kind, table=name in tables, allocate=arena, release=release)
+        table = name in tables
+        stored[name] = store(read(array), kind, table=table, allocate=arena, release=release)
     return stored

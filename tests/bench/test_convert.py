@@ -10,7 +10,7 @@ import pytest
 
 from minillm import GPT2, GPT2Config, InputError, bench
 from minillm.bench import convert
-from minillm.checkpoints import load_model
+from minillm.loading import load_model
 
 CONFIG = GPT2Config(vocab_size=300, n_positions=64, n_embd=64, n_layer=2, n_head=4)
 PLAIN = {

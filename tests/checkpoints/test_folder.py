@@ -6,16 +6,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import mmap
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from minillm import GPT2, GPT2Config, Tokenizer, load
-from minillm.checkpoints import load_model, safetensors, save_model
+from minillm.checkpoints import opening, safetensors
+from minillm.checkpoints.checkpoint import Unread
 from minillm.errors import InputError
+from minillm.families import Family
+from minillm.loading import load_model, save_model
 
 TINY = GPT2Config(vocab_size=300, n_positions=8, n_embd=6, n_layer=2, n_head=2)
 
@@ -96,7 +101,7 @@ def test_a_tied_matrix_may_carry_the_other_name_alone(tmp_path, name):
     assert_loads(tmp_path, random_parameters())
     untied = TINY.to_dict() | {"tie_word_embeddings": False}
     (tmp_path / "config.json").write_text(json.dumps(untied))
-    with pytest.raises(InputError, match=r"missing, the first 'wte\.weight' \(300, 6\)"):
+    with pytest.raises(InputError, match=r"wte\.weight is missing; this config needs \(300, 6\)"):
         load_model(tmp_path)
 
 
@@ -147,7 +152,7 @@ def test_a_file_that_is_cut_short_takes_nothing_small_with_it(tmp_path, kernels)
     write_folder(tmp_path, random_parameters())
     code = """if True:
         import os, sys
-        from minillm.checkpoints import load_model
+        from minillm.loading import load_model
         model = load_model(sys.argv[1], kernels=sys.argv[2])
         os.truncate(sys.argv[1] + "/model.safetensors", 0)
         for name, p in model.parameters.items():
@@ -167,6 +172,76 @@ def test_load_gives_model_and_tokenizer(tmp_path):
     tokenizer.save(write_folder(tmp_path, random_parameters()))
     model, loaded = load(tmp_path)
     assert (model.config, loaded.tokens) == (TINY, tokenizer.tokens)
+
+
+# ---- once, and not before it is asked for
+
+
+def test_a_load_finds_opens_and_checks_once(tmp_path, monkeypatch):
+    """Found is a name, opened each file, checked the shapes: each once, for model and tokenizer."""
+    Tokenizer.train(["the low lower lowest"] * 3, 270).save(tmp_path)
+    model = GPT2(dataclasses.replace(TINY, generation={"do_sample": True}), random_parameters())
+    model.save_pretrained(tmp_path)
+    done = []
+
+    def counted(owner, name, what=lambda *arguments: None):
+        function = getattr(owner, name)
+
+        def call(*arguments):
+            done.append((name, what(*arguments)))
+            return function(*arguments)
+
+        monkeypatch.setattr(owner, name, call)
+
+    counted(opening, "find_folder")
+    counted(Family, "shapes")
+    counted(os, "open", lambda path, *_: Path(path).name)
+    assert load(tmp_path)[0].generation_config == {"do_sample": True}
+    assert sorted(done, key=str) == [
+        ("find_folder", None),
+        ("open", "config.json"),
+        ("open", "generation_config.json"),
+        ("open", "model.safetensors"),
+        ("open", "tokenizer.json"),
+        ("open", "tokenizer_config.json"),
+        ("shapes", None),
+    ]
+
+
+def test_a_checkpoint_tells_what_it_holds_and_reads_what_is_asked_for(tmp_path):
+    write_folder(tmp_path, with_prefix(random_parameters()))
+    checkpoint = opening.open_checkpoint(tmp_path)
+    assert opening.open_checkpoint(checkpoint) is checkpoint
+    assert (checkpoint.family.name, checkpoint.config) == ("gpt2", TINY)
+    assert checkpoint.tokenizer is None
+    assert {n: t.shape for n, t in checkpoint.tensors.items()} == TINY.parameter_shapes()
+    table = checkpoint.tensors["wte.weight"]
+    assert (table.name, table.kind) == ("transformer.wte.weight", "float32")
+    np.testing.assert_array_equal(table.read(), random_parameters()["wte.weight"])
+    (tmp_path / "tokenizer.json").write_text("no tokenizer")
+    broken = opening.open_checkpoint(tmp_path)
+    load_model(broken)
+    with pytest.raises(InputError, match=r"tokenizer\.json: not valid JSON"):
+        load(broken)
+
+
+def test_nothing_is_read_before_the_shapes_fit(tmp_path):
+    checkpoint = opening.open_checkpoint(write_folder(tmp_path, random_parameters()))
+    refused = dict.fromkeys(("read",), lambda: pytest.fail("it was read"))
+    unread = {n: dataclasses.replace(t, **refused) for n, t in checkpoint.tensors.items()}
+    checkpoint = dataclasses.replace(checkpoint, tensors=unread)
+    with pytest.raises(InputError, match="has shape"):
+        GPT2(dataclasses.replace(TINY, n_positions=4), Unread(checkpoint, "int8", True))
+
+
+def test_the_names_of_0_1_lead_to_loading():
+    from minillm import checkpoints, loading
+
+    for name in ("load", "load_model", "save_model"):
+        with pytest.warns(FutureWarning, match=rf"{name} is now called minillm\.loading\.{name};"):
+            assert getattr(checkpoints, name) is getattr(loading, name)
+    with pytest.raises(AttributeError, match="has no attribute 'lode'"):
+        checkpoints.lode  # noqa: B018
 
 
 # ---- shards
@@ -253,61 +328,70 @@ WTE_AS_HEAD = random_parameters()["wte.weight"]
         (
             without("h.1.ln_2.bias"),
             {},
-            r"1 of 28 tensors are missing, the first 'h.1.ln_2.bias' \(6,\)",
+            r"h.1.ln_2.bias is missing; this config needs \(6,\); 1 of 28 are not there",
         ),
-        (lambda t: t | {"h.2.ln_1.bias": np.ones(6)}, {}, r"'h.2.ln_1.bias' \(6,\) is not part"),
+        (lambda t: t | {"h.2.ln_1.bias": np.ones(6)}, {}, "'h.2.ln_1.bias' has no place in this"),
         (
-            lambda t: t | {"transformer.wte.weight": t["wte.weight"]},
+            lambda t: t | {"transformer.h.0.ln_1.bias": t["h.0.ln_1.bias"] + 1},
             {},
-            "'transformer.wte.weight' comes a second time",
+            "'transformer.h.0.ln_1.bias' differs from 'h.0.ln_1.bias'",
         ),
         (
             lambda t: t | {"wpe.weight": np.ones((6, 8))},
             {},
-            r"'wpe.weight' has shape \(6, 8\); config.json needs \(8, 6\)",
+            r"'wpe.weight' has shape \(6, 8\); this config needs \(8, 6\)",
         ),
         (
             lambda t: t | {"ln_f.bias": np.ones(())},
             {},
-            r"'ln_f.bias' has shape \(\); config.json needs \(6,\)",
+            r"'ln_f.bias' has shape \(\); this config needs \(6,\)",
         ),
         (lambda t: t | {"ln_f.bias": np.ones(6, int)}, {}, "'ln_f.bias' holds int64"),
         (
             lambda t: t | {"lm_head.weight": WTE_AS_HEAD + 1},
             {},
-            "lm_head.weight differs from wte.weight",
+            "'lm_head.weight' differs from 'wte.weight'",
         ),
         (
             lambda t: t | {"lm_head.weight": WTE_AS_HEAD[:9]},
             {},
-            r"'lm_head.weight' has shape \(9, 6\); .* needs \(300, 6\)",
+            "'lm_head.weight' differs from 'wte.weight'",
         ),
-        (dict, {"tie_word_embeddings": False}, r"missing, the first 'lm_head.weight' \(300, 6\)"),
+        (
+            lambda t: {"lm_head.weight": WTE_AS_HEAD[:9]} | without("wte.weight")(t),
+            {},
+            r"'lm_head.weight' has shape \(9, 6\); this config needs \(300, 6\)",
+        ),
+        (
+            dict,
+            {"tie_word_embeddings": False},
+            r"lm_head.weight is missing; .* \(300, 6\); 1 of 29",
+        ),
         (
             lambda t: {f"_orig_mod.{name}": array for name, array in t.items()},
             {},
-            r"'_orig_mod\.\S+' .* is not part .*; save the model that the wrapper",
+            r"'_orig_mod\.\S+' has no place .*; save the model that the wrapper",
         ),
         (
             lambda t: {f"module.{name}": array for name, array in t.items()},
             {},
-            r"'module\.\S+' .* is not part .*; save the model that the wrapper",
+            r"'module\.\S+' has no place .*; save the model that the wrapper",
         ),
         (
             lambda t: t | {"h.0.mlp.c_fc.weight": t["h.0.mlp.c_fc.weight"].T.copy()},
             {},
-            r"has shape \(24, 6\); config\.json needs \(6, 24\) \(turned: ",
+            r"has shape \(24, 6\); this config needs \(6, 24\) \(turned: ",
         ),
-        (dict, {"n_layer": 3}, r"12 of 40 tensors are missing, the first 'h.2.ln_1.weight' \(6,\)"),
-        (dict, {"n_layer": 1}, r"'h.1.\S+' .*is not part"),
-        (dict, {"n_embd": 4}, r"has shape \(.*6.*\); config.json needs \(.*4.*\)"),
-        (dict, {"n_inner": 23}, r"has shape \(.*24.*\); config.json needs \(.*23.*\)"),
+        (dict, {"n_layer": 3}, r"h.2.ln_1.weight is missing; .* \(6,\); 12 of 40 are not there"),
+        (dict, {"n_layer": 1}, r"'h.1.\S+' has no place in this config; 12 are too many"),
+        (dict, {"n_embd": 4}, r"has shape \(.*6.*\); this config needs \(.*4.*\)"),
+        (dict, {"n_inner": 23}, r"has shape \(.*24.*\); this config needs \(.*23.*\)"),
         (
             dict,
             {"vocab_size": 301},
-            r"'wte.weight' has shape \(300, 6\); config.json needs \(301, 6\)",
+            r"'wte.weight' has shape \(300, 6\); this config needs \(301, 6\)",
         ),
-        (dict, {"n_positions": 4}, r"'wpe.weight' has shape \(8, 6\); config.json needs \(4, 6\)"),
+        (dict, {"n_positions": 4}, r"'wpe.weight' has shape \(8, 6\); this config needs \(4, 6\)"),
         (dict, {"n_head": 4}, "config.json: n_embd 6 cannot be split into n_head 4"),
         (dict, {"n_head": "2"}, "config.json: n_head is '2'"),
         (
@@ -316,7 +400,12 @@ WTE_AS_HEAD = random_parameters()["wte.weight"]
             "config.json: activation_function 'swish' is unknown",
         ),
         (dict, {"add_cross_attention": True}, "config.json: add_cross_attention"),
-        (dict, {"model_type": "llama"}, "config.json: model_type is 'llama'"),
+        (dict, {"model_type": "llama"}, "config.json: model_type is 'llama'; minillm reads 'gpt2'"),
+        (
+            dict,
+            {"model_type": None, "architectures": ["LlamaForCausalLM"]},
+            r"config.json: architectures is \['LlamaForCausalLM'\]; minillm reads 'gpt2'",
+        ),
     ],
     ids=lambda value: repr(value) if isinstance(value, dict) else None,
 )

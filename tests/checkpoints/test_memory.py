@@ -19,7 +19,7 @@ LOAD = """
 import sys
 import numpy, minillm, minillm.kernels, minillm.compression
 from minillm.bench.limits import peak_bytes
-from minillm.checkpoints import load_model
+from minillm.loading import load_model
 folder, wanted, ops = sys.argv[1:]
 before = peak_bytes()  # everything imported, nothing loaded
 model = load_model(folder, wanted, ops)

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from minillm import GPT2, GPT2Config, InputError
-from minillm.checkpoints import load_model
 from minillm.compression import (
     break_even_rank,
     errors_by_matrix,
@@ -20,6 +19,7 @@ from minillm.compression import (
 )
 from minillm.decoding import ModelDraft, Options, generate_batch
 from minillm.decoding.generate import moments
+from minillm.loading import load_model
 from minillm.steps import Patch
 from minillm.twins.choose import twin
 from minillm.weights import LowRank, Sparse

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from minillm import GPT2, GPT2Config, InputError
-from minillm.checkpoints import load_model, safetensors
+from minillm.checkpoints import safetensors
 from minillm.compression import quantize
+from minillm.loading import load_model
 from minillm.weights import KINDS
 
 CONFIG = GPT2Config(

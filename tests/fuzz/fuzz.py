@@ -23,9 +23,11 @@ import numpy as np
 
 from minillm import GPT2, GPT2Config, InputError, Tokenizer
 from minillm.bench.limits import peak_bytes
-from minillm.checkpoints import load_model, safetensors
+from minillm.checkpoints import safetensors
 from minillm.clock.limits import Limits
+from minillm.families import read_config
 from minillm.families.gpt2 import step_names
+from minillm.loading import load_model
 from minillm.reference import Reference, verify
 from minillm.tasks.classify import BagOfWords, Pooled, Transformer, load_classifier
 from minillm.tasks.examples import Words, read_examples
@@ -168,7 +170,7 @@ def limits_of_a_machine(folder: Path) -> None:
 FORMATS: dict[str, tuple[Callable, Callable]] = {
     "config": (
         lambda folder: (folder / "config.json").write_text(json.dumps(CONFIG.to_dict())),
-        lambda folder: GPT2Config.from_file(folder / "config.json").parameter_shapes(),
+        lambda folder: read_config(folder).parameter_shapes(),
     ),
     "safetensors": (a_safetensors_file, read_safetensors_file),
     "model": (a_model, read_model),

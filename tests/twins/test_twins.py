@@ -11,7 +11,7 @@ import pytest
 
 import minillm
 from minillm import GPT2, GPT2Config, InputError, kernels, ops
-from minillm.checkpoints import load_model
+from minillm.loading import load_model
 from minillm.reference import Reference, verify
 from minillm.steps import Trace
 from minillm.training.language import LanguageModel

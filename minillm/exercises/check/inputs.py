@@ -7,7 +7,8 @@ from functools import cache
 
 import numpy as np
 
-from ...checkpoints import find_folder, load_model
+from ...checkpoints import find_folder
+from ...loading import load_model
 from ...model import GPT2
 from ...reference import Reference
 

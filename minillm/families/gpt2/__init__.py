@@ -8,7 +8,7 @@ GPT2 = register(
     Family(
         name="gpt2",
         title="GPT-2",
-        architectures=("GPT2LMHeadModel",),
+        architectures=("GPT2LMHeadModel", "GPT2Model"),
         config=GPT2Config,
         layers="h.",
         steps=layout.steps,
@@ -16,6 +16,7 @@ GPT2 = register(
         head=forward.unembed,
         backward=backward.gpt2_backward,
         canonical=layout.canonical,
+        stored=layout.stored,
         elsewhere={"gguf": layout.GGUF, "ctranslate2": layout.CTRANSLATE2},
         projections=layout.projections,
         inexpressible=layout.inexpressible,

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 
 from ...errors import InputError, whole_number
-from ...machine.files import read_json
 from ...machine.forms import build, check, short
 from ...sizes import Sizes
 from ..family import Parameter
@@ -133,17 +131,6 @@ class GPT2Config:
         if values.get("add_cross_attention"):
             raise InputError("add_cross_attention is true; minillm has no cross-attention")
         return build(cls, {name: v for name, v in values.items() if name != "generation"})
-
-    @classmethod
-    def from_file(cls, path: str | Path) -> GPT2Config:
-        """Read config.json, and generation_config.json where one lies beside it; errors name the
-        file."""
-        values, beside = read_json(path, dict), Path(path).with_name("generation_config.json")
-        generation = read_json(beside, dict) if beside.exists() else None
-        try:
-            return dataclasses.replace(cls.from_dict(values), generation=generation)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
 
     def to_dict(self) -> dict:
         """Return what Hugging Face's config.json holds."""

@@ -104,11 +104,22 @@ def inexpressible(engine: str, config) -> str | None:
 # ---- its names in files of others; {} is the layer
 
 
-def canonical(name: str) -> str | None:
+def canonical(name: str, config) -> str | None:
     """Our name of a parameter as Hugging Face's files may call it; None for the causal masks that
-    old files hold."""
+    old files hold.
+
+    The prefix `transformer.` may be there or not. A tied head is the token table, under either
+    name.
+    """
     name = name.removeprefix("transformer.")
-    return None if name.endswith((".attn.bias", ".attn.masked_bias")) else name
+    if name.endswith((".attn.bias", ".attn.masked_bias")):
+        return None
+    return "wte.weight" if name == "lm_head.weight" and config.tied else name
+
+
+def stored(name: str) -> str:
+    """What transformers calls a parameter in its files."""
+    return name if name.startswith("lm_head.") else f"transformer.{name}"
 
 
 GGUF = {

@@ -12,6 +12,7 @@ import pytest
 
 from minillm import GPT2Config, ops
 from minillm.errors import InputError
+from minillm.families import read_config
 from minillm.families.gpt2.config import ACTIVATIONS, SAME_ACTIVATION
 
 
@@ -107,14 +108,14 @@ def test_what_cannot_be_is_refused_and_the_file_named(tmp_path, values, message)
         GPT2Config.from_dict(values)
     (tmp_path / "config.json").write_text(json.dumps(values))
     with pytest.raises(InputError, match=rf"config\.json: .*{message}"):
-        GPT2Config.from_file(tmp_path / "config.json")
+        read_config(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "3", '"gpt2"'])
 def test_json_that_is_no_table_is_refused(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(InputError, match=r"config\.json: what it holds is .*; it must be a table"):
-        GPT2Config.from_file(tmp_path / "config.json")
+        read_config(tmp_path)
 
 
 def test_entries_that_only_training_reads_are_ignored():
@@ -139,7 +140,7 @@ def test_json_and_back(tmp_path):
         eos_token_id=0,
     )
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
-    assert GPT2Config.from_file(tmp_path / "config.json") == config
+    assert read_config(tmp_path) == config
 
 
 def test_other_names_of_an_activation_are_read_and_ours_is_written():

@@ -1,0 +1,158 @@
+"""A checkpoint as a value: what a file or a folder holds of a model, found out without reading it.
+
+Whoever reads a format makes a Checkpoint; a model asks it for its parameters when their shapes are
+known to fit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..families import Family
+from ..families.family import MATRIX, TABLE
+from ..weights import KINDS, Weight, store_parameters, to_array
+from ..weights.weight import slabs
+from .safetensors import forget
+
+if TYPE_CHECKING:
+    from ..tokenizer import Tokenizer
+
+FLOATS = ("float64", "float32", "float16", "bfloat16")  # what holds one number beside the other
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of a file, which is read when it is asked for.
+
+    name: what the file calls it. shape: as multiplied, tables [rows,C] and matrices [in,out]. kind:
+    how it is stored, one of FLOATS or a Weight's. read() -> an array, where it lies in the mapped
+    file if that is possible, or a Weight.
+    """
+
+    file: Path
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+    read: Callable[[], np.ndarray | Weight]
+
+    @property
+    def where(self) -> str:
+        """The file and the name, as the beginning of an error."""
+        return f"{self.file}: tensor {self.name!r:.100}"
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """How many numbers it stands for."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What lies at `path`: the family and the config of a model, its tensors by canonical name, and
+    its tokenizer, which is read when it is first asked for."""
+
+    path: Path
+    family: Family
+    config: Any
+    tensors: dict[str, Tensor] = field(repr=False)
+    read_tokenizer: Callable[[], Tokenizer | None] = field(repr=False)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer, or None where there is none."""
+        return self.read_tokenizer()
+
+
+class Unread(dict):
+    """The parameters of a model to be, {canonical name: Tensor}: it reads them when it has seen that
+    they fit. `path`: where they lie."""
+
+    def __init__(self, checkpoint: Checkpoint, dtype: str | None, panels: bool):
+        """dtype: float64, one of KINDS, or None, which keeps blocks as they are and takes float32
+        for all else. panels: whether float32 matrices are put into a Weight, too."""
+        super().__init__(checkpoint.tensors)
+        self.path, self.config = checkpoint.path, checkpoint.config
+        self.dtype, self.panels = dtype, panels
+
+    def read(self) -> dict[str, np.ndarray | Weight]:
+        """Return {name: array or Weight}, each read and converted after the other, so that it takes
+        little more memory than the result. Of arrays that are used where the file is mapped there
+        are matrices only: all else is copied."""
+        blocks = any(tensor.kind not in FLOATS for tensor in self.values())
+        kind = self.dtype or (None if blocks else "float32")
+        plain = kind == "float64" or (kind == "float32" and not self.panels)
+        working = np.dtype(kind if plain else "float32")
+        layout = self.config.layout
+        found: dict = {n: t.read() if kind in (None, t.kind) else t for n, t in self.items()}
+        if kind is not None and not plain:
+            found = store_parameters(found, kind, layout, read=_read, release=forget)
+        for name, p in found.items():
+            p = _read(p)
+            if plain or not isinstance(p, Weight):
+                p = to_array(p, working, release=forget)
+                p = np.array(p) if layout[name].role not in (MATRIX, TABLE) else p
+            found[name] = p
+        return found
+
+
+def dtype_name(dtype) -> str | None:
+    """np.float32, "float32" or np.dtype("float32") -> "float32"; the stored precisions are names
+    already."""
+    return dtype if dtype is None or isinstance(dtype, str) else str(np.dtype(dtype))
+
+
+def by_canonical_name(tensors: Iterable[Tensor], family: Family, config) -> dict[str, Tensor]:
+    """Return a file's tensors by the names of the family's parameters; InputError for what holds no
+    floating-point numbers.
+
+    What is there under two names must be the same, which is seen when it is read.
+    """
+    found: dict[str, Tensor] = {}
+    for tensor in tensors:
+        if (name := family.canonical(tensor.name, config)) is None:
+            continue
+        if tensor.kind not in (*FLOATS, *KINDS):
+            raise InputError(
+                f"{tensor.where} holds {tensor.kind}; parameters are floating-point numbers"
+            )
+        found[name] = _same(found[name], tensor) if name in found else tensor
+    return found
+
+
+def _read(p):
+    return p.read() if isinstance(p, Tensor) else p
+
+
+def _same(one: Tensor, other: Tensor) -> Tensor:
+    """One parameter that a file holds twice: `read` finds out whether it is the same."""
+
+    def read():
+        if _equal(found := one.read(), other.read()):
+            return found
+        raise InputError(
+            f"{other.where} differs from {one.name!r:.100}; to the config both are one parameter"
+        )
+
+    return replace(one, read=read)
+
+
+def _equal(a, b) -> bool:
+    """Whether two tensors hold the same numbers; a slab at a time, so that it takes little
+    memory."""
+    a, b = (p.T if isinstance(p, Weight) and p.transposed else p for p in (a, b))
+    return a.shape == b.shape and all(
+        np.array_equal(rows, others, equal_nan=True)
+        for (_, rows), (_, others) in zip(slabs(a, forget), slabs(b, forget))
+    )

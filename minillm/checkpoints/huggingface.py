@@ -1,0 +1,149 @@
+"""A model's folder as Hugging Face lays it out: config.json, generation_config.json, the tensors in
+model.safetensors or in shards that an index names, and the tokenizer's files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+
+from .. import families
+from ..errors import InputError
+from ..families.family import TABLE
+from ..machine.files import read_json, write_atomically
+from ..machine.forms import short
+from ..protocol import Model
+from ..tokenizer import Tokenizer
+from ..tokenizer.files import has_tokenizer, read
+from ..weights import BF16, BFloat16, Weight
+from . import safetensors
+from .checkpoint import FLOATS, Checkpoint, Tensor, by_canonical_name, dtype_name
+from .find import CONFIG, GENERATION, INDEX, WEIGHTS
+from .stored import pack, unpack
+
+
+def open_folder(folder: Path) -> Checkpoint:
+    """Return what lies in a folder; InputError naming the file that is missing or wrong."""
+    config = families.read_config(folder)
+    family = families.of(config)
+
+    def is_table(name: str) -> bool:
+        parameter = config.layout.get(family.canonical(name, config))
+        return parameter is not None and parameter.role == TABLE
+
+    return Checkpoint(
+        folder,
+        family,
+        config,
+        by_canonical_name(read_tensors(folder, is_table), family, config),
+        lambda: Tokenizer(*read(folder)) if has_tokenizer(folder) else None,
+    )
+
+
+def read_tensors(folder: Path, is_table: Callable[[str], bool]) -> Iterator[Tensor]:
+    """Yield the tensors of model.safetensors in `folder`, or of all shards that its index names.
+
+    is_table: of a tensor's name; see stored.
+    """
+    single, index = folder / WEIGHTS, folder / INDEX
+    if single.exists():
+        files: dict[str, set[str]] = {single.name: set()}
+    elif index.exists():
+        files = _shards(index)
+    else:
+        others = [
+            f.name
+            for pattern in ("*.safetensors", "*.bin", "*.h5", "*.msgpack", "*.gguf")
+            for f in folder.glob(pattern)
+        ]
+        hint = (
+            f"; it has {others[0]}: save it again with save_pretrained of transformers"
+            if others
+            else ""
+        )
+        raise InputError(f"{folder} has no {WEIGHTS}{hint}")
+    for name, promised in files.items():
+        file = folder / name
+        if not os.path.isfile(file):  # False, too, for a name that is too long
+            raise InputError(f"{index}: names the shard {short(name)}, which is not there")
+        tensors, metadata = safetensors.read(file)
+        if missing := sorted(promised - set(tensors)):
+            raise InputError(
+                f"{file}: tensor {missing[0]!r}, which the index promises, is not there"
+            )
+        for tensor, array in unpack(file, tensors, metadata, is_table).items():
+            yield _tensor(file, tensor, array)
+
+
+def _tensor(file: Path, name: str, array: np.ndarray | Weight) -> Tensor:
+    """A tensor of which nothing is read: the array, or those of the Weight, are mapped."""
+    floats = "bfloat16" if array.dtype == BF16 else str(array.dtype)
+    return Tensor(file, name, array.shape, getattr(array, "kind", floats), lambda: array)
+
+
+class Index(TypedDict):
+    """What is used of model.safetensors.index.json: the file of each tensor."""
+
+    weight_map: dict[str, str]
+
+
+def _shards(index: Path) -> dict[str, set[str]]:
+    """Return the names that each shard holds, by file."""
+    weight_map = read_json(index, Index)["weight_map"]
+    if not weight_map:
+        raise InputError(f"{index}: weight_map is empty")
+    files: dict[str, set[str]] = {}
+    for name, file in weight_map.items():
+        if Path(file).name != file or "\0" in file:
+            raise InputError(
+                f"{index}: the shard {short(file)} of {short(name)} must be a file name in the same"
+                " folder"
+            )
+        files.setdefault(file, set()).add(name)
+    return files
+
+
+def save_folder(model: Model, folder: Path, dtype=None) -> None:
+    """Write config.json, model.safetensors and, where the model has one, generation_config.json
+    into `folder`; stored as `dtype` if given, one of FLOATS.
+
+    transformers loads the result, unless matrices are quantised (see stored), which only minillm
+    reads.
+    """
+    if (dtype := dtype_name(dtype)) not in (None, *FLOATS):
+        raise InputError(
+            f"parameters cannot be stored as {dtype}; it must be one of {', '.join(FLOATS)}"
+        )
+    family, config, values = model.family, model.config.to_dict(), model.config.generation or {}
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays, quantized = {}, {}
+    for name, parameter in model.parameters.items():
+        stored = isinstance(parameter, Weight)
+        if stored and parameter.block > 1 and dtype is None:
+            quantized[family.stored(name)] = parameter
+        else:  # low rank and sparse ones become whole matrices
+            array = parameter.dense() if stored else np.asarray(parameter)
+            kind = dtype or (parameter.kind if stored else str(array.dtype))
+            arrays[family.stored(name)] = _as_stored(name, array, kind)
+    tensors, metadata = pack(quantized)
+    safetensors.write(folder / WEIGHTS, arrays | tensors, {"format": "pt", **metadata})
+    config |= {"dtype": dtype or model.stored}
+    for file, table in ((CONFIG, config), (GENERATION, values)):
+        if table or (folder / file).exists():  # not another model's
+            write_atomically(folder / file, (json.dumps(table, indent=2) + "\n").encode())
+
+
+def _as_stored(name: str, array: np.ndarray, kind: str) -> np.ndarray:
+    """The array in one of FLOATS; InputError where a number is too large for it."""
+    if kind == "bfloat16":
+        return BFloat16.to_stored(array.astype(np.float32)).view(BF16)
+    with np.errstate(over="ignore"):
+        converted = array.astype(kind, copy=False)
+    if (overflown := np.isfinite(array) & ~np.isfinite(converted)).any():
+        largest = np.abs(array[overflown]).max()
+        raise InputError(f"{name} has values up to {largest:.3g}, too large for {kind}")
+    return converted

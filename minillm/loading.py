@@ -1,0 +1,49 @@
+"""From a name or a path to a model and its tokenizer, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .checkpoints.checkpoint import Checkpoint
+from .checkpoints.opening import open_checkpoint
+from .errors import InputError
+from .model import GPT2
+from .tokenizer import Tokenizer
+from .twins.twin import Twin
+
+__all__ = ["load", "load_model", "open_checkpoint", "save_model"]
+
+
+def load(
+    name_or_path: str | Path | Checkpoint = "tales", dtype=None, kernels: str | Twin | None = None
+) -> tuple[GPT2, Tokenizer]:
+    """Return (model, tokenizer) of a folder, a bundled name ("tales", "tales-draft") or a hub name
+    ("gpt2").
+
+    dtype and kernels: see GPT2.from_pretrained.
+    """
+    checkpoint = open_checkpoint(name_or_path)
+    if (tokenizer := checkpoint.tokenizer) is None:
+        raise InputError(
+            f"{checkpoint.path} has no tokenizer (tokenizer.json, or vocab.json and merges.txt);"
+            " minillm.loading.load_model gives the model alone"
+        )
+    model = load_model(checkpoint, dtype, kernels)
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise InputError(
+            f"{checkpoint.path}: the tokenizer has {tokenizer.vocab_size} tokens, the model"
+            f" {model.config.vocab_size}"
+        )
+    return model, tokenizer
+
+
+def load_model(
+    name_or_path: str | Path | Checkpoint, dtype=None, kernels: str | Twin | None = None
+) -> GPT2:
+    """Return the model alone; see GPT2.from_pretrained."""
+    return GPT2.from_pretrained(name_or_path, dtype, kernels)
+
+
+def save_model(model: GPT2, folder: str | Path, dtype=None) -> None:
+    """Write a model into a folder; see GPT2.save_pretrained."""
+    model.save_pretrained(folder, dtype)
