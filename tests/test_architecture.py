@@ -79,7 +79,9 @@ EXCEPTIONS = {
 
 # Why a module takes a name with an underscore from another, and which.
 PRIVATE = {
-    "the exercise is about this very function": "exercises.catalogue.core: tokenizer.bpe._replace_pair",
+    "the exercise is about this very function": (
+        "exercises.catalogue.chapter_01: tokenizer.bpe._replace_pair"
+    ),
     "the ladder's last rung is the kernel itself": "kernels.ladders.softmax: kernels.rows._softmax",
 }
 
