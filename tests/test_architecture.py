@@ -74,7 +74,7 @@ EXCEPTIONS = {
     "the fused step asks as every forward does whether the cache fits": (
         "kernels.decode -> layers.cache",
     ),
-    "minillm.__version__, for the record of a run": ("bench.peers -> ", "bench.training -> "),
+    "minillm.__version__, for the record of a run": ("bench.peers -> ", "bench.trainers -> "),
 }
 
 # Why a module takes a name with an underscore from another, and which.

@@ -20,8 +20,8 @@ import numpy as np
 from ..errors import InputError
 from ..families import read_config
 from ..machine.progress import progress_bar
-from .limits import MACHINE, prefill_flop
 from .peers import choose
+from .roofline import MACHINE, prefill_flop
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",

@@ -13,9 +13,9 @@ import os
 import sys
 
 from ..errors import InputError
-from .limits import MACHINE, Machine, peak_bytes
 from .peers import PEERS
-from .training import TRAINERS
+from .roofline import MACHINE, Machine, peak_bytes
+from .trainers import TRAINERS
 
 
 def main() -> None:

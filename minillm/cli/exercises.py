@@ -140,7 +140,7 @@ def state(folder: Path) -> list:
 def check_once(args) -> int:
     """Check and print; 0 if all that was checked is right."""
     from ..exercises import EXERCISES, exercise
-    from ..exercises.check.process import check_folder
+    from ..exercises.checking.process import check_folder
     from ..exercises.student.folder import file_of, require
 
     names = [exercise(args.name).name] if args.name else [*EXERCISES]
@@ -184,7 +184,7 @@ def reset(args) -> None:
 
 def list_all(args) -> None:
     from ..exercises import EXERCISES
-    from ..exercises.check.process import check_folder
+    from ..exercises.checking.process import check_folder
     from ..exercises.student.folder import file_name, require
 
     require(args.folder)
@@ -222,7 +222,7 @@ def list_all(args) -> None:
 
 
 def run_own(args) -> int:
-    from ..exercises.check.process import STARTING, Child, Ended, copied
+    from ..exercises.checking.process import STARTING, Child, Ended, copied
     from ..exercises.student import folder
 
     folder.require(args.folder)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from minillm import GPT2, GPT2Config, InputError, bench, kernels
-from minillm.bench import busy, limits, worker
+from minillm.bench import busy, roofline, worker
 from minillm.bench import run as run_function
 from minillm.bench.convert import bytes_read
 from minillm.bench.peers import GROUPS, PEERS, Peer, cache_bytes, choose
@@ -279,18 +279,18 @@ def test_what_a_decode_step_reads_and_a_prompt_costs():
 
     model(range(5), last=True, step=step)
     # two layers; scores and values
-    assert limits.prefill_flop(CONFIG, 5) == counted + 2 * 4 * 16 * (1 + 2 + 3 + 4 + 5)
-    assert limits.prefill_flop(GPT2Config(), 512) / 1e9 == pytest.approx(91.9, abs=0.1)
+    assert roofline.prefill_flop(CONFIG, 5) == counted + 2 * 4 * 16 * (1 + 2 + 3 + 4 + 5)
+    assert roofline.prefill_flop(GPT2Config(), 512) / 1e9 == pytest.approx(91.9, abs=0.1)
     pruned = dataclasses.replace(CONFIG, n_head=1, head_size=4, n_inner=9)
     dense = sum(cost.products for cost in step_costs(pruned, 5).values())  # masked pairs too
-    assert limits.prefill_flop(pruned, 5) == dense - 2 * 4 * 4 * (4 + 3 + 2 + 1)
+    assert roofline.prefill_flop(pruned, 5) == dense - 2 * 4 * 4 * (4 + 3 + 2 + 1)
     assert cache_bytes(pruned, 32) * pruned.n_positions == KVCache(pruned).nbytes
 
 
 def test_the_machine_answers_as_a_peer(monkeypatch):
-    monkeypatch.setattr(limits, "ARRAYS", (2**20,))
+    monkeypatch.setattr(roofline, "ARRAYS", (2**20,))
     before = n_threads(kernels)
-    machine = limits.Machine()
+    machine = roofline.Machine()
     machine.load("", 2)
     assert n_threads(kernels) == machine.threads == 2
     set_threads(before)
@@ -318,7 +318,7 @@ if __name__ == "__main__":
         print("hello", flush=True)
         sys.exit()
     PEERS.update(FAKES)
-    limits.ARRAYS = (2**20,)
+    roofline.ARRAYS = (2**20,)
     worker.main()
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from minillm import GPT2Config, InputError
-from minillm.bench import training
+from minillm.bench import trainers
 from minillm.bench.peers import PEERS
 from minillm.cli import main
 
@@ -14,7 +14,7 @@ TINY = ({"n_layer": 1, "n_head": 2, "n_embd": 16, "vocab_size": 50, "n_positions
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setitem(training.SHAPES, "small", TINY)
+    monkeypatch.setitem(trainers.SHAPES, "small", TINY)
 
 
 def test_the_arithmetic_of_a_step():
@@ -22,7 +22,7 @@ def test_the_arithmetic_of_a_step():
     three times."""
     L, C, T, B, V = 1, 16, 8, 2, 50
     matrices, pairs = 12 * C * C * L, T * (T + 1) // 2
-    assert training.step_flop(GPT2Config(**TINY[0]), B, T) == 3 * B * (
+    assert trainers.step_flop(GPT2Config(**TINY[0]), B, T) == 3 * B * (
         2 * T * (matrices + V * C) + 4 * C * pairs * L
     )
 
@@ -72,11 +72,11 @@ def test_what_cannot_be(capsys):
         InputError,
         match=r"peer 'llama.cpp' does not train; known: all, torch-eager, minillm, minillm-mixed",
     ):
-        training.run("small", "minillm,llama.cpp")
+        trainers.run("small", "minillm,llama.cpp")
     assert main(["bench", "--train", "small", "--plot", "x.png"]) == 2
     assert "--train takes neither --model nor --plot" in capsys.readouterr().err
 
 
 def test_every_peer_has_a_name_of_its_own():
     """The worker finds those that generate and those that train by name alone."""
-    assert not PEERS.keys() & training.TRAINERS.keys()
+    assert not PEERS.keys() & trainers.TRAINERS.keys()

@@ -34,7 +34,7 @@ def solved(e: Exercise) -> str:
 
 def with_body_of(e: Code, mistake: str = "") -> str:
     """A student's file with the right body, or a mistaken one."""
-    from minillm.exercises.check import source
+    from minillm.exercises.checking import source
 
     code = e.source(mistake)
     return f"{source.imports(e.answer, code)}\n\n\n{code}"

@@ -76,9 +76,9 @@ def test_masters_are_right_in_the_check_that_the_command_line_uses(tmp_path):
 
 PATCHES = {
     "the check": "minillm.exercises.check = lambda *a, **k: SimpleNamespace(status='right')",
-    "the exercise": "minillm.exercises.check.exercise = lambda name: SimpleNamespace(check=right)",
+    "the exercise": "minillm.exercises.exercise = lambda name: SimpleNamespace(check=right)",
     "the verdict": "minillm.exercises.Code.judge = right",
-    "the comparison": "minillm.exercises.check.exercise.__globals__['EXERCISES'].clear()",
+    "the comparison": "minillm.exercises.exercise.__globals__['EXERCISES'].clear()",
     "all of it": "for m in modules: vars(m).update(dict.fromkeys(vars(m), right))",
 }
 

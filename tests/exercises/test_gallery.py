@@ -11,10 +11,10 @@ import pytest
 
 from minillm.clock.costs import step_costs, total
 from minillm.exercises import EXERCISES, Code, Predict, check, exercise
-from minillm.exercises.catalogue import textbook
-from minillm.exercises.check import source
-from minillm.exercises.check.compare import WIDENED, Problem, problem, written
-from minillm.exercises.check.exercise import _arguments
+from minillm.exercises.catalogue.answers import decode_cost
+from minillm.exercises.checking import source
+from minillm.exercises.checking.exercise import _arguments
+from minillm.exercises.checking.verdict import WIDENED, Problem, problem, written
 from minillm.families.gpt2.config import GPT2Config
 from tests.exercises.answers import PREDICTED, solved, with_body_of
 from tests.exercises.mutants import drawn, survivors
@@ -146,7 +146,7 @@ def test_numbers_are_compared_by_their_hash(e):
 def test_the_cost_of_a_decode_step_is_what_the_clock_counts():
     config = GPT2Config()
     products = total(step_costs(config, T=1, past=99).values()).products
-    assert textbook.decode_cost(768, 12, 50257, 100, 4)[0] == products
+    assert decode_cost(768, 12, 50257, 100, 4)[0] == products
 
 
 # ---- what is said, in which order

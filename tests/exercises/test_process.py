@@ -16,8 +16,8 @@ import minillm
 from minillm import exercises
 from minillm.cli import main
 from minillm.exercises import check, exercise
-from minillm.exercises.check import process
-from minillm.exercises.check.process import Child, check_folder
+from minillm.exercises.checking import process
+from minillm.exercises.checking.process import Child, check_folder
 from minillm.exercises.student.folder import file_of, start
 from minillm.families.gpt2 import step_names
 from tests.exercises.answers import solve, with_body_of
@@ -178,7 +178,7 @@ FORGED = {
     "a patched checker": (
         """
         import sys
-        import minillm.exercises.check.call as call
+        import minillm.exercises.checking.call as call
         for module in [*sys.modules.values()]:
             for name in ("problem", "called", "judge", "packed"):
                 if hasattr(module, name) and "minillm" in str(getattr(module, "__name__", "")):

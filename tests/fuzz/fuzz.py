@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from minillm import GPT2, GPT2Config, InputError, Tokenizer
-from minillm.bench.limits import peak_bytes
+from minillm.bench.roofline import peak_bytes
 from minillm.checkpoints import load_model, safetensors
 from minillm.clock.limits import Limits
 from minillm.families.gpt2 import step_names

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import minillm
-from minillm.exercises.check import child
+from minillm.exercises.checking import child
 from minillm.machine import quota
 from minillm.twins import threads
 

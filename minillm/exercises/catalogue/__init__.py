@@ -6,7 +6,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from ...errors import InputError
-from ..check.exercise import Exercise
+from ..checking.exercise import Exercise
 from . import (
     chapter_00,
     chapter_01,

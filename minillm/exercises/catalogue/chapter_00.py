@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..check.exercise import Code, Mistake
-from ..check.inputs import Given, V
-from . import textbook
+from ..checking.exercise import Code, Mistake
+from ..checking.inputs import Given, V
+from . import answers
 
 
 def argmax_inputs(given: Given):
@@ -26,7 +26,7 @@ ARGMAX = Code(
     difficulty=1,
     cell="00-next-token",
     unlocks="greedy decoding: the first exercise from red to green",
-    answer=textbook.argmax,
+    answer=answers.argmax,
     inputs=argmax_inputs,
     example="argmax(np.array([0.5, -1.0, 2.5, 2.0]))",
     loop_without=(
@@ -111,7 +111,7 @@ LIKELIEST = Code(
     cell="00-ten-likeliest",
     mend="ascending",
     unlocks="the picture of the ten likeliest next tokens",
-    answer=textbook.likeliest,
+    answer=answers.likeliest,
     inputs=likeliest_inputs,
     example="likeliest(np.array([0.1, 0.5, 0.15, 0.25]), 2)",
     hints=(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ...tokenizer.bpe import _replace_pair
-from ..check.exercise import Code, Mistake, Predict
-from ..check.inputs import Given
-from . import textbook
+from ..checking.exercise import Code, Mistake, Predict
+from ..checking.inputs import Given
+from . import answers
 
 BYTES_OF_A_TEXT = Predict(
     name="bytes_of_a_text",
@@ -150,7 +150,7 @@ ENCODE = Code(
     difficulty=2,
     cell="01-encode",
     unlocks="text to ids, with merges of your own",
-    answer=textbook.encode,
+    answer=answers.encode,
     inputs=encode_inputs,
     example="encode(b'lower', {(b'o', b'w'): 0, (b'l', b'ow'): 1, (b'e', b'r'): 2})",
     hints=(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ... import ops
-from ..check.exercise import Code, Mistake, Predict
-from ..check.inputs import B, Given, H, T, V
+from ..checking.exercise import Code, Mistake, Predict
+from ..checking.inputs import B, Given, H, T, V
 
 SOFTMAX_BY_HAND = Predict(
     name="softmax_by_hand",

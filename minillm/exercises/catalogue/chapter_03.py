@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ...layers import attention
-from ..check.exercise import Code, Mistake, Predict
-from ..check.inputs import B, C, D, Given, H, T
-from . import textbook
+from ..checking.exercise import Code, Mistake, Predict
+from ..checking.inputs import B, C, D, Given, H, T
+from . import answers
 
 ATTENTION_BY_HAND = Predict(
     name="attention_by_hand",
@@ -273,7 +273,7 @@ ATTENTION = Code(
     difficulty=2,
     cell="03-attention",
     unlocks="attn.context of the model",
-    answer=textbook.attention,
+    answer=answers.attention,
     inputs=attention_inputs,
     example=(
         "attention(np.array([[[[1.0], [2.0]]]]), np.array([[[[4.0], [5.0]]]]), np.array([[[[7.0], "

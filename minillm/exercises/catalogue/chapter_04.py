@@ -9,10 +9,10 @@ import numpy as np
 from ... import ops
 from ...layers import attention
 from ...layers.feed_forward import feed_forward
-from ..check.exercise import Code, Mistake
-from ..check.inputs import B, C, Given, T, V
-from ..check.inputs import model as bundled
-from . import textbook
+from ..checking.exercise import Code, Mistake
+from ..checking.inputs import B, C, Given, T, V
+from ..checking.inputs import model as bundled
+from . import answers
 
 
 def norm_inputs(given: Given):
@@ -243,7 +243,7 @@ BLOCK = Code(
     difficulty=2,
     cell="04-block",
     unlocks="attn.residual and mlp.residual: a layer of your own",
-    answer=textbook.block,
+    answer=answers.block,
     inputs=block_inputs,
     once=("attend", "feed_forward"),
     example=(

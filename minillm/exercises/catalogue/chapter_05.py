@@ -7,10 +7,10 @@ from functools import partial
 import numpy as np
 
 from ...families.gpt2 import forward as gpt2
-from ..check.exercise import Code, Mistake
-from ..check.inputs import B, C, Given, T, V
-from ..check.inputs import model as bundled
-from . import textbook
+from ..checking.exercise import Code, Mistake
+from ..checking.inputs import B, C, Given, T, V
+from ..checking.inputs import model as bundled
+from . import answers
 
 
 def embed_inputs(given: Given):
@@ -29,7 +29,7 @@ EMBED = Code(
     cell="05-embed",
     mend="restarts",
     unlocks="embed of the model",
-    answer=textbook.embed,
+    answer=answers.embed,
     inputs=embed_inputs,
     example=(
         "embed(np.array([[1, 0]]), 1, np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[0.1, 0.1], "
@@ -102,7 +102,7 @@ FORWARD = Code(
     difficulty=2,
     cell="05-forward",
     unlocks="logits: the whole model is yours",
-    answer=textbook.forward,
+    answer=answers.forward,
     inputs=forward_inputs,
     once=("blocks",),
     example=(

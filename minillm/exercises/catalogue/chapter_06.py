@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..check.exercise import Code, Mistake, Predict
-from ..check.inputs import D, Given, H, T, V
-from . import textbook
+from ..checking.exercise import Code, Mistake, Predict
+from ..checking.inputs import D, Given, H, T, V
+from . import answers
 
 POSITIONS_COMPUTED = Predict(
     name="positions_computed",
@@ -85,7 +85,7 @@ GREEDY = Code(
     cell="06-cache",
     mend="feeds_all_again",
     unlocks="generation, with the cache's past in mind",
-    answer=textbook.greedy,
+    answer=answers.greedy,
     inputs=greedy_inputs,
     once=("forward",),
     example="greedy(lambda new_ids, past: np.eye(5)[[(i + 1) % 5 for i in new_ids]], [3], 4)",
@@ -167,7 +167,7 @@ APPEND = Code(
     difficulty=2,
     cell="06-append",
     unlocks="a KV cache",
-    answer=textbook.append,
+    answer=answers.append,
     inputs=append_inputs,
     changes=("keys", "values"),
     example=(

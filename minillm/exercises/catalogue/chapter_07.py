@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ...decoding import filters
-from ..check.exercise import Code, Mistake, Predict
-from ..check.inputs import Given, V
+from ..checking.exercise import Code, Mistake, Predict
+from ..checking.inputs import Given, V
 
 BEST_IS_NOT_GREEDY = Predict(
     name="best_is_not_greedy",

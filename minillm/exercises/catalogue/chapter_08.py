@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..check.exercise import Code, Mistake, Predict
-from ..check.inputs import Given
-from . import textbook
+from ..checking.exercise import Code, Mistake, Predict
+from ..checking.inputs import Given
+from . import answers
 
 TOKENS_PER_SECOND = Predict(
     name="tokens_per_second",
@@ -60,7 +60,7 @@ ROOFLINE = Code(
     cell="08-roofline",
     mend="sum",
     unlocks="the prediction of every step's time",
-    answer=textbook.roofline,
+    answer=answers.roofline,
     inputs=roofline_inputs,
     example="roofline(4e9, 1e9, 1e11, 2e10)",
     hints=(
@@ -115,7 +115,7 @@ DECODE_COST = Code(
     difficulty=2,
     cell="08-decode-cost",
     unlocks="a roofline of your own model",
-    answer=textbook.decode_cost,
+    answer=answers.decode_cost,
     inputs=cost_inputs,
     example="decode_cost(4, 2, 10, 3, 4)",
     hints=(

@@ -8,11 +8,11 @@ from time import perf_counter
 import numpy as np
 
 from ... import ops
-from ..check.call import Outcome, Problem
-from ..check.compare import problem
-from ..check.exercise import Code, Mistake
-from ..check.inputs import B, Given, H, T, V
-from . import textbook
+from ..checking.call import Outcome, Problem
+from ..checking.exercise import Code, Mistake
+from ..checking.inputs import B, Given, H, T, V
+from ..checking.verdict import problem
+from . import answers
 
 
 def matmul_inputs(given: Given):
@@ -30,7 +30,7 @@ MATMUL = Code(
     cell="09-matmul-ladder",
     mend="assigns",
     unlocks="the second rung of the ladder",
-    answer=textbook.matmul,
+    answer=answers.matmul,
     inputs=matmul_inputs,
     own_dtype=True,
     loop_without=(
@@ -135,7 +135,7 @@ GELU_LOOP = Code(
     unlocks="a kernel of your own",
     needs="numba",
     seconds=60,
-    answer=textbook.gelu_loop,
+    answer=answers.gelu_loop,
     inputs=loop_inputs,
     changes=("y",),
     last=fast_enough,

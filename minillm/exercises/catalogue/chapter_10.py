@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..check.exercise import Code, Mistake, Predict
-from ..check.inputs import Given, H, T
-from . import textbook
+from ..checking.exercise import Code, Mistake, Predict
+from ..checking.inputs import Given, H, T
+from . import answers
 
 BITS_OF_INT8 = Predict(
     name="bits_of_int8",
@@ -46,7 +46,7 @@ DEQUANTIZE = Code(
     cell="10-int8-grid",
     mend="one_scale",
     unlocks="reading 8-bit weights",
-    answer=textbook.dequantize,
+    answer=answers.dequantize,
     inputs=dequantize_inputs,
     own_dtype=True,
     example=(
@@ -100,12 +100,12 @@ DEQUANTIZE = Code(
 def clear_of_ties(w):
     """Move what lies nearly half way between two steps of the grid, and might be rounded either
     way, onto a step."""
-    q, scales = textbook.quantize(w)
+    q, scales = answers.quantize(w)
     near = (
-        np.abs(np.abs(w - textbook.dequantize(q, scales)) - np.repeat(scales, 32, axis=1) / 2)
+        np.abs(np.abs(w - answers.dequantize(q, scales)) - np.repeat(scales, 32, axis=1) / 2)
         < np.repeat(scales, 32, axis=1) / 100
     )
-    return np.where(near, textbook.dequantize(q, scales), w)
+    return np.where(near, answers.dequantize(q, scales), w)
 
 
 def quantize_inputs(given: Given):
@@ -128,7 +128,7 @@ QUANTIZE = Code(
     difficulty=2,
     cell="10-int8-grid",
     unlocks="a model in a quarter of the memory",
-    answer=textbook.quantize,
+    answer=answers.quantize,
     inputs=quantize_inputs,
     own_dtype=True,
     example="quantize(np.linspace(-1, 2, 32, dtype=np.float32).reshape(1, 32))",

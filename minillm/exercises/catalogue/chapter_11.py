@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..check.exercise import Code, Mistake
-from ..check.inputs import Given, V
-from . import textbook
+from ..checking.exercise import Code, Mistake
+from ..checking.inputs import Given, V
+from . import answers
 
 
 def verified_inputs(given: Given):
@@ -25,7 +25,7 @@ VERIFIED = Code(
     cell="11-speculation",
     mend="loses_the_free_one",
     unlocks="greedy speculation",
-    answer=textbook.verified,
+    answer=answers.verified,
     inputs=verified_inputs,
     example="verified([5, 6, 7], [5, 6, 8, 1])",
     hints=(
@@ -100,7 +100,7 @@ ACCEPT = Code(
     difficulty=3,
     cell="11-speculation",
     unlocks="speculation that changes no probability",
-    answer=textbook.accept,
+    answer=answers.accept,
     inputs=accept_inputs,
     example="accept(np.array([0.5, 0.5, 0.0]), np.array([0.2, 0.0, 0.8]), 2, 0.1, 0.7)",
     hints=(

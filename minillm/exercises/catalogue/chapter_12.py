@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ...training import backward
-from ..check.exercise import Code, Mistake
-from ..check.inputs import B, C, D, Given, H, T, V
-from . import textbook
+from ..checking.exercise import Code, Mistake
+from ..checking.inputs import B, C, D, Given, H, T, V
+from . import answers
 
 
 def difference_inputs(given: Given):
@@ -28,7 +28,7 @@ CENTRAL_DIFFERENCE = Code(
     cell="12-central-differences",
     mend="by_h",
     unlocks="checking every gradient that you write",
-    answer=textbook.central_difference,
+    answer=answers.central_difference,
     inputs=difference_inputs,
     example="central_difference(lambda x: float((x ** 2).sum()), np.array([1.0, 3.0]), 0.5)",
     hints=(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ...training import optimizers
-from ..check.exercise import Code, Mistake
-from ..check.inputs import C, D, Given, H, V
+from ..checking.exercise import Code, Mistake
+from ..checking.inputs import C, D, Given, H, V
 
 
 def clip_inputs(given: Given):

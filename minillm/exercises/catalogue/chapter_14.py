@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..check.exercise import Code, Mistake
-from ..check.inputs import B, C, D, Given, H, T
-from . import textbook
+from ..checking.exercise import Code, Mistake
+from ..checking.inputs import B, C, D, Given, H, T
+from . import answers
 
 
 def last_inputs(given: Given):
@@ -24,7 +24,7 @@ LAST_STATE = Code(
     cell="14-last-state",
     mend="last_example",
     unlocks="classifying texts of any length",
-    answer=textbook.last_state,
+    answer=answers.last_state,
     inputs=last_inputs,
     example=(
         "last_state(np.array([[[1.0], [2.0], [0.0]], [[3.0], [4.0], [5.0]]]), np.array([2, 3]))"
@@ -87,7 +87,7 @@ LSTM_CELL = Code(
     difficulty=2,
     cell="14-lstm-cell",
     unlocks="the recurrent baseline",
-    answer=textbook.lstm_cell,
+    answer=answers.lstm_cell,
     inputs=cell_inputs,
     example=(
         "lstm_cell(np.array([[1.0]]), np.array([[0.5]]), np.array([[2.0]]), np.array([[1.0, 0.0, "

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..check.exercise import Code, Mistake
-from ..check.inputs import B, C, D, Given, H, T, V
-from ..check.inputs import model as bundled
-from . import textbook
+from ..checking.exercise import Code, Mistake
+from ..checking.inputs import B, C, D, Given, H, T, V
+from ..checking.inputs import model as bundled
+from . import answers
 
 
 def lens_inputs(given: Given):
@@ -28,7 +28,7 @@ LOGIT_LENS = Code(
     cell="15-logit-lens",
     mend="no_norm",
     unlocks="what the model thinks at every depth",
-    answer=textbook.logit_lens,
+    answer=answers.logit_lens,
     inputs=lens_inputs,
     example=(
         "logit_lens(np.array([[[1.0, 3.0]]]), {'weight': np.ones(2), 'bias': np.zeros(2)}, "
@@ -89,7 +89,7 @@ ABLATE_HEADS = Code(
     difficulty=2,
     cell="15-head-ablation",
     unlocks="the ablation bars",
-    answer=textbook.ablate_heads,
+    answer=answers.ablate_heads,
     inputs=ablate_inputs,
     example="ablate_heads(np.ones((1, 3, 2, 1)), [1])",
     hints=(

@@ -1,4 +1,4 @@
-"""One process of its own for a student's code: `python -m minillm.exercises.check.child [MODULE
+"""One process of its own for a student's code: `python -m minillm.exercises.checking.child [MODULE
 ARGUMENTS]`.
 
 Without a module it answers, in lines of JSON, what the functions of files give (see process.There):

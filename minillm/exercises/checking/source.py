@@ -1,4 +1,5 @@
-"""From the package's own functions to stubs, mistakes and mended code: the source is the only copy."""
+"""From the package's own functions to stubs, mistakes and mended code: their source is the only
+copy."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Ended(Exception):
 
 
 class Child:
-    """`python -m minillm.exercises.check.child MODULE ARGUMENTS`, in a session of its own, which answers
+    """`python -m minillm.exercises.checking.child MODULE ARGUMENTS`, in a session of its own, which answers
     in lines of JSON, the first when it is ready."""
 
     def __init__(self, *arguments: object, cwd: Path | None = None):
@@ -68,7 +68,7 @@ class Child:
             )
         )
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "minillm.exercises.check.child", *map(str, arguments)],
+            [sys.executable, "-P", "-m", "minillm.exercises.checking.child", *map(str, arguments)],
             env=os.environ | dict.fromkeys(ONE_THREAD, "1") | {"PYTHONPATH": path},
             cwd=cwd,
             stdin=subprocess.PIPE,

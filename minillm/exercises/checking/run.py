@@ -17,9 +17,10 @@ Parameters = list[tuple[str, bool]]  # names, and whether one may leave it out
 class Student(Protocol):
     """What a check asks for.
 
-    problem: why nothing could be loaded. value: what `answer` is, None where it is `...`. parameters, signature:
-    of the function; None where there is none, [] and "" where it does not say. code: of the
-    function; codes: of all that belongs to it; found: what of the package it holds.
+    problem: why nothing could be loaded. value: what `answer` is, None where it is `...`.
+    parameters, signature: of the function; None where there is none, [] and "" where it does not
+    say. code: of the function; codes: of all that belongs to it; found: what of the package it
+    holds.
     """
 
     problem: Problem | None

@@ -17,9 +17,9 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 PACKAGE = "minillm"
 LEADS_ANYWHERE = """
     sys os importlib import_module inspect gc ctypes ctypeslib subprocess multiprocessing builtins
-    runpy pkgutil pydoc pickle marshal traceback linecache f2py modules _getframe currentframe f_back
-    f_locals f_globals f_builtins tb_frame gi_frame cr_frame eval exec compile globals vars getattr
-    attrgetter methodcaller breakpoint
+    runpy pkgutil pydoc pickle marshal traceback linecache f2py modules _getframe currentframe
+    f_back f_locals f_globals f_builtins tb_frame gi_frame cr_frame eval exec compile globals vars
+    getattr attrgetter methodcaller breakpoint
 """
 HARMLESS = """
     __name__ __file__ __doc__ __init__ __len__ __call__ __getitem__ __future__ __annotations__

@@ -17,9 +17,9 @@ import numpy as np
 from ...reference import TOLERANCES
 from . import reach, source
 from .call import TODO, Outcome, Problem, called
-from .compare import EXACT, WIDENED, is_widened, problem, written
 from .inputs import Given
 from .run import Here, Student
+from .verdict import EXACT, WIDENED, is_widened, problem, written
 from .wire import describe
 
 BEGIN, END = "# BEGIN SOLUTION NO PROMPT\n", "# END SOLUTION\n"
@@ -46,7 +46,7 @@ class Mistake:
 
 @dataclass
 class Result:
-    """The outcome of one check: status is right, todo, skipped or a kind of compare.Problem.
+    """The outcome of one check: status is right, todo, skipped or a kind of call.Problem.
 
     message: the line for a person. where: the inputs it happened on. mistake: the name of the one
     that was made, since every output is exactly that of it, diagnosis what it says; without a name,
@@ -151,7 +151,7 @@ class Exercise:
 
 @dataclass(frozen=True, kw_only=True)
 class Predict(Exercise):
-    """A number, or a few, to predict: `digest` is that of the right answer, rounded to `decimals`."""
+    """A number to predict: `digest` is that of the right answer, rounded to `decimals`."""
 
     question: str
     decimals: int
@@ -169,7 +169,7 @@ class Predict(Exercise):
         )
 
     def right(self) -> float:
-        """The answer: the number whose hash is the right one, found by trying all from 0 to TRIED."""
+        """The answer: the number whose hash is the right one, found by trying all up to TRIED."""
         tried = (i / 10**self.decimals for i in range(TRIED * 10**self.decimals + 1))
         return next(number for number in tried if self.digest_of(number) == self.digest)
 
@@ -270,7 +270,7 @@ class Code(Exercise):
     # ---- the check
 
     def cases(self, seed: int = 0) -> list[tuple]:
-        """Return (where, arguments by name, expected result or None), the same ones at every call."""
+        """Return (where, arguments by name, expected result or None): the same at every call."""
 
         def call(*args, **kwargs) -> dict:
             return inspect.signature(self.answer).bind(*args, **kwargs).arguments
