@@ -1,9 +1,8 @@
-"""What the machine can do at most, by the clock's limits, measured in turn with the peers: what a
-prompt needs of it, and how much memory this process took."""
+"""What the machine can do at most, by the clock's limits, measured in turn with the peers; and what
+a prompt needs of it."""
 
 from __future__ import annotations
 
-import sys
 from math import prod
 
 import numpy as np
@@ -48,22 +47,3 @@ def prefill_flop(config, T: int) -> int:
     matrices = (p.shape(s) for p in config.layout.values() if p.role == MATRIX)
     pairs = s.L * T * (T + 1) // 2
     return 2 * T * sum(map(prod, matrices)) + 4 * s.H * s.D * pairs + 2 * s.V * s.C
-
-
-def peak_bytes() -> int | None:
-    """The most memory this process has held, in bytes; None where the system does not say.
-
-    Linux: of /proc, since what getrusage says there counts the memory of the parent that it was
-    started from.
-    """
-    try:
-        with open("/proc/self/status") as status:
-            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -12,7 +12,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..families.gpt2.config import GPT2Config
-from .roofline import peak_bytes, prefill_flop
+from ..machine.memory import peak_bytes
+from .roofline import prefill_flop
 from .run import PAUSE, checked, in_rounds, limits_of, started
 
 # What can be compared: a shape, and a batch [B,T] of it.

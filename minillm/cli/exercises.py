@@ -222,15 +222,16 @@ def list_all(args) -> None:
 
 
 def run_own(args) -> int:
-    from ..exercises.checking.process import STARTING, Child, Ended, copied
+    from ..exercises.checking.process import STARTING, StudentProcess, copied
     from ..exercises.student import folder
+    from ..machine.child import Ended
 
     folder.require(args.folder)
     own = args.folder.resolve()
     try:
         with (
             copied(own) as copy,
-            Child("student.own", own, args.seed, args.prompt, cwd=copy) as child,
+            StudentProcess("student.own", own, args.seed, args.prompt, cwd=copy) as child,
         ):
             used = child.answer(STARTING)
             write(

@@ -23,6 +23,7 @@ from minillm.bench.peers import GROUPS, PEERS, Peer, cache_bytes, choose
 from minillm.cli import main
 from minillm.clock.costs import step_costs
 from minillm.layers.cache import KVCache
+from minillm.machine.child import NO_ANSWER
 from minillm.twins import n_threads, set_threads
 
 CONFIG = GPT2Config(vocab_size=97, n_positions=32, n_embd=16, n_layer=2, n_head=2)
@@ -149,9 +150,9 @@ def test_what_cannot_be_measured_is_told_and_stops_nobody(compare):
     assert missing == {
         "engine-absent": "no_such_library is not installed",
         "engine-unable": "this engine has no such GPT-2",
-        "engine-broken": "failed with exit code 1: RuntimeError: symbol not found",
-        "engine-dying": "failed with exit code 7",
-        "babbling": "failed: answered 'hello', which is not JSON",
+        "engine-broken": "failed: it ended the interpreter (exit code 1): RuntimeError: symbol not found",
+        "engine-dying": "failed: it ended the interpreter (exit code 7)",
+        "babbling": f"failed: {NO_ANSWER} It said 'hello'",
         "minillm-steady": None,
     }
     assert [result.name for result in comparison.measured] == ["minillm-steady"]
@@ -233,7 +234,9 @@ def test_beside_busy_neighbours_everybody_is_measured_in_turn(compare, monkeypat
     args = ["bench", "--model", str(compare.folder), *sizes, "--busy"]
     assert main([*args, "1", "--peers", "engine-other,engine-dying"]) == 0
     out = capsys.readouterr().out
-    assert out.count("\nengine-dying: missing (failed with exit code 7)") == 1
+    assert (
+        out.count("\nengine-dying: missing (failed: it ended the interpreter (exit code 7))") == 1
+    )
     assert [line.split()[:3] for line in out.splitlines()[3:5]] == [
         [n, "engine-other", "1"] for n in "01"
     ]

@@ -18,7 +18,7 @@ USUAL |= {(half, wanted) for half in ("float16", "bfloat16") for wanted in ("flo
 LOAD = """
 import sys
 import numpy, minillm, minillm.kernels, minillm.compression
-from minillm.bench.roofline import peak_bytes
+from minillm.machine.memory import peak_bytes
 from minillm.checkpoints import load_model
 folder, wanted, ops = sys.argv[1:]
 before = peak_bytes()  # everything imported, nothing loaded

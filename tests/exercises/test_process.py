@@ -17,9 +17,10 @@ from minillm import exercises
 from minillm.cli import main
 from minillm.exercises import check, exercise
 from minillm.exercises.checking import process
-from minillm.exercises.checking.process import Child, check_folder
+from minillm.exercises.checking.process import StudentProcess, check_folder
 from minillm.exercises.student.folder import file_of, start
 from minillm.families.gpt2 import step_names
+from minillm.machine import child
 from tests.exercises.answers import solve, with_body_of
 
 
@@ -267,16 +268,16 @@ def test_nothing_that_the_code_says_is_a_mark(folder, case):
 @pytest.mark.skipif(sys.platform == "win32", reason="a pipe there is written to without a limit")
 def test_who_does_not_read_is_not_waited_for(monkeypatch):
     """It says that it is ready for megabytes, and sleeps."""
-    monkeypatch.setattr(process, "SAYING", 0.5)
+    monkeypatch.setattr(child, "SAYING", 0.5)
 
-    class Deaf(Child):
+    class Deaf(StudentProcess):
         def __init__(self):
             code = [sys.executable, "-c", "import time; time.sleep(60)"]
             self._process = subprocess.Popen(code, stdin=subprocess.PIPE)
 
     deaf = Deaf()
     try:
-        with pytest.raises(process.Ended, match="no answer"):
+        with pytest.raises(child.Ended, match="no answer"):
             deaf.say("x" * 1_000_000)
     finally:
         deaf._process.kill()
@@ -376,7 +377,7 @@ def test_the_functions_that_it_is_given_are_asked_within_bounds(folder):
 def test_whatever_is_answered_is_an_outcome_or_the_end(folder, line):
     """To the first question, or to a call."""
 
-    class Said(Child):
+    class Said(StudentProcess):
         def __init__(self, lines):
             self._lines, self._process = queue.Queue(), subprocess.Popen([sys.executable, "-c", ""])
             self._process.wait()

@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from minillm import GPT2, GPT2Config, InputError, Tokenizer
-from minillm.bench.roofline import peak_bytes
 from minillm.checkpoints import load_model, safetensors
 from minillm.clock.limits import Limits
 from minillm.families.gpt2 import step_names
+from minillm.machine.memory import peak_bytes
 from minillm.reference import Reference, verify
 from minillm.tasks.classify import BagOfWords, Pooled, Transformer, load_classifier
 from minillm.tasks.examples import Words, read_examples

@@ -365,17 +365,14 @@ class Code(Exercise):
         return None
 
     def _signature_problem(self, student: Student) -> str:
+        """How the signature differs from the one needed; "" where every call fits that a check
+        makes: the same parameters in order, others only where they may be left out."""
         needed = inspect.signature(self.answer)
-        own = [name for name, _ in student.parameters if name in needed.parameters]
-        more = [
-            name
-            for name, optional in student.parameters
-            if not optional
-            and (
-                name not in needed.parameters or needed.parameters[name].default is not needed.empty
-            )
-        ]
-        if not student.signature or (own == [*needed.parameters] and not more):
+        given = {name for name, p in needed.parameters.items() if p.default is p.empty}
+        common = [name for name, _ in student.parameters if name in needed.parameters]
+        required = {name for name, optional in student.parameters if not optional}
+        fits = common == [*needed.parameters] and required <= given
+        if fits or not student.signature:  # a builtin says nothing of itself
             return ""
         plain = needed.replace(return_annotation=needed.empty)
         return f"{self.name}{student.signature}; needed: {self.name}{plain}"

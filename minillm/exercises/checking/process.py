@@ -4,16 +4,10 @@ one goes on where one died. What is right is known here only."""
 from __future__ import annotations
 
 import inspect
-import json
 import os
-import queue
 import re
-import select
 import shutil
-import signal
-import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
@@ -26,94 +20,43 @@ from types import CodeType
 import numpy as np
 
 from ...errors import InputError
+from ...machine.child import NO_ANSWER, Child, Ended, how_it_ended
 from ..catalogue import EXERCISES
 from ..student.folder import file_of
 from . import reach, source
 from .call import Outcome, Problem, one_line
 from .exercise import Exercise, Result
-from .wire import LINE, few, packed, unpacked
+from .wire import few, packed, unpacked
 
 PACKAGE = Path(__file__).resolve().parents[3]
+INSIDE = "minillm.exercises.checking.inside"
 STARTING = 120  # seconds for Python and NumPy to start, on a slow disk
-SAYING = 10  # seconds for it to read a line
-PIPE = getattr(select, "PIPE_BUF", 1 << 16)  # bytes that a pipe with room takes without waiting
 ENDING = 5  # seconds for a process to end what it has started
-SLICE = 0.25  # seconds of one wait: a machine that sleeps in between counts as one of them
-ONE_THREAD = (
-    "OPENBLAS_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
 CALLS = 1_000  # of a function that the student's was given, in a check
 COPIED = 16 << 20  # bytes of a student's folder that are copied
 FILES = 1_000  # of it
 SHOWN = 2_000  # characters of what the code prints
-NO_ANSWER = "what came from its process is no answer: does it write to files that it did not open?"
 
 
-class Ended(Exception):
-    """The child has died, or was stopped; says why."""
+class StudentProcess(Child):
+    """`python -m minillm.exercises.checking.inside MODULE ARGUMENTS`: its first answer is that it is
+    ready, and its last one, {"ended": code}, how the code that it ran came to its end."""
 
-
-class Child:
-    """`python -m minillm.exercises.checking.child MODULE ARGUMENTS`, in a session of its own, which answers
-    in lines of JSON, the first when it is ready."""
+    ending = ENDING if sys.platform.startswith("linux") else 0.0  # elsewhere it is killed
 
     def __init__(self, *arguments: object, cwd: Path | None = None):
-        path = os.pathsep.join(
-            map(
-                os.path.abspath,
-                filter(None, [PACKAGE, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]),
-            )
-        )
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "minillm.exercises.checking.child", *map(str, arguments)],
-            env=os.environ | dict.fromkeys(ONE_THREAD, "1") | {"PYTHONPATH": path},
-            cwd=cwd,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        self._lines: queue.Queue[bytes] = queue.Queue(4)  # who says more than it is asked waits
-        self._closed = threading.Event()
-        threading.Thread(target=self._read, daemon=True).start()
-        self.answer(STARTING)
+        folders = [PACKAGE, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        path = os.pathsep.join(map(os.path.abspath, filter(None, folders)))
+        command = [sys.executable, "-P", "-m", INSIDE, *map(str, arguments)]
+        super().__init__(command, threads=1, environment={"PYTHONPATH": path}, cwd=cwd)
+        try:
+            self.answer(STARTING)
+        except Ended:
+            self.close()
+            raise
 
-    def _read(self) -> None:
-        line = b" "
-        while line and not self._closed.is_set():
-            with suppress(OSError, ValueError):  # it is being closed
-                line = b""
-                line = self._process.stdout.readline(LINE)
-            while not self._closed.is_set():
-                with suppress(queue.Full):
-                    self._lines.put(line, timeout=SLICE)
-                    break
-        self._process.stdout.close()  # here: elsewhere, what outlives it may keep a reader waiting
-
-    def ask(self, message: object, seconds: float) -> dict:
-        """Say a line, and return the answer."""
-        self.say(message)
-        return self.answer(seconds)
-
-    def say(self, message: object) -> None:
-        """Say a line; raise Ended if it is not read."""
-        line, file = memoryview(json.dumps(message).encode() + b"\n"), self._process.stdin.fileno()
-        end = monotonic() + SAYING
-        with suppress(BrokenPipeError):  # it has died: the answer says so
-            while line:
-                if os.name == "posix" and not select.select([], [file], [], SLICE)[1]:
-                    if monotonic() > end:
-                        raise Ended(NO_ANSWER)
-                    continue
-                line = line[os.write(file, line[:PIPE]) :]
-
-    def answer(self, seconds: float, of: float = 0) -> dict:
-        """Return the next answer; raise Ended if there is none within `seconds` (the rest `of` a
-        longer time), or none at all."""
-        answer = self._next(seconds, of or seconds)
+    def answer(self, seconds: float | None = None, of: float | None = None) -> dict:
+        answer = super().answer(seconds, of)
         if "ended" in answer:
             raise Ended(how_it_ended(answer["ended"]))
         return answer
@@ -121,57 +64,9 @@ class Child:
     def ended(self) -> bool:
         """Whether the work asked for has come to its end, so that the next can be asked for."""
         try:
-            return self._next(ENDING, ENDING).keys() == {"ended"}
+            return super().answer(ENDING).keys() == {"ended"}
         except Ended:
             return False
-
-    def _next(self, seconds: float, of: float) -> dict:
-        for _ in range(max(1, round(seconds / SLICE))):
-            with suppress(queue.Empty):
-                line = self._lines.get(timeout=SLICE)
-                break
-            if self._process.poll() is not None and self._lines.empty():
-                line = b""  # though something that it started may hold the pipe
-                break
-        else:
-            raise Ended(f"still running after {of:g} s: is there a loop without end?")
-        if not line:
-            raise Ended(how_it_ended(self._process.wait()))
-        try:
-            answer = json.loads(line)
-        except (ValueError, RecursionError):
-            answer = None
-        if not isinstance(answer, dict):
-            raise Ended(NO_ANSWER)
-        return answer
-
-    def close(self) -> None:
-        """End it, and all that it has started."""
-        self._closed.set()
-        with suppress(OSError):
-            self._process.stdin.close()  # on Linux it ends the rest, and itself
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(ENDING if sys.platform.startswith("linux") else 0)
-        with suppress(AttributeError, ProcessLookupError, PermissionError):  # Windows has no groups
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.kill()
-        self._process.wait()
-
-    def __enter__(self) -> Child:
-        return self
-
-    def __exit__(self, *error) -> None:
-        self.close()
-
-
-def how_it_ended(code: object) -> str:
-    """The exit code of a process, in a sentence."""
-    if code == -9:
-        return "the system killed it: most often for too much memory"
-    with suppress(TypeError, ValueError):
-        if code < 0:
-            return f"it crashed the interpreter ({signal.Signals(-code).name})"
-    return f"it ended the interpreter (exit code {code!r:.20})"
 
 
 class There:
@@ -180,7 +75,7 @@ class There:
 
     found = frozenset()
 
-    def __init__(self, child: Child, e: Exercise, file: Path, copy: Path):
+    def __init__(self, child: StudentProcess, e: Exercise, file: Path, copy: Path):
         self._child, self._left, self._of, self._calls = child, e.seconds, e.seconds, 0
         self._name, self._source = e.name, file.read_bytes()  # before its code can change it
         self.problem, self.value, self.parameters, self.signature = None, None, [], ""
@@ -275,7 +170,7 @@ def check_folder(folder: Path, names: Iterable[str], seed: int = 0) -> Iterator[
                 says = f"there is no {file.name}: minillm exercises start writes it"
                 result = e.found(Problem("missing", says))
             if result is None:
-                child = child or running.enter_context(Child())
+                child = child or running.enter_context(StudentProcess())
                 with copied(folder, file) as copy:
                     result, goes_on = _checked(child, e, file, copy, seed)
                 if not goes_on:
@@ -283,7 +178,9 @@ def check_folder(folder: Path, names: Iterable[str], seed: int = 0) -> Iterator[
             yield result
 
 
-def _checked(child: Child, e: Exercise, file: Path, copy: Path, seed: int) -> tuple[Result, bool]:
+def _checked(
+    child: StudentProcess, e: Exercise, file: Path, copy: Path, seed: int
+) -> tuple[Result, bool]:
     """The result of one exercise, whatever its code does, and whether the process can go on."""
 
     def own(text: str) -> str:

@@ -15,7 +15,6 @@ from fractions import Fraction
 import numpy as np
 
 ARRAY = 1 << 20  # bytes of an array that a student's function returns
-LINE = 8 << 20  # bytes of a line that the student's process says
 DEPTH = 16  # of lists in lists
 NUMBERS = 20_000  # that a student's function may hand to one that it was given, in a call
 KINDS = "biufc"  # of arrays: truth values and numbers

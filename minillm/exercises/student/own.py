@@ -2,7 +2,7 @@
 step and as a story.
 
 Run as `python -m minillm.exercises.student.own FOLDER SEED PROMPT` it answers in lines of JSON,
-like child.py.
+like checking/inside.py.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ...errors import InputError
 from ...families.gpt2.forward import block as whole_block
 from ...layers.attention import causal_self_attention
 from ...layers.feed_forward import feed_forward
+from ...machine.child import answering
 from ...model import GPT2
 from ...reference import TOLERANCES
 from ...steps import Relay, identity
@@ -30,8 +31,8 @@ from ...tokenizer import Tokenizer
 from ...twins.folder import FolderTwin
 from ..catalogue import EXERCISES, answers
 from ..checking.call import raised
-from ..checking.child import Printed, answering, limit_resources, load
 from ..checking.inputs import MODEL, model, reference
+from ..checking.inside import Printed, limit_resources, load
 from ..checking.process import check_folder
 from ..checking.wire import describe
 from .folder import file_of, require

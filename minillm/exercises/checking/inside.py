@@ -1,4 +1,4 @@
-"""One process of its own for a student's code: `python -m minillm.exercises.checking.child [MODULE
+"""One process of its own for a student's code: `python -m minillm.exercises.checking.inside [MODULE
 ARGUMENTS]`.
 
 Without a module it answers, in lines of JSON, what the functions of files give (see process.There):
@@ -13,7 +13,6 @@ from __future__ import annotations
 import builtins
 import ctypes
 import io
-import json
 import os
 import runpy
 import select
@@ -27,6 +26,8 @@ from pathlib import Path
 from types import ModuleType
 
 from ...machine import quota
+from ...machine.child import answering, listening
+from ...machine.memory import address_space
 from .call import Outcome, Problem, raised
 from .run import Here
 from .wire import few, packed, unpacked
@@ -77,36 +78,10 @@ def limit_resources() -> None:
         resource.setrlimit(
             resource.RLIMIT_CPU, (PROCESSOR, resource.getrlimit(resource.RLIMIT_CPU)[1])
         )
-        with open("/proc/self/statm") as statm:
-            held = int(statm.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(
-            resource.RLIMIT_AS, (held + allowed(), resource.getrlimit(resource.RLIMIT_AS)[1])
-        )
-
-
-def answering() -> Callable[[dict], None]:
-    """Return a function that answers a line of JSON; from now on, other output goes nowhere."""
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-    def answer(value: dict) -> None:
-        print(json.dumps(value), file=out, flush=True)
-
-    return answer
-
-
-def listening() -> tuple[Callable[[], dict], int]:
-    """Return a function that reads a line of JSON, and ends the process when there is none, and the
-    file that it reads; from now on, the code finds no other input."""
-    lines = os.fdopen(os.dup(0), encoding="utf-8")
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-
-    def listen() -> dict:
-        if not (line := lines.readline()):
-            os._exit(0)
-        return json.loads(line)
-
-    return listen, lines.fileno()
+        if (held := address_space()) is not None:
+            resource.setrlimit(
+                resource.RLIMIT_AS, (held + allowed(), resource.getrlimit(resource.RLIMIT_AS)[1])
+            )
 
 
 # ---- one file
