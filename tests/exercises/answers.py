@@ -40,6 +40,18 @@ def with_body_of(e: Code, mistake: str = "") -> str:
     return f"{source.imports(e.answer, code)}\n\n\n{code}"
 
 
+def namespace(text: str) -> dict:
+    """What a student's file defines."""
+    space: dict = {"__name__": "a_students"}
+    exec(text, space)
+    return space
+
+
+def answers(e: Code) -> dict:
+    """What the right file defines."""
+    return namespace(with_body_of(e))
+
+
 def solve(folder) -> None:
     """Fill a folder with right answers."""
     start(folder)

@@ -142,7 +142,7 @@ def tool(name):
     """A tool's command line, as in an activated environment; a skip where it is not installed."""
     if importlib.util.find_spec(name) is None:
         pytest.skip(f"{name} is not installed: python -m pip install 'minillm-gpt2[graders]'")
-    own = {"PATH": Path(sys.executable).parent, "PYTHONPATH": Path(__file__).parents[2]}
+    own = {"PATH": Path(sys.executable).parent, "PYTHONPATH": Path(__file__).parents[3]}
     env = os.environ | {
         key: os.pathsep.join([str(path.absolute()), os.environ.get(key, "")])
         for key, path in own.items()

@@ -122,7 +122,7 @@ def test_bad_input_is_one_line(capsys, args, says):
 
 
 def test_teaching_md_lists_the_exercises_and_their_minutes():
-    text = (Path(__file__).parents[2] / "TEACHING.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "TEACHING.md").read_text(encoding="utf-8")
     for path in chapters():
         own = [e for e in EXERCISES.values() if e.chapter == int(path.name[:2])]
         row = next(line for line in text.splitlines() if line.startswith(f"| {path.name[:2]} "))
@@ -131,7 +131,7 @@ def test_teaching_md_lists_the_exercises_and_their_minutes():
 
 
 def test_teaching_md_lists_every_misconception_as_the_exam_has_it():
-    text = (Path(__file__).parents[2] / "TEACHING.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "TEACHING.md").read_text(encoding="utf-8")
     assert len(exam.CLAIMS) == 16
     for n, claim in enumerate(exam.CLAIMS, 1):
         assert (
