@@ -1,13 +1,15 @@
 """The ledger: what it measures is what it says, levers combine, and an interruption keeps what was
 measured."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import minillm
 from minillm import InputError
 from minillm.bench import ledger as room
-from minillm.bench.ledger import Entry, frontier, ledger
+from minillm.bench.ledger import Entry, frontier, gathered, ledger, shared
 from minillm.decoding.scoring import score_long
 from minillm.ops import log_softmax
 from minillm.twins import n_threads
@@ -128,3 +130,16 @@ def test_a_lever_of_threads_is_measured_with_that_many(monkeypatch):
         and [e.threads for e in entries] == [before, 1, 2]
         and n_threads(MODEL.ops) == before
     )
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_levers_that_processes_share_come_back_in_order(size):
+    """Each measures plain, too; that of the first counts."""
+    names = ["a", "b", "c", "d"]
+    parts = []
+    for rank in range(size):
+        mine = shared(names, SimpleNamespace(rank=rank, size=size))
+        parts.append([Entry(name, threads=rank) for name in ("plain", *mine)])
+    ranks = SimpleNamespace(all_gather=lambda own: parts)
+    found = gathered(parts[-1], ranks)
+    assert [e.levers for e in found] == ["plain", *names] and found[0].threads == 0
