@@ -20,7 +20,8 @@ def test_what_was_held_counts_in_the_peak_also_when_it_is_gone():
     before, peak, space = (None if x == "None" else int(x) for x in done.stdout.split())
     if peak is None:
         pytest.skip("this system does not say")
-    assert 64 << 20 <= peak - before < 80 << 20  # pages of the allocator and of the interpreter
+    # Linux counts some pages late, a processor at a time; the allocator and Python take some more
+    assert 63 << 20 <= peak - before < 80 << 20
     assert space is None or space > peak
 
 

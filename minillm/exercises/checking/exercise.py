@@ -354,6 +354,7 @@ class Code(Exercise):
     def _not_as_asked(self, student: Student) -> Problem | None:
         """What is wrong with how right values were found."""
         allowed = reach.imported(compile(self.stub(), self.name, "exec"))
+        allowed |= reach.OLD_STUBS.get(self.name, set())
         if says := reach.borrowed(student.codes, student.found, allowed):
             return Problem("not as asked", f"right values, but {says}")
         if self.loop_without and student.codes:

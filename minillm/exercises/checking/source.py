@@ -4,6 +4,7 @@ copy."""
 from __future__ import annotations
 
 import ast
+import dis
 import inspect
 import re
 import textwrap
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import CodeType, ModuleType
 
 from ...errors import InputError
+from .reach import GLOBAL, nested
 
 
 def source_of(function: Callable, name: str) -> str:
@@ -97,7 +99,6 @@ def imports(function: Callable, also: str = "") -> str:
 
 
 def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
+    """What code looks up among its globals; attributes may have the same names."""
+    for inner in nested(code):
+        yield from (i.argval for i in dis.get_instructions(inner) if i.opname in GLOBAL)

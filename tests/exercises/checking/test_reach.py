@@ -3,7 +3,8 @@
 import pytest
 
 from minillm.exercises import check, exercise
-from tests.exercises.answers import answers, namespace
+from minillm.exercises.student.folder import file_name
+from tests.exercises.answers import answers, namespace, with_body_of
 
 BORROWED = {
     "by its name": "def f(x):\n    from minillm.ops import softmax\n    return softmax(x)",
@@ -85,3 +86,30 @@ def test_what_the_stub_imports_may_be_used():
         "minillm's own scaled_dot_product_attention"
         in check("attention", namespace(borrowed)).message
     )
+
+
+OLD = {
+    "attention": "from minillm.attention import causal_mask\nfrom minillm.ops import softmax\n",
+    "greedy": (
+        "from minillm.exercises.textbook import append\n"
+        "from minillm.exercises.textbook import argmax\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_what_a_stub_of_0_1_imports_takes_no_mark(tmp_path, name):
+    """In its own file; in another it does."""
+    file = tmp_path / file_name(exercise(name))
+    file.write_text(f"import numpy as np\n{OLD[name]}\n\n{exercise(name).source()}")
+    assert (result := check(name, tmp_path)).right, result
+    other = "argmax" if name == "greedy" else "softmax"
+    file = tmp_path / file_name(exercise(other))
+    file.write_text(f"import numpy as np\n{OLD[name]}\n\n{with_body_of(exercise(other))}")
+    assert check(other, tmp_path).status == "not as asked"
+
+
+def test_a_stub_imports_what_its_answer_looks_up():
+    """And nothing that merely has the name of a method: ids.append, logits.argmax."""
+    assert "minillm" not in exercise("greedy").stub()
+    assert "from minillm.ops import layer_norm\n" in exercise("block").stub()
