@@ -1,5 +1,4 @@
-"""Textbook twins: the right answers to exercises whose subject is, in the package, a method or made
-for speed.
+"""The right answers to exercises whose subject is, in the package, a method or made for speed.
 
 Everything else is checked against the package's own function. The letters are those of sizes.py.
 """
@@ -55,8 +54,8 @@ def block(x, ln_1, attend, ln_2, feed_forward):
     f(norm(x)), twice.
 
     x: [B,T,C]; attend, feed_forward: functions [B,T,C] -> [B,T,C], in this order, each called
-    once; ln_1, ln_2: {"weight": [C], "bias": [C]} of the layer norm before each -> [B,T,C]. Source: Radford et al.
-    (2019), section 2.3.
+    once; ln_1, ln_2: {"weight": [C], "bias": [C]} of the layer norm before each -> [B,T,C]. Source:
+    Radford et al. (2019), section 2.3.
     """
     x = x + attend(layer_norm(x, **ln_1))
     return x + feed_forward(layer_norm(x, **ln_2))
@@ -74,7 +73,8 @@ def forward(ids, wte, wpe, blocks, ln_f):
     """The whole of GPT-2: embed, blocks, final layer norm, unembed with the embedding's own matrix.
 
     ids: [B,T]; wte: [V,C]; wpe: [n_positions,C]; blocks: functions [B,T,C] -> [B,T,C], each called
-    once; ln_f: {"weight": [C], "bias": [C]} -> logits [B,T,V]. Source: Radford et al. (2019), section 2.3.
+    once; ln_f: {"weight": [C], "bias": [C]} -> logits [B,T,V]. Source: Radford et al. (2019),
+    section 2.3.
     """
     x = wte[ids] + wpe[np.arange(ids.shape[1])]
     for block in blocks:

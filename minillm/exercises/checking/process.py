@@ -39,8 +39,8 @@ SHOWN = 2_000  # characters of what the code prints
 
 
 class StudentProcess(Child):
-    """`python -m minillm.exercises.checking.inside MODULE ARGUMENTS`: its first answer is that it is
-    ready, and its last one, {"ended": code}, how the code that it ran came to its end."""
+    """`python -m minillm.exercises.checking.inside MODULE ARGUMENTS`. Its first answer is that it
+    is ready; {"ended": code} says how the code that it ran came to its end."""
 
     ending = ENDING if sys.platform.startswith("linux") else 0.0  # elsewhere it is killed
 

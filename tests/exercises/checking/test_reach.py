@@ -13,7 +13,9 @@ BORROWED = {
     "inside": "def f(x):\n    import minillm.ops as o\n    return o.softmax(x)",
     "all of it": "from minillm.ops import *\nown = softmax\ndef f(x):\n    return own(x)",
     "a kernel": "def f(x):\n    from minillm import kernels\n    return kernels.softmax(x)",
-    "by a helper": "import minillm.ops as o\ndef g(x):\n    return o.softmax(x)\nf = lambda x: g(x)",
+    "by a helper": (
+        "import minillm.ops as o\ndef g(x):\n    return o.softmax(x)\nf = lambda x: g(x)"
+    ),
     "by a class": (
         "class A:\n    def g(self, x):\n        import minillm.ops as o\n        return"
         " o.softmax(x)\na = A()\ndef f(x):\n    return A().g(x)"

@@ -1,5 +1,5 @@
-"""The student's folder as a twin of ops: the model computes with their functions, and says which are
-wrong."""
+"""The student's folder as a twin of ops: the model computes with their functions, and says which
+are wrong."""
 
 import json
 import os
@@ -72,8 +72,8 @@ def test_a_chapter_runs_on_a_students_functions(tmp_path):
     """By the name of the folder in MINILLM_KERNELS, in a process of its own."""
     solve(tmp_path)
     code = (
-        "import minillm; m, t = minillm.load(); print(m.ops.softmax.__wrapped__.__code__.co_filename, m([5, 6,"
-        " 7])[-1].argmax())"
+        "import minillm; m, t = minillm.load()\n"
+        "print(m.ops.softmax.__wrapped__.__code__.co_filename, m([5, 6, 7])[-1].argmax())"
     )
     found = {}
     for name, mistake in (("right", ""), ("wrong", "no_mask")):
