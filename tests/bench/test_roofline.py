@@ -10,7 +10,7 @@ from minillm.bench.convert import bytes_read
 from minillm.bench.peers import cache_bytes
 from minillm.clock.costs import step_costs
 from minillm.layers.cache import KVCache
-from minillm.twins.choose import n_threads, set_threads
+from minillm.twins import n_threads, set_threads
 
 CONFIG = GPT2Config(vocab_size=97, n_positions=32, n_embd=16, n_layer=2, n_head=2)
 
