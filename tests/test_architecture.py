@@ -108,6 +108,7 @@ PROVEN_ELSEWHERE = {
         "clock.check",
         "clock.limits",
     ),
+    "tests/clock/test_costs.py: what operations cost adds up to a step": ("costs",),
     "tests/compression/test_prune.py: one gallery of mistakes for all that makes models smaller": (
         "compression.low_rank",
         "compression.parts",
@@ -133,6 +134,11 @@ PROVEN_ELSEWHERE = {
     ),
     "tests/exercises/teacher/test_report.py: the picture of a class, as its report saves it": (
         "plots.classroom",
+    ),
+    "tests/families/test_family.py: what is declared is what parameters and steps are": (
+        "families.gpt2.layout",
+        "names",
+        "sizes",
     ),
     "tests/kernels/test_checks.py: no kernel is given what it cannot take": (
         "kernels.limits",
@@ -175,9 +181,11 @@ PROVEN_ELSEWHERE = {
     ),
     "tests/test_model.py: parts of a forward pass, and what guards a model": (
         "errors",
+        "families.gpt2.forward",
         "layers.feed_forward",
         "parameters",
     ),
+    "tests/test_steps.py: steps are compared": ("differences",),
     "tests/training/test_trainer.py: a checkpoint is what a run resumes from": (
         "training.checkpoint",
     ),

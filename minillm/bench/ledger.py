@@ -31,7 +31,7 @@ from ..families.gpt2.config import GPT2Config
 from ..layers.cache import SlidingCache
 from ..machine.distributed import World
 from ..machine.progress import progress_bar
-from ..model import Model
+from ..model import GPT2, Model
 from ..tokenizer import Tokenizer
 from ..twins.threads import n_threads, set_threads
 from .levers import Way, apply_levers
