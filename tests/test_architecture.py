@@ -115,11 +115,8 @@ PROVEN_ELSEWHERE = {
     ),
     "tests/decoding/test_levers.py: proofs that a way of decoding is exact, and their gallery": (
         "decoding.batch",
-        "decoding.beam",
-        "decoding.drafts",
         "decoding.speculative",
     ),
-    "tests/decoding/test_loop.py: texts come out of the loop": ("decoding.text",),
     "tests/exercises/catalogue/test_chapters.py: one gallery proves every exercise": (
         "exercises.catalogue.answers",
         *(f"exercises.catalogue.chapter_{n:02}" for n in range(16)),

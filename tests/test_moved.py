@@ -8,7 +8,9 @@ import pytest
 from minillm import moved
 
 
-@pytest.mark.parametrize(("old", "new"), moved.MODULES.items())
+@pytest.mark.parametrize(
+    ("old", "new"), [(old, new) for old, new in moved.MODULES.items() if " " not in new]
+)
 def test_an_old_name_is_the_new_module_with_a_warning(monkeypatch, old, new):
     monkeypatch.delitem(sys.modules, f"minillm.{old}", raising=False)
     with pytest.warns(FutureWarning, match=rf"^minillm\.{old} is now called minillm\.{new}; "):
