@@ -137,6 +137,7 @@ PROVEN_ELSEWHERE = {
         "names",
         "sizes",
     ),
+    "tests/exercises/student/test_own.py: a student's functions laid over ops": ("twins.folder",),
     "tests/kernels/test_checks.py: no kernel is given what it cannot take": (
         "kernels.limits",
         "kernels.listeners",
@@ -159,6 +160,7 @@ PROVEN_ELSEWHERE = {
         "kernels.streaming",
         "kernels.vectors",
     ),
+    "tests/machine/test_quota.py: threads are as many as a quota is worth": ("twins.threads",),
     "tests/tasks/test_classify.py: the settings of a classifier": ("tasks.settings",),
     "tests/test_cli.py: commands as they are typed": (
         "__main__",
