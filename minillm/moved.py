@@ -18,14 +18,15 @@ MODULES = {  # old name -> new name, inside the package
     "distributed": "machine.distributed",
     "exercises.exam": "exercises.teacher.exam",
     "exercises.folder": "exercises.student.folder",
-    "exercises.inputs": "exercises.check.inputs",
-    "exercises.textbook": "exercises.catalogue.textbook",
+    "exercises.inputs": "exercises.checking.inputs",
+    "exercises.textbook": "exercises.catalogue.answers",
     "feed_forward": "layers.feed_forward",
     "files": "machine.files",
     "lstm": "tasks.lstm",
     "progress": "machine.progress",
     "scoring": "decoding.scoring",
     "segments": "decoding.segments",
+    "tasks.compare": "tasks.trials",
 }
 
 NAMES = {  # module, which may be gone -> {name that it had: module that has it now}

@@ -17,7 +17,8 @@ from typing import NamedTuple
 import pytest
 
 KINDS = ("top", "lazy", "type")
-PACKAGE = Path(__file__).resolve().parent.parent / "minillm"
+TESTS = Path(__file__).resolve().parent
+PACKAGE = TESTS.parent / "minillm"
 
 # Top floor first; "" is minillm/__init__.py. A module stands where the longest name that it begins
 # with stands: `checkpoints` knows tokenizers, which what finds and reads files does not.
@@ -70,13 +71,127 @@ EXCEPTIONS = {
     "the fused step asks as every forward does whether the cache fits": (
         "kernels.decode -> layers.cache",
     ),
-    "minillm.__version__, for the record of a run": ("bench.peers -> ", "bench.training -> "),
+    "minillm.__version__, for the record of a run": ("bench.peers -> ", "bench.trainers -> "),
 }
 
 # Why a module takes a name with an underscore from another, and which.
 PRIVATE = {
-    "the exercise is about this very function": "exercises.catalogue.core: tokenizer.bpe._replace_pair",
+    "the exercise is about this very function": (
+        "exercises.catalogue.chapter_01: tokenizer.bpe._replace_pair"
+    ),
     "the ladder's last rung is the kernel itself": "kernels.ladders.softmax: kernels.rows._softmax",
+}
+
+
+# Where the proofs stand of modules without a test file of their own name (tests/ROOM/test_NAME.py
+# is that of minillm/ROOM/NAME.py), and why. The list may only get shorter.
+PROVEN_ELSEWHERE = {
+    "tests/bench/test_run.py: peers made there are chosen, started, asked and told of": (
+        "bench.busy",
+        "bench.peers",
+        "bench.worker",
+    ),
+    "tests/checkpoints/test_folder.py: a folder is read and written as a whole": (
+        "checkpoints.stored",
+    ),
+    "tests/cli/test_classify.py: several seeds, as the command runs and draws them": (
+        "plots.tasks",
+        "tasks.trials",
+    ),
+    "tests/cli/test_exercises.py: a folder, as the command fills it": ("exercises.student.folder",),
+    "tests/clock/test_clock.py: a clock's steps are of a phase each": ("clock.phases",),
+    "tests/clock/test_prediction.py: what is predicted from limits is checked": (
+        "clock.check",
+        "clock.limits",
+    ),
+    "tests/clock/test_costs.py: what operations cost adds up to a step": ("costs",),
+    "tests/compression/test_prune.py: one gallery of mistakes for all that makes models smaller": (
+        "compression.low_rank",
+        "compression.parts",
+    ),
+    "tests/decoding/test_levers.py: proofs that a way of decoding is exact, and their gallery": (
+        "decoding.batch",
+        "decoding.speculative",
+    ),
+    "tests/exercises/catalogue/test_chapters.py: one gallery proves every exercise": (
+        "exercises.catalogue.answers",
+        *(f"exercises.catalogue.chapter_{n:02}" for n in range(16)),
+    ),
+    "tests/exercises/checking/test_process.py: what is said and done on both ends of a process": (
+        "exercises.checking.call",
+        "exercises.checking.inputs",
+        "exercises.checking.inside",
+        "exercises.checking.run",
+        "exercises.checking.source",
+        "exercises.checking.wire",
+    ),
+    "tests/exercises/teacher/test_report.py: the picture of a class, as its report saves it": (
+        "plots.classroom",
+    ),
+    "tests/families/test_family.py: what is declared is what parameters and steps are": (
+        "families.gpt2.layout",
+        "names",
+        "sizes",
+    ),
+    "tests/exercises/student/test_own.py: a student's functions laid over ops": ("twins.folder",),
+    "tests/kernels/test_checks.py: no kernel is given what it cannot take": (
+        "kernels.limits",
+        "kernels.listeners",
+        "kernels.memory",
+        "kernels.sparse",
+    ),
+    "tests/kernels/test_ladders.py: every rung gives the same": (
+        "kernels.ladders.matmul",
+        "kernels.ladders.softmax",
+    ),
+    "tests/kernels/test_twins.py: one validator runs all kernels beside the textbook": (
+        "kernels.blocked",
+        "kernels.elementwise",
+        "kernels.gradients",
+        "kernels.mathematics",
+        "kernels.matrices",
+        "kernels.processor",
+        "kernels.recurrent",
+        "kernels.rows",
+        "kernels.streaming",
+        "kernels.vectors",
+    ),
+    "tests/machine/test_quota.py: threads are as many as a quota is worth": ("twins.threads",),
+    "tests/tasks/test_classify.py: the settings of a classifier": ("tasks.settings",),
+    "tests/test_cli.py: commands as they are typed": (
+        "__main__",
+        "cli.bench",
+        "cli.common",
+        "cli.course",
+        "cli.generate",
+        "cli.info",
+        "cli.plot",
+        "cli.probs",
+        "cli.score",
+        "cli.teaching",
+        "cli.tokenize",
+        "cli.train",
+        "cli.verify",
+        "cli.warmup",
+    ),
+    "tests/test_model.py: parts of a forward pass, and what guards a model": (
+        "errors",
+        "families.gpt2.forward",
+        "layers.feed_forward",
+        "parameters",
+    ),
+    "tests/test_steps.py: steps are compared": ("differences",),
+    "tests/training/test_trainer.py: a checkpoint is what a run resumes from": (
+        "training.checkpoint",
+    ),
+    "tests/twins/test_twins.py: twins are chosen and compared": ("twins.choose",),
+    "tests/weights/test_weights.py: one gallery for every kind of weight": (
+        "weights.blocks",
+        "weights.floats",
+        "weights.implicit",
+        "weights.lora",
+        "weights.weight",
+    ),
 }
 
 
@@ -269,6 +384,18 @@ def test_no_other_module_is_imported_by_a_name_made_at_run_time():
         m for m, p in sources(PACKAGE).items() if any(c in p.read_text("utf-8") for c in calls)
     }
     assert found == {"", "kernels", "kernels.blocked", "moved", "twins.portable"}
+
+
+def test_proofs_are_found_by_name():
+    """Each module's in the test file of its name, or where PROVEN_ELSEWHERE says."""
+    modules = {m: p for m, p in sources(PACKAGE).items() if p.name != "__init__.py"}
+    tests = {m: p.relative_to(PACKAGE).with_name(f"test_{p.name}") for m, p in modules.items()}
+    nameless = {m for m, test in tests.items() if not (TESTS / test).exists()}
+    listed = {m for several in PROVEN_ELSEWHERE.values() for m in several}
+    assert not sorted(nameless - listed), "give it a test file of its name"
+    assert not sorted(listed - nameless), "strike it"
+    for place in PROVEN_ELSEWHERE:
+        assert (TESTS.parent / place.partition(": ")[0]).exists(), place
 
 
 # ---- what is read, and that it can fail

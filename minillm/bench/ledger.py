@@ -11,21 +11,27 @@ therefore has.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from statistics import median
 from time import perf_counter
 
 import numpy as np
 
+from ..checkpoints import find_folder
 from ..decoding import Options, Request, generate_batch
 from ..decoding.cycle import Continuation, Cycle
 from ..decoding.finite import check_logits
 from ..decoding.generate import moments
 from ..errors import InputError
+from ..families.gpt2.config import GPT2Config
 from ..layers.cache import SlidingCache
+from ..machine.distributed import World
 from ..machine.progress import progress_bar
-from ..model import Model
+from ..model import GPT2, Model
 from ..tokenizer import Tokenizer
 from ..twins.threads import n_threads, set_threads
 from .levers import Way, apply_levers
@@ -138,6 +144,29 @@ def ledger(
                     mine / theirs for mine, theirs in zip(entry.decode, entries[0].decode)
                 )
     return entries
+
+
+def shared(names: Sequence[str], ranks: World) -> list[str]:
+    """Return the levers of this process: every size-th one."""
+    return list(names[ranks.rank :: ranks.size])
+
+
+def gathered(entries: list[Entry], ranks: World) -> list[Entry]:
+    """Return, on every rank, "plain" (rank 0's) and the entries of all ranks in the order in which
+    `shared` dealt them out."""
+    every = ranks.all_gather(entries)  # each with "plain" first
+    turns = zip_longest(*(part[1:] for part in every))
+    return [every[0][0], *(e for turn in turns for e in turn if e)]
+
+
+@contextmanager
+def random_124m() -> Iterator[str]:
+    """A folder, while it is needed, with GPT-2 124M's shape, random weights, and a tokenizer that
+    has enough tokens for a prompt."""
+    with tempfile.TemporaryDirectory(prefix="minillm-compare-") as folder:
+        GPT2.random(GPT2Config(), seed=0).save_pretrained(folder)
+        Tokenizer.from_pretrained(find_folder("tales")).save(folder)
+        yield folder
 
 
 def _memory(entry: Entry, way: Way, n: int) -> None:

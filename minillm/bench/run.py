@@ -3,9 +3,7 @@ hits all alike."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -19,17 +17,11 @@ import numpy as np
 
 from ..errors import InputError
 from ..families import read_config
+from ..machine.child import Child, Ended
 from ..machine.progress import progress_bar
-from .limits import MACHINE, prefill_flop
 from .peers import choose
+from .roofline import MACHINE, prefill_flop
 
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
 # What Numba is told in order to compile for another processor than this one.
 PROCESSORS = {
     "generic": {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""},
@@ -257,44 +249,27 @@ class _Worker:
     ):
         own = Path(tempfile.mkdtemp(dir=scratch))
         self.messages = own / "messages.txt"
-        environment = os.environ | {variable: str(threads) for variable in THREAD_VARIABLES}
-        environment |= {variable: str(own) for variable in FOLDER_VARIABLES}
+        command = [
+            *WORKER,
+            name,
+            str(folder),
+            str(threads),
+            *([cache_dtype] if cache_dtype else []),
+        ]
         with self.messages.open("wb") as messages:
-            self.process = subprocess.Popen(
-                [*WORKER, name, str(folder), str(threads), *([cache_dtype] if cache_dtype else [])],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=messages,
-                text=True,
-                env=environment,
-            )
+            temporary = dict.fromkeys(FOLDER_VARIABLES, str(own))
+            self.child = Child(command, threads, temporary, messages=messages)
 
     def answer(self, request: dict | None = None) -> dict:
-        """Return what the worker says to a request, or {"missing": why it says nothing that can be
-        read}."""
+        """Return what the worker says to a request, or first of all; or {"missing": why it says
+        nothing that can be read}."""
         try:
-            if request is not None:
-                self.process.stdin.write(json.dumps(request) + "\n")
-                self.process.stdin.flush()
-            line = self.process.stdout.readline()
-        except OSError:  # it has ended
-            line = ""
-        try:
-            return json.loads(line)
-        except ValueError:
-            if line:
-                return {"missing": f"failed: answered {line.strip()[:60]!r}, which is not JSON"}
-        said = [
-            text for text in self.messages.read_text(errors="replace").splitlines() if text.strip()
-        ]
-        return {
-            "missing": (
-                f"failed with exit code {self.process.wait()}"
-                + (f": {said[-1].strip()[:200]}" if said else "")
-            )
-        }
+            return self.child.answer() if request is None else self.child.ask(request)
+        except Ended as ended:
+            said = [x for x in self.messages.read_text(errors="replace").splitlines() if x.strip()]
+            last = f": {said[-1].strip()[:200]}" if said else ""
+            return {"missing": f"failed: {ended}{last}"}
 
     def end(self) -> None:
         """End the process."""
-        self.process.kill()
-        self.process.communicate()
+        self.child.close()

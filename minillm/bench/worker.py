@@ -8,25 +8,20 @@ far. Whatever else the peer's libraries print on standard output goes to standar
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 
 from ..errors import InputError
-from .limits import MACHINE, Machine, peak_bytes
+from ..machine.child import answering, listening
+from ..machine.memory import peak_bytes
 from .peers import PEERS
-from .training import TRAINERS
+from .roofline import MACHINE, Machine
+from .trainers import TRAINERS
 
 
 def main() -> None:
     name, folder, threads, *cache_dtype = sys.argv[1:]
-    sys.stdout.flush()
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-
-    def answer(values: dict) -> None:
-        print(json.dumps(values), file=out, flush=True)
-
+    answer = answering(printed=2)
+    listen, _ = listening()
     peer = Machine() if name == MACHINE else (PEERS | TRAINERS)[name]()
     if cache_dtype:
         peer.cache_dtype = cache_dtype[0]
@@ -49,8 +44,8 @@ def main() -> None:
     answer(
         {key: getattr(peer, key) for key in ("versions", "threads", "weight_bytes", "cache_bytes")}
     )
-    for line in sys.stdin:
-        answer(peer.measure(**json.loads(line)) | {"peak_bytes": peak_bytes()})
+    while True:
+        answer(peer.measure(**listen()) | {"peak_bytes": peak_bytes()})
 
 
 if __name__ == "__main__":

@@ -128,13 +128,13 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _training(args: argparse.Namespace) -> None:
-    from ..bench import training
+    from ..bench import trainers
 
     if args.model or args.plot:
         raise InputError(
             "--train takes neither --model nor --plot: its shapes are fixed, its result is a table"
         )
-    comparison = training.run(args.train, args.peers, args.rounds, args.threads)
+    comparison = trainers.run(args.train, args.peers, args.rounds, args.threads)
     if args.json:
         derived = {
             r.name: {"ratio": comparison.ratio(r), "share": comparison.share(r)}

@@ -253,7 +253,7 @@ def predict(args: argparse.Namespace) -> None:
 
 
 def compare(args: argparse.Namespace) -> None:
-    from ..tasks.compare import accuracies, compare
+    from ..tasks.trials import accuracies, compare
 
     if not args.data:
         raise InputError("--data is needed: a .tsv or .csv file, or a folder")
@@ -286,7 +286,7 @@ def runs_by_model(runs) -> list:
 
 def clock(args: argparse.Namespace) -> None:
     from ..clock.limits import describe_machine
-    from ..tasks.compare import times_by_length
+    from ..tasks.trials import times_by_length
 
     for name in ("lengths", "rows"):
         if min(getattr(args, name)) < 1:

@@ -13,10 +13,9 @@ alone, quality is the same.
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
-import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 from ..samples import own_or_sample
@@ -34,18 +33,8 @@ from .common import (
 )
 
 SAVED = (".md", ".json", ".png")
-HEADINGS = (
-    "levers",
-    "prefill/s",
-    "decode/s",
-    "speed-up",
-    "weights",
-    "cache",
-    "bits/byte",
-    "change",
-    "KL bits",
-    "exact by",
-)
+RANDOM = "GPT-2 124M, random weights"
+LEAST = {"prompt_tokens": 1, "max_new_tokens": 2, "rounds": 1, "quality_tokens": 0}
 DEFAULT = [
     "no-cache",
     "chunk:16",
@@ -96,121 +85,106 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int | None:
-    from dataclasses import asdict
-    from itertools import zip_longest
-
-    from ..bench.amdahl import amdahl
-    from ..bench.ledger import Entry, ledger
-    from ..bench.levers import LEVERS
-    from ..clock.limits import describe_machine
-    from ..errors import InputError
-    from ..machine.files import write_atomically
+    from ..bench.ledger import gathered
+    from ..bench.ledger_report import LedgerReport
 
     if args.levers == ["?"]:
-        write(
-            table(
-                ("lever", "value", "exact", "what it is"),
-                [lever_row(name, lever) for name, lever in LEVERS.items()],
-                "<<<<",
-            )
-        )
+        return list_levers()
+    check(args)
+    ranks = join()
+    entries, interrupted = measured(args, ranks)
+    entries = gathered(entries, ranks)
+    if ranks.rank:
         return None
-    for name, least in (
-        ("prompt_tokens", 1),
-        ("max_new_tokens", 2),
-        ("rounds", 1),
-        ("quality_tokens", 0),
-    ):
-        if getattr(args, name) < least:
-            raise InputError(
-                f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least {least}"
-            )
+    report = LedgerReport(
+        entries,
+        command=command(args),
+        processes=ranks.size,
+        model=RANDOM if args.random_124m else Path(args.model).name,
+        file=args.file.name,
+        **sizes(args),
+    )
+    show(report, args)
+    if args.plot or args.save:
+        draw(report, args)
+    if args.save:
+        report.save(args.save)
+    return 130 if interrupted else 2 if any(e.missing for e in entries) else 0
+
+
+def list_levers() -> None:
+    from ..bench.levers import LEVERS
+
+    rows = [
+        (name, lever.value.__name__ if lever.value else "", lever.proof or "no", lever.summary)
+        for name, lever in LEVERS.items()
+    ]
+    write(table(("lever", "value", "exact", "what it is"), rows, "<<<<"))
+
+
+def check(args: argparse.Namespace) -> None:
+    """InputError for what can be known to be wrong before anything is loaded."""
+    from ..errors import InputError
+
+    for name, least in LEAST.items():
+        if (value := getattr(args, name)) < least:
+            option = name.replace("_", "-")
+            raise InputError(f"--{option} is {value}; it must be at least {least}")
     if args.random_124m:
         args.quality_tokens = 0
     check_output("--plot", args.plot, PICTURES)
     for ending in SAVED if args.save else ():
         check_output("--save", f"{args.save}{ending}")
-    ranks = join()
-    text = text_of_file(args.file)
-    sizes = {"n_prompt": args.prompt_tokens, "n_new": args.max_new_tokens, "rounds": args.rounds}
-    entries: list[Entry] = []
-    interrupted = False
-    with tempfile.TemporaryDirectory(prefix="minillm-compare-") as temporary:
-        if args.random_124m:
-            save_random(temporary)
-        model, tokenizer = load(
-            argparse.Namespace(**vars(args) | {"model": temporary}) if args.random_124m else args
-        )
+
+
+def sizes(args: argparse.Namespace) -> dict[str, int]:
+    return {
+        "n_prompt": args.prompt_tokens,
+        "n_new": args.max_new_tokens,
+        "rounds": args.rounds,
+        "quality_tokens": args.quality_tokens,
+    }
+
+
+def measured(args: argparse.Namespace, ranks) -> tuple[list, bool]:
+    """This process's entries, and whether Ctrl-C left some of them unfinished."""
+    from ..bench.ledger import ledger, random_124m, shared
+
+    text, entries = text_of_file(args.file), []
+    with random_124m() if args.random_124m else nullcontext(args.model) as model:
+        model, tokenizer = load(argparse.Namespace(**vars(args) | {"model": model}))
         try:
-            mine = args.levers[ranks.rank :: ranks.size]
-            ledger(
-                model,
-                tokenizer,
-                text,
-                mine,
-                quality_tokens=args.quality_tokens,
-                entries=entries,
-                all_apply=args.levers is not DEFAULT,
-                **sizes,
-            )
+            mine = shared(args.levers, ranks)
+            chosen = args.levers is not DEFAULT
+            ledger(model, tokenizer, text, mine, entries=entries, all_apply=chosen, **sizes(args))
         except KeyboardInterrupt:
             if ranks.size > 1:
                 raise
-            interrupted = True
             print("\nminillm: interrupted; this is what was measured", file=sys.stderr)
-    every = ranks.all_gather(entries)  # each with "plain" first
-    entries = [
-        entries[0],
-        *(e for turn in zip_longest(*(part[1:] for part in every)) for e in turn if e),
-    ]
-    if ranks.rank:
-        return None
-    fits = amdahl(entries)
-    name = "GPT-2 124M, random weights" if args.random_124m else Path(args.model).name
-    measured = [
-        asdict(e) | {"prefill_median": e.rate("prefill"), "decode_median": e.rate("decode")}
-        for e in entries
-    ]
-    about = {
-        "command": command(args),
-        "processes": ranks.size,
-        "model": name,
-        "file": args.file.name,
-        **sizes,
-    }
-    about |= {"quality_tokens": args.quality_tokens, "machine": describe_machine()}
-    result = about | {"levers": measured, "amdahl": [fit.to_dict() for fit in fits]}
+            return entries, True
+    return entries, False
+
+
+def show(report, args: argparse.Namespace) -> None:
+    from ..bench.ledger_report import HEADINGS
+
     if args.json:
-        write_json(result)
-    else:
-        write(
-            "\n".join([table(HEADINGS, [row(e) for e in entries], "<>>>>>>>><"), *map(str, fits)])
-        )
-        for e in entries:
-            if e.missing:
-                print(f"minillm: {e.levers}: {e.missing}", file=sys.stderr)
-    if args.plot or args.save:
-        from .. import plots
-
-        figure = plots.ledger_page(
-            entries, fits, f"{name}: what each lever buys, and what it costs"
-        )
-        for path in (args.plot, args.save and f"{args.save}.png"):
-            if path:
-                figure.savefig(path, dpi=150)
-    if args.save:
-        page = markdown(args.save.name, name, about, entries, fits)
-        write_atomically(Path(f"{args.save}.md"), page.encode())
-        write_atomically(Path(f"{args.save}.json"), (json.dumps(result, indent=1) + "\n").encode())
-    return 130 if interrupted else 2 if any(e.missing for e in entries) else 0
+        write_json(report.to_dict())
+        return
+    write("\n".join([table(HEADINGS, report.rows(), "<>>>>>>>><"), *map(str, report.fits)]))
+    for e in report.entries:
+        if e.missing:
+            print(f"minillm: {e.levers}: {e.missing}", file=sys.stderr)
 
 
-def save_random(folder: str) -> None:
-    """Write GPT-2 124M's shape with random weights, and a tokenizer with enough for a prompt."""
-    import minillm
+def draw(report, args: argparse.Namespace) -> None:
+    from .. import plots
 
-    minillm.GPT2.random(minillm.GPT2Config(), seed=0).save_pretrained(folder)
-    minillm.load("tales")[1].save(folder)
+    title = f"{report.model}: what each lever buys, and what it costs"
+    figure = plots.ledger_page(report.entries, report.fits, title)
+    for path in (args.plot, args.save and f"{args.save}.png"):
+        if path:
+            figure.savefig(path, dpi=150)
 
 
 def command(args: argparse.Namespace) -> str:
@@ -233,62 +207,3 @@ def command(args: argparse.Namespace) -> str:
         if getattr(args, option) is not None:
             parts += [f"--{option.replace('_', '-')}", str(getattr(args, option))]
     return shlex.join([*parts, "--levers", *args.levers])
-
-
-def markdown(stem: str, name: str, about: dict, entries, fits) -> str:
-    """The ledger as a page: figure, table, what was measured, on which machine, how."""
-    machine = about["machine"]
-    quality = (
-        f"Quality: {about['quality_tokens']:,} tokens of {about['file']}."
-        if about["quality_tokens"]
-        else ""
-    )
-    lines = [f"# The ledger: {name}", "", f"![decode speed of each lever]({stem}.png)", ""]
-    lines += [
-        "| " + " | ".join(HEADINGS) + " |",
-        "| --- |" + " ---: |" * (len(HEADINGS) - 2) + " --- |",
-    ]
-    lines += ["| " + " | ".join(map(str, row(e))) + " |" for e in entries]
-    lines += [
-        "",
-        *(f"- {e.levers}: {e.missing}" for e in entries if e.missing),
-        *(f"- {fit}" for fit in fits),
-        "",
-    ]
-    lines += [
-        (
-            f"{about['n_new']} tokens after a prompt of {about['n_prompt']}, greedy; medians of"
-            f" {about['rounds']} rounds, in each"
-        ),
-        (
-            "of which every lever has its turn; speed-up: decode / plain, the median over rounds."
-            f" {quality}"
-        ),
-        "Exact by: a test in tests/decoding/test_levers.py.",
-        f"{machine['processor']}, {entries[0].threads} threads; {machine['time'][:10]};",
-        ", ".join(f"{what} {version}" for what, version in machine["versions"].items()) + ".",
-    ]
-    return "\n".join([*lines, "", f"    {about['command']}", ""])
-
-
-def row(e) -> tuple:
-    """One line of the table; a dash for what was not measured."""
-
-    def number(value, form: str) -> str:
-        return "-" if value is None else format(value, form)
-
-    return (
-        e.levers,
-        number(e.rate("prefill"), ",.0f"),
-        number(e.rate("decode"), ",.1f"),
-        number(e.speed_up, ".2f"),
-        *("-" if e.missing else f"{n / 1e6:,.1f} MB" for n in (e.weight_bytes, e.cache_bytes)),
-        number(e.bits_per_byte, ".4f"),
-        number(e.change, "+.2%"),
-        number(e.divergence, ".4f"),
-        "-" if e.missing else e.proof or "no",
-    )
-
-
-def lever_row(name: str, lever) -> tuple:
-    return name, lever.value.__name__ if lever.value else "", lever.proof or "no", lever.summary

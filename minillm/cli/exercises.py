@@ -139,9 +139,8 @@ def state(folder: Path) -> list:
 
 def check_once(args) -> int:
     """Check and print; 0 if all that was checked is right."""
-    from ..exercises import EXERCISES
-    from ..exercises.check import exercise
-    from ..exercises.check.process import check_folder
+    from ..exercises import EXERCISES, exercise
+    from ..exercises.checking.process import check_folder
     from ..exercises.student.folder import file_of, require
 
     names = [exercise(args.name).name] if args.name else [*EXERCISES]
@@ -165,7 +164,7 @@ def check_once(args) -> int:
 
 def hint(args) -> None:
     from ..errors import InputError
-    from ..exercises.check import exercise
+    from ..exercises import exercise
 
     hints = exercise(args.name).hints
     if args.number < 1:
@@ -185,7 +184,7 @@ def reset(args) -> None:
 
 def list_all(args) -> None:
     from ..exercises import EXERCISES
-    from ..exercises.check.process import check_folder
+    from ..exercises.checking.process import check_folder
     from ..exercises.student.folder import file_name, require
 
     require(args.folder)
@@ -223,15 +222,16 @@ def list_all(args) -> None:
 
 
 def run_own(args) -> int:
-    from ..exercises.check.process import STARTING, Child, Ended, copied
+    from ..exercises.checking.process import STARTING, StudentProcess, copied
     from ..exercises.student import folder
+    from ..machine.child import Ended
 
     folder.require(args.folder)
     own = args.folder.resolve()
     try:
         with (
             copied(own) as copy,
-            Child("student.own", own, args.seed, args.prompt, cwd=copy) as child,
+            StudentProcess("student.own", own, args.seed, args.prompt, cwd=copy) as child,
         ):
             used = child.answer(STARTING)
             write(

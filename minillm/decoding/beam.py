@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..machine.forms import short
-from ..machine.quota import free_bytes
+from ..machine.memory import free_bytes
 from ..protocol import Model
 from ..steps import Step, identity
 from .cycle import Continuation, Cycle, Moment, run_cycle

@@ -3,9 +3,9 @@ predict, and one check.
 
 `check(name, where)` serves whoever asks: the command line (where is a folder; the code runs in a
 process of its own), or a notebook or grader (where is a namespace, {name: function}). The right
-answers are in the package, for all to read. Four wings: `catalogue` (the exercises), `check` (what
-runs and judges an answer), `student` (a folder, and a model of one's own functions), `teacher`
-(reports, submissions, assignments, an exam).
+answers are in the package, for all to read. Four wings: `catalogue` (the exercises), `checking`
+(what runs and judges an answer), `student` (a folder, and a model of one's own functions),
+`teacher` (reports, submissions, assignments, an exam).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .catalogue import EXERCISES, exercise
-from .check.exercise import Code, Exercise, Mistake, Predict, Result
-from .check.process import check_folder
+from .checking.exercise import Code, Exercise, Mistake, Predict, Result
+from .checking.process import check_folder
 
 __all__ = ["EXERCISES", "Code", "Exercise", "Mistake", "Predict", "Result", "check", "exercise"]
 

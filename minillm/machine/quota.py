@@ -1,10 +1,9 @@
 """What a hub or a container allows: its share of the processor and of the memory, from Linux's
-control groups; and how much memory is free."""
+control groups."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -25,21 +24,6 @@ def memory() -> int | None:
     """Return how many bytes may be used; None where there is no limit."""
     limits = [int(limit) for (limit,) in _values("memory", "memory.max", "memory.limit_in_bytes")]
     return min(limits) if limits else None
-
-
-def free_bytes() -> int | None:
-    """How much memory the system can give, or None where it does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            return next(
-                int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable")
-            )
-    except (OSError, StopIteration, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None
 
 
 def _values(controller: str, file: str, *older: str) -> Iterator[list[str]]:

@@ -11,7 +11,7 @@ from .basics import axes_or_new, plain_numbers
 
 if TYPE_CHECKING:
     from ..tasks.classify import Result
-    from ..tasks.compare import StepTime
+    from ..tasks.trials import StepTime
 
 
 def confusion_matrix(result: Result, ax=None):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from ..errors import InputError
-from ..machine.quota import free_bytes
+from ..machine.memory import free_bytes
 
 
 def step_bytes(config, rows: int, T: int, recompute: bool = False) -> int:

@@ -17,13 +17,15 @@ from ..twins.choose import twin
 from ..twins.threads import keep_to_quota
 from ..twins.twin import abilities
 from ..weights.lora import LoRA
-from .data import Batches, open_tokens, split_documents, token_files
+from .data import Batches, Tokens, open_tokens, split_documents, token_files
 from .language import LanguageModel, bits_per_byte
 from .lock import one_run_a_folder
 from .lora import merged, save_adapters, with_adapters
 from .memory import check_memory
 from .settings import Settings
 from .trainer import Trainer, check_folder, run_to_resume, write_settings
+
+SHAPE = ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")  # what --from settles
 
 
 def training_twin(name: str | None, precision: str):
@@ -59,32 +61,12 @@ def pretrain(
     else one is trained on the text.
     """
     before = run_to_resume(out, Settings) if resume else {}
-    data, start = (
-        data or (before.get("data") and Path(before["data"])),
-        start or before.get("start"),
-    )
+    data = data or (before.get("data") and Path(before["data"]))
+    start = start or before.get("start")
     if data is None:
         raise InputError("--data is needed: a folder with .txt files, or one text file")
-    known = {f.name: before[f.name] for f in dataclasses.fields(Settings) if f.name in before}
-    first = None
-    if start is not None:
-        first, words = load(start, "float32", "numpy")
-        shape = {
-            name: getattr(first.config, name)
-            for name in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")
-        }
-        known = shape | known
-    plan = settings_of(**known)
-    if start is not None and any(getattr(plan, name) != value for name, value in shape.items()):
-        wrong = next(name for name, value in shape.items() if getattr(plan, name) != value)
-        raise InputError(
-            f"{wrong} is {getattr(plan, wrong)}; {start} has {shape[wrong]}, and --from keeps a"
-            " model's shape"
-        )
-    if plan.lora_rank and start is None:
-        raise InputError(
-            f"lora_rank is {plan.lora_rank}: adapters need a model to adapt, --from MODEL"
-        )
+    first, words = load(start, "float32", "numpy") if start is not None else (None, None)
+    plan = plan_of(settings_of, before, start, first)
     ops = training_twin(kernels, plan.precision)
 
     curve = {f.name for f in dataclasses.fields(plan) if f.metadata["curve"]} | {"start"}
@@ -99,6 +81,54 @@ def pretrain(
         token_files(data, out / "tokens", words, plan.val_fraction, changed=not resume)
     world.barrier()
     words = Tokenizer.from_pretrained(out)
+    batches, val, prompt = texts_of(out, words, plan)
+
+    config = first.config if first else plan.model_config(words.vocab_size, words.eot_id)
+    rows = plan.batch_size // plan.accumulate // world.size
+    check_memory(config, rows, plan.window, plan.recompute)
+    model = model_of(config, (first or Model.random(config, plan.seed)).parameters, ops)
+    if plan.lora_rank:
+        model = with_adapters(model, plan.lora_rank, plan.lora_alpha, plan.lora_matrices, plan.seed)
+    learner = Learner(LanguageModel(model, plan.recompute), words, prompt, val, plan, out)
+    if world.rank == 0:
+        write_settings(out, everything)
+    trainer = Trainer(
+        learner.objective,
+        batches.batch,
+        plan,
+        out,
+        evaluate=learner.evaluate,
+        sample=learner.sample,
+        save=learner.save,
+        world=world,
+        echo=echo,
+    )
+    trainer.run(resume)
+    return learner.model
+
+
+def plan_of(
+    settings_of: Callable[..., Settings], before: dict, start: str | None, first: Model | None
+) -> Settings:
+    """The settings of a run: given what the run before had, and what `first` settles, the model
+    named `start`, whose shape stays."""
+    known = {f.name: before[f.name] for f in dataclasses.fields(Settings) if f.name in before}
+    shape = {name: getattr(first.config, name) for name in SHAPE} if first else {}
+    plan = settings_of(**shape | known)
+    if wrong := [name for name, value in shape.items() if getattr(plan, name) != value]:
+        raise InputError(
+            f"{wrong[0]} is {getattr(plan, wrong[0])}; {start} has {shape[wrong[0]]}, and --from"
+            " keeps a model's shape"
+        )
+    if plan.lora_rank and start is None:
+        raise InputError(
+            f"lora_rank is {plan.lora_rank}: adapters need a model to adapt, --from MODEL"
+        )
+    return plan
+
+
+def texts_of(out: Path, words: Tokenizer, plan: Settings) -> tuple[Batches, Tokens, list[int]]:
+    """The batches to train on, the validation text, and the prompt of the samples."""
     train, val = open_tokens(out / "tokens", words.vocab_size)
     batches = Batches(train, plan.window, plan.batch_size, plan.seed)
     if len(val) <= plan.window:
@@ -111,51 +141,46 @@ def pretrain(
         raise InputError(
             f"sample_prompt has {len(prompt)} tokens; it must have 1 to {plan.n_positions - 1}"
         )
+    return batches, val, prompt
 
-    config = (
-        first.config if start is not None else plan.model_config(words.vocab_size, words.eot_id)
-    )
-    check_memory(
-        config, plan.batch_size // plan.accumulate // world.size, plan.window, plan.recompute
-    )
-    model = model_of(config, (first or Model.random(config, plan.seed)).parameters, ops)
-    if plan.lora_rank:
-        model = with_adapters(model, plan.lora_rank, plan.lora_alpha, plan.lora_matrices, plan.seed)
-    objective = LanguageModel(model, plan.recompute)
-    model = objective.model  # which sees what is trained
 
-    def evaluate(last: bool) -> dict:
-        loss, bits = bits_per_byte(objective, val, plan.window, None if last else plan.eval_tokens)
+@dataclasses.dataclass
+class Learner:
+    """What a trainer asks of a language model while it learns: how good it is, what it writes, and
+    to be saved."""
+
+    objective: LanguageModel
+    words: Tokenizer
+    prompt: list[int]  # of its samples
+    val: Tokens
+    plan: Settings
+    out: Path
+
+    @property
+    def model(self) -> Model:
+        """The model, which sees what is trained."""
+        return self.objective.model
+
+    def evaluate(self, last: bool) -> dict:
+        """Return loss and bits per byte of the validation text: of all of it at the last."""
+        plan, n_tokens = self.plan, None if last else self.plan.eval_tokens
+        loss, bits = bits_per_byte(self.objective, self.val, plan.window, n_tokens)
         return {"val_loss": loss, "bits_per_byte": bits}
 
-    def sample() -> str:
-        room = model.config.sizes.P - len(prompt)
+    def sample(self) -> str:
+        """Return a text that it writes now."""
+        room = self.model.config.sizes.P - len(self.prompt)
         options = Options(
-            max_new_tokens=min(80, room), temperature=0.8, top_p=0.95, min_p=0, seed=plan.seed
+            max_new_tokens=min(80, room), temperature=0.8, top_p=0.95, min_p=0, seed=self.plan.seed
         )
-        text = moments(model, prompt, options, tokenizer=words)
-        return words.readable([*prompt, *(moment.id for moment in text)])
+        text = moments(self.model, self.prompt, options, tokenizer=self.words)
+        return self.words.readable([*self.prompt, *(moment.id for moment in text)])
 
-    def save() -> None:
-        if any(isinstance(w, LoRA) for w in model.parameters.values()):
-            save_adapters(model, out)
-        save_model(merged(model), out, plan.save_dtype)
-
-    if world.rank == 0:
-        write_settings(out, everything)
-    trainer = Trainer(
-        objective,
-        batches.batch,
-        plan,
-        out,
-        evaluate=evaluate,
-        sample=sample,
-        save=save,
-        world=world,
-        echo=echo,
-    )
-    trainer.run(resume)
-    return model
+    def save(self) -> None:
+        """Save the model, whole, and its adapters where it has some."""
+        if any(isinstance(w, LoRA) for w in self.model.parameters.values()):
+            save_adapters(self.model, self.out)
+        save_model(merged(self.model), self.out, self.plan.save_dtype)
 
 
 def tokenizer_for(data: Path, plan: Settings, name: str | None) -> Tokenizer:

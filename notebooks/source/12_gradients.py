@@ -24,7 +24,7 @@ from matplotlib import pyplot
 import minillm
 from minillm import plots
 from minillm.decoding import Options, Request, generate_batch
-from minillm.exercises.catalogue.textbook import central_difference
+from minillm.exercises.catalogue.answers import central_difference
 from minillm.ops import cross_entropy, softmax
 from minillm.ops_backward import cross_entropy_backward, linear_backward
 from minillm.training.language import LanguageModel

@@ -22,7 +22,7 @@ from matplotlib import pyplot
 
 from minillm import GPT2, Tokenizer, plots
 from minillm.decoding import Options, Request, generate_batch
-from minillm.exercises.catalogue.textbook import central_difference
+from minillm.exercises.catalogue.answers import central_difference
 from minillm.layers.attention import (
     scaled_dot_product_attention,
     scaled_dot_product_attention_backward,

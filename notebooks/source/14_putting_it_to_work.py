@@ -22,11 +22,11 @@ from matplotlib import pyplot
 import minillm
 from minillm import plots
 from minillm.decoding import Options, Request, generate_batch
-from minillm.exercises.catalogue.textbook import last_state, lstm_cell
+from minillm.exercises.catalogue.answers import last_state, lstm_cell
 from minillm.tasks.classify import train_classifier
-from minillm.tasks.compare import times_by_length
 from minillm.tasks.examples import rectangle
 from minillm.tasks.lstm import LSTM, LSTMConfig
+from minillm.tasks.trials import times_by_length
 
 model, tokenizer = minillm.load()
 

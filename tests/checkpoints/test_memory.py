@@ -18,8 +18,8 @@ USUAL |= {(half, wanted) for half in ("float16", "bfloat16") for wanted in ("flo
 LOAD = """
 import sys
 import numpy, minillm, minillm.kernels, minillm.compression
-from minillm.bench.limits import peak_bytes
 from minillm.loading import load_model
+from minillm.machine.memory import peak_bytes
 folder, wanted, ops = sys.argv[1:]
 before = peak_bytes()  # everything imported, nothing loaded
 model = load_model(folder, wanted, ops)

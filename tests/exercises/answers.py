@@ -34,10 +34,22 @@ def solved(e: Exercise) -> str:
 
 def with_body_of(e: Code, mistake: str = "") -> str:
     """A student's file with the right body, or a mistaken one."""
-    from minillm.exercises.check import source
+    from minillm.exercises.checking import source
 
     code = e.source(mistake)
     return f"{source.imports(e.answer, code)}\n\n\n{code}"
+
+
+def namespace(text: str) -> dict:
+    """What a student's file defines."""
+    space: dict = {"__name__": "a_students"}
+    exec(text, space)
+    return space
+
+
+def answers(e: Code) -> dict:
+    """What the right file defines."""
+    return namespace(with_body_of(e))
 
 
 def solve(folder) -> None:

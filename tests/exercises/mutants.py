@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from minillm.exercises import EXERCISES, Code
-from minillm.exercises.check import source
-from minillm.exercises.check.process import check_folder
+from minillm.exercises.checking import source
+from minillm.exercises.checking.process import check_folder
 from minillm.exercises.student.folder import file_of, start
 
 OPERATORS = {

@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 
 from minillm import GPT2, GPT2Config, InputError, Tokenizer
-from minillm.bench.limits import peak_bytes
 from minillm.checkpoints import safetensors
 from minillm.clock.limits import Limits
 from minillm.families import read_config
 from minillm.families.gpt2 import step_names
 from minillm.loading import load_model
+from minillm.machine.memory import peak_bytes
 from minillm.reference import Reference, verify
 from minillm.tasks.classify import BagOfWords, Pooled, Transformer, load_classifier
 from minillm.tasks.examples import Words, read_examples

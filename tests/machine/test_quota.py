@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import minillm
-from minillm.exercises.check import child
+from minillm.exercises.checking import inside
 from minillm.machine import quota
 from minillm.twins import threads
 
@@ -95,9 +95,9 @@ def test_a_quota_sets_the_threads_unless_somebody_chose(monkeypatch):
 
 def test_students_code_may_take_half_of_a_hubs_memory(monkeypatch):
     monkeypatch.setattr(quota, "memory", lambda: 1 << 30)
-    assert child.allowed() == 1 << 29
+    assert inside.allowed() == 1 << 29
     monkeypatch.setattr(quota, "memory", lambda: None)
-    assert child.allowed() == child.MEMORY
+    assert inside.allowed() == inside.MEMORY
 
 
 def test_this_machine_can_be_asked():

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...machine.files import write_atomically
-from ..catalogue import EXERCISES
-from ..check import exercise
-from ..check.exercise import Exercise
+from ..catalogue import EXERCISES, exercise
+from ..checking.exercise import Exercise
 
 DOES = {
     "predict": "predict a number",
@@ -25,7 +24,7 @@ def file_name(e: Exercise) -> str:
 
 
 def file_of(folder: Path, e: Exercise) -> Path:
-    """Return the student's file, whatever its number (an older minillm may have counted otherwise)."""
+    """Return the student's file, whatever its number: an older minillm counted otherwise."""
     found = sorted(
         p for p in folder.glob(f"*_{e.name}.py") if re.fullmatch(rf"\d+_{e.name}\.py", p.name)
     )

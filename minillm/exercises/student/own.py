@@ -1,8 +1,8 @@
 """The student's folder as a twin of ops: the bundled model computed with their functions, step by
 step and as a story.
 
-Run as `python -m minillm.exercises.student.own FOLDER SEED PROMPT` it answers in lines of JSON, like
-child.py.
+Run as `python -m minillm.exercises.student.own FOLDER SEED PROMPT` it answers in lines of JSON,
+like checking/inside.py.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from ...errors import InputError
 from ...families.gpt2.forward import block as whole_block
 from ...layers.attention import causal_self_attention
 from ...layers.feed_forward import feed_forward
+from ...machine.child import answering
 from ...model import GPT2
 from ...reference import TOLERANCES
 from ...steps import Relay, identity
 from ...tokenizer import Tokenizer
 from ...twins.folder import FolderTwin
-from ..catalogue import EXERCISES, textbook
-from ..check.call import raised
-from ..check.child import Printed, answering, limit_resources, load
-from ..check.inputs import MODEL, model, reference
-from ..check.process import check_folder
-from ..check.wire import describe
+from ..catalogue import EXERCISES, answers
+from ..checking.call import raised
+from ..checking.inputs import MODEL, model, reference
+from ..checking.inside import Printed, limit_resources, load
+from ..checking.process import check_folder
+from ..checking.wire import describe
 from .folder import file_of, require
 
 UNUSABLE = ("todo", "missing", "signature", "skipped", "stopped")
@@ -162,7 +163,7 @@ class OwnGPT2(GPT2):
     def forward(self, ids, positions, cache=None, step=identity, keep=slice(None)):
         if cache is not None or step is not identity:
             return super().forward(ids, positions, cache, step, keep)
-        tree, whole = self.weights, self.own.get("forward", textbook.forward)
+        tree, whole = self.weights, self.own.get("forward", answers.forward)
         return whole(
             ids, tree["wte"]["weight"], tree["wpe"]["weight"], self.blocks(positions), tree["ln_f"]
         )[keep]

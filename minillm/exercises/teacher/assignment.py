@@ -15,7 +15,7 @@ from pathlib import Path
 from ...errors import InputError
 from ...machine.files import read_json, write_atomically
 from ..catalogue import EXERCISES
-from ..check.exercise import Exercise
+from ..checking.exercise import Exercise
 from ..course import chapters
 from ..student.folder import DOES
 
@@ -45,7 +45,8 @@ tests:
 CONFIG = """\
 # Written by minillm exercises export.
 c = get_config()  # noqa
-c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE"}  # what is to be written, or mended, follows it
+# what is to be written, or mended, follows it
+c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE"}
 c.ExecutePreprocessor.timeout = 300  # seconds a cell: some chapters train, or measure
 """
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 Who = TypeVar("Who")
 
 # share of the two forms in common: above all pairs of ways to write the same, see
-# tests/exercises/test_copies.py
+# tests/exercises/teacher/test_copies.py
 ALIKE = 0.9
 # parts of a form: shorter functions are written so by many, since the equation in the docstring
 # says how

@@ -19,7 +19,7 @@ from ...errors import InputError
 from ...families.gpt2.config import GPT2Config
 from ...layers.attention import causal_mask, split_heads
 from ...training.optimizers import adamw_update
-from ..catalogue import textbook
+from ..catalogue import answers
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def _merges(rng):
             f"BPE has learnt these merges, in this order: {learnt}. Into which tokens does it cut"
             f" {word!r}?"
         ),
-        " | ".join(t.decode() for t in textbook.encode(word.encode(), ranks)),
+        " | ".join(t.decode() for t in answers.encode(word.encode(), ranks)),
     )
 
 
@@ -288,7 +288,7 @@ def _predictions(rng):
 def _attention(rng):
     q, k, v = (rng.integers(low, high, 3) for low, high in ((1, 3), (0, 3), (1, 9)))
     shaped = [x.astype(float).reshape(1, 1, 3, 1) for x in (q, k, v)]
-    out = textbook.attention(*shaped, np.arange(3)[None], 1.0)[0, 0, :, 0]
+    out = answers.attention(*shaped, np.arange(3)[None], 1.0)[0, 0, :, 0]
     weights = ops.softmax(q[1] * k[:2].astype(float))
     return (
         (
@@ -408,7 +408,7 @@ def _cache(rng):
         int(rng.choice([256, 768, 1024])),
         int(rng.choice([256, 512, 1024])),
     )
-    size = textbook.decode_cost(c, n_layer, 1, n, 0)[1]
+    size = answers.decode_cost(c, n_layer, 1, n, 0)[1]
     return (
         (
             f"How many bytes does the KV cache hold for one text of {n} tokens: n_layer {n_layer},"
@@ -479,7 +479,7 @@ def _paths(rng):
 def _roofline(rng):
     n, width = int(rng.choice([124, 355, 774])) * 10**6, int(rng.choice([1, 2, 4]))
     bandwidth, peak = int(rng.choice([20, 40, 100])), int(rng.choice([200, 500, 1000]))
-    seconds, binds = textbook.roofline(2 * n, n * width, peak * 1e9, bandwidth * 1e9)
+    seconds, binds = answers.roofline(2 * n, n * width, peak * 1e9, bandwidth * 1e9)
     return (
         (
             f"A model of {n // 10**6} million weights, {width} byte{'s' * (width > 1)} each,"
@@ -501,7 +501,7 @@ def _flops(rng):
         4096,
         int(rng.choice([100, 500, 1000])),
     )
-    flops, _ = textbook.decode_cost(c, n_layer, v, s, 4)
+    flops, _ = answers.decode_cost(c, n_layer, v, s, 4)
     return (
         (
             f"How many FLOPs does one decode step take: C = {c}, L = {n_layer}, V = {v}, {s}"
@@ -538,7 +538,7 @@ def _quantised(rng):
     weights = np.concatenate([(steps + [0, *rng.uniform(-0.4, 0.4, 3)]) / 100, np.zeros(28)]).round(
         4
     )
-    q, scales = textbook.quantize(weights[None].astype(np.float32))
+    q, scales = answers.quantize(weights[None].astype(np.float32))
     return (
         (
             f"A block of 32 weights begins {_list(weights[:4])}; the rest are 0. Store it in 8 bits"
@@ -601,7 +601,7 @@ def _verified(rng):
             " yield?"
         ),
         (
-            f"{textbook.verified(drafted, chosen)}: the guesses up to the first wrong one, and one"
+            f"{answers.verified(drafted, chosen)}: the guesses up to the first wrong one, and one"
             " of the model's own."
         ),
     )

@@ -16,8 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..catalogue import EXERCISES
-from ..check.exercise import TODO, Code, Exercise, Result
-from ..check.process import check_folder
+from ..checking.exercise import TODO, Code, Exercise, Result
+from ..checking.process import check_folder
 from ..student.folder import file_name
 from .copies import alike, form_of, near_copies
 from .submissions import Submission
@@ -98,7 +98,7 @@ class ClassReport:
         return found
 
     def pairs(self) -> dict[tuple[str, str], list[str]]:
-        """Return {(who, who): exercises in which they are nearly the same}, those with most first."""
+        """Return {(who, who): exercises in which they are nearly the same}, the most first."""
         pairs: dict[tuple[str, str], list[str]] = {}
         for row in self.rows:
             for exercise, others in row.copies.items():
@@ -187,7 +187,7 @@ def _is_stub(e: Exercise, source: bytes) -> bool:
 
 
 def _compare(e: Code, rows: list[Row], students: list[Submission]) -> bool:
-    """Note in every row whose function is nearly the same; return whether there was time for all."""
+    """Note in every row whose function is nearly the same; return whether time was enough."""
     own = form_of(e.source(), e.name)
     forms = {
         i: form_of(s.files[e.name], e.name) for i, s in enumerate(students) if e.name in s.files

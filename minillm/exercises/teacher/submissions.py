@@ -42,7 +42,7 @@ CANVAS = re.compile(r"(?P<name>.+?)(?P<late>_LATE)?_(?P<id>\d+)_\d+_(?P<file>.+)
 
 @dataclass
 class Submission:
-    """What one student handed in: files {exercise: source}; notes say what of it could not be used."""
+    """What one student handed in: files {exercise: source}; notes say what could not be used."""
 
     student: str
     id: str = ""
@@ -103,7 +103,7 @@ class Left:
 
 
 class Opening:
-    """A zip that is being opened: of what it says of its entries, no more than DIRECTORY is read."""
+    """A zip being opened: of what it says of its entries, no more than DIRECTORY is read."""
 
     def __init__(self, stream: BinaryIO):
         self.stream, self.open = stream, False
@@ -154,7 +154,7 @@ def _names(found: list[Found], path: Path) -> dict[tuple[str, ...], str]:
 
 
 def _hand_in(own: Submission, files: list[Found]) -> None:
-    """Add a student's files: of several of one exercise the one handed in last, or lying highest."""
+    """Add a student's files: of several of an exercise the one handed in last, or highest."""
     own.late |= any(f.student is not None and bool(f.student["late"]) for f in files)
     problems = [f.problem for f in files if f.problem]
     own.notes += problems[:NOTES]

@@ -1,0 +1,82 @@
+"""The training step compared: peers in their own processes, on a shape that takes no time."""
+
+import json
+
+import pytest
+
+from minillm import GPT2Config, InputError
+from minillm.bench import trainers
+from minillm.bench.peers import PEERS
+from minillm.cli import main
+
+TINY = ({"n_layer": 1, "n_head": 2, "n_embd": 16, "vocab_size": 50, "n_positions": 8}, (2, 8))
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setitem(trainers.SHAPES, "small", TINY)
+
+
+def test_the_arithmetic_of_a_step():
+    """By hand: 2 for each weight of the matrices and of the head and each token, and attention;
+    three times."""
+    L, C, T, B, V = 1, 16, 8, 2, 50
+    matrices, pairs = 12 * C * C * L, T * (T + 1) // 2
+    assert trainers.step_flop(GPT2Config(**TINY[0]), B, T) == 3 * B * (
+        2 * T * (matrices + V * C) + 4 * C * pairs * L
+    )
+
+
+def test_minillm_alone(capsys):
+    pytest.importorskip("numba")
+    assert (
+        main(
+            [
+                "bench",
+                "--train",
+                "small",
+                "--peers",
+                "minillm",
+                "--rounds",
+                "2",
+                "--threads",
+                "1",
+                "--json",
+            ]
+        )
+        == 0
+    )
+    found = json.loads(capsys.readouterr().out)
+    (result,) = found["results"]
+    assert (
+        result["ratio"] == 1
+        and len(result["rates"]) == len(found["flops"]) == 2
+        and result["share"] > 0
+    )
+    assert 0 < result["step_bytes"] < result["peak_bytes"] and result["loss"] < 3.9
+
+
+@pytest.mark.live
+def test_all_do_the_same_work(capsys):
+    """The losses after six steps from the same weights: float32 to 1e-4, bfloat16 to 1e-2."""
+    pytest.importorskip("transformers")
+    assert main(["bench", "--train", "small", "--rounds", "2", "--threads", "1"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[3:6]]
+    assert [line[0] for line in lines] == ["torch-eager", "minillm", "minillm-mixed"]
+    torch, ours, halves = (float(line[-2]) for line in lines)
+    assert ours == pytest.approx(torch, abs=1e-4) and halves == pytest.approx(torch, abs=1e-2)
+
+
+def test_what_cannot_be(capsys):
+    with pytest.raises(
+        InputError,
+        match=r"peer 'llama.cpp' does not train; known: all, torch-eager, minillm, minillm-mixed",
+    ):
+        trainers.run("small", "minillm,llama.cpp")
+    assert main(["bench", "--train", "small", "--plot", "x.png"]) == 2
+    assert "--train takes neither --model nor --plot" in capsys.readouterr().err
+
+
+def test_every_peer_has_a_name_of_its_own():
+    """The worker finds those that generate and those that train by name alone."""
+    assert not PEERS.keys() & trainers.TRAINERS.keys()
