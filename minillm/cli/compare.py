@@ -19,6 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ..errors import count
 from ..samples import own_or_sample
 from .common import (
     PICTURES,
@@ -239,7 +240,7 @@ def markdown(stem: str, name: str, about: dict, entries, fits) -> str:
     """The ledger as a page: figure, table, what was measured, on which machine, how."""
     machine = about["machine"]
     quality = (
-        f"Quality: {about['quality_tokens']:,} tokens of {about['file']}."
+        f"Quality: {count(about['quality_tokens'], 'token')} of {about['file']}."
         if about["quality_tokens"]
         else ""
     )
@@ -257,15 +258,15 @@ def markdown(stem: str, name: str, about: dict, entries, fits) -> str:
     ]
     lines += [
         (
-            f"{about['n_new']} tokens after a prompt of {about['n_prompt']}, greedy; medians of"
-            f" {about['rounds']} rounds, in each"
+            f"{count(about['n_new'], 'token')} after a prompt of {about['n_prompt']}, greedy; medians of"
+            f" {count(about['rounds'], 'round')}, in each"
         ),
         (
             "of which every lever has its turn; speed-up: decode / plain, the median over rounds."
             f" {quality}"
         ),
         "Exact by: a test in tests/decoding/test_levers.py.",
-        f"{machine['processor']}, {entries[0].threads} threads; {machine['time'][:10]};",
+        f"{machine['processor']}, {count(entries[0].threads, 'thread')}; {machine['time'][:10]};",
         ", ".join(f"{what} {version}" for what, version in machine["versions"].items()) + ".",
     ]
     return "\n".join([*lines, "", f"    {about['command']}", ""])

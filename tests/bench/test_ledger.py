@@ -97,7 +97,7 @@ def test_every_proof_is_a_test():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("low-rank:999", "lever low-rank:999 cannot be pulled here: .*rank 999"),
+        ("low-rank:999", "^lever low-rank:999: rank 999"),
         ("sparse:1.2", "sparsity is 1.2"),
         ("draft:nowhere", "nowhere"),
         ("batch:2+ngram", "a batch and a draft"),
@@ -118,9 +118,10 @@ def test_a_default_lever_that_cannot_apply_is_left_out():
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ("warp", "lever 'warp' is unknown; known: no-cache"),
+        ("warp", "^lever warp: there is no 'warp'; known: no-cache"),
         ("int8:3", "int8 takes no value"),
-        ("batch", "batch takes a value"),
+        ("batch", "^lever batch: batch takes a value, batch:VALUE"),
+        ("bacth:3", "did you mean batch"),
     ],
 )
 def test_unreadable_levers(names, message):
@@ -252,7 +253,7 @@ def test_the_command_prints_a_table_and_draws(tmp_path, capsys):
     levers[levers.index("sparse:0.7")] = "sparse:7"
     assert main(["compare", str(tmp_path / "text"), *arguments, *levers]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and "lever sparse:7 cannot be pulled here: sparsity is 7.0" in err
+    assert out == "" and "minillm: lever sparse:7: sparsity is 7.0" in err
     assert main(["compare", str(tmp_path / "text"), "--levers", "?"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2 + len(LEVERS)
     assert main(["compare", str(tmp_path / "text"), "--rounds", "0"]) == 2
