@@ -31,7 +31,8 @@ from minillm.tasks.examples import read_examples
 from minillm.training.language import LanguageModel
 from minillm.training.settings import Settings, settings
 from minillm.training.trainer import read_metrics
-from minillm.twins.choose import set_threads, twin
+from minillm.twins import set_threads
+from minillm.twins.choose import twin
 from minillm.weights import store
 
 CONFIG = GPT2Config(vocab_size=260, n_positions=16, n_embd=24, n_layer=3, n_head=2)
@@ -124,7 +125,6 @@ CALLS = {
     "GPT2.random, seed": lambda x: GPT2.random(CONFIG, x),
     "GPT2.random, dtype": lambda x: GPT2.random(CONFIG, 0, x),
     "GPT2Config.from_dict": lambda x: GPT2Config.from_dict(x),
-    "GPT2Config.from_file": lambda x: GPT2Config.from_file(x),
     **{
         f"GPT2Config, {name}": lambda x, name=name: GPT2Config(**{name: x})
         for name in GPT2Config.__dataclass_fields__

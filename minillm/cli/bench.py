@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> None:
     from ..checkpoints import find_folder
     from ..families.gpt2.config import GPT2Config
     from ..model import GPT2
-    from ..twins.choose import checked_threads
+    from ..twins.threads import checked_threads
 
     for name in ("prompt", "new", "rounds", "threads"):
         if getattr(args, name) < 1:

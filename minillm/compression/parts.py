@@ -21,8 +21,9 @@ def chosen_matrices(model: Model, matrices: Iterable[str] | None) -> list[str]:
     require_model(model)
     known = model.family.block_matrices(model.config)
     chosen = [*known] if matrices is None else []
-    several = Iterable if not isinstance(matrices, str) else ()
-    for name in require_kind("matrices", matrices or (), several, "several names of matrices"):
+    several = () if isinstance(matrices, str) else Iterable
+    given = () if matrices is None else matrices
+    for name in require_kind("matrices", given, several, "several names of matrices"):
         fitting = [m for m in known if f"{m}.".startswith(f"{name}.")]
         if not fitting:
             raise InputError(f"{short(name)} is no matrix of a block; known: {', '.join(known)}")
