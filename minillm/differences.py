@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .errors import require_kind
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -64,6 +66,9 @@ def diff(
     A step is OK when max |ours - theirs| <= tolerance * max |theirs|; `tolerance` may depend on the
     step's name. A NaN on either side is a DIFF.
     """
+    for what, given in (("trace", trace), ("reference", reference)):
+        require_kind(what, given, Mapping, "{step name: array}")
+    require_kind("names", () if names is None else names, Iterable, "several step names")
     report = StepDifferences()
     for name in reference if names is None else names:
         if name not in trace or name not in reference:

@@ -1,7 +1,10 @@
 """The one exception that means "what you gave cannot be used": its message is the line a person
-reads."""
+reads, and how such lines are worded."""
 
 import operator
+import reprlib
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class InputError(ValueError):
@@ -16,25 +19,75 @@ MOST = 1000  # characters of a message
 
 
 def one_line(message: str) -> str:
-    """A message with the middle of a long one left out: its ends say where, and what to do."""
+    """A message without line ends, and with the middle of a long one left out: its ends say where,
+    and what to do."""
+    message = " ".join(message.splitlines())
     if len(message) <= MOST:
         return message
     return f"{message[: MOST // 2]} [...] {message[-MOST // 3 :]}"
 
 
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxlong = _repr.maxother = 80
+
+
+def short(value) -> str:
+    """repr(value), or its two ends where it is long."""
+    try:
+        return _repr.repr(value)
+    except ValueError:  # Python's own limit to the digits of a number
+        return "a number of thousands of digits"
+
+
+def count(n: int, noun: str) -> str:
+    """1, "piece" -> "1 piece"; 2048, "token" -> "2,048 tokens"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+MOST_WHOLE = 10**100  # far beyond any use; Python refuses to write down what is far longer
+
+
 def whole_number(name: str, value, least: int = 1) -> int:
     """Return `value` as an int; InputError unless it is a whole number (not 3.0, not True) of at
-    least `least`."""
+    least `least`, of a hundred digits at most."""
     try:
-        if not isinstance(value, bool) and (number := operator.index(value)) >= least:
+        if not isinstance(value, bool) and least <= (number := operator.index(value)) < MOST_WHOLE:
             return number
     except TypeError:
         pass
-    raise InputError(f"{name} is {value!r:.60}; it must be a whole number of at least {least}")
+    raise InputError(f"{name} is {short(value)}; it must be a whole number of at least {least}")
+
+
+def require_kind(name: str, value, kind, what: str):
+    """Return `value` if it is an instance of `kind`; InputError else. what: what it must be."""
+    if not isinstance(value, kind):
+        raise InputError(f"{name} is {short(value)}; it must be {what}")
+    return value
+
+
+def require_one_of(name: str, value, known: Iterable[str]) -> str:
+    """Return `value` if it is one of the `known` names; InputError else."""
+    known = list(known)
+    if isinstance(value, str) and value in known:
+        return value
+    raise InputError(f"{name} is {short(value)}; it must be one of {', '.join(known)}")
+
+
+def near_names(name, known: Iterable[str]) -> list[str]:
+    """The known names that end in `name` ("weights" for h.0.attn.weights), else those like it."""
+    known = [str(k) for k in known]
+    ending = [k for k in known if k.endswith(f".{name}")]
+    return ending[:3] or get_close_matches(str(name), known, cutoff=0.5)
+
+
+class UnknownName(InputError, KeyError):
+    """Nothing has this name; the message is one line with the names that are near."""
+
+    __str__ = Exception.__str__  # KeyError's own would quote the line
 
 
 def require(name: str, value, part: str, how: str) -> None:
     """Raise InputError unless `value`, called `name`, has the attribute `part`; how: what gives one."""
     if isinstance(value, type) or not hasattr(value, part):
-        what = f"{value!r:.60}" if isinstance(value, (str, type)) else f"a {type(value).__name__}"
+        what = short(value) if isinstance(value, (str, type)) else f"a {type(value).__name__}"
         raise InputError(f"{name} is {what}, which is no {name}: {how}")

@@ -8,6 +8,7 @@ is the one that a class builds. What GPT-2 computes stands in families/gpt2/forw
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -17,11 +18,12 @@ import numpy as np
 from . import families, moved
 from . import ops as numpy_ops
 from .checkpoints.checkpoint import Checkpoint, Unread, dtype_name
-from .errors import InputError
+from .errors import InputError, require, require_kind, short, whole_number
 from .families.family import MATRIX, TABLE, Parameter
 from .families.gpt2.config import GPT2Config
 from .ids import checked_ids
 from .layers.cache import KVCache, check_fits, float_type
+from .machine.quota import require_memory
 from .names import tree
 from .parameters import Parameters, check_shapes
 from .steps import Observer, Step, Trace, checked, identity
@@ -45,6 +47,9 @@ class Model:
     """
 
     def __init__(self, config, parameters: Mapping[str, np.ndarray], ops=numpy_ops):
+        require("config", config, "sizes", "GPT2Config(...) and model.config are some")
+        require("twin", ops, "linear", "minillm.ops and minillm.kernels are some")
+        require_kind("parameters", parameters, Mapping, "{name: array}")
         self.config, self.ops = config, ops
         self.family = families.of(config)
         check_shapes(parameters, self.family.shapes(config))
@@ -197,7 +202,7 @@ class Model:
         """Return an empty KVCache of this model's shape; dtype is the model's, or float16 for half
         the memory."""
         make = abilities(self.ops).new_cache or KVCache
-        return make(self.config, batch, capacity, dtype or self.dtype)
+        return make(self.config, batch, capacity, self.dtype if dtype is None else dtype)
 
     def trace(self, ids, cache: KVCache | None = None, **kwargs) -> Trace:
         """Return every intermediate of one pass by its step name; ids [T] are traced as one row
@@ -214,6 +219,9 @@ class Model:
         matrix stored in the same kind (in 8 or 4 bits: rounded). Raises InputError for an unknown
         name, or a shape that does not fit.
         """
+        fields = [field.name for field in dataclasses.fields(self.config)]
+        if unknown := config_changes.keys() - {*fields}:
+            raise InputError(f"config has no {min(unknown)}; it has {', '.join(fields)}")
         return self._changed(dataclasses.replace(self.config, **config_changes), parameters)
 
     def with_sizes(self, parameters: Mapping[str, np.ndarray], **letters: int) -> Model:
@@ -221,13 +229,14 @@ class Model:
         return self._changed(self.config.resized(**letters), parameters)
 
     def _changed(self, config, parameters: Mapping[str, np.ndarray]) -> Model:
+        require_kind("parameters", parameters, Mapping, "{name: array}")
         layout, changed = config.layout, {}
         for name, p in parameters.items():
             if not isinstance(p, (Weight, Implicit)):
                 try:
                     p = np.asarray(p, self.dtype)
-                except (TypeError, ValueError):
-                    raise InputError(f"parameter {name} is {p!r:.60}; needed: an array") from None
+                except (TypeError, ValueError, OverflowError):
+                    raise InputError(f"parameter {name} is {short(p)}; needed: an array") from None
                 table = name in layout and layout[name].role == TABLE
                 p = like(self.parameters.get(name), p, table)
             changed[name] = p
@@ -248,7 +257,11 @@ class Model:
         """Return an untrained model as GPT-2 starts: weights N(0, 0.02^2), biases 0, norms 1, and
         the projections into the residual stream divided by sqrt(2 L). Source: Radford et al.
         (2019), section 2.3."""
-        rng, sizes = np.random.default_rng(seed), config.sizes
+        require("config", config, "sizes", "GPT2Config(...) is one")
+        dtype, sizes = float_type(dtype), config.sizes
+        rng = np.random.default_rng(whole_number("seed", seed, least=0))
+        numbers = sum(math.prod(p.shape(sizes)) for p in config.layout.values())
+        require_memory("the parameters", dtype.itemsize * numbers, "a smaller config")
 
         def start(parameter: Parameter) -> np.ndarray:
             shape = parameter.shape(sizes)
@@ -317,9 +330,12 @@ class Model:
 
 def _lengths(lengths) -> list[int]:
     """Return lengths as whole numbers, which 3.0 is not."""
-    if (array := np.asarray(lengths)).dtype.kind not in "iu":
-        raise InputError(f"lengths {lengths!r:.60} must be whole numbers, one for each row")
-    return array.tolist()
+    try:
+        if (array := np.asarray(lengths)).dtype.kind in "iu":
+            return array.tolist()
+    except ValueError:  # ragged
+        pass
+    raise InputError(f"lengths {short(lengths)} must be whole numbers, one for each row")
 
 
 def _restored(config, parameters: Mapping[str, np.ndarray], twin: Portable) -> Model:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .errors import InputError
+from .errors import InputError, UnknownName, near_names, short
 
 
 class FixedEntries(dict):
@@ -27,7 +27,8 @@ class Parameters(FixedEntries):
     """A model's parameters, {checkpoint name: array or Weight}, to look at: neither the mapping nor
     its arrays can be written to.
 
-    An entry that is replaced raises InputError; an array that is written to raises NumPy's
+    An unknown name raises UnknownName (a KeyError) with the names near it; an entry that is
+    replaced raises InputError; an array that is written to raises NumPy's
     ValueError, "assignment destination is read-only". Either way `model.with_parameters({name:
     array})` returns a changed model, which shares all other parameters.
     """
@@ -36,6 +37,11 @@ class Parameters(FixedEntries):
         "a model's parameters are read-only: model.with_parameters({name: array}) returns a"
         " changed model, which shares the others"
     )
+
+    def __missing__(self, name):
+        near = near_names(name, self)
+        hint = f"near it: {', '.join(near)}" if near else f"known: {', '.join([*self][:4])}, ..."
+        raise UnknownName(f"there is no parameter {short(name)} among {len(self)}; {hint}")
 
     def __repr__(self) -> str:
         return (
@@ -52,7 +58,7 @@ def check_shapes(parameters: Mapping, shapes: Mapping[str, tuple[int, ...]]) -> 
         return getattr(parameters[name], "where", f"parameter {name}")
 
     if surplus := parameters.keys() - shapes.keys():
-        name = min(surplus)
+        name = min(surplus, key=str)
         wrapped = str(name).startswith(("_orig_mod.", "module."))
         hint = "; save the model that the wrapper (compile, parallel) holds" if wrapped else ""
         raise InputError(

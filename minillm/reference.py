@@ -16,8 +16,8 @@ import numpy as np
 
 from . import families
 from .differences import StepDifferences, diff
-from .errors import InputError
-from .machine.files import read_npz, write_atomically
+from .errors import InputError, require_kind
+from .machine.files import as_path, read_npz, write_atomically
 from .protocol import Model
 from .steps import Trace
 
@@ -47,7 +47,7 @@ class Reference:
     @classmethod
     def load(cls, folder: str | Path) -> Reference:
         """Read the reference stored beside a model."""
-        path = Path(folder) / REFERENCE_FILE
+        path = as_path(folder) / REFERENCE_FILE
         if not path.exists():
             raise InputError(
                 f"{folder} has no {REFERENCE_FILE}; compare with an installed transformers instead"
@@ -62,6 +62,7 @@ class Reference:
 
 def verify(model: Model, reference: Reference, dtype=np.float32) -> StepDifferences:
     """Run `model` as `dtype` on the reference's ids and compare every step, within TOLERANCES."""
+    require_kind("reference", reference, Reference, "a Reference: Reference.load(folder)")
     trace = model.astype(dtype).trace(reference.ids)
     return diff(trace, reference.steps, TOLERANCES[np.dtype(dtype)], model.step_names)
 

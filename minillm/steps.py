@@ -9,14 +9,13 @@ that none has to be learnt twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from html import escape
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from . import moved
-from .errors import InputError
+from .errors import InputError, UnknownName, count, near_names, require_kind, short
 
 Step = Callable[[str, np.ndarray], np.ndarray]
 
@@ -71,7 +70,7 @@ class Observer(NamedTuple):
             return step
         if isinstance(step, type) or not callable(step):
             raise InputError(
-                f"step is {step!r:.60}; it must be called as step(name, value) and return the"
+                f"step is {short(step)}; it must be called as step(name, value) and return the"
                 " value: Trace(), Patch({name: new}) or a function"
             )
         return cls(
@@ -102,10 +101,8 @@ def under(prefix: str, step: Step) -> Step:
     return cast(Step, Observer(*observer[:-1], observer.prefix + prefix))
 
 
-class UnknownStep(InputError, KeyError):
-    """No step has this name; the message is one line with the names that are near."""
-
-    __str__ = Exception.__str__  # KeyError's own would quote the line
+class UnknownStep(UnknownName):
+    """No step has this name."""
 
 
 def unknown_step(name, known: Iterable[str]) -> UnknownStep:
@@ -113,7 +110,7 @@ def unknown_step(name, known: Iterable[str]) -> UnknownStep:
     known = [str(k) for k in known]
     if name in ("probs", "next"):
         hint = "it is formed only where tokens are generated one by one, without beams"
-    elif near := get_close_matches(str(name), known, cutoff=0.5):
+    elif near := near_names(name, known):
         hint = f"near it: {', '.join(near)}"
     else:
         hint = f"known: {known[0]} to {known[-1]}" if known else "none was formed"
@@ -122,17 +119,29 @@ def unknown_step(name, known: Iterable[str]) -> UnknownStep:
 
 def checked(step: Step, formed: Callable[[], Iterable[str]]) -> Step:
     """Return `step` for a pass that forms these names, as an Observer that asks for none any more;
-    UnknownStep where it asks for another."""
+    UnknownStep where it asks for another. While it runs, InputError for a value that it does not
+    return, or of another shape."""
     if step is identity:
         return step
     observer = Observer.of(step)
-    if observer.names is None:
-        return cast(Step, observer)
-    known = list(formed())
-    for name in observer.names:
+    known = [] if observer.names is None else list(formed())
+    for name in observer.names or ():
         if name not in known:
             raise unknown_step(name, known)
-    return cast(Step, observer._replace(names=None))
+    inner = observer.step  # a Clock hands on what it is given
+    if not (observer.times_only or observer.begin or isinstance(inner, Answered)):
+        inner = Answered(inner)
+    return cast(Step, observer._replace(step=inner, names=None))
+
+
+class Answered(NamedTuple):
+    """A step whose values are looked at: InputError unless they can take the place of the old ones."""
+
+    step: Step
+
+    def __call__(self, name: str, value: Any) -> Any:
+        new = self.step(name, value)
+        return new if new is value else _like(value, new, f"your step of {name}")
 
 
 class Trace(dict):
@@ -151,7 +160,7 @@ class Trace(dict):
 
     def __repr__(self) -> str:
         ends = [f"{name} {np.shape(self[name])}" for name in [*self][:1] + [*self][1:][-1:]]
-        return f"{type(self).__name__}({len(self)} steps{': ' if ends else ''}{' to '.join(ends)})"
+        return f"{type(self).__name__}({count(len(self), 'step')}{': ' if ends else ''}{' to '.join(ends)})"
 
     def _repr_html_(self) -> str:
         """A table of names, shapes and the largest magnitudes, for notebooks."""
@@ -174,10 +183,8 @@ class Patch:
     """
 
     def __init__(self, replacements: Mapping[str, np.ndarray | Callable], then: Step = identity):
-        if not isinstance(replacements, Mapping):
-            raise InputError(
-                f"the replacements are {replacements!r:.60}; they must be {{step name: new value}}"
-            )
+        require_kind("replacements", replacements, Mapping, "{step name: new value}")
+        Observer.of(then)  # InputError where it is no step
         self.replacements, self.then = replacements, then
 
     @property
@@ -188,22 +195,25 @@ class Patch:
     def __call__(self, name: str, value):
         if name in self.replacements:
             new = self.replacements[name]
-            value = _like(value, new(value) if callable(new) else new, name)
+            new = new(value) if callable(new) and not isinstance(new, type) else new
+            dtype = np.asarray(value).dtype
+            value = _like(value, new, f"the patch of {name}").astype(dtype, copy=False)
         return self.then(name, value)
 
 
-def _like(value, new, name: str):
-    """Return `new` in the dtype of `value`, whose place it takes."""
+def _like(value, new, what: str) -> np.ndarray:
+    """Return `new` as an array; InputError unless it can take the place of `value`."""
     if new is None:
-        raise InputError(
-            f"the patch of {name} returned None: it must return the new value (and change a copy)"
-        )
-    (old, new), wanted = map(np.asarray, (value, new)), np.shape(value)
-    if new.shape != wanted or not np.can_cast(new.dtype, old.dtype, "same_kind"):
-        raise InputError(
-            f"the patch of {name} is {new.dtype} {new.shape}; the step is {old.dtype} {wanted}"
-        )
-    return new.astype(old.dtype, copy=False)
+        raise InputError(f"{what} returned None: it must return the value (change a copy)")
+    old = np.asarray(value)
+    try:
+        new = np.asarray(new)
+    except ValueError:
+        raise InputError(f"{what} gives {short(new)}, which is no array") from None
+    if new.shape != old.shape or not np.can_cast(new.dtype, old.dtype, "same_kind"):
+        found = f"{new.dtype} {new.shape}"
+        raise InputError(f"{what} gives {found}; the step is {old.dtype} {old.shape}")
+    return new
 
 
 class Relay:
@@ -216,6 +226,7 @@ class Relay:
     """
 
     def __init__(self, reference: Mapping[str, np.ndarray]):
+        require_kind("reference", reference, Mapping, "{step name: array}")
         self.reference, self.trace = reference, Trace()
 
     @property

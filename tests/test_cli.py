@@ -382,7 +382,7 @@ def test_bench_measures_and_names_what_is_missing(monkeypatch, cli):
         (["generate", TEXT, "--max-new-tokens", "-5"], "max_new_tokens is -5"),
         (["generate", TEXT, "--max-new-tokens", "100000"], "ask for at most"),
         (["generate", TEXT, "--max-length", "2"], "max_length 2 counts the prompt"),
-        (["generate", TEXT, "--stop", ""], "stop is"),
+        (["generate", TEXT, "--stop", ""], "argument --stop: it is empty"),
         (["generate", TEXT, "--num-beams", "2", "--temperature", "1"], "set one only"),
         (["generate", TEXT, "--top-k", "5", "--temperature", "0"], "set one only"),
         (["generate", TEXT, "--min-p", "0.1", "--no-do-sample"], "set one only"),
@@ -396,7 +396,7 @@ def test_bench_measures_and_names_what_is_missing(monkeypatch, cli):
         (["generate", TEXT, "--threads", "10000"], "threads is 10000; it must be 1 to"),
         (["compare", "README.md", "--plot", "picture.txt"], "the name must end in one of .png"),
         (["probs", ""], "the text is empty"),
-        (["probs", "a", "--next", ""], "--next is empty"),
+        (["probs", "a", "--next", ""], "argument --next: it is empty"),
         (["probs", "a", "--top", "-1"], "--top is -1"),
         (["verify", "tests"], "config.json"),
         (["info", "."], "config.json"),
@@ -449,6 +449,19 @@ def test_bench_measures_and_names_what_is_missing(monkeypatch, cli):
         ),
         (["clock", TEXT, "--limits", "tests"], "--limits tests: it cannot be written"),
         (["train", "--out", "x", "--optimizer", "adam"], "invalid choice: 'adam'"),
+        (["train", "--out", ""], "minillm train: argument --out: it is empty"),
+        (["plot", ""], "argument RUN: it is empty"),
+        (["exercises"], "required: ACTION, one of start, check, hint, reset, list, run, report"),
+        (["classify"], "required: ACTION, one of train, predict, compare, clock"),
+        (["generate", "caf\udce9"], r"argument text: 'caf\udce9' is not UTF-8 text"),
+        (["train", "--out", "x", "--sample-prompt", "\udcff"], r"'\udcff' is not UTF-8 text"),
+        (["clock", "--predict", "²"], "--predict ²: give contexts as whole numbers"),
+        (["clock", "--predict", "9" * 5000], "give contexts as whole numbers"),
+        (["bench", "--threads", "1000000"], "threads is 1000000; it must be 1 to"),
+        (
+            ["compare", "README.md", "--levers", "heads"],
+            "minillm: lever heads: heads takes a valu",
+        ),
     ],
     ids=lambda v: " ".join(v)[:40] if isinstance(v, list) else "",
 )
@@ -469,6 +482,36 @@ def test_input_that_is_not_utf8_is_one_line():
     command = [sys.executable, "-m", "minillm", "tokenize"]
     done = subprocess.run(command, input=b"ab\xff", capture_output=True)
     assert done.returncode == 2 and b"not UTF-8 text (invalid start byte at byte 2)" in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there arguments are Unicode")
+def test_arguments_that_are_not_utf8_are_one_line_but_files_may_have_any_name(tmp_path):
+    command = [sys.executable, "-m", "minillm"]
+    done = subprocess.run([*command, "tokenize", b"caf\xe9"], capture_output=True)
+    assert done.returncode == 2 and done.stdout == b""
+    assert done.stderr.startswith(b"minillm tokenize: argument text: 'caf\\udce9' is not UTF-8")
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    try:
+        shutil.copytree(os.fsencode(find_folder("tales-draft")), folder)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    done = subprocess.run([*command, "tokenize", "a", "--model", folder], capture_output=True)
+    assert done.returncode == 0 and b"1 token" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("NUMBA_NUM_THREADS", "abc", "'NUMBA_NUM_THREADS' is defined but its .* 'abc' could not"),
+        ("NUMBA_NUM_THREADS", "0", "Numba does not start: "),
+        ("NUMBA_NUM_THREADS", "1000000", "threads is 1000000; it must be 1 to"),
+        ("NUMBA_OPT", "abc", "Numba does not start: "),
+    ],
+)
+def test_what_numba_cannot_read_of_the_environment_is_one_line(name, value, message):
+    done = run("info", "tales-draft", "--kernels", "numba", env={**os.environ, name: value})
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert re.search(f"^minillm: .*{message}", done.stderr)
 
 
 def test_a_terminal_without_our_letters_gets_question_marks():

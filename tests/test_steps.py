@@ -175,8 +175,8 @@ def test_names_that_only_choosing_forms():
     assert [m.id for m in moments(MODEL, IDS, options, one_hot)] == [9, 9, 9]
     batch = generate_batch(MODEL, [Request(IDS, options)], step=one_hot)
     assert [m.id for _, m in batch] == [9, 9, 9]
-    for wrong in (31, -1):
-        with pytest.raises(InputError, match="outside the vocabulary"):
+    for wrong, message in ((31, "outside the vocabulary"), (-1, "of at least 0")):
+        with pytest.raises(InputError, match=f"next is .*{wrong}.*{message}"):
             list(moments(MODEL, IDS, options, Patch({"next": wrong})))
 
 
@@ -213,15 +213,41 @@ def test_a_step_is_something_to_call(step):
         with pytest.raises(InputError, match=r"step is .* it must be called as step"):
             run()
     if not isinstance(step, dict):
-        with pytest.raises(InputError, match=r"replacements are .*; they must be {step name"):
+        with pytest.raises(InputError, match=r"replacements is .*; it must be {step name"):
             Patch(step)
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS.keys())
+@pytest.mark.parametrize(
+    ("new", "message"),
+    [
+        (None, "returned None"),
+        ([[1.0], []], "no array"),
+        ("x", "the step is"),
+        (0.0, "the step is"),
+    ],
+)
+def test_a_function_as_step_returns_values_of_the_same_form(run, new, message):
+    with pytest.raises(InputError, match=f"your step of h.1.mlp.out .*{message}"):
+        run(lambda name, value: new if name == "h.1.mlp.out" else value)
+
+
+@pytest.mark.parametrize("new", ["7", 7.0, None])
+def test_a_function_as_step_chooses_a_whole_number(new):
+    for run in ("generating", "batch"):
+        with pytest.raises(InputError, match="next"):
+            RUNS[run](lambda name, value: new if name == "next" else value)
+    # a list of the right form is an array, and what is handed on unchanged is not copied
+    trace = Trace()
+    MODEL(IDS, step=lambda name, value: trace(name, value.tolist() and value))
+    MODEL(IDS, step=lambda name, value: value.tolist())
 
 
 def test_a_patch_takes_the_dtype_of_what_it_replaces():
     model, trace = MODEL.astype(np.float32), Trace()
     model(IDS, step=Patch({"embed": np.ones((1, 5, 8))}, then=trace))
     assert {value.dtype for value in trace.values()} == {np.dtype(np.float32)}
-    with pytest.raises(InputError, match="next is float64"):
+    with pytest.raises(InputError, match="next gives float64"):
         list(moments(MODEL, IDS, Options(max_new_tokens=1), Patch({"next": 3.7})))
 
 
@@ -230,6 +256,8 @@ def test_a_trace_says_which_names_are_near():
     with pytest.raises(KeyError) as error:
         trace["h.0.attn.weight"]
     line = str(error.value)
+    with pytest.raises(KeyError, match=r"near it: h\.0\.attn\.weights, h\.1\.attn\.weights"):
+        trace["weights"]
     assert (
         "near it: h.0.attn.weights" in line
         and "\n" not in line

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import count
 from .ledger import Entry
 
 
@@ -47,7 +48,7 @@ class Amdahl:
     def __str__(self) -> str:
         s, low, high = np.median(self.serial), self.serial.min(), self.serial.max()
         rates = ", ".join(
-            f"{n} threads {rate:.2f}"
+            f"{count(n, 'thread')} {rate:.2f}"
             for n, rate in zip(self.threads[1:], np.median(self.measured, axis=0)[1:])
         )
         over = f"({low:.2f} to {high:.2f} over rounds)"

@@ -11,7 +11,7 @@ from time import perf_counter, sleep
 import numpy as np
 
 from .. import kernels
-from ..errors import InputError
+from ..errors import InputError, count
 from ..machine.progress import progress_bar
 from ..twins.threads import set_threads
 from ..weights import store
@@ -88,7 +88,7 @@ def _rungs(threads: int) -> list[Rung]:
         times = 1_000_000  # some 4 ms
         add(group, n, n * 384 * times, {PEAK: lambda: multiply_and_add(times, n)})
 
-    one, many = "1 thread", f"{threads} threads"
+    one, many = count(1, "thread"), count(threads, "thread")
     shape = f"[{ROWS},{WIDTH}] x [{WIDTH},{WIDTH}]"
     *alone, last = MATMUL
     products(f"matmul {shape}, {one}", 1, WIDTH, WIDTH, [*alone, STORED, BLAS])

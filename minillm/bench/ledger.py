@@ -26,11 +26,12 @@ from ..decoding import Options, Request, generate_batch
 from ..decoding.cycle import Continuation, Cycle
 from ..decoding.finite import check_logits
 from ..decoding.generate import moments
-from ..errors import InputError
+from ..errors import InputError, count
 from ..families.gpt2.config import GPT2Config
 from ..layers.cache import SlidingCache
 from ..machine.distributed import World
 from ..machine.progress import progress_bar
+from ..machine.quota import require_memory
 from ..model import GPT2, Model
 from ..tokenizer import Tokenizer
 from ..twins.threads import n_threads, set_threads
@@ -111,9 +112,9 @@ def ledger(
             update("applying levers", done, len(names) + 1)
             try:
                 applied.append((name, *apply_levers(plain, name)))
-            except InputError as error:
+            except InputError:
                 if all_apply:
-                    raise InputError(f"lever {name} cannot be pulled here: {error}") from None
+                    raise
         for done, (name, way, proof) in enumerate(applied):
             update("quality", done, len(applied))
             entries.append(entry := Entry(name, proof=proof, threads=way.threads))
@@ -180,6 +181,7 @@ def _memory(entry: Entry, way: Way, n: int) -> None:
     text = Continuation(way.model, [0], Options(**way.options, max_length=n))
     if text.options.use_cache:
         entry.cache_bytes = way.rows * text.new_cache(way.model).nbytes
+        require_memory(count(way.rows, "cache"), entry.cache_bytes, "a smaller batch")
     entry.cache_bytes += sum(model.new_cache().nbytes for model in drafters)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 
 from ..compression import (
     low_rank,
@@ -18,7 +19,7 @@ from ..compression import (
 from ..decoding import Options
 from ..decoding.drafts import named_draft
 from ..decoding.speculative import Draft
-from ..errors import InputError
+from ..errors import InputError, short
 from ..loading import load
 from ..model import Model
 from ..tokenizer import Tokenizer
@@ -61,7 +62,7 @@ class Lever:
 
 def _in_batch(way: Way, n: int) -> Way:
     if n < 1:
-        raise InputError(f"a batch of {n} texts: it needs at least 1")
+        raise InputError("a batch needs at least 1 text")
     return replace(way, rows=n)
 
 
@@ -164,23 +165,26 @@ def apply_levers(way: Way, names: str) -> tuple[Way, str]:
     that cannot apply.
     """
     proofs = []
-    for part in names.split("+") if names != "plain" else []:
-        name, colon, value = part.partition(":")
-        if name not in LEVERS:
-            raise InputError(f"lever {name!r} is unknown; known: {', '.join(LEVERS)}")
-        lever = LEVERS[name]
-        if bool(colon) != (lever.value is not None):
-            raise InputError(
-                f"lever {part!r}: {name} takes"
-                f" {'a value, ' + name + ':VALUE' if lever.value else 'no value'}"
-            )
-        try:
-            values = [lever.value(value)] if lever.value else []
-        except ValueError:
-            raise InputError(f"lever {part!r}: {value!r} is no {lever.value.__name__}") from None
-        way = lever.apply(way, *values)
-        proofs.append(lever.proof)
-    Options(**way.options)  # refuses what cannot be had at once
-    if way.rows > 1 and way.draft is not None:
-        raise InputError("a batch and a draft cannot be had at once: leave one out")
+    try:
+        for part in names.split("+") if names != "plain" else []:
+            name, colon, value = part.partition(":")
+            if name not in LEVERS:
+                near = get_close_matches(name, LEVERS, 1)
+                known = f"did you mean {near[0]}?" if near else f"known: {', '.join(LEVERS)}"
+                raise InputError(f"there is no {short(name)}; {known}")
+            lever = LEVERS[name]
+            if bool(colon) != (lever.value is not None):
+                takes = f"a value, {name}:VALUE" if lever.value else "no value"
+                raise InputError(f"{name} takes {takes}")
+            try:
+                values = [lever.value(value)] if lever.value else []
+            except ValueError:
+                raise InputError(f"{short(value)} is no {lever.value.__name__}") from None
+            way = lever.apply(way, *values)
+            proofs.append(lever.proof)
+        Options(**way.options)  # refuses what cannot be had at once
+        if way.rows > 1 and way.draft is not None:
+            raise InputError("a batch and a draft cannot be had at once: leave one out")
+    except InputError as error:
+        raise InputError(f"lever {names}: {error}") from None
     return way, "" if None in proofs else ", ".join(proofs) or "is the reference"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, short
 from ..families import Family
 from ..families.family import MATRIX, TABLE
 from ..weights import KINDS, Weight, store_parameters, to_array
@@ -110,7 +110,10 @@ class Unread(dict):
 def dtype_name(dtype) -> str | None:
     """np.float32, "float32" or np.dtype("float32") -> "float32"; the stored precisions are names
     already."""
-    return dtype if dtype is None or isinstance(dtype, str) else str(np.dtype(dtype))
+    try:
+        return dtype if dtype is None or isinstance(dtype, str) else str(np.dtype(dtype))
+    except (TypeError, ValueError):
+        raise InputError(f"dtype is {short(dtype)}; it must be a type's name") from None
 
 
 def by_canonical_name(tensors: Iterable[Tensor], family: Family, config) -> dict[str, Tensor]:

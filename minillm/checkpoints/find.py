@@ -7,10 +7,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
-from fnmatch import fnmatch
+from glob import escape
 from pathlib import Path
+from typing import TypedDict
 
-from ..errors import InputError
+from ..errors import InputError, require_kind, short
+from ..machine.files import read_json
 
 PACKAGE = Path(__file__).resolve().parent.parent
 BUNDLED = (PACKAGE / "bundled", PACKAGE.parent / "weights")  # in a wheel; in a checkout
@@ -18,7 +20,6 @@ BUNDLED = (PACKAGE / "bundled", PACKAGE.parent / "weights")  # in a wheel; in a 
 # The files of a model's folder, as Hugging Face names them.
 CONFIG, GENERATION = "config.json", "generation_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-SHARDS = "model-*-of-*.safetensors"
 TOKENIZER, TOKENIZER_CONFIG, TEMPLATE = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -64,7 +65,7 @@ def bundled_names() -> list[str]:
 def find_folder(name_or_folder: str | Path) -> Path:
     """Return the folder of a model: a folder as it is, a bundled name, or a hub name, downloaded if
     need be."""
-    name = str(name_or_folder)
+    name = os.fspath(require_kind("model", name_or_folder, str | os.PathLike, "a folder or a name"))
     if os.path.isdir(name):  # unlike Path.is_dir, False for "" and for what is too long for a path
         return Path(name)
     if os.path.exists(name):
@@ -105,7 +106,16 @@ def _from_hub(name: str) -> Path:
                 if folder := _cached(hub, name):
                     return folder
                 raise
-            return Path(hub.snapshot_download(name, allow_patterns=_wanted(name, there)))
+            wanted = _wanted(name, there)
+            if INDEX in wanted:
+                files = shards(Path(hub.hf_hub_download(name, INDEX)))
+                if missing := [file for file in files if file not in there]:
+                    raise InputError(
+                        f"model {name!r} on the Hugging Face hub: {INDEX} names the shard"
+                        f" {short(missing[0])}, which is not there"
+                    )
+                wanted += files
+            return Path(hub.snapshot_download(name, allow_patterns=[*map(escape, wanted)]))
     except InputError:
         raise
     except Exception as error:  # the client's, its HTTP library's, the disk's: each is one line
@@ -114,16 +124,16 @@ def _from_hub(name: str) -> Path:
 
 
 def _wanted(name: str, there: Sequence[str]) -> list[str]:
-    """Return which of the files in a repository are read: one format of the weights, one of the
-    tokenizer."""
-    weights = [WEIGHTS] if WEIGHTS in there else [f for f in there if fnmatch(f, SHARDS)]
-    if not weights:
+    """Return which of the files in a repository are read: one format of the weights, or the index
+    of their shards, and one of the tokenizer."""
+    weights = next((f for f in (WEIGHTS, INDEX) if f in there), None)
+    if weights is None:
         has = [f for f in there if f.endswith((".bin", ".h5", ".msgpack", ".gguf", ".safetensors"))]
         hint = f"; it has {has[0]}: save it with save_pretrained of transformers" if has else ""
         raise InputError(f"model {name!r} on the Hugging Face hub has no {WEIGHTS}{hint}")
     small = [f for f in (CONFIG, GENERATION, TOKENIZER, TOKENIZER_CONFIG, TEMPLATE) if f in there]
     older = [f for f in OLDER if f in there and TOKENIZER not in there]
-    return [*small, *older, *weights, *([INDEX] if WEIGHTS not in weights else [])]
+    return [*small, *older, weights]
 
 
 def _cached(hub, name: str) -> Path | None:
@@ -162,3 +172,25 @@ def _reason(error: Exception, url: str) -> str:
     if "Consistency check" in str(error):
         return "a file came with another size than announced: run it again"
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+class Index(TypedDict):
+    """What is used of model.safetensors.index.json: the file of each tensor."""
+
+    weight_map: dict[str, str]
+
+
+def shards(index: Path) -> dict[str, set[str]]:
+    """Return the names that each shard holds, by file."""
+    weight_map = read_json(index, Index)["weight_map"]
+    if not weight_map:
+        raise InputError(f"{index}: weight_map is empty")
+    files: dict[str, set[str]] = {}
+    for name, file in weight_map.items():
+        if Path(file).name != file or "\0" in file:
+            raise InputError(
+                f"{index}: the shard {short(file)} of {short(name)} must be a file name in the same"
+                " folder"
+            )
+        files.setdefault(file, set()).add(name)
+    return files

@@ -7,14 +7,13 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 
 from .. import families
 from ..errors import InputError
 from ..families.family import TABLE
-from ..machine.files import read_json, write_atomically
+from ..machine.files import write_atomically
 from ..machine.forms import short
 from ..protocol import Model
 from ..tokenizer import Tokenizer
@@ -22,7 +21,7 @@ from ..tokenizer.files import has_tokenizer, read
 from ..weights import BF16, BFloat16, Weight
 from . import safetensors
 from .checkpoint import FLOATS, Checkpoint, Tensor, by_canonical_name, dtype_name
-from .find import CONFIG, GENERATION, INDEX, WEIGHTS
+from .find import CONFIG, GENERATION, INDEX, WEIGHTS, shards
 from .stored import pack, unpack
 
 
@@ -53,7 +52,7 @@ def read_tensors(folder: Path, is_table: Callable[[str], bool]) -> Iterator[Tens
     if single.exists():
         files: dict[str, set[str]] = {single.name: set()}
     elif index.exists():
-        files = _shards(index)
+        files = shards(index)
     else:
         others = [
             f.name
@@ -83,28 +82,6 @@ def _tensor(file: Path, name: str, array: np.ndarray | Weight) -> Tensor:
     """A tensor of which nothing is read: the array, or those of the Weight, are mapped."""
     floats = "bfloat16" if array.dtype == BF16 else str(array.dtype)
     return Tensor(file, name, array.shape, getattr(array, "kind", floats), lambda: array)
-
-
-class Index(TypedDict):
-    """What is used of model.safetensors.index.json: the file of each tensor."""
-
-    weight_map: dict[str, str]
-
-
-def _shards(index: Path) -> dict[str, set[str]]:
-    """Return the names that each shard holds, by file."""
-    weight_map = read_json(index, Index)["weight_map"]
-    if not weight_map:
-        raise InputError(f"{index}: weight_map is empty")
-    files: dict[str, set[str]] = {}
-    for name, file in weight_map.items():
-        if Path(file).name != file or "\0" in file:
-            raise InputError(
-                f"{index}: the shard {short(file)} of {short(name)} must be a file name in the same"
-                " folder"
-            )
-        files.setdefault(file, set()).add(name)
-    return files
 
 
 def save_folder(model: Model, folder: Path, dtype=None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..machine.files import as_path
 from ..protocol import Model
 from .checkpoint import Checkpoint
 from .find import find_folder
@@ -20,4 +21,4 @@ def open_checkpoint(name_or_path: str | Path | Checkpoint) -> Checkpoint:
 
 def save_checkpoint(model: Model, path: str | Path, dtype=None) -> None:
     """Write a model as a folder, stored as `dtype` if given; see huggingface.save_folder."""
-    save_folder(model, Path(path), dtype)
+    save_folder(model, as_path(path), dtype)

@@ -57,8 +57,15 @@ class Parser(argparse.ArgumentParser):
     one that was called."""
 
     command = None  # the module of a subcommand
+    actions = None  # its own subcommands
+
+    def add_subparsers(self, **how):
+        self.actions = super().add_subparsers(**how)
+        return self.actions
 
     def error(self, message: str):
+        if message.endswith("required: ACTION"):
+            message += f", one of {', '.join(self.actions.choices)}"
         self.exit(2, f"{self.prog}: {one_line(message)} (see {self.prog} --help)\n")
 
     def parse_known_args(self, args=None, namespace=None):
@@ -78,12 +85,31 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
         return known, rest
 
+    def _get_value(self, action, arg_string):
+        """One argument as its type says; what nothing can be made of is refused for all alike."""
+        if action.nargs == argparse.PARSER:  # a command and its words, which has a parser for them
+            return arg_string
+        if not arg_string and action.dest != "text":  # Path("") would be this folder
+            raise argparse.ArgumentError(action, "it is empty")
+        if (
+            action.type in (None, str)
+            and not is_text(arg_string)
+            and not os.path.exists(arg_string)
+        ):
+            raise argparse.ArgumentError(action, f"{arg_string!r:.60} is not UTF-8 text")
+        return super()._get_value(action, arg_string)
+
     def _check_value(self, action, value):
         try:
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
             error.message += nearest(str(value), map(str, action.choices))
             raise
+
+
+def is_text(argument: str) -> bool:
+    """Whether all of it could be read: bytes that are not UTF-8 come as halves of surrogate pairs."""
+    return not any("\ud800" <= c <= "\udfff" for c in argument)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ import tempfile
 from statistics import median
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..errors import InputError, count
 from .common import PICTURES, check_output, table, write, write_json
 
 if TYPE_CHECKING:
@@ -95,10 +95,12 @@ def run(args: argparse.Namespace) -> None:
     from ..checkpoints import find_folder
     from ..families.gpt2.config import GPT2Config
     from ..model import GPT2
+    from ..twins.threads import checked_threads
 
     for name in ("prompt", "new", "rounds", "threads"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name} is {getattr(args, name)}; it must be at least 1")
+    checked_threads(args.threads)
     check_output("--plot", args.plot, PICTURES)
     if args.processor:  # for every process that is started from here
         os.environ.update(bench.for_processor(args.processor))
@@ -180,7 +182,7 @@ def _training(args: argparse.Namespace) -> None:
     write(table(headings, rows, "<>>>>>>>>>"))
     gemm, first = median(comparison.flops) / 1e9, comparison.measured[0].name
     write(
-        f"\nmedians of {args.rounds} interleaved rounds; ratio to {first}, round by round; float32"
+        f"\nmedians of {count(args.rounds, 'interleaved round')}; ratio to {first}, round by round; float32"
         " GEMM, measured between:"
     )
     write(
@@ -216,12 +218,14 @@ def _busy(results: list, args: argparse.Namespace) -> None:
         ]
         for r in measured
     ]
-    write(f"decode of {args.new} tokens after a prompt of {args.prompt}, beside busy processes")
+    write(
+        f"decode of {count(args.new, 'token')} after a prompt of {args.prompt}, beside busy processes"
+    )
     headings = ("busy", "peer", "threads", "tokens/s", "range", "ratio")
     headings += ("tokens/s of processor", "of one thread alone")
     write(table(headings, rows, "><>>>>>>"))
     write(
-        f"\nmedians of {args.rounds} interleaved rounds; ratio to the first beside as many busy"
+        f"\nmedians of {count(args.rounds, 'interleaved round')}; ratio to the first beside as many busy"
         " processes"
     )
     for name, missing in dict.fromkeys((r.name, r.missing) for r in results if r.missing):
@@ -257,7 +261,7 @@ def _ladders(args: argparse.Namespace) -> None:
         ]
         headings = ("", unit, *(f"of {name}" for name in members[0][1]))
         write(f"{group}\n{table(headings, rows, '<>>>'[: len(headings)])}\n")
-    write(f"medians of {args.rounds} interleaved rounds")
+    write(f"medians of {count(args.rounds, 'interleaved round')}")
 
 
 def _write_tables(comparison: PeerComparison, rounds: int) -> None:
@@ -286,11 +290,13 @@ def _write_tables(comparison: PeerComparison, rounds: int) -> None:
     def peak(result) -> str:
         return f"{result.peak_bytes / 1e6:,.0f}" if result.peak_bytes else "?"
 
-    write(f"decode of {comparison.n_new} tokens after a prompt of {comparison.n_prompt}: tokens/s")
+    write(
+        f"decode of {count(comparison.n_new, 'token')} after a prompt of {comparison.n_prompt}: tokens/s"
+    )
     headings = ("peer", "median", "range", "ratio", "MB/token", "GB/s", "of read", "greedy tokens")
     write(table(headings, [[*rates(r, "decode"), tokens(r)] for r in measured], "<>>>>>><"))
     write(
-        f"\nprefill of {comparison.n_prompt} tokens: tokens/s; time to the first token; peak memory"
+        f"\nprefill of {count(comparison.n_prompt, 'token')}: tokens/s; time to the first token; peak memory"
         " of the whole run"
     )
     headings = (
@@ -317,7 +323,7 @@ def _write_tables(comparison: PeerComparison, rounds: int) -> None:
     write(table(headings, rows, "<>>>>>>>>>"))
     read, multiply = median(comparison.bandwidth) / 1e9, median(comparison.flops) / 1e9
     write(
-        f"\nmedians of {rounds} interleaved rounds; ratio to {first.name}, round by round; greedy"
+        f"\nmedians of {count(rounds, 'interleaved round')}; ratio to {first.name}, round by round; greedy"
         " tokens against"
     )
     write(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -154,7 +155,7 @@ def predict(args: argparse.Namespace) -> None:
     from ..machine.progress import progress_bar
     from ..twins.threads import set_threads
 
-    if not all(part.strip().isdigit() for part in args.predict.split(",")):
+    if not re.fullmatch(r"\s*[0-9]{1,9}\s*(,\s*[0-9]{1,9}\s*)*", args.predict):
         raise InputError(
             f"--predict {args.predict}: give contexts as whole numbers with commas between, like"
             " 32,500"

@@ -158,11 +158,6 @@ def table(headings: Sequence[str], rows: Sequence[Sequence], align: str) -> str:
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
-def count(n: int, noun: str) -> str:
-    """1, "piece" -> "1 piece"; 2048, "token" -> "2,048 tokens"."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
 def shown(data: bytes) -> str:
     """Return a token's bytes as a person reads them: quoted, spaces visible, odd bytes as \\x.."""
     try:

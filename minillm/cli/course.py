@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, count
 from .common import write
 
 # asks the network nothing
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         )
     copied, kept = copy_chapters(args.folder)
     kept_too = f"; {len(kept)} were there and stay as they are" if kept else ""
-    write(f"{args.folder}: {len(copied)} notebooks copied{kept_too}")
+    write(f"{args.folder}: {count(len(copied), 'notebook')} copied{kept_too}")
     first = min([*copied, *kept])
     if args.no_open:
         write(f"begin with {first}, in Jupyter or any editor that opens notebooks")

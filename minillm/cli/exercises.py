@@ -28,8 +28,9 @@ from dataclasses import asdict
 from pathlib import Path
 from time import sleep
 
+from ..errors import count
 from . import teaching
-from .common import count, table, write, write_json
+from .common import table, write, write_json
 
 POLL = 0.3  # seconds between looks at the files
 PROMPT = "Once upon a time"
@@ -243,8 +244,7 @@ def run_own(args) -> int:
             steps = child.answer(STARTING)
             if not steps["ok"]:
                 write(
-                    f"\n{len(steps['red'])} steps differ from the reference; the"
-                    f" first:\n{steps['first']}"
+                    f"\nsteps that differ from the reference: {len(steps['red'])}; the first:\n{steps['first']}"
                 )
                 return 1
             write(

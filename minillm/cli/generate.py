@@ -14,8 +14,8 @@ import sys
 from functools import partial
 from time import perf_counter
 
-from ..errors import InputError
-from .common import add_compute, add_model, add_text, count, load, text_of, write, write_json
+from ..errors import InputError, count
+from .common import add_compute, add_model, add_text, load, text_of, write, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

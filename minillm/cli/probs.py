@@ -62,8 +62,6 @@ def run(args: argparse.Namespace) -> None:
     words = []
     for word in args.next:
         word_ids = tokenizer.encode(word)
-        if not word_ids:
-            raise InputError("--next is empty: give at least one character")
         words.append((word, word_ids, continuation_logprob(model, ids, word_ids)))
     n_bytes = len(tokenizer.decode_bytes(ids[1:]))
     unnamed = {*tokenizer.ids_without_token(model.config.sizes.V)}

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import argparse
 
-from ..errors import InputError
+from ..errors import InputError, count
 from ..samples import own_or_sample
-from .common import add_compute, add_model, count, join, load, text_of_file, write, write_json
+from .common import add_compute, add_model, join, load, text_of_file, write, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

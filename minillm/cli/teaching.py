@@ -6,7 +6,8 @@ import textwrap
 from dataclasses import asdict
 from pathlib import Path
 
-from .common import PICTURES, check_output, count, table, write, write_json
+from ..errors import count
+from .common import PICTURES, check_output, table, write, write_json
 
 SIGNS = {
     "not started": ".",
@@ -197,7 +198,7 @@ def exam(args) -> None:
     text = [
         (
             f"Exam {args.seed}: {count(len(questions), 'question')},"
-            f" {sum(q.minutes for q in questions)} minutes"
+            f" {count(sum(q.minutes for q in questions), 'minute')}"
         ),
         "",
     ]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 
-from .common import add_model, add_text, count, shown, table, text_of, write, write_json
+from ..errors import count
+from .common import add_model, add_text, shown, table, text_of, write, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ import argparse
 import re
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, count
 from .common import table, write, write_json
 
 LIVE_TEXT, LIVE_GREEDY = "Once upon a time there was a king who had", 20
@@ -101,7 +101,7 @@ def check_steps(folder: Path, model, tokenizer, args: argparse.Namespace, say) -
         say(f"{dtype}: {first}")
     if same is not None:
         verdict = "the same" if same else "NOT the same"
-        say(f"greedy continuation, {len(reference.greedy)} tokens: {verdict}{failure}")
+        say(f"greedy continuation, {count(len(reference.greedy), 'token')}: {verdict}{failure}")
         if tokenizer:
             texts = map(tokenizer.readable, (reference.ids[0], greedy))
             say("  " + " -> ".join(map(repr, texts)))

@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 from time import perf_counter
 
-from .common import count, write
+from ..errors import count
+from .common import write
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

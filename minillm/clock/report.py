@@ -10,7 +10,7 @@ from html import escape
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, count
 from ..families.family import StepInfo
 from ..steps import phase_of
 from .clock import Clock, CycleTimes
@@ -301,7 +301,9 @@ class ClockReport:
                 f"{self.kind} products {row:,.0f} GFLOP/s (one row, in the cache), {rows:,.0f}"
                 " (many)"
             )
-            lines.append(f"limits, {self.limits.threads} threads: memory {far:.1f} GB/s; {rates}")
+            lines.append(
+                f"limits, {count(self.limits.threads, 'thread')}: memory {far:.1f} GB/s; {rates}"
+            )
         return lines
 
     def _speculation(self) -> list[str]:

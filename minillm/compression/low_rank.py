@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, short, whole_number
 from ..protocol import AnyModel
 from ..weights import LowRank, like
 from .parts import chosen_matrices, dense
@@ -33,13 +33,13 @@ def low_rank(model: AnyModel, rank: int, matrices: Sequence[str] | None = None) 
     which takes a quarter of the bytes and almost nothing away. Raises InputError for a rank beyond
     a matrix. Source: Denton et al., "Exploiting Linear Structure" (2014).
     """
-    parameters = {}
+    parameters, rank = {}, whole_number("rank", rank)
     for name in chosen_matrices(model, matrices):
         stored = model.parameters[name]
         w = dense(stored)
-        if not 1 <= rank <= min(w.shape):
+        if rank > min(w.shape):
             raise InputError(
-                f"rank {rank} of {name} {w.shape}: it must be from 1 to {min(w.shape)}"
+                f"rank {short(rank)} of {name} {w.shape}: it must be from 1 to {min(w.shape)}"
             )
         u, s, vt = np.linalg.svd(w, full_matrices=False)
         root = np.sqrt(s[:rank])

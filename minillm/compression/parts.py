@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
-from ..errors import InputError
-from ..protocol import Model
+from ..errors import InputError, require_kind, short
+from ..protocol import Model, require_model
 
 
 def dense(parameter) -> np.ndarray:
@@ -15,15 +15,18 @@ def dense(parameter) -> np.ndarray:
     return parameter if isinstance(parameter, np.ndarray) else parameter.dense()
 
 
-def chosen_matrices(model: Model, matrices: Sequence[str] | None) -> list[str]:
+def chosen_matrices(model: Model, matrices: Iterable[str] | None) -> list[str]:
     """The full names of some of a block's matrices in every layer: of those called so, or that
     begin so ("mlp"); None for all."""
+    require_model(model)
     known = model.family.block_matrices(model.config)
     chosen = [*known] if matrices is None else []
-    for name in matrices or ():
-        fitting = [m for m in known if m == name or m.startswith(f"{name}.")]
+    several = () if isinstance(matrices, str) else Iterable
+    given = () if matrices is None else matrices
+    for name in require_kind("matrices", given, several, "several names of matrices"):
+        fitting = [m for m in known if f"{m}.".startswith(f"{name}.")]
         if not fitting:
-            raise InputError(f"{name!r} is no matrix of a block; known: {', '.join(known)}")
+            raise InputError(f"{short(name)} is no matrix of a block; known: {', '.join(known)}")
         chosen += fitting
     layers = range(model.config.sizes.L)
     return [model.family.layer_name(i, f"{m}.weight") for i in layers for m in chosen]

@@ -4,12 +4,13 @@ whole layers."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, short, whole_number
 from ..families.family import MATRIX
-from ..protocol import AnyModel, Model
+from ..protocol import AnyModel, Model, require_model
 from ..twins.twin import abilities
 from ..weights import Sparse
 from .parts import chosen_matrices, dense
@@ -27,8 +28,9 @@ def prune_magnitude(model: AnyModel, sparsity: float, matrices=None) -> AnyModel
     exact. Source: Han et al., "Learning both Weights and Connections for Efficient Neural Networks"
     (2015).
     """
-    if not 0 <= sparsity < 1:
-        raise InputError(f"sparsity is {sparsity}; it must be at least 0 and below 1")
+    if not (isinstance(sparsity, Real) and 0 <= sparsity < 1):
+        raise InputError(f"sparsity is {short(sparsity)}; it must be at least 0 and below 1")
+    require_model(model)
     product = abilities(model.ops).csr_matmul or Sparse.numpy_product
     parameters = {}
     for name in chosen_matrices(model, matrices):
@@ -55,10 +57,11 @@ def prune_heads(model: AnyModel, keep: int, ids) -> AnyModel:
     add the same everywhere; otherwise not. Source: Michel, Levy, Neubig, "Are Sixteen Heads Really
     Better than One?" (2019).
     """
+    require_model(model)
     s = model.config.sizes
     H, K, D, group = s.H, s.K, s.D, s.H // s.K
-    if not 1 <= keep <= K:
-        raise InputError(f"{keep} heads cannot be kept of {K}: it must be from 1 to {K}")
+    if whole_number("heads to keep", keep) > K:
+        raise InputError(f"{short(keep)} heads cannot be kept of {K}: it must be from 1 to {K}")
     trace, parameters = model.trace(ids), dict(model.parameters)
     for i in range(s.L):
         context = (
@@ -89,9 +92,10 @@ def prune_neurons(model: AnyModel, keep: int, ids) -> AnyModel:
     neurons are constant; otherwise not. Source: Sun et al., "A Simple and Effective Pruning
     Approach for Large Language Models" (2023), for size times activation; here for whole neurons.
     """
+    require_model(model)
     F = model.config.sizes.F
-    if not 1 <= keep <= F:
-        raise InputError(f"{keep} neurons cannot be kept of {F}: it must be from 1 to {F}")
+    if whole_number("neurons to keep", keep) > F:
+        raise InputError(f"{short(keep)} neurons cannot be kept of {F}: it must be from 1 to {F}")
     trace, parameters = model.trace(ids), dict(model.parameters)
     for i in range(model.config.sizes.L):
         act = trace[f"h.{i}.mlp.act"].reshape(-1, F)  # [B,T,F] -> [B*T,F]
@@ -112,9 +116,10 @@ def skip_layers(model: AnyModel, n: int) -> AnyModel:
     second model and shares all weights. Source: Zhang et al., "Draft & Verify: Lossless LLM
     Acceleration via Self-Speculative Decoding" (2023).
     """
+    require_model(model)
     L, family = model.config.sizes.L, model.family
-    if not 0 <= n <= L - 2 and n != 0:
-        raise InputError(f"{n} layers cannot be skipped of {L}: the first and the last stay")
+    if whole_number("layers to skip", n, least=0) > max(L - 2, 0):
+        raise InputError(f"{short(n)} layers cannot be skipped of {L}: the first and the last stay")
     new_of = {old: new for new, old in enumerate(np.rint(np.linspace(0, L - 1, L - n)).astype(int))}
     moved = {}
     for name, p in model.parameters.items():

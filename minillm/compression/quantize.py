@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import require_one_of
 from ..families.family import MATRIX, TABLE
-from ..protocol import AnyModel, Model
+from ..protocol import AnyModel, Model, require_model
 from ..weights import KINDS, store_parameters
 from .parts import dense, relative_error
 
@@ -22,8 +22,8 @@ def quantize(model: AnyModel, kind: str, head: bool = True) -> AnyModel:
     table with it); without it the last, most sensitive product keeps its precision. Not exact: the
     rounding error is at most half a step, d / 2 a weight. Raises InputError for another kind.
     """
-    if kind not in KINDS:
-        raise InputError(f"weights cannot be stored as {kind!r}; known: {', '.join(KINDS)}")
+    require_model(model)
+    require_one_of("kind", kind, KINDS)
     layout = model.layout
     chosen = {n: p for n, p in model.parameters.items() if head or layout[n].role != TABLE}
     return model.with_parameters(store_parameters(chosen, kind, layout))
@@ -38,10 +38,8 @@ def round_to_int8(model: AnyModel, per: str = "row", head: bool = True) -> AnyMo
     makes the steps of everything that shares its scale coarse: why practice shares it among 32
     weights only (`quantize`). Source: Dettmers et al., "LLM.int8()" (2022).
     """
-    if per not in ("row", "tensor"):
-        raise InputError(
-            f"a scale per {per!r} is unknown: row or tensor (per block of 32: quantize)"
-        )
+    require_model(model)
+    require_one_of("per", per, ("row", "tensor"))  # per block of 32: quantize
     parameters = {}
     for name, p in model.parameters.items():
         role = model.layout[name].role
@@ -60,6 +58,8 @@ def errors_by_matrix(model: Model, changed: Model) -> dict[str, float]:
     Errors of what flows through a layer rather than of its weights: steps.diff(changed.trace(ids),
     model.trace(ids)).
     """
+    require_model(model)
+    require_model(changed)
     names = [
         n
         for n, p in model.parameters.items()

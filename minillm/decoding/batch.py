@@ -72,7 +72,7 @@ def generate_batch(
     rows = whole_number("rows of a batch", rows)
     if tokenizer is not None:
         require_tokenizer(tokenizer)
-    if isinstance(requests, str) or not hasattr(requests, "__iter__"):
+    if isinstance(requests, str) or not isinstance(requests, Iterable):
         raise InputError(
             f"requests is {requests!r:.60}; it must be several: tokenizer.encode_batch(texts) or a"
             " list of Request"
@@ -92,10 +92,10 @@ def _admit(model: Model, number, request, tokenizer) -> Row:
     request = request if isinstance(request, Request) else Request(request)
     text = Continuation(model, request.ids, request.options, tokenizer)
     text.options.require_plain("a batch", chunk=None)
-    if request.stop and tokenizer is None:
+    stream = TextStream(tokenizer, request.stop)
+    if tokenizer is None and stream.stop:
         raise InputError("stop strings need tokenizer=...")
-    stream = tokenizer and TextStream(tokenizer, request.stop)
-    return Row(number, text, stream)
+    return Row(number, text, None if tokenizer is None else stream)
 
 
 def _serve(model: Model, waiting: deque[Row], n_rows: int, step) -> Iterator[tuple[int, Moment]]:
@@ -135,7 +135,7 @@ def _cycle(model: Model, rows: list[Row], cache, step) -> Iterator[tuple[int, Mo
     for row, its_logits in zip(rows, logits):
         probs = step("probs", row.text.distribution(its_logits))
         moment = row.text.emit(
-            int(step("next", row.text.choose(probs))), model.ops.log_softmax(its_logits), cycle
+            step("next", row.text.choose(probs)), model.ops.log_softmax(its_logits), cycle
         )
         if row.stream is not None:
             moment = shown(moment, row.stream)

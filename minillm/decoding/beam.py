@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..machine.forms import short
-from ..machine.memory import free_bytes
+from ..machine.quota import require_memory
 from ..protocol import Model
 from ..steps import Step, identity
 from .cycle import Continuation, Cycle, Moment, run_cycle
@@ -48,12 +48,10 @@ def best_beams(model: Model, text: Continuation, step: Step = identity) -> list[
     n, penalty = options.num_beams, options.length_penalty
     # So many that n remain even if all that can stop do.
     n_candidates = max(2, 1 + len(stop_tokens)) * n
-    cache, free = text.new_cache(model), free_bytes()
-    if free is not None and n * cache.nbytes > free:
-        raise InputError(
-            f"num_beams is {short(n)}; the caches of {free // cache.nbytes:,} fit into the memory"
-            " that is free"
-        )
+    cache = text.new_cache(model)
+    # Of each beam the cache, and its copy where beams change places; scores and their order.
+    each = 2 * cache.nbytes + 32 * model.config.vocab_size
+    require_memory(f"{short(n)} beams", n * each, "a smaller num_beams")
     running, fresh = [Beam(ids, (), 0.0)], [ids]
     finished: list[tuple[float, Beam]] = []  # (score / length**penalty, beam), the best first
     for length in range(1, n_new + 1):

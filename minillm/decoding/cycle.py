@@ -7,13 +7,13 @@ the last moment that only led up to it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, replace
 from time import perf_counter_ns
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, whole_number
 from ..layers.cache import KVCache, SlidingCache
 from ..protocol import Model, one_text
 from ..steps import Observer, Step, checked, identity
@@ -69,7 +69,7 @@ class Continuation:
         tokenizer: Tokenizer | None = None,
         rng: np.random.Generator | None = None,
     ):
-        if hasattr(ids, "__len__") and len(ids) == 0:
+        if isinstance(ids, Sized) and len(ids) == 0:
             raise InputError(
                 "the prompt is empty: give at least one token (<|endoftext|> starts a text from"
                 " nothing)"
@@ -104,6 +104,7 @@ class Continuation:
 
     def emit(self, token: int, logprobs, cycle: Cycle, before: Sequence[Cycle] = ()) -> Moment:
         """Put `token` after the text; logprobs [V] are the unfiltered model's."""
+        token = whole_number("next", token, least=0)
         if not 0 <= token < len(logprobs):
             raise InputError(f"next is {token}: outside the vocabulary of {len(logprobs)}")
         index, self.left = len(self.ids) - self.n_prompt, self.left - 1

@@ -27,7 +27,7 @@ def repetition_penalty(logits, ids, penalty: float):
     """
     penalty = min(max(penalty, 1 / EXTREME), EXTREME)
     seen = np.unique(np.asarray(ids))
-    logits = logits.copy()
+    logits = logits.astype(np.result_type(logits, np.float32))  # a copy; float16 ends at 65504
     logits[seen] = np.where(logits[seen] > 0, logits[seen] / penalty, logits[seen] * penalty)
     return logits
 

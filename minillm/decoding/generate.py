@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, count
 from ..ids import checked_ids
+from ..machine.quota import require_memory
 from ..protocol import Model, require_model
 from ..steps import Step, identity
 from ..tokenizer import Tokenizer, require_tokenizer
@@ -99,19 +100,27 @@ def generate_ids(model: Model, ids, max_new_tokens: int | None = None, **options
     require_model(model)
     chosen = Options(max_new_tokens=max_new_tokens, **options).on(model)
     ids, single = checked_ids(ids, model.config.sizes.V)
-    n = chosen.num_return_sequences
+    n, (B, T) = chosen.num_return_sequences, ids.shape
+    longest = T + chosen.new_tokens(T, model.config.sizes.P)
+    require_memory(
+        f"{count(n * B, 'text')} of {longest} ids",
+        2 * 8 * n * B * longest,
+        "fewer num_return_sequences or max_new_tokens",
+    )
     if chosen.num_beams > 1:
         texts = [Continuation(model, row, chosen) for row in ids]
         rows = [beam.ids for text in texts for beam in best_beams(model, text)]
     else:
-        ids, rng = np.repeat(ids, n, axis=0), np.random.default_rng(chosen.seed)
-        rows = []
-        for row, stream in zip(ids, [rng, *rng.spawn(len(ids) - 1)]):
-            text = Continuation(model, row, chosen, rng=stream)
-            for _ in one_by_one(model, text):
-                pass
-            rows.append(text.ids)
+        rng, rows = np.random.default_rng(chosen.seed), []
+        for row in ids:
+            for _ in range(n):
+                stream = rng.spawn(1)[0] if rows else rng
+                text = Continuation(model, row, chosen, rng=stream)
+                for _ in one_by_one(model, text):
+                    pass
+                rows.append(np.array(text.ids))
     fill = next(iter(stop_tokens(model, chosen)), 0)
-    longest = max(len(row) for row in rows)
-    out = np.array([row + [fill] * (longest - len(row)) for row in rows], dtype=np.int64)
+    out = np.full((len(rows), max(map(len, rows))), fill, np.int64)
+    for row, to in zip(rows, out):
+        to[: len(row)] = row
     return out[0] if single and n == 1 else out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, fields
 from difflib import get_close_matches
 from functools import cached_property
@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from .. import ops as numpy_ops
-from ..errors import InputError, whole_number
+from ..errors import InputError, require_kind, short, whole_number
 from ..protocol import Model
 from . import filters
 
@@ -123,7 +123,7 @@ def _number(allowed: str, test: Callable[[float], bool] = lambda number: True):
                     return number
         except (TypeError, ValueError):
             pass
-        raise InputError(f"{name} is {value!r:.60}; it must be {allowed}")
+        raise InputError(f"{name} is {short(value)}; it must be {allowed}")
 
     return read
 
@@ -134,7 +134,7 @@ def _one_of(*values):
             return values[values.index(value)]
         except ValueError:
             allowed = " or ".join(map(repr, values))
-            raise InputError(f"{name} is {value!r:.60}; it must be {allowed}") from None
+            raise InputError(f"{name} is {short(value)}; it must be {allowed}") from None
 
     return read
 
@@ -145,7 +145,7 @@ def _ids(name: str, value) -> tuple[int, ...]:
             f"{name} is {value!r:.60}; it must be ids, as tokenizer.eot_id (text that ends a text"
             " is for stop)"
         )
-    several = hasattr(value, "__iter__") and getattr(value, "ndim", True)
+    several = isinstance(value, Iterable) and getattr(value, "ndim", True)
     return tuple(whole_number(name, i, least=0) for i in (value if several else (value,)))
 
 
@@ -257,8 +257,9 @@ class Options:
         for name in names.keys() - READ.keys() - {"defaults"}:
             if name in MISSING or name in INSTEAD:
                 raise InputError(f"{name} is not had here: {INSTEAD.get(name, 'leave it out')}")
-            near = " or ".join(get_close_matches(name, READ, 2)) or "one of decoding.Options"
-            raise InputError(f"{name} is no option of generation; {near} is")
+            near = get_close_matches(name, READ, 2)
+            known = f"{' or '.join(near)} is" if near else f"known: {', '.join(READ)}"
+            raise InputError(f"{name} is no option of generation; {known}")
         return super().__new__(cls)
 
     def __post_init__(self, defaults: Mapping | None):
@@ -397,7 +398,8 @@ def _one_name(values: dict) -> dict:
 def _usable(defaults: Mapping | None) -> dict:
     """The options that a generation_config.json sets; InputError for what would change the text and
     is not had here."""
-    defaults = {n: v for n, v in (defaults or {}).items() if v is not None and v != []}
+    defaults = require_kind("defaults", {} if defaults is None else defaults, Mapping, "a table")
+    defaults = {n: v for n, v in defaults.items() if v is not None and v != []}
     try:
         for name in MISSING.keys() & defaults.keys() - READ.keys():
             if defaults[name] != MISSING[name]:

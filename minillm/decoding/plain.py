@@ -54,7 +54,7 @@ def one_by_one(model: Model, text: Continuation, step: Step = identity) -> Itera
         logits, (*before, cycle) = read(model, text.ids[start + seen :], cache, chunk, step)
         probs = step("probs", text.distribution(logits))  # [V]
         logprobs = model.ops.log_softmax(logits)  # of the unfiltered model
-        token = int(step("next", text.choose(probs)))
+        token = step("next", text.choose(probs))
         yield (moment := text.emit(token, logprobs, cycle, before))
         if moment.finish:
             return

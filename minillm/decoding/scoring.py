@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError, whole_number
+from ..errors import InputError, require_kind, whole_number
 from ..machine.distributed import ALONE, World
 from ..machine.progress import progress_bar
 from ..protocol import Model, one_text, require_model
@@ -63,8 +63,9 @@ def next_logprobs(model: Model, ids: Sequence[int]) -> np.ndarray:
 def continuation_logprob(model: Model, ids: Sequence[int], continuation: Sequence[int]) -> float:
     """Return log P(continuation | ids) in nats: a word of several tokens multiplies their
     probabilities."""
-    ids = one_text(model, ids)
-    return float(score(model, [*ids, *continuation]).logprobs[len(ids) - 1 :].sum(dtype=np.float64))
+    ids, following = one_text(model, ids), one_text(model, continuation)
+    whole = score(model, np.concatenate([ids, following]))
+    return float(whole.logprobs[len(ids) - 1 :].sum(dtype=np.float64))
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,7 @@ def score_long(
     """
     require_model(model)
     require_tokenizer(tokenizer)
-    if not isinstance(text, str):
-        raise InputError(f"text is {text!r:.60}; it must be one text, of type str")
+    require_kind("text", text, str, "one text, of type str")
     window = model.config.sizes.P if window is None else whole_number("window", window)
     stride = window if stride is None else whole_number("stride", stride)
     if not 1 <= stride <= window <= model.config.sizes.P:

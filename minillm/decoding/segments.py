@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError
-from ..protocol import Model
+from ..errors import InputError, count, whole_number
+from ..protocol import Model, one_text
 from .finite import checked_logits
 
 
@@ -48,12 +48,11 @@ def run_segments(model: Model, ids: Sequence[int], length: int, carry: bool) -> 
     Raises InputError for a length below 1, fewer than two ids, and more than the model's positions:
     carried over they must all fit, and what is compared must be the same text.
     """
-    ids, config = np.asarray(ids), model.config
-    if length < 1:
-        raise InputError(f"pieces of {length} tokens: needed at least 1")
+    ids, config = one_text(model, ids), model.config
+    length = min(whole_number("length of the pieces", length), len(ids))
     if not 2 <= len(ids) <= config.sizes.P:
         raise InputError(
-            f"{len(ids):,} tokens: needed from 2 to the model's {config.sizes.P} positions"
+            f"{count(len(ids), 'token')}: needed from 2 to the model's {config.sizes.P} positions"
         )
     cache, nats, pairs = model.new_cache() if carry else None, [], 0
     for start in range(0, len(ids) - 1, length):

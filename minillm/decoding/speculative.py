@@ -32,7 +32,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..errors import InputError, whole_number
+from ..errors import InputError, require_kind, whole_number
 from ..protocol import Model, require_model
 from ..steps import Observer, Step, identity
 from . import filters
@@ -100,7 +100,7 @@ def _rounds(model: Model, text, n_tokens, guess_of, step) -> Iterator[Moment]:
             )
             yield (
                 moment := text.emit(
-                    int(step("next", token)),
+                    step("next", token),
                     model.ops.log_softmax(row),
                     cycle,
                     before if i == 0 else (),
@@ -176,6 +176,7 @@ class NGramDraft:
 
     def __init__(self, n_tokens: int = 32, lengths: Iterable[int] = (6, 5, 4)):
         self.n_tokens = whole_number("n_tokens of a draft", n_tokens)
+        require_kind("lengths", lengths, Iterable, "several whole numbers")
         self.lengths = tuple(whole_number("a length of n-grams", n) for n in lengths)
 
     def check(self, model: Model) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from ..errors import InputError
+from ..errors import InputError, short
 from ..tokenizer import Tokenizer
 
 
@@ -17,11 +17,11 @@ class TextStream:
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] | str = ()):
-        several = hasattr(stop, "__iter__") and not isinstance(stop, str)
+        several = isinstance(stop, Iterable) and not isinstance(stop, str)
         self.stop = tuple(stop) if several else (stop,)
         if not all(isinstance(s, str) and s for s in self.stop):
             raise InputError(
-                f"stop is {stop!r}; it must be text of at least one character, or several"
+                f"stop is {short(stop)}; it must be text of at least one character, or several"
             )
         self.tokenizer, self.stopped = tokenizer, False
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")

@@ -7,12 +7,14 @@ touching another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from copy import copy
 
 import numpy as np
 
-from ..errors import InputError, whole_number
+from ..errors import InputError, require, require_kind, short, whole_number
+from ..machine.quota import require_memory
 from ..weights.floats import narrowed
 
 FLOATS = tuple(np.dtype(t) for t in (np.float16, np.float32, np.float64))  # what it may hold
@@ -23,9 +25,9 @@ def float_type(dtype) -> np.dtype:
     try:
         if dtype is not None and (found := np.dtype(dtype)) in FLOATS:
             return found
-    except TypeError:
+    except (TypeError, ValueError):
         pass
-    raise InputError(f"dtype is {dtype!r:.60}; it must be float16, float32 or float64")
+    raise InputError(f"dtype is {short(dtype)}; it must be float16, float32 or float64")
 
 
 def check_fits(cache, config, batch: int) -> None:
@@ -99,6 +101,7 @@ class KVCache:
     fitting = None  # what `check_fits` found to fit: config, rows, and the form of the arrays
 
     def __init__(self, config, batch: int = 1, capacity: int | None = None, dtype=np.float32):
+        require("config", config, "sizes", "model.new_cache() makes a cache of the model's")
         sizes = config.sizes
         capacity = sizes.P if capacity is None else whole_number("capacity", capacity)
         if capacity > sizes.P:
@@ -107,6 +110,11 @@ class KVCache:
         # Zeros, not empty: what lies beyond a row's length has weight 0, and 0 * NaN would be NaN.
         # (np.zeros also leaves the memory untouched until it is used; np.zeros_like would not.)
         shape = (sizes.L, batch, sizes.K, capacity, sizes.D)
+        require_memory(
+            f"a cache of {short(batch)} x {capacity} positions",
+            2 * math.prod(shape) * dtype.itemsize,
+            "ask for fewer rows or positions at once",
+        )
         self.keys, self.values = np.zeros(shape, dtype), np.zeros(shape, dtype)
         self.lengths = np.zeros(batch, dtype=np.int64)
 
@@ -133,35 +141,60 @@ class KVCache:
 
     def layer(self, index: int) -> LayerCache:
         """Return the part that belongs to one layer."""
-        return LayerCache(self.keys[index], self.values[index], self.lengths)
+        return self._layer(LayerCache, index)
+
+    def _layer(self, kind: type[LayerCache], index: int) -> LayerCache:
+        try:
+            return kind(self.keys[index], self.values[index], self.lengths)
+        except (IndexError, ValueError):
+            layers = len(self.keys)
+            raise InputError(f"layer {short(index)} is none of the cache's {layers}") from None
 
     def advance(self, counts) -> None:
         """Take the last `counts` ([B] or one number) appended positions as seen: the last act of a
         forward pass."""
-        self.lengths += counts
+        try:
+            self.lengths += counts
+        except (TypeError, ValueError, OverflowError):
+            raise InputError(
+                f"counts is {short(counts)}; it must be a whole number, or one for each of"
+                f" {self.batch} rows"
+            ) from None
 
     def truncate(self, length: int, row: int | None = None) -> None:
         """Forget all positions from `length` on, in one row or in all that are longer; 0 empties."""
-        rows = slice(None) if row is None else row
-        if length < 0 or (row is not None and length > self.lengths[row]):
+        length = min(whole_number("length", length, least=0), self.capacity)
+        rows = slice(None) if row is None else self._row("row", row)
+        if row is not None and length > self.lengths[row]:
             raise InputError(
                 f"cannot truncate to length {length}: the rows have lengths {self.lengths.tolist()}"
             )
         self.lengths[rows] = np.minimum(self.lengths[rows], length)
 
+    def _row(self, name: str, row) -> int:
+        """The number of a row; InputError where the cache has no such row."""
+        if (row := whole_number(name, row, least=0)) >= self.batch:
+            raise InputError(
+                f"{name} is {short(row)}; the cache has the rows 0 to {self.batch - 1}"
+            )
+        return row
+
     def take(self, rows: Sequence[int]) -> KVCache:
         """Return a new cache of copies of `rows`, in that order; a row may be taken twice (beams,
         samples)."""
-        rows = np.asarray(rows, dtype=np.int64)
+        require_kind("rows", rows, Iterable, "several numbers, as [0, 0, 2]")
+        rows = np.array([self._row("rows", row) for row in rows], dtype=np.int64)
         return self._with(self.keys[:, rows], self.values[:, rows], self.lengths[rows])
 
     def view(self, rows: slice) -> KVCache:
         """Return neighbouring rows as a cache of their own in the same memory: what one appends,
         both have."""
+        require_kind("rows", rows, slice, "a slice, as slice(0, 2)")
         return self._with(self.keys[:, rows], self.values[:, rows], self.lengths[rows])
 
     def move(self, source: int, target: int) -> None:
         """Put row `source` into the place of row `target`, whose own content is forgotten."""
+        source, target = self._row("source", source), self._row("target", target)
         length = self.lengths[target] = self.lengths[source]
         for all_ in (self.keys, self.values):
             all_[:, target, :, :length] = all_[:, source, :, :length]
@@ -170,9 +203,16 @@ class KVCache:
     def join(caches: Sequence[KVCache]) -> KVCache:
         """Return a new cache with the rows of all `caches`, one after another; capacities must be
         equal."""
-        if len({(type(c), c.capacity, len(c.keys), *c.keys.shape[2:]) for c in caches}) != 1:
+        caches = list(require_kind("caches", caches, Iterable, "a list of caches")) or [None]
+        for cache in caches:
+            require_kind("one of the caches", cache, KVCache, "a cache")
+        forms = [
+            (type(c), c.capacity, c.keys.dtype, len(c.keys), *c.keys.shape[2:]) for c in caches
+        ]
+        if len({*forms}) > 1:
             raise InputError(
-                f"cannot join caches of different shapes: {[c.keys.shape for c in caches]}"
+                "cannot join caches of different shapes or types:"
+                f" {[(c.keys.dtype.name, c.keys.shape) for c in caches]!s:.200}"
             )
         keys = np.concatenate([c.keys for c in caches], axis=1)
         values = np.concatenate([c.values for c in caches], axis=1)
@@ -245,7 +285,18 @@ class SlidingCache(KVCache):
         return self._capacity
 
     def layer(self, index: int) -> LayerCache:
-        return SlidingLayer(self.keys[index], self.values[index], self.lengths)
+        return self._layer(SlidingLayer, index)
+
+    def truncate(self, length: int, row: int | None = None) -> None:
+        """Forget as KVCache does; InputError where newer positions have taken the places of those
+        that would stay."""
+        longest = int(self.lengths.max() if row is None else self.lengths[self._row("row", row)])
+        if longest > self.keys.shape[3] and 0 < whole_number("length", length, 0) < longest:
+            raise InputError(
+                f"a sliding cache that has seen {longest} positions cannot go back to {length}: it"
+                f" holds the newest {self.keys.shape[3]} only; 0 empties it"
+            )
+        super().truncate(length, row)
 
 
 class SlidingLayer(LayerCache):

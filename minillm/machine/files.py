@@ -28,6 +28,14 @@ LINE_END = r"\r\n?|\n"  # str.splitlines cuts at \x0b, \x0c, \x1c, \x85, U+2028 
 TEMPORARY = re.compile(r"\.minillm-[0-9a-f]{16}\.tmp")
 
 
+def as_path(value, name: str = "folder") -> Path:
+    """Return `value` as a Path; InputError for what is no name, and for "", which would be the
+    current folder."""
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise InputError(f"{name} is {short(value)}; it must be the name of a {name}")
+    return Path(value)
+
+
 def lines_of(text: str) -> list[str]:
     """Return the lines of a text, without their ends."""
     lines = re.split(LINE_END, text)
@@ -43,7 +51,7 @@ def open_regular(path: str | Path):
         descriptor = os.open(path, flags)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in a name
+    except (OSError, ValueError, TypeError) as error:  # a zero byte in a name; no name at all
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # first: `open` refuses a folder by number
         os.close(descriptor)

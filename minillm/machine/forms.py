@@ -11,22 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import reprlib
 import types
 import typing
 
-from ..errors import InputError
+from ..errors import InputError, short
 
-_repr = reprlib.Repr()
-_repr.maxstring = _repr.maxlong = _repr.maxother = 80
-
-
-def short(value) -> str:
-    """repr(value), or its two ends where it is long."""
-    try:
-        return _repr.repr(value)
-    except ValueError:  # Python's own limit to the digits of a number
-        return "a number of thousands of digits"
+__all__ = ["build", "check", "short"]
 
 
 def check(value, form, where=None):
@@ -100,7 +90,10 @@ def _misfit(value, form, place: str) -> tuple[str, str, str] | None:
     else:
         kind = origin or form
         fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    return None if fits else (place, short(value), _named(form))
+    if fits:
+        return None
+    too_long = form is int and type(value) is int
+    return place, short(value), "a whole number of 64 bits" if too_long else _named(form)
 
 
 def _named(form) -> str:

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from ..errors import InputError
+from .memory import free_bytes
+
 GROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -45,3 +48,18 @@ def _values(controller: str, file: str, *older: str) -> Iterator[list[str]]:
                         word.isdigit() and len(word) < 18 for word in words
                     ):  # "max", -1 or nearly 2^63: no limit
                         yield words
+
+
+def require_memory(what: str, needed: int, instead: str) -> None:
+    """Raise InputError where `what` takes more bytes than are free here; instead: what to ask for."""
+    free = min((n for n in (free_bytes(), memory()) if n is not None), default=None)
+    if free is not None and needed > free:
+        raise InputError(
+            f"{what} would take about {_size(needed)}, and {_size(free)} are free: {instead}"
+        )
+
+
+def _size(n_bytes: int) -> str:
+    if n_bytes >= 10**15:  # perhaps more than a float can hold
+        return "more than a million GB"
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:,.1f} MB"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import count
 from .basics import axes_or_new, plain_numbers
 
 if TYPE_CHECKING:
@@ -73,9 +74,9 @@ def rates(comparison: PeerComparison, kind: str = "decode", ax=None):
     ax.invert_yaxis()
     ax.set_xlim(0, 1.1 * max(*limits, *(max(v) for v in values), 0))
     what = (
-        f"{comparison.n_new} tokens after {comparison.n_prompt}"
+        f"{count(comparison.n_new, 'token')} after {comparison.n_prompt}"
         if kind == "decode"
-        else f"{comparison.n_prompt} tokens"
+        else f"{count(comparison.n_prompt, 'token')}"
     )
     ax.set_xlabel("tokens/s")
     ax.set_title(f"{kind}: {what}")

@@ -10,6 +10,7 @@ import numpy as np
 from ..clock.diagram import shortened
 from ..clock.growth import terms
 from ..clock.phases import LOOKS, PHASES
+from ..errors import count
 from ..steps import phase_of
 from .basics import axes_or_new, phase_style
 
@@ -327,7 +328,8 @@ def clock_page(report: ClockReport, growth: Growth | None = None):
     parts = figure.subfigures(1, 2, width_ratios=(columns, 1)) if growth else [figure]
     config = report.config
     parts[0].suptitle(
-        f"This run: C = {config.sizes.C}, {config.sizes.L} layers, {report.kind}", fontweight="bold"
+        f"This run: C = {config.sizes.C}, {count(config.sizes.L, 'layer')}, {report.kind}",
+        fontweight="bold",
     )
     for i, draw in enumerate(drawings):
         draw(report, parts[0].add_subplot(2, columns, 1 + i // 2 + columns * (i % 2)))

@@ -27,7 +27,7 @@ from ..errors import InputError
 from ..families.gpt2.config import GPT2Config
 from ..loading import load
 from ..machine.distributed import ALONE, World
-from ..machine.files import read_json, write_atomically
+from ..machine.files import as_path, read_json, write_atomically
 from ..machine.forms import build
 from ..model import GPT2
 from ..parameters import FixedEntries
@@ -271,7 +271,7 @@ class Description(TypedDict):
 
 def load_classifier(folder: Path, kernels: str | None = None) -> Classifier:
     """Return the classifier that `save` wrote; InputError where the folder holds none."""
-    folder, ops = Path(folder), training_twin(kernels, "float32")
+    folder, ops = as_path(folder), training_twin(kernels, "float32")
     if not (folder / DESCRIPTION).exists():
         raise InputError(
             f"{folder}: no classifier in it ({DESCRIPTION} is missing); minillm classify train"

@@ -15,7 +15,7 @@ import numpy as np
 import regex
 
 from ..errors import InputError
-from ..machine.files import lines_of, read_text, write_atomically
+from ..machine.files import as_path, lines_of, read_text, write_atomically
 
 SEPARATORS = {".tsv": "\t", ".csv": ","}
 
@@ -45,7 +45,7 @@ def read_examples(data: Path, encoding: str = "utf-8") -> Examples:
     rt-polarity.pos and rt-polarity.neg are pos and neg. README files do not count. Raises
     InputError naming the file and the line.
     """
-    if not data.exists():
+    if not (data := as_path(data, "file or folder")).exists():
         raise InputError(f"{data}: there is no such file or folder")
     pairs = list((folder_pairs if data.is_dir() else table_pairs)(data, encoding))
     if not pairs:

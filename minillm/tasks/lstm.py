@@ -10,6 +10,7 @@ gates stand in the same order (its second bias is left out: the two only ever ad
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ import numpy as np
 from .. import ops as numpy_ops
 from ..errors import InputError
 from ..machine.forms import check, short
+from ..machine.quota import require_memory
 from ..names import Part, flat
 from ..steps import checked, identity, times_only, under
 from ..twins.backward import backward_of, linear_layer_backward
@@ -126,7 +128,8 @@ class LSTMConfig:
     def __post_init__(self):
         check(vars(self), LSTMConfig)
         for name, value in vars(self).items():
-            if not 1 <= value <= (most := 1000 if name == "n_layer" else 2**31 - 1):
+            most = 1000 if name == "n_layer" else 2**31 - 1
+            if not 1 <= value <= most:
                 raise InputError(f"{name} is {short(value)}; it must be 1 to {most:,}")
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -158,7 +161,9 @@ class LSTM(Twinned):
         """Return an untrained one: matrices uniform within 1/sqrt(C), as torch has it, the
         embedding N(0, 1); biases 0, but those of f 1, so that at first much is remembered
         (Jozefowicz, Zaremba, Sutskever, 2015)."""
-        rng, C = np.random.default_rng(seed), config.n_embd
+        rng, C, shapes = np.random.default_rng(seed), config.n_embd, config.parameter_shapes()
+        size = 8 * sum(map(math.prod, shapes.values()))  # drawn in float64
+        require_memory("the parameters", size, "a smaller n_embd or n_layer")
 
         def start(name: str, shape: tuple[int, ...]) -> np.ndarray:
             if name == "wte.weight":
@@ -169,10 +174,7 @@ class LSTM(Twinned):
 
         return cls(
             config,
-            {
-                name: start(name, shape).astype(dtype)
-                for name, shape in config.parameter_shapes().items()
-            },
+            {name: start(name, shape).astype(dtype) for name, shape in shapes.items()},
             ops,
         )
 

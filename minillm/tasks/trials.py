@@ -18,7 +18,9 @@ from ..families.gpt2.config import GPT2Config
 from ..machine.files import read_json, write_atomically
 from ..machine.forms import build
 from ..machine.progress import progress_bar
+from ..machine.quota import require_memory
 from ..model import GPT2
+from ..training.memory import step_bytes
 from ..training.optimizers import AdamW
 from ..training.pretrain import training_twin
 from ..training.trainer import SETTINGS
@@ -149,6 +151,9 @@ def times_by_length(
     model = GPT2.random(
         GPT2Config(**size, n_layer=2, n_head=max(1, n_embd // 32), n_positions=max(lengths))
     )
+    B, T = max(rows), max(lengths)
+    needed, instead = step_bytes(model.config, B, T), "fewer rows or shorter lengths"
+    require_memory(f"a step of {B} x {T} tokens", needed, instead)
     bodies = {
         "transformer": Transformer(GPT2(model.config, model.parameters, ops)),
         "lstm": LSTM.random(LSTMConfig(**size), ops=ops),

@@ -23,7 +23,8 @@ from types import MappingProxyType
 
 import regex
 
-from ..errors import InputError, require
+from ..errors import InputError, require, require_kind, short, whole_number
+from ..machine.files import as_path
 from ..machine.progress import Update, progress_bar
 from . import files
 from .byte_level import GPT2_PATTERN, byte_to_char
@@ -157,9 +158,7 @@ class Tokenizer:
         self, texts: Iterable[str], allowed_special: Iterable[str] | str = ()
     ) -> list[list[int]]:
         """Return the ids of each text."""
-        if isinstance(texts, str):
-            raise InputError(f"texts is {texts!r:.60}; it must be several texts: encode takes one")
-        return [self.encode(text, allowed_special) for text in texts]
+        return [self.encode(text, allowed_special) for text in _several("texts", texts)]
 
     def tokenize(self, text: str, allowed_special: Iterable[str] | str = ()) -> Tokens:
         """Return the tokens of `text`, each with its id and its bytes; a notebook shows them in
@@ -169,7 +168,7 @@ class Tokenizer:
     def encode_documents(self, text: str) -> list[int]:
         """Return the ids of a text in which every <|endoftext|> ends a document: its own id, if the
         tokenizer has it, stands for each (see cut_at_ends)."""
-        first, *others = map(self.encode, cut_at_ends(text))
+        first, *others = map(self.encode, cut_at_ends(_one_text(text)))
         end = [] if self.eot_id is None else [self.eot_id]
         return first + [i for ids in others for i in (*end, *ids)]
 
@@ -204,16 +203,15 @@ class Tokenizer:
         self, text: str, allowed_special: Iterable[str] | str
     ) -> Iterator[tuple[str, int | None]]:
         """Cut `text` at the allowed specials: (ordinary text, None) or (special, its id)."""
-        if not isinstance(text, str):
-            hint = "encode_batch takes several texts, decode ids, and bytes have .decode()"
-            raise InputError(f"text is {text!r:.60}; it must be one text, of type str: {hint}")
-        text = well_formed(text)
+        text = well_formed(_one_text(text))
         if isinstance(allowed_special, str):
             allowed_special = self.special_tokens if allowed_special == "all" else [allowed_special]
-        allowed = set(allowed_special)
-        if unknown := [s for s in allowed if s not in self.special_tokens]:
+        allowed = list(_several("allowed_special", allowed_special))
+        if unknown := [
+            s for s in allowed if not isinstance(s, str) or s not in self.special_tokens
+        ]:
             raise InputError(
-                f"allowed_special {unknown[0]!r} is not a special token; known:"
+                f"allowed_special {short(unknown[0])} is not a special token; known:"
                 f" {[*self.special_tokens]}"
             )
         found = self.added_tokens | {s: self.special_tokens[s] for s in allowed}
@@ -279,9 +277,12 @@ class Tokenizer:
 
     def readable(self, ids: Iterable[int]) -> str:
         """Return the text of `ids`, in which those without a token are numbers like <4100>."""
-        ids = list(ids)
-        unnamed = {*self.ids_without_token(max(ids, default=0) + 1)}
-        data = b"".join(f"<{i}>".encode() if i in unnamed else self.tokens[i] for i in ids)
+        try:
+            ids = [operator.index(i) for i in ids]
+        except TypeError:
+            raise InputError(f"readable needs a flat sequence of ids, not {short(ids)}") from None
+        known = [self.tokens[i] if 0 <= i < self.vocab_size else None for i in ids]
+        data = b"".join(token or f"<{i}>".encode() for i, token in zip(ids, known))
         return data.decode("utf-8", errors="replace")
 
     def ids_without_token(self, n: int) -> list[int]:
@@ -322,7 +323,8 @@ class Tokenizer:
         no pair occurs twice. A bar shows the progress on a terminal.
         Raises InputError when vocab_size cannot hold the bytes.
         """
-        specials = list(dict.fromkeys(special_tokens))
+        texts, vocab_size = _several("texts", texts), whole_number("vocab_size", vocab_size, 0)
+        specials = list(dict.fromkeys(map(_one_text, _several("special_tokens", special_tokens))))
         if wrong := unusable_specials(specials):
             raise InputError(
                 f"{wrong[0]!r} cannot be a special token: it is empty or not Unicode text"
@@ -358,7 +360,18 @@ class Tokenizer:
     def save(self, folder: str | Path) -> None:
         """Write vocab.json and merges.txt, as GPT-2 has them, tokenizer.json and
         tokenizer_config.json into `folder`."""
-        files.write(self, Path(folder))
+        files.write(self, as_path(folder))
+
+
+def _one_text(text) -> str:
+    hint = "encode_batch takes several texts, decode ids, and bytes have .decode()"
+    return require_kind("text", text, str, f"one text, of type str: {hint}")
+
+
+def _several(name: str, texts) -> Iterable[str]:
+    """The texts, if they are several: a single one would be taken letter by letter."""
+    kind = () if isinstance(texts, str) else Iterable
+    return require_kind(name, texts, kind, "several texts (encode takes one)")
 
 
 def require_tokenizer(value) -> None:
@@ -375,7 +388,7 @@ def _count_pieces(texts, specials, tokens, update: Update) -> dict[tuple[int, ..
     specials = dict.fromkeys(specials, 0)
     characters = 0
     for text in texts:
-        for document in cut_at_ends(well_formed(text)):
+        for document in cut_at_ends(well_formed(_one_text(text))):
             for part, special in split_at_specials(document, specials):
                 if special is None:
                     counts.update(split(part))

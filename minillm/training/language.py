@@ -13,6 +13,7 @@ from ..decoding.finite import check_logits
 from ..families.family import MATRIX
 from ..model import Model, model_of
 from ..parameters import FixedEntries
+from ..protocol import require_model
 from ..twins.backward import backward_of
 from ..weights.lora import LoRA
 from .recompute import Activations, Recompute
@@ -23,6 +24,7 @@ IGNORED = -100  # a target that is padding: the field's usual number for it
 def trainable(model: Model) -> tuple[dict[str, np.ndarray], Model]:
     """Return arrays to train, {name: array}, and a model that computes with them as they change;
     both begin as `model` is, which stays so. With LoRA the adapters alone are trained."""
+    require_model(model)
     adapted = any(isinstance(p, LoRA) for p in model.parameters.values())
 
     def own(parameter):

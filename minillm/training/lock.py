@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..machine.distributed import ALONE
-from ..machine.files import read_json
+from ..machine.files import as_path, read_json
 
 LOCK = "run.lock"
 
@@ -21,7 +21,8 @@ def one_run_a_folder(train):
 
     @functools.wraps(train)
     def locked(out, *args, world=ALONE, **kwargs):
-        with held(Path(out)) if world.rank == 0 else nullcontext():
+        out = as_path(out)
+        with held(out) if world.rank == 0 else nullcontext():
             return train(out, *args, world=world, **kwargs)
 
     return locked

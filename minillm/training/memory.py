@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
-from ..errors import InputError
-from ..machine.memory import free_bytes
+from ..errors import count
+from ..machine.quota import require_memory
 
 
 def step_bytes(config, rows: int, T: int, recompute: bool = False) -> int:
@@ -23,10 +23,6 @@ def step_bytes(config, rows: int, T: int, recompute: bool = False) -> int:
 
 def check_memory(config, rows: int, T: int, recompute: bool = False) -> None:
     """Raise InputError for a step that cannot fit."""
-    needed, free = step_bytes(config, rows, T, recompute), free_bytes()
-    if free is not None and needed > free:
-        smaller = "a smaller --batch-size, --accumulate" + ("" if recompute else ", --recompute")
-        raise InputError(
-            f"{rows} windows of {T} need about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are"
-            f" free: {smaller}"
-        )
+    smaller = "a smaller --batch-size, --accumulate" + ("" if recompute else ", --recompute")
+    what = f"{count(rows, 'window')} of {T}"
+    require_memory(what, step_bytes(config, rows, T, recompute), smaller)

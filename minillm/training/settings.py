@@ -7,7 +7,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, require_one_of
 from ..families.gpt2.config import GPT2Config
 from ..machine import files
 from ..machine.forms import check, short
@@ -189,8 +189,7 @@ def settings(preset: str | None = None, file: Path | None = None, **flags) -> Se
     """Return the Settings of a preset, changed by a TOML file, changed by `flags`."""
     values = {}
     if preset is not None:
-        if preset not in presets():
-            raise InputError(f"preset is {preset!r}; it must be one of {', '.join(presets())}")
+        require_one_of("preset", preset, presets())
         values |= read_toml(PRESETS / f"{preset}.toml")
     if file is not None:
         values |= read_toml(file)

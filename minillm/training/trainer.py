@@ -27,6 +27,7 @@ import numpy as np
 from ..errors import InputError
 from ..machine.distributed import ALONE, World
 from ..machine.files import (
+    as_path,
     lines_of,
     parse_json,
     read_json,
@@ -297,7 +298,7 @@ class Record(TypedDict):
 
 def read_metrics(path: Path) -> list[dict]:
     """Return what metrics.jsonl holds; a last line cut short by a kill is left out."""
-    if not path.exists():
+    if not (path := as_path(path, "file")).exists():
         raise InputError(f"{path}: there is no such file; is this the folder of a training run?")
     records = []
     lines = lines_of(read_text(path))

@@ -11,6 +11,7 @@ from typing import cast
 from .. import kernels, ops
 from ..errors import InputError
 from .folder import open_folder
+from .threads import checked_threads
 from .twin import Twin, abilities
 
 NAMES = ("auto", "numba", "numpy")
@@ -37,11 +38,15 @@ def twin(name: str | Path | Twin | None = None) -> Twin:
         return open_folder(Path(name).resolve())
     if kernels.available():
         try:
-            import numba  # noqa: F401
-        except ValueError as error:  # NUMBA_NUM_THREADS=0, say
+            with warnings.catch_warnings():  # it warns, with a traceback, of what it cannot read
+                warnings.filterwarnings("error", "Environment variable", RuntimeWarning)
+                import numba  # noqa: F401
+        except (ValueError, RuntimeWarning) as error:  # NUMBA_NUM_THREADS=0, or =abc
+            why = str(error).partition("\n")[0]
             raise InputError(
-                f"Numba does not start: {error} Look at the NUMBA_* environment variables."
+                f"Numba does not start: {why} Look at the NUMBA_* environment variables."
             ) from None
+        checked_threads(kernels.n_threads())
         return cast(Twin, kernels)
     if name == "numba":
         raise InputError(

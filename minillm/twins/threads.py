@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 
 from .. import kernels
-from ..errors import InputError
+from ..errors import InputError, short, whole_number
 from ..machine import quota
 from .twin import Twin, abilities
 
@@ -55,6 +55,6 @@ def set_threads(n: int) -> None:
 def checked_threads(n: int) -> int:
     """Return n if it is a number of threads that can be had, else raise InputError."""
     most = max(64, os.cpu_count() or 1)
-    if not 1 <= n <= most:
-        raise InputError(f"threads is {n}; it must be 1 to {most}")
+    if whole_number("threads", n) > most:
+        raise InputError(f"threads is {short(n)}; it must be 1 to {most}")
     return n

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from ..errors import InputError, require_one_of
 from .blocks import Int4, Int4Min, Int8
 from .floats import BFloat16, Float16, Float32
 from .implicit import Implicit, LowRank, Sparse
@@ -45,8 +46,10 @@ def store(array, kind: str, *, table: bool = False, allocate=np.empty, release=N
     """Store a matrix [in,out], or a table [rows,C], in one of KINDS, in arrays from allocate(shape,
     dtype). array: of any floating-point type, or a Weight; release: called with it after each slab
     of rows."""
-    if kind not in KINDS:
-        raise ValueError(f"weights cannot be stored as {kind!r}; known: {', '.join(KINDS)}")
+    require_one_of("kind", kind, KINDS)
+    if not isinstance(array, np.ndarray | Weight) or array.ndim != 2:
+        what = getattr(array, "shape", type(array).__name__)
+        raise InputError(f"what is to be stored is {what}; it must be a matrix, an array [in,out]")
     convert = KINDS[kind].from_table if table else KINDS[kind].from_matrix
     return convert(array, allocate, release)
 

@@ -12,10 +12,10 @@ import copy
 import numpy as np
 
 from .. import ops as numpy_ops
-from .weight import read_only
+from .weight import NoItems, read_only
 
 
-class Implicit:
+class Implicit(NoItems):
     """Base: a matrix [in,out] that knows its product x @ W, `shape`, `nbytes`, `size` (numbers
     stored) and `dense()`."""
 

@@ -13,6 +13,8 @@ from types import MappingProxyType
 
 import numpy as np
 
+from ..errors import InputError
+
 LANES = 16
 SLAB = 1024  # rows that are encoded or decoded at once, so that a conversion needs little memory
 BF16 = np.dtype([("bfloat16", np.uint16)])  # bfloat16's bits: NumPy has no type for them
@@ -102,7 +104,16 @@ def owned(parameter):
     return copy.view()
 
 
-class Weight:
+class NoItems:
+    """Base of matrices that are multiplied by, not indexed: it says what to do instead."""
+
+    def __getitem__(self, key):
+        raise InputError(
+            f"{self!r} is a stored matrix, which cannot be indexed: .dense() returns it as an array"
+        )
+
+
+class Weight(NoItems):
     """Base of all stored matrices; a kind of storage adds `kind`, `encode` and `decode`.
 
     A table has the stored rows' own shape [N,K] and `take`; its transpose `T` [K,N] is what

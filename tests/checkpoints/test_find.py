@@ -83,7 +83,7 @@ SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
     [
         (["model.safetensors"], ["model.safetensors"]),
         (["model.safetensors", find.INDEX, *SHARDS], ["model.safetensors"]),
-        ([find.INDEX, *SHARDS], [find.INDEX, *SHARDS]),
+        ([find.INDEX, *SHARDS], [find.INDEX]),
         (
             ["model.safetensors", "tokenizer.json", "vocab.json", "merges.txt"],
             ["model.safetensors", "tokenizer.json"],
@@ -99,9 +99,11 @@ def test_one_format_of_each_is_asked_for(there, wanted):
     assert sorted(find._wanted("some/model", [*OTHERS, *there])) == sorted(wanted)
 
 
-@pytest.mark.parametrize("there", [OTHERS, ["pytorch_model.bin", find.INDEX], []], ids=repr)
-def test_without_weights_that_can_be_read_nothing_is_asked_for(there):
-    hint = f"; it has {there[there.index('pytorch_model.bin')]}" if there else "$"
+@pytest.mark.parametrize(
+    "there, hint",
+    [(OTHERS, "; it has pytorch_model.bin: "), (SHARDS, f"; it has {SHARDS[0]}"), ([], "$")],
+)
+def test_without_weights_that_can_be_read_nothing_is_asked_for(there, hint):
     with pytest.raises(InputError, match=rf"'some/model' .* has no model\.safetensors{hint}"):
         find._wanted("some/model", there)
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 
 import pytest
 
@@ -39,7 +41,7 @@ class Hub(ThreadingHTTPServer):
     def downloaded(self) -> list[str]:
         return sorted(
             {
-                path.rpartition("/")[2]
+                unquote(path).rpartition("/")[2]
                 for command, path, _ in self.asked
                 if command == "GET" and "/resolve/" in path
             }
@@ -100,7 +102,7 @@ class Answer(BaseHTTPRequestHandler):
             siblings = [{"rfilename": name} for name in files]
             info = {"id": "some/model", "sha": COMMIT, "siblings": siblings}
             return self.send(json.dumps(info).encode(), Content_Type="application/json")
-        data = files.get(path.rpartition("/")[2])
+        data = files.get(unquote(path).rpartition("/")[2])
         if data is None:
             return self.send(status=404, X_Error_Code="EntryNotFound", X_Repo_Commit=COMMIT)
         headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X_Repo_Commit": COMMIT}
@@ -228,6 +230,31 @@ def test_of_several_formats_one_is_taken(hub, ask, tmp_path):
     assert ask(HF_HOME=str(tmp_path / "another")) == LOADED
     assert {*shards, "model.safetensors.index.json"} < {*hub.downloaded()}
     assert "model.fp16.safetensors" not in hub.downloaded()
+
+
+@pytest.mark.parametrize(
+    "second, message",
+    [
+        ("weights [2] of 2*.safetensors", None),  # a name is no pattern
+        ("gone.safetensors", "index.json names the shard 'gone.safetensors', which is not there"),
+        ("../outside.safetensors", "'../outside.safetensors' of .* must be a file name"),
+        ("inner/two.safetensors", "'inner/two.safetensors' of .* must be a file name"),
+    ],
+)
+def test_shards_have_the_names_that_the_index_says(hub, ask, tmp_path, second, message):
+    GPT2.random(CONFIG).save_pretrained(tmp_path / "f")
+    tensors, _ = safetensors.read(tmp_path / "f" / "model.safetensors")
+    shards = {"one.safetensors": [*tensors][:5], second: [*tensors][5:]}
+    for file, names in shards.items():
+        safetensors.write(tmp_path / "part", {name: tensors[name] for name in names})
+        hub.files[file.replace("gone", "other")] = (tmp_path / "part").read_bytes()
+    index = {"weight_map": {name: file for file, names in shards.items() for name in names}}
+    hub.files["model.safetensors.index.json"] = json.dumps(index).encode()
+    hub.files["weights 2 of 2.safetensors"] = b"another"  # which the name as a pattern would fit
+    del hub.files["model.safetensors"]
+    line = ask()
+    assert re.search(message, line) if message else line == LOADED
+    assert "weights 2 of 2.safetensors" not in hub.downloaded()
 
 
 def test_a_model_in_other_formats_alone_is_not_fetched(hub, ask):

@@ -112,7 +112,7 @@ def test_run_names_the_first_step_that_differs(cli, tmp_path):
     assert (
         code == 1
         and "yours: softmax\n" in out
-        and "6 steps differ" in out
+        and "steps that differ from the reference: 6" in out
         and "h.0.attn.weights" in out
     )
 

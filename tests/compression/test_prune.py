@@ -309,18 +309,24 @@ def test_the_head_can_keep_its_precision():
             lambda: low_rank(MODEL, 37),
             r"rank 37 of h.0.attn.c_attn.weight \(36, 108\): it must be from 1 to 36",
         ),
-        (lambda: low_rank(MODEL, 0), "rank 0"),
-        (lambda: low_rank(MODEL, 4, ("wte",)), "'wte' is no matrix of a block; known: attn.c_attn"),
+        (lambda: low_rank(MODEL, 0), "rank is 0"),
+        (
+            lambda: low_rank(MODEL, 4, ("wte",)),
+            "'wte' is no matrix of a block; known: attn.c_attn",
+        ),
         (lambda: prune_magnitude(MODEL, 1.2), "sparsity is 1.2; it must be at least 0 and below 1"),
         (lambda: prune_magnitude(MODEL, -0.1), "sparsity is -0.1"),
         (lambda: prune_heads(MODEL, 4, IDS), "4 heads cannot be kept of 3: it must be from 1 to 3"),
-        (lambda: prune_neurons(MODEL, 0, IDS), "0 neurons cannot be kept of 50"),
+        (
+            lambda: prune_neurons(MODEL, 0, IDS),
+            "neurons to keep is 0; it must be a whole number of at least 1",
+        ),
         (
             lambda: skip_layers(MODEL, 2),
             "2 layers cannot be skipped of 3: the first and the last stay",
         ),
-        (lambda: skip_layers(MODEL, -1), "-1 layers"),
-        (lambda: round_to_int8(MODEL, "column"), "a scale per 'column' is unknown: row or tensor"),
+        (lambda: skip_layers(MODEL, -1), "layers to skip is -1"),
+        (lambda: round_to_int8(MODEL, "column"), "per is 'column'; it must be one of row, tensor"),
     ],
 )
 def test_levers_that_cannot_apply_say_so(make, message):

@@ -33,7 +33,7 @@ def test_more_beams_than_fit_are_refused_before_they_are_made():
         (MODEL, {"num_beams": 10**12}),
         (GPT2(GPT2Config(**many), MODEL.parameters), {}),
     ):
-        with pytest.raises(InputError, match=r"num_beams is 10+; the caches of [0-9,]+ fit"):
+        with pytest.raises(InputError, match=r"10+ beams would .*: a smaller num_beams"):
             model.generate(PROMPT, 8, **more)
 
 

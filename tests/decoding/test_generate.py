@@ -224,3 +224,16 @@ def test_ids_without_a_token_are_never_chosen(twin, options):
 def test_a_stop_token_needs_no_text():
     (moment,) = minillm.generate(padded(), WITH_HOLES, "a", stop_tokens=UNNAMED)
     assert (moment.finish, moment.text) == ("eos", "") and moment.id in UNNAMED
+
+
+@pytest.mark.parametrize(
+    ("ids", "new", "options", "message"),
+    [
+        (PROMPT, 8, {"num_return_sequences": 10**9}, r"1,000,000,000 texts of \d+ ids would take"),
+        ([PROMPT] * 2, 8, {"num_return_sequences": 10**30}, "2,[0,]+ texts of"),
+        (PROMPT, 10**12, {"on_full": "slide"}, r"1 text of 1\d+ ids"),
+    ],
+)
+def test_texts_that_would_not_fit_are_refused_before_the_first(ids, new, options, message):
+    with pytest.raises(InputError, match=f"{message}.*: fewer num_return_sequences or max_new"):
+        MODEL.generate(ids, new, do_sample=True, **options)

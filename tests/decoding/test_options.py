@@ -318,7 +318,7 @@ def test_a_sampler_is_one_entry(tmp_path):
         ({"typical_p": 0.9}, "typical_p is not had here"),
         ({"num_beam_groups": 2}, "num_beam_groups is not had here"),
         ({"temprature": 1}, "temprature is no option of generation; temperature is"),
-        ({"zzz": 1}, "zzz is no option of generation; one of decoding.Options is"),
+        ({"zzz": 1}, "zzz is no option of generation; known: max_new_tokens, max_length, do_s"),
         ({"eos_token_id": 3, "stop_tokens": [3]}, "two names for one thing"),
         ({"num_return_sequences": 2}, "at most num_beams, 1, or do_sample=True"),
         ({"num_return_sequences": 3, "num_beams": 2}, "at most num_beams, 2"),

@@ -85,7 +85,11 @@ def test_the_trained_model_guesses_worse_behind_a_cut():
 
 @pytest.mark.parametrize(
     ("ids", "length", "message"),
-    [(IDS, 0, "pieces of 0"), ([1], 2, "1 tokens: needed from 2"), ([1] * 25, 2, "25 tokens")],
+    [
+        (IDS, 0, "length of the pieces is 0"),
+        ([1], 2, "1 token: needed from 2"),
+        ([1] * 25, 2, "25 tokens"),
+    ],
 )
 def test_what_cannot_be_cut(ids, length, message):
     with pytest.raises(InputError, match=message):

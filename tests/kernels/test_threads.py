@@ -198,3 +198,38 @@ os._exit(0)
         timeout=60,
     )
     assert done.stdout.split() == ["4000.0", "4000.0"], done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_beside_a_thread_that_compiles_can_compile():
+    """Numba's lock is not left taken in the child, which would wait for it for ever (or, here,
+    until the alarm)."""
+    program = """
+import os, signal, threading, time
+import numba
+from numba.core.compiler_lock import global_compiler_lock
+import minillm.kernels.threads
+compiling = threading.Event()
+def compile():
+    with global_compiler_lock:
+        compiling.set()
+        time.sleep(0.5)
+threading.Thread(target=compile).start()
+compiling.wait()
+child = os.fork()
+if child:
+    os.waitpid(child, 0)
+else:
+    signal.alarm(30)
+print(numba.njit(lambda x: x + 1)(1), flush=True)
+os._exit(0)
+"""
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.split() == ["2", "2"], done.stderr

@@ -156,6 +156,47 @@ def test_parts_of_a_sliding_cache_slide():
         KVCache.join([SlidingCache(CONFIG, 1, 16), KVCache(CONFIG)])
 
 
+def test_a_sliding_cache_does_not_go_back_to_what_it_has_overwritten():
+    cache, ids = SlidingCache(CONFIG, 1, 4), IDS[:1, :1]
+    for _ in range(3):
+        MODEL(ids, cache)
+    kept = cache.take([0])
+    MODEL(ids, cache)
+    cache.truncate(3)  # nothing is overwritten yet
+    assert (MODEL(ids, cache) == MODEL(ids, kept)).all()
+    MODEL(ids, cache)
+    with pytest.raises(InputError, match=r"has seen 5 positions cannot go back to 3: .*newest 4"):
+        cache.truncate(3)
+    cache.truncate(0)
+    assert (MODEL(ids, cache) == MODEL(ids, SlidingCache(CONFIG, 1, 4))).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda c: c.truncate(1.0), "length is 1.0; it must be a whole number of at least 0"),
+        (lambda c: c.truncate(1, 2), "row is 2; the cache has the rows 0 to 1"),
+        (lambda c: c.take([0, -1]), "rows is -1; it must be a whole number of at least 0"),
+        (lambda c: c.move(0, 2), "target is 2; the cache has the rows 0 to 1"),
+        (lambda c: c.view(1), "rows is 1; it must be a slice"),
+        (lambda c: c.layer(3), "layer 3 is none of the cache's 3"),
+        (lambda c: c.advance([1, 2, 3]), "one for each of 2 rows"),
+        (lambda c: KVCache.join([c, None]), "one of the caches is None; it must be a cache"),
+        (
+            lambda c: KVCache.join([c, MODEL.new_cache(2, dtype=np.float16)]),
+            "different shapes or types: .*'float16'",
+        ),
+        (lambda c: MODEL.new_cache(10**12), "10{12} x 16 positions would take about .* are free"),
+    ],
+)
+def test_wrong_rows_and_lengths_are_told(call, message):
+    cache = MODEL.new_cache(2)
+    MODEL(IDS, cache)
+    with pytest.raises(InputError, match=message):
+        call(cache)
+    assert cache.lengths.tolist() == [2, 2]
+
+
 def test_what_is_too_large_for_a_cache_of_float16_becomes_its_largest_number():
     """As in weights of float16. Infinity stays, and shows."""
     for value, kept in ((1e5, 65504), (-1e5, -65504), (np.inf, np.inf), (-np.inf, -np.inf)):

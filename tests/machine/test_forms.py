@@ -59,7 +59,7 @@ def test_what_fits(value, form):
     [
         (True, int, "what it holds is True; it must be of type int"),
         (1, bool, "what it holds is 1; it must be of type bool"),
-        (2**63, int, "what it holds is 9223372036854775808; it must be of type int"),
+        (2**63, int, "what it holds is 9223372036854775808; it must be a whole number of 64 bits"),
         ("1", float, "what it holds is '1'; it must be of type float"),
         ([1, "a"], list[int], r"\[1\] is 'a'; it must be of type int"),
         ({"a": 1}, dict[str, str], r"\['a'\] is 1; it must be of type str"),

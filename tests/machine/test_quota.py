@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import minillm
+from minillm import InputError
 from minillm.exercises.checking import inside
 from minillm.machine import quota
 from minillm.twins import threads
@@ -105,3 +106,20 @@ def test_this_machine_can_be_asked():
     assert subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
+
+
+@pytest.mark.parametrize(
+    ("free", "allowed", "expected"),
+    [(8e9, None, "8.0 GB"), (8e9, 1 << 30, "1.1 GB"), (None, 10**6, "1.0 MB"), (None, None, "")],
+)
+def test_what_does_not_fit_is_told_with_what_there_is(monkeypatch, free, allowed, expected):
+    monkeypatch.setattr(quota, "free_bytes", lambda: free)
+    monkeypatch.setattr(quota, "memory", lambda: allowed)
+    quota.require_memory("this", 1000, "less")
+    for needed, told in ((9 * 10**9, "9.0 GB"), (10**400, "more than a million GB")):
+        if not expected:
+            quota.require_memory("this", needed, "less")
+            continue
+        with pytest.raises(InputError) as error:
+            quota.require_memory("this", needed, "less")
+        assert str(error.value) == f"this would take about {told}, and {expected} are free: less"

@@ -9,7 +9,7 @@ def test_memory_that_a_step_takes(monkeypatch):
     """Kept grows with the layers, recomputed hardly; and what does not fit is told before it is
     tried."""
     from minillm import GPT2Config, InputError
-    from minillm.training import memory
+    from minillm.machine import quota
 
     small, large = GPT2Config(n_layer=4), GPT2Config(n_layer=8)
     kept, recomputed = (
@@ -18,11 +18,12 @@ def test_memory_that_a_step_takes(monkeypatch):
     assert recomputed[1] < kept[0] < kept[1] and kept[1] - kept[0] > 5 * (
         recomputed[1] - recomputed[0]
     )
-    monkeypatch.setattr(memory, "free_bytes", lambda: 8e9)
+    monkeypatch.setattr(quota, "free_bytes", lambda: 8e9)
     check_memory(GPT2Config(), 1, 64)
     with pytest.raises(
-        InputError, match=r"64 windows of 1024 need about .* GB, and 8.0 GB are free: .*--recompute"
+        InputError,
+        match=r"64 windows of 1024 would take about .* GB, and 8.0 GB are free: .*--recompute",
     ):
         check_memory(GPT2Config(), 64, 1024)
-    monkeypatch.setattr(memory, "free_bytes", lambda: None)
+    monkeypatch.setattr(quota, "free_bytes", lambda: None)
     check_memory(GPT2Config(), 64, 1024)

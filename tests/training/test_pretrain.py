@@ -11,7 +11,7 @@ import pytest
 
 import minillm
 from minillm.cli import main
-from minillm.training import memory
+from minillm.machine import quota
 from minillm.training.lock import held
 from minillm.training.trainer import CHECKPOINT, SETTINGS, read_metrics
 
@@ -244,8 +244,10 @@ def test_keeping_one_checkpoint(cli, data, tmp_path):
 
 
 def test_a_batch_that_does_not_fit(cli, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "free_bytes", lambda: 1000)
-    assert "4 windows of 16 need about" in refused(cli("--data", data, "--out", tmp_path / "out"))
+    monkeypatch.setattr(quota, "free_bytes", lambda: 1000)
+    assert "4 windows of 16 would take about" in refused(
+        cli("--data", data, "--out", tmp_path / "out")
+    )
 
 
 def test_a_learning_rate_too_high_keeps_the_last_checkpoint(data, tmp_path, capsys):

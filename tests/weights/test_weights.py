@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from minillm import ops
+from minillm import InputError, ops
 from minillm.families.gpt2.config import GPT2Config
 from minillm.model import GPT2
-from minillm.weights import KINDS, Float16, Int4, Int4Min, store, store_parameters
+from minillm.weights import KINDS, Float16, Int4, Int4Min, LowRank, Sparse, store, store_parameters
 
 RNG = np.random.default_rng(0)
 # Largest error over the largest number of a block of 32: half a step of 1/127 or of 1/8 (int4's +8
@@ -73,6 +73,17 @@ def test_take_looks_up_rows(kind):
         weight.take([50])
     with pytest.raises(TypeError, match="not transposed"):
         weight.T.take([0])
+
+
+def test_a_stored_matrix_says_what_to_use_instead_of_an_index():
+    array = np.zeros((40, 50), np.float32)
+    for weight in (store(array, "int8"), Sparse.from_matrix(array), LowRank(array, array.T)):
+        for look in (lambda w: w[0], lambda w: list(w), lambda w: 0.0 in w):
+            with pytest.raises(
+                InputError, match=r"stored matrix.* \.dense\(\) returns it as an arr"
+            ):
+                look(weight)
+        assert weight.dense()[0].shape == (weight.shape[1],)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -237,7 +248,7 @@ def test_a_models_parameters():
 
 
 def test_unknown_kinds_are_refused_by_name():
-    with pytest.raises(ValueError, match="'int3'; known: float32, bfloat16"):
+    with pytest.raises(ValueError, match="kind is 'int3'; it must be one of float32, bfloat16"):
         store(np.zeros((2, 2), np.float32), "int3")
 
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from ...errors import InputError
-from ...machine.files import write_atomically
+from ...machine.files import as_path, write_atomically
 from ..catalogue import EXERCISES, exercise
 from ..checking.exercise import Exercise
 
@@ -43,6 +43,7 @@ def text_of(e: Exercise) -> str:
 
 def start(folder: Path) -> tuple[list[Path], list[Path]]:
     """Write every file that is not there yet; return (written, kept)."""
+    folder = as_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written, kept = [], []
     for e in EXERCISES.values():

@@ -7,7 +7,7 @@ what is true instead?
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import log, prod
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from ... import ops
 from ...decoding import filters
-from ...errors import InputError
+from ...errors import InputError, require_kind, short, whole_number
 from ...families.gpt2.config import GPT2Config
 from ...layers.attention import causal_mask, split_heads
 from ...training.optimizers import adamw_update
@@ -154,15 +154,15 @@ MAKERS: list[tuple[int, int, Maker]] = []
 def exam(seed: int, count: int = 12, chapters: set[int] | None = None) -> list[Question]:
     """Return `count` different questions in the order of the course, a third of them claims; fewer
     if there are no more."""
-    if count < 1:
-        raise InputError(f"{count} questions: it must be 1 or more")
-    if seed < 0:
-        raise InputError(f"seed {seed}: it must be 0 or more")
+    count, seed = whole_number("count", count), whole_number("seed", seed, least=0)
+    if chapters is not None:
+        require_kind("chapters", chapters, Iterable, "the numbers of chapters")
+        chapters = {whole_number("a chapter", chapter, least=0) for chapter in chapters}
     rng = np.random.default_rng(seed)
     made = [made for made in MAKERS if chapters is None or made[0] in chapters]
     claims = [claim for claim in CLAIMS if chapters is None or claim.chapter in chapters]
     if not made and not claims:
-        raise InputError(f"there are no questions of chapter {min(chapters)}")
+        raise InputError(f"there are no questions of chapter {short(min(chapters, default=None))}")
     n_claims = min(len(claims), max(count // 3, count - len(made)))
     questions = [
         Question(

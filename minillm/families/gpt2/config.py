@@ -126,6 +126,7 @@ class GPT2Config:
     def from_dict(cls, values: dict) -> GPT2Config:
         """Read what a Hugging Face config.json holds; training-only entries are ignored, other
         models refused."""
+        check(values, dict)
         if values.get("model_type", "gpt2") != "gpt2":
             raise InputError(f"model_type is {short(values['model_type'])}; minillm reads 'gpt2'")
         if values.get("add_cross_attention"):

@@ -110,9 +110,9 @@ def test_paper_answers_chapters_json(capsys):
 @pytest.mark.parametrize(
     "args, says",
     [
-        (["--count", "0"], "0 questions: it must be 1 or more"),
+        (["--count", "0"], "count is 0; it must be a whole number of at least 1"),
         (["--chapter", "16"], "no questions of chapter 16"),
-        (["--seed", "-1"], "seed -1: it must be 0 or more"),
+        (["--seed", "-1"], "seed is -1; it must be a whole number of at least 0"),
     ],
 )
 def test_bad_input_is_one_line(capsys, args, says):
