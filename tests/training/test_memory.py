@@ -18,7 +18,7 @@ def test_memory_that_a_step_takes(monkeypatch):
     assert recomputed[1] < kept[0] < kept[1] and kept[1] - kept[0] > 5 * (
         recomputed[1] - recomputed[0]
     )
-    monkeypatch.setattr(quota, "free_bytes", lambda: 8e9)
+    monkeypatch.setattr(quota, "free_bytes", lambda: 8 * 10**9)
     check_memory(GPT2Config(), 1, 64)
     with pytest.raises(
         InputError,
@@ -26,4 +26,5 @@ def test_memory_that_a_step_takes(monkeypatch):
     ):
         check_memory(GPT2Config(), 64, 1024)
     monkeypatch.setattr(quota, "free_bytes", lambda: None)
+    monkeypatch.setattr(quota, "memory", lambda: None)
     check_memory(GPT2Config(), 64, 1024)
