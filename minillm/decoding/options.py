@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from .. import ops as numpy_ops
-from ..errors import InputError, require_kind, short, whole_number
+from ..errors import InputError, count, require_kind, short, whole_number
 from ..protocol import Model
 from . import filters
 
@@ -339,7 +339,7 @@ class Options:
             )
         if LIMITS & self.given.keys() and wanted > fit:
             raise InputError(
-                f"{n_prompt} tokens and {wanted} new ones do not fit the model's {n_positions}"
+                f"{count(n_prompt, 'token')} and {wanted} new ones do not fit the model's {n_positions}"
                 f" positions: ask for at most {fit}, or use on_full='slide' (--on-full slide)"
             )
         return min(wanted, fit)
