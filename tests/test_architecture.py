@@ -91,8 +91,12 @@ PROVEN_ELSEWHERE = {
         "bench.peers",
         "bench.worker",
     ),
-    "tests/checkpoints/test_folder.py: a folder is read and written as a whole": (
+    "tests/checkpoints/test_folder.py: a folder is opened, read and written as a whole": (
+        "checkpoints.checkpoint",
+        "checkpoints.huggingface",
+        "checkpoints.opening",
         "checkpoints.stored",
+        "loading",
     ),
     "tests/cli/test_classify.py: several seeds, as the command runs and draws them": (
         "plots.tasks",
@@ -184,7 +188,10 @@ PROVEN_ELSEWHERE = {
     "tests/training/test_trainer.py: a checkpoint is what a run resumes from": (
         "training.checkpoint",
     ),
-    "tests/twins/test_twins.py: twins are chosen and compared": ("twins.choose",),
+    "tests/twins/test_twins.py: twins are chosen and compared": (
+        "twins.backward",
+        "twins.choose",
+    ),
     "tests/weights/test_weights.py: one gallery for every kind of weight": (
         "weights.blocks",
         "weights.floats",
