@@ -139,8 +139,7 @@ def state(folder: Path) -> list:
 
 def check_once(args) -> int:
     """Check and print; 0 if all that was checked is right."""
-    from ..exercises import EXERCISES
-    from ..exercises.check import exercise
+    from ..exercises import EXERCISES, exercise
     from ..exercises.check.process import check_folder
     from ..exercises.student.folder import file_of, require
 
@@ -165,7 +164,7 @@ def check_once(args) -> int:
 
 def hint(args) -> None:
     from ..errors import InputError
-    from ..exercises.check import exercise
+    from ..exercises import exercise
 
     hints = exercise(args.name).hints
     if args.number < 1:

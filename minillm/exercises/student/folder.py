@@ -7,8 +7,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...machine.files import write_atomically
-from ..catalogue import EXERCISES
-from ..check import exercise
+from ..catalogue import EXERCISES, exercise
 from ..check.exercise import Exercise
 
 DOES = {
