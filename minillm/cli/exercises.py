@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from time import sleep
@@ -142,23 +143,29 @@ def check_once(args) -> int:
     from ..exercises import EXERCISES, exercise
     from ..exercises.check.process import check_folder
     from ..exercises.student.folder import file_of, require
+    from ..moved import imported_in
 
     names = [exercise(args.name).name] if args.name else [*EXERCISES]
     require(args.folder)
-    results = []
+    results, old_names = [], {}
     for result in check_folder(args.folder, names, args.seed):
         results.append(result)
+        file = file_of(args.folder, EXERCISES[result.name])
+        with suppress(OSError):
+            old_names |= imported_in(file.read_text(encoding="utf-8", errors="replace"))
         if not args.json:
             brief = args.all and len(names) > 1
             write(result.headline if brief else str(result))
             if result.status in ("todo", "missing") and not brief:
-                write(f"  file: {file_of(args.folder, EXERCISES[result.name]).name}")
+                write(f"  file: {file.name}")
         if not result.right and not args.all:
             break
     if args.json:
         write_json([asdict(r) for r in results])
     elif len(names) > 1:
         write(f"\n{sum(r.right for r in results)} of {len(names)} right")
+    for says in old_names.values():
+        print(says, file=sys.stderr)
     return 0 if all(r.right for r in results) else 1
 
 

@@ -20,6 +20,7 @@ import select
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import chdir, redirect_stderr, redirect_stdout, suppress
 from functools import partial
@@ -27,6 +28,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ...machine import quota
+from ...moved import OldName
 from .call import Outcome, Problem, raised
 from .run import Here
 from .wire import few, packed, unpacked
@@ -214,6 +216,7 @@ def main() -> None:
         del sys.argv[0]
         name = f"{__package__.rpartition('.')[0]}.{module[0]}"
         sys.exit(apart(lambda: runpy.run_module(name, run_name="__main__"), asked_by))
+    warnings.simplefilter("ignore", OldName)  # of which whoever asks tells once, not in every file
     answer = answering()
     answer({"ready": True})
     while True:

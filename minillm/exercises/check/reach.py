@@ -14,6 +14,8 @@ from contextlib import suppress
 from functools import partial
 from types import CodeType, FunctionType, MethodType, ModuleType
 
+from ...moved import place_of
+
 PACKAGE = "minillm"
 LEADS_ANYWHERE = """
     sys os importlib import_module inspect gc ctypes ctypeslib subprocess multiprocessing builtins
@@ -114,7 +116,8 @@ def _of_package(module: str) -> bool:
 
 
 def _imports(code: CodeType) -> Iterator[tuple[str, str, int]]:
-    """Yield (module, name, line): name is "" where the module itself, or all in it, is taken."""
+    """Yield (module, name, line), of an old name today's: name is "" where the module itself, or all
+    in it, is taken."""
     module, after = "", False
     for i in dis.get_instructions(code):
         if after and i.opname != "IMPORT_FROM":
@@ -123,7 +126,7 @@ def _imports(code: CodeType) -> Iterator[tuple[str, str, int]]:
         if after:
             module = i.argval
         elif i.opname == "IMPORT_FROM":
-            yield module, i.argval, _line(i)
+            yield *place_of(module, i.argval), _line(i)
 
 
 def _words(code: CodeType) -> Iterator[tuple[str, int]]:
