@@ -30,7 +30,7 @@ from . import (
     verify,
     warmup,
 )
-from .common import say_when_compiling
+from .common import log_on_stderr, say_when_compiling
 
 COMMANDS = (
     generate,
@@ -124,9 +124,10 @@ def main(argv: list[str] | None = None) -> int:
         if getattr(sys, stream) is None:
             setattr(sys, stream, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     try:
-        args = parser().parse_args(argv)
-        say_when_compiling()
-        code = args.run(args)
+        with log_on_stderr():
+            args = parser().parse_args(argv)
+            say_when_compiling()
+            code = args.run(args)
         sys.stdout.flush()
         return code or 0
     except BrokenPipeError:  # the reader has gone (`| head -1`): nobody is left to tell

@@ -17,13 +17,13 @@ from ..twins.choose import twin
 from ..twins.threads import keep_to_quota
 from ..twins.twin import abilities
 from ..weights.lora import LoRA
-from .data import Batches, open_tokens, split_documents, token_files
+from .data import BATCHES, open_tokens, split_documents, token_files
 from .language import LanguageModel, bits_per_byte
 from .lock import one_run_a_folder
 from .lora import merged, save_adapters, with_adapters
 from .memory import check_memory
 from .settings import Settings
-from .trainer import Trainer, check_folder, run_to_resume, write_settings
+from .trainer import FORMAT, Trainer, check_folder, run_to_resume, write_settings
 
 
 def training_twin(name: str | None, precision: str):
@@ -58,7 +58,7 @@ def pretrain(
     the model to start from. start: fine-tune this model. tokenizer: a model whose tokenizer to use;
     else one is trained on the text.
     """
-    before = run_to_resume(out, Settings) if resume else {}
+    before = run_to_resume(out, Settings) if resume else {"format": FORMAT}
     data, start = (
         data or (before.get("data") and Path(before["data"])),
         start or before.get("start"),
@@ -88,7 +88,7 @@ def pretrain(
     ops = training_twin(kernels, plan.precision)
 
     curve = {f.name for f in dataclasses.fields(plan) if f.metadata["curve"]} | {"start"}
-    everything = {"data": str(data), "start": start} | plan.to_dict()
+    everything = {"format": before["format"], "data": str(data), "start": start} | plan.to_dict()
     if world.rank == 0:
         check_folder(out, everything, curve, resume)
         if start is None:
@@ -100,7 +100,7 @@ def pretrain(
     world.barrier()
     words = Tokenizer.from_pretrained(out)
     train, val = open_tokens(out / "tokens", words.vocab_size)
-    batches = Batches(train, plan.window, plan.batch_size, plan.seed)
+    batches = BATCHES[before["format"]](train, plan.window, plan.batch_size, plan.seed)
     if len(val) <= plan.window:
         raise InputError(
             f"the validation text has {len(val):,} tokens; a window of {plan.window} needs one"

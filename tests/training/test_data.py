@@ -8,7 +8,13 @@ import pytest
 
 from minillm import InputError, Tokenizer
 from minillm.tokenizer import END_OF_TEXT, cut_at_ends
-from minillm.training.data import Batches, documents_of, split_documents, token_files
+from minillm.training.data import (
+    Batches,
+    BatchesOf01,
+    documents_of,
+    split_documents,
+    token_files,
+)
 
 TOKENIZER = Tokenizer.train(["the old king and the young king; the wolf and the fox. "] * 3, 280)
 
@@ -224,6 +230,17 @@ def test_a_text_too_short_says_how_much_is_needed():
     ):
         Batches(Row(15), 8, 1, seed=1)
     assert [len(Batches(Row(16), 8, 1, seed=1).starts(epoch)) for epoch in range(9)] == [1] * 9
+
+
+def test_the_batches_of_0_1_leave_out_the_end():
+    """The last window that would fit, or two: as many in every epoch, whatever its offset."""
+    batches = BatchesOf01(Row(100), 8, 4, seed=2)
+    for epoch in range(20):
+        starts = np.sort(batches.starts(epoch))
+        assert len(starts) == 100 // 8 - 2 and np.all(np.diff(starts) == 8) and starts[0] < 8
+    assert len(BatchesOf01(Row(24), 8, 1, seed=1).starts(0)) == 1
+    with pytest.raises(InputError, match="the text has 23 tokens; a window of 8 needs 24"):
+        BatchesOf01(Row(23), 8, 1, seed=1)
 
 
 @pytest.mark.parametrize(

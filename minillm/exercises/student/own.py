@@ -7,6 +7,7 @@ child.py.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
@@ -35,6 +36,8 @@ from ..check.inputs import MODEL, model, reference
 from ..check.process import check_folder
 from ..check.wire import describe
 from .folder import file_of, require
+
+log = logging.getLogger(__name__)
 
 UNUSABLE = ("todo", "missing", "signature", "skipped", "stopped")
 ENDS_A_PASS = ("missing", "signature", "raised", "shape", "stopped")  # no model computes with it
@@ -91,7 +94,7 @@ def of_folder(folder: Path) -> FolderTwin:
             own[name] = in_one_line(load, "load", file)(file)[name]
     call_one_another(own)
     own = {name: in_one_line(f, name, files[name]) for name, f in own.items()}
-    print(f"computing with functions of {folder}: {', '.join(own) or 'none yet'}", file=sys.stderr)
+    log.warning("computing with functions of %s: %s", folder, ", ".join(own) or "none yet")
     return twin(own, folder)
 
 
