@@ -11,7 +11,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypedDict
 
@@ -134,18 +134,20 @@ def token_files(
     out.mkdir(parents=True, exist_ok=True)
     index = out / "tokens.json"
     known = read_json(index, Index)["made_of"] if index.exists() else None
-    mark = sha256_of
+    mark: Callable[[Path], str | int] = sha256_of
     if known is not None and not changed and any(len(file) == 3 for file in known["files"]):
         known["files"], mark = [file[:2] for file in known["files"]], size_of  # of version 0.1.0
+    tokens = sorted(token for token in tokenizer.tokens if token is not None)
+    files = [[file.name, mark(file)] for file in text_files(data)]
     made_of = {
-        "files": [[file.name, mark(file)] for file in text_files(data)],
-        "tokenizer": hashlib.sha256(repr(sorted(tokenizer.tokens)).encode()).hexdigest(),
+        "files": files,
+        "tokenizer": hashlib.sha256(repr(tokens).encode()).hexdigest(),
         "val_fraction": val_fraction,
     }
     if known == made_of:
         return open_tokens(out, tokenizer.vocab_size)
     if known is not None and not changed:
-        before, now = ({tuple(file) for file in made["files"]} for made in (known, made_of))
+        before, now = ({tuple(file) for file in made} for made in (known["files"], files))
         if before != now:
             name = min(before ^ now)[0]
             raise InputError(f"--resume: {name} in {data} is not as it was when the run began")
@@ -206,7 +208,7 @@ class Batches:
                 f" {self.LEAST * length:,}: more text, or --context"
             )
         self._ends = [0]  # rows up to the end of each epoch; how many it has depends on its offset
-        self._epoch = (-1, None)
+        self._epoch = (-1, np.empty(0, np.int64))
 
     def batch(self, step: int, rank: int = 0, size: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Return the batch of one step; of `size` processes number `rank` gets every size-th row."""

@@ -188,6 +188,16 @@ class Row:
         return len(self.ids)
 
 
+def test_a_vocabulary_may_have_ids_without_a_token(tmp_path, small_tokenizer):
+    """As one that is filled up to a round number has."""
+    tokens = [*small_tokenizer.tokens, None, None, b"rare"]
+    tokenizer = Tokenizer(tokens, small_tokenizer.merges, small_tokenizer.special_tokens)
+    (tmp_path / "text.txt").write_text("the low lower lowest " * 200)
+    for _ in range(2):  # made, and found again
+        train, _ = token_files(tmp_path / "text.txt", tmp_path / "tokens", tokenizer, 0.1)
+        assert len(train) > 200
+
+
 def test_targets_are_the_ids_one_later():
     ids, targets = Batches(Row(100), 8, 4, seed=1).batch(0)
     assert ids.shape == targets.shape == (4, 8) and ids.dtype == np.int64
