@@ -33,6 +33,7 @@ MODULES = {  # old name -> new name, inside the package
 NAMES = {
     "checkpoints": dict.fromkeys(("load", "load_model", "save_model"), "loading"),
     "clock": {"Report": "clock:ClockReport"},
+    "clock.prediction": {"local_name": "steps"},
     "decoding.loop": {
         **dict.fromkeys(("Continuation", "Cycle", "Moment", "read", "run_cycle"), "decoding.cycle"),
         **dict.fromkeys(("generate", "generate_ids", "moments"), "decoding.generate"),
@@ -81,7 +82,9 @@ def imported_in(source: str) -> dict[str, str]:
     """Return the old modules that some source code imports, and what there is to say about each."""
     modules = re.findall(rf"^\s*(?:from|import) {__package__}\.([\w.]+)", source, re.MULTILINE)
     return {
-        m: said(f"{__package__}.{m}", f"{__package__}.{MODULES[m]}") for m in modules if m in MODULES
+        m: said(f"{__package__}.{m}", f"{__package__}.{MODULES[m]}")
+        for m in modules
+        if m in MODULES
     }
 
 

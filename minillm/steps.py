@@ -42,7 +42,7 @@ def phase_of(name: str) -> str:
     return PHASE_OF[local_name(name).partition(".")[0]]
 
 
-def identity(name: str, value):
+def identity(name: str, value: Any) -> Any:
     """Look at nothing: the default step."""
     return value
 
@@ -108,7 +108,7 @@ class UnknownStep(InputError, KeyError):
     __str__ = Exception.__str__  # KeyError's own would quote the line
 
 
-def unknown_step(name, known: Iterable[str]) -> UnknownStep:
+def unknown_step(name: object, known: Iterable[str]) -> UnknownStep:
     """Return the error that says that `name` is not one of the `known` steps."""
     known = [str(k) for k in known]
     if name in ("probs", "next"):
@@ -135,18 +135,18 @@ def checked(step: Step, formed: Callable[[], Iterable[str]]) -> Step:
     return cast(Step, observer._replace(names=None))
 
 
-class Trace(dict):
+class Trace(dict[str, Any]):
     """A mapping from step name to array that fills itself: pass it as `step`.
 
     It keeps references, not copies: the forward never writes into an array that has passed. A name
     that it lacks raises UnknownStep, a KeyError.
     """
 
-    def __call__(self, name: str, value):
+    def __call__(self, name: str, value: Any) -> Any:
         self[name] = value
         return value
 
-    def __missing__(self, name):
+    def __missing__(self, name: object) -> Any:
         raise unknown_step(name, self)
 
     def __repr__(self) -> str:
@@ -173,7 +173,7 @@ class Patch:
     and, before the pass, for a name that the pass does not form.
     """
 
-    def __init__(self, replacements: Mapping[str, np.ndarray | Callable], then: Step = identity):
+    def __init__(self, replacements: Mapping[str, Any], then: Step = identity):
         if not isinstance(replacements, Mapping):
             raise InputError(
                 f"the replacements are {replacements!r:.60}; they must be {{step name: new value}}"
@@ -185,14 +185,14 @@ class Patch:
         """The steps that must be formed, those of `then` among them."""
         return [*self.replacements, *(Observer.of(self.then).names or ())]
 
-    def __call__(self, name: str, value):
+    def __call__(self, name: str, value: Any) -> Any:
         if name in self.replacements:
             new = self.replacements[name]
             value = _like(value, new(value) if callable(new) else new, name)
         return self.then(name, value)
 
 
-def _like(value, new, name: str):
+def _like(value: Any, new: Any, name: str) -> Any:
     """Return `new` in the dtype of `value`, whose place it takes."""
     if new is None:
         raise InputError(
@@ -223,7 +223,7 @@ class Relay:
         """The steps that must be formed."""
         return [*self.reference]
 
-    def __call__(self, name: str, value):
+    def __call__(self, name: str, value: Any) -> Any:
         self.trace(name, value)
         return (
             np.asarray(self.reference[name], dtype=value.dtype) if name in self.reference else value

@@ -141,7 +141,8 @@ def test_no_old_name_is_used_here():
     """What the package, its pages and its notebooks import are the new names."""
     from minillm.moved import MODULES, NAMES
 
-    old = {f"minillm.{name}" for name in (*MODULES, *NAMES)}
+    names = (f"{module}.{name}" for module, moved in NAMES.items() for name in moved)
+    old = {f"minillm.{name}" for name in (*MODULES, *names)}
     used = {name for module, name in public() for name in (module, f"{module}.{name}")}
     assert not used & old
 

@@ -1,4 +1,4 @@
-"""Files that version 0.1.0 wrote (tests/data/v0_1, see its README) open, and give what they gave."""
+"""Files of version 0.1.0 (tests/data/v0_1, see its README) open, and give what they gave."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from minillm import GPT2Config
 from minillm.cli import main
 from minillm.clock import Limits, predict, predicted_seconds
-from minillm.steps import step_names
+from minillm.families.gpt2 import step_names
 from minillm.tasks.classify import load_classifier
 from minillm.training.trainer import read_metrics
 

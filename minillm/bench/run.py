@@ -302,6 +302,7 @@ class _Worker:
     def answer(self, request: dict | None = None) -> dict:
         """Return what the worker says to a request, or {"missing": why it says nothing that can be
         read}."""
+        assert self.process.stdin and self.process.stdout  # pipes
         try:
             if request is not None:
                 self.process.stdin.write(json.dumps(request) + "\n")

@@ -56,7 +56,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line; a command's arguments are added when it is the
     one that was called."""
 
-    command = None  # the module of a subcommand
+    command: ModuleType | None = None  # of a subcommand
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: {one_line(message)} (see {self.prog} --help)\n")
@@ -109,8 +109,8 @@ def parser() -> Parser:
 
 def about_of(command: ModuleType) -> str:
     """A module's docstring, which `python -OO` leaves in the file alone."""
-    text = command.__doc__ or ast.get_docstring(ast.parse(read_text(command.__file__)))
-    return text.strip()
+    text = command.__doc__ or ast.get_docstring(ast.parse(read_text(command.__file__ or "")))
+    return (text or "").strip()
 
 
 def summary_of(about: str) -> str:

@@ -245,8 +245,8 @@ def _busy(results: list, args: argparse.Namespace) -> None:
         for r in measured
     ]
     write(f"decode of {args.new} tokens after a prompt of {args.prompt}, beside busy processes")
-    headings = ("busy", "peer", "threads", "tokens/s", "range", "ratio")
-    headings += ("tokens/s of processor", "of one thread alone")
+    headings = ["busy", "peer", "threads", "tokens/s", "range", "ratio"]
+    headings += ["tokens/s of processor", "of one thread alone"]
     write(table(headings, rows, "><>>>>>>"))
     write(
         f"\nmedians of {args.rounds} interleaved rounds; ratio to the first beside as many busy"
@@ -344,24 +344,14 @@ def _write_tables(comparison: PeerComparison, rounds: int) -> None:
         return f"{result.peak_bytes / 1e6:,.0f}" if result.peak_bytes else "?"
 
     write(f"decode of {comparison.n_new} tokens after a prompt of {comparison.n_prompt}: tokens/s")
-    headings = ("peer", "median", "range", "ratio", "MB/token", "GB/s", "of read", "greedy tokens")
+    headings = ["peer", "median", "range", "ratio", "MB/token", "GB/s", "of read", "greedy tokens"]
     write(table(headings, [[*rates(r, "decode"), tokens(r)] for r in measured], "<>>>>>><"))
     write(
         f"\nprefill of {comparison.n_prompt} tokens: tokens/s; time to the first token; peak memory"
         " of the whole run"
     )
-    headings = (
-        "peer",
-        "median",
-        "range",
-        "ratio",
-        "MFLOP/token",
-        "GFLOP/s",
-        "of GEMM",
-        "first ms",
-        "peak MB",
-        "threads",
-    )
+    headings = ["peer", "median", "range", "ratio", "MFLOP/token", "GFLOP/s", "of GEMM"]
+    headings += ["first ms", "peak MB", "threads"]
     rows = [
         [
             *rates(r, "prefill"),

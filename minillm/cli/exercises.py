@@ -28,9 +28,13 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from time import sleep
+from typing import TYPE_CHECKING
 
 from . import teaching
 from .common import count, table, write, write_json
+
+if TYPE_CHECKING:
+    from ..exercises import Result
 
 POLL = 0.3  # seconds between looks at the files
 PROMPT = "Once upon a time"
@@ -147,7 +151,8 @@ def check_once(args) -> int:
 
     names = [exercise(args.name).name] if args.name else [*EXERCISES]
     require(args.folder)
-    results, old_names = [], {}
+    results: list[Result] = []
+    old_names: dict[str, str] = {}
     for result in check_folder(args.folder, names, args.seed):
         results.append(result)
         file = file_of(args.folder, EXERCISES[result.name])
@@ -196,7 +201,7 @@ def list_all(args) -> None:
 
     require(args.folder)
     status = {r.name: r.status for r in check_folder(args.folder, EXERCISES)}
-    rows = [
+    rows: list[dict] = [
         {
             "file": file_name(e),
             "name": e.name,

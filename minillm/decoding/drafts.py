@@ -25,7 +25,7 @@ def named_draft(
     ("int8", "int4", ...): `model` quantised; anything else is a model to `load` (minillm.load, for
     example), which must have the same tokens.
     """
-    n = {} if n_tokens is None else {"n_tokens": n_tokens}
+    n: dict = {} if n_tokens is None else {"n_tokens": n_tokens}
     if name == "ngram":
         return NGramDraft(**n)
     if name.startswith("skip:"):

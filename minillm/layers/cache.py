@@ -141,7 +141,7 @@ class KVCache:
         self.lengths += counts
 
     def truncate(self, length: int, row: int | None = None) -> None:
-        """Forget all positions from `length` on, in one row or in all that are longer; 0 empties."""
+        """Forget what is from `length` on, in one row or in all that are longer; 0 empties."""
         rows = slice(None) if row is None else row
         if length < 0 or (row is not None and length > self.lengths[row]):
             raise InputError(

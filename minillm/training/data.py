@@ -211,7 +211,7 @@ class Batches:
         self._epoch = (-1, np.empty(0, np.int64))
 
     def batch(self, step: int, rank: int = 0, size: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Return the batch of one step; of `size` processes number `rank` gets every size-th row."""
+        """Return the batch of one step; of `size` processes, `rank` gets every size-th row."""
         rows = np.array(
             [
                 self.row(n)

@@ -2,8 +2,8 @@
 is killed.
 
 A run is a folder. metrics.jsonl has one line for every report; checkpoint.safetensors holds the
-parameters, the optimiser's arrays and the number of the step (see checkpoint.py), from step 0 on, so
-that one whole checkpoint is always there. Everything else of a step (batch, learning rate) is a
+parameters, the optimiser's arrays and the number of the step (see checkpoint.py), from step 0 on,
+so that one whole checkpoint is always there. Everything else of a step (batch, learning rate) is a
 function of its number and the seed: a resumed run does what the uninterrupted one would have done.
 """
 
@@ -231,8 +231,8 @@ class Trainer:
         checkpoint.write(self.folder, arrays, self.step, self.plan.keep_checkpoints)
 
     def load_checkpoint(self) -> bool:
-        """Go on from the last checkpoint that is whole, and say so if that is not the last one; from
-        the beginning where there is none. Return whether there was one."""
+        """Go on from the last checkpoint that is whole, and say so if that is not the last one;
+        from the beginning where there is none. Return whether there was one."""
         last, metrics, damaged = self.folder / CHECKPOINT, self.folder / METRICS, []
         kept = checkpoint.kept(self.folder)
         if not kept and not (metrics.exists() and read_metrics(metrics)):
@@ -387,7 +387,7 @@ def run_to_resume(folder: Path, cls) -> dict:
 def stop_signals(speak: bool = True):
     """Yield a function that says whether Ctrl-C or SIGTERM has come: the step that is under way is
     finished first. A second one does not wait. speak: log an answer."""
-    seen = []
+    seen: list[int] = []
 
     def note(number, frame):
         if seen:

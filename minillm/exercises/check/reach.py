@@ -49,7 +49,10 @@ def imported(code: CodeType) -> Names:
 def of_function(function: Callable) -> tuple[list[CodeType], Names]:
     """Return the code of a function and of those that it calls, and what of the package it finds
     under whatever name among its globals, defaults and closures."""
-    codes, found, seen, waiting = [], set(), [], [function]
+    codes: list[CodeType] = []
+    found: Names = set()
+    seen: list[object] = []
+    waiting: list = [function]
     while waiting:
         value = waiting.pop()
         if any(value is other for other in seen):
@@ -150,4 +153,4 @@ def _words(code: CodeType) -> Iterator[tuple[str, int]]:
 
 
 def _line(instruction: dis.Instruction) -> int:
-    return instruction.positions.lineno or 0
+    return (instruction.positions and instruction.positions.lineno) or 0

@@ -45,8 +45,8 @@ def stopped_after(steps: int):
 
 
 def runs() -> None:
-    """run: a language model, killed in step 8 of 12, so that its last checkpoint is of step 4; what all steps give
-    where nobody kills it."""
+    """run: a language model, killed in step 8 of 12, so that its last checkpoint is of step 4; what
+    all steps give where nobody kills it."""
 
     def plan(**known):
         return settings(**SHAPE | PLAN | known)
