@@ -1,18 +1,20 @@
 """minillm: GPT-2 from scratch in NumPy, to read, to check against the reference, and to time."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from . import moved
 from .twins.folder import opened_by
 
 if TYPE_CHECKING:
-    from .decoding import generate as generate
+    from .decoding.generate import generate as generate
     from .errors import InputError as InputError
     from .families.gpt2.config import GPT2Config as GPT2Config
     from .loading import load as load
     from .model import GPT2 as GPT2
     from .tokenizer import Tokenizer as Tokenizer
+    from .twins.twin import Twin
 
 __version__ = "0.1.0"
 
@@ -30,22 +32,22 @@ __all__ = [*ROOMS]
 moved.install()
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     if name not in ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = getattr(import_module(f".{ROOMS[name]}", __name__), name)
     return globals()[name]
 
 
-def _of_exercises(folder):
+def _of_exercises(folder: Path) -> "Twin":
     """A folder of exercises as a twin."""
     from .exercises.student.own import of_folder
 
-    return of_folder(folder)
+    return cast("Twin", of_folder(folder))  # whose attributes are the functions found there
 
 
 opened_by(_of_exercises)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *ROOMS})

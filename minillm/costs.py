@@ -106,8 +106,8 @@ class Work:
         return self.batch * self.kept
 
     def linear(self, n_in: str, n_out: str, bias: bool = True, rows: int | None = None) -> Cost:
-        """[N,in] x [in,out]: 2 N in out FLOPs, and N out for the bias, were it 0; each weight is read once,
-        however many rows there are, which is the whole secret of prefill and batches."""
+        """[N,in] x [in,out]: 2 N in out FLOPs, and N out for the bias, were it 0; each weight is
+        read once, however many rows there are, which is the whole secret of prefill and batches."""
         n, a, b = rows or self.rows, self.sizes.width(n_in), self.sizes.width(n_out)
         weights = stored_bytes(a, b, self.kind) + FLOAT * b * bias
         return Cost(2.0 * n * a * b, n * b, weights, 0, FLOAT * n * (a + b))

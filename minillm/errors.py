@@ -87,7 +87,8 @@ class UnknownName(InputError, KeyError):
 
 
 def require(name: str, value, part: str, how: str) -> None:
-    """Raise InputError unless `value`, called `name`, has the attribute `part`; how: what gives one."""
+    """Raise InputError unless `value`, called `name`, has the attribute `part`; how: what gives
+    one."""
     if isinstance(value, type) or not hasattr(value, part):
         what = short(value) if isinstance(value, (str, type)) else f"a {type(value).__name__}"
         raise InputError(f"{name} is {what}, which is no {name}: {how}")

@@ -3,6 +3,7 @@ says where they live now."""
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -29,8 +30,11 @@ MODULES = {  # old name -> new name, inside the package
     "tasks.compare": "tasks.trials",
 }
 
-NAMES = {  # module, which may be gone -> {name that it had: module that has it now}
+# module, which may be gone -> {name that it had: module that has it now, or module:name}
+NAMES = {
     "checkpoints": dict.fromkeys(("load", "load_model", "save_model"), "loading"),
+    "clock": {"Report": "clock:ClockReport"},
+    "clock.prediction": {"local_name": "steps"},
     "decoding.loop": {
         **dict.fromkeys(("Continuation", "Cycle", "Moment", "read", "run_cycle"), "decoding.cycle"),
         **dict.fromkeys(("generate", "generate_ids", "moments"), "decoding.generate"),
@@ -49,10 +53,17 @@ NAMES = {  # module, which may be gone -> {name that it had: module that has it 
 }
 
 
+class OldName(FutureWarning):
+    """An old name was used."""
+
+
+def said(old: str, new: str) -> str:
+    return f"{old} is now called {new}; the old name goes with the next version"
+
+
 def warn(old: str, new: str) -> None:
     """Say where something lives now, as seen by whoever imports it."""
-    message = f"{old} is now called {new}; the old name goes with the next version"
-    warnings.warn(message, FutureWarning, stacklevel=3)
+    warnings.warn(said(old, new), OldName, stacklevel=3)
 
 
 def names_of(module: str) -> Callable[[str], object]:
@@ -61,11 +72,33 @@ def names_of(module: str) -> Callable[[str], object]:
     def find(name: str):
         if name not in NAMES[module]:
             raise AttributeError(f"module {__package__}.{module} has no attribute {name!r}")
-        new = f"{__package__}.{NAMES[module][name]}"
-        warn(f"{__package__}.{module}.{name}", f"{new}.{name}")
-        return getattr(import_module(new), name)
+        where, _, its_name = f"{__package__}.{NAMES[module][name]}".partition(":")
+        warn(f"{__package__}.{module}.{name}", f"{where}.{its_name or name}")
+        return getattr(import_module(where), its_name or name)
 
     return find
+
+
+def imported_in(source: str) -> dict[str, str]:
+    """Return the old modules that some source code imports, and what there is to say about each."""
+    modules = re.findall(rf"^\s*(?:from|import) {__package__}\.([\w.]+)", source, re.MULTILINE)
+    return {
+        m: said(f"{__package__}.{m}", f"{__package__}.{MODULES[m]}")
+        for m in modules
+        if m in MODULES
+    }
+
+
+def place_of(module: str, name: str) -> tuple[str, str]:
+    """Return where what had a name in an old place is defined today, and what it is called there;
+    for any other name what was given."""
+    old = module.partition(".")[2]
+    if old not in MODULES and name not in NAMES.get(old, ()):
+        return module, name
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OldName)
+        value = getattr(import_module(module), name, None)
+    return getattr(value, "__module__", module), getattr(value, "__name__", name)
 
 
 class Moved(MetaPathFinder, Loader):

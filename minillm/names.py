@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 
-def tree(parameters: Mapping) -> dict:
+def tree(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """{"h.0.ln_1.bias": b} -> {"h": [{"ln_1": {"bias": b}}]}: what is numbered becomes a list."""
-    root: dict = {}
+    root: dict[str, Any] = {}
     for name, array in parameters.items():
         *path, leaf = name.split(".")
         node = root
         for key in path:
             node = node.setdefault(key, {})
         node[leaf] = array
-    return _with_lists(root)
+    return {key: _with_lists(value) for key, value in root.items()}
 
 
-def _with_lists(node):
+def _with_lists(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     if node and all(key.isdigit() for key in node):
@@ -25,9 +26,9 @@ def _with_lists(node):
     return {key: _with_lists(value) for key, value in node.items()}
 
 
-def flat(root: Mapping | list, prefix: str = "") -> dict:
+def flat(root: Mapping[str, Any] | list[Any], prefix: str = "") -> dict[str, Any]:
     """The inverse of tree: {"h": [{"ln_1": {"bias": b}}]} -> {"h.0.ln_1.bias": b}."""
-    names: dict = {}
+    names: dict[str, Any] = {}
     for key, value in enumerate(root) if isinstance(root, list) else root.items():
         name = f"{prefix}{key}"
         names |= flat(value, f"{name}.") if isinstance(value, Mapping | list) else {name: value}
@@ -38,10 +39,10 @@ class Part:
     """The part of a mapping whose names begin with `prefix`, without copying: the view from inside
     a layer, whose names `steps.under` puts the prefix before."""
 
-    def __init__(self, mapping: Mapping, prefix: str):
+    def __init__(self, mapping: Mapping[str, Any], prefix: str):
         self.mapping, self.prefix = mapping, prefix
 
-    def __getitem__(self, name: str):
+    def __getitem__(self, name: str) -> Any:
         return self.mapping[self.prefix + name]
 
     def __contains__(self, name: str) -> bool:

@@ -95,7 +95,7 @@ class Model(Protocol):
         """Return every intermediate of one pass by its step name."""
 
     def with_parameters(self, parameters: Mapping[str, Any], **config_changes: Any) -> Self:
-        """Return a model with other `parameters`, and fields of its config, which shares the rest."""
+        """Return a model with other `parameters` and config fields, which shares the rest."""
 
     def with_sizes(self, parameters: Mapping[str, Any], **letters: int) -> Self:
         """The same, with other sizes by letter (see sizes.py)."""

@@ -27,5 +27,5 @@ class Sizes:
     F: int  # hidden width of the feed forward
 
     def width(self, axis: str) -> int:
-        """How many numbers an axis has: "C", a product "HD", or several side by side, "HD KD KD"."""
+        """How many numbers an axis has: "C", a product "HD", or some side by side, "HD KD KD"."""
         return sum(math.prod(getattr(self, a) for a in part) for part in axis.split())

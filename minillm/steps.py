@@ -41,7 +41,7 @@ def phase_of(name: str) -> str:
     return PHASE_OF[local_name(name).partition(".")[0]]
 
 
-def identity(name: str, value):
+def identity(name: str, value: Any) -> Any:
     """Look at nothing: the default step."""
     return value
 
@@ -105,7 +105,7 @@ class UnknownStep(UnknownName):
     """No step has this name."""
 
 
-def unknown_step(name, known: Iterable[str]) -> UnknownStep:
+def unknown_step(name: object, known: Iterable[str]) -> UnknownStep:
     """Return the error that says that `name` is not one of the `known` steps."""
     known = [str(k) for k in known]
     if name in ("probs", "next"):
@@ -135,7 +135,7 @@ def checked(step: Step, formed: Callable[[], Iterable[str]]) -> Step:
 
 
 class Answered(NamedTuple):
-    """A step whose values are looked at: InputError unless they can take the place of the old ones."""
+    """A step whose values must be able to take the place of the old ones; InputError else."""
 
     step: Step
 
@@ -144,23 +144,24 @@ class Answered(NamedTuple):
         return new if new is value else _like(value, new, f"your step of {name}")
 
 
-class Trace(dict):
+class Trace(dict[str, Any]):
     """A mapping from step name to array that fills itself: pass it as `step`.
 
     It keeps references, not copies: the forward never writes into an array that has passed. A name
     that it lacks raises UnknownStep, a KeyError.
     """
 
-    def __call__(self, name: str, value):
+    def __call__(self, name: str, value: Any) -> Any:
         self[name] = value
         return value
 
-    def __missing__(self, name):
+    def __missing__(self, name: object) -> Any:
         raise unknown_step(name, self)
 
     def __repr__(self) -> str:
         ends = [f"{name} {np.shape(self[name])}" for name in [*self][:1] + [*self][1:][-1:]]
-        return f"{type(self).__name__}({count(len(self), 'step')}{': ' if ends else ''}{' to '.join(ends)})"
+        shown = f"{': ' if ends else ''}{' to '.join(ends)}"
+        return f"{type(self).__name__}({count(len(self), 'step')}{shown})"
 
     def _repr_html_(self) -> str:
         """A table of names, shapes and the largest magnitudes, for notebooks."""
@@ -182,7 +183,7 @@ class Patch:
     and, before the pass, for a name that the pass does not form.
     """
 
-    def __init__(self, replacements: Mapping[str, np.ndarray | Callable], then: Step = identity):
+    def __init__(self, replacements: Mapping[str, Any], then: Step = identity):
         require_kind("replacements", replacements, Mapping, "{step name: new value}")
         Observer.of(then)  # InputError where it is no step
         self.replacements, self.then = replacements, then
@@ -192,7 +193,7 @@ class Patch:
         """The steps that must be formed, those of `then` among them."""
         return [*self.replacements, *(Observer.of(self.then).names or ())]
 
-    def __call__(self, name: str, value):
+    def __call__(self, name: str, value: Any) -> Any:
         if name in self.replacements:
             new = self.replacements[name]
             new = new(value) if callable(new) and not isinstance(new, type) else new
@@ -201,7 +202,7 @@ class Patch:
         return self.then(name, value)
 
 
-def _like(value, new, what: str) -> np.ndarray:
+def _like(value: Any, new: Any, what: str) -> np.ndarray:
     """Return `new` as an array; InputError unless it can take the place of `value`."""
     if new is None:
         raise InputError(f"{what} returned None: it must return the value (change a copy)")
@@ -234,7 +235,7 @@ class Relay:
         """The steps that must be formed."""
         return [*self.reference]
 
-    def __call__(self, name: str, value):
+    def __call__(self, name: str, value: Any) -> Any:
         self.trace(name, value)
         return (
             np.asarray(self.reference[name], dtype=value.dtype) if name in self.reference else value

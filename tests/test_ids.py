@@ -1,4 +1,5 @@
-"""Ids as a model reads them; what is refused is in test_model.py, by every entry in test_options.py."""
+"""Ids as a model reads them; what is refused is in test_model.py, by every entry in
+test_options.py."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,7 @@
 """The texts that come with the package: commands run with them, and a file of one's own wins."""
 
 import json
+import logging
 import re
 from pathlib import Path
 
@@ -21,15 +22,16 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_a_sample_is_found_by_its_name_alone_and_an_own_file_wins(name, elsewhere, capsys):
+def test_a_sample_is_found_by_its_name_alone_and_an_own_file_wins(name, elsewhere, caplog):
+    caplog.set_level(logging.INFO)
     assert own_or_sample(name) == FOLDER / name
-    said = f"{name} is not in this folder: the sample of minillm is read\n"
-    assert capsys.readouterr().err == said
+    said = f"{name} is not in this folder: the sample of minillm is read"
+    assert [record.getMessage() for record in caplog.records] == [said]
     for other in (f"texts/{name}", f"./{name}", name[1:], str(elsewhere / name), ""):
         assert own_or_sample(other) == Path(other)
     (elsewhere / name).write_text("my own")
     assert own_or_sample(name).read_text() == "my own"
-    assert not capsys.readouterr().err
+    assert len(caplog.records) == 1
 
 
 def test_the_samples_are_what_they_are_said_to_be():

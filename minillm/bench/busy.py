@@ -55,6 +55,7 @@ def neighbours(n: int) -> Iterator[list[subprocess.Popen]]:
             command = [sys.executable, "-c", LOOP]
             loops.append(subprocess.Popen(command, stdin=pipe, stdout=pipe))
         for loop in loops:
+            assert loop.stdout  # a pipe
             loop.stdout.readline()  # it runs
         yield loops
     finally:

@@ -74,7 +74,8 @@ def _rungs(threads: int) -> list[Rung]:
     from ..kernels.ladders import MATMUL, SOFTMAX
     from ..kernels.limits import multiply_and_add
 
-    r, rungs = np.random.default_rng(0), []
+    r = np.random.default_rng(0)
+    rungs: list[Rung] = []
 
     def add(group: str, n: int, cost: float, works: dict) -> None:
         rungs.extend(Rung(group, name, n, cost, work) for name, work in works.items())
@@ -112,7 +113,7 @@ def _rate(rung: Rung) -> float:
     """By the median of the calls that fit into LONG seconds, after one that wakes the processor."""
     sleep(PAUSE)
     rung.work()
-    times = []
+    times: list[float] = []
     while sum(times) < LONG:
         start = perf_counter()
         rung.work()

@@ -348,13 +348,14 @@ def choose(names: str | Sequence[str]) -> list[str]:
     """Return the peers that names and groups stand for, in the order given, each once.
 
     A group is "all", a family ("llama.cpp": what stands before the first hyphen of a name) or a
-    width ("8-bit"). Raises InputError for a name that is neither.
+    width ("8-bit"). NAME@FOLDER is the same of another minillm, see run.program. Raises InputError
+    for a name that is neither.
     """
     chosen = []
     for name in names.split(",") if isinstance(names, str) else names:
-        name = name.strip()
+        name, at, other = name.strip().partition("@")
         group = [
-            peer
+            peer + at + other
             for peer, kind in PEERS.items()
             if name in (peer, "all", peer.partition("-")[0], f"{kind.bits}-bit")
         ]

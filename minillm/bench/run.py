@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import InputError
 from ..families import read_config
 from ..machine.child import Child, Ended
+from ..machine.forms import short
 from ..machine.progress import progress_bar
 from .peers import choose
 from .roofline import MACHINE, prefill_flop
@@ -34,7 +35,8 @@ FOLDER_VARIABLES = ("TMPDIR", "TEMP", "TMP")
 # seconds before each turn: Intel's OpenMP lets idle threads spin for 0.2 s, on the next peer's
 # cores
 PAUSE = 0.3
-WORKER = (sys.executable, "-m", "minillm.bench.worker")
+WORKER = ("-m", "minillm.bench.worker")
+PACKAGE = Path(__file__).resolve().parents[2]  # where this minillm is imported from
 
 
 def for_processor(name: str) -> dict[str, str]:
@@ -45,6 +47,26 @@ def for_processor(name: str) -> dict[str, str]:
     if folder := os.environ.get("MINILLM_PEERS"):
         paths.insert(0, str(Path(folder) / name))
     return PROCESSORS[name] | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def program(other: str = "") -> tuple[str, dict[str, str]]:
+    """The Python and the environment variables with which a worker runs this minillm, or another.
+
+    other: a checkout, an environment with minillm installed, or the Python of one; InputError where
+    there is none of these.
+    """
+    folder, paths = Path(other).absolute(), os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    paths = [os.path.abspath(path) for path in paths if path]  # a worker starts in another folder
+    if not other or (folder / "minillm" / "bench" / "worker.py").is_file():
+        first = str(folder if other else PACKAGE)
+        return sys.executable, {"PYTHONPATH": os.pathsep.join([first, *paths])}
+    for python in (folder, folder / "bin" / "python", folder / "Scripts" / "python.exe"):
+        if python.is_file() and os.access(python, os.X_OK):
+            return str(python), {"PYTHONPATH": ""}
+    raise InputError(
+        f"{short(other)}: neither a checkout of minillm (with minillm/bench/worker.py), nor an"
+        " environment (with bin/python), nor a Python"
+    )
 
 
 @dataclass
@@ -68,11 +90,13 @@ class PeerResult:
     peak_bytes: int | None = None
     missing: str | None = None
 
+    def ratios(self, other: PeerResult, kind: str) -> list[float]:
+        """self / other, round by round: of "prefill" or "decode"."""
+        return [mine / theirs for mine, theirs in zip(getattr(self, kind), getattr(other, kind))]
+
     def ratio(self, other: PeerResult, kind: str) -> float:
-        """The median over rounds of self / other, round by round: "prefill" or "decode"."""
-        return median(
-            mine / theirs for mine, theirs in zip(getattr(self, kind), getattr(other, kind))
-        )
+        """The median of `ratios`."""
+        return median(self.ratios(other, kind))
 
 
 @dataclass
@@ -132,6 +156,7 @@ def run(
     """Compare peers and groups of peers in `rounds` rounds after one warm-up; the prompt is random
     ids.
 
+    names: as `choose` takes them; NAME@FOLDER is a peer of another minillm, see `program`.
     cache_dtype: "float32" or "float16" of the KV cache where an engine lets one choose; None is
     each engine's own choice.
 
@@ -223,7 +248,8 @@ def _one_round(
     if keep:
         comparison.bandwidth.append(limits["bandwidth"])
         comparison.flops.append(limits["flops"])
-    for result in comparison.measured:
+    # Every other round backwards, so that nobody always comes first.
+    for result in comparison.measured[:: (-1) ** len(comparison.flops)]:
         sleep(PAUSE)
         answer = workers[result.name].answer(request)
         result.missing = answer.get("missing")
@@ -249,16 +275,14 @@ class _Worker:
     ):
         own = Path(tempfile.mkdtemp(dir=scratch))
         self.messages = own / "messages.txt"
-        command = [
-            *WORKER,
-            name,
-            str(folder),
-            str(threads),
-            *([cache_dtype] if cache_dtype else []),
-        ]
+        self.peer, _, other = name.partition("@")
+        python, paths = program(other)
+        choice = [cache_dtype] if cache_dtype else []
+        command = [python, *WORKER, self.peer, os.path.abspath(folder), str(threads), *choice]
+        environment = paths | dict.fromkeys(FOLDER_VARIABLES, str(own))
         with self.messages.open("wb") as messages:
-            temporary = dict.fromkeys(FOLDER_VARIABLES, str(own))
-            self.child = Child(command, threads, temporary, messages=messages)
+            # `-m` looks where it starts first, and where the user stands may be a checkout
+            self.child = Child(command, threads, environment, own, messages)
 
     def answer(self, request: dict | None = None) -> dict:
         """Return what the worker says to a request, or first of all; or {"missing": why it says

@@ -76,8 +76,8 @@ class Checkpoint:
 
 
 class Unread(dict):
-    """The parameters of a model to be, {canonical name: Tensor}: it reads them when it has seen that
-    they fit. `path`: where they lie."""
+    """The parameters of a model to be, {canonical name: Tensor}: it reads them when it has seen
+    that they fit. `path`: where they lie."""
 
     def __init__(self, checkpoint: Checkpoint, dtype: str | None, panels: bool):
         """dtype: float64, one of KINDS, or None, which keeps blocks as they are and takes float32

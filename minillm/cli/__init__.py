@@ -30,7 +30,7 @@ from . import (
     verify,
     warmup,
 )
-from .common import say_when_compiling
+from .common import log_on_stderr, say_when_compiling
 
 COMMANDS = (
     generate,
@@ -56,7 +56,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line; a command's arguments are added when it is the
     one that was called."""
 
-    command = None  # the module of a subcommand
+    command: ModuleType | None = None  # of a subcommand
     actions = None  # its own subcommands
 
     def add_subparsers(self, **how):
@@ -108,7 +108,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def is_text(argument: str) -> bool:
-    """Whether all of it could be read: bytes that are not UTF-8 come as halves of surrogate pairs."""
+    """Whether all of it could be read: what is not UTF-8 comes as halves of surrogate pairs."""
     return not any("\ud800" <= c <= "\udfff" for c in argument)
 
 
@@ -135,8 +135,8 @@ def parser() -> Parser:
 
 def about_of(command: ModuleType) -> str:
     """A module's docstring, which `python -OO` leaves in the file alone."""
-    text = command.__doc__ or ast.get_docstring(ast.parse(read_text(command.__file__)))
-    return text.strip()
+    text = command.__doc__ or ast.get_docstring(ast.parse(read_text(command.__file__ or "")))
+    return (text or "").strip()
 
 
 def summary_of(about: str) -> str:
@@ -150,9 +150,10 @@ def main(argv: list[str] | None = None) -> int:
         if getattr(sys, stream) is None:
             setattr(sys, stream, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     try:
-        args = parser().parse_args(argv)
-        say_when_compiling()
-        code = args.run(args)
+        with log_on_stderr():
+            args = parser().parse_args(argv)
+            say_when_compiling()
+            code = args.run(args)
         sys.stdout.flush()
         return code or 0
     except BrokenPipeError:  # the reader has gone (`| head -1`): nobody is left to tell

@@ -8,6 +8,7 @@ minillm bench --model tales --rounds 9 --json --plot rates.png
 minillm bench --train small                  the training step against torch (or 124m)
 minillm bench --busy 4 --model tales         decode beside four busy processes
 minillm bench --ladders                      kernels rung by rung, beside BLAS and the peak
+minillm bench --against ../minillm-0.1       this minillm beside another: is it slower?
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from .common import PICTURES, check_output, table, write, write_json
 if TYPE_CHECKING:
     from ..bench import PeerComparison
 
+RANDOM = "GPT-2 124M, random"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -38,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--peers",
         help=(
             f"by commas, the first being the measure: {which}; an unknown name lists all (default:"
-            " all; beside busy neighbours minillm's and llama.cpp's of 32 bits)"
+            " all; beside busy neighbours minillm's and llama.cpp's of 32 bits; against another"
+            " minillm its own of float32 and int8)"
         ),
     )
     for names, default, what in (
@@ -48,12 +52,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "tokens of the prompt: read in prefill, and the context that decode starts from",
         ),
         (("--new",), 64, "tokens to decode"),
-        (("--rounds",), 5, "rounds, of which the median counts"),
         (("--threads",), 2, "threads for each peer"),
     ):
         parser.add_argument(
             *names, type=int, default=default, metavar="N", help=f"{what} (default: %(default)s)"
         )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        metavar="N",
+        help="rounds, of which the median counts (default: 5; against another minillm 15)",
+    )
+    parser.add_argument(
+        "--against",
+        metavar="OTHER",
+        help=(
+            "instead: each peer of this minillm and of another one, a checkout or an environment"
+            " with Python, in turn; without --model 124M's shape, and tales"
+        ),
+    )
     parser.add_argument(
         "--train",
         choices=("small", "124m"),
@@ -91,12 +108,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from .. import bench
-    from ..bench import busy
+    from ..bench import against, busy
     from ..checkpoints import find_folder
     from ..families.gpt2.config import GPT2Config
     from ..model import GPT2
     from ..twins.threads import checked_threads
 
+    if args.rounds is None:
+        args.rounds = 5 if args.against is None else against.ROUNDS
     for name in ("prompt", "new", "rounds", "threads"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name} is {getattr(args, name)}; it must be at least 1")
@@ -106,23 +125,32 @@ def run(args: argparse.Namespace) -> None:
         os.environ.update(bench.for_processor(args.processor))
     if args.busy is not None and not 1 <= args.busy <= 64:
         raise InputError(f"--busy is {args.busy}; it must be from 1 to 64")
+    if args.against is not None:
+        if args.train or args.ladders or args.busy or args.plot:
+            raise InputError("--against takes none of --train, --ladders, --busy and --plot")
+        bench.program(args.against)  # raises, before a model is made
+        args.peers = args.peers or against.PEERS
     args.peers = args.peers or ("all" if args.busy is None else busy.PEERS)
     if args.train:
         return _training(args)
     if args.ladders:
         return _ladders(args)
+    sizes = (args.prompt, args.new, args.rounds, args.threads)
     with tempfile.TemporaryDirectory(prefix="minillm-bench-") as temporary:
         folder = find_folder(args.model) if args.model else temporary
         if not args.model:
             GPT2.random(GPT2Config(), seed=0).save_pretrained(folder)
         if args.busy:
-            sizes = (args.prompt, args.new, args.rounds, args.threads)
             return _busy(busy.run(folder, args.peers, args.busy, *sizes), args)
-        comparison = bench.run(
-            folder, args.peers, args.prompt, args.new, args.rounds, args.threads, args.cache_dtype
-        )
+        if args.against is not None:
+            models = {args.model or RANDOM: folder}
+            if not args.model:
+                models["tales"] = find_folder("tales")
+            lines = against.against(args.against, models, args.peers, *sizes, args.cache_dtype)
+            return _against(lines, args)
+        comparison = bench.run(folder, args.peers, *sizes, args.cache_dtype)
     if args.json:
-        _write_json(comparison, args.model or "GPT-2 124M, random")
+        _write_json(comparison, args.model or RANDOM)
     else:
         _write_tables(comparison, args.rounds)
     if args.plot:
@@ -182,8 +210,8 @@ def _training(args: argparse.Namespace) -> None:
     write(table(headings, rows, "<>>>>>>>>>"))
     gemm, first = median(comparison.flops) / 1e9, comparison.measured[0].name
     write(
-        f"\nmedians of {count(args.rounds, 'interleaved round')}; ratio to {first}, round by round; float32"
-        " GEMM, measured between:"
+        f"\nmedians of {count(args.rounds, 'interleaved round')}; ratio to {first}, round by round;"
+        " float32 GEMM, measured between:"
     )
     write(
         f"{gemm:,.0f} GFLOP/s; of the peak, the step: without what the libraries took before there"
@@ -219,17 +247,47 @@ def _busy(results: list, args: argparse.Namespace) -> None:
         for r in measured
     ]
     write(
-        f"decode of {count(args.new, 'token')} after a prompt of {args.prompt}, beside busy processes"
+        f"decode of {count(args.new, 'token')} after a prompt of {args.prompt}, beside busy"
+        " processes"
     )
-    headings = ("busy", "peer", "threads", "tokens/s", "range", "ratio")
-    headings += ("tokens/s of processor", "of one thread alone")
+    headings = ["busy", "peer", "threads", "tokens/s", "range", "ratio"]
+    headings += ["tokens/s of processor", "of one thread alone"]
     write(table(headings, rows, "><>>>>>>"))
     write(
-        f"\nmedians of {count(args.rounds, 'interleaved round')}; ratio to the first beside as many busy"
-        " processes"
+        f"\nmedians of {count(args.rounds, 'interleaved round')}; ratio to the first beside as many"
+        " busy processes"
     )
     for name, missing in dict.fromkeys((r.name, r.missing) for r in results if r.missing):
         write(f"{name}: missing ({missing})")
+
+
+def _against(lines: list, args: argparse.Namespace) -> None:
+    if args.json:
+        what = {"other": args.against, "prompt": args.prompt, "new": args.new}
+        what |= {"rounds": args.rounds, "threads": args.threads}
+        return write_json(what | {"lines": [vars(line) for line in lines]})
+    rows = [
+        [
+            line.model,
+            line.peer,
+            line.kind,
+            f"{line.this:,.1f}",
+            f"{line.other:,.1f}",
+            f"{line.ratio:.3f}",
+            "{:.3f}-{:.3f}".format(*line.middle_half),
+            "same" if line.same_tokens else "differ",
+        ]
+        for line in lines
+        if not line.missing
+    ]
+    write(f"this minillm and {args.against}: tokens/s of prefill ({args.prompt} tokens) and decode")
+    write(f"(the {args.new} tokens after them)")
+    headings = ("model", "peer", "", "this", "other", "ratio", "middle half", "greedy tokens")
+    write(table(headings, rows, "<<<>>>><"))
+    write(f"\nmedians of {args.rounds} interleaved rounds; ratio this / other, round by round")
+    for line in lines:
+        if line.missing:
+            write(f"{line.model}, {line.peer}, {line.kind}: missing ({line.missing})")
 
 
 def _ladders(args: argparse.Namespace) -> None:
@@ -291,26 +349,17 @@ def _write_tables(comparison: PeerComparison, rounds: int) -> None:
         return f"{result.peak_bytes / 1e6:,.0f}" if result.peak_bytes else "?"
 
     write(
-        f"decode of {count(comparison.n_new, 'token')} after a prompt of {comparison.n_prompt}: tokens/s"
+        f"decode of {count(comparison.n_new, 'token')} after a prompt of {comparison.n_prompt}:"
+        " tokens/s"
     )
-    headings = ("peer", "median", "range", "ratio", "MB/token", "GB/s", "of read", "greedy tokens")
+    headings = ["peer", "median", "range", "ratio", "MB/token", "GB/s", "of read", "greedy tokens"]
     write(table(headings, [[*rates(r, "decode"), tokens(r)] for r in measured], "<>>>>>><"))
     write(
-        f"\nprefill of {count(comparison.n_prompt, 'token')}: tokens/s; time to the first token; peak memory"
-        " of the whole run"
+        f"\nprefill of {count(comparison.n_prompt, 'token')}: tokens/s; time to the first token;"
+        " peak memory of the whole run"
     )
-    headings = (
-        "peer",
-        "median",
-        "range",
-        "ratio",
-        "MFLOP/token",
-        "GFLOP/s",
-        "of GEMM",
-        "first ms",
-        "peak MB",
-        "threads",
-    )
+    headings = ["peer", "median", "range", "ratio", "MFLOP/token", "GFLOP/s", "of GEMM"]
+    headings += ["first ms", "peak MB", "threads"]
     rows = [
         [
             *rates(r, "prefill"),
@@ -323,8 +372,8 @@ def _write_tables(comparison: PeerComparison, rounds: int) -> None:
     write(table(headings, rows, "<>>>>>>>>>"))
     read, multiply = median(comparison.bandwidth) / 1e9, median(comparison.flops) / 1e9
     write(
-        f"\nmedians of {count(rounds, 'interleaved round')}; ratio to {first.name}, round by round; greedy"
-        " tokens against"
+        f"\nmedians of {count(rounds, 'interleaved round')}; ratio to {first.name}, round by round;"
+        " greedy tokens against"
     )
     write(
         f"{comparison.reference.name}; measured between: reading {read:.1f} GB/s, float32 GEMM"

@@ -132,7 +132,8 @@ def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
     warm = Options(max_new_tokens=few, do_sample=False)
     options = Options(max_new_tokens=args.max_new_tokens, do_sample=False)
     list(moments(model, ids, warm, Clock(args.every_step), draft, tokenizer))
-    clock, emitted = Clock(args.every_step), {}
+    clock = Clock(args.every_step)
+    emitted: dict = {}  # cycle -> ids
     for number, moment in enumerate(moments(model, ids, options, clock, draft, tokenizer)):
         for cycle in (*moment.before, moment.cycle):
             emitted.setdefault(cycle, [])

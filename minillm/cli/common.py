@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from traceback import format_exception
 
@@ -79,6 +81,27 @@ def load(args: argparse.Namespace):
         set_threads(args.threads)
     np.seterr(over="ignore", invalid="ignore")  # what is not finite is told when it is used
     return minillm.load(args.model, args.dtype, args.kernels)
+
+
+class Said(logging.Handler):
+    """What the library logs is a line on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), file=sys.stderr)
+
+
+@contextmanager
+def log_on_stderr() -> Iterator[None]:
+    """Say what the library logs, until the block is left."""
+    logger, said = logging.getLogger("minillm"), Said()
+    level = logger.level
+    logger.addHandler(said)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(said)
+        logger.setLevel(level)
 
 
 def say_when_compiling() -> None:

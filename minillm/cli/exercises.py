@@ -24,13 +24,18 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from time import sleep
+from typing import TYPE_CHECKING
 
 from ..errors import count
 from . import teaching
 from .common import table, write, write_json
+
+if TYPE_CHECKING:
+    from ..exercises import Result
 
 POLL = 0.3  # seconds between looks at the files
 PROMPT = "Once upon a time"
@@ -143,23 +148,30 @@ def check_once(args) -> int:
     from ..exercises import EXERCISES, exercise
     from ..exercises.checking.process import check_folder
     from ..exercises.student.folder import file_of, require
+    from ..moved import imported_in
 
     names = [exercise(args.name).name] if args.name else [*EXERCISES]
     require(args.folder)
-    results = []
+    results: list[Result] = []
+    old_names: dict[str, str] = {}
     for result in check_folder(args.folder, names, args.seed):
         results.append(result)
+        file = file_of(args.folder, EXERCISES[result.name])
+        with suppress(OSError):
+            old_names |= imported_in(file.read_text(encoding="utf-8", errors="replace"))
         if not args.json:
             brief = args.all and len(names) > 1
             write(result.headline if brief else str(result))
             if result.status in ("todo", "missing") and not brief:
-                write(f"  file: {file_of(args.folder, EXERCISES[result.name]).name}")
+                write(f"  file: {file.name}")
         if not result.right and not args.all:
             break
     if args.json:
         write_json([asdict(r) for r in results])
     elif len(names) > 1:
         write(f"\n{sum(r.right for r in results)} of {len(names)} right")
+    for says in old_names.values():
+        print(says, file=sys.stderr)
     return 0 if all(r.right for r in results) else 1
 
 
@@ -190,7 +202,7 @@ def list_all(args) -> None:
 
     require(args.folder)
     status = {r.name: r.status for r in check_folder(args.folder, EXERCISES)}
-    rows = [
+    rows: list[dict] = [
         {
             "file": file_name(e),
             "name": e.name,
@@ -244,7 +256,8 @@ def run_own(args) -> int:
             steps = child.answer(STARTING)
             if not steps["ok"]:
                 write(
-                    f"\nsteps that differ from the reference: {len(steps['red'])}; the first:\n{steps['first']}"
+                    f"\nsteps that differ from the reference: {len(steps['red'])}; the first:\n"
+                    f"{steps['first']}"
                 )
                 return 1
             write(

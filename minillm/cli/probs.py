@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
             }
         )
         return
-    rows = [(ids[0], token_name(tokenizer, ids[0]), "given", "", "")]
+    rows: list[tuple] = [(ids[0], token_name(tokenizer, ids[0]), "given", "", "")]
     for i, logprob, rank in zip(ids[1:], whole.logprobs, whole.ranks):
         rows.append(
             (i, token_name(tokenizer, i), f"{logprob:.4f}", percent(math.exp(logprob)), rank)

@@ -63,9 +63,9 @@ def add_settings(parser: argparse.ArgumentParser, kind: type[Plan], what: str) -
     decides."""
     group = parser.add_argument_group("settings", what)
     for f in dataclasses.fields(kind):
-        of = {"int": int, "float": float, "str": str}.get(f.type.removesuffix(" | None"))
+        of = {"int": int, "float": float, "str": str}.get(str(f.type).removesuffix(" | None"))
         if of is None:
-            how = {"action": argparse.BooleanOptionalAction}
+            how: dict = {"action": argparse.BooleanOptionalAction}
         elif f.metadata["choices"]:
             how = {"choices": f.metadata["choices"]}
         else:

@@ -4,8 +4,7 @@ it grows.
 It reads steps (minillm/steps.py) and knows nothing of the model's inside.
 """
 
-import warnings
-
+from ..moved import names_of
 from .clock import Clock, CycleTimes, groups
 from .costs import Cost, step_costs, total
 from .limits import Limits, measure
@@ -28,10 +27,4 @@ __all__ = [
     "total",
 ]
 
-
-def __getattr__(name: str):
-    if name == "Report":  # its name in 0.1
-        message = "minillm.clock.Report is now called ClockReport"
-        warnings.warn(message, DeprecationWarning, stacklevel=2)
-        return ClockReport
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = names_of("clock")

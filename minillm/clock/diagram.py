@@ -90,11 +90,11 @@ def _band(
     ]
     rows = [activity(cycle, width) for cycle in cycles]
     for phase in PHASES:
-        drawn = [
+        cells = [
             "".join(levels[_level(share, len(levels))] for share in row[phase]) for row in rows
         ]
         drawn = " ".join(
-            f"\x1b[{LOOKS[phase].ansi}m{cell}\x1b[0m" if colour else cell for cell in drawn
+            f"\x1b[{LOOKS[phase].ansi}m{cell}\x1b[0m" if colour else cell for cell in cells
         )
         lines.append(f"{phase:<{MARGIN}}{drawn}")
     lines.append(line("", [duration(c.end - c.start) for c in cycles]))

@@ -46,7 +46,7 @@ def trace_events(report: ClockReport, bytes_per_position: int) -> dict:
             operations.append(
                 _complete(name, phase_of(name), begin, end, {"phase": phase_of(name)})
             )
-        events += [_complete(layer, "layer", *span, {}) for layer, span in layers.items()]
+        events += [_complete(n, "layer", begin, end, {}) for n, (begin, end) in layers.items()]
         events += operations
         held = bytes_per_position * cycle.rows
         ticks = round((cycle.end - cycle.start) * report.ticks_per_second / 1e9)

@@ -161,9 +161,9 @@ class Growth:
         """Return what the fits say, or that the times are too noisy for one."""
         if not self.pass_fit.tells(1, 2):
             return [
-                f"a pass of T tokens, C = {self.config.sizes.C}: too noisy to fit: the times scatter"
-                f" by {100 * self.pass_fit.scatter:.0f} % about any curve a T + b T^2; repeat it"
-                " while nothing else runs on this machine"
+                f"a pass of T tokens, C = {self.config.sizes.C}: too noisy to fit: the times"
+                f" scatter by {100 * self.pass_fit.scatter:.0f} % about any curve a T + b T^2;"
+                " repeat it while nothing else runs on this machine"
             ]
         (linear, dl), (square, ds) = self.pass_fit.term(1), self.pass_fit.term(2)
         (bend, width), (cube, cube_width) = self.pass_fit.bend(1, 2), self.generation_bend

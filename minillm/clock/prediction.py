@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..moved import names_of
 from ..steps import phase_of
 from .costs import Cost, covered, folded, step_costs, steps_of, total
 from .limits import Limits
@@ -54,8 +55,8 @@ def predict(
     names: those that were formed: with the first of all among them it is the readable forward,
     where each call of the twin's functions takes a while and large work is shared out between
     threads; without it the fused step, where all threads run from the beginning, still awake from
-    the last token, and meet after some steps. Weights and cache come round once a pass, so they are read at the bandwidth of all
-    of them together; activations, used at once, at that of themselves.
+    the last token, and meet after some steps. Weights and cache come round once a pass, so they are
+    read at the bandwidth of all of them together; activations, used at once, at that of themselves.
     """
     names, steps = list(names), steps_of(config)
     fused = next(iter(steps)) not in names
@@ -93,3 +94,6 @@ def predict(
 def predicted_seconds(predictions: dict[str, Prediction]) -> float:
     """The time of the whole pass."""
     return sum(p.seconds for p in predictions.values())
+
+
+__getattr__ = names_of("clock.prediction")

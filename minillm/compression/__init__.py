@@ -1,4 +1,4 @@
-"""Smaller models: a model in, a model out, so that they combine: quantize(low_rank(model, 64), "int8",
+"""Smaller models: model in, model out, so that they combine: quantize(low_rank(model, 64), "int8",
 ...)."""
 
 from .low_rank import break_even_rank, low_rank

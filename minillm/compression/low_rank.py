@@ -21,8 +21,8 @@ def break_even_rank(shape: tuple[int, int]) -> int:
 
 
 def low_rank(model: AnyModel, rank: int, matrices: Sequence[str] | None = None) -> AnyModel:
-    """Return `model` with each of `matrices` (in every layer; None: all) replaced by its best approximation of
-    that rank.
+    """Return `model` with each of `matrices` (in every layer; None: all) replaced by its best
+    approximation of that rank.
 
     W = U S V^T; keep the `rank` largest singular values: W_r = (U_r S_r^1/2) (S_r^1/2 V_r^T), of
     all matrices of that rank the nearest to W in the Frobenius norm (Eckart, Young, 1936); |W -

@@ -17,8 +17,8 @@ from .parts import chosen_matrices, dense
 
 
 def prune_magnitude(model: AnyModel, sparsity: float, matrices=None) -> AnyModel:
-    """Return `model` without the `sparsity` smallest share of the weights of each of `matrices` (None:
-    all of the blocks): |w| decides.
+    """Return `model` without the `sparsity` smallest share of the weights of each of `matrices`
+    (None: all of the blocks): |w| decides.
 
     What is left is stored as values and indices (weights.Sparse). When it pays: a kept float32
     weight takes 6 bytes (2 for its index, 4 where there are more than 65,536 inputs) instead of 4,

@@ -1,4 +1,4 @@
-"""Choosing tokens: filters, cycles, plain decoding, beams, drafts, batches, and text that streams."""
+"""Choosing tokens: filters, cycles, plain decoding, beams, drafts, batches, streaming text."""
 
 from .batch import Request, generate_batch
 from .cycle import Cycle, Moment

@@ -192,7 +192,7 @@ def run_cycle(
 
 
 def checked_for(model: Model, step: Step, choices: bool = True) -> Step:
-    """Return `step` after checking the names that it asks for; choices: `probs` and `next` count."""
+    """Return `step`, whose names have been checked; choices: `probs` and `next` count."""
     chosen = ("probs", "next") if choices else ()
     return checked(step, lambda: (*model.step_names, *chosen))
 

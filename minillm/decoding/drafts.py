@@ -27,7 +27,7 @@ def named_draft(
     """
     require_kind("draft", name, str, "a name: ngram, skip:2, int4, a model to load")
     require_model(model)
-    n = {} if n_tokens is None else {"n_tokens": n_tokens}
+    n: dict = {} if n_tokens is None else {"n_tokens": n_tokens}
     if name == "ngram":
         return NGramDraft(**n)
     if name.startswith("skip:"):

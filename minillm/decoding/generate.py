@@ -73,8 +73,8 @@ def generate(
     chosen = Options(**options)
     if chosen.num_return_sequences > 1:
         raise InputError(
-            f"num_return_sequences {chosen.num_return_sequences}: minillm.generate yields the tokens"
-            " of one text; model.generate(ids, ...) returns several"
+            f"num_return_sequences {chosen.num_return_sequences}: minillm.generate yields the"
+            " tokens of one text; model.generate(ids, ...) returns several"
         )
     return _with_text(
         moments(model, ids, chosen, step, draft, tokenizer), TextStream(tokenizer, stop)

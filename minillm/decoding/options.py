@@ -272,7 +272,7 @@ class Options:
         self._check_together()
 
     def on(self, model: Model) -> Options:
-        """Return the options for `model`: what is not given is as its generation_config.json says."""
+        """Return the options for `model`: what is not given, its generation_config.json says."""
         defaults = getattr(model.config, "generation", None)
         options = Options(**self.given, defaults=defaults) if defaults else self
         beams = options.num_beams
@@ -339,8 +339,9 @@ class Options:
             )
         if LIMITS & self.given.keys() and wanted > fit:
             raise InputError(
-                f"{count(n_prompt, 'token')} and {wanted} new ones do not fit the model's {n_positions}"
-                f" positions: ask for at most {fit}, or use on_full='slide' (--on-full slide)"
+                f"{count(n_prompt, 'token')} and {wanted} new ones do not fit the model's"
+                f" {n_positions} positions: ask for at most {fit}, or use on_full='slide'"
+                " (--on-full slide)"
             )
         return min(wanted, fit)
 
@@ -432,7 +433,8 @@ def _decided(given: dict, defaults: dict) -> dict:
         return values | dict.fromkeys(FILTERS) | {"temperature": 0.0}
     if values["num_beams"] > 1 and not draws:
         raise InputError(
-            f"the model's generation_config.json samples with num_beams {values['num_beams']}, which"
+            f"the model's generation_config.json samples with num_beams {values['num_beams']},"
+            " which"
             " is not had here: give do_sample=True or num_beams"
         )
     return values | {"num_beams": 1}

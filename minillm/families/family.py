@@ -1,8 +1,8 @@
 """What a family of models declares, once: its parameters, its steps, and what computes them.
 
-`register` makes a family known; `of(config)` and `described(config_json)` find it. Costs, predictions,
-storage, quantising, pruning, LoRA, the optimiser's groups and the reference's hooks follow from the
-declaration by role, so that another family is another folder.
+`register` makes a family known; `of(config)` and `described(config_json)` find it. Costs,
+predictions, storage, quantising, pruning, LoRA, the optimiser's groups and the
+reference's hooks follow from the declaration by role, so that another family is another folder.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..machine.files import read_json
 from ..machine.forms import short
 from ..sizes import Sizes
+from ..steps import Step
 
 TABLE, POSITIONS, MATRIX, VECTOR = "table", "positions", "matrix", "vector"
 
@@ -126,7 +127,7 @@ class Family:
     name: str
     title: str
     architectures: tuple[str, ...]
-    config: type
+    config: Any
     layers: str
     steps: Callable[[Any], dict[str, StepInfo]]
     hidden: Callable[..., Any]
@@ -145,12 +146,22 @@ class Family:
         known = self.elsewhere[form]
         return known[local] if layer is None else known[self.layer_name("{}", local)].format(layer)
 
-    def forward(self, ids, weights, config, positions, cache, step, ops, keep):
+    def forward(
+        self,
+        ids: Any,
+        weights: Mapping[str, Any],
+        config: Any,
+        positions: Any,
+        cache: Any,
+        step: Step,
+        ops: Any,
+        keep: Any,
+    ) -> Any:
         """ids, positions [B,T] -> logits [B,T,V], or those of the positions that `keep` picks."""
         x = self.hidden(ids, weights, config, positions, cache, step, ops, keep)
         return self.head(x, weights, step, ops)
 
-    def shapes(self, config) -> dict[str, tuple[int, ...]]:
+    def shapes(self, config: Any) -> dict[str, tuple[int, ...]]:
         """The shape of every parameter."""
         sizes = config.sizes
         return {name: p.shape(sizes) for name, p in config.layout.items()}
@@ -166,7 +177,7 @@ class Family:
         number, _, local = name.removeprefix(self.layers).partition(".")
         return int(number), local
 
-    def block_matrices(self, config) -> tuple[str, ...]:
+    def block_matrices(self, config: Any) -> tuple[str, ...]:
         """The matrices of one block, without their layer and ".weight"."""
         first = self.layer_name(0, "")
         return tuple(
@@ -176,7 +187,7 @@ class Family:
         )
 
 
-def read_config(folder: str | Path):
+def read_config(folder: str | Path) -> Any:
     """The config of a folder's config.json, with what generation_config.json says beside it;
     InputError for what minillm does not read."""
     path, beside = Path(folder) / "config.json", Path(folder) / "generation_config.json"
@@ -197,7 +208,7 @@ def register(family: Family) -> Family:
     return family
 
 
-def of(config) -> Family:
+def of(config: object) -> Family:
     """The family of a config; InputError for what is none."""
     for cls in type(config).__mro__:
         if cls in _families:
@@ -205,7 +216,7 @@ def of(config) -> Family:
     raise InputError(f"a {type(config).__name__} is no config of a known family: {_names()}")
 
 
-def described(config_json: dict) -> Family:
+def described(config_json: dict[str, Any]) -> Family:
     """The family that a config.json describes, by `model_type`, without it by `architectures`;
     GPT-2 where it says neither. Raises InputError for another, by its name."""
     name, said = config_json.get("model_type"), config_json.get("architectures")

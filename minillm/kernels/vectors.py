@@ -243,7 +243,7 @@ def total_of(w, v):
 
 
 def larger(a, b):
-    """The larger of two numbers, neither of them NaN; not a vector, but a loop over it becomes one."""
+    """The larger of two numbers, neither NaN; not a vector, but a loop over it becomes one."""
     return a if a > b else b
 
 

@@ -38,8 +38,8 @@ def scaled_dot_product_attention_backward(
     """Walk back from the context to queries, keys and values: dq, dk, dv, of the shapes of q, k, v.
 
     kept: q, k, v and weights as the forward formed them; where it formed no weights (a twin that
-    streams over the keys), they are formed again, by that twin if it can. d_context: [B,H,T,D]. The mask needs no
-    line: where a weight is 0, so is the gradient of its score.
+    streams over the keys), they are formed again, by that twin if it can. d_context: [B,H,T,D]. The
+    mask needs no line: where a weight is 0, so is the gradient of its score.
     """
     q, k, v = kept["q"], kept["k"], kept["v"]
     if "weights" not in kept:

@@ -162,7 +162,7 @@ class KVCache:
             ) from None
 
     def truncate(self, length: int, row: int | None = None) -> None:
-        """Forget all positions from `length` on, in one row or in all that are longer; 0 empties."""
+        """Forget what is from `length` on, in one row or in all that are longer; 0 empties."""
         length = min(whole_number("length", length, least=0), self.capacity)
         rows = slice(None) if row is None else self._row("row", row)
         if row is not None and length > self.lengths[row]:

@@ -1,5 +1,5 @@
-"""RoPE, rotary position embedding: queries and keys are turned by angles that grow with the position,
-so that their product depends on how far apart the two stand.
+"""RoPE, rotary position embedding: queries and keys are turned by angles that grow with the
+position, so that their product depends on how far apart the two stand.
 
 Each pair of numbers of a head is a point in the plane. Here a pair is number i with number i + D/2,
 as in Hugging Face files; where a file pairs 2i with 2i + 1, whoever reads it permutes them. Source:

@@ -18,8 +18,10 @@ from ..errors import InputError, short
 
 __all__ = ["build", "check", "short"]
 
+T = typing.TypeVar("T")
 
-def check(value, form, where=None):
+
+def check(value: typing.Any, form: object, where: object = None) -> typing.Any:
     """Return `value`, which has the form; InputError, beginning with `where`, if it has not."""
     if wrong := _misfit(value, form, ""):
         place, found, needed = wrong
@@ -27,13 +29,13 @@ def check(value, form, where=None):
     return value
 
 
-def build(cls, values, where=None):
+def build(cls: type[T], values: typing.Any, where: object = None) -> T:
     """Return the dataclass `cls` of a table's known keys; InputError for a missing or wrong one."""
     check(values, cls, where)
-    fields = [field for field in dataclasses.fields(cls) if field.init]
-    for field in fields:
-        if field.name not in values and field.default is field.default_factory:  # both are MISSING
-            raise InputError(_at(where, f"{field.name} is missing"))
+    fields = [f for f in dataclasses.fields(typing.cast(typing.Any, cls)) if f.init]
+    for f in fields:
+        if f.name not in values and f.default is f.default_factory:  # both are MISSING
+            raise InputError(_at(where, f"{f.name} is missing"))
     try:
         return cls(**{f.name: values[f.name] for f in fields if f.name in values})
     except InputError as error:
@@ -78,8 +80,8 @@ def _misfit(value, form, place: str) -> tuple[str, str, str] | None:
     elif origin is typing.Literal:
         fits = isinstance(value, str) and value in parts
     elif origin is list and isinstance(value, list):
-        wrong = (_misfit(v, parts[0], f"{place}[{n}]") for n, v in enumerate(value))
-        return next(filter(None, wrong), None)
+        items = (_misfit(v, parts[0], f"{place}[{n}]") for n, v in enumerate(value))
+        return next(filter(None, items), None)
     elif origin is dict and isinstance(value, dict):
         inner = ((_misfit(v, parts[1], f"{place}[{short(k)}]")) for k, v in value.items())
         return next(filter(None, inner), None)

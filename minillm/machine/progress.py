@@ -25,6 +25,7 @@ def progress_bar(unit: str, show: bool = True) -> Iterator[Update]:
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        TaskID,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
@@ -46,7 +47,7 @@ def progress_bar(unit: str, show: bool = True) -> Iterator[Update]:
     with Progress(
         *columns, console=console, transient=True, redirect_stdout=printed_above
     ) as progress:
-        tasks: dict[str, int] = {}
+        tasks: dict[str, TaskID] = {}
 
         def update(what: str, done: int, total: int | None, note: str = "") -> None:
             if what not in tasks:

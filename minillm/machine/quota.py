@@ -51,7 +51,7 @@ def _values(controller: str, file: str, *older: str) -> Iterator[list[str]]:
 
 
 def require_memory(what: str, needed: int, instead: str) -> None:
-    """Raise InputError where `what` takes more bytes than are free here; instead: what to ask for."""
+    """Raise InputError where `what` takes more bytes than are free; instead: what to ask for."""
     free = min((n for n in (free_bytes(), memory()) if n is not None), default=None)
     if free is not None and needed > free:
         raise InputError(

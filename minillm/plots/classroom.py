@@ -92,7 +92,7 @@ def class_table(report: ClassReport, ax=None):
         if state in used
     ]
     if any(row.copies for row in rows):
-        frame = {
+        frame: dict = {
             "marker": "s",
             "markerfacecolor": "none",
             "markeredgecolor": "#e08214",

@@ -12,7 +12,7 @@ import numpy as np
 from .basics import axes_or_new, phase_style
 
 if TYPE_CHECKING:
-    from ..steps import Difference
+    from ..differences import Difference
 
 
 def residual_norms(trace: Mapping[str, np.ndarray], ax=None):
@@ -148,7 +148,7 @@ def cached_scores(lengths: Sequence[int], names: Sequence[str], ax=None):
     from matplotlib.patches import Patch, Rectangle
 
     ax, cycles = axes_or_new(ax), np.repeat(np.arange(len(lengths)), lengths)
-    styles = {
+    styles: dict[str, dict] = {
         "key new in this cycle": {"facecolor": "white"},
         "key from the cache": {"facecolor": "0.85", "hatch": "///"},
     }

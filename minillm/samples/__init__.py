@@ -6,9 +6,11 @@ labelled glad or gloomy. Both were written for minillm and have its licence.
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).resolve().parent
 SAMPLES = ("fables.txt", "moods.tsv")
@@ -22,5 +24,5 @@ def own_or_sample(name: str) -> Path:
     from ..machine.distributed import world
 
     if world().rank == 0:
-        print(f"{name} is not in this folder: the sample of minillm is read", file=sys.stderr)
+        log.info("%s is not in this folder: the sample of minillm is read", name)
     return FOLDER / name

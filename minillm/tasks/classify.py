@@ -37,7 +37,7 @@ from ..training.language import matrices_of, positions_of, trainable
 from ..training.lock import one_run_a_folder
 from ..training.pretrain import training_twin
 from ..training.recompute import Activations
-from ..training.trainer import Trainer, check_folder, run_to_resume, write_settings
+from ..training.trainer import FORMAT, Trainer, check_folder, run_to_resume, write_settings
 from ..twins.backward import backward_of
 from ..twins.portable import Twinned
 from .examples import Batches, Examples, Words, read_examples, rectangle, split
@@ -391,7 +391,7 @@ def train_classifier(
     """Train a classifier on labelled texts and save it in `out`; return it, how it does on the
     held-out ones, and how many seconds its steps took. flags: settings that differ from the
     defaults. The held-out texts decide nothing."""
-    before = run_to_resume(out, ClassifySettings) if resume else {}
+    before = run_to_resume(out, ClassifySettings) if resume else {"format": FORMAT}
     about = {
         "data": data and str(data),
         "test": test and str(test),
@@ -420,7 +420,7 @@ def train_classifier(
     train, held_out = examples_of(
         Path(about["data"]), about["test"] and Path(about["test"]), about["encoding"], plan.held_out
     )
-    settings = about | plan.to_dict()
+    settings = {"format": before["format"]} | about | plan.to_dict()
     if world.rank == 0:
         curve = {f.name for f in dataclasses.fields(plan) if f.metadata["curve"]} | set(about)
         check_folder(out, settings, curve, resume)

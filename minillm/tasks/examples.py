@@ -195,7 +195,7 @@ class Batches:
         self.batch_size = min(batch_size, len(rows))
         self.seed = seed
         self.steps_of_epoch = len(rows) // self.batch_size
-        self._epoch = (-1, None)
+        self._epoch = (-1, np.empty((0, 0), np.int64))
 
     def order(self, epoch: int) -> np.ndarray:
         """Which examples are in which batch of an epoch, [steps, B]: sorted by length among twenty

@@ -231,7 +231,7 @@ class Tokenizer:
         return ids
 
     def _merge(self, data: bytes, record: Callable[[Merge], None] | None = None) -> tuple[int, ...]:
-        """Return the ids of what `merge_by_hand` makes of the bytes of one piece; `record` is told of
+        """Return the ids of what `merge_by_hand` makes of one piece's bytes; `record` is told of
         each merge.
 
         The parts are a linked list and the candidate pairs a heap, so that a piece of n bytes takes

@@ -1,4 +1,4 @@
-"""What all byte-level tokenizers share: how a text is cut into pieces, and how bytes are written."""
+"""What byte-level tokenizers share: how a text is cut into pieces, how bytes are written."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Curve:
 
     @property
     def smoothed(self) -> np.ndarray:
-        """The mean of each report and as many before as after it, SMOOTHED of all but at least three.
+        """The mean of each report and as many before as after it, SMOOTHED of all, three at least.
         At the ends the straight line of least squares through the first and the last so many: so
         the curve runs neither late nor early, and ends in no single report."""
         n = len(self.loss)
@@ -58,5 +58,6 @@ def read_curve(folder: str | Path) -> Curve:
     ]
     made = read_settings(folder, Settings)
     window = made.get("context") or made.get("n_positions") or 0
-    numbers = (np.array([record[name] for record in steps]) for name in ("step", "loss"))
-    return Curve(folder.resolve().name, *numbers, validations, made.get("batch_size", 0) * window)
+    number, loss = (np.array([record[name] for record in steps]) for name in ("step", "loss"))
+    per_step = made.get("batch_size", 0) * window
+    return Curve(folder.resolve().name, number, loss, validations, per_step)

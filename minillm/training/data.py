@@ -11,7 +11,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypedDict
 
@@ -78,9 +78,10 @@ def split_documents(data: Path, val_fraction: float) -> tuple[list[str], list[st
 
 
 class Made(TypedDict):
-    """What token files were made of: of the text's files the name and the sha256."""
+    """What token files were made of: of the text's files the name and the sha256 (version 0.1.0
+    wrote the name, the size and the time of its last change)."""
 
-    files: list[list[str]]
+    files: list[list[str | int]]
 
 
 class Sizes(TypedDict):
@@ -131,18 +132,22 @@ def token_files(
     whether the text may be another one than that of the files; else InputError.
     """
     out.mkdir(parents=True, exist_ok=True)
-    vocabulary = hashlib.sha256(repr(sorted(tokenizer.tokens)).encode()).hexdigest()
-    made_of = {
-        "files": [[file.name, sha256_of(file)] for file in text_files(data)],
-        "tokenizer": vocabulary,
-        "val_fraction": val_fraction,
-    }
     index = out / "tokens.json"
     known = read_json(index, Index)["made_of"] if index.exists() else None
+    mark: Callable[[Path], str | int] = sha256_of
+    if known is not None and not changed and any(len(file) == 3 for file in known["files"]):
+        known["files"], mark = [file[:2] for file in known["files"]], size_of  # of version 0.1.0
+    tokens = sorted(token for token in tokenizer.tokens if token is not None)
+    files = [[file.name, mark(file)] for file in text_files(data)]
+    made_of = {
+        "files": files,
+        "tokenizer": hashlib.sha256(repr(tokens).encode()).hexdigest(),
+        "val_fraction": val_fraction,
+    }
     if known == made_of:
         return open_tokens(out, tokenizer.vocab_size)
     if known is not None and not changed:
-        before, now = ({tuple(file) for file in made["files"]} for made in (known, made_of))
+        before, now = ({tuple(file) for file in made} for made in (known["files"], files))
         if before != now:
             name = min(before ^ now)[0]
             raise InputError(f"--resume: {name} in {data} is not as it was when the run began")
@@ -167,6 +172,10 @@ def sha256_of(file: Path) -> str:
         return hashlib.file_digest(data, "sha256").hexdigest()
 
 
+def size_of(file: Path) -> int:
+    return file.stat().st_size
+
+
 def write_tokens(path: Path, documents: Iterable[str], tokenizer: Tokenizer, what: str) -> None:
     """Encode every document, each followed by <|endoftext|> if the tokenizer has it, into a .npy
     file of one row."""
@@ -189,18 +198,20 @@ class Batches:
     its own below `length`.
     """
 
+    LEAST = 2  # windows of text of which every epoch has one, wherever it begins
+
     def __init__(self, tokens: Tokens, length: int, batch_size: int, seed: int):
         self.tokens, self.length, self.batch_size, self.seed = tokens, length, batch_size, seed
-        if len(tokens) < 2 * length:
+        if len(tokens) < self.LEAST * length:
             raise InputError(
-                f"the text has {len(tokens):,} tokens; a window of {length} needs {2 * length:,}:"
-                " more text, or --context"
+                f"the text has {len(tokens):,} tokens; a window of {length} needs"
+                f" {self.LEAST * length:,}: more text, or --context"
             )
         self._ends = [0]  # rows up to the end of each epoch; how many it has depends on its offset
-        self._epoch = (-1, None)
+        self._epoch = (-1, np.empty(0, np.int64))
 
     def batch(self, step: int, rank: int = 0, size: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Return the batch of one step; of `size` processes number `rank` gets every size-th row."""
+        """Return the batch of one step; of `size` processes, `rank` gets every size-th row."""
         rows = np.array(
             [
                 self.row(n)
@@ -221,8 +232,25 @@ class Batches:
     def starts(self, epoch: int) -> np.ndarray:
         """Where the windows of an epoch begin, in its order."""
         if self._epoch[0] != epoch:
-            rng = np.random.default_rng([self.seed, epoch])
-            first = int(rng.integers(self.length))
-            n = (len(self.tokens) - 1 - first) // self.length
-            self._epoch = (epoch, first + self.length * rng.permutation(n))
+            self._epoch = (epoch, self.draw(np.random.default_rng([self.seed, epoch])))
         return self._epoch[1]
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """Where the windows of an epoch with this generator begin, in its order."""
+        first = int(rng.integers(self.length))
+        n = (len(self.tokens) - 1 - first) // self.length
+        return first + self.length * rng.permutation(n)
+
+
+class BatchesOf01(Batches):
+    """The batches of version 0.1.0, for a run that it began: every epoch leaves out the last window
+    that would fit, or two."""
+
+    LEAST = 3
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        order = rng.permutation(len(self.tokens) // self.length - 2)
+        return int(rng.integers(self.length)) + self.length * order
+
+
+BATCHES = {1: BatchesOf01, 2: Batches}  # by the format of the run (trainer.FORMAT)

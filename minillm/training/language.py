@@ -100,8 +100,8 @@ class LanguageModel:
         return float((losses * share).sum()), {name: gradients[name] for name in self.parameters}
 
     def losses(self, batch) -> np.ndarray:
-        """Return -log P of every target [B,T], in nats, 0 for those to ignore; InputError where there
-        is none."""
+        """Return -log P of every target [B,T], in nats, 0 for those to ignore; InputError where
+        there is none."""
         ids, targets = batch
         positions = positions_of(ids)
         logits = self.model.forward(ids, positions)

@@ -98,7 +98,8 @@ class Optimizer:
 
     def __init__(self, ops=None, weight_decay: float = 0.0):
         self.ops = numpy_ops if ops is None else ops
-        self.weight_decay, self.steps, self.state = weight_decay, 0, {}
+        self.weight_decay, self.steps = weight_decay, 0
+        self.state: dict[str, np.ndarray] = {}
 
     def kinds(self, name: str, p: np.ndarray) -> tuple[str, ...]:
         """Which arrays are kept of one parameter."""
@@ -113,6 +114,12 @@ class Optimizer:
     def kept(self, name: str, p: np.ndarray) -> list[np.ndarray]:
         """The arrays of one parameter."""
         return [self.state[f"{kind}.{name}"] for kind in self.kinds(name, p)]
+
+    def step_of(
+        self, name: str, p: np.ndarray, gradient: np.ndarray, lr: float, decay: float
+    ) -> None:
+        """Change one parameter."""
+        raise NotImplementedError
 
     def update(self, parameters: dict, gradients: dict, lr: float) -> None:
         if not self.state:

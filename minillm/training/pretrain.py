@@ -17,13 +17,13 @@ from ..twins.choose import twin
 from ..twins.threads import keep_to_quota
 from ..twins.twin import abilities
 from ..weights.lora import LoRA
-from .data import Batches, Tokens, open_tokens, split_documents, token_files
+from .data import BATCHES, Batches, Tokens, open_tokens, split_documents, token_files
 from .language import LanguageModel, bits_per_byte
 from .lock import one_run_a_folder
 from .lora import merged, save_adapters, with_adapters
 from .memory import check_memory
 from .settings import Settings
-from .trainer import Trainer, check_folder, run_to_resume, write_settings
+from .trainer import FORMAT, Trainer, check_folder, run_to_resume, write_settings
 
 SHAPE = ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")  # what --from settles
 
@@ -60,7 +60,7 @@ def pretrain(
     the model to start from. start: fine-tune this model. tokenizer: a model whose tokenizer to use;
     else one is trained on the text.
     """
-    before = run_to_resume(out, Settings) if resume else {}
+    before = run_to_resume(out, Settings) if resume else {"format": FORMAT}
     data = data or (before.get("data") and Path(before["data"]))
     start = start or before.get("start")
     if data is None:
@@ -70,7 +70,7 @@ def pretrain(
     ops = training_twin(kernels, plan.precision)
 
     curve = {f.name for f in dataclasses.fields(plan) if f.metadata["curve"]} | {"start"}
-    everything = {"data": str(data), "start": start} | plan.to_dict()
+    everything = {"format": before["format"], "data": str(data), "start": start} | plan.to_dict()
     if world.rank == 0:
         check_folder(out, everything, curve, resume)
         if start is None:
@@ -81,7 +81,7 @@ def pretrain(
         token_files(data, out / "tokens", words, plan.val_fraction, changed=not resume)
     world.barrier()
     words = Tokenizer.from_pretrained(out)
-    batches, val, prompt = texts_of(out, words, plan)
+    batches, val, prompt = texts_of(out, words, plan, before["format"])
 
     config = first.config if first else plan.model_config(words.vocab_size, words.eot_id)
     rows = plan.batch_size // plan.accumulate // world.size
@@ -127,10 +127,13 @@ def plan_of(
     return plan
 
 
-def texts_of(out: Path, words: Tokenizer, plan: Settings) -> tuple[Batches, Tokens, list[int]]:
-    """The batches to train on, the validation text, and the prompt of the samples."""
+def texts_of(
+    out: Path, words: Tokenizer, plan: Settings, form: int
+) -> tuple[Batches, Tokens, list[int]]:
+    """The batches to train on, as a run of this format has them, the validation text, and the
+    prompt of the samples."""
     train, val = open_tokens(out / "tokens", words.vocab_size)
-    batches = Batches(train, plan.window, plan.batch_size, plan.seed)
+    batches = BATCHES[form](train, plan.window, plan.batch_size, plan.seed)
     if len(val) <= plan.window:
         raise InputError(
             f"the validation text has {len(val):,} tokens; a window of {plan.window} needs one"

@@ -46,7 +46,7 @@ def one_of(names: tuple[str, ...], what: str, default):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a Trainer must know. Raises InputError naming the knob, its value and what is allowed."""
+    """What a Trainer must know. Raises InputError naming knob, value and what is allowed."""
 
     batch_size: int = at_least(1, "rows of a step", 16)
     accumulate: int = at_least(
@@ -164,12 +164,17 @@ class Settings(Plan):
 
     def model_config(self, vocab_size: int, eot_id: int | None) -> GPT2Config:
         """The GPT-2 of this shape, for a tokenizer."""
-        shape = {
-            name: getattr(self, name) for name in ("n_layer", "n_head", "n_embd", "n_positions")
-        }
-        ends = {"bos_token_id": eot_id, "eos_token_id": eot_id}
-        generation = {**ends, "do_sample": True, "temperature": 1.0, "min_p": 0.05}
-        return GPT2Config(vocab_size=vocab_size, generation=generation, **ends, **shape)
+        sampled = {"do_sample": True, "temperature": 1.0, "min_p": 0.05}
+        return GPT2Config(
+            vocab_size=vocab_size,
+            n_positions=self.n_positions,
+            n_embd=self.n_embd,
+            n_layer=self.n_layer,
+            n_head=self.n_head,
+            bos_token_id=eot_id,
+            eos_token_id=eot_id,
+            generation={"bos_token_id": eot_id, "eos_token_id": eot_id, **sampled},
+        )
 
 
 def presets() -> list[str]:
@@ -187,7 +192,7 @@ def read_toml(path: Path) -> dict:
 
 def settings(preset: str | None = None, file: Path | None = None, **flags) -> Settings:
     """Return the Settings of a preset, changed by a TOML file, changed by `flags`."""
-    values = {}
+    values: dict = {}
     if preset is not None:
         require_one_of("preset", preset, presets())
         values |= read_toml(PRESETS / f"{preset}.toml")

@@ -2,8 +2,8 @@
 is killed.
 
 A run is a folder. metrics.jsonl has one line for every report; checkpoint.safetensors holds the
-parameters, the optimiser's arrays and the number of the step (see checkpoint.py), from step 0 on, so
-that one whole checkpoint is always there. Everything else of a step (batch, learning rate) is a
+parameters, the optimiser's arrays and the number of the step (see checkpoint.py), from step 0 on,
+so that one whole checkpoint is always there. Everything else of a step (batch, learning rate) is a
 function of its number and the seed: a resumed run does what the uninterrupted one would have done.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import logging
 import math
 import re
 import signal
@@ -42,8 +43,12 @@ from .checkpoint import CHECKPOINT
 from .optimizers import OPTIMIZERS, Optimizer, clip_by_global_norm, learning_rate
 from .settings import Settings
 
+log = logging.getLogger(__name__)
+
 METRICS, SETTINGS = "metrics.jsonl", "settings.json"
-FORMAT = 2  # of a run's folder: 1 had other batches and checkpoints without a checksum
+# Of a run's folder. 1 is version 0.1.0's, whose settings say none: its batches are drawn otherwise
+# (data.BATCHES), and its checkpoints have no checksum.
+FORMAT = 2
 
 
 class Trainer:
@@ -227,8 +232,8 @@ class Trainer:
         checkpoint.write(self.folder, arrays, self.step, self.plan.keep_checkpoints)
 
     def load_checkpoint(self) -> bool:
-        """Go on from the last checkpoint that is whole, and say so if that is not the last one; from
-        the beginning where there is none. Return whether there was one."""
+        """Go on from the last checkpoint that is whole, and say so if that is not the last one;
+        from the beginning where there is none. Return whether there was one."""
         last, metrics, damaged = self.folder / CHECKPOINT, self.folder / METRICS, []
         kept = checkpoint.kept(self.folder)
         if not kept and not (metrics.exists() and read_metrics(metrics)):
@@ -246,7 +251,7 @@ class Trainer:
         self._take(path, arrays, metadata)
         self.world.barrier()  # until all have read it
         if path != last and self.world.rank == 0:
-            print(f"{damaged[0]}; going on from {path.name}, step {self.step}", file=sys.stderr)
+            log.warning("%s; going on from %s, step %s", damaged[0], path.name, self.step)
             del arrays  # a file that is mapped cannot be renamed on Windows
             path.replace(last)
         return True
@@ -261,7 +266,7 @@ class Trainer:
         state = optimizer.like(parameters) if int(step) else {}  # before a step there is none
         expected = named(parameters, state)
         forms = [{n: (a.shape, a.dtype) for n, a in of.items()} for of in (arrays, expected)]
-        if forms[0] != forms[1] or "sha256" not in metadata:
+        if forms[0] != forms[1]:
             raise InputError(f"{path}: not a checkpoint of this run")
         for name, p in parameters.items():
             np.copyto(p, arrays[f"model.{name}"])
@@ -345,6 +350,7 @@ def check_folder(folder: Path, settings: dict, curve: set[str], resume: bool) ->
 class Sources(TypedDict, total=False):
     """What a run began with, apart from its settings."""
 
+    format: int
     data: str | None
     test: str | None
     start: str | None
@@ -360,21 +366,20 @@ def read_settings(folder: Path, cls) -> dict:
 
 def write_settings(folder: Path, settings: dict) -> None:
     """Keep the settings of a run in its folder: with them begins what --resume goes on with."""
-    written = json.dumps({"format": FORMAT} | settings, indent=2) + "\n"
-    write_atomically(folder / SETTINGS, written.encode())
+    write_atomically(folder / SETTINGS, (json.dumps(settings, indent=2) + "\n").encode())
 
 
 def run_to_resume(folder: Path, cls) -> dict:
-    """Return the settings (of class `cls`) of the run to resume; InputError where there is none, or
-    one whose batches would be others now."""
+    """Return the settings (of class `cls`) of the run to resume, the format among them; InputError
+    where there is none, or one of a later version."""
     path = folder / SETTINGS
     if not path.exists():
         raise InputError(f"--resume: {path} is not there, so there is no run to go on with")
-    settings = read_settings(folder, cls)
-    if settings.get("format", 1) != FORMAT:
+    settings = {"format": 1} | read_settings(folder, cls)
+    if settings["format"] not in range(1, FORMAT + 1):
         raise InputError(
-            f"--resume: {path}: the run was begun by another version of minillm, and its batches"
-            f" would be others now; begin again in another folder (a language model: --from {folder})"
+            f"--resume: {path}: format is {settings['format']}; this minillm knows 1 to {FORMAT}:"
+            " resume the run with the version that began it"
         )
     return settings
 
@@ -382,17 +387,17 @@ def run_to_resume(folder: Path, cls) -> dict:
 @contextmanager
 def stop_signals(speak: bool = True):
     """Yield a function that says whether Ctrl-C or SIGTERM has come: the step that is under way is
-    finished first. A second one does not wait. speak: answer on stderr."""
-    seen = []
+    finished first. A second one does not wait. speak: log an answer."""
+    seen: list[int] = []
 
     def note(number, frame):
         if seen:
             raise KeyboardInterrupt
         seen.append(number)
         if speak:
-            print(
-                "\nstopping after this step, from which a resumed run goes on; once more to stop at once",
-                file=sys.stderr,
+            log.warning(
+                "\nstopping after this step, from which a resumed run goes on; once more to stop"
+                " at once"
             )
 
     if (

@@ -1,4 +1,4 @@
-"""With which functions a twin computes gradients: its own where it has them, else the textbook's."""
+"""With which functions a twin computes gradients: its own, where it has none the textbook's."""
 
 from __future__ import annotations
 

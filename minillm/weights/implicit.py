@@ -21,6 +21,8 @@ class Implicit(NoItems):
 
     parts: tuple[str, ...] = ()  # the names of its arrays, or weights
     ndim = 2
+    shape: tuple[int, int]
+    nbytes: int
     __array_ufunc__ = None  # makes `ndarray @ weight` come here, to __rmatmul__
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
@@ -31,6 +33,10 @@ class Implicit(NoItems):
         shown = copy.copy(self)
         vars(shown).update({name: read_only(getattr(self, name)) for name in self.parts})
         return shown
+
+    def dense(self) -> np.ndarray:
+        """The whole matrix."""
+        raise NotImplementedError
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}{self.shape}, {self.nbytes / 1e6:.1f} MB"

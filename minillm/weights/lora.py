@@ -42,8 +42,8 @@ class LoRA(Implicit):
         return np.asarray(self.weight) + self.lora_a @ self.lora_b * self.scale
 
     def astype(self, dtype, copy=True) -> LoRA:
-        parts = (p.astype(dtype, copy=copy) for p in (self.weight, self.lora_a, self.lora_b))
-        return LoRA(*parts, self.scale)
+        weight, a, b = (p.astype(dtype, copy=copy) for p in (self.weight, self.lora_a, self.lora_b))
+        return LoRA(weight, a, b, self.scale)
 
     def __rmatmul__(self, x):
         return x @ self.weight + (x @ self.lora_a) @ self.lora_b * self.scale

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from minillm import GPT2Config, InputError, bench
-from minillm.bench import busy, roofline, worker
+from minillm.bench import against, busy, roofline, worker
 from minillm.bench import run as run_function
 from minillm.bench.peers import GROUPS, PEERS, Peer, choose
 from minillm.cli import main
@@ -95,7 +95,7 @@ def compare(monkeypatch, tmp_path):
     for name, kind in FAKES.items():
         monkeypatch.setitem(PEERS, name, kind)
     run_module = sys.modules["minillm.bench.run"]
-    monkeypatch.setattr(run_module, "WORKER", (sys.executable, "-m", "tests.bench.test_run"))
+    monkeypatch.setattr(run_module, "WORKER", ("-m", "tests.bench.test_run"))
     monkeypatch.setattr(run_module, "PAUSE", 0)
     (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_dict()))
 
@@ -202,10 +202,103 @@ def test_the_command_names_what_is_missing_and_draws(compare, capsys, tmp_path):
         assert message in capsys.readouterr().err
 
 
+# The worker of another minillm: 8 ms a decode step, it says, and 1 ms a token of the prompt.
+ANOTHER = """
+import json, sys
+if sys.argv[1] != "minillm-steady":
+    sys.exit("I know no " + sys.argv[1])
+print(json.dumps({"versions": {}, "threads": 1, "weight_bytes": 1, "cache_bytes": 1}), flush=True)
+for line in sys.stdin:
+    ids, n = json.loads(line).values()
+    tokens = list(range(ids[-1] + 1, ids[-1] + n + 2))
+    took = {"prefill_s": 0.001 * len(ids), "decode_s": 0.008 * n, "peak_bytes": None}
+    print(json.dumps(took | {"tokens": tokens}), flush=True)
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """Another checkout, where the worker of these tests is ANOTHER."""
+    for name in ("minillm/bench/worker.py", "tests/bench/test_run.py"):
+        (tmp_path / "other" / name).parent.mkdir(parents=True)
+        (tmp_path / "other" / name).write_text(ANOTHER)
+    return tmp_path / "other"
+
+
+def test_against_another_checkout(compare, checkout, monkeypatch):
+    """Each side runs its own code, wherever the user stands and however the folder is given."""
+    monkeypatch.chdir(checkout)
+    names = ["minillm-steady", "engine-other"]
+    lines = against.against(".", {"tiny": compare.folder}, names, n_prompt=4, n_new=6, rounds=2)
+    decode, prefill, *others = lines
+    assert (decode.model, decode.peer, decode.kind) == ("tiny", "minillm-steady", "decode")
+    assert decode.other == pytest.approx(125) and prefill.other == pytest.approx(1000)
+    assert 12 < decode.this < 250 and 0.1 < decode.ratio < 2 and 0.05 < prefill.ratio < 0.5
+    assert decode.middle_half[0] <= decode.ratio <= decode.middle_half[1]
+    assert decode.same_tokens and not decode.missing
+    assert {line.missing for line in others} == {
+        ".: failed with exit code 1: I know no engine-other"
+    }
+
+
+def test_every_other_round_is_backwards(compare, monkeypatch):
+    asked, worker = [], sys.modules["minillm.bench.run"]._Worker
+    answer = worker.answer
+
+    def noted(self, request=None):
+        if request and request["n_new"]:
+            asked.append(self.peer)
+        return answer(self, request)
+
+    monkeypatch.setattr(worker, "answer", noted)
+    compare(["minillm-steady", "engine-other"], 2, 2, rounds=3)
+    there = ["minillm-steady", "engine-other"]
+    back = there[::-1]
+    assert asked == there + back + there + back  # the first only warms up
+
+
+def test_the_command_against_another(compare, checkout, capsys):
+    args = ["bench", "--model", str(compare.folder), "--prompt", "4", "--new", "6", "--rounds", "1"]
+    args += ["--peers", "minillm-steady,engine-other", "--against"]
+    assert main([*args, str(checkout)]) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[1:3] for line in out.splitlines() if " same" in line] == [
+        ["minillm-steady", "decode"],
+        ["minillm-steady", "prefill"],
+    ]
+    assert "engine-other, decode: missing" in out
+    assert main([*args, str(checkout), "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert [line["kind"] for line in values["lines"]] == ["decode", "prefill"] * 2
+    assert values["lines"][0]["ratio"] > 0 and values["rounds"] == 1
+    assert main([*args, str(checkout / "minillm")]) == 2
+    assert "neither a checkout of minillm" in capsys.readouterr().err
+    assert main([*args, str(checkout), "--ladders"]) == 2
+    assert "--against takes none of" in capsys.readouterr().err
+
+
+def test_how_another_minillm_is_run(tmp_path, checkout, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", "here"]))
+    root, here = str(Path(bench.__file__).parents[2]), os.path.abspath("here")
+    assert bench.program() == (sys.executable, {"PYTHONPATH": os.pathsep.join([root, here])})
+    other = {"PYTHONPATH": os.pathsep.join([str(checkout), here])}
+    assert bench.program(str(checkout)) == (sys.executable, other)
+    python = tmp_path / "environment" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("")
+    with pytest.raises(InputError, match="neither a checkout"):
+        bench.program(str(tmp_path / "environment"))
+    python.chmod(0o755)
+    if os.access(python, os.X_OK):
+        for other in (python, python.parents[1]):
+            assert bench.program(str(other)) == (str(python), {"PYTHONPATH": ""})
+
+
 def test_peers_are_chosen_by_name_family_and_width(compare):
     assert choose("engine-other, minillm-steady,engine-other") == ["engine-other", "minillm-steady"]
     assert choose("engine")[0] == "engine-other" and len(choose("engine")) == 5
     assert {"llama.cpp-Q8_0", "ctranslate2-int8", "engine-other"} <= set(choose("8-bit"))
+    assert choose("minillm-steady,minillm-steady@../a-b")[1] == "minillm-steady@../a-b"
     assert choose("all") == list(PEERS) and choose(["minillm"])[-1] == "minillm-steady"
     with pytest.raises(InputError, match="peer 'nobody' is unknown; known: all, "):
         choose("minillm,nobody")

@@ -1,4 +1,5 @@
-"""Products in blocks are whole numbers, exactly those of NumPy, also where all are as large as can be."""
+"""Products in blocks are whole numbers, exactly those of NumPy, also where all are as large as
+can be."""
 
 import numpy as np
 import pytest

@@ -8,7 +8,13 @@ import pytest
 
 from minillm import InputError, Tokenizer
 from minillm.tokenizer import END_OF_TEXT, cut_at_ends
-from minillm.training.data import Batches, documents_of, split_documents, token_files
+from minillm.training.data import (
+    Batches,
+    BatchesOf01,
+    documents_of,
+    split_documents,
+    token_files,
+)
 
 TOKENIZER = Tokenizer.train(["the old king and the young king; the wolf and the fox. "] * 3, 280)
 
@@ -182,6 +188,16 @@ class Row:
         return len(self.ids)
 
 
+def test_a_vocabulary_may_have_ids_without_a_token(tmp_path, small_tokenizer):
+    """As one that is filled up to a round number has."""
+    tokens = [*small_tokenizer.tokens, None, None, b"rare"]
+    tokenizer = Tokenizer(tokens, small_tokenizer.merges, small_tokenizer.special_tokens)
+    (tmp_path / "text.txt").write_text("the low lower lowest " * 200)
+    for _ in range(2):  # made, and found again
+        train, _ = token_files(tmp_path / "text.txt", tmp_path / "tokens", tokenizer, 0.1)
+        assert len(train) > 200
+
+
 def test_targets_are_the_ids_one_later():
     ids, targets = Batches(Row(100), 8, 4, seed=1).batch(0)
     assert ids.shape == targets.shape == (4, 8) and ids.dtype == np.int64
@@ -224,6 +240,17 @@ def test_a_text_too_short_says_how_much_is_needed():
     ):
         Batches(Row(15), 8, 1, seed=1)
     assert [len(Batches(Row(16), 8, 1, seed=1).starts(epoch)) for epoch in range(9)] == [1] * 9
+
+
+def test_the_batches_of_0_1_leave_out_the_end():
+    """The last window that would fit, or two: as many in every epoch, whatever its offset."""
+    batches = BatchesOf01(Row(100), 8, 4, seed=2)
+    for epoch in range(20):
+        starts = np.sort(batches.starts(epoch))
+        assert len(starts) == 100 // 8 - 2 and np.all(np.diff(starts) == 8) and starts[0] < 8
+    assert len(BatchesOf01(Row(24), 8, 1, seed=1).starts(0)) == 1
+    with pytest.raises(InputError, match="the text has 23 tokens; a window of 8 needs 24"):
+        BatchesOf01(Row(23), 8, 1, seed=1)
 
 
 @pytest.mark.parametrize(

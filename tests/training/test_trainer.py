@@ -19,7 +19,6 @@ from minillm.training.settings import Settings
 from minillm.training.trainer import (
     CHECKPOINT,
     METRICS,
-    SETTINGS,
     Trainer,
     check_folder,
     read_metrics,
@@ -297,7 +296,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
-def test_a_signal_finishes_the_step_and_saves(tmp_path, number, capsys):
+def test_a_signal_finishes_the_step_and_saves(tmp_path, number, caplog):
     import signal
 
     t = trainer(tmp_path, checkpoint_every=100)
@@ -314,10 +313,8 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path, number, capsys):
     again = trainer(tmp_path)
     again.load_checkpoint()
     assert again.step == 7 and signal.getsignal(signal.SIGTERM) is before
-    assert (
-        capsys.readouterr().err.strip()
-        == "stopping after this step, from which a resumed run goes on; once more to stop at once"
-    )
+    says = "stopping after this step, from which a resumed run goes on; once more to stop at once"
+    assert [record.getMessage().strip() for record in caplog.records] == [says]
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
@@ -360,12 +357,15 @@ def test_only_what_a_killed_run_left_is_removed(tmp_path):
     assert linked.is_symlink()
 
 
-def test_a_run_of_an_older_format_is_refused(tmp_path):
-    (tmp_path / SETTINGS).write_text('{"steps": 3}')
-    with pytest.raises(InputError, match=r"settings.json: the run was begun by another version"):
-        run_to_resume(tmp_path, Settings)
-    write_settings(tmp_path, {"steps": 3})
-    assert run_to_resume(tmp_path, Settings)["steps"] == 3
+def test_the_format_of_a_run_is_known(tmp_path):
+    """1 where none is said, as in version 0.1.0."""
+    for settings, known in (({"steps": 3}, 1), ({"format": 2}, 2)):
+        write_settings(tmp_path, settings)
+        assert run_to_resume(tmp_path, Settings) == {"format": known} | settings
+    for unknown in (0, 3, "2", None):
+        write_settings(tmp_path, {"format": unknown})
+        with pytest.raises(InputError, match=r"settings.json: format is "):
+            run_to_resume(tmp_path, Settings)
 
 
 def test_a_model_is_not_overwritten(tmp_path):
@@ -415,8 +415,7 @@ def rewritten(folder, change):
     tensors, metadata = safetensors.read(folder / CHECKPOINT)
     tensors = {name: np.array(t) for name, t in tensors.items()}
     change(tensors, metadata)
-    if "sha256" in metadata:
-        metadata["sha256"] = checkpoint.checksum(tensors, metadata)
+    metadata["sha256"] = checkpoint.checksum(tensors, metadata)
     safetensors.write(folder / CHECKPOINT, tensors, metadata)
 
 
@@ -444,10 +443,6 @@ def has_another_name(tensors, metadata):
     tensors["w"] = tensors.pop("model.w")
 
 
-def has_no_checksum(tensors, metadata):
-    del metadata["sha256"]
-
-
 def is_said_to_be_of_step_0(tensors, metadata):
     metadata["step"] = "0"
 
@@ -461,7 +456,6 @@ def is_said_to_be_of_step_0(tensors, metadata):
         lacks_a_state,
         has_one_too_many,
         has_another_name,
-        has_no_checksum,
         is_said_to_be_of_step_0,
     ],
 )
@@ -484,7 +478,7 @@ def test_a_step_that_the_run_does_not_have_is_refused(tmp_path, step):
     assert len(str(error.value)) < 300 + len(str(tmp_path))
 
 
-def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(tmp_path, capsys):
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(tmp_path, caplog):
     """Wherever a bit has changed. The damaged one is not kept: else it would take the place of the
     good one when the next is written."""
     whole = trainer(tmp_path / "whole")
@@ -496,10 +490,9 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(tmp_path, capsy
         (folder / CHECKPOINT).write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
         again = trainer(folder)
         again.run(resume=True)
-        said = capsys.readouterr().err
-        assert (
-            "; going on from checkpoint.1.safetensors, step 8\n" in said and said.count("\n") == 1
-        )
+        (said,) = (record.getMessage() for record in caplog.records)
+        assert said.endswith("; going on from checkpoint.1.safetensors, step 8")
+        caplog.clear()
         assert (
             again.objective.parameters["w"].tobytes() == whole.objective.parameters["w"].tobytes()
         )
@@ -507,12 +500,12 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(tmp_path, capsy
         assert (folder / CHECKPOINT).read_bytes() == good
 
 
-def test_a_lost_checkpoint_is_no_new_beginning(tmp_path, capsys):
+def test_a_lost_checkpoint_is_no_new_beginning(tmp_path, caplog):
     trainer(tmp_path).run()
     (tmp_path / CHECKPOINT).unlink()
     again = trainer(tmp_path)
     assert again.load_checkpoint() and again.step == 8
-    assert "checkpoint.safetensors: there is no such file; going on" in capsys.readouterr().err
+    assert "checkpoint.safetensors: there is no such file; going on" in caplog.text
     (tmp_path / CHECKPOINT).unlink()
     before = (tmp_path / METRICS).read_bytes()
     with pytest.raises(InputError, match=r"there is no such file; there is no other: begin again"):

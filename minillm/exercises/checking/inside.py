@@ -19,6 +19,7 @@ import select
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import chdir, redirect_stderr, redirect_stdout, suppress
 from functools import partial
@@ -28,6 +29,7 @@ from types import ModuleType
 from ...machine import quota
 from ...machine.child import answering, listening
 from ...machine.memory import address_space
+from ...moved import OldName
 from .call import Outcome, Problem, raised
 from .run import Here
 from .wire import few, packed, unpacked
@@ -91,6 +93,8 @@ def serve(request: dict, listen: Callable[[], dict], answer: Callable[[dict], No
     """Load a file and answer what its function gives, until told to stop."""
     file, printed = Path(request["file"]), Printed()
 
+    student: Here
+
     def given(number: int) -> Callable:
         """A function that the check gives to the student's: computed there, not here."""
 
@@ -127,7 +131,6 @@ def serve(request: dict, listen: Callable[[], dict], answer: Callable[[dict], No
         args = unpacked(request["args"], given)
         return student.call(args, request["changes"], request["compiled"]).packed()
 
-    student = None
     with chdir(file.parent):
         answer(contained(loaded))
         while request := listen():
@@ -143,7 +146,7 @@ def prctl(option: int, value: int) -> None:
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def apart(work: Callable[[], None], asked_by: int) -> int:
+def apart(work: Callable[[], object], asked_by: int) -> int:
     """Do `work`, on Linux in a process forked off, within limits; end it where whoever writes to
     the file `asked_by` is gone or gives up, and then all that it has started, also what hides in a
     session of its own; return how it ended, as subprocess does."""
@@ -168,8 +171,8 @@ def apart(work: Callable[[], None], asked_by: int) -> int:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
         try:
-            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                status = ended[1] if ended[0] == pid else status
+            while (one := os.waitpid(-1, os.WNOHANG))[0]:
+                status = one[1] if one[0] == pid else status
             children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
         except OSError:  # none is left, or this Linux does not name them
             return os.waitstatus_to_exitcode(status or 0)
@@ -189,6 +192,7 @@ def main() -> None:
         del sys.argv[0]
         name = f"{__package__.rpartition('.')[0]}.{module[0]}"
         sys.exit(apart(lambda: runpy.run_module(name, run_name="__main__"), asked_by))
+    warnings.simplefilter("ignore", OldName)  # of which whoever asks tells once, not in every file
     answer = answering()
     answer({"ready": True})
     while True:

@@ -14,6 +14,8 @@ from contextlib import suppress
 from functools import partial
 from types import CodeType, FunctionType, MethodType, ModuleType
 
+from ...moved import place_of
+
 PACKAGE = "minillm"
 LEADS_ANYWHERE = """
     sys os importlib import_module inspect gc ctypes ctypeslib subprocess multiprocessing builtins
@@ -53,7 +55,10 @@ def imported(code: CodeType) -> Names:
 def of_function(function: Callable) -> tuple[list[CodeType], Names]:
     """Return the code of a function and of those that it calls, and what of the package it finds
     under whatever name among its globals, defaults and closures."""
-    codes, found, seen, waiting = [], set(), [], [function]
+    codes: list[CodeType] = []
+    found: Names = set()
+    seen: list[object] = []
+    waiting: list = [function]
     while waiting:
         value = waiting.pop()
         if any(value is other for other in seen):
@@ -120,7 +125,8 @@ def _of_package(module: str) -> bool:
 
 
 def _imports(code: CodeType) -> Iterator[tuple[str, str, int]]:
-    """Yield (module, name, line): name is "" where the module itself, or all in it, is taken."""
+    """Yield (module, name, line), of an old name today's: name is "" where the module itself, or all
+    in it, is taken."""
     module, after = "", False
     for i in dis.get_instructions(code):
         if after and i.opname != "IMPORT_FROM":
@@ -129,7 +135,7 @@ def _imports(code: CodeType) -> Iterator[tuple[str, str, int]]:
         if after:
             module = i.argval
         elif i.opname == "IMPORT_FROM":
-            yield module, i.argval, _line(i)
+            yield *place_of(module, i.argval), _line(i)
 
 
 def _words(code: CodeType) -> Iterator[tuple[str, int]]:
@@ -153,4 +159,4 @@ def _words(code: CodeType) -> Iterator[tuple[str, int]]:
 
 
 def _line(instruction: dis.Instruction) -> int:
-    return instruction.positions.lineno or 0
+    return (instruction.positions and instruction.positions.lineno) or 0

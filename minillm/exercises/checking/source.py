@@ -25,10 +25,11 @@ def parts(source: str) -> tuple[str, str, str]:
     """Return a function's signature, docstring and body, each as text; the body ends with a line
     end."""
     definition, lines = ast.parse(source).body[0], source.splitlines(keepends=True)
+    assert isinstance(definition, ast.FunctionDef)
     doc = definition.body[0]
     return (
         "".join(lines[: doc.lineno - 1]),
-        ast.get_docstring(definition),
+        ast.get_docstring(definition) or "",
         "".join(lines[doc.end_lineno :]),
     )
 

@@ -45,7 +45,8 @@ def start(folder: Path) -> tuple[list[Path], list[Path]]:
     """Write every file that is not there yet; return (written, kept)."""
     folder = as_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    written, kept = [], []
+    written: list[Path] = []
+    kept: list[Path] = []
     for e in EXERCISES.values():
         file = file_of(folder, e)
         (kept if file.exists() else written).append(file)

@@ -7,6 +7,7 @@ like checking/inside.py.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
@@ -36,6 +37,8 @@ from ..checking.inside import Printed, limit_resources, load
 from ..checking.process import check_folder
 from ..checking.wire import describe
 from .folder import file_of, require
+
+log = logging.getLogger(__name__)
 
 UNUSABLE = ("todo", "missing", "signature", "skipped", "stopped")
 ENDS_A_PASS = ("missing", "signature", "raised", "shape", "stopped")  # no model computes with it
@@ -92,7 +95,7 @@ def of_folder(folder: Path) -> FolderTwin:
             own[name] = in_one_line(load, "load", file)(file)[name]
     call_one_another(own)
     own = {name: in_one_line(f, name, files[name]) for name, f in own.items()}
-    print(f"computing with functions of {folder}: {', '.join(own) or 'none yet'}", file=sys.stderr)
+    log.warning("computing with functions of %s: %s", folder, ", ".join(own) or "none yet")
     return twin(own, folder)
 
 

@@ -128,7 +128,7 @@ def _task(e: Exercise) -> str:
 
 
 def _cell(kind: str, name: str, source: str) -> dict:
-    code = {"outputs": [], "execution_count": None} if kind == "code" else {}
+    code: dict = {"outputs": [], "execution_count": None} if kind == "code" else {}
     return {
         "cell_type": kind,
         "id": f"exercise-{name}".replace("_", "-"),

@@ -94,7 +94,8 @@ def near_copies(
 ) -> tuple[list[tuple[Who, Who, float]], bool]:
     """Return (who, who, share in common) for every two that are alike, and whether there was time
     for all."""
-    found, end = [], monotonic() + seconds
+    found: list[tuple[Who, Who, float]] = []
+    end = monotonic() + seconds
     for a, b in combinations(forms, 2):
         if monotonic() > end:
             return found, False

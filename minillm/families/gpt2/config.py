@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 from ...errors import InputError, whole_number
 from ...machine.forms import build, check, short
@@ -42,10 +43,14 @@ class GPT2Config:
     reorder_and_upcast_attn: bool = False  # scores in float32 at least: always so here
     tie_word_embeddings: bool = True
     bos_token_id: int | None = None
-    eos_token_id: int | list | None = field(default=None, hash=False)  # each of several ends a text
-    generation: dict | None = field(default=None, compare=False)  # what generation_config.json says
+    eos_token_id: int | list[Any] | None = field(
+        default=None, hash=False
+    )  # each of several ends a text
+    generation: dict[str, Any] | None = field(
+        default=None, compare=False
+    )  # what generation_config.json says
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check(vars(self), GPT2Config)
         if isinstance(self.eos_token_id, list):
             for i in self.eos_token_id:
@@ -98,7 +103,9 @@ class GPT2Config:
     def resized(self, **letters: int) -> GPT2Config:
         """The config with other sizes: L, F, or D, H and K, which are equal."""
         names = {"L": "n_layer", "F": "n_inner", "H": "n_head", "D": "head_size"}
-        fields = {names[letter]: size for letter, size in letters.items() if letter != "K"}
+        fields: dict[str, Any] = {
+            names[letter]: size for letter, size in letters.items() if letter != "K"
+        }
         return dataclasses.replace(self, **fields)
 
     @property
@@ -123,7 +130,7 @@ class GPT2Config:
         return scale / (layer + 1) if self.scale_attn_by_inverse_layer_idx else scale
 
     @classmethod
-    def from_dict(cls, values: dict) -> GPT2Config:
+    def from_dict(cls, values: dict[str, Any]) -> GPT2Config:
         """Read what a Hugging Face config.json holds; training-only entries are ignored, other
         models refused."""
         check(values, dict)
@@ -133,7 +140,7 @@ class GPT2Config:
             raise InputError("add_cross_attention is true; minillm has no cross-attention")
         return build(cls, {name: v for name, v in values.items() if name != "generation"})
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Return what Hugging Face's config.json holds."""
         values = {
             "model_type": "gpt2",

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from ...costs import ACTIVATION_FLOPS
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ...costs import ACTIVATION_FLOPS, Cost, Work
 from ..family import POSITIONS, TABLE, Parameter, StepInfo, matrix, per_layer, vector
+
+if TYPE_CHECKING:
+    from .config import GPT2Config
 
 BLOCK = {
     "ln_1.weight": vector("C", "ln_1", "ones"),
@@ -21,7 +27,7 @@ BLOCK = {
 }
 
 
-def parameters(config) -> dict[str, Parameter]:
+def parameters(config: GPT2Config) -> dict[str, Parameter]:
     """Every parameter by its checkpoint name; a tied head is the token table itself."""
     return {
         "wte.weight": Parameter(TABLE, ("V", "C"), "wte"),
@@ -33,12 +39,12 @@ def parameters(config) -> dict[str, Parameter]:
     }
 
 
-def steps(config) -> dict[str, StepInfo]:
+def steps(config: GPT2Config) -> dict[str, StepInfo]:
     """Every step of a pass, in order; a step's name follows the checkpoint's."""
     activation = ACTIVATION_FLOPS[config.activation_function]
     attend, feed, S = "attend", "feed forward", StepInfo
 
-    def product(n_in, n_out):
+    def product(n_in: str, n_out: str) -> Callable[[Work], Cost]:
         return lambda w: w.linear(n_in, n_out)
 
     before = {
@@ -85,13 +91,13 @@ def steps(config) -> dict[str, StepInfo]:
     return before | per_layer(block, config.n_layer, "transformer.h.{}") | after
 
 
-def projections(seen, i: int) -> list:
+def projections(seen: Mapping[str, Any], i: int) -> Any:
     """q, k and v [B,T,heads D] of layer i, of what transformers' modules gave: three parts of
     c_attn's result."""
     return seen[f"h.{i}.attn.c_attn"].chunk(3, dim=-1)
 
 
-def inexpressible(engine: str, config) -> str | None:
+def inexpressible(engine: str, config: GPT2Config) -> str | None:
     """Why llama.cpp or CTranslate2 has no such GPT-2, or None."""
     known = {"llama.cpp": ("gelu_new",), "CTranslate2": ("gelu_new", "gelu", "relu")}[engine]
     if config.activation_function not in known:
@@ -104,7 +110,7 @@ def inexpressible(engine: str, config) -> str | None:
 # ---- its names in files of others; {} is the layer
 
 
-def canonical(name: str, config) -> str | None:
+def canonical(name: str, config: GPT2Config) -> str | None:
     """Our name of a parameter as Hugging Face's files may call it; None for the causal masks that
     old files hold.
 
