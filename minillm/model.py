@@ -55,8 +55,9 @@ class Model:
         check_shapes(parameters, self.family.shapes(config))
         if isinstance(parameters, Unread):
             parameters = parameters.read()
-        fused = abilities(ops).fused
-        self._fused = fused if fused and fused.refusal(config, parameters) is None else None
+        fused, program = abilities(ops).fused, self.family.program
+        refused = not (fused and program) or fused.refusal(program(config, parameters))
+        self._fused = None if refused else fused
         keep = owned if self._fused else lambda p: p
         self._arrays = {name: keep(p) for name, p in parameters.items()}
         self.weights, self._step = tree(self._arrays), None
@@ -143,7 +144,7 @@ class Model:
     def _decode_step(self):
         """The twin's fused step for a few positions, made at first use: it has a workspace."""
         if self._step is None:
-            self._step = self._fused(self.config, self._arrays)
+            self._step = self._fused(self.family.program(self.config, self._arrays))
         return self._step
 
     # ---- what it is

@@ -68,9 +68,6 @@ FLOORS = (
 EXCEPTIONS = {
     "it measures a random GPT2 of its own; a model will be handed in": ("clock.growth -> model",),
     "what needs no kernel is the textbook's own": ("kernels -> ops",),
-    "the fused step asks as every forward does whether the cache fits": (
-        "kernels.decode -> layers.cache",
-    ),
     "minillm.__version__, for the record of a run": ("bench.peers -> ", "bench.trainers -> "),
 }
 

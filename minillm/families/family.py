@@ -14,6 +14,7 @@ from typing import Any
 
 from ..costs import Cost, Work
 from ..errors import InputError
+from ..kernels.program import Program
 from ..machine.files import read_json
 from ..machine.forms import short
 from ..sizes import Sizes
@@ -115,7 +116,8 @@ class Family:
     step, ops, keep) -> [B,T,C], and head(x, weights, step, ops) -> logits [B,T,V]; weights: the
     tree of the parameters (names.tree). backward(model, ids, positions, kept, d_logits, d_hidden,
     step) -> {parameter: its gradient}, from the gradient of the logits or that of what `hidden`
-    returned; kept: the Trace of the forward.
+    returned; kept: the Trace of the forward. program(config, parameters): the
+    forward for the fused step; None where the readable one alone serves.
 
     In files and engines of others: canonical(name, config) -> our name of a parameter as stored, or
     None for what is no parameter; stored(name) -> what transformers' files call ours. elsewhere:
@@ -138,6 +140,7 @@ class Family:
     elsewhere: Mapping[str, Mapping[str, str]]
     projections: Callable[..., Any]
     inexpressible: Callable[[str, Any], str | None]
+    program: Callable[..., Program] | None = None
 
     def name_elsewhere(self, form: str, scope: str) -> str:
         """The name in another format of a parameter without ".weight": h.3.attn.c_attn ->

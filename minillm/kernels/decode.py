@@ -1,12 +1,13 @@
-"""The fused decode step: the whole of GPT-2 for one new position, or a few, in one call of one
-kernel.
+"""The fused decode step: a whole model for one new position, or a few, in one call of one kernel.
 
-The second of the two forwards; the readable one is model.py, and tests hold both equal. New
+The second of the two forwards; the readable one is the family's, and tests hold both equal. New
 positions may be of one text (a chunk of the prompt, guesses to verify) or of several (a batch): one
-or the other, each knows its own place in the cache. All threads run `decode_kernel` side by side on
+or the other, each knows its own place in the cache. What is computed is the family's program
+(program.py), kept as a table of numbers: what an instruction does is a kernel that is called by its
+address, and where its arrays are stands beside it. All threads run `decode_kernel` side by side on
 a workspace made beforehand. Each owns a share of every product's outputs and of the heads; what is
 cheap (norms, rounding a product's input to 8 bits) every thread does for itself, because that is
-faster than waiting for another to do it. So a block has five places where all must `meet`.
+faster than waiting for another to do it. So a block of GPT-2 has five places where all must `meet`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from __future__ import annotations
 import math
 import os
 import threading
-from itertools import accumulate
+from enum import IntEnum
+from itertools import accumulate, count
 from weakref import WeakSet
 
 import numpy as np
 
-from ..layers.cache import check_fits
 from .checks import require, row_numbers
 from .compile import entry, helper, jit
 from .mathematics import exp
@@ -35,75 +36,146 @@ from .products import (
     int8_matvec,
     quantize,
 )
-from .rows import normalize_row
+from .program import Instruction, Program
+from .rows import normalize_row, rms_normalize_row
 from .streaming import attend
-from .threads import Team, called_again, meet, threads_now
-from .vectors import stored_like
-
-MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")  # the four products of a block
-TABLES = ("wte.weight", "lm_head.weight")
-# The columns of the table of matrices: which kernel multiplies; panels, inputs, numbers in a panel;
-# where values, scales, minima and biases are; where the rows to be multiplied are (0: in the
-# thread's own room), where their products go, widths.
-MATRIX = (
-    PRODUCT,
-    PANELS,
-    INPUTS,
-    WIDTH,
-    VALUES,
-    SCALES,
-    MINIMA,
-    BIAS,
-    FROM,
-    FROM_WIDTH,
-    TO,
-    TO_WIDTH,
-) = tuple(range(12))
-# The job: first what is the same at every call, then the call's own. Which kernel bends the hidden
-# layer; of the heads: how many, numbers in one, their scales, where q, k and v and the results are,
-# widths. New positions, those of them whose logits are wanted, which kernel attends; of the cache:
-# places in a row, bytes from one layer's keys to the next layer's, and from one head's to the next
-# head's.
-JOB = ACTIVATE, HEADS, HEAD_DIM, HEAD_SCALES, QKV, QKV_WIDTH, CONTEXT, CONTEXT_WIDTH, *CALL = tuple(
-    range(14)
-)
-ROWS, KEPT, ATTEND, CAPACITY, LAYER_BYTES, HEAD_BYTES = CALL
-# Of each new position: where its row of the cache begins, its position; and apart from that, the
-# r-th whose logits are wanted.
-PLACE = KEYS_AT, VALUES_AT, POSITION, KEEP = tuple(range(4))
-# A thread's own room: for a product's rows, for these in blocks of 8 bits with their scales and
-# sums, for scores; and whether numbers that are not finite were to be put into such blocks.
-ROOM = INPUT, Q, Q_SCALES, Q_SUMS, SCORES, NOT_FINITE = tuple(range(6))
-# What is finished at each time stamp: of a block, and after all blocks.
-BLOCK_STAMPS = (
-    "ln_1",
-    "attn.c_attn",
-    "attn.context",
-    "attn.residual",
-    "ln_2",
-    "mlp.act",
-    "mlp.residual",
-)
-LAST_STAMPS = ("ln_f", "logits")
+from .threads import STATE, Team, called_again, meet, threads_now
+from .vectors import larger, stored_like
 
 
-# ---- what the step calls by its address: each kernel is compiled when a model first needs it
+class Row(IntEnum):
+    """The columns of the table, an instruction a row. Kernels and arrays are addresses, 0 where
+    there is none; an array of rows has its width beside it."""
+
+    NORM = 0  # the kernel of the norm
+    NORM_NUMBERS = 1  # its weights, biases and epsilon, one after another
+    PRODUCT = 2  # the kernel of the product
+    THEN = 3  # the kernel of what comes after it
+    MEET = 4  # 1: all threads meet at last
+    LOGITS = 5  # 1: only for positions whose logits are wanted
+    PANELS = 6  # of 16 outputs each; of attention: key-value heads. The threads share these
+    FROM = 7  # the rows to be multiplied; 0: those last normed, in the thread's own room
+    FROM_WIDTH = 8
+    TO = 9  # where the products go, or what attention gathers
+    TO_WIDTH = 10
+    INPUTS = 11
+    WIDTH = 12  # numbers in a panel
+    VALUES = 13
+    SCALES = 14
+    BIAS = 15
+    MINIMA = 16
+    ACTIVATION = 17  # the kernel that THEN calls, if it is an activation
+    GATE = 18  # the rows that are activated instead of the products, as wide as these
+    LAYER = 19  # of attention: the number of the layer; queries are at FROM
+    KEYS_FROM = 20
+    KEYS_WIDTH = 21
+    VALUES_FROM = 22
+    VALUES_WIDTH = 23
+
+
+class Job(IntEnum):
+    """What instructions share: first what is the same at every call, then the call's own."""
+
+    X = 0  # the residual stream [R,C]
+    WIDTH = 1  # C
+    NORMED_WIDTH = 2  # of the rows in a thread's own room
+    HEADS = 3  # H
+    KEY_HEADS = 4  # K
+    HEAD_DIM = 5  # D
+    HEAD_SCALES = 6  # float32, one for each layer
+    COSINES = 7  # [P,D/2], of the rotation of queries and keys; 0: none
+    SINES = 8
+    THREADS = 9
+    STATE = 10  # the team's, for meetings
+    PARTS = 11  # room for what is found in stretches of the context
+    ROWS = 12  # R, new positions
+    KEPT = 13  # of these the ones whose logits are wanted
+    ATTEND = 14  # the kernel of attention for the cache's type
+    CAPACITY = 15  # places in a row of the cache
+    LAYER_BYTES = 16  # from one layer's keys to the next layer's
+    HEAD_BYTES = 17  # from one head's keys to the next head's
+
+
+class Place(IntEnum):
+    """Of each new position."""
+
+    KEYS_AT = 0  # where its row of the cache begins
+    VALUES_AT = 1
+    POSITION = 2
+    FILLED = 3  # how many places of its row are, after this pass
+    KEEP = 4  # apart from that: the number of the r-th whose logits are wanted
+
+
+class Room(IntEnum):
+    """A thread's own room."""
+
+    NORMED = 0  # the rows last normed
+    Q = 1  # a product's rows in blocks of 8 bits
+    Q_SCALES = 2
+    Q_SUMS = 3
+    SCORES = 4  # of one query
+    ROTATED = 5  # one query, or one key
+    THREAD = 6  # its number
+    NOT_FINITE = 7  # 1: numbers that are not finite were to be put into blocks
+
+
+ROW, JOB, PLACE, ROOM = (len(columns) for columns in (Row, Job, Place, Room))
+NOT_FINITE = int(Room.NOT_FINITE)
+
+
+# ---- what the table calls by its address: each kernel is compiled when a model first needs it. All
+# are told where their row of the table is, the thread's share of its panels (first to end), the
+# number of new positions R, and where the job, the places and the thread's room are.
+
+
+@entry
+def layer_norm(at_row, first, end, R, at_job, at_places, at_room):
+    """Norm R rows of the residual stream into the thread's room."""
+    weight, bias, eps, x, normed = norm_arrays(at_row, R, at_job, at_room)
+    for r in range(R):
+        row = x[norm_source(at_row, r, R, at_places)]
+        normalize_row(row, weight, bias, eps, normed[r, : row.shape[0]])
+
+
+@entry
+def rms_norm(at_row, first, end, R, at_job, at_places, at_room):
+    """The same without mean and bias."""
+    weight, _, eps, x, normed = norm_arrays(at_row, R, at_job, at_room)
+    for r in range(R):
+        row = x[norm_source(at_row, r, R, at_places)]
+        rms_normalize_row(row, weight, eps, normed[r, : row.shape[0]])
+
+
+@helper
+def norm_arrays(at_row, R, at_job, at_room):
+    """Weights [C], biases [C], epsilon; the residual stream, and where its norm goes [R, C or
+    more]."""
+    row, job = row_at(at_row, ROW, np.int64), row_at(at_job, JOB, np.int64)
+    room, C = row_at(at_room, ROOM, np.int64), job[Job.WIDTH]
+    numbers = row_at(row[Row.NORM_NUMBERS], 2 * C + 1, np.float32)
+    x = array_at(job[Job.X], job[Job.ROWS], C, np.float32)
+    normed = array_at(room[Room.NORMED], R, job[Job.NORMED_WIDTH], np.float32)
+    return numbers[:C], numbers[C : 2 * C], numbers[2 * C], x, normed
+
+
+@helper
+def norm_source(at_row, r, R, at_places):
+    """Which row of the residual stream is the r-th to be normed."""
+    logits = row_at(at_row, ROW, np.int64)[Row.LOGITS]
+    return array_at(at_places, R, PLACE, np.int64)[r, Place.KEEP] if logits else r
 
 
 def float_product(dtype):
     """The product for matrices of float32, of bfloat16 as uint16, or of float16 as int16."""
 
     @entry
-    def product(matrix_at, first, end, R, h_at, room_at):
-        """Panels first to end of y = h W + bias, for R rows."""
-        matrix = row_at(matrix_at, len(MATRIX), np.int64)
-        panels = array_at(matrix[VALUES], matrix[PANELS], matrix[WIDTH], dtype)[first:end]
-        h, (bias, y) = (
-            array_at(h_at, R, matrix[FROM_WIDTH], np.float32),
-            bias_and_outputs(matrix, R),
-        )
+    def product(at_row, first, end, R, at_job, at_places, at_room):
+        """The thread's panels of y = h W + bias, for R rows."""
+        row, h = product_inputs(at_row, R, at_room)
+        panels = array_at(row[Row.VALUES], row[Row.PANELS], row[Row.WIDTH], dtype)[first:end]
+        bias, y = bias_and_outputs(row, R)
         if R == 1:
-            float_matvec(panels, h[0, : matrix[INPUTS]], bias, y[0], 16 * first)
+            float_matvec(panels, h[0, : row[Row.INPUTS]], bias, y[0], 16 * first)
         else:
             float_matmul(panels, h, bias, y, 16 * first)
 
@@ -111,14 +183,12 @@ def float_product(dtype):
 
 
 @entry
-def int8_product(matrix_at, first, end, R, h_at, room_at):
+def int8_product(at_row, first, end, R, at_job, at_places, at_room):
     """The same for blocks of 8 bits; the rows are rounded to 8 bits first."""
-    matrix = row_at(matrix_at, len(MATRIX), np.int64)
-    (values, w_scales), (q, scales, sums) = (
-        stored_blocks(matrix, first, end),
-        rounded(matrix, R, h_at, room_at),
-    )
-    bias, y = bias_and_outputs(matrix, R)
+    row, h = product_inputs(at_row, R, at_room)
+    values, w_scales = stored_blocks(row, first, end)
+    q, scales, sums = rounded(h, at_room)
+    bias, y = bias_and_outputs(row, R)
     if R == 1:
         int8_matvec(values, w_scales, q[0], scales[0], sums[0], bias, y[0], 16 * first)
     else:
@@ -126,17 +196,14 @@ def int8_product(matrix_at, first, end, R, h_at, room_at):
 
 
 @entry
-def int4_product(matrix_at, first, end, R, h_at, room_at):
+def int4_product(at_row, first, end, R, at_job, at_places, at_room):
     """The same for blocks of 4 bits, with or without minima."""
-    matrix = row_at(matrix_at, len(MATRIX), np.int64)
-    (values, w_scales), (q, scales, sums) = (
-        stored_blocks(matrix, first, end),
-        rounded(matrix, R, h_at, room_at),
-    )
-    minima = array_at(
-        matrix[MINIMA], matrix[PANELS], w_scales.shape[1] if matrix[MINIMA] else 0, np.int16
-    )[first:end]
-    bias, y = bias_and_outputs(matrix, R)
+    row, h = product_inputs(at_row, R, at_room)
+    values, w_scales = stored_blocks(row, first, end)
+    q, scales, sums = rounded(h, at_room)
+    width = w_scales.shape[1] if row[Row.MINIMA] else 0
+    minima = array_at(row[Row.MINIMA], row[Row.PANELS], width, np.int16)[first:end]
+    bias, y = bias_and_outputs(row, R)
     if R == 1:
         int4_matvec(values, w_scales, minima, q[0], scales[0], sums[0], bias, y[0], 16 * first)
     else:
@@ -144,85 +211,79 @@ def int4_product(matrix_at, first, end, R, h_at, room_at):
 
 
 @helper
-def stored_blocks(matrix, first, end):
+def product_inputs(at_row, R, at_room):
+    """The instruction; the rows to be multiplied [R, inputs or more]."""
+    row, room = row_at(at_row, ROW, np.int64), row_at(at_room, ROOM, np.int64)
+    source = row[Row.FROM] if row[Row.FROM] else room[Room.NORMED]
+    return row, array_at(source, R, row[Row.FROM_WIDTH], np.float32)
+
+
+@helper
+def share(n, thread, threads):
+    """A thread's share of n things: first and end."""
+    return n * thread // threads, n * (thread + 1) // threads
+
+
+@helper
+def stored_blocks(row, first, end):
     """Panels first to end: values uint8 [P, all of a panel], and their scales, float16 as int16 [P,
     16 B]."""
-    values = array_at(matrix[VALUES], matrix[PANELS], matrix[WIDTH], np.uint8)[first:end]
-    return (
-        values,
-        array_at(matrix[SCALES], matrix[PANELS], matrix[FROM_WIDTH] // 2, np.int16)[first:end],
-    )
+    values = array_at(row[Row.VALUES], row[Row.PANELS], row[Row.WIDTH], np.uint8)
+    scales = array_at(row[Row.SCALES], row[Row.PANELS], row[Row.FROM_WIDTH] // 2, np.int16)
+    return values[first:end], scales[first:end]
 
 
 @helper
-def rounded(matrix, R, h_at, room_at):
-    """R rows in blocks of 8 bits, in a thread's room: q, four numbers to an int32 [R, 8 B]; scales
-    and sums [R, B]."""
-    room, blocks = row_at(room_at, len(ROOM), np.int64), matrix[FROM_WIDTH] // 32
+def rounded(h, at_room):
+    """Rows [R,32 B] in blocks of 8 bits, in a thread's room: q, four numbers to an int32 [R,8 B];
+    scales and sums [R,B]."""
+    room, R, blocks = row_at(at_room, ROOM, np.int64), h.shape[0], h.shape[1] // 32
     n = R * blocks
-    scales, sums = row_at(room[Q_SCALES], n, np.float32), row_at(room[Q_SUMS], n, np.int32)
-    q = array_at(room[Q], n, 32, np.int8)
-    if not quantize(array_at(h_at, n, 32, np.float32), q, scales, sums):
-        room[NOT_FINITE] = 1
-    return (
-        array_at(room[Q], R, 8 * blocks, np.int32),
-        scales.reshape((R, blocks)),
-        sums.reshape((R, blocks)),
-    )
+    scales = row_at(room[Room.Q_SCALES], n, np.float32)
+    sums = row_at(room[Room.Q_SUMS], n, np.int32)
+    if not quantize(h.reshape((n, 32)), array_at(room[Room.Q], n, 32, np.int8), scales, sums):
+        room[Room.NOT_FINITE] = 1
+    q = array_at(room[Room.Q], R, 8 * blocks, np.int32)
+    return q, scales.reshape((R, blocks)), sums.reshape((R, blocks))
 
 
 @helper
-def bias_and_outputs(matrix, R):
+def bias_and_outputs(row, R):
     """Where the sums start, [all outputs], and where they go, [R, all outputs or more]."""
-    return row_at(matrix[BIAS], 16 * matrix[PANELS], np.float32), array_at(
-        matrix[TO], R, matrix[TO_WIDTH], np.float32
-    )
+    bias = row_at(row[Row.BIAS], 16 * row[Row.PANELS], np.float32)
+    return bias, array_at(row[Row.TO], R, row[Row.TO_WIDTH], np.float32)
 
 
-def head_attention(dtype):
-    """Attention for a cache of float32, or of float16 as int16."""
+@entry
+def residual(at_row, first, end, R, at_job, at_places, at_room):
+    """The residual stream takes up the thread's products."""
+    row, job = row_at(at_row, ROW, np.int64), row_at(at_job, JOB, np.int64)
+    x = array_at(job[Job.X], R, job[Job.WIDTH], np.float32)
+    y = array_at(row[Row.TO], R, row[Row.TO_WIDTH], np.float32)
+    for r in range(R):
+        mine, change = x[r, 16 * first : 16 * end], y[r, 16 * first : 16 * end]
+        for c in range(mine.shape[0]):
+            mine[c] += change[c]
 
-    @entry
-    def attention(head, layer, job_at, places_at, scores_at):
-        """One head of one layer, for every new position: put its key and value into the cache, then
-        attend."""
-        job = row_at(job_at, len(JOB), np.int64)
-        R, H, S, D = job[ROWS], job[HEADS], job[CAPACITY], job[HEAD_DIM]
-        places, scale = (
-            array_at(places_at, R, len(PLACE), np.int64),
-            row_at(job[HEAD_SCALES], layer + 1, np.float32)[layer],
-        )
-        qkv = array_at(job[QKV], R, job[QKV_WIDTH], np.float32)
-        context = array_at(job[CONTEXT], R, job[CONTEXT_WIDTH], np.float32)
-        start, there = head * D, layer * job[LAYER_BYTES] + head * job[HEAD_BYTES]
-        for r in range(
-            R
-        ):  # all new keys and values first: a position may be seen by the one behind it
-            place = places[r, POSITION] % S
-            key = array_at(places[r, KEYS_AT] + there, S, D, dtype)[place]
-            value = array_at(places[r, VALUES_AT] + there, S, D, dtype)[place]
-            for d in range(D):
-                key[d] = stored_like(qkv[r, H * D + start + d], key[d])
-                value[d] = stored_like(qkv[r, 2 * H * D + start + d], value[d])
-        for r in range(R):
-            seen, here = min(places[r, POSITION] + 1, S), slice(start, start + D)
-            keys = array_at(places[r, KEYS_AT] + there, seen, D, dtype)
-            values = array_at(places[r, VALUES_AT] + there, seen, D, dtype)
-            attend(
-                qkv[r, here],
-                keys,
-                values,
-                scale,
-                row_at(scores_at, seen, np.float32),
-                context[r, here],
-            )
 
-    return attention
+@entry
+def activate(at_row, first, end, R, at_job, at_places, at_room):
+    """The activation of the thread's products, in place; or that of the gate, times the products."""
+    row = row_at(at_row, ROW, np.int64)
+    y = array_at(row[Row.TO], R, row[Row.TO_WIDTH], np.float32)
+    source = row[Row.GATE] if row[Row.GATE] else row[Row.TO]
+    activated = array_at(source, R, row[Row.TO_WIDTH], np.float32)
+    for r in range(R):
+        mine, factor = y[r, 16 * first : 16 * end], activated[r, 16 * first : 16 * end]
+        call(row[Row.ACTIVATION], (factor.ctypes.data, 16 * (end - first)))
+        if row[Row.GATE]:
+            for c in range(mine.shape[0]):
+                mine[c] *= factor[c]
 
 
 @entry
 def gelu_new(x_at, n):
-    """The bend of the feed forward, in place."""
+    """The activation of n numbers, in place."""
     x, slope, cubic = (
         row_at(x_at, n, np.float32),
         np.float32(-2.0 * math.sqrt(2.0 / math.pi)),
@@ -251,6 +312,146 @@ def relu(x_at, n):
         x[i] = np.float32(0) if x[i] <= 0 else x[i]  # NaN stays
 
 
+@entry
+def silu(x_at, n):
+    """The same with the logistic function: x / (1 + exp(-x))."""
+    x = row_at(x_at, n, np.float32)
+    for i in range(n):
+        y = x[i] / (np.float32(1) + exp(-x[i]))
+        x[i] = y if x[i] != -np.inf else np.float32(np.nan)  # as infinity by infinity
+
+
+@entry
+def attention(at_row, first, end, R, at_job, at_places, at_room):
+    """Attention, by the kernel for the type of this call's cache."""
+    job = row_at(at_job, JOB, np.int64)
+    call(job[Job.ATTEND], (at_row, first, end, R, at_job, at_places, at_room))
+
+
+def cached_attention(dtype):
+    """Attention for a cache of float32, or of float16 as int16."""
+
+    @entry
+    def attention(at_row, first, end, R, at_job, at_places, at_room):
+        """The thread's key-value heads of one layer, for every new position: put key and value into
+        the cache, then let the queries that share them attend.
+
+        Where these heads are fewer than threads, contexts are cut into stretches: a thread has its
+        part of all heads' contexts side by side, and writes the keys that lie there, and reads no
+        others.
+        """
+        row, job = row_at(at_row, ROW, np.int64), row_at(at_job, JOB, np.int64)
+        room, places = row_at(at_room, ROOM, np.int64), array_at(at_places, R, PLACE, np.int64)
+        H, K, D, S = job[Job.HEADS], job[Job.KEY_HEADS], job[Job.HEAD_DIM], job[Job.CAPACITY]
+        thread, threads, group, layer = room[Room.THREAD], job[Job.THREADS], H // K, row[Row.LAYER]
+        scale = row_at(job[Job.HEAD_SCALES], layer + 1, np.float32)[layer]
+        queries = array_at(row[Row.FROM], R, row[Row.FROM_WIDTH], np.float32)
+        new_keys = array_at(row[Row.KEYS_FROM], R, row[Row.KEYS_WIDTH], np.float32)
+        new_values = array_at(row[Row.VALUES_FROM], R, row[Row.VALUES_WIDTH], np.float32)
+        context = array_at(row[Row.TO], R, row[Row.TO_WIDTH], np.float32)
+        parts = array_at(job[Job.PARTS], threads * R * H, D + 2, np.float32)
+        in_stretches = threads > K
+        if in_stretches:
+            end = (K * (thread + 1) - 1) // threads + 1
+        for head in range(first, end):
+            there = layer * job[Job.LAYER_BYTES] + head * job[Job.HEAD_BYTES]
+            # all new keys and values first: a position may be seen by the one after it
+            for r in range(R):
+                position = places[r, Place.POSITION]
+                place = position % S
+                start, stop = stretch(places[r, Place.FILLED], head, K, thread, threads)
+                if start <= place < stop:
+                    key = array_at(places[r, Place.KEYS_AT] + there, S, D, dtype)[place]
+                    value = array_at(places[r, Place.VALUES_AT] + there, S, D, dtype)[place]
+                    new_key = new_keys[r, head * D : (head + 1) * D]
+                    new_value = new_values[r, head * D : (head + 1) * D]
+                    if job[Job.COSINES]:
+                        new_key = rotated(new_key, position, job, room)
+                    for d in range(D):
+                        key[d] = stored_like(new_key[d], key[d])
+                        value[d] = stored_like(new_value[d], value[d])
+            for r in range(R):
+                position = places[r, Place.POSITION]
+                start, stop = stretch(places[r, Place.FILLED], head, K, thread, threads)
+                stop = min(stop, position + 1)
+                keys = array_at(places[r, Place.KEYS_AT] + there, stop, D, dtype)[start:]
+                values = array_at(places[r, Place.VALUES_AT] + there, stop, D, dtype)[start:]
+                scores = row_at(room[Room.SCORES], max(stop - start, 0), np.float32)
+                for h in range(head * group, (head + 1) * group):
+                    query = queries[r, h * D : (h + 1) * D]
+                    if job[Job.COSINES]:
+                        query = rotated(query, position, job, room)
+                    if not in_stretches:
+                        attend(query, keys, values, scale, scores, context[r, h * D : (h + 1) * D])
+                    else:
+                        part = parts[(thread * R + r) * H + h]
+                        part[D], part[D + 1] = -np.inf, 0
+                        if start < stop:
+                            part[D], part[D + 1] = attend(
+                                query, keys, values, scale, scores, part[:D]
+                            )
+        if in_stretches:
+            meet(row_at(job[Job.STATE], STATE, np.int64), threads)
+            merge(parts, context, thread, R, job)
+
+    return attention
+
+
+@helper
+def stretch(filled, head, K, thread, threads):
+    """The places of a head's context that are the thread's: all, or its part where K heads side by
+    side are cut into one part for each thread."""
+    start, stop = 0, filled
+    if threads > K:
+        start = filled * max(K * thread - threads * head, 0) // threads
+        stop = filled * min(K * (thread + 1) - threads * head, threads) // threads
+    return start, stop
+
+
+@helper
+def rotated(x, position, job, room):
+    """A head's numbers [D], turned by the angles of its position, in the thread's room."""
+    half = x.shape[0] // 2
+    cosines = row_at(job[Job.COSINES] + 4 * half * position, half, np.float32)
+    sines = row_at(job[Job.SINES] + 4 * half * position, half, np.float32)
+    y = row_at(room[Room.ROTATED], 2 * half, np.float32)
+    for i in range(half):
+        y[i] = x[i] * cosines[i] - x[half + i] * sines[i]
+        y[half + i] = x[half + i] * cosines[i] + x[i] * sines[i]
+    return y
+
+
+@helper
+def merge(parts, context, thread, R, job):
+    """The thread's share of context [R, H D or more], from what all found in their stretches.
+
+    parts: [threads * R * H, D + 2]; of a stretch its context, m, the largest score, and the sum of
+    exp(score - m), which times exp(m - the largest m) is the weight of the stretch.
+    """
+    H, K, D = job[Job.HEADS], job[Job.KEY_HEADS], job[Job.HEAD_DIM]
+    threads = job[Job.THREADS]
+    first, end = share(R * H, thread, threads)
+    for i in range(first, end):
+        r, h = i // H, i % H
+        head, out = h // (H // K), context[r, h * D : (h + 1) * D]
+        from_thread, to_thread = threads * head // K, (threads * (head + 1) - 1) // K + 1
+        m, total = np.float32(-np.inf), np.float32(0)
+        for t in range(from_thread, to_thread):
+            m = larger(m, parts[(t * R + r) * H + h, D])
+        for d in range(D):
+            out[d] = 0
+        for t in range(from_thread, to_thread):
+            part = parts[(t * R + r) * H + h]
+            if part[D] != -np.inf or m == -np.inf:  # else all of it weighs nothing
+                weight = part[D + 1] * exp(part[D] - m)
+                total += weight
+                for d in range(D):
+                    out[d] += weight * part[d]
+        for d in range(D):
+            out[d] /= total
+
+
+NORMS = {"layer_norm": layer_norm, "rms_norm": rms_norm}
 PRODUCTS = {
     "float32": float_product(np.float32),
     "bfloat16": float_product(np.uint16),
@@ -259,59 +460,49 @@ PRODUCTS = {
     "int4": int4_product,
     "int4_min": int4_product,
 }
+ACTIVATIONS = {"gelu_new": gelu_new, "gelu": gelu, "relu": relu, "silu": silu}
+THEN = {"attend": attention, "residual": residual, **dict.fromkeys(ACTIVATIONS, activate)}
 ATTENTION = {
-    np.dtype(np.float32): head_attention(np.float32),
-    np.dtype(np.float16): head_attention(np.int16),
+    np.dtype(np.float32): cached_attention(np.float32),
+    np.dtype(np.float16): cached_attention(np.int16),
 }
-ACTIVATIONS = {"gelu_new": gelu_new, "gelu": gelu, "relu": relu}
 
 
 # ---- the step
 
 
 @jit
-def decode_kernel(thread, threads, state, stamps, matrices, norms, eps, job, places, x, h, room):
-    """From x, the embedded tokens, to the logits. Run by every thread at once; DecodeStep makes the
+def decode_kernel(thread, threads, state, stamps, table, job, places, room):
+    """From the embedded tokens to the logits. Run by every thread at once; DecodeStep makes the
     arguments.
 
-    matrices: [4 L + 1, 12], see MATRIX, the head last; norms: [2 L + 1, 2, C]; job: see JOB;
-    places: [R, 4], see PLACE; x: [R, C]. This thread's own: h, [R, C or more]; room: see ROOM.
+    table: [instructions, 24], see Row; job: see Job; places: [R, 5], see Place; this thread's own
+    room: see Room.
     """
-    C, last, calls, again = x.shape[1], len(matrices) - 1, 0, True
+    calls, again = 0, True
     while again:
-        R, n = job[ROWS], stamp(stamps, 0, thread)
-        for i in range(last + 1):
-            matrix, j = matrices[i], i % 4
-            if j % 2 == 0:  # ln_1 before c_attn, ln_2 before c_fc, ln_f before the head
-                R = job[KEPT] if i == last else R
-                for r in range(R):
-                    row = x[places[r, KEEP] if i == last else r]
-                    normalize_row(row, norms[i // 2, 0], norms[i // 2, 1], eps, h[r, :C])
-                n = stamp(stamps, n, thread)
-            first, end = (
-                matrix[PANELS] * thread // threads,
-                matrix[PANELS] * (thread + 1) // threads,
+        n = stamp(stamps, 0, thread)
+        for i in range(table.shape[0]):
+            row = table[i]
+            R = job[Job.KEPT] if row[Row.LOGITS] else job[Job.ROWS]
+            first, end = share(row[Row.PANELS], thread, threads)
+            arguments = (
+                row.ctypes.data,
+                first,
+                end,
+                R,
+                job.ctypes.data,
+                places.ctypes.data,
+                room.ctypes.data,
             )
-            source = matrix[FROM] if matrix[FROM] else room[INPUT]
-            call(matrix[PRODUCT], (matrix.ctypes.data, first, end, R, source, room.ctypes.data))
-            y = array_at(matrix[TO], R, matrix[TO_WIDTH], np.float32)
-            for r in range(R):
-                if j == 2:
-                    call(job[ACTIVATE], (y[r, 16 * first :].ctypes.data, 16 * (end - first)))
-                elif j % 2 == 1:  # the residual stream takes up both projections
-                    mine, change = x[r, 16 * first : 16 * end], y[r, 16 * first : 16 * end]
-                    for c in range(mine.shape[0]):
-                        mine[c] += change[c]
-            meet(state, threads)
-            n = stamp(stamps, n, thread)
-            if j == 0 and i < last:  # a head's q, k and v may have come from several threads
-                for head in range(
-                    job[HEADS] * thread // threads, job[HEADS] * (thread + 1) // threads
-                ):
-                    call(
-                        job[ATTEND],
-                        (head, i // 4, job.ctypes.data, places.ctypes.data, room[SCORES]),
-                    )
+            if row[Row.NORM]:
+                call(row[Row.NORM], arguments)
+                n = stamp(stamps, n, thread)
+            if row[Row.PRODUCT]:
+                call(row[Row.PRODUCT], arguments)
+            if row[Row.THEN]:
+                call(row[Row.THEN], arguments)
+            if row[Row.MEET]:
                 meet(state, threads)
                 n = stamp(stamps, n, thread)
         again = thread > 0 and called_again(state, calls)  # the first thread takes the logits home
@@ -328,123 +519,126 @@ def stamp(stamps, n, thread):
 
 
 class DecodeStep:
-    """GPT-2 for at most MOST new positions at a time: step(ids [B,T], cache) -> logits [B,T,V].
+    """A model for at most MOST new positions at a time: step(ids [B,T], cache) -> logits [B,T,V].
 
-    config, parameters: the model's; every matrix is a Weight of a kind in PRODUCTS, everything else
-    float32. `stamps` holds the `ticks` at which each of `names` was finished in the last call.
+    program: the family's; every matrix is a Weight of a kind in PRODUCTS, everything else float32.
+    `stamps` holds the `ticks` at which each of `names` was finished in the last call.
     """
 
     MOST = 32  # beyond that, products in blocks are faster
-    caches = (
-        tuple(ATTENTION) if HAS_HALVES else (np.dtype(np.float32),)
-    )  # the dtypes of a KVCache that it can use
+    # the dtypes of a KVCache that it can use
+    caches = tuple(ATTENTION) if HAS_HALVES else (np.dtype(np.float32),)
 
-    def __init__(self, config, parameters):
-        for name, shape in config.parameter_shapes().items():
-            require(**{name: (parameters.get(name, ()), shape)})
-        refusal = self.refusal(config, parameters)
-        if refusal:
+    def __init__(self, program: Program):
+        if refusal := self.refusal(program):
             raise ValueError(refusal)
-        self.config, self.parameters = config, parameters
-        L, C, F, A = (
-            config.n_layer,
-            config.n_embd,
-            config.hidden_dim,
-            config.n_head * config.head_dim,
-        )
-        head = parameters["wte.weight" if config.tie_word_embeddings else "lm_head.weight"].T
-        names = [f"h.{i}.{m}" for i in range(L) for m in MATRICES]
-        weights = [(parameters[f"{n}.weight"], parameters[f"{n}.bias"]) for n in names] + [
-            (head, np.zeros(0, np.float32))
-        ]
-        # Room for whole blocks of 32; what lies behind the inputs stays zero. Memory that is never
-        # written is never taken.
-        h, qkv, context, out, hidden = rooms = [
-            np.zeros((self.MOST, -(-n // 32) * 32), np.float32) for n in (C, 3 * A, A, C, F)
-        ]
-        ways = [(h, qkv), (context, out), (h, hidden), (hidden, out)] * L + [(h, None)]
-        self._matrices, self._kept_alive = (
-            np.zeros((len(weights), len(MATRIX)), np.int64),
-            rooms,
-        )  # tables hold addresses
-        for row, (weight, bias), (source, target) in zip(self._matrices, weights, ways):
-            stored = flat_panels(weight)
-            panels, width = stored[0].shape
-            bias = np.pad(bias, (0, 16 * panels - len(bias)))
-            self._kept_alive += [*stored, bias]
-            row[[PRODUCT, PANELS, INPUTS, WIDTH]] = (
-                kernel_at(PRODUCTS[weight.kind]),
-                panels,
-                weight.k,
-                width,
-            )
-            for column, array in zip((VALUES, SCALES, MINIMA), stored):
-                row[column] = array.ctypes.data if array.size else 0
-            row[[BIAS, FROM, FROM_WIDTH]] = (
-                bias.ctypes.data,
-                0 if source is h else source.ctypes.data,
-                source.shape[1],
-            )
-            row[[TO, TO_WIDTH]] = (
-                (0, 16 * panels) if target is None else (target.ctypes.data, target.shape[1])
-            )
-        norms = [f"h.{i}.ln_{j}" for i in range(L) for j in (1, 2)] + ["ln_f"]
-        self._norms = np.stack(
-            [[parameters[f"{n}.weight"], parameters[f"{n}.bias"]] for n in norms]
-        )
-        scales = np.array([config.attention_scale(i) for i in range(L)], np.float32)
-        self._kept_alive.append(scales)
-        self._job, self._places = (
-            np.zeros(len(JOB), np.int64),
-            np.zeros((self.MOST, len(PLACE)), np.int64),
-        )
-        self._job[: CALL[0]] = (
-            kernel_at(ACTIVATIONS[config.activation_function]),
-            config.n_head,
-            config.head_dim,
-            scales.ctypes.data,
-            qkv.ctypes.data,
-            qkv.shape[1],
-            context.ctypes.data,
-            context.shape[1],
-        )
-        self._x = np.zeros((self.MOST, C), np.float32)
-        self.names = [
-            "embed",
-            *(f"h.{i}.{name}" for i in range(L) for name in BLOCK_STAMPS),
-            *LAST_STAMPS,
-        ]
+        widths, sizes = program.check(), program.sizes
+        self.program, self.names = program, program.stamps
         self.stamps = np.zeros(len(self.names), np.int64)
+        # Tables hold addresses, so arrays must be kept alive. Rows have room for whole blocks of 32;
+        # what lies beyond the inputs stays zero. Memory that is never written is never taken.
+        self._kept_alive = []
+        self._widths = {name: -(-width // 32) * 32 for name, width in widths.items()}
+        self._buffers = dict.fromkeys(self._widths, 0)
+        for name in self._widths.keys() - {"", "logits"}:
+            self._buffers[name] = self._at(np.zeros((self.MOST, self._widths[name]), np.float32))
+        self._table = np.zeros((len(program.instructions), ROW), np.int64)
+        layers = count()
+        for row, step in zip(self._table, program.instructions):
+            self._fill(row, step, layers)
+        self._x = np.zeros((self.MOST, sizes.C), np.float32)
+        self._places = np.zeros((self.MOST, PLACE), np.int64)
+        self._job = np.zeros(JOB, np.int64)
+        # What a call changes, as views: an enumeration's member costs Python 0.2 us
+        self._call, self._logits_at = self._job[Job.ROWS :], self._table[-1:, Row.TO]
+        self._rows_at, self._keep = self._places[:, : Place.KEEP], self._places[:, Place.KEEP]
+        self._logits_width = int(self._table[-1, Row.TO_WIDTH])
+        self._job[: Job.COSINES] = (
+            self._x.ctypes.data,
+            sizes.C,
+            self._widths[""],
+            sizes.H,
+            sizes.K,
+            sizes.D,
+            self._at(np.array(program.scales, np.float32)),
+        )
+        if program.rotation is not None:
+            cosines, sines = program.rotation
+            self._job[Job.COSINES] = self._at(np.array(cosines, order="C"))
+            self._job[Job.SINES] = self._at(np.array(sines, order="C"))
         self._one_at_a_time = threading.Lock()  # there is one workspace
-        self._team, self._own = Team(1), [self._room()]
+        self._team, self._rooms = Team(0), []
         _steps.add(self)
 
+    def _at(self, array) -> int:
+        """The address of an array, which is kept alive; 0 where it is empty."""
+        self._kept_alive.append(array)
+        return array.ctypes.data if array.size else 0
+
+    def _fill(self, row, step: Instruction, layers) -> None:
+        """Write an instruction into its row of the table; layers: counts those that attend."""
+        row[[Row.TO, Row.TO_WIDTH]] = self._buffers[step.target], self._widths[step.target]
+        row[[Row.LOGITS, Row.MEET]] = step.target == "logits", step.meet
+        if norm := step.norm:
+            bias = np.zeros(len(norm.weight)) if norm.bias is None else norm.bias
+            numbers = np.concatenate([norm.weight, bias, [norm.eps]], dtype=np.float32)
+            row[[Row.NORM, Row.NORM_NUMBERS]] = kernel_at(NORMS[norm.kind]), self._at(numbers)
+        if step.then:
+            row[Row.THEN] = kernel_at(THEN[step.then])
+        if step.then in ACTIVATIONS:
+            row[Row.ACTIVATION] = kernel_at(ACTIVATIONS[step.then])
+            row[Row.GATE] = self._buffers[step.gate]
+        if step.then == "attend":
+            H, K, D = (getattr(self.program.sizes, letter) for letter in "HKD")
+            row[[Row.LAYER, Row.PANELS]] = next(layers), K
+            apart = len(step.sources) > 1  # else q, k and v lie side by side
+            starts = (0, 0, 0) if apart else (0, H * D, (H + K) * D)
+            places = (Row.FROM, Row.KEYS_FROM, Row.VALUES_FROM)
+            for place, source, start in zip(places, step.sources * (1 if apart else 3), starts):
+                row[place] = self._buffers[source] + 4 * start
+                row[place + 1] = self._widths[source]
+            return
+        weight, stored = step.weight, flat_panels(step.weight)
+        panels, width = stored[0].shape
+        bias = np.zeros(0, np.float32) if step.bias is None else step.bias
+        row[[Row.PRODUCT, Row.PANELS]] = kernel_at(PRODUCTS[weight.kind]), panels
+        row[[Row.INPUTS, Row.WIDTH]] = weight.shape[0], width
+        row[[Row.FROM, Row.FROM_WIDTH]] = self._buffers[step.source], self._widths[step.source]
+        row[Row.BIAS] = self._at(np.pad(bias, (0, 16 * panels - len(bias))))
+        for column, array in zip((Row.VALUES, Row.SCALES, Row.MINIMA), stored):
+            row[column] = self._at(array)
+        if step.target == "logits":  # which are another array at every call
+            row[Row.TO_WIDTH] = 16 * panels
+
     @staticmethod
-    def refusal(config, parameters) -> str | None:
-        """Why this model cannot be decoded here, or None: then the readable forward serves."""
-        if config.activation_function not in ACTIVATIONS:
-            return (
-                f"the fused step knows {', '.join(ACTIVATIONS)}, not {config.activation_function}"
-            )
-        for name, p in parameters.items():
-            matrix = p.ndim == 2 and name != "wpe.weight"
-            if matrix and getattr(p, "kind", None) not in PRODUCTS:
+    def refusal(program: Program) -> str | None:
+        """Why this program cannot be run here, or None. Then the readable forward serves."""
+        steps = program.instructions
+        weights = [(step.name, step.weight, True) for step in steps if step.weight is not None]
+        for name, p, transposed in [("the table of tokens", program.tokens, False), *weights]:
+            if getattr(p, "kind", None) not in PRODUCTS:
                 return (
                     f"{name} is not a stored weight; the fused step multiplies by"
                     f" {', '.join(PRODUCTS)}"
                 )
-            if matrix and p.transposed == (name in TABLES):
+            if p.transposed != transposed:
                 return (
                     f"{name} is stored the other way round: a table as it is, a matrix [in,out]"
                     " transposed"
                 )
-            if not matrix and p.dtype != np.float32:
+        for name, p in program.arrays():
+            if p.dtype != np.float32:
                 return f"{name} is {p.dtype}; the fused step computes in float32"
+        named = [(step.then, THEN) for step in steps if step.then]
+        named += [(step.norm.kind, NORMS) for step in steps if step.norm]
+        for name, known in named:
+            if name not in known:
+                return f"the fused step knows {', '.join(known)}, not {name}"
         return None
 
     def fits(self, cache, lengths: list[int]) -> bool:
         """Whether it can read `lengths` [B] more ids of each row into this cache, which is one of
-        this config (cache.check_fits)."""
+        this model."""
         return (
             sum(lengths) <= self.MOST
             and len(cache.lengths) == len(lengths)
@@ -466,95 +660,117 @@ class DecodeStep:
         """
         B, T = np.shape(ids)
         lengths = [T] * B if lengths is None else lengths
-        check_fits(cache, self.config, B)
+        self._check_cache(cache, B)
         if len(lengths) != B or not 1 <= min(lengths) <= max(lengths) <= T:
             raise ValueError(f"lengths {lengths} do not fit {B} rows of {T} ids")
         if not self.fits(cache, lengths) or not (last or min(lengths) == T):
             raise ValueError(f"{lengths} more ids do not fit into {cache}, or not into one pass")
-        ids = row_numbers(ids, self.config.vocab_size, "ids", "tokens")
+        ids = row_numbers(ids, self.program.sizes.V, "ids", "tokens")
         return self.run(ids, cache, lengths, last, tell)
+
+    def _check_cache(self, cache, B: int) -> None:
+        """Raise ValueError unless the arrays of a KVCache are those of this model: keys and values
+        are written by their address."""
+        s, keys, values = self.program.sizes, cache.keys, cache.values
+        places = keys.shape[3] if keys.ndim == 5 else 0
+        shape = (s.L, B, s.K, places, s.D)
+        require(keys=(keys, shape), values=(values, shape, keys.dtype))
+        require(lengths=(cache.lengths, (B,), np.int64))
+        if (
+            not 1 <= places <= cache.capacity <= s.P
+            or cache.lengths.min() < 0
+            or values.strides != keys.strides
+            or keys.strides[3:] != (s.D * keys.itemsize, keys.itemsize)
+            or not all(a.flags.behaved for a in (keys, values, cache.lengths))
+        ):
+            raise ValueError(
+                f"the cache has {places} places of {cache.capacity}, the model {s.P}, and lengths"
+                f" {cache.lengths.tolist()}; keys and values must be writable and lie in memory"
+                " alike, a head's rows in turn"
+            )
 
     def run(self, ids, cache, lengths: list[int], last: bool, tell) -> np.ndarray | None:
         """The step itself. Nothing is checked here: ids are of the vocabulary, the cache `fits`."""
-        B, V = len(ids), self.config.vocab_size
-        tokens = [
-            token for row, n in zip(ids.tolist(), lengths) for token in row[:n]
-        ]  # of each new position, as the others
+        program = self.program
+        # of each new position, as the others
+        tokens = [token for row, n in zip(ids.tolist(), lengths) for token in row[:n]]
         keys, threads, past = cache.keys, threads_now(), cache.lengths.tolist()
-        k, v, (layer_bytes, row_bytes, head_bytes, *_) = (
-            keys.ctypes.data,
-            cache.values.ctypes.data,
-            keys.strides,
-        )
+        (layer_bytes, row_bytes, head_bytes, *_), capacity = keys.strides, keys.shape[3]
+        k, v = keys.ctypes.data, cache.values.ctypes.data
         places = [
-            (k + b * row_bytes, v + b * row_bytes, past[b] + t)
+            (k + b * row_bytes, v + b * row_bytes, past[b] + t, min(past[b] + n, capacity))
             for b, n in enumerate(lengths)
             for t in range(n)
         ]
         kept = [end - 1 for end in accumulate(lengths)] if last else range(len(tokens))
-        logits = np.empty((len(kept), int(self._matrices[-1, TO_WIDTH])), np.float32)
+        logits = np.empty((len(kept), self._logits_width), np.float32)
         with self._one_at_a_time:
             again = self._team.n == threads
             if not again:
-                self._team = Team(threads)
-                self._own += [self._room() for _ in range(threads - len(self._own))]
-            self._job[CALL[0] :] = (
+                self._gather(threads)
+            self._call[:] = (
                 len(tokens),
                 len(kept),
                 kernel_at(ATTENTION[keys.dtype]),
-                keys.shape[3],
+                capacity,
                 layer_bytes,
                 head_bytes,
             )
-            self._places[: len(tokens), :KEEP], self._places[: len(kept), KEEP] = places, kept
-            self._matrices[-1, TO] = logits.ctypes.data
-            wte, wpe = self.parameters["wte.weight"], self.parameters["wpe.weight"]
-            for x, token, place in zip(self._x, tokens, places):
-                np.add(
-                    wte.decode(*divmod(token, 16))[: wte.k], wpe[place[POSITION]], out=x
-                )  # what take does, without its checks
+            self._rows_at[: len(tokens)], self._keep[: len(kept)] = places, kept
+            self._logits_at[0] = logits.ctypes.data
+            table, positions = program.tokens, program.positions
+            for x, token, (_, _, position, _) in zip(self._x, tokens, places):
+                # what take does, without its checks
+                row = table.decode(*divmod(token, 16))[: table.k]
+                if positions is None:
+                    x[:] = row
+                else:
+                    np.add(row, positions[position], out=x)
             common = (
                 threads,
                 self._team.state,
                 self.stamps,
-                self._matrices,
-                self._norms,
-                self.config.layer_norm_epsilon,
+                self._table,
                 self._job,
                 self._places,
-                self._x,
             )
-            self._team.run(lambda i: decode_kernel(i, *common, *self._own[i]), again)
-            room = self._own[0][1]  # every thread rounds all rows: the first one knows, too
+            self._team.run(lambda i: decode_kernel(i, *common, self._rooms[i]), again)
+            room = self._rooms[0]  # every thread rounds all rows: the first one knows, too
             if room[NOT_FINITE]:
                 room[NOT_FINITE] = 0
                 return None
-            cache.lengths[:] = [
-                before + n for before, n in zip(past, lengths)
-            ]  # `advance`, in half the time
+            # `advance`, in half the time
+            cache.lengths[:] = [before + n for before, n in zip(past, lengths)]
             if tell:
                 tell(self.names, self.stamps.tolist())
-        return logits[:, :V].reshape(B, -1, V)
+        return logits[:, : program.sizes.V].reshape(len(ids), -1, program.sizes.V)
+
+    def _gather(self, threads: int) -> None:
+        """Make a team of so many threads, and room for each."""
+        s = self.program.sizes
+        self._team = Team(threads)
+        self._rooms += [self._room(i) for i in range(len(self._rooms), threads)]
+        n_parts = threads * self.MOST * s.H if threads > s.K else 0
+        self._parts = np.zeros((n_parts, s.D + 2), np.float32)
+        self._job[[Job.THREADS, Job.STATE]] = threads, self._team.state.ctypes.data
+        self._job[Job.PARTS] = self._parts.ctypes.data if n_parts else 0
 
     def _start_anew(self) -> None:
         """In the child of a fork: who was at work in this workspace is not there any more."""
         self._one_at_a_time, self._team = threading.Lock(), Team(0)
 
-    def _room(self):
-        """What one thread has for itself: h, and the table of where all of it is."""
-        widths = self._matrices[:, FROM_WIDTH]  # the first is that of h
-        h, blocks = (
-            np.zeros((self.MOST, widths[0]), np.float32),
-            self.MOST * int(widths.max()) // 32,
-        )
-        q = (
+    def _room(self, thread: int):
+        """What one thread has for itself: see Room."""
+        blocks = self.MOST * int(self._table[:, Row.FROM_WIDTH].max()) // 32
+        room = [
+            np.zeros((self.MOST, self._widths[""]), np.float32),
             np.zeros((blocks, 32), np.int8),
             np.zeros(blocks, np.float32),
             np.zeros(blocks, np.int32),
-        )
-        room = [h, *q, np.zeros(self.config.n_positions, np.float32)]
-        self._kept_alive += room
-        return h, np.array([array.ctypes.data for array in room] + [0])
+            np.zeros(self.program.sizes.P, np.float32),
+            np.zeros(self.program.sizes.D, np.float32),
+        ]
+        return np.array([*(self._at(array) for array in room), thread, 0])
 
 
 _steps: WeakSet[DecodeStep] = WeakSet()

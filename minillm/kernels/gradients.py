@@ -12,7 +12,7 @@ from .compile import helper, jit
 from .elementwise import working
 from .mathematics import exp
 from .rows import exponentials, exponentiate, maximum
-from .streaming import checked_positions
+from .streaming import checked_positions, key_heads
 from .threads import in_parallel
 from .vectors import PANELS, TILE, element, fma, load_row, row_of, spread, store_row
 
@@ -256,9 +256,9 @@ def head_backward(d_context, q, k, v, context, positions, scale, scores, d_score
 
 @jit(makes_arrays=True)
 def heads_backward(d_context, q, k, v, context, positions, scale, dq, dk, dv, first, last):
-    """Heads first to last of all B * H, each copied to where its rows lie side by side, padded to
-    16 with zeros."""
-    H, (T, D), S = q.shape[1], q.shape[2:], k.shape[2]
+    """Key-value heads first to last of all B * K, with the heads of queries that share them, each
+    copied to where its rows lie side by side, padded to 16 with zeros."""
+    H, (T, D), (K, S) = q.shape[1], q.shape[2:], k.shape[1:3]
     W, S16 = (D + 15) // 16 * 16, (S + 15) // 16 * 16
     d, queries = np.zeros((T, W), q.dtype), np.zeros((T, W), q.dtype)
     out, d_q = np.zeros((T, W), q.dtype), np.empty((T, W), q.dtype)
@@ -269,25 +269,28 @@ def heads_backward(d_context, q, k, v, context, positions, scale, dq, dk, dv, fi
         np.empty(min(QUERIES, T) * S16, q.dtype),
     )
     for head in range(first, last):
-        b, h = head // H, head % H
-        d[:, :D], queries[:, :D], out[:, :D] = d_context[b, h], q[b, h], context[b, h]
-        keys[:S, :D], values[:S, :D] = k[b, h], v[b, h]
-        d_q[:], d_k[:], d_v[:] = 0, 0, 0
-        head_backward(
-            d, queries, keys, values, out, positions[b], scale, scores, d_scores, d_q, d_k, d_v
-        )
-        dq[b, h], dk[b, h], dv[b, h] = d_q[:, :D], d_k[:S, :D], d_v[:S, :D]
+        b, shared = head // K, head % K
+        keys[:S, :D], values[:S, :D] = k[b, shared], v[b, shared]
+        d_k[:], d_v[:] = 0, 0
+        for h in range(shared * (H // K), (shared + 1) * (H // K)):
+            d[:, :D], queries[:, :D], out[:, :D] = d_context[b, h], q[b, h], context[b, h]
+            d_q[:] = 0
+            head_backward(
+                d, queries, keys, values, out, positions[b], scale, scores, d_scores, d_q, d_k, d_v
+            )
+            dq[b, h] = d_q[:, :D]
+        dk[b, shared], dv[b, shared] = d_k[:S, :D], d_v[:S, :D]
 
 
 def attention_backward(d_context, q, k, v, context, positions, scale):
     """Of `attention`, whose scores are formed again, tile by tile: memory grows with T, not with T
     * T.
 
-    d_context, q, context: [B,H,T,D]; k, v: [B,H,S,D]; positions: [B,T] -> dq, dk, dv, of the shapes
-    of q, k, v.
+    d_context, q, context: [B,H,T,D]; k, v: [B,K,S,D]; positions: [B,T] -> dq, dk, dv, of the shapes
+    of q, k, v: keys and values sum up what comes from all heads of queries that share them.
     """
-    (B, H, T, D), S = q.shape, k.shape[2]
-    queries, keys = (B, H, T, D), (B, H, S, D)
+    (B, H, T, D), K, S = q.shape, key_heads(q, k), k.shape[2]
+    queries, keys = (B, H, T, D), (B, K, S, D)
     require(d_context=(d_context, queries, q.dtype), context=(context, queries, q.dtype))
     require(k=(k, keys, q.dtype), v=(v, keys, q.dtype))
     positions = checked_positions(positions, q, S)
@@ -296,12 +299,14 @@ def attention_backward(d_context, q, k, v, context, positions, scale):
     if q.dtype != np.float32:
         return by_the_book(d_context, q, k, v, positions, scale)
     arrays = (d_context, q, k, v, context, positions, float(scale))
+    # in memory as merge_heads wants it
     results = [
-        np.empty((B, n, H, D), np.float32).swapaxes(1, 2) for n in (T, S, S)
-    ]  # in memory as merge_heads wants it
+        np.empty((B, n, heads, D), np.float32).swapaxes(1, 2)
+        for n, heads in ((T, H), (S, K), (S, K))
+    ]
     in_parallel(
         lambda part: heads_backward(*arrays, *results, part.start, part.stop),
-        B * H,
+        B * K,
         cost=5 * B * H * T * S * D,
     )
     return tuple(results)
@@ -309,6 +314,8 @@ def attention_backward(d_context, q, k, v, context, positions, scale):
 
 def by_the_book(d_context, q, k, v, positions, scale):
     """attention_backward in NumPy, for float64."""
+    (B, H, *_), (_, K, *keys) = q.shape, k.shape
+    k, v = (np.repeat(a, H // K, axis=1) for a in (k, v))
     scores = np.where(
         np.arange(k.shape[2]) <= positions[:, None, :, None],
         q @ k.swapaxes(-1, -2) * scale,
@@ -318,7 +325,10 @@ def by_the_book(d_context, q, k, v, positions, scale):
     weights /= weights.sum(axis=-1, keepdims=True)
     d_weights = d_context @ v.swapaxes(-1, -2)
     d_scores = weights * (d_weights - (d_weights * weights).sum(axis=-1, keepdims=True)) * scale
-    return d_scores @ k, d_scores.swapaxes(-1, -2) @ q, weights.swapaxes(-1, -2) @ d_context
+    dk, dv = d_scores.swapaxes(-1, -2) @ q, weights.swapaxes(-1, -2) @ d_context
+    return d_scores @ k, *(
+        d.reshape(B, K, H // K, *keys).sum(axis=2, initial=-0.0) for d in (dk, dv)
+    )
 
 
 # ---- the optimiser

@@ -22,13 +22,16 @@ KEYS, QUERIES = 256, 64  # of one tile: its scores are 64 KiB, which stay in the
 @helper
 def attend(q, keys, values, scale, scores, context):
     """One query: context = softmax(q keys^T * scale) values. q, context: [D]; keys, values: [S,D],
-    of float16 as int16 too; scores: room for S."""
+    of float16 as int16 too; scores: room for S. Returns m, the largest score, and the sum of
+    exp(score - m)."""
     for s in range(keys.shape[0]):
         key, total = keys[s], q.dtype.type(0)
         for d in range(q.shape[0]):
             total += q[d] * number(key[d])
         scores[s] = total * scale
-    inverse = q.dtype.type(1) / exponentiate(scores, maximum(scores))
+    m = maximum(scores)
+    sum_of_all = exponentiate(scores, m)
+    inverse = q.dtype.type(1) / sum_of_all
     for d in range(context.shape[0]):
         context[d] = 0
     whole = keys.shape[0] // 4 * 4
@@ -48,6 +51,7 @@ def attend(q, keys, values, scale, scores, context):
         value, weight = values[s], scores[s] * inverse
         for d in range(context.shape[0]):
             context[d] += weight * number(value[d])
+    return m, sum_of_all
 
 
 @helper
@@ -157,7 +161,7 @@ def pack_values(values, panels):
 def heads_one_by_one(q, k, v, positions, scale, out, first, last):
     """Heads first to last of all B * H, whose rows lie side by side or not, each copied to where
     they do."""
-    H, (T, D), S = q.shape[1], q.shape[2:], k.shape[2]
+    H, (T, D), (K, S) = q.shape[1], q.shape[2:], k.shape[1:3]
     queries, keys, values = (
         np.empty((T, D), q.dtype),
         np.empty((S, D), q.dtype),
@@ -166,7 +170,8 @@ def heads_one_by_one(q, k, v, positions, scale, out, first, last):
     context, scores = np.empty((T, D), q.dtype), np.empty(S, q.dtype)
     for head in range(first, last):
         b, h = head // H, head % H
-        queries[:], keys[:], values[:] = q[b, h], k[b, h], v[b, h]
+        queries[:] = q[b, h]
+        keys[:], values[:] = k[b, h // (H // K)], v[b, h // (H // K)]
         one_by_one(queries, keys, values, positions[b], scale, context, scores)
         out[b, h] = context
 
@@ -174,7 +179,7 @@ def heads_one_by_one(q, k, v, positions, scale, out, first, last):
 @jit(makes_arrays=True)
 def heads_in_tiles(q, k, v, positions, scale, out, first, last):
     """heads_one_by_one, in tiles."""
-    H, (T, D), S = q.shape[1], q.shape[2:], k.shape[2]
+    H, (T, D), (K, S) = q.shape[1], q.shape[2:], k.shape[1:3]
     queries, keys, values = (
         np.empty((T, D), q.dtype),
         np.empty((S, D), q.dtype),
@@ -190,7 +195,8 @@ def heads_in_tiles(q, k, v, positions, scale, out, first, last):
     nothing = np.zeros(max(KEYS, width), q.dtype)
     for head in range(first, last):
         b, h = head // H, head % H
-        queries[:], keys[:], values[:] = q[b, h], k[b, h], v[b, h]
+        queries[:] = q[b, h]
+        keys[:], values[:] = k[b, h // (H // K)], v[b, h // (H // K)]
         in_tiles(
             queries,
             keys,
@@ -210,6 +216,15 @@ def heads_in_tiles(q, k, v, positions, scale, out, first, last):
         out[b, h] = context
 
 
+def key_heads(q, k) -> int:
+    """K, the number of key-value heads, of which each serves H / K queries' heads in turn. q:
+    [B,H,T,D]; k: [B,K,S,D]."""
+    H, K = q.shape[1], np.shape(k)[1] if np.ndim(k) == 4 else 0
+    if not K or H % K:
+        raise ValueError(f"{H} heads of queries do not share {np.shape(k)} keys: [B,K,S,D]")
+    return K
+
+
 def checked_positions(positions, q, n_keys):
     """positions [B,T] as int64 from -1, who sees no key, to the last key: who stands behind it sees
     no more. q: [B,H,T,D]."""
@@ -224,11 +239,11 @@ def attention(q, k, v, positions, scale):
     """Causal attention, softmax(q k^T * scale) v where key s is visible from position p when s <=
     p.
 
-    q: [B,H,T,D]; k, v: [B,H,S,D]; positions: [B,T]; all of float32 or all of float64 -> [B,H,T,D].
-    Memory grows with T + S, not with T * S.
+    q: [B,H,T,D]; k, v: [B,K,S,D], each head for H / K heads of q in turn; positions: [B,T]; all of
+    float32 or all of float64 -> [B,H,T,D]. Memory grows with T + S, not with T * S.
     """
-    (B, H, T, D), (*_, S, _) = q.shape, k.shape
-    require(k=(k, (B, H, S, D)), v=(v, (B, H, S, D)))
+    (B, H, T, D), K, S = q.shape, key_heads(q, k), k.shape[2]
+    require(k=(k, (B, K, S, D)), v=(v, (B, K, S, D)))
     positions = checked_positions(positions, q, S)
     out = np.empty((B, T, H, D), q.dtype).swapaxes(1, 2)  # in memory as merge_heads wants it
     k, v = k.astype(q.dtype, copy=False), v.astype(q.dtype, copy=False)

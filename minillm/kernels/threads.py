@@ -148,8 +148,10 @@ def in_parallel(work, n: int, *, unit: int = 1, cost: float = np.inf) -> None:
 
 # ---- keeping time inside a kernel
 
-# Places in a team's `state`, a cache line apart; LOST: ticks that its threads slept at meetings.
-ARRIVED, ROUND, ABANDONED, CALLS, LOST = range(0, 80, 16)
+# Places in a team's `state`, a cache line apart, and how many numbers it has; LOST: ticks that its
+# threads slept at meetings.
+STATE = 80
+ARRIVED, ROUND, ABANDONED, CALLS, LOST = range(0, STATE, 16)
 CLOSED = -1  # stands in CALLS when nobody waits for a call any more
 # How often a thread looks at a place before it naps between the looks, and before it goes. 200,000
 # looks are 0.1 to 0.3 ms: longer than a nap, or one thread's nap would be the cause of the other's.
@@ -167,7 +169,7 @@ class Team:
     """
 
     def __init__(self, n: int):
-        self.n, self.state, self._others = n, np.zeros(80, np.int64), []
+        self.n, self.state, self._others = n, np.zeros(STATE, np.int64), []
 
     def run(self, work, again: bool = False) -> None:
         """Call work(i) for all i < n at the same time. again: it is that of the last time, and asks

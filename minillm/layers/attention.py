@@ -15,15 +15,32 @@ from ..twins.backward import backward_of, linear_layer_backward
 from ..twins.twin import abilities
 
 
+def repeat_heads(x, n_head):
+    """[B,K,S,D] -> [B,H,S,D]: each key-value head in turn as often as heads of queries share it; x
+    itself, looked at anew, where each has its own."""
+    B, K, S, D = x.shape
+    return np.broadcast_to(x[:, :, None], (B, K, n_head // K, S, D)).reshape(B, n_head, S, D)
+
+
+def sum_heads(dx, n_head):
+    """[B,H,S,D] -> [B,K,S,D], the backward of repeat_heads: a head that several share has the sum
+    of their gradients."""
+    B, H, S, D = dx.shape
+    shared = dx.reshape(B, n_head, H // n_head, S, D)
+    return shared.sum(axis=2, initial=-0.0)  # the sum of one number is that number, -0.0 as well
+
+
 def scaled_dot_product_attention(q, k, v, positions, scale, step=identity, ops=numpy_ops):
     """Average the values, each weighted by how well its key fits the query: softmax(q k^T * scale +
     mask) v.
 
-    q: [B,H,T,D]; k, v: [B,H,S,D]; positions: [B,T] -> [B,H,T,D]. A twin with an `attention` of its
-    own, which forms no scores, is asked when nobody looks at them.
+    q: [B,H,T,D]; k, v: [B,K,S,D], each head shared by H / K heads of q; positions: [B,T] ->
+    [B,H,T,D]. A twin with an `attention` of its own, which forms no scores, is asked when nobody
+    looks at them.
     """
     if times_only(step) and (own := abilities(ops).attention) is not None:
         return step("context", own(q, k, v, positions, scale))
+    k, v = (repeat_heads(a, q.shape[1]) for a in (k, v))  # [B,K,S,D] -> [B,H,S,D]
     scores = step("scores", q @ k.swapaxes(-1, -2) * scale)  # [B,H,T,D] @ [B,H,D,S] -> [B,H,T,S]
     scores = np.where(
         ops.causal_mask(positions, k.shape[2])[:, None], scores, -np.inf
@@ -38,22 +55,24 @@ def scaled_dot_product_attention_backward(
     """Walk back from the context to queries, keys and values: dq, dk, dv, of the shapes of q, k, v.
 
     kept: q, k, v and weights as the forward formed them; where it formed no weights (a twin that
-    streams over the keys), they are formed again, by that twin if it can. d_context: [B,H,T,D]. The
-    mask needs no line: where a weight is 0, so is the gradient of its score.
+    streams over the keys), they are formed again, by that twin if it can. d_context: [B,H,T,D].
+    The mask needs no line: where a weight is 0, so is the gradient of its score.
     """
     q, k, v = kept["q"], kept["k"], kept["v"]
     if "weights" not in kept:
         if (own := abilities(ops).backward("attention")) is not None:
             return own(d_context, q, k, v, kept["context"], positions, scale)
         scaled_dot_product_attention(q, k, v, positions, scale, kept := Trace(), ops)
-    weights = kept["weights"]
+    weights, K = kept["weights"], k.shape[1]
+    k, v = (repeat_heads(a, q.shape[1]) for a in (k, v))  # [B,K,T,D] -> [B,H,T,D]
     # forward was context = weights @ v: [B,H,S,T] @ [B,H,T,D] -> [B,H,S,D]
     dv = weights.swapaxes(-1, -2) @ d_context
     d_weights = step("weights", d_context @ v.swapaxes(-1, -2))
     # forward was weights = softmax(scores)
     d_scores = step("scores", backward_of("softmax", ops)(d_weights, weights))
     # forward was scores = q @ k^T * scale
-    return d_scores @ k * scale, d_scores.swapaxes(-1, -2) @ q * scale, dv
+    dk = d_scores.swapaxes(-1, -2) @ q * scale
+    return d_scores @ k * scale, sum_heads(dk, K), sum_heads(dv, K)
 
 
 def causal_self_attention(

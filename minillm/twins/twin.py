@@ -50,7 +50,8 @@ class Abilities:
     ops: Twin
 
     # A model asks, where a few positions are computed with a cache and nobody looks at values: a
-    # class like kernels.decode.DecodeStep with refusal, fits, run. Without: the readable forward.
+    # class like kernels.decode.DecodeStep, made of a program, with refusal, fits and run. Without:
+    # the readable forward.
     fused = may("DecodeStep")
     # model.new_cache asks, as new_cache(config, batch, capacity, dtype) -> a KVCache, or what is
     # derived from one. Without: a KVCache.

@@ -7,6 +7,7 @@ pytest.importorskip("numba")
 
 from minillm import kernels
 from minillm.families.gpt2.config import GPT2Config
+from minillm.families.gpt2.program import program
 from minillm.kernels.blocked import Training, transposed_product
 from minillm.kernels.blocked import product as blocked_product
 from minillm.kernels.ladders import MATMUL, SOFTMAX
@@ -199,25 +200,43 @@ def test_indices_outside_a_sparse_matrix_are_refused(values, indices, starts):
 def test_the_fused_step_refuses_what_does_not_fit():
     config = GPT2Config(vocab_size=31, n_positions=16, n_embd=12, n_layer=2, n_head=2)
     parameters = store_parameters(GPT2.random(config).parameters, "float32", config.layout)
-    step = kernels.DecodeStep(config, parameters)
+    step = kernels.DecodeStep(program(config, parameters))
 
     def cache(**changes):
         return KVCache(GPT2Config(**{**vars(config), **changes}))
 
     ids = np.array([[3]])
     assert step(ids, cache()).shape == (1, 1, 31)
-    for changes in ({"n_layer": 1}, {"n_head": 1}, {"n_embd": 14}, {"n_positions": 17}):
-        with pytest.raises(ValueError, match="the cache holds"):
+    for changes in ({"n_layer": 1}, {"n_head": 1}, {"n_embd": 14}):
+        with pytest.raises(ValueError, match=r"keys is .*; it must be"):
             step(ids, cache(**changes))
+    with pytest.raises(ValueError, match="17 places of 17, the model 16"):
+        step(ids, cache(n_positions=17))
+    for name, change in (
+        ("values", lambda a: a[:, :, :, :8]),
+        ("values", lambda a: a.astype(np.float16)),
+        ("values", lambda a: np.repeat(a, 2, axis=-1)[..., ::2]),
+        ("keys", lambda a: a[0]),
+        ("lengths", lambda a: a - 1),
+        ("lengths", lambda a: a.astype(np.int32)),
+    ):
+        wrong = cache()
+        setattr(wrong, name, change(getattr(wrong, name)))
+        with pytest.raises(ValueError, match="must be"):
+            step(ids, wrong)
     for given in ([[31]], [[-32]], [[0.5]]):
         with pytest.raises(ValueError, match="ids"):
             step(np.array(given), cache())
     for given, lengths in ((np.zeros((1, 17), int), None), (ids, [2]), (ids, [0]), (ids, [1, 1])):
         with pytest.raises(ValueError, match="fit"):
             step(given, cache(), lengths)
-    for name in ("h.0.attn.c_attn.bias", "h.1.mlp.c_fc.weight", "wpe.weight", "ln_f.bias"):
-        shorter = parameters[name].T if parameters[name].ndim == 2 else parameters[name][:-1]
-        with pytest.raises(ValueError, match=f"{name} is .*; it must be"):
-            kernels.DecodeStep(config, {**parameters, name: shorter})
-    with pytest.raises(ValueError, match=r"ln_f.bias is .*; it must be"):
-        kernels.DecodeStep(config, {n: p for n, p in parameters.items() if n != "ln_f.bias"})
+    for name, said in (
+        ("h.0.attn.c_attn.bias", "h.0.attn.c_attn.bias"),
+        ("h.1.mlp.c_fc.weight", "h.1.mlp.act.weight"),
+        ("wpe.weight", "positions"),
+        ("ln_f.bias", "ln_f.bias"),
+    ):
+        p = parameters[name]
+        shorter = p[:-1] if isinstance(p, np.ndarray) else store(p.dense()[:-1], "float32")
+        with pytest.raises(ValueError, match=f"{said} is .*; it must be"):
+            kernels.DecodeStep(program(config, {**parameters, name: shorter}))

@@ -17,6 +17,7 @@ pytest.importorskip("numba")
 from minillm import kernels
 from minillm.bench.run import PROCESSORS
 from minillm.families.gpt2.config import GPT2Config
+from minillm.families.gpt2.program import program
 from minillm.kernels import decode as kernels_decode
 from minillm.kernels import threads
 from minillm.kernels.processor import FEATURES, HAS_HALVES
@@ -46,9 +47,13 @@ def stored(model, kind):
     return GPT2(model.config, store_parameters(model.parameters, kind, model.layout))
 
 
+def fused(model):
+    return kernels.DecodeStep(program(model.config, model.parameters))
+
+
 def decode(model, ids, step=None):
     """Logits [T,V] of ids [T], one after another, and the cache."""
-    step, cache = step or kernels.DecodeStep(model.config, model.parameters), model.new_cache()
+    step, cache = step or fused(model), model.new_cache()
     return np.concatenate([one(step, i, cache) for i in ids]), cache
 
 
@@ -90,7 +95,7 @@ def test_threads_that_come_and_go_change_no_bit(kind, monkeypatch):
         run = lambda team, *rest: (used.append(team.n), right(team, *rest))  # noqa: E731
         monkeypatch.setattr(kernels_decode, "threads_now", lambda: next(changing))
         monkeypatch.setattr(threads.Team, "run", run)
-        step, cache = kernels.DecodeStep(model.config, model.parameters), model.new_cache()
+        step, cache = fused(model), model.new_cache()
         several = step(np.arange(6).reshape(1, 6), cache)[0]
         rest = [one(step, i, cache) for i in range(6, 18)]
         assert set(used) == set(numbers)
@@ -128,7 +133,7 @@ def test_every_config(changes):
 def test_goes_on_from_a_prefill_and_after_truncating():
     model = stored(random_model(SMALL), "float32")
     ids = np.random.default_rng(1).integers(0, 131, 20)
-    step, cache = kernels.DecodeStep(model.config, model.parameters), model.new_cache(capacity=15)
+    step, cache = fused(model), model.new_cache(capacity=15)
     model(ids[:11], cache)
     for n in (11, 12, 13):
         close(one(step, ids[n], cache), model(ids[: n + 1])[-1:], "float32")
@@ -139,7 +144,7 @@ def test_goes_on_from_a_prefill_and_after_truncating():
 def test_two_caches_in_turn_and_a_new_one():
     model = stored(random_model(SMALL), "float32")
     ids = np.random.default_rng(1).integers(0, 131, (3, 8))
-    reference, step = model(ids), kernels.DecodeStep(model.config, model.parameters)
+    reference, step = model(ids), fused(model)
     caches = [model.new_cache(), model.new_cache()]
     for t in range(8):
         for row, cache in enumerate(caches):  # the other threads may still hold the last one
@@ -159,7 +164,7 @@ def test_several_positions_of_several_rows(kind, n_threads, parts):
     try:
         model = stored(random_model(SMALL), kind)
         ids = np.random.default_rng(1).integers(0, 131, (3, 20))
-        step, cache = kernels.DecodeStep(model.config, model.parameters), model.new_cache(3)
+        step, cache = fused(model), model.new_cache(3)
         passes = [step(part, cache) for part in np.split(ids, np.cumsum(parts)[:-1], axis=1)]
         close(np.concatenate(passes, axis=1), model(ids), kind)
     finally:
@@ -173,7 +178,7 @@ def test_ragged_rows():
         np.array([[5, 1, 8], [1, 7, 2], [8, 3, 4]]),
     )
     step, cache, texts = (
-        kernels.DecodeStep(model.config, model.parameters),
+        fused(model),
         model.new_cache(3),
         [[], [], []],
     )
@@ -189,7 +194,7 @@ def test_rows_of_a_larger_cache():
     """What `view` gives is not in one piece: the rows that are not in it must stay as they are."""
     model = stored(random_model(SMALL), "float32")
     ids = np.random.default_rng(1).integers(0, 131, (4, 6))
-    step, cache = kernels.DecodeStep(model.config, model.parameters), model.new_cache(4)
+    step, cache = fused(model), model.new_cache(4)
     model(ids[:, :5], cache)
     before = cache.keys.copy()
     close(step(ids[1:3, 5:], cache.view(slice(1, 3))), model(ids)[1:3, -1:], "float32")
@@ -204,7 +209,7 @@ def test_a_sliding_cache():
         np.random.default_rng(1).integers(0, 131, (2, 20)),
     )
     step, cache, other = (
-        kernels.DecodeStep(model.config, model.parameters),
+        fused(model),
         *(SlidingCache(SMALL, 2, 6) for _ in range(2)),
     )
     for t in range(20):  # three times round
@@ -242,7 +247,7 @@ def test_cache_of_float16():
     model = stored(random_model(SMALL), "float32")
     ids = np.random.default_rng(1).integers(0, 131, 20)
     step, cache = (
-        kernels.DecodeStep(model.config, model.parameters),
+        fused(model),
         KVCache(SMALL, dtype=np.float16),
     )
     exact = model(ids)
@@ -264,11 +269,11 @@ def test_a_cache_of_float16_saturates():
     bias = model.parameters["h.0.attn.c_attn.bias"].copy()
     bias[36:47] = bias[72:83] = values
     model = stored(model.with_parameters({"h.0.attn.c_attn.bias": bias}), "float32")
-    fused, readable = KVCache(SMALL, dtype=np.float16), KVCache(SMALL, dtype=np.float16)
-    one(kernels.DecodeStep(model.config, model.parameters), 3, fused)
+    mine, readable = KVCache(SMALL, dtype=np.float16), KVCache(SMALL, dtype=np.float16)
+    one(fused(model), 3, mine)
     with np.errstate(invalid="ignore"):
         model([3], readable)
-    for a, b in ((fused.keys, readable.keys), (fused.values, readable.values)):
+    for a, b in ((mine.keys, readable.keys), (mine.values, readable.values)):
         first = b[0, 0, :, 0].ravel()[:11]
         assert np.array_equal(a[0, 0, :, 0].ravel()[:11], first, equal_nan=True)
         assert np.isinf(first).tolist() == [False] * 7 + [True] * 2 + [False] * 2
@@ -353,7 +358,7 @@ def test_every_matrix_of_a_kind_of_its_own():
 def test_two_python_threads_on_one_step_and_on_two():
     model = stored(random_model(SMALL), "float32")
     ids = np.random.default_rng(1).integers(0, 131, (4, 20))
-    shared = kernels.DecodeStep(model.config, model.parameters)
+    shared = fused(model)
     steps = [shared, shared, None, None]
     with ThreadPoolExecutor(4) as pool:
         results = [r for r, _ in pool.map(lambda pair: decode(model, *pair), zip(ids, steps))]
@@ -363,7 +368,7 @@ def test_two_python_threads_on_one_step_and_on_two():
 
 def test_stamps_name_every_step_in_order():
     model = stored(random_model(SMALL), "float32")
-    step = kernels.DecodeStep(model.config, model.parameters)
+    step = fused(model)
     one(step, 3, model.new_cache())
     assert len(step.names) == len(step.stamps) == 1 + 7 * 3 + 2
     assert step.names[:3] == ["embed", "h.0.ln_1", "h.0.attn.c_attn"] and step.names[-1] == "logits"
@@ -372,19 +377,19 @@ def test_stamps_name_every_step_in_order():
 
 def test_what_it_cannot_do_is_refused():
     model = random_model(SMALL)
-    assert "wte.weight is not a stored weight" in kernels.DecodeStep.refusal(
-        SMALL, model.parameters
-    )
+
+    def refusal(parameters):
+        return kernels.DecodeStep.refusal(program(SMALL, parameters))
+
+    assert "the table of tokens is not a stored weight" in refusal(model.parameters)
+    double = store_parameters(model.astype(np.float64).parameters, "int8", SMALL.layout)
+    assert "positions is float64" in refusal(double)
     with pytest.raises(ValueError, match="float64"):
-        kernels.DecodeStep(
-            SMALL, store_parameters(model.astype(np.float64).parameters, "int8", SMALL.layout)
-        )
+        kernels.DecodeStep(program(SMALL, double))
     model = stored(model, "float32")
     table = Float32.from_table(np.zeros((36, 108), np.float32))
-    assert "other way round" in kernels.DecodeStep.refusal(
-        SMALL, {**model.parameters, "h.0.attn.c_attn.weight": table}
-    )
-    step, cache = kernels.DecodeStep(SMALL, model.parameters), model.new_cache(capacity=1)
+    assert "other way round" in refusal({**model.parameters, "h.0.attn.c_attn.weight": table})
+    step, cache = fused(model), model.new_cache(capacity=1)
     assert step.fits(cache, [1]) and not step.fits(cache, [2])
     one(step, 0, cache)
     assert not step.fits(cache, [1])

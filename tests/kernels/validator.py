@@ -14,6 +14,7 @@ import numpy as np
 
 from minillm import ops, ops_backward
 from minillm.families.gpt2.config import GPT2Config
+from minillm.families.gpt2.program import program
 from minillm.layers.attention import (
     scaled_dot_product_attention,
     scaled_dot_product_attention_backward,
@@ -179,13 +180,20 @@ def check_attention(
     twin,
     dtype,
     seed=0,
-    sizes=((1, 1, 1, 1, 1), (2, 3, 5, 5, 12), (2, 2, 3, 300, 20), (1, 2, 70, 280, 16)),
+    sizes=(
+        (1, 1, 1, 1, 1, 1),
+        (2, 3, 3, 5, 5, 12),
+        (2, 2, 1, 3, 300, 20),
+        (1, 2, 2, 70, 280, 16),
+        (1, 6, 2, 70, 280, 16),
+    ),
 ):
     """Yield (what, distance, tolerance) for streaming attention, rows of different lengths among
-    them."""
+    them; sizes: B, H, K, T, S, D."""
     r = np.random.default_rng(seed)
-    for B, H, T, S, D in sizes:
-        q, k, v = (r.standard_normal((B, H, n, D)).astype(dtype) for n in (T, S, S))
+    for B, H, K, T, S, D in sizes:
+        q = r.standard_normal((B, H, T, D)).astype(dtype)
+        k, v = (r.standard_normal((B, K, S, D)).astype(dtype) for _ in range(2))
         k = np.concatenate([k, np.full_like(k, np.nan)], axis=2)[
             :, :, :S
         ]  # a cache's view: strides, and never read on
@@ -199,17 +207,26 @@ def check_attention(
             # sharp: scores of 1e4 differ in their last bits, by 1e-3, before exp sees them
             tolerance = TOLERANCE[np.dtype(dtype)] * (2000 if "sharp" in name else 1)
             yield (
-                f"attention {(B, H, T, S, D)}{name}",
+                f"attention {(B, H, K, T, S, D)}{name}",
                 distance(twin.attention(queries, k, v, positions, D**-0.5), reference),
                 tolerance,
             )
 
 
 def check_gradients(
-    twin, dtype, seed=0, sizes=((1, 1, 1, 1), (2, 3, 5, 7), (3, 2, 70, 16), (1, 1, 130, 20))
+    twin,
+    dtype,
+    seed=0,
+    sizes=(
+        (1, 1, 1, 1, 1),
+        (2, 3, 3, 5, 7),
+        (3, 2, 1, 70, 16),
+        (1, 1, 1, 130, 20),
+        (1, 6, 2, 20, 9),
+    ),
 ):
     """Yield (what, distance, tolerance) for every backward that the twin has, and for its AdamW;
-    sizes: B, H, T, D."""
+    sizes: B, H, K, T, D."""
     r, dtype = np.random.default_rng(seed), np.dtype(dtype)
     for name, x in rows(seed, dtype).items():
         if not x.size or name in ("huge", "tiny", "far apart", "-inf"):
@@ -239,10 +256,10 @@ def check_gradients(
             t.embedding_backward(dy, ids, np.ones((5, 7), dtype)) for t in (twin, ops_backward)
         )
         yield f"embedding_backward {ids.shape}", distance(ours, theirs), TOLERANCE[dtype]
-    for B, H, T, D in sizes:
-        q, k, v, d = (
-            r.standard_normal((B, T, H, D)).astype(dtype).swapaxes(1, 2) for _ in range(4)
-        )  # views, as heads are
+    for B, H, K, T, D in sizes:
+        q, k, v, d = (  # views, as heads are
+            r.standard_normal((B, T, n, D)).astype(dtype).swapaxes(1, 2) for n in (H, K, K, H)
+        )
         for name, positions in (
             ("", np.arange(T)[None].repeat(B, 0)),
             (" ragged", np.sort(r.integers(0, T, (B, T)), axis=1)),
@@ -254,7 +271,7 @@ def check_gradients(
             expected = scaled_dot_product_attention_backward(d, kept, positions, D**-0.5)
             found = twin.attention_backward(d, q, k, v, kept["context"], positions, D**-0.5)
             for part, ours, theirs in zip("qkv", found, expected):
-                what = f"attention_backward {(B, H, T, D)}{name} d{part}"
+                what = f"attention_backward {(B, H, K, T, D)}{name} d{part}"
                 # where one key alone is seen its d_scores are 0, of two equal numbers: against what
                 # they were before
                 yield (
@@ -385,7 +402,7 @@ def check_decode(twin, seed=0):
             config, store_parameters(GPT2.random(config, seed).parameters, kind, config.layout)
         )
         step, cache, ids = (
-            twin.DecodeStep(config, model.parameters),
+            twin.DecodeStep(program(config, model.parameters)),
             model.new_cache(),
             np.array([[3, 20, 0, 3]]),
         )
@@ -402,9 +419,9 @@ def check_all(twin):
     for dtype in (np.float32, np.float64):
         yield from check_rows(twin, dtype)
         yield from check_attention(
-            twin, dtype, sizes=((1, 1, 1, 1, 1), (1, 2, 3, 20, 12), (1, 1, 2, 270, 4))
+            twin, dtype, sizes=((1, 1, 1, 1, 1, 1), (1, 4, 2, 3, 20, 12), (1, 1, 1, 2, 270, 4))
         )
-        yield from check_gradients(twin, dtype, sizes=((1, 1, 1, 1), (2, 2, 20, 7)))
+        yield from check_gradients(twin, dtype, sizes=((1, 1, 1, 1, 1), (2, 2, 1, 20, 7)))
     yield from check_blocked(shapes=((1, 7, 33), (9, 31, 18), (2, 515, 3)))
     yield from check_linear(twin, shapes=((1, 33, 17), (3, 48, 50)))
     yield from check_ladders()

@@ -9,6 +9,7 @@ from minillm.layers.attention import (
     causal_self_attention,
     causal_self_attention_backward,
     merge_heads,
+    repeat_heads,
     scaled_dot_product_attention,
     scaled_dot_product_attention_backward,
     split_heads,
@@ -61,9 +62,10 @@ POSITIONS = {
 }
 
 
+@pytest.mark.parametrize("K", [3, 1])
 @pytest.mark.parametrize("positions", POSITIONS.values(), ids=POSITIONS)
-def test_scaled_dot_product_attention(positions):
-    a = arrays(8, q=(2, 3, 4, 5), k=(2, 3, 4, 5), v=(2, 3, 4, 5))
+def test_scaled_dot_product_attention(positions, K):
+    a = arrays(8, q=(2, 3, 4, 5), k=(2, K, 4, 5), v=(2, K, 4, 5))
 
     def gradients(dy, y):
         scaled_dot_product_attention(**a, positions=positions, scale=0.7, step=(kept := Trace(a)))
@@ -87,3 +89,29 @@ def test_causal_self_attention():
         by_name,
         x,
     )
+
+
+def test_heads_of_queries_share_those_of_keys_in_turn():
+    """As though each key-value head were there once for each of its three heads of queries; its
+    gradient is the sum of theirs."""
+    r = np.random.default_rng(0)
+    q, d = r.standard_normal((2, 2, 6, 5, 4))
+    k, v = r.standard_normal((2, 2, 2, 5, 4))
+    positions = np.arange(5)[None].repeat(2, axis=0)
+    repeated = {name: np.repeat(a, 3, axis=1) for name, a in (("k", k), ("v", v))}
+    traces = Trace(q=q, k=k, v=v), Trace(q=q, **repeated)
+    contexts = [
+        scaled_dot_product_attention(q, t["k"], t["v"], positions, 0.5, step=t) for t in traces
+    ]
+    np.testing.assert_array_equal(*contexts)
+    shared, apart = (
+        scaled_dot_product_attention_backward(d, kept, positions, 0.5) for kept in traces
+    )
+    np.testing.assert_array_equal(shared[0], apart[0])
+    for found, theirs in zip(shared[1:], apart[1:]):
+        np.testing.assert_allclose(found, theirs.reshape(2, 2, 3, 5, 4).sum(axis=2), rtol=1e-12)
+
+
+def test_heads_of_their_own_are_not_copied():
+    x = np.zeros((2, 3, 5, 4))
+    assert np.shares_memory(repeat_heads(x, 3), x)

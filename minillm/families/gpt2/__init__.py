@@ -1,7 +1,7 @@
 """GPT-2: config, forward, backward, and the layout that says what it consists of."""
 
 from ..family import Family, register
-from . import backward, forward, layout
+from . import backward, forward, layout, program
 from .config import GPT2Config
 
 GPT2 = register(
@@ -20,6 +20,7 @@ GPT2 = register(
         elsewhere={"gguf": layout.GGUF, "ctranslate2": layout.CTRANSLATE2},
         projections=layout.projections,
         inexpressible=layout.inexpressible,
+        program=program.program,
     )
 )
 
