@@ -268,7 +268,7 @@ def residual(at_row, first, end, R, at_job, at_places, at_room):
 
 @entry
 def activate(at_row, first, end, R, at_job, at_places, at_room):
-    """The activation of the thread's products, in place; or that of the gate, times the products."""
+    """The activation of the thread's products, in place; or the gate's, times the products."""
     row = row_at(at_row, ROW, np.int64)
     y = array_at(row[Row.TO], R, row[Row.TO_WIDTH], np.float32)
     source = row[Row.GATE] if row[Row.GATE] else row[Row.TO]
@@ -535,7 +535,7 @@ class DecodeStep:
         widths, sizes = program.check(), program.sizes
         self.program, self.names = program, program.stamps
         self.stamps = np.zeros(len(self.names), np.int64)
-        # Tables hold addresses, so arrays must be kept alive. Rows have room for whole blocks of 32;
+        # Tables hold addresses: arrays are kept alive. Rows have room for whole blocks of 32;
         # what lies beyond the inputs stays zero. Memory that is never written is never taken.
         self._kept_alive = []
         self._widths = {name: -(-width // 32) * 32 for name, width in widths.items()}

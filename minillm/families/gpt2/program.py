@@ -10,7 +10,7 @@ from .config import GPT2Config
 
 
 def program(config: GPT2Config, parameters: Mapping[str, Any]) -> Program:
-    """Return the program of a model; parameters: {checkpoint name: array or Weight}, all of them."""
+    """Return the program of a model; parameters: all of them, {name: array or Weight}."""
 
     def norm(name: str) -> Norm:
         weight, bias = (parameters[f"{name}.{part}"] for part in ("weight", "bias"))
@@ -20,14 +20,10 @@ def program(config: GPT2Config, parameters: Mapping[str, Any]) -> Program:
         weight, bias = (parameters[f"{matrix}.{part}"] for part in ("weight", "bias"))
         return Instruction(name, weight, bias, **rest)
 
-    instructions = []
+    instructions, activation = [], config.activation_function
     for i in range(config.n_layer):
         attn, mlp = f"h.{i}.attn", f"h.{i}.mlp"
-        activation, ln_1, ln_2 = (
-            config.activation_function,
-            norm(f"h.{i}.ln_1"),
-            norm(f"h.{i}.ln_2"),
-        )
+        ln_1, ln_2 = norm(f"h.{i}.ln_1"), norm(f"h.{i}.ln_2")
         instructions += [
             product(f"{attn}.c_attn", f"{attn}.c_attn", norm=ln_1, target="qkv"),
             Instruction(f"{attn}.context", source="qkv", then="attend", target="context"),
