@@ -48,7 +48,6 @@ class Model:
 
     def __init__(self, config, parameters: Mapping[str, np.ndarray], ops=numpy_ops):
         require("config", config, "sizes", "GPT2Config(...) and model.config are some")
-        require("twin", ops, "linear", "minillm.ops and minillm.kernels are some")
         require_kind("parameters", parameters, Mapping, "{name: array}")
         self.config, self.ops = config, ops
         self.family = families.of(config)

@@ -15,6 +15,7 @@ from time import perf_counter, process_time
 
 import numpy as np
 
+from .. import families
 from ..errors import InputError
 from ..families import read_config
 from .convert import bytes_read, in_another_process, write_ctranslate2, write_gguf
@@ -98,9 +99,8 @@ class MinillmNumpy(Peer):
             "numpy": np.__version__,
             **{p["internal_api"]: p["version"] for p in blas},
         }
-        self.weight_bytes = bytes_read(
-            ((n, p.nbytes) for n, p in self.model.parameters.items()), self.model.config
-        )
+        sizes = {name: p.nbytes for name, p in self.model.parameters.items()}
+        self.weight_bytes = bytes_read(sizes, self.model.config)
         self.cache_bytes = cache_bytes(self.model.config, 8 * self.cache.keys.itemsize)
 
     def forget(self) -> None:
@@ -174,9 +174,9 @@ class Transformers(Peer):
         self.threads = torch.get_num_threads()
         self.versions = {"transformers": transformers.__version__, "torch": torch.__version__}
         config = read_config(folder)
-        self.weight_bytes = bytes_read(
-            ((n, p.nbytes) for n, p in self.model.named_parameters()), config
-        )
+        canonical = families.of(config).canonical
+        sizes = {canonical(n, config): p.nbytes for n, p in self.model.named_parameters()}
+        self.weight_bytes = bytes_read(sizes, config)
         self.cache_bytes = cache_bytes(config, self.bits)
 
     def forget(self) -> None:

@@ -6,11 +6,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import InputError, require_one_of
-from ..families.gpt2.config import GPT2Config
 from ..machine import files
 from ..machine.forms import check, short
+
+if TYPE_CHECKING:
+    from ..families.gpt2.config import GPT2Config
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -164,6 +167,8 @@ class Settings(Plan):
 
     def model_config(self, vocab_size: int, eot_id: int | None) -> GPT2Config:
         """The GPT-2 of this shape, for a tokenizer."""
+        from ..families.gpt2.config import GPT2Config  # here: flags are made without NumPy
+
         sampled = {"do_sample": True, "temperature": 1.0, "min_p": 0.05}
         return GPT2Config(
             vocab_size=vocab_size,

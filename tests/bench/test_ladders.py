@@ -48,5 +48,5 @@ def test_the_table(short, capsys):
         "of BLAS" in out
         and "of two_pass" in out
         and "naive" in out
-        and "medians of 1 interleaved rounds" in out
+        and "medians of 1 interleaved round" in out
     )

@@ -22,7 +22,7 @@ def test_every_proof_is_a_test():
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ("warp", "lever 'warp' is unknown; known: no-cache"),
+        ("warp", "^lever warp: there is no 'warp'; known: no-cache"),
         ("int8:3", "int8 takes no value"),
         ("batch", "batch takes a value"),
     ],

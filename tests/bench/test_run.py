@@ -237,7 +237,7 @@ def test_against_another_checkout(compare, checkout, monkeypatch):
     assert decode.middle_half[0] <= decode.ratio <= decode.middle_half[1]
     assert decode.same_tokens and not decode.missing
     assert {line.missing for line in others} == {
-        ".: failed with exit code 1: I know no engine-other"
+        ".: failed: it ended the interpreter (exit code 1): I know no engine-other"
     }
 
 

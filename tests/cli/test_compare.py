@@ -124,7 +124,7 @@ def test_the_command_prints_a_table_and_draws(tmp_path, capsys):
     levers[levers.index("sparse:0.7")] = "sparse:7"
     assert main(["compare", str(tmp_path / "text"), *arguments, *levers]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and "lever sparse:7 cannot be pulled here: sparsity is 7.0" in err
+    assert out == "" and "lever sparse:7: sparsity is 7.0" in err
     assert main(["compare", str(tmp_path / "text"), "--levers", "?"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2 + len(LEVERS)
     assert main(["compare", str(tmp_path / "text"), "--rounds", "0"]) == 2
