@@ -130,7 +130,7 @@ def checked(step: Step, formed: Callable[[], Iterable[str]]) -> Step:
             raise unknown_step(name, known)
     inner = observer.step  # a Clock hands on what it is given
     if not (observer.times_only or observer.begin or isinstance(inner, Answered)):
-        inner = Answered(inner)
+        inner = cast(Step, Answered(inner))
     return cast(Step, observer._replace(step=inner, names=None))
 
 

@@ -57,14 +57,14 @@ class Parser(argparse.ArgumentParser):
     one that was called."""
 
     command: ModuleType | None = None  # of a subcommand
-    actions = None  # its own subcommands
+    actions: argparse._SubParsersAction | None = None  # its own subcommands
 
     def add_subparsers(self, **how):
         self.actions = super().add_subparsers(**how)
         return self.actions
 
     def error(self, message: str):
-        if message.endswith("required: ACTION"):
+        if self.actions and message.endswith("required: ACTION"):
             message += f", one of {', '.join(self.actions.choices)}"
         self.exit(2, f"{self.prog}: {one_line(message)} (see {self.prog} --help)\n")
 

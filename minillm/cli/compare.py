@@ -17,6 +17,7 @@ import shlex
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from ..samples import own_or_sample
 from .common import (
@@ -89,7 +90,8 @@ def run(args: argparse.Namespace) -> int | None:
     from ..bench.ledger_report import LedgerReport
 
     if args.levers == ["?"]:
-        return list_levers()
+        list_levers()
+        return None
     check(args)
     ranks = join()
     entries, interrupted = measured(args, ranks)
@@ -137,7 +139,7 @@ def check(args: argparse.Namespace) -> None:
         check_output("--save", f"{args.save}{ending}")
 
 
-def sizes(args: argparse.Namespace) -> dict[str, int]:
+def sizes(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "n_prompt": args.prompt_tokens,
         "n_new": args.max_new_tokens,
@@ -150,7 +152,8 @@ def measured(args: argparse.Namespace, ranks) -> tuple[list, bool]:
     """This process's entries, and whether Ctrl-C left some of them unfinished."""
     from ..bench.ledger import ledger, random_124m, shared
 
-    text, entries = text_of_file(args.file), []
+    text = text_of_file(args.file)
+    entries: list = []
     with random_124m() if args.random_124m else nullcontext(args.model) as model:
         model, tokenizer = load(argparse.Namespace(**vars(args) | {"model": model}))
         try:

@@ -111,14 +111,15 @@ def generate_ids(model: Model, ids, max_new_tokens: int | None = None, **options
         texts = [Continuation(model, row, chosen) for row in ids]
         rows = [beam.ids for text in texts for beam in best_beams(model, text)]
     else:
-        rng, rows = np.random.default_rng(chosen.seed), []
+        rng = np.random.default_rng(chosen.seed)
+        rows = []
         for row in ids:
             for _ in range(n):
                 stream = rng.spawn(1)[0] if rows else rng
                 text = Continuation(model, row, chosen, rng=stream)
                 for _ in one_by_one(model, text):
                     pass
-                rows.append(np.array(text.ids))
+                rows.append(text.ids)
     fill = next(iter(stop_tokens(model, chosen)), 0)
     out = np.full((len(rows), max(map(len, rows))), fill, np.int64)
     for row, to in zip(rows, out):

@@ -63,9 +63,9 @@ def next_logprobs(model: Model, ids: Sequence[int]) -> np.ndarray:
 def continuation_logprob(model: Model, ids: Sequence[int], continuation: Sequence[int]) -> float:
     """Return log P(continuation | ids) in nats: a word of several tokens multiplies their
     probabilities."""
-    ids, following = one_text(model, ids), one_text(model, continuation)
-    whole = score(model, np.concatenate([ids, following]))
-    return float(whole.logprobs[len(ids) - 1 :].sum(dtype=np.float64))
+    before, following = one_text(model, ids).tolist(), one_text(model, continuation).tolist()
+    whole = score(model, before + following)
+    return float(whole.logprobs[len(before) - 1 :].sum(dtype=np.float64))
 
 
 @dataclass(frozen=True)

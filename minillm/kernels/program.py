@@ -16,23 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from .checks import require
-
-
-class Sizes(Protocol):
-    """The letters of a model's size that the fused step asks for."""
-
-    V: int  # vocabulary
-    P: int  # positions
-    L: int  # layers
-    C: int  # width of the residual stream
-    H: int  # query heads
-    K: int  # key-value heads
-    D: int  # size of a head
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +64,7 @@ class Program:
     turned at each position, half-split (numbers i and i + D/2 are a pair); None without.
     """
 
-    sizes: Sizes
+    sizes: Any  # the letters V P L C H K D, see sizes.py
     tokens: Any  # a stored Weight [V,C]
     positions: np.ndarray | None  # [P,C], added to the tokens' rows; None without
     instructions: Sequence[Instruction]

@@ -67,6 +67,8 @@ class Child:
             stderr=messages,
             start_new_session=True,
         )
+        assert self._process.stdin and self._process.stdout  # pipes
+        self._to, self._from = self._process.stdin, self._process.stdout
         self._lines: queue.Queue[bytes] = queue.Queue(WAITING)
         self._closed = threading.Event()
         threading.Thread(target=self._read, daemon=True).start()
@@ -76,12 +78,12 @@ class Child:
         while line and not self._closed.is_set():
             with suppress(OSError, ValueError):  # it is being closed
                 line = b""
-                line = self._process.stdout.readline(LINE)
+                line = self._from.readline(LINE)
             while not self._closed.is_set():
                 with suppress(queue.Full):
                     self._lines.put(line, timeout=SLICE)
                     break
-        self._process.stdout.close()  # here: elsewhere, what outlives it may keep a reader waiting
+        self._from.close()  # here: elsewhere, what outlives it may keep a reader waiting
 
     def ask(self, message: object, seconds: float | None = None) -> dict:
         """Say a line, and return the answer."""
@@ -90,7 +92,7 @@ class Child:
 
     def say(self, message: object) -> None:
         """Say a line; raise Ended if it is not read."""
-        line, file = memoryview(json.dumps(message).encode() + b"\n"), self._process.stdin.fileno()
+        line, file = memoryview(json.dumps(message).encode() + b"\n"), self._to.fileno()
         end = monotonic() + SAYING
         with suppress(BrokenPipeError):  # it has died: the answer says so
             while line:
@@ -128,7 +130,7 @@ class Child:
         """End it, and all that it has started."""
         self._closed.set()
         with suppress(OSError):
-            self._process.stdin.close()
+            self._to.close()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(self.ending)
         with suppress(AttributeError, ProcessLookupError, PermissionError):  # Windows has no groups
@@ -147,8 +149,8 @@ def how_it_ended(code: object) -> str:
     """The exit code of a process, in a sentence."""
     if code == -9:
         return "the system killed it: most often for too much memory"
-    with suppress(TypeError, ValueError):
-        if code < 0:
+    with suppress(ValueError):
+        if isinstance(code, int) and code < 0:
             return f"it crashed the interpreter ({signal.Signals(-code).name})"
     return f"it ended the interpreter (exit code {code!r:.20})"
 

@@ -16,7 +16,7 @@ def program(config: GPT2Config, parameters: Mapping[str, Any]) -> Program:
         weight, bias = (parameters[f"{name}.{part}"] for part in ("weight", "bias"))
         return Norm(name, "layer_norm", weight, bias, config.layer_norm_epsilon)
 
-    def product(name: str, matrix: str, **rest) -> Instruction:
+    def product(name: str, matrix: str, **rest: Any) -> Instruction:
         weight, bias = (parameters[f"{matrix}.{part}"] for part in ("weight", "bias"))
         return Instruction(name, weight, bias, **rest)
 
