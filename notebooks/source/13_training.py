@@ -54,11 +54,14 @@ d_context = np.array([[0.0, 0, 0, 0], [0, 0, 0, 0], [-1, 0, 0, 1]])  # [T, D]
 
 where = {"positions": np.arange(3)[None], "scale": 1 / 2}  # 1 / sqrt(D)
 forwards, backwards = Trace(), Trace()
-scaled_dot_product_attention(*(x[None, None] for x in (q, k, v)), **where, step=forwards)
-kept = {"q": q, "k": k, "v": v, "weights": forwards["weights"][0, 0]}
+q, k, v, d_context = (x[None, None] for x in (q, k, v, d_context))  # [T, D] -> [1, 1, T, D]
+scaled_dot_product_attention(q, k, v, **where, step=forwards)
+kept = {"q": q, "k": k, "v": v, "weights": forwards["weights"]}
 dq, dk, dv = scaled_dot_product_attention_backward(d_context, kept, **where, step=backwards)
 
-weights, d_weights, d_scores = kept["weights"], backwards["weights"], backwards["scores"]
+weights, d_weights, d_scores = (
+    table[0, 0] for table in (kept["weights"], backwards["weights"], backwards["scores"])
+)
 figure, axes = pyplot.subplots(1, 3, figsize=(10.5, 3.4), layout="constrained")
 panels = {"weights, forwards": weights, "slopes by the weights": d_weights, "slopes by the scores": d_scores}
 for ax, (title, values) in zip(axes, panels.items()):
