@@ -102,8 +102,8 @@ And is it right? Chapter 12 has told us how to find out.
 # %% id="13-attention-backward-checked"
 def wanted(q, k, v):
     """What the slopes are of: the sum of d_context times what attention returns."""
-    context = scaled_dot_product_attention(*(x[None, None] for x in (q, k, v)), **where)
-    return float((d_context * context[0, 0]).sum())
+    context = scaled_dot_product_attention(q, k, v, **where)
+    return float((d_context * context).sum())
 
 
 for name, calculated, tried in (
@@ -111,7 +111,8 @@ for name, calculated, tried in (
     ("dk", dk, central_difference(lambda k: wanted(q, k, v), k, 1e-5)),
     ("dv", dv, central_difference(lambda v: wanted(q, k, v), v, 1e-5)),
 ):
-    print(f"{name} of sat {calculated[2].round(4) + 0.0}, of cat {calculated[1].round(4) + 0.0}; "
+    _, cat, sat = calculated[0, 0].round(4) + 0.0
+    print(f"{name} of sat {sat}, of cat {cat}; "
           f"largest difference to what was tried {np.abs(calculated - tried).max():.0e}")  # fmt: skip
     assert np.allclose(calculated, tried, atol=1e-8)
 
