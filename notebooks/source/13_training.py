@@ -59,9 +59,7 @@ scaled_dot_product_attention(q, k, v, **where, step=forwards)
 kept = {"q": q, "k": k, "v": v, "weights": forwards["weights"]}
 dq, dk, dv = scaled_dot_product_attention_backward(d_context, kept, **where, step=backwards)
 
-weights, d_weights, d_scores = (
-    table[0, 0] for table in (kept["weights"], backwards["weights"], backwards["scores"])
-)
+weights, d_weights, d_scores = (table[0, 0] for table in (kept["weights"], backwards["weights"], backwards["scores"]))
 figure, axes = pyplot.subplots(1, 3, figsize=(10.5, 3.4), layout="constrained")
 panels = {"weights, forwards": weights, "slopes by the weights": d_weights, "slopes by the scores": d_scores}
 for ax, (title, values) in zip(axes, panels.items()):
