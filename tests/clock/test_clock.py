@@ -88,7 +88,7 @@ def test_a_clock_that_saw_nothing_says_so():
 
 
 def test_the_name_that_the_report_had_in_0_1_still_works_and_says_the_new_one():
-    with pytest.warns(DeprecationWarning, match="ClockReport"):
+    with pytest.warns(FutureWarning, match="ClockReport"):
         from minillm.clock import Report
     assert Report is ClockReport
 

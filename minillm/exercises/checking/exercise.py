@@ -14,6 +14,7 @@ from functools import cached_property, partial
 
 import numpy as np
 
+from ...moved import place_of
 from ...reference import TOLERANCES
 from . import reach, source
 from .call import TODO, Outcome, Problem, called
@@ -354,7 +355,7 @@ class Code(Exercise):
     def _not_as_asked(self, student: Student) -> Problem | None:
         """What is wrong with how right values were found."""
         allowed = reach.imported(compile(self.stub(), self.name, "exec"))
-        allowed |= reach.OLD_STUBS.get(self.name, set())
+        allowed |= {place_of(*name) for name in reach.OLD_STUBS.get(self.name, ())}
         if says := reach.borrowed(student.codes, student.found, allowed):
             return Problem("not as asked", f"right values, but {says}")
         if self.loop_without and student.codes:

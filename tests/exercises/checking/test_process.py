@@ -265,6 +265,7 @@ def test_who_does_not_read_is_not_waited_for(monkeypatch):
         def __init__(self):
             code = [sys.executable, "-c", "import time; time.sleep(60)"]
             self._process = subprocess.Popen(code, stdin=subprocess.PIPE)
+            self._to = self._process.stdin
 
     deaf = Deaf()
     try:
