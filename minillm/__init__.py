@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from .decoding.generate import generate as generate
     from .errors import InputError as InputError
     from .families.gpt2.config import GPT2Config as GPT2Config
+    from .families.llama.config import LlamaConfig as LlamaConfig
     from .loading import load as load
     from .model import GPT2 as GPT2
+    from .model import Llama as Llama
     from .tokenizer import Tokenizer as Tokenizer
     from .twins.twin import Twin
 
@@ -24,6 +26,8 @@ ROOMS = {
     "GPT2": "model",
     "GPT2Config": "families.gpt2.config",
     "InputError": "errors",
+    "Llama": "model",
+    "LlamaConfig": "families.llama.config",
     "Tokenizer": "tokenizer",
     "generate": "decoding",
     "load": "loading",

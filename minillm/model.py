@@ -21,6 +21,7 @@ from .checkpoints.checkpoint import Checkpoint, Unread, dtype_name
 from .errors import InputError, require, require_kind, short, whole_number
 from .families.family import MATRIX, TABLE, Parameter
 from .families.gpt2.config import GPT2Config
+from .families.llama.config import LlamaConfig
 from .ids import checked_ids
 from .layers.cache import KVCache, check_fits, float_type
 from .machine.quota import require_memory
@@ -348,7 +349,13 @@ class GPT2(Model):
     config: GPT2Config
 
 
-FACES = {"gpt2": GPT2}  # by the family's name; others are a Model
+class Llama(Model):
+    """Llama: see Model; `config` is a LlamaConfig."""
+
+    config: LlamaConfig
+
+
+FACES = {"gpt2": GPT2, "llama": Llama}  # by the family's name; others are a Model
 
 
 def model_of(config, parameters: Mapping[str, np.ndarray], ops=numpy_ops) -> Model:

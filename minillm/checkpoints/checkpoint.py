@@ -130,8 +130,16 @@ def by_canonical_name(tensors: Iterable[Tensor], family: Family, config) -> dict
             raise InputError(
                 f"{tensor.where} holds {tensor.kind}; parameters are floating-point numbers"
             )
+        parameter = config.layout.get(name)
+        if family.turned and parameter and parameter.role == MATRIX and tensor.kind in FLOATS:
+            tensor = _turned(tensor)
         found[name] = _same(found[name], tensor) if name in found else tensor
     return found
+
+
+def _turned(tensor: Tensor) -> Tensor:
+    """A matrix that a file holds as [out,in], as [in,out]."""
+    return replace(tensor, shape=tensor.shape[::-1], read=lambda: tensor.read().T)
 
 
 def _read(p):

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import families
 from ..errors import InputError
-from ..families.family import TABLE
+from ..families.family import MATRIX, TABLE
 from ..machine.files import write_atomically
 from ..machine.forms import short
 from ..protocol import Model
@@ -105,6 +105,8 @@ def save_folder(model: Model, folder: Path, dtype=None) -> None:
         else:  # low rank and sparse ones become whole matrices
             array = parameter.dense() if stored else np.asarray(parameter)
             kind = dtype or (parameter.kind if stored else str(array.dtype))
+            if family.turned and model.layout[name].role == MATRIX:
+                array = np.ascontiguousarray(array.T)
             arrays[family.stored(name)] = _as_stored(name, array, kind)
     tensors, metadata = pack(quantized)
     safetensors.write(folder / WEIGHTS, arrays | tensors, {"format": "pt", **metadata})

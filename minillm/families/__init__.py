@@ -3,7 +3,8 @@
 `of(config)` and `described(config_json)` find a family, `register` adds one.
 """
 
-from . import gpt2 as gpt2  # registers itself
+from . import gpt2 as gpt2  # each registers itself
+from . import llama as llama
 from .family import Family, Parameter, StepInfo, described, of, read_config, register
 
 __all__ = ["Family", "Parameter", "StepInfo", "described", "of", "read_config", "register"]

@@ -120,7 +120,8 @@ class Family:
     forward for the fused step; None where the readable one alone serves.
 
     In files and engines of others: canonical(name, config) -> our name of a parameter as stored, or
-    None for what is no parameter; stored(name) -> what transformers' files call ours. elsewhere:
+    None for what is no parameter; stored(name) -> what transformers' files call ours; turned:
+    whether they hold matrices as [out,in]. elsewhere:
     {format: {name without ".weight": theirs}}, {} being the layer. projections(seen, layer) -> q,
     k, v as transformers' modules form them. inexpressible(engine, config) -> what it is that
     another engine has none of, "with ...", or None.
@@ -137,6 +138,7 @@ class Family:
     backward: Callable[..., dict[str, Any]]
     canonical: Callable[[str, Any], str | None]
     stored: Callable[[str], str]
+    turned: bool
     elsewhere: Mapping[str, Mapping[str, str]]
     projections: Callable[..., Any]
     inexpressible: Callable[[str, Any], str | None]

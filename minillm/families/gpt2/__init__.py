@@ -17,6 +17,7 @@ GPT2 = register(
         backward=backward.gpt2_backward,
         canonical=layout.canonical,
         stored=layout.stored,
+        turned=False,
         elsewhere={"gguf": layout.GGUF, "ctranslate2": layout.CTRANSLATE2},
         projections=layout.projections,
         inexpressible=layout.inexpressible,

@@ -1,0 +1,25 @@
+"""Llama: config, forward, backward, and the layout that says what it consists of."""
+
+from ..family import Family, register
+from . import backward, forward, layout
+from .config import LlamaConfig
+
+LLAMA = register(
+    Family(
+        name="llama",
+        title="Llama",
+        architectures=("LlamaForCausalLM",),
+        config=LlamaConfig,
+        layers="model.layers.",
+        steps=layout.steps,
+        hidden=forward.hidden,
+        head=forward.unembed,
+        backward=backward.llama_backward,
+        canonical=layout.canonical,
+        stored=layout.stored,
+        turned=True,
+        elsewhere={"gguf": layout.GGUF},
+        projections=layout.projections,
+        inexpressible=layout.inexpressible,
+    )
+)

@@ -1,0 +1,159 @@
+"""The shape of a Llama, under Hugging Face's own names; the letters beside them are those of
+sizes.py."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from ...errors import InputError, whole_number
+from ...layers.rope import scaling_of
+from ...machine.forms import build, check, short
+from ...sizes import Sizes
+from ..family import Parameter
+from .layout import parameters
+
+WHOLE = (  # fields that count something
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+)
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """What config.json says of a Llama; the defaults are SmolLM2-135M's. Raises InputError on what
+    cannot be."""
+
+    vocab_size: int = 49152  # V
+    hidden_size: int = 576  # C
+    intermediate_size: int = 1536  # F
+    num_hidden_layers: int = 30  # L
+    num_attention_heads: int = 9  # H
+    num_key_value_heads: int | None = 3  # K; None means H
+    head_dim: int | None = None  # D; None means C / H
+    max_position_embeddings: int = 8192  # P
+    hidden_act: str = "silu"
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 100000.0
+    rope_scaling: dict | None = field(default=None, hash=False)  # linear, llama3
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    tie_word_embeddings: bool = True
+    bos_token_id: int | None = None
+    eos_token_id: int | list | None = field(default=None, hash=False)  # each of several ends a text
+    generation: dict | None = field(default=None, compare=False)  # what generation_config.json says
+
+    def __post_init__(self):
+        check(vars(self), LlamaConfig)
+        if isinstance(self.eos_token_id, list):
+            for i in self.eos_token_id:
+                whole_number("eos_token_id", i, least=0)
+        if self.num_key_value_heads is None:
+            object.__setattr__(self, "num_key_value_heads", self.num_attention_heads)
+        for name in WHOLE:
+            value = getattr(self, name)
+            most = 1000 if name == "num_hidden_layers" else 2**31 - 1
+            if value is not None and not 1 <= value <= most:
+                raise InputError(f"{name} is {short(value)}; it must be from 1 to {most:,}")
+        H, K = self.num_attention_heads, self.num_key_value_heads
+        if H % K:
+            raise InputError(
+                f"num_attention_heads {H} cannot share num_key_value_heads {K} equally"
+            )
+        if self.head_dim is None and self.hidden_size % H:
+            raise InputError(
+                f"hidden_size {self.hidden_size} cannot be split into num_attention_heads {H} equal"
+                " heads"
+            )
+        if self.sizes.D % 2:
+            raise InputError(f"head_dim is {self.sizes.D}; rotation needs pairs, an even number")
+        if self.hidden_act != "silu":
+            raise InputError(f"hidden_act is {short(self.hidden_act)}; minillm's Llama has silu")
+        if not 0 <= self.rms_norm_eps < 1:
+            raise InputError(f"rms_norm_eps is {self.rms_norm_eps}; it must be in [0, 1)")
+        if not 0 < self.rope_theta < 1e12:
+            raise InputError(f"rope_theta is {self.rope_theta}; it must be above 0")
+        scaling_of(self.rope_scaling)
+
+    @property
+    def sizes(self) -> Sizes:
+        """The same in the letters that all families share."""
+        return _sizes(self)
+
+    @property
+    def layout(self) -> dict[str, Parameter]:
+        """What each parameter is, by its checkpoint name."""
+        return _layout(self)
+
+    @property
+    def tied(self) -> bool:
+        """Whether the head is the token table itself."""
+        return self.tie_word_embeddings
+
+    def resized(self, **letters: int) -> LlamaConfig:
+        """The config with other sizes: L, F, H and K, D."""
+        names = {
+            "L": "num_hidden_layers",
+            "F": "intermediate_size",
+            "H": "num_attention_heads",
+            "K": "num_key_value_heads",
+            "D": "head_dim",
+        }
+        return dataclasses.replace(self, **{names[letter]: n for letter, n in letters.items()})
+
+    def attention_scale(self, layer: int) -> float:
+        """The factor on q k^T: 1/sqrt(D). A Python float: keeps dtypes."""
+        return self.sizes.D**-0.5
+
+    @classmethod
+    def from_dict(cls, values: dict) -> LlamaConfig:
+        """Read what a Hugging Face config.json holds, as transformers 4 or 5 writes it; what cannot
+        be honoured is refused by name."""
+        values = {name: v for name, v in values.items() if name != "generation"}
+        rope = values.pop("rope_parameters", None) or values.get("rope_scaling") or {}
+        rope = dict(check(rope, dict, "rope_parameters"))
+        kind = rope.pop("rope_type", rope.pop("type", "default"))
+        values["rope_theta"] = rope.pop("rope_theta", values.get("rope_theta", 10000.0))
+        if rope.pop("partial_rotary_factor", values.get("partial_rotary_factor", 1.0)) != 1.0:
+            raise InputError("partial_rotary_factor is not 1; minillm rotates whole heads")
+        values["rope_scaling"] = {"rope_type": kind, **rope} if kind != "default" else None
+        if values.get("use_sliding_window"):
+            raise InputError("use_sliding_window is true; minillm's Llama sees everything before")
+        return build(cls, values)
+
+    def to_dict(self) -> dict:
+        """Return what Hugging Face's config.json holds, for transformers 4 and 5."""
+        values = {
+            "model_type": "llama",
+            "architectures": ["LlamaForCausalLM"],
+            **dataclasses.asdict(self),
+        }
+        del values["generation"]
+        values |= {"head_dim": self.sizes.D, "rope_scaling": None}
+        rope = {"rope_type": "default", **(self.rope_scaling or {}), "rope_theta": self.rope_theta}
+        return values | {"rope_parameters": rope}
+
+
+@lru_cache  # asked for at every token
+def _sizes(config: LlamaConfig) -> Sizes:
+    C, H = config.hidden_size, config.num_attention_heads
+    return Sizes(
+        V=config.vocab_size,
+        P=config.max_position_embeddings,
+        L=config.num_hidden_layers,
+        C=C,
+        H=H,
+        K=config.num_key_value_heads,
+        D=config.head_dim or C // H,
+        F=config.intermediate_size,
+    )
+
+
+_layout = lru_cache(parameters)

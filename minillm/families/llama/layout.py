@@ -1,0 +1,141 @@
+"""What a Llama consists of, each thing once: its parameters, its steps, its names elsewhere."""
+
+from __future__ import annotations
+
+from ...costs import ACTIVATION_FLOPS
+from ..family import TABLE, Parameter, StepInfo, matrix, per_layer, vector
+
+BLOCK = {
+    "input_layernorm.weight": vector("C", "ln_1", "ones"),
+    "self_attn.q_proj.weight": matrix("C", "HD", "attn.q"),
+    "self_attn.k_proj.weight": matrix("C", "KD", "attn.k"),
+    "self_attn.v_proj.weight": matrix("C", "KD", "attn.v"),
+    "self_attn.o_proj.weight": matrix("HD", "C", "attn.out", "residual"),
+    "post_attention_layernorm.weight": vector("C", "ln_2", "ones"),
+    "mlp.gate_proj.weight": matrix("C", "F", "mlp.gate"),
+    "mlp.up_proj.weight": matrix("C", "F", "mlp.up"),
+    "mlp.down_proj.weight": matrix("F", "C", "mlp.out", "residual"),
+}
+
+
+def parameters(config) -> dict[str, Parameter]:
+    """Every parameter by its checkpoint name; a tied head is the token table itself."""
+    block = {}
+    for name, parameter in BLOCK.items():
+        block[name] = parameter
+        has_bias = (name.startswith("self_attn") and config.attention_bias) or (
+            name.startswith("mlp") and config.mlp_bias
+        )
+        if has_bias:
+            block[name.replace("weight", "bias")] = vector(parameter.axes[1], parameter.forms)
+    layers = range(config.num_hidden_layers)
+    return {
+        "model.embed_tokens.weight": Parameter(TABLE, ("V", "C"), "wte"),
+        **{f"model.layers.{i}.{name}": p for i in layers for name, p in block.items()},
+        "model.norm.weight": vector("C", "ln_f", "ones"),
+        **({} if config.tied else {"lm_head.weight": Parameter(TABLE, ("V", "C"), "logits")}),
+    }
+
+
+def steps(config) -> dict[str, StepInfo]:
+    """Every step of a pass, in order; names are those of all families where the thing is the
+    same."""
+    attend, feed, S = "attend", "feed forward", StepInfo
+    silu = ACTIVATION_FLOPS["silu"]
+
+    def product(n_in, n_out):
+        return lambda w: w.linear(n_in, n_out)
+
+    def rotate(axis):  # cos and sin once a position; two products and a sum a number
+        return lambda w: w.elementwise(3, axis, 2)
+
+    before = {
+        "wte": S("embed", "tokens", lambda w: w.lookup(stored=True), hook="> model.embed_tokens"),
+        "embed": S("embed", "tokens", hook="< model.layers.0"),  # the same
+    }
+    block = {
+        "ln_1": S(attend, "norm", lambda w: w.rms_norm(), True, hook="> input_layernorm"),
+        "attn.q": S(attend, "q", product("C", "HD"), True, hook="> self_attn.q_proj"),
+        "attn.k": S(attend, "k", product("C", "KD"), True, hook="> self_attn.k_proj"),
+        "attn.v": S(attend, "v", product("C", "KD"), True, True, "> self_attn.v_proj"),
+        "attn.q_rotated": S(attend, "rotate q", rotate("HD")),
+        "attn.k_rotated": S(attend, "rotate k", rotate("KD")),
+        "attn.scores": S(attend, "scores", lambda w: w.scores()),
+        "attn.weights": S(attend, "softmax", lambda w: w.softmax_of_scores(), True),
+        "attn.context": S(
+            attend, "context", lambda w: w.context(), True, True, "< self_attn.o_proj"
+        ),
+        "attn.out": S(attend, "projection", product("HD", "C"), True, True, "> self_attn.o_proj"),
+        "attn.residual": S(
+            attend,
+            "residual",
+            lambda w: w.elementwise(1, "C", 3),
+            hook="< post_attention_layernorm",
+        ),
+        "ln_2": S(feed, "norm", lambda w: w.rms_norm(), True, hook="> post_attention_layernorm"),
+        "mlp.gate": S(feed, "gate", product("C", "F"), True, hook="> mlp.gate_proj"),
+        "mlp.up": S(feed, "up", product("C", "F"), True, True, "> mlp.up_proj"),
+        "mlp.act": S(
+            feed,
+            "activate",
+            lambda w: w.elementwise(silu + 1, "F", 3),
+            True,
+            hook="< mlp.down_proj",
+        ),
+        "mlp.out": S(feed, "contract", product("F", "C"), True, True, "> mlp.down_proj"),
+        "mlp.residual": S(feed, "residual", lambda w: w.elementwise(1, "C", 3), hook=">"),
+    }
+    after = {
+        "ln_f": S("unembed", "norm", lambda w: w.rms_norm(w.last), True, hook="> model.norm"),
+        "logits": S(
+            "unembed",
+            "logits",
+            lambda w: w.linear("C", "V", bias=False, rows=w.last),
+            True,
+            True,
+            "> lm_head",
+        ),
+    }
+    return before | per_layer(block, config.num_hidden_layers, "model.layers.{}") | after
+
+
+# ---- its names in files of others; {} is the layer
+
+
+def canonical(name: str, config) -> str | None:
+    """Our name of a parameter as Hugging Face's files call it; None for the table of frequencies
+    that old files hold. A tied head is the token table, under either name."""
+    if name.endswith("rotary_emb.inv_freq"):
+        return None
+    return "model.embed_tokens.weight" if name == "lm_head.weight" and config.tied else name
+
+
+def stored(name: str) -> str:
+    """What transformers calls a parameter in its files: the same."""
+    return name
+
+
+def projections(seen, i: int) -> list:
+    """q, k and v [B,T,heads D] of layer i, of what transformers' modules gave."""
+    return [seen[f"h.{i}.attn.{name}"] for name in "qkv"]
+
+
+def inexpressible(engine: str, config) -> str | None:
+    """What llama.cpp or CTranslate2 has no such Llama with, or None."""
+    return None if engine == "llama.cpp" else "at all, as far as minillm writes"
+
+
+GGUF = {
+    "model.embed_tokens": "token_embd",
+    "model.layers.{}.input_layernorm": "blk.{}.attn_norm",
+    "model.layers.{}.self_attn.q_proj": "blk.{}.attn_q",
+    "model.layers.{}.self_attn.k_proj": "blk.{}.attn_k",
+    "model.layers.{}.self_attn.v_proj": "blk.{}.attn_v",
+    "model.layers.{}.self_attn.o_proj": "blk.{}.attn_output",
+    "model.layers.{}.post_attention_layernorm": "blk.{}.ffn_norm",
+    "model.layers.{}.mlp.gate_proj": "blk.{}.ffn_gate",
+    "model.layers.{}.mlp.up_proj": "blk.{}.ffn_up",
+    "model.layers.{}.mlp.down_proj": "blk.{}.ffn_down",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+}
