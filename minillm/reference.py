@@ -120,10 +120,14 @@ def record(folder: str | Path, ids, n_greedy: int = 0, dtype="float64") -> Refer
 
     for i, weights in enumerate(result.attentions):
         q, k, v = map(heads, family.projections(seen, i))
+        formed = {"q": q, "k": k, "v": v, **family.turned_by_position(model, q, k)}
+        q, k = (formed.get(f"{name}_rotated", formed[name]) for name in "qk")
         keys = k.repeat_interleave(sizes.H // sizes.K, dim=1)
-        scores = q @ keys.transpose(-1, -2) * ours.attention_scale(i)
-        context = heads(seen[f"h.{i}.attn.context"])
-        formed = {"q": q, "k": k, "v": v, "scores": scores, "weights": weights, "context": context}
+        formed |= {
+            "scores": q @ keys.transpose(-1, -2) * ours.attention_scale(i),
+            "weights": weights,
+            "context": heads(seen[f"h.{i}.attn.context"]),
+        }
         seen |= {f"h.{i}.attn.{name}": value for name, value in formed.items()}
     batch, recorded = input_ids.shape[0], Trace()
     for name in steps:

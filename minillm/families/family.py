@@ -123,7 +123,8 @@ class Family:
     None for what is no parameter; stored(name) -> what transformers' files call ours; turned:
     whether they hold matrices as [out,in]. elsewhere:
     {format: {name without ".weight": theirs}}, {} being the layer. projections(seen, layer) -> q,
-    k, v as transformers' modules form them. inexpressible(engine, config) -> what it is that
+    k, v as transformers' modules form them; turned_by_position(model, q, k) -> {q_rotated,
+    k_rotated}, or {}. inexpressible(engine, config) -> what it is that
     another engine has none of, "with ...", or None.
     """
 
@@ -141,6 +142,7 @@ class Family:
     turned: bool
     elsewhere: Mapping[str, Mapping[str, str]]
     projections: Callable[..., Any]
+    turned_by_position: Callable[..., dict[str, Any]]
     inexpressible: Callable[[str, Any], str | None]
     program: Callable[..., Program] | None = None
 

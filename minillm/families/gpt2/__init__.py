@@ -20,6 +20,7 @@ GPT2 = register(
         turned=False,
         elsewhere={"gguf": layout.GGUF, "ctranslate2": layout.CTRANSLATE2},
         projections=layout.projections,
+        turned_by_position=lambda model, q, k: {},
         inexpressible=layout.inexpressible,
         program=program.program,
     )

@@ -3,6 +3,7 @@
 from ..family import Family, register
 from . import backward, forward, layout
 from .config import LlamaConfig
+from .program import program
 
 LLAMA = register(
     Family(
@@ -15,11 +16,13 @@ LLAMA = register(
         hidden=forward.hidden,
         head=forward.unembed,
         backward=backward.llama_backward,
+        program=program,
         canonical=layout.canonical,
         stored=layout.stored,
         turned=True,
         elsewhere={"gguf": layout.GGUF},
         projections=layout.projections,
+        turned_by_position=layout.turned_by_position,
         inexpressible=layout.inexpressible,
     )
 )

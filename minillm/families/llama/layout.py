@@ -120,6 +120,16 @@ def projections(seen, i: int) -> list:
     return [seen[f"h.{i}.attn.{name}"] for name in "qkv"]
 
 
+def turned_by_position(model, q, k) -> dict:
+    """q and k [B,heads,T,D] as transformers' model turns them, at positions 0, 1, 2, ..."""
+    import torch
+    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+    positions = torch.arange(q.shape[2])[None]
+    turned = apply_rotary_pos_emb(q, k, *model.model.rotary_emb(q, positions))
+    return dict(zip(("q_rotated", "k_rotated"), turned))
+
+
 def inexpressible(engine: str, config) -> str | None:
     """What llama.cpp or CTranslate2 has no such Llama with, or None."""
     return None if engine == "llama.cpp" else "at all, as far as minillm writes"
