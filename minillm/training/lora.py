@@ -45,7 +45,7 @@ def with_adapters(
     rng, adapted = np.random.default_rng([seed, rank]), {}
     for name in model.matrices():
         place = family.local_name(name)[1].removesuffix(".weight")
-        projects = "KD" in model.layout[name].axes[-1].split()
+        projects = {*model.layout[name].axes[-1].split()} <= {"HD", "KD"}
         if any(place == w or place.endswith(f".{w}") for w in wanted) or (projects and not wanted):
             adapted[name] = LoRA.fresh(model.parameters[name], rank, alpha / rank, rng)
     return model.with_parameters(adapted)

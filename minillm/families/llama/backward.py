@@ -1,5 +1,6 @@
-"""Llama's backward: the gradient of every parameter, walking the forward's steps from the last to the
-first. To be read beside forward.py; the layers' own backward stands under their forward in layers/.
+"""Llama's backward: the gradient of every parameter, walking the forward's steps from the last to
+the first. To be read beside forward.py; the layers' own backward stands under their forward, in
+layers/.
 
 `step` is given the gradient of each intermediate under the name that the forward has for it.
 """

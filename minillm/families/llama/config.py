@@ -72,8 +72,10 @@ class LlamaConfig:
                 f"hidden_size {self.hidden_size} cannot be split into num_attention_heads {H} equal"
                 " heads"
             )
-        if self.sizes.D % 2:
-            raise InputError(f"head_dim is {self.sizes.D}; rotation needs pairs, an even number")
+        if self.head_dim is None:
+            object.__setattr__(self, "head_dim", self.hidden_size // H)
+        if self.head_dim % 2:
+            raise InputError(f"head_dim is {self.head_dim}; rotation needs pairs, an even number")
         if self.hidden_act != "silu":
             raise InputError(f"hidden_act is {short(self.hidden_act)}; minillm's Llama has silu")
         if not 0 <= self.rms_norm_eps < 1:
@@ -136,22 +138,21 @@ class LlamaConfig:
             **dataclasses.asdict(self),
         }
         del values["generation"]
-        values |= {"head_dim": self.sizes.D, "rope_scaling": None}
+        values["rope_scaling"] = None
         rope = {"rope_type": "default", **(self.rope_scaling or {}), "rope_theta": self.rope_theta}
         return values | {"rope_parameters": rope}
 
 
 @lru_cache  # asked for at every token
 def _sizes(config: LlamaConfig) -> Sizes:
-    C, H = config.hidden_size, config.num_attention_heads
     return Sizes(
         V=config.vocab_size,
         P=config.max_position_embeddings,
         L=config.num_hidden_layers,
-        C=C,
-        H=H,
+        C=config.hidden_size,
+        H=config.num_attention_heads,
         K=config.num_key_value_heads,
-        D=config.head_dim or C // H,
+        D=config.head_dim,
         F=config.intermediate_size,
     )
 
