@@ -130,6 +130,13 @@ PROVEN_ELSEWHERE = {
     "tests/exercises/teacher/test_report.py: the picture of a class, as its report saves it": (
         "plots.classroom",
     ),
+    "tests/families/llama/test_llama.py: what works on GPT-2 works on it, as transformers does it": (
+        "families.llama.backward",
+        "families.llama.config",
+        "families.llama.forward",
+        "families.llama.layout",
+        "families.llama.program",
+    ),
     "tests/families/test_family.py: what is declared is what parameters and steps are": (
         "families.gpt2.layout",
         "sizes",

@@ -44,7 +44,8 @@ def steps(config) -> dict[str, StepInfo]:
     silu = ACTIVATION_FLOPS["silu"]
 
     def product(n_in, n_out):
-        return lambda w: w.linear(n_in, n_out)
+        bias = config.attention_bias if "D" in n_in + n_out else config.mlp_bias
+        return lambda w: w.linear(n_in, n_out, bias)
 
     def rotate(axis):  # cos and sin once a position; two products and a sum a number
         return lambda w: w.elementwise(3, axis, 2)
