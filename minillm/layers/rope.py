@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,13 @@ from ..errors import InputError
 from ..machine.forms import build, check, short
 
 
-def rotation(positions, D, theta, scaling=None, dtype=np.float32):
+def rotation(
+    positions: Any,
+    D: int,
+    theta: float,
+    scaling: dict[str, Any] | None = None,
+    dtype: Any = np.float32,
+) -> tuple[np.ndarray, np.ndarray]:
     """Return cos and sin of the angle by which each pair of numbers is turned at each position.
 
     angle = position * frequency, with frequency_i = theta^(-2i/D) changed by `scaling`, a table as
@@ -106,7 +113,7 @@ class Llama3(Linear):
 SCALINGS = {"default": Default, "linear": Linear, "llama3": Llama3}
 
 
-def scaling_of(settings):
+def scaling_of(settings: dict[str, Any] | None) -> Any:
     """Return what changes the frequencies, of a table with rope_type (older files: type); None
     changes nothing."""
     settings = {} if settings is None else check(settings, dict, "RoPE scaling")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 from ...errors import InputError, whole_number
 from ...layers.rope import scaling_of
@@ -42,15 +43,19 @@ class LlamaConfig:
     hidden_act: str = "silu"
     rms_norm_eps: float = 1e-5
     rope_theta: float = 100000.0
-    rope_scaling: dict | None = field(default=None, hash=False)  # linear, llama3
+    rope_scaling: dict[str, Any] | None = field(default=None, hash=False)  # linear, llama3
     attention_bias: bool = False
     mlp_bias: bool = False
     tie_word_embeddings: bool = True
     bos_token_id: int | None = None
-    eos_token_id: int | list | None = field(default=None, hash=False)  # each of several ends a text
-    generation: dict | None = field(default=None, compare=False)  # what generation_config.json says
+    eos_token_id: int | list[int] | None = field(
+        default=None, hash=False
+    )  # each of several ends a text
+    generation: dict[str, Any] | None = field(
+        default=None, compare=False
+    )  # what generation_config.json says
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check(vars(self), LlamaConfig)
         if isinstance(self.eos_token_id, list):
             for i in self.eos_token_id:
@@ -62,7 +67,7 @@ class LlamaConfig:
             most = 1000 if name == "num_hidden_layers" else 2**31 - 1
             if value is not None and not 1 <= value <= most:
                 raise InputError(f"{name} is {short(value)}; it must be from 1 to {most:,}")
-        H, K = self.num_attention_heads, self.num_key_value_heads
+        H, K = self.num_attention_heads, self.num_key_value_heads or 0
         if H % K:
             raise InputError(
                 f"num_attention_heads {H} cannot share num_key_value_heads {K} equally"
@@ -74,8 +79,8 @@ class LlamaConfig:
             )
         if self.head_dim is None:
             object.__setattr__(self, "head_dim", self.hidden_size // H)
-        if self.head_dim % 2:
-            raise InputError(f"head_dim is {self.head_dim}; rotation needs pairs, an even number")
+        if (D := self.head_dim or 0) % 2:
+            raise InputError(f"head_dim is {D}; rotation needs pairs, an even number")
         if self.hidden_act != "silu":
             raise InputError(f"hidden_act is {short(self.hidden_act)}; minillm's Llama has silu")
         if not 0 <= self.rms_norm_eps < 1:
@@ -108,14 +113,15 @@ class LlamaConfig:
             "K": "num_key_value_heads",
             "D": "head_dim",
         }
-        return dataclasses.replace(self, **{names[letter]: n for letter, n in letters.items()})
+        fields: dict[str, Any] = {names[letter]: n for letter, n in letters.items()}
+        return dataclasses.replace(self, **fields)
 
     def attention_scale(self, layer: int) -> float:
         """The factor on q k^T: 1/sqrt(D). A Python float: keeps dtypes."""
-        return self.sizes.D**-0.5
+        return float(self.sizes.D**-0.5)
 
     @classmethod
-    def from_dict(cls, values: dict) -> LlamaConfig:
+    def from_dict(cls, values: dict[str, Any]) -> LlamaConfig:
         """Read what a Hugging Face config.json holds, as transformers 4 or 5 writes it; what cannot
         be honoured is refused by name."""
         values = {name: v for name, v in values.items() if name != "generation"}
@@ -130,7 +136,7 @@ class LlamaConfig:
             raise InputError("use_sliding_window is true; minillm's Llama sees everything before")
         return build(cls, values)
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Return what Hugging Face's config.json holds, for transformers 4 and 5."""
         values = {
             "model_type": "llama",
@@ -151,8 +157,8 @@ def _sizes(config: LlamaConfig) -> Sizes:
         L=config.num_hidden_layers,
         C=config.hidden_size,
         H=config.num_attention_heads,
-        K=config.num_key_value_heads,
-        D=config.head_dim,
+        K=config.num_key_value_heads or 0,  # never None: __post_init__ sets both
+        D=config.head_dim or 0,
         F=config.intermediate_size,
     )
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from ...costs import ACTIVATION_FLOPS
+from collections.abc import Callable
+from typing import Any
+
+from ...costs import ACTIVATION_FLOPS, Cost, Work
 from ..family import TABLE, Parameter, StepInfo, matrix, per_layer, vector
 
 BLOCK = {
@@ -18,7 +21,7 @@ BLOCK = {
 }
 
 
-def parameters(config) -> dict[str, Parameter]:
+def parameters(config: Any) -> dict[str, Parameter]:
     """Every parameter by its checkpoint name; a tied head is the token table itself."""
     block = {}
     for name, parameter in BLOCK.items():
@@ -37,17 +40,19 @@ def parameters(config) -> dict[str, Parameter]:
     }
 
 
-def steps(config) -> dict[str, StepInfo]:
+def steps(config: Any) -> dict[str, StepInfo]:
     """Every step of a pass, in order; names are those of all families where the thing is the
     same."""
     attend, feed, S = "attend", "feed forward", StepInfo
     silu = ACTIVATION_FLOPS["silu"]
 
-    def product(n_in, n_out):
+    def product(n_in: str, n_out: str) -> Callable[[Work], Cost]:
         bias = config.attention_bias if "D" in n_in + n_out else config.mlp_bias
         return lambda w: w.linear(n_in, n_out, bias)
 
-    def rotate(axis):  # cos and sin once a position; two products and a sum a number
+    def rotate(
+        axis: str,
+    ) -> Callable[[Work], Cost]:  # cos and sin once a position; two products and a sum a number
         return lambda w: w.elementwise(3, axis, 2)
 
     before = {
@@ -103,7 +108,7 @@ def steps(config) -> dict[str, StepInfo]:
 # ---- its names in files of others; {} is the layer
 
 
-def canonical(name: str, config) -> str | None:
+def canonical(name: str, config: Any) -> str | None:
     """Our name of a parameter as Hugging Face's files call it; None for the table of frequencies
     that old files hold. A tied head is the token table, under either name."""
     if name.endswith("rotary_emb.inv_freq"):
@@ -116,12 +121,12 @@ def stored(name: str) -> str:
     return name
 
 
-def projections(seen, i: int) -> list:
+def projections(seen: Any, i: int) -> list[Any]:
     """q, k and v [B,T,heads D] of layer i, of what transformers' modules gave."""
     return [seen[f"h.{i}.attn.{name}"] for name in "qkv"]
 
 
-def turned_by_position(model, q, k) -> dict:
+def turned_by_position(model: Any, q: Any, k: Any) -> dict[str, Any]:
     """q and k [B,heads,T,D] as transformers' model turns them, at positions 0, 1, 2, ..."""
     import torch
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
@@ -131,7 +136,7 @@ def turned_by_position(model, q, k) -> dict:
     return dict(zip(("q_rotated", "k_rotated"), turned))
 
 
-def inexpressible(engine: str, config) -> str | None:
+def inexpressible(engine: str, config: Any) -> str | None:
     """What llama.cpp or CTranslate2 has no such Llama with, or None."""
     return None if engine == "llama.cpp" else "at all, as far as minillm writes"
 
