@@ -25,6 +25,16 @@ ONLY_THE_TEXT = {
     "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
     "special_tokens": {},
 }
+
+
+def cut_by(*steps: dict, then_by_gpt2: bool = False) -> dict:
+    """A pre-tokenizer that takes these steps before bytes are written as characters."""
+    return {
+        "type": "Sequence",
+        "pretokenizers": [*steps, BYTE_LEVEL | {"use_regex": then_by_gpt2}],
+    }
+
+
 TEXT = f"the low, lower{END_OF_TEXT}  lowest\n\n it's the  wide<pad>st"
 
 
@@ -219,7 +229,7 @@ def test_a_config_that_cannot_be_honoured(folder, config, message):
         ({"model": {"dropout": 0.1}}, r"dropout is 0\.1"),
         ({"model": {"end_of_word_suffix": "</w>"}}, "end_of_word_suffix is '</w>'"),
         ({"model": {"continuing_subword_prefix": "##"}}, "continuing_subword_prefix is '##'"),
-        ({"model": {"ignore_merges": True}}, "ignore_merges is True"),
+        ({"model": {"ignore_merges": "yes"}}, "ignore_merges is 'yes'"),
         ({"model": {"merges": {}}}, "merges is {}, not a list"),
         ({"model": {"merges": None}}, "merges is None, not a list"),
         ({"model": {"merges": "t h"}}, "merges is 't h', not a list"),
@@ -228,28 +238,35 @@ def test_a_config_that_cannot_be_honoured(folder, config, message):
         ({"model": {"merges": [["t", 5]]}}, "is not a pair"),
         ({"model": {"merges": ["t zz"]}}, "merge 0: 't' with 'zz' needs 'zz'"),
         ({"model": {"vocab": []}}, "not a table"),
-        ({"model": {"vocab": {"a": 0}}}, "the byte '!'"),
-        ({"normalizer": {"type": "NFC"}}, "normalizer is {'type': 'NFC'}"),
+        ({"model": {"vocab": {"<a>": 0}}}, "the byte '!'"),
+        ({"model": {"vocab": {"a": 0}}}, "is not in the vocabulary"),
+        (
+            {"model": {"vocab": {"a": 0}, "merges": [], "unk_token": "a"}, "added_tokens": []},
+            "unk_token is 'a'",
+        ),
+        (
+            {"model": {"vocab": {"a": 0}, "merges": [], "byte_fallback": True}, "added_tokens": []},
+            "byte_fallback",
+        ),
+        ({"normalizer": {"type": "NFKC"}}, "normalizer is {'type': 'NFKC'}"),
         ({"normalizer": {"type": "Sequence", "normalizers": [{"type": "Lowercase"}]}}, "Lowercase"),
         ({"pre_tokenizer": None}, "pre_tokenizer is None"),
         ({"pre_tokenizer": {"type": "Whitespace"}}, "'Whitespace'"),
         ({"pre_tokenizer": BYTE_LEVEL | {"add_prefix_space": True}}, "'add_prefix_space': True"),
         ({"pre_tokenizer": BYTE_LEVEL | {"use_regex": False}}, "'use_regex': False"),
-        (
-            {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [SPLIT, BYTE_LEVEL]}},
-            "pre_tokenizer is",
-        ),
-        (
-            {
-                "pre_tokenizer": {
-                    "type": "Sequence",
-                    "pretokenizers": [
-                        SPLIT | {"pattern": {"Regex": "x"}},
-                        BYTE_LEVEL | {"use_regex": False},
-                    ],
-                }
-            },
-            "'Regex': 'x'",
+        *(
+            ({"pre_tokenizer": cut_by(step)}, message)
+            for digits in [SPLIT | {"pattern": {"Regex": "[0-9]"}}]
+            for step, message in [
+                ({"type": "Whitespace"}, "'Whitespace'"),
+                ({"type": "Digits", "individual_digits": "yes"}, "'Digits'"),
+                (digits | {"behavior": "Removed"}, "'Removed'"),
+                (digits | {"invert": True}, "'invert': True"),
+                (SPLIT | {"pattern": {"String": "x"}}, "'String': 'x'"),
+                (SPLIT | {"pattern": {"Regex": "("}}, "is none .missing"),
+                (SPLIT | {"pattern": {"Regex": "x*"}}, "matches where nothing stands"),
+                (SPLIT | {"pattern": {"Regex": "^x"}}, "may read otherwise"),
+            ]
         ),
         (
             {
