@@ -20,7 +20,7 @@ from ..checkpoints.find import ADDED, PAIRS, TEMPLATE, TOKENIZER, TOKENIZER_CONF
 from ..errors import InputError
 from ..machine.files import read_bytes, read_json, write_atomically
 from .byte_level import byte_to_char, char_to_byte
-from .patterns import GPT2_PATTERN, NAMES, PATTERNS, why_not
+from .patterns import GPT2_PATTERN, PATTERNS, why_not
 from .specials import END_OF_TEXT, named_token, unusable_specials
 
 ENDS = ("bos_token", "eos_token")
@@ -136,7 +136,7 @@ def _kind(file: Path, data: dict, model: dict) -> dict:
         part = _cut_by(file, step)
         if part is None:
             refuse("pre_tokenizer", step, "cuts text by Digits, and by Split (Regex, Isolated)")
-        if (*pattern, part) not in NAMES and (why := why_not(part)):
+        if why := why_not(part):
             refuse("pre_tokenizer", step, f"cannot cut by it: it {why}")
         pattern.append(part)
     if last.get("use_regex", True):

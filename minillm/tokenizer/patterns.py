@@ -47,6 +47,7 @@ NAMES = {pattern: name for name, pattern in PATTERNS.items()} | {
 }
 COVERING = {pattern for pattern in NAMES if len(pattern) == 1}  # leave nothing between matches
 
+LONGEST = 2000  # characters of an expression
 # What means the same to `regex` and to Oniguruma, which the tokenizers library uses. Left out are
 # what differs (^, $, \w, \b, \h, sets in sets, {2}+), and repeated groups, whose time may explode.
 _ESCAPE = r"\\ (?: [pP]\{[A-Z][a-z]?\} | [sSdDrnt] | [^\w\s] )"  # a property, a kind, a sign
@@ -76,14 +77,14 @@ def pattern_of(given: str | Iterable[str]) -> tuple[str, ...]:
     if not pattern:
         raise InputError("pattern is empty; it must be a name or regular expressions")
     for part in pattern:
-        if pattern not in NAMES and (why := why_not(part)):
+        if why := why_not(part):
             raise InputError(f"the regular expression {short(part)} {why}")
     return pattern
 
 
 def why_not(part) -> str | None:
     """Return why text cannot be cut by a regular expression, or None where it can."""
-    if not isinstance(part, str) or not COMMON.fullmatch(part):
+    if not isinstance(part, str) or len(part) > LONGEST or not COMMON.fullmatch(part):
         return "has parts that other libraries may read otherwise; minillm does not guess"
     try:
         empty = regex.compile(part).search("")
