@@ -1,4 +1,4 @@
-"""The tokenizer in GGUF's metadata: read, written, refused by name; live: the same ids as llama.cpp,
+"""The tokenizer in GGUF: read, written, refused by name; live: the same ids as llama.cpp,
 and all tokens of SmolLM2."""
 
 from __future__ import annotations
