@@ -2,7 +2,8 @@
 
 Text is cut into pieces by a pattern, each piece is written as UTF-8 bytes, and neighbouring parts
 are merged in the order in which the merges were learnt, until no learnt pair is left. No text is
-unknown: every byte is a token.
+unknown where every byte is a token, as in GPT-2. A byte that has none, as some in SmolLM2, is
+dropped.
 
 Source: Sennrich, Haddow, Birch, "Neural Machine Translation of Rare Words with Subword Units"
 (2016); Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), section 2.2.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import heapq
 import math
 import operator
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,7 +29,8 @@ from ..errors import InputError, require, require_kind, short, whole_number
 from ..machine.files import as_path
 from ..machine.progress import Update, progress_bar
 from . import files
-from .byte_level import GPT2_PATTERN, byte_to_char
+from .byte_level import byte_to_char
+from .patterns import GPT2_PATTERN, NAMES, cutter, pattern_of
 from .specials import (
     END_OF_TEXT,
     cut_at_ends,
@@ -47,6 +50,7 @@ def merge_by_hand(data, ranks):
     """Cut bytes into tokens by byte-pair encoding: merge the pair learnt earliest, the leftmost of
     these, until none is left.
 
+    A byte that no pair holds stays by itself; whether it is a token, the vocabulary says.
     data: bytes of one piece of text; ranks: {(left, right): rank}, both parts bytes, rank 0 learnt
     first -> list of bytes. Source: Sennrich, Haddow, Birch (2016), algorithm 1.
     """
@@ -75,7 +79,7 @@ class Merge:
 @dataclass(frozen=True)
 class Piece:
     """One piece of a text and its tokens: `data` the UTF-8 bytes, `merges` in the order in which
-    they were made."""
+    they were made. The tokens make up `data`, without those bytes that have no token."""
 
     text: str
     data: bytes
@@ -94,6 +98,12 @@ class Tokenizer:
     text -> id; found in every text.
     normalized: those of both kinds that are looked for last, between the others. config: what
     tokenizer_config.json says, kept for whoever asks (ends, chat template).
+    pattern: a name in PATTERNS, or regular expressions that cut one after the other. normalizer:
+    "NFC" where text is first written in that form of Unicode. ignore_merges: whether a piece that
+    is a token is taken whole.
+    gaps: whether bytes without a token keep the parts on both sides from merging, as in llama.cpp;
+    otherwise they are dropped before merging, as the tokenizers library does with tokenizer.json.
+    template: the ids before and after a text that encode adds where it is asked to.
     """
 
     def __init__(
@@ -104,20 +114,33 @@ class Tokenizer:
         added_tokens: Mapping[str, int] = MappingProxyType({}),
         normalized: Collection[str] = (),
         config: Mapping | None = None,
+        pattern: str | Iterable[str] = "gpt-2",
+        normalizer: str | None = None,
+        ignore_merges: bool = False,
+        gaps: bool = False,
+        template: tuple[tuple[int, ...], tuple[int, ...]] = ((), ()),
     ):
         self.tokens, self.merges, self.special_tokens = tokens, merges, special_tokens
         self.added_tokens, self.normalized = dict(added_tokens), frozenset(normalized)
         self.config = dict(config or {})
+        self.pattern, self.normalizer = pattern_of(pattern), normalizer
+        self.ignore_merges, self.gaps, self.template = ignore_merges, gaps, template
+        if normalizer not in (None, "NFC"):
+            raise InputError(f"normalizer is {short(normalizer)}; minillm knows None and 'NFC'")
         self._holes = [i for i, token in enumerate(tokens) if token is None]
         whole = {*special_tokens.values(), *self.added_tokens.values()}
         ids = {tokens[i]: i for i in whole}  # an added token may be one that merges make, too
         ids |= {token: i for i, token in enumerate(tokens) if i not in whole}
-        self._byte_ids = [ids[bytes([b])] for b in range(256)]
+        self._byte_ids = [ids.get(bytes([b]), -1) for b in range(256)]
         # (left, right) -> (rank, id of the merged token)
         self._ranks = {
             (a, b): (rank, ids[tokens[a] + tokens[b]]) for rank, (a, b) in enumerate(merges)
         }
-        self._split = regex.compile(GPT2_PATTERN).findall
+        self._split = cutter(self.pattern)
+        kept = special_tokens.values()
+        self._whole = (
+            {token: (i,) for token, i in ids.items() if i not in kept} if ignore_merges else {}
+        )
         self._known: dict[str, tuple[int, ...]] = {}
 
     @property
@@ -133,26 +156,36 @@ class Tokenizer:
         return self.special_tokens.get(END_OF_TEXT, named)
 
     def __repr__(self) -> str:
+        specials = [*self.special_tokens]
+        listed = repr(specials[:8])[:-1] + (", ...]" if len(specials) > 8 else "]")
         return (
-            f"Tokenizer(vocab_size={self.vocab_size}, special_tokens={list(self.special_tokens)})"
+            f"Tokenizer(vocab_size={self.vocab_size}, special_tokens={listed},"
+            f" pattern={short(NAMES.get(self.pattern, self.pattern))})"
         )
 
     # ---- text -> ids
 
-    def encode(self, text: str, allowed_special: Iterable[str] | str = ()) -> list[int]:
+    def encode(
+        self,
+        text: str,
+        allowed_special: Iterable[str] | str = (),
+        add_special_tokens: bool = False,
+    ) -> list[int]:
         """Return the ids of `text`; specials in `allowed_special` (one, several, "all") become
         their own id.
 
-        A special that is not allowed is ordinary text. Lone surrogates become U+FFFD.
+        A special that is not allowed is ordinary text. Lone surrogates become U+FFFD. With
+        add_special_tokens the ids of `template` stand around it.
         """
-        ids: list[int] = []
+        before, after = self.template if add_special_tokens else ((), ())
+        ids = [*before]
         for part, special_id in self._parts(text, allowed_special):
             if special_id is not None:
                 ids.append(special_id)
             else:
                 for piece in self._split(part):
                     ids.extend(self._known.get(piece) or self._encode_piece(piece))
-        return ids
+        return [*ids, *after] if after else ids
 
     def encode_batch(
         self, texts: Iterable[str], allowed_special: Iterable[str] | str = ()
@@ -187,15 +220,10 @@ class Tokenizer:
                 continue
             for piece in self._split(part):
                 merges: list[Merge] = []
-                ids = self._merge(piece.encode(), merges.append)
+                data = piece.encode()
+                ids = self._whole.get(data) or self._merge(data, merges.append)
                 pieces.append(
-                    Piece(
-                        piece,
-                        piece.encode(),
-                        tuple(merges),
-                        ids,
-                        tuple(self.tokens[i] for i in ids),
-                    )
+                    Piece(piece, data, tuple(merges), ids, tuple(self.tokens[i] for i in ids))
                 )
         return pieces
 
@@ -215,15 +243,19 @@ class Tokenizer:
                 f" {[*self.special_tokens]}"
             )
         found = self.added_tokens | {s: self.special_tokens[s] for s in allowed}
-        last = {s: found.pop(s) for s in self.normalized & found.keys()}
+        last = {self._normal(s): found.pop(s) for s in self.normalized & found.keys()}
         for part, special_id in split_at_specials(text, found):
             if special_id is None:
-                yield from split_at_specials(part, last)
+                yield from split_at_specials(self._normal(part), last)
             else:
                 yield part, special_id
 
+    def _normal(self, text: str) -> str:
+        return unicodedata.normalize("NFC", text) if self.normalizer else text
+
     def _encode_piece(self, piece: str) -> tuple[int, ...]:
-        ids = self._merge(piece.encode())
+        data = piece.encode()
+        ids = self._whole.get(data) or self._merge(data)
         if len(piece) <= CACHED_LENGTH:
             if len(self._known) >= CACHED_PIECES:
                 self._known.clear()
@@ -237,7 +269,9 @@ class Tokenizer:
         The parts are a linked list and the candidate pairs a heap, so that a piece of n bytes takes
         O(n log n), and not O(n^2) as by hand.
         """
-        ids = [self._byte_ids[b] for b in data]
+        ids = [self._byte_ids[b] for b in data]  # -1: no token, and in no pair
+        if not self.gaps:
+            ids = [i for i in ids if i >= 0]
         after = [*range(1, len(ids)), -1]
         before = [*range(-1, len(ids) - 1)]
         alive = bytearray(b"\1") * len(ids)  # counts the parts before one far faster than a loop

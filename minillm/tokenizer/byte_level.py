@@ -1,13 +1,8 @@
-"""What byte-level tokenizers share: how a text is cut into pieces, how bytes are written."""
+"""What all byte-level tokenizers share: how bytes are written."""
 
 from __future__ import annotations
 
 from functools import cache
-
-# A contraction, or letters, digits or other signs with at most one space before them, or a run of
-# white space (whose last character is left for the piece after it). From OpenAI's encoder.py;
-# contractions in lower case only.
-GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
 @cache

@@ -2,9 +2,10 @@
 
 tokenizer.json is the format of the `tokenizers` library, and all that transformers 5 writes. It
 describes many kinds of tokenizer: what a file asks for and Tokenizer cannot do is refused by name.
-Ignored are `truncation` and `padding`, as in transformers, and what changes no id where every byte
-is a token (`trim_offsets`, `unk_token`, `byte_fallback`). tokenizer_config.json may stand beside
-all of these files.
+Ignored are `truncation` and `padding`, as in transformers, `trim_offsets`, which changes no id,
+and, where every byte is a token, `unk_token` and `byte_fallback`. A byte that has no token is
+dropped before merging, as the library does. tokenizer_config.json may stand beside all of these
+files.
 """
 
 from __future__ import annotations
@@ -18,19 +19,15 @@ from typing import NamedTuple
 from ..checkpoints.find import ADDED, PAIRS, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG
 from ..errors import InputError
 from ..machine.files import read_bytes, read_json, write_atomically
-from .byte_level import GPT2_PATTERN, byte_to_char, char_to_byte
+from .byte_level import byte_to_char, char_to_byte
+from .patterns import GPT2_PATTERN, PATTERNS, why_not
 from .specials import END_OF_TEXT, named_token, unusable_specials
 
 ENDS = ("bos_token", "eos_token")
 MOST_IDS = 1 << 20  # a higher id is a mistake: every id below it takes memory
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
-SPLIT = {
-    "type": "Split",
-    "pattern": {"Regex": GPT2_PATTERN},
-    "behavior": "Isolated",
-    "invert": False,
-}
+SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}  # beside its pattern
 
 
 class Parts(NamedTuple):
@@ -42,6 +39,11 @@ class Parts(NamedTuple):
     added_tokens: Mapping[str, int]
     normalized: Collection[str]
     config: Mapping
+    pattern: tuple[str, ...] = PATTERNS["gpt-2"]
+    normalizer: str | None = None
+    ignore_merges: bool = False
+    gaps: bool = False
+    template: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -53,18 +55,23 @@ def read(folder: Path) -> Parts:
     """Read tokenizer.json in `folder`; without it vocab.json and merges.txt; without them
     encoder.json and vocab.bpe.
 
-    Raises InputError naming the file and what is wrong: a missing byte, an id that two
-    tokens have, an unusable merge, something that only another kind of tokenizer can do.
+    Raises InputError naming the file and what is wrong: an id that two tokens have, an unusable
+    merge, something that only another kind of tokenizer can do.
     """
     config = _read_config(folder)
     file = folder / TOKENIZER
     if file.exists():
         data = _table(file, read_json(file))
         model = _table(file, data.get("model"))
-        _refuse_other_kinds(file, data, model)
+        kind = _kind(file, data, model)
         added = _list(file, {"added_tokens": []} | data, "added_tokens")
-        merges = _pairs_of_json(file, _list(file, model, "merges"))
-        return _byte_level(file, model.get("vocab"), merges, file, added, config)
+        merges = pairs_of(file, _list(file, model, "merges"))
+        whole = kind["ignore_merges"]
+        parts = byte_level(file, model.get("vocab"), merges, file, added, config, whole=whole)
+        parts = parts._replace(**kind)
+        _check_template(file, parts)
+        _refuse_unknown(file, model, parts)
+        return parts
     found = [pair for pair in PAIRS if any((folder / name).exists() for name in pair)]
     if not found:
         raise InputError(f"{folder} has no {TOKENIZER}, nor {' and '.join(PAIRS[0])}")
@@ -77,7 +84,7 @@ def read(folder: Path) -> Parts:
         file = folder / ADDED
         added = [{"id": i, "content": token} for token, i in _table(file, read_json(file)).items()]
     vocab, merges = read_json(vocab_file), _pairs_of_lines(merges_file)
-    return _byte_level(vocab_file, vocab, merges, file, added, config, unmade_are_special=True)
+    return byte_level(vocab_file, vocab, merges, file, added, config, unmade_are_special=True)
 
 
 def _read_config(folder: Path) -> dict:
@@ -95,8 +102,11 @@ def _read_config(folder: Path) -> dict:
     return config
 
 
-def _refuse_other_kinds(file: Path, data: dict, model: dict) -> None:
-    """Raise InputError for whatever in tokenizer.json would make other ids than Tokenizer does."""
+def _kind(file: Path, data: dict, model: dict) -> dict:
+    """Return what tokenizer.json says beside its tokens, as arguments of Tokenizer.
+
+    Raises InputError for whatever would make other ids than Tokenizer does.
+    """
 
     def steps(part: str) -> list[dict]:
         inner = {"pre_tokenizer": "pretokenizers", "post_processor": "processors"}
@@ -112,34 +122,96 @@ def _refuse_other_kinds(file: Path, data: dict, model: dict) -> None:
 
     if model.get("type", "BPE") != "BPE":
         refuse("the model's type", model["type"], "reads byte-level BPE")
-    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"):
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(name):
             refuse(f"the model's {name}", model[name], "has nothing like it")
-    for step in steps("normalizer"):
-        refuse("normalizer", step, "changes no text before it is split")
+    if not isinstance(ignore_merges := model.get("ignore_merges") or False, bool):
+        refuse("the model's ignore_merges", ignore_merges, "needs true or false")
+    for step in (normalizers := steps("normalizer")):
+        if step.get("type") != "NFC":
+            refuse("normalizer", step, "changes no text before it is split, but to NFC")
     *splits, last = steps("pre_tokenizer") or [{}]
-    plain = [all(step.get(name) == value for name, value in SPLIT.items()) for step in splits]
-    if (
-        last.get("type") != "ByteLevel"
-        or last.get("add_prefix_space") is not False
-        or plain != ([] if last.get("use_regex", True) else [True])
-    ):
-        splitting = "splits text by GPT-2's pattern (ByteLevel, add_prefix_space false)"
+    pattern = []
+    for step in splits:
+        part = _cut_by(file, step)
+        if part is None:
+            refuse("pre_tokenizer", step, "cuts text by Digits, and by Split (Regex, Isolated)")
+        if why := why_not(part):
+            refuse("pre_tokenizer", step, f"cannot cut by it: it {why}")
+        pattern.append(part)
+    if last.get("use_regex", True):
+        pattern.append(GPT2_PATTERN)
+    if last.get("type") != "ByteLevel" or last.get("add_prefix_space") is not False or not pattern:
+        splitting = (
+            "splits text by a pattern, GPT-2's or others (ByteLevel, add_prefix_space false)"
+        )
         refuse("pre_tokenizer", data.get("pre_tokenizer"), splitting)
+    before, after = [], []
     for step in steps("post_processor"):
-        template = _list(file, step, "single") if step.get("type") == "TemplateProcessing" else []
-        pieces = [_table(file, piece).keys() for piece in template]
-        if step.get("type") != "ByteLevel" and pieces != [{"Sequence"}]:
-            refuse("post_processor", step, "adds nothing to a text by itself")
+        if step.get("type") != "ByteLevel" and step.get("type") != "TemplateProcessing":
+            refuse("post_processor", step, "adds ids to a text by TemplateProcessing alone")
+        if step.get("type") == "TemplateProcessing":
+            first, then = _around(file, step)
+            before, after = first + before, after + then
     for step in steps("decoder"):
         if step.get("type") != "ByteLevel":
             refuse("decoder", step, "joins the bytes of the tokens (ByteLevel)")
+    return {
+        "pattern": tuple(pattern),
+        "normalizer": "NFC" if normalizers else None,
+        "ignore_merges": ignore_merges,
+        "template": (tuple(before), tuple(after)),
+    }
+
+
+def _cut_by(file: Path, step: dict) -> str | None:
+    """Return the regular expression by which a pre-tokenizer cuts, None for one that does not."""
+    if step.get("type") == "Digits" and isinstance(step.get("individual_digits", False), bool):
+        return r"\p{N}" if step.get("individual_digits") else r"\p{N}+"
+    if all(step.get(name) == value for name, value in SPLIT.items()):
+        found = _table(file, step.get("pattern")).get("Regex")
+        return found if isinstance(found, str) else None
+    return None
+
+
+def _around(file: Path, step: dict) -> tuple[list[int], list[int]]:
+    """Return the ids that a template puts before and after one text."""
+    known, ids, at = _table(file, step.get("special_tokens", {})), [], None
+    for piece in _list(file, step, "single"):
+        if _table(file, piece).keys() == {"Sequence"} and at is None:
+            at = len(ids)
+            continue
+        name = _table(file, piece.get("SpecialToken", {})).get("id")
+        stored = known.get(name) if isinstance(name, str) else None
+        if stored is None:
+            raise InputError(f"{file}: post_processor has {piece!r:.60}, but no ids for it")
+        ids += _list(file, _table(file, stored), "ids")
+    if at is None:
+        raise InputError(f"{file}: post_processor is {step!r:.120}; minillm needs the text in it")
+    return ids[:at], ids[at:]
+
+
+def _check_template(file: Path, parts: Parts) -> None:
+    for i in (*parts.template[0], *parts.template[1]):
+        if type(i) is not int or not 0 <= i < len(parts.tokens) or parts.tokens[i] is None:
+            raise InputError(f"{file}: post_processor adds the id {i!r:.60}, which is no token")
+
+
+def _refuse_unknown(file: Path, model: dict, parts: Parts) -> None:
+    """Raise InputError where bytes without a token would become other ones."""
+    single = {token for token in parts.tokens if token and len(token) == 1}
+    for name in ("unk_token", "byte_fallback"):
+        if len(single) < 256 and model.get(name):
+            raise InputError(
+                f"{file}: the model's {name} is {model[name]!r:.60}; minillm drops bytes without a"
+                f" token ({256 - len(single)} here)"
+            )
 
 
 Pairs = Iterator[tuple[str, str, str]]  # (where it stands, left, right)
 
 
-def _pairs_of_json(file: Path, merges: list) -> Pairs:
+def pairs_of(file: Path, merges: list) -> Pairs:
     """The merges of tokenizer.json, "a b" (up to version 0.19 of the library) or ["a", "b"]."""
     for number, merge in enumerate(merges):
         pair = merge.split(" ") if isinstance(merge, str) else merge
@@ -158,7 +230,7 @@ def _pairs_of_lines(file: Path) -> Pairs:
             yield f"{file}, line {number}", left, right
 
 
-def _byte_level(
+def byte_level(
     vocab_file: Path,
     vocab,
     pairs: Pairs,
@@ -166,17 +238,19 @@ def _byte_level(
     added: Iterable[dict],
     config: dict,
     unmade_are_special: bool = False,
+    whole: bool = False,
 ) -> Parts:
     """Check the parts of a byte-level tokenizer against each other.
 
     unmade_are_special: GPT-2's own files do not say which tokens are special; there it is each that
-    is neither a byte nor made by a merge.
+    is neither a byte nor made by a merge. whole: pieces may be tokens that no merge makes.
     """
     vocab = _table(vocab_file, vocab)
     if not all(type(i) is int for i in vocab.values()):
         raise InputError(f"{vocab_file}: not a table of tokens and their ids")
-    made = set(byte_to_char().values())
-    if missing := sorted(made - vocab.keys()):
+    made = byte_to_char().values() & vocab.keys()
+    missing = sorted(set(byte_to_char().values()) - made)
+    if missing and (unmade_are_special or not made):  # tokenizer.json and GGUF may lack some
         raise InputError(
             f"{vocab_file}: the byte {missing[0]!r} (of 256) is missing: not a byte-level"
             " vocabulary"
@@ -192,7 +266,7 @@ def _byte_level(
         merges.append((vocab[left], vocab[right]))
         made.add(left + right)
         parts |= {left: where, right: where}
-    if unmade := [token for token in parts if token not in made]:
+    if not whole and (unmade := [token for token in parts if token not in made]):
         raise InputError(
             f"{parts[unmade[0]]}: {unmade[0]!r:.60} is merged, but it is neither a byte nor made by"
             " a merge"
@@ -248,9 +322,9 @@ def _byte_level(
     return Parts(tokens, merges, special, ordinary, normalized, config)
 
 
-def write(tokenizer, folder: Path) -> None:
-    """Write tokenizer.json, vocab.json, merges.txt and tokenizer_config.json into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
+def names_of(tokenizer) -> dict[int, str]:
+    """Return {id: how a file writes its token}: specials and added ones as they are, the others in
+    the characters that stand for bytes."""
     added = {i: s for s, i in (tokenizer.special_tokens | tokenizer.added_tokens).items()}
     names = {
         i: added[i] if i in added else "".join(byte_to_char()[b] for b in token)
@@ -262,6 +336,14 @@ def write(tokenizer, folder: Path) -> None:
         raise InputError(
             f"the special token {clash[0]!r} is written in vocab.json like another token: rename it"
         )
+    return names
+
+
+def write(tokenizer, folder: Path) -> None:
+    """Write tokenizer.json, vocab.json, merges.txt and tokenizer_config.json into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = names_of(tokenizer)
+    added = {i: s for s, i in (tokenizer.special_tokens | tokenizer.added_tokens).items()}
     vocab = {name: i for i, name in names.items()}
     merges = [f"{names[a]} {names[b]}" for a, b in tokenizer.merges]
     data = {
@@ -278,9 +360,9 @@ def write(tokenizer, folder: Path) -> None:
             }
             for i, s in sorted(added.items())
         ],
-        "normalizer": None,
-        "pre_tokenizer": BYTE_LEVEL,
-        "post_processor": BYTE_LEVEL,
+        "normalizer": tokenizer.normalizer and {"type": tokenizer.normalizer},
+        "pre_tokenizer": _pre_tokenizer(tokenizer.pattern),
+        "post_processor": _post_processor(tokenizer),
         "decoder": BYTE_LEVEL,
         "model": {
             "type": "BPE",
@@ -290,6 +372,7 @@ def write(tokenizer, folder: Path) -> None:
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
+            "ignore_merges": tokenizer.ignore_merges,
             "vocab": vocab,
             "merges": merges,
         },
@@ -305,6 +388,41 @@ def write(tokenizer, folder: Path) -> None:
     write_atomically(folder / "merges.txt", lines.encode())
     write_atomically(folder / TOKENIZER, json.dumps(data, ensure_ascii=False).encode())
     write_atomically(folder / TOKENIZER_CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+
+
+def _pre_tokenizer(pattern: tuple[str, ...]) -> dict:
+    """What tokenizer.json says of a pattern: GPT-2's is ByteLevel's own."""
+    if pattern == PATTERNS["gpt-2"]:
+        return BYTE_LEVEL
+    splits = [SPLIT | {"pattern": {"Regex": part}} for part in pattern]
+    steps = [*splits, BYTE_LEVEL | {"use_regex": False}]
+    return {"type": "Sequence", "pretokenizers": steps}
+
+
+def _post_processor(tokenizer) -> dict:
+    """What tokenizer.json says of the ids around a text."""
+    if tokenizer.template == ((), ()):
+        return BYTE_LEVEL
+    named = {i: s for s, i in tokenizer.special_tokens.items()}
+
+    def pieces(which: int, kind: int) -> list[dict]:
+        ids = tokenizer.template[which]
+        return [{"SpecialToken": {"id": named.get(i, str(i)), "type_id": kind}} for i in ids]
+
+    def around(name: str, kind: int) -> list[dict]:
+        text = {"Sequence": {"id": name, "type_id": kind}}
+        return [*pieces(0, kind), text, *pieces(1, kind)]
+
+    return {
+        "type": "TemplateProcessing",
+        "single": around("A", 0),
+        "pair": around("A", 0) + around("B", 1),
+        "special_tokens": {
+            name: {"id": name, "ids": [i], "tokens": [name]}
+            for i in (*tokenizer.template[0], *tokenizer.template[1])
+            for name in [named.get(i, str(i))]
+        },
+    }
 
 
 def _text(file: Path) -> str:

@@ -27,11 +27,13 @@ from minillm.clock.limits import Limits
 from minillm.families import read_config
 from minillm.families.gpt2 import step_names
 from minillm.loading import load_model
+from minillm.machine.files import read_json
 from minillm.machine.memory import peak_bytes
 from minillm.reference import Reference, verify
 from minillm.tasks.classify import BagOfWords, Pooled, Transformer, load_classifier
 from minillm.tasks.examples import Words, read_examples
 from minillm.tasks.lstm import LSTM, LSTMConfig
+from minillm.tokenizer import gguf
 from minillm.training import checkpoint
 from minillm.training.curves import read_curve
 from minillm.training.data import Tokens
@@ -156,6 +158,17 @@ def read_tokenizer(folder: Path) -> None:
     tokenizer.decode(tokenizer.encode("the lowest <|endoftext|> \u00e9"))
 
 
+def a_tokenizer_in_gguf(folder: Path) -> None:
+    """Its metadata alone; the file around them is a format of its own."""
+    (folder / "metadata.json").write_text(json.dumps(gguf.metadata(TOKENIZER, 290)))
+
+
+def read_tokenizer_in_gguf(folder: Path) -> None:
+    metadata = read_json(folder / "metadata.json", dict[str, object])
+    tokenizer = Tokenizer(*gguf.read(metadata, folder / "a.gguf"))
+    tokenizer.readable(tokenizer.encode("the lowest <|endoftext|> \u00e9", add_special_tokens=True))
+
+
 def a_table(folder: Path) -> None:
     (folder / "a.csv").write_text('label,text\nno,"a bad, bad film"\nyes,good\n')
 
@@ -185,6 +198,7 @@ FORMATS: dict[str, tuple[Callable, Callable]] = {
     "toml": (a_settings_file, lambda folder: settings(file=folder / "run.toml")),
     "tokenizer": (a_tokenizer, read_tokenizer),
     "tokenizer.json": (a_tokenizer_json, read_tokenizer),
+    "tokenizer-in-gguf": (a_tokenizer_in_gguf, read_tokenizer_in_gguf),
     "table": (a_table, lambda folder: read_examples(folder / "a.csv")),
     "limits": (
         limits_of_a_machine,

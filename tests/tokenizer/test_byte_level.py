@@ -3,7 +3,8 @@
 import pytest
 import regex
 
-from minillm.tokenizer.byte_level import GPT2_PATTERN, byte_to_char, char_to_byte
+from minillm.tokenizer import GPT2_PATTERN
+from minillm.tokenizer.byte_level import byte_to_char, char_to_byte
 
 
 def test_the_pattern_loses_nothing(hostile_text):

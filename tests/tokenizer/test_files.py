@@ -4,12 +4,16 @@ same ids as the tokenizers library and transformers."""
 from __future__ import annotations
 
 import json
+import random
+from functools import cache
+from unicodedata import category
 
 import pytest
 
 from minillm import Tokenizer
 from minillm.errors import InputError
-from minillm.tokenizer import END_OF_TEXT, GPT2_PATTERN
+from minillm.tokenizer import END_OF_TEXT, GPT2_PATTERN, merge_by_hand
+from minillm.tokenizer.patterns import NAMES
 from tests.conftest import HOSTILE
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
@@ -25,6 +29,16 @@ ONLY_THE_TEXT = {
     "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
     "special_tokens": {},
 }
+
+
+def cut_by(*steps: dict, then_by_gpt2: bool = False) -> dict:
+    """A pre-tokenizer that takes these steps before bytes are written as characters."""
+    return {
+        "type": "Sequence",
+        "pretokenizers": [*steps, BYTE_LEVEL | {"use_regex": then_by_gpt2}],
+    }
+
+
 TEXT = f"the low, lower{END_OF_TEXT}  lowest\n\n it's the  wide<pad>st"
 
 
@@ -219,7 +233,7 @@ def test_a_config_that_cannot_be_honoured(folder, config, message):
         ({"model": {"dropout": 0.1}}, r"dropout is 0\.1"),
         ({"model": {"end_of_word_suffix": "</w>"}}, "end_of_word_suffix is '</w>'"),
         ({"model": {"continuing_subword_prefix": "##"}}, "continuing_subword_prefix is '##'"),
-        ({"model": {"ignore_merges": True}}, "ignore_merges is True"),
+        ({"model": {"ignore_merges": "yes"}}, "ignore_merges is 'yes'"),
         ({"model": {"merges": {}}}, "merges is {}, not a list"),
         ({"model": {"merges": None}}, "merges is None, not a list"),
         ({"model": {"merges": "t h"}}, "merges is 't h', not a list"),
@@ -228,28 +242,35 @@ def test_a_config_that_cannot_be_honoured(folder, config, message):
         ({"model": {"merges": [["t", 5]]}}, "is not a pair"),
         ({"model": {"merges": ["t zz"]}}, "merge 0: 't' with 'zz' needs 'zz'"),
         ({"model": {"vocab": []}}, "not a table"),
-        ({"model": {"vocab": {"a": 0}}}, "the byte '!'"),
-        ({"normalizer": {"type": "NFC"}}, "normalizer is {'type': 'NFC'}"),
+        ({"model": {"vocab": {"<a>": 0}}}, "the byte '!'"),
+        ({"model": {"vocab": {"a": 0}}}, "is not in the vocabulary"),
+        (
+            {"model": {"vocab": {"a": 0}, "merges": [], "unk_token": "a"}, "added_tokens": []},
+            "unk_token is 'a'",
+        ),
+        (
+            {"model": {"vocab": {"a": 0}, "merges": [], "byte_fallback": True}, "added_tokens": []},
+            "byte_fallback",
+        ),
+        ({"normalizer": {"type": "NFKC"}}, "normalizer is {'type': 'NFKC'}"),
         ({"normalizer": {"type": "Sequence", "normalizers": [{"type": "Lowercase"}]}}, "Lowercase"),
         ({"pre_tokenizer": None}, "pre_tokenizer is None"),
         ({"pre_tokenizer": {"type": "Whitespace"}}, "'Whitespace'"),
         ({"pre_tokenizer": BYTE_LEVEL | {"add_prefix_space": True}}, "'add_prefix_space': True"),
         ({"pre_tokenizer": BYTE_LEVEL | {"use_regex": False}}, "'use_regex': False"),
-        (
-            {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [SPLIT, BYTE_LEVEL]}},
-            "pre_tokenizer is",
-        ),
-        (
-            {
-                "pre_tokenizer": {
-                    "type": "Sequence",
-                    "pretokenizers": [
-                        SPLIT | {"pattern": {"Regex": "x"}},
-                        BYTE_LEVEL | {"use_regex": False},
-                    ],
-                }
-            },
-            "'Regex': 'x'",
+        *(
+            ({"pre_tokenizer": cut_by(step)}, message)
+            for digits in [SPLIT | {"pattern": {"Regex": "[0-9]"}}]
+            for step, message in [
+                ({"type": "Whitespace"}, "'Whitespace'"),
+                ({"type": "Digits", "individual_digits": "yes"}, "'Digits'"),
+                (digits | {"behavior": "Removed"}, "'Removed'"),
+                (digits | {"invert": True}, "'invert': True"),
+                (SPLIT | {"pattern": {"String": "x"}}, "'String': 'x'"),
+                (SPLIT | {"pattern": {"Regex": "("}}, "is none .missing"),
+                (SPLIT | {"pattern": {"Regex": "x*"}}, "matches where nothing stands"),
+                (SPLIT | {"pattern": {"Regex": "^x"}}, "may read otherwise"),
+            ]
         ),
         (
             {
@@ -285,6 +306,73 @@ def test_a_token_in_other_characters_is_refused(folder, small_tokenizer):
         Tokenizer.from_pretrained(folder)
 
 
+# ---- other kinds than GPT-2's
+
+
+def small(**values) -> dict:
+    """tokenizer.json of eight tokens: most bytes have none."""
+    vocab = {"a": 0, "b": 1, "1": 2, "\u0120": 3, "ab": 4, "11": 5, "\u00c3": 6, "\u00a9": 7}
+    model = {"type": "BPE", "vocab": vocab, "merges": ["a b", "1 1"]} | values.pop("model", {})
+    return {"model": model, "pre_tokenizer": BYTE_LEVEL} | values
+
+
+@pytest.mark.parametrize(
+    "values, text, ids",
+    [
+        ({}, "ab 11", [4, 3, 5]),
+        ({}, "1!1 !ab", [2, 2, 3, 4]),
+        ({}, "!\U00040000", []),
+        (
+            {"pre_tokenizer": cut_by({"type": "Digits", "individual_digits": True})},
+            "ab11",
+            [4, 2, 2],
+        ),
+        ({"pre_tokenizer": cut_by({"type": "Digits"})}, "ab11", [4, 5]),
+        ({"pre_tokenizer": cut_by(SPLIT | {"pattern": {"Regex": "a"}})}, "ab11", [0, 1, 5]),
+        ({}, "e\u0301", []),
+        ({"normalizer": {"type": "NFC"}}, "e\u0301", [6, 7]),
+        ({"model": {"merges": [], "ignore_merges": True}}, "ab a1", [4, 3, 0, 2]),
+        ({"model": {"merges": []}}, "ab", [0, 1]),
+    ],
+    ids=lambda value: repr(value)[:60],
+)
+def test_ids_of_other_kinds(tmp_path, values, text, ids):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(small(**values)))
+    tokenizer = Tokenizer.from_pretrained(tmp_path)
+    for _ in range(2):
+        assert tokenizer.encode(text) == ids
+    assert [i for piece in tokenizer.explain(text) for i in piece.ids] == ids
+    tokenizer.save(tmp_path)
+    assert Tokenizer.from_pretrained(tmp_path).encode(text) == ids
+
+
+def test_bytes_without_a_token_go_before_merging(tmp_path):
+    (tmp_path / "tokenizer.json").write_text(
+        json.dumps(small(pre_tokenizer=cut_by(SPLIT | {"pattern": {"Regex": "x"}})))
+    )
+    tokenizer = Tokenizer.from_pretrained(tmp_path)
+    assert tokenizer.encode("a!b1!1") == [4, 5]
+    (piece,) = tokenizer.explain("a!b")
+    assert (piece.data, piece.tokens) == (b"a!b", (b"ab",)) and len(piece.merges) == 1
+    assert merge_by_hand(b"a!b", {(b"a", b"b"): 0}) == [b"a", b"!", b"b"]
+
+
+def test_a_template_is_added_where_asked_for(folder, small_tokenizer):
+    end = small_tokenizer.eot_id
+    special = {"SpecialToken": {"id": END_OF_TEXT, "type_id": 0}}
+    named = {END_OF_TEXT: {"id": END_OF_TEXT, "ids": [end], "tokens": [END_OF_TEXT]}}
+    single = [special, {"Sequence": {"id": "A", "type_id": 0}}, special, special]
+    post = {"type": "TemplateProcessing", "single": single, "special_tokens": named}
+    change(folder, post_processor={"type": "Sequence", "processors": [BYTE_LEVEL, post]})
+    tokenizer, plain = Tokenizer.from_pretrained(folder), small_tokenizer.encode("low")
+    assert tokenizer.template == ((end,), (end, end)) and tokenizer.encode("low") == plain
+    assert tokenizer.encode("low", add_special_tokens=True) == [end, *plain, end, end]
+    named[END_OF_TEXT]["ids"] = [297]
+    change(folder, post_processor=post)
+    with pytest.raises(InputError, match="adds the id 297, which is no token"):
+        Tokenizer.from_pretrained(folder)
+
+
 # ---- written
 
 
@@ -311,6 +399,37 @@ def library():
     return pytest.importorskip(
         "tokenizers", reason="the oracle: pip install tokenizers (extra: reference)"
     )
+
+
+@cache
+def random_texts(n: int, seed: int = 0) -> list[str]:
+    """Texts of characters that Unicode 14 assigns, every category but surrogates, among the ones
+    at which patterns cut."""
+    draw = random.Random(seed)
+    assigned = [c for c in map(chr, range(0x110000)) if category(c) not in ("Cn", "Cs")]
+    common = "ab 1Z'\n\r\t\u00a0\u3000.,!\u0301\x04\u0085\u200b"
+    return [
+        "".join(draw.choice(draw.choice([common, assigned])) for _ in range(draw.randrange(1, 30)))
+        for _ in range(n)
+    ]
+
+
+def of_the_library(library, texts, tmp_path, merges=300, alphabet=True, **parts):
+    """A tokenizer that the library trained on `texts`, and ours of the file that it wrote."""
+    theirs = library.Tokenizer(library.models.BPE())
+    theirs.pre_tokenizer = parts.get("pre_tokenizer", library.pre_tokenizers.ByteLevel(False))
+    theirs.decoder = library.decoders.ByteLevel()
+    if "normalizer" in parts:
+        theirs.normalizer = parts["normalizer"]
+    trainer = library.trainers.BpeTrainer(
+        vocab_size=256 + merges,
+        show_progress=False,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet() if alphabet else [],
+    )
+    theirs.train_from_iterator(texts, trainer)
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    return theirs, Tokenizer.from_pretrained(tmp_path)
 
 
 TEXTS = [*(t for t in HOSTILE.values() if t.isascii() or len(t) < 1000), TEXT, "abc the  abc"]
@@ -363,3 +482,70 @@ def test_transformers_reads_what_we_write_and_we_what_it_writes(tmp_path, ends):
     assert not (tmp_path / "theirs" / "vocab.json").exists()
     assert theirs(TEXT)["input_ids"] == again.encode(TEXT, "all")
     assert again.config["chat_template"] == "{{ messages }}" and again.eot_id == ours.eot_id
+
+
+def pre_tokenizers_of(library) -> dict:
+    pre = library.pre_tokenizers
+    written, later = pre.ByteLevel(False, use_regex=False), pre.ByteLevel(False)
+    cut = {name: [pre.Split(library.Regex(p), "isolated") for p in parts] for parts, name in CUTS}
+    return {name: pre.Sequence([*splits, written]) for name, splits in cut.items()} | {
+        "GPT-2": later,
+        "digits": pre.Sequence([pre.Digits(True), later]),
+        "numbers": pre.Sequence([pre.Digits(False), later]),
+        "digits, llama": pre.Sequence([pre.Digits(True), *cut["llama-bpe folded"], written]),
+    }
+
+
+CUTS = [(p, f"{name} folded" if "(?i:" in p[0] else name) for p, name in NAMES.items()]
+CUTS += [((r"(a|e)?[^\s\p{L}]+", r"[\p{Lu}\p{M}]|\d{1,2}"), "our own")]
+CUT_BY = [*(name for _, name in CUTS), "GPT-2", "digits", "numbers", "digits, llama"]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("cut", CUT_BY)
+def test_every_pattern_cuts_as_in_the_library(library, shared_data, tmp_path, cut):
+    prose = (shared_data / "tales" / "val.txt").read_text(encoding="utf-8")[:60_000]
+    pre_tokenizer = pre_tokenizers_of(library)[cut]
+    theirs, ours = of_the_library(library, [prose], tmp_path, pre_tokenizer=pre_tokenizer)
+    ours.save(tmp_path / "again")
+    again = library.Tokenizer.from_file(str(tmp_path / "again" / "tokenizer.json"))
+    assert_same_ids(ours, theirs)
+    for text in [prose, *random_texts(2000)]:
+        ids = ours.encode(text, "all")
+        assert ids == theirs.encode(text).ids == again.encode(text).ids, ascii(text[:60])
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("kind", ["NFC", "ignore_merges", "bytes without a token", "template"])
+def test_every_other_kind_is_as_in_the_library(library, shared_data, tmp_path, kind):
+    prose = (shared_data / "tales" / "val.txt").read_text(encoding="utf-8")[:60_000]
+    parts = {"normalizer": library.normalizers.NFC()} if kind == "NFC" else {}
+    alphabet = kind != "bytes without a token"
+    theirs, ours = of_the_library(library, [prose], tmp_path, alphabet=alphabet, **parts)
+    if kind == "NFC":
+        theirs.add_tokens(["e\u0301", library.AddedToken("a\u0301", normalized=False)])
+    if kind == "template":
+        post = library.processors.TemplateProcessing(
+            single=f"{END_OF_TEXT} $A {END_OF_TEXT} {END_OF_TEXT}",
+            special_tokens=[(END_OF_TEXT, 0)],
+        )
+        theirs.post_processor = post
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    if kind == "ignore_merges":
+        data = json.loads((tmp_path / "tokenizer.json").read_bytes())["model"]
+        n = len(data["vocab"])
+        more = {"\u0120zebra": n, "Zyx": n + 1, END_OF_TEXT: 0}
+        change(tmp_path, {"ignore_merges": True, "vocab": data["vocab"] | more})
+        theirs = library.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    ours = Tokenizer.from_pretrained(tmp_path)
+    assert (len({t for t in ours.tokens if t and len(t) == 1}) < 256) == (not alphabet)
+    ours.save(tmp_path / "again")
+    again = library.Tokenizer.from_file(str(tmp_path / "again" / "tokenizer.json"))
+    texts = [prose, "a zebra, Zyx zebras", "e\u0301a\u0301", *random_texts(2000)]
+    texts += [t for t in TEXTS if t == t.encode("utf-8", "replace").decode()]
+    for text in texts:
+        ids = ours.encode(text, "all", add_special_tokens=True)
+        assert ids == theirs.encode(text).ids == again.encode(text).ids, ascii(text[:60])
+        plain = ours.encode(text, "all")
+        assert plain == theirs.encode(text, add_special_tokens=False).ids
+        assert [i for piece in ours.explain(text, "all") for i in piece.ids] == plain
