@@ -8,14 +8,24 @@ import numpy as np
 
 from .errors import InputError
 from .families.gpt2.config import ACTIVATIONS, GPT2Config
+from .families.llama.config import LlamaConfig
 from .kernels.listeners import compile_listeners
 from .machine.progress import Update
-from .model import GPT2
+from .model import GPT2, Model, model_of
 from .twins.choose import twin
 from .twins.twin import activation_of
 from .weights import KINDS, store_parameters
 
 TINY = GPT2Config(vocab_size=16, n_positions=80, n_embd=32, n_layer=1, n_head=2)
+TINY_LLAMA = LlamaConfig(
+    vocab_size=16,
+    max_position_embeddings=80,
+    hidden_size=32,
+    intermediate_size=32,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+)
 Job = tuple[str, Callable[[], object]]  # what it is for, and the work that compiles it
 
 
@@ -23,11 +33,11 @@ def inference() -> Iterator[Job]:
     """Forward passes of every stored kind, on both forwards, with every cache."""
     kernels = twin("numba")
 
-    def stored(kind: str) -> GPT2:
-        tiny = GPT2.random(TINY)
-        return GPT2(TINY, store_parameters(tiny.parameters, kind, TINY.layout), kernels)
+    def stored(kind: str, config=TINY) -> Model:
+        tiny = Model.random(config)
+        return model_of(config, store_parameters(tiny.parameters, kind, config.layout), kernels)
 
-    def passes(model: GPT2) -> None:
+    def passes(model: Model) -> None:
         ids = np.arange(2 * 70).reshape(2, 70) % 16  # so many that attention goes by tiles
         for dtype in dict.fromkeys((str(model.dtype), "float32", "float16")):
             cache = model.new_cache(dtype=dtype)
@@ -45,6 +55,7 @@ def inference() -> Iterator[Job]:
         "float64",
         lambda: passes(GPT2(TINY, GPT2.random(TINY, dtype=np.float64).parameters, kernels)),
     )
+    yield "llama", lambda: passes(stored("float32", TINY_LLAMA))
     yield (
         "activations",
         lambda: [
@@ -96,11 +107,16 @@ def training() -> Iterator[Job]:
 
     def step(precision: str) -> None:
         ops = training_twin("numba", precision)
-        model = GPT2(TINY, GPT2.random(TINY).parameters, ops)
-        for learner in (LanguageModel(model), LanguageModel(with_adapters(model, 2))):
+        model, llama = (
+            model_of(config, Model.random(config).parameters, ops) for config in (TINY, TINY_LLAMA)
+        )
+        for trained in (model, with_adapters(model, 2), llama):
+            learner = LanguageModel(trained)
             _, gradients = learner.loss_and_gradients((ids, ids))
-            for optimizer in OPTIMIZERS.values():
-                optimizer(ops).update(learner.parameters, gradients, 1e-3)
+            for make in OPTIMIZERS.values():
+                optimizer = make(ops)
+                optimizer.matrices = learner.matrices
+                optimizer.update(learner.parameters, gradients, 1e-3)
         learner.model.generate([1, 2], 3, temperature=0)  # samples while training
 
     for precision in ("float32", "bfloat16"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from ..errors import InputError, short
 from .files import MOST_IDS, Parts, byte_level, names_of, pairs_of
@@ -92,7 +93,7 @@ def read(metadata: Mapping[str, object], path: str | Path) -> Parts:
             return ()
         if token not in config:
             raise wrong(f"{KEY}add_{name}_token is set, but {KEY}{name}_token_id is missing")
-        return (metadata[KEY + NAMED[token]],)
+        return (cast(int, metadata[KEY + NAMED[token]]),)
 
     template = (
         adds("bos", "bos_token", pre in BEGINNING and "bos_token" in config),
@@ -100,7 +101,7 @@ def read(metadata: Mapping[str, object], path: str | Path) -> Parts:
     )
     merges, whole = pairs_of(path, items("merges", str)), pre in WHOLE
     parts = byte_level(path, vocab, merges, path, added, config, whole=whole)
-    holes = [None] * (len(tokens) - len(parts.tokens))
+    holes: list[bytes | None] = [None] * (len(tokens) - len(parts.tokens))
     return parts._replace(
         tokens=parts.tokens + holes,
         pattern=PATTERNS[pre],
