@@ -117,7 +117,7 @@ def training() -> Iterator[Job]:
                 optimizer = make(ops)
                 optimizer.matrices = learner.matrices
                 optimizer.update(learner.parameters, gradients, 1e-3)
-        learner.model.generate([1, 2], 3, temperature=0)  # samples while training
+            learner.model.generate([1, 2], 3, temperature=0)  # samples while training
 
     for precision in ("float32", "bfloat16"):
         yield precision, lambda precision=precision: step(precision)
