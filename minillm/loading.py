@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from .checkpoints.checkpoint import Checkpoint
-from .checkpoints.opening import open_checkpoint
+from .checkpoints.opening import open_checkpoint, save_checkpoint
 from .errors import InputError
 from .model import GPT2
 from .tokenizer import Tokenizer
 from .twins.twin import Twin
 
-__all__ = ["load", "load_model", "open_checkpoint", "save_model"]
+__all__ = ["convert", "load", "load_model", "open_checkpoint", "save_model"]
 
 
 def load(
     name_or_path: str | Path | Checkpoint = "tales", dtype=None, kernels: str | Twin | None = None
 ) -> tuple[GPT2, Tokenizer]:
-    """Return (model, tokenizer) of a folder, a bundled name ("tales", "tales-draft") or a hub name
-    ("gpt2").
+    """Return (model, tokenizer) of a folder, a GGUF file, a bundled name ("tales", "tales-draft"),
+    "smollm2" where its package is installed, or a hub name ("gpt2").
 
     dtype and kernels: see GPT2.from_pretrained.
     """
@@ -47,3 +48,18 @@ def load_model(
 def save_model(model: GPT2, folder: str | Path, dtype=None) -> None:
     """Write a model into a folder; see GPT2.save_pretrained."""
     model.save_pretrained(folder, dtype)
+
+
+def convert(
+    source: str | Path | Checkpoint, target: str | Path, dtype=None, show_progress: bool = False
+) -> GPT2:
+    """Write the model and the tokenizer of `source` as a GGUF file, where `target` ends so, or as a
+    folder; return the model.
+
+    dtype: what matrices become; None keeps each as it is stored. Name and licence go along. Raises
+    InputError for what the other form cannot hold.
+    """
+    checkpoint = replace(open_checkpoint(source), as_stored=True)
+    model = load_model(checkpoint, kernels="numpy")
+    save_checkpoint(model, target, dtype, checkpoint.tokenizer, checkpoint.about, show_progress)
+    return model

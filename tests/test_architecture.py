@@ -96,6 +96,12 @@ PROVEN_ELSEWHERE = {
         "checkpoints.stored",
         "loading",
     ),
+    "tests/checkpoints/test_llama_cpp.py: a GGUF file is read and written as a whole": (
+        "cli.convert",
+        "families.gguf",
+        "families.gpt2.gguf",
+        "families.llama.gguf",
+    ),
     "tests/cli/test_classify.py: several seeds, as the command runs and draws them": (
         "plots.tasks",
         "tasks.trials",

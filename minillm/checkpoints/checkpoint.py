@@ -61,18 +61,29 @@ class Tensor:
 @dataclass(frozen=True)
 class Checkpoint:
     """What lies at `path`: the family and the config of a model, its tensors by canonical name, and
-    its tokenizer, which is read when it is first asked for."""
+    its tokenizer, which is read when it is first asked for.
+
+    as_stored: whether a model of it keeps floating-point numbers as they lie there, too, where no
+    dtype is asked for. about: name, licence and the like, by GGUF's keys.
+    """
 
     path: Path
     family: Family
     config: Any
     tensors: dict[str, Tensor] = field(repr=False)
     read_tokenizer: Callable[[], Tokenizer | None] = field(repr=False)
+    as_stored: bool = False
+    read_about: Callable[[], dict[str, Any]] = field(default=dict, repr=False)
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
         """The tokenizer, or None where there is none."""
         return self.read_tokenizer()
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What is known of the model besides, such as general.license."""
+        return self.read_about()
 
 
 class Unread(dict):
@@ -81,30 +92,36 @@ class Unread(dict):
 
     def __init__(self, checkpoint: Checkpoint, dtype: str | None, panels: bool):
         """dtype: float64, one of KINDS, or None, which keeps blocks as they are and takes float32
-        for all else. panels: whether float32 matrices are put into a Weight, too."""
+        for all else, unless the checkpoint is to be kept as stored. panels: whether float32
+        matrices are put into a Weight, too."""
         super().__init__(checkpoint.tensors)
         self.path, self.config = checkpoint.path, checkpoint.config
-        self.dtype, self.panels = dtype, panels
+        self.dtype, self.as_stored, self.panels = dtype, checkpoint.as_stored, panels
 
     def read(self) -> dict[str, np.ndarray | Weight]:
         """Return {name: array or Weight}, each read and converted after the other, so that it takes
         little more memory than the result. Of arrays that are used where the file is mapped there
         are matrices only: all else is copied."""
-        blocks = any(tensor.kind not in FLOATS for tensor in self.values())
-        kind = self.dtype or (None if blocks else "float32")
-        plain = kind == "float64" or (kind == "float32" and not self.panels)
-        working = np.dtype(kind if plain else "float32")
-        layout = self.config.layout
-        found: dict = {n: t.read() if kind in (None, t.kind) else t for n, t in self.items()}
-        if kind is not None and not plain:
-            found = store_parameters(found, kind, layout, read=_read, release=forget)
+        layout, found = self.config.layout, dict[str, Any](self)
+        kinds = {n: self._kind(t) for n, t in self.items() if layout[n].role in (MATRIX, TABLE)}
+        for kind in {*kinds.values()} & {*KINDS} - ({"float32"} if not self.panels else set()):
+            names = [name for name in kinds if kinds[name] == kind]
+            read = {n: self[n].read() if self[n].kind == kind else self[n] for n in names}
+            found |= store_parameters(read, kind, layout, read=_read, release=forget)
+        working = np.dtype("float64" if self.dtype == "float64" else "float32")
         for name, p in found.items():
             p = _read(p)
-            if plain or not isinstance(p, Weight):
+            if not isinstance(p, Weight) or p.kind != kinds[name]:
                 p = to_array(p, working, release=forget)
-                p = np.array(p) if layout[name].role not in (MATRIX, TABLE) else p
+                p = p if name in kinds else np.array(p)
             found[name] = p
         return found
+
+    def _kind(self, tensor: Tensor) -> str:
+        """What a matrix becomes."""
+        if self.dtype is not None or (tensor.kind in FLOATS and not self.as_stored):
+            return self.dtype or "float32"
+        return tensor.kind
 
 
 def dtype_name(dtype) -> str | None:

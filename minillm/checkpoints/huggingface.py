@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from .. import families
-from ..errors import InputError
+from ..errors import InputError, one_line
 from ..families.family import MATRIX, TABLE
-from ..machine.files import write_atomically
+from ..machine.files import read_bytes, write_atomically
 from ..machine.forms import short
 from ..protocol import Model
 from ..tokenizer import Tokenizer
@@ -40,6 +41,7 @@ def open_folder(folder: Path) -> Checkpoint:
         config,
         by_canonical_name(read_tensors(folder, is_table), family, config),
         lambda: Tokenizer(*read(folder)) if has_tokenizer(folder) else None,
+        read_about=lambda: read_card(folder),
     )
 
 
@@ -114,6 +116,32 @@ def save_folder(model: Model, folder: Path, dtype=None) -> None:
     for file, table in ((CONFIG, config), (GENERATION, values)):
         if table or (folder / file).exists():  # not another model's
             write_atomically(folder / file, (json.dumps(table, indent=2) + "\n").encode())
+
+
+CARD, MOST_CARD = "README.md", 1_000_000
+CARD_KEYS = ("license", "base_model")  # of the card's front matter, kept as general.*
+
+
+def read_card(folder: Path) -> dict[str, str]:
+    """Name and licence of a folder's model, by GGUF's keys."""
+    about = {"general.name": folder.resolve().name}
+    if (path := folder / CARD).is_file():
+        text = read_bytes(path, MOST_CARD).decode(errors="replace")
+        front = re.match(r"---\r?\n(.*?)\n---", text, re.DOTALL)
+        for key, value in re.findall(r"^(\w+):[ ]*(\S+)\s*$", front[1] if front else "", re.M):
+            if key in CARD_KEYS:
+                about[f"general.{key}"] = value
+    return about
+
+
+def save_card(folder: Path, about: Mapping[str, object]) -> None:
+    """Write a card that keeps a model's name and licence, unless there is one."""
+    if (folder / CARD).exists():
+        return
+    front = [f"{key}: {v}" for key in CARD_KEYS if (v := about.get(f"general.{key}"))]
+    title = str(about.get("general.name", folder.resolve().name))
+    lines = ["---", *front, "library_name: transformers", "---", "", f"# {one_line(title)}", ""]
+    write_atomically(folder / CARD, "\n".join(lines).encode())
 
 
 def _as_stored(name: str, array: np.ndarray, kind: str) -> np.ndarray:

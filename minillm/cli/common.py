@@ -21,7 +21,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         default="tales",
-        help="a folder, a bundled name or a hub name (default: %(default)s)",
+        help="a folder, a GGUF file, a bundled name or a hub name (default: %(default)s)",
     )
 
 

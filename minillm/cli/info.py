@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model",
         nargs="?",
         default="tales",
-        help="a folder, a bundled name or a hub name (default: %(default)s)",
+        help="a folder, a GGUF file, a bundled name or a hub name (default: %(default)s)",
     )
     add_compute(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")

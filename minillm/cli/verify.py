@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         nargs="?",
-        help="a folder, a bundled name or a hub name (default: all bundled models)",
+        help="a folder, a GGUF file, a bundled name or a hub name (default: all bundled models)",
     )
     parser.add_argument(
         "--live",

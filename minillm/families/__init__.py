@@ -5,6 +5,15 @@
 
 from . import gpt2 as gpt2  # each registers itself
 from . import llama as llama
-from .family import Family, Parameter, StepInfo, described, of, read_config, register
+from .family import Family, Parameter, StepInfo, by_gguf, described, of, read_config, register
 
-__all__ = ["Family", "Parameter", "StepInfo", "described", "of", "read_config", "register"]
+__all__ = [
+    "Family",
+    "Parameter",
+    "StepInfo",
+    "by_gguf",
+    "described",
+    "of",
+    "read_config",
+    "register",
+]

@@ -19,6 +19,7 @@ from ..machine.files import read_json
 from ..machine.forms import short
 from ..sizes import Sizes
 from ..steps import Step
+from .gguf import GGUF
 
 TABLE, POSITIONS, MATRIX, VECTOR = "table", "positions", "matrix", "vector"
 
@@ -122,10 +123,10 @@ class Family:
     In files and engines of others: canonical(name, config) -> our name of a parameter as stored, or
     None for what is no parameter; stored(name) -> what transformers' files call ours; turned:
     whether they hold matrices as [out,in]. elsewhere:
-    {format: {name without ".weight": theirs}}, {} being the layer. projections(seen, layer) -> q,
-    k, v as transformers' modules form them; turned_by_position(model, q, k) -> {q_rotated,
-    k_rotated}, or {}. inexpressible(engine, config) -> what it is that
-    another engine has none of, "with ...", or None.
+    {format: {name without ".weight": theirs}}, {} being the layer; gguf: its settings there.
+    projections(seen, layer) -> q, k, v as transformers' modules form them;
+    turned_by_position(model, q, k) -> {q_rotated, k_rotated}, or {}. inexpressible(engine, config)
+    -> what it is that another engine has none of, "with ...", or None.
     """
 
     name: str
@@ -145,6 +146,7 @@ class Family:
     turned_by_position: Callable[..., dict[str, Any]]
     inexpressible: Callable[[str, Any], str | None]
     program: Callable[..., Program] | None = None
+    gguf: GGUF | None = None
 
     def name_elsewhere(self, form: str, scope: str) -> str:
         """The name in another format of a parameter without ".weight": h.3.attn.c_attn ->
@@ -237,6 +239,16 @@ def described(config_json: dict[str, Any]) -> Family:
             return family
     what = f"architectures is {short(said)}" if name is None else f"model_type is {short(name)}"
     raise InputError(f"{what}; minillm reads {_names()}")
+
+
+def by_gguf(architecture: str) -> Family:
+    """The family whose models GGUF calls so; InputError for another, by its name."""
+    known = {f.gguf.architecture: f for f in _families.values() if f.gguf}
+    if architecture not in known:
+        raise InputError(
+            f"general.architecture is {short(architecture)}; minillm reads {', '.join(known)}"
+        )
+    return known[architecture]
 
 
 def _names() -> str:

@@ -110,7 +110,23 @@ class Llama3(Linear):
         return kept * frequency + (1 - kept) * super().__call__(frequency)
 
 
-SCALINGS = {"default": Default, "linear": Linear, "llama3": Llama3}
+@dataclass(frozen=True)
+class Factors:
+    """Every frequency divided by a number of its own, as GGUF files have them."""
+
+    factors: list[Any]  # D/2 numbers
+
+    def __post_init__(self):
+        if not all(type(f) in (int, float) and 0 < f < math.inf for f in self.factors):
+            raise InputError(f"factors are {short(self.factors)}; they must be numbers above 0")
+
+    def __call__(self, frequency):
+        if len(self.factors) != len(frequency):
+            raise InputError(f"{len(self.factors)} factors for {len(frequency)} frequencies")
+        return frequency / np.asarray(self.factors, frequency.dtype)
+
+
+SCALINGS = {"default": Default, "linear": Linear, "llama3": Llama3, "factors": Factors}
 
 
 def scaling_of(settings: dict[str, Any] | None) -> Any:

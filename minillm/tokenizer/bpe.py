@@ -382,14 +382,21 @@ class Tokenizer:
     # ---- files
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path) -> Tokenizer:
-        """Read the tokenizer's files in a folder, or of a name: tokenizer.json, or GPT-2's own two.
+    def from_pretrained(cls, name_or_path: str | Path) -> Tokenizer:
+        """Read the tokenizer of a folder or a name, tokenizer.json or GPT-2's own two files, or of
+        a GGUF file.
 
-        See minillm.tokenizer.files. Raises InputError naming the file and what is wrong with it.
+        See minillm.tokenizer.files and gguf. Raises InputError naming the file and what is wrong
+        with it.
         """
-        from ..checkpoints.find import find_folder
+        from ..checkpoints.find import find_folder, find_model
 
-        return cls(*files.read(find_folder(name_or_folder)))
+        if (path := find_model(name_or_path)).suffix.lower() == ".gguf" and path.is_file():
+            from ..checkpoints.gguf import read
+            from .gguf import read as read_gguf
+
+            return cls(*read_gguf(read(path).metadata, path))
+        return cls(*files.read(find_folder(path)))
 
     def save(self, folder: str | Path) -> None:
         """Write vocab.json and merges.txt, as GPT-2 has them, tokenizer.json and

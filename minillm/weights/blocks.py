@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .weight import LANES, Weight
+from .weight import LANES, SLAB, Weight
 
 BLOCK = 32
 HALF_MAX = np.nextafter(np.float32(65520), np.float32(0))  # rounds to float16's largest, 65504
@@ -46,6 +46,13 @@ def unsigned(q, most):
     return np.where(q > 0, np.minimum(q, most), 0).astype(np.uint8)
 
 
+def in_rows(x):
+    """What in_panels gave -> what it was given."""
+    if x.ndim == 3:
+        return x.swapaxes(1, 2).reshape(-1, x.shape[1])
+    return x.transpose(0, 3, 1, 2, 4).reshape(-1, x.shape[1], x.shape[2] * 4)
+
+
 def in_panels(x):
     """[16P, B, n] -> [P, B, n/4, 16, 4], or scales [16P, B] -> [P, B, 16]."""
     if x.ndim == 2:
@@ -53,14 +60,55 @@ def in_panels(x):
     return x.reshape(-1, LANES, x.shape[1], x.shape[2] // 4, 4).transpose(0, 2, 3, 1, 4)
 
 
-class Int8(Weight):
+class Blocks(Weight):
+    """What the kinds with blocks share: `ggml` has the arrays of one block in the order of ggml's
+    files, {name: bytes}, and `flipped` the bits in which its values differ there."""
+
+    block, flipped = BLOCK, 0
+    ggml: dict[str, int]
+
+    @classmethod
+    def from_ggml(cls, raw, k: int, allocate=np.empty, transposed: bool = False, release=None):
+        """Take over the blocks of a file, raw uint8 [N, bytes of a row of k]: the same numbers."""
+        n, size = len(raw), sum(cls.ggml.values())
+        arrays = {name: allocate(shape, dtype) for name, (shape, dtype) in cls.shapes(n, k).items()}
+        for start in range(0, n, SLAB):
+            rows = raw[start : start + SLAB]
+            rows = np.pad(rows, ((0, -len(rows) % LANES), (0, 0))).reshape(-1, k // BLOCK, size)
+            panels, at = slice(start // LANES, (start + len(rows)) // LANES), 0
+            for name, width in cls.ggml.items():
+                part = rows[..., at : at + width]
+                if name == "values":
+                    arrays[name][panels] = in_panels(part ^ np.uint8(cls.flipped))
+                else:
+                    arrays[name][panels] = in_panels(np.ascontiguousarray(part).view("<i2")[..., 0])
+                at += width
+            if release:
+                release(raw)
+        return cls(arrays, n, k, transposed)
+
+    def to_ggml(self) -> np.ndarray:
+        """The blocks as ggml's files hold them: uint8 [N, bytes of a row]."""
+        parts = []
+        for name in self.ggml:
+            rows = in_rows(self.stored[name])[: self.n]
+            if name == "values":
+                parts.append(rows ^ np.uint8(self.flipped))
+            else:
+                parts.append(
+                    np.ascontiguousarray(rows, "<i2").view(np.uint8).reshape(*rows.shape, 2)
+                )
+        return np.concatenate(parts, axis=-1).reshape(self.n, -1)
+
+
+class Int8(Blocks):
     """8 bits a weight and a scale for 32 (Q8_0): w = (q - 128) d, 1.0625 bytes a weight.
 
     {"values": uint8 [P, B, 8, 16, 4], "scales": [P, B, 16]} for B blocks. Q8_0 keeps q - 128 as a
     signed number; unsigned is what vpdpbusd takes for its first factor.
     """
 
-    kind, block = "int8", BLOCK
+    kind, ggml, flipped = "int8", {"scales": 2, "values": 32}, 0x80
 
     @classmethod
     def layout(cls, k):
@@ -84,7 +132,7 @@ class Int8(Weight):
         return (q.reshape(*d.shape, BLOCK) * d[..., None]).reshape(*d.shape[:-1], -1)
 
 
-class Int4(Weight):
+class Int4(Blocks):
     """4 bits a weight and a scale for 32 (Q4_0): w = (q - 8) d, 0.5625 bytes a weight.
 
     {"values": uint8 [P, B, 4, 16, 4], "scales": [P, B, 16]}; a byte holds inputs i (low half) and i
@@ -92,7 +140,7 @@ class Int4(Weight):
     sign, meets a step of the grid -8..7.
     """
 
-    kind, block = "int4", BLOCK
+    kind, ggml = "int4", {"scales": 2, "values": 16}
 
     @classmethod
     def layout(cls, k):
@@ -130,7 +178,7 @@ class Int4(Weight):
 class Int4Min(Int4):
     """4 bits a weight, a scale and a minimum for 32 (Q4_1): w = q d + m, 0.625 bytes a weight."""
 
-    kind = "int4_min"
+    kind, ggml = "int4_min", {"scales": 2, "minima": 2, "values": 16}
 
     @classmethod
     def layout(cls, k):

