@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from .checkpoints.checkpoint import Checkpoint
-from .checkpoints.opening import open_checkpoint, save_checkpoint
+from .checkpoints.opening import config_of, open_checkpoint, save_checkpoint
 from .errors import InputError
 from .model import GPT2
 from .tokenizer import Tokenizer
 from .twins.twin import Twin
 
-__all__ = ["convert", "load", "load_model", "open_checkpoint", "save_model"]
+__all__ = ["config_of", "convert", "load", "load_model", "open_checkpoint", "save_model"]
 
 
 def load(

@@ -14,7 +14,7 @@ from time import sleep
 import numpy as np
 
 from ..errors import InputError
-from ..families import read_config
+from ..loading import config_of
 from .peers import choose
 from .run import PAUSE, in_rounds, started
 
@@ -79,7 +79,7 @@ def run(
     Returns for each number of neighbours and threads every peer's result. Raises InputError for a
     peer that is unknown, and where none could be measured.
     """
-    names, config = choose(names), read_config(folder)
+    names, config = choose(names), config_of(folder)
     if n_prompt + n_new > config.sizes.P:
         raise InputError(
             f"{n_prompt} + {n_new} tokens do not fit the model's {config.sizes.P} positions"

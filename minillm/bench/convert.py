@@ -1,5 +1,5 @@
-"""The same weights in the formats of other engines: GGUF for llama.cpp, a folder for CTranslate2.
-No tokenizer goes with them.
+"""The same weights in the formats of other engines: GGUF for llama.cpp, a folder for CTranslate2,
+which gets no tokenizer.
 
 Both functions return the bytes of all weights that one decode step reads: every matrix once, but of
 the position table, and of a token table that is not the output head too, only a row, which is left
@@ -12,12 +12,15 @@ import multiprocessing
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 
+from ..checkpoints import gguf, llama_cpp
+from ..checkpoints.find import find_model
 from ..errors import InputError
-from ..families.family import MATRIX, POSITIONS, TABLE
-from ..loading import load_model
+from ..families.family import MATRIX, POSITIONS
+from ..loading import convert, load_model, open_checkpoint
 
 
 def in_another_process(function, *args):
@@ -38,47 +41,35 @@ def bytes_read(sizes: Mapping[str, int], config) -> int:
     )
 
 
-def write_gguf(folder: str | Path, path: str | Path, precision: str) -> int:
-    """Write GGUF with every matrix as F32, F16, Q8_0 or Q4_0; vectors and the position table, a row
-    a token, are F32.
+def write_gguf(model: str | Path, path: str | Path, precision: str | None) -> int:
+    """Write GGUF with every matrix as F32, F16, Q8_0 or Q4_0, None: as it is stored; see
+    llama_cpp.save_file, which raises.
 
-    Source: the GPT-2 graph of llama.cpp (src/models/gpt2.cpp) and the tensor names of the gguf
-    package. Raises InputError for a model that this graph does not describe, or whose rows are not
-    whole blocks of 32.
+    Raises InputError, too, for rows that are no whole blocks of 32: they would be 16 bits wide.
     """
-    import gguf
-
-    model = load_model(folder)
-    config, family, s = model.config, model.family, model.config.sizes
-    kind, f32 = gguf.GGMLQuantizationType[precision], gguf.GGMLQuantizationType.F32
-    _refuse_inexpressible("llama.cpp", model)
-    if precision.startswith("Q") and (s.C % 32 or s.F % 32):
+    s = (source := open_checkpoint(model)).config.sizes
+    if precision and precision.startswith("Q") and (s.C % 32 or s.F % 32):
         raise InputError(
             f"{precision} needs rows of whole blocks of 32; the model's C is {s.C}, its F {s.F}"
         )
-    writer = gguf.GGUFWriter(path, family.name)
-    writer.add_context_length(s.P)
-    writer.add_embedding_length(s.C)
-    writer.add_block_count(s.L)
-    writer.add_feed_forward_length(s.F)
-    writer.add_head_count(s.H)
-    writer.add_layer_norm_eps(config.layer_norm_epsilon)
-    writer.add_vocab_size(s.V)
-    writer.add_tokenizer_model("no_vocab")
-    sizes = {}
-    for name, array in model.parameters.items():
-        scope, _, leaf = name.rpartition(".")
-        role = model.layout[name].role
-        if role in (MATRIX, TABLE):  # [in, out] -> [out, in], which the tables already are
-            array = gguf.quantize(np.ascontiguousarray(array if role == TABLE else array.T), kind)
-        stored = kind if role in (MATRIX, TABLE) else f32
-        writer.add_tensor(f"{family.name_elsewhere('gguf', scope)}.{leaf}", array, raw_dtype=stored)
-        sizes[name] = array.nbytes
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return bytes_read(sizes, config)
+    convert(source, path, precision and llama_cpp.KIND[precision])
+    return gguf_bytes_read(path)
+
+
+def gguf_bytes_read(path: str | Path) -> int:
+    """The bytes that one decode step reads of a GGUF file."""
+    opened = open_checkpoint(path)
+    raw = {t.name: t.raw.nbytes for t in gguf.read(path).tensors.values()}
+    return bytes_read({n: raw[t.name] for n, t in opened.tensors.items()}, opened.config)
+
+
+def as_folder(model: str | Path) -> Path:
+    """The folder of a model in Hugging Face layout: its own, or one made of it in float32."""
+    if (path := find_model(model)).is_dir():
+        return path
+    folder = Path(mkdtemp())
+    in_another_process(convert, path, folder, "float32")
+    return folder
 
 
 def write_ctranslate2(folder: str | Path, target: str | Path, precision: str) -> int:

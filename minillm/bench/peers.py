@@ -1,5 +1,5 @@
-"""The engines that are compared: each loads a folder in Hugging Face layout and decodes greedily,
-one row.
+"""The engines that are compared: each loads a model, a folder in Hugging Face layout or a GGUF
+file, and decodes greedily, one row.
 
 A peer is a class below and a line in PEERS. Its `load` runs in the peer's own process and imports
 the libraries there; whatever it writes goes into a temporary folder, which `run` removes.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 from time import perf_counter, process_time
@@ -18,18 +19,26 @@ import numpy as np
 from .. import families
 from ..errors import InputError
 from ..families import read_config
-from .convert import bytes_read, in_another_process, write_ctranslate2, write_gguf
+from ..loading import config_of, load_model, open_checkpoint
+from .convert import (
+    as_folder,
+    bytes_read,
+    gguf_bytes_read,
+    in_another_process,
+    write_ctranslate2,
+    write_gguf,
+)
 
 
 class Peer:
     """What `run` needs to know of an engine, and how it is timed.
 
-    load(folder, threads) sets versions, threads (as the engine itself reports them, where it does),
+    load(model, threads) sets versions, threads (as the engine itself reports them, where it does),
     weight_bytes (of all weights that one decode step reads) and cache_bytes (of the keys and values
     of one position).
     """
 
-    bits = 32  # how a weight is stored, for the groups of --peers
+    bits: int | None = 32  # how a weight is stored, for the groups of --peers
     cache_dtype: str | None = (
         None  # of the KV cache, where it can be chosen; None is the engine's own choice
     )
@@ -38,7 +47,7 @@ class Peer:
     weight_bytes: int
     cache_bytes: int
 
-    def load(self, folder: str, threads: int) -> None:
+    def load(self, model: str, threads: int) -> None:
         raise NotImplementedError
 
     def forget(self) -> None:
@@ -79,18 +88,16 @@ class MinillmNumpy(Peer):
     """minillm's readable forward on NumPy, float32, with KV cache. Another of ours overrides
     `open`, and what it changes."""
 
-    def open(self, folder: str, threads: int):
+    def open(self, model: str, threads: int):
         """Return the model."""
-        from ..model import GPT2
+        return load_model(model, "float32", "numpy")
 
-        return GPT2.from_pretrained(folder, kernels="numpy")
-
-    def load(self, folder: str, threads: int) -> None:
+    def load(self, model: str, threads: int) -> None:
         from threadpoolctl import threadpool_info
 
         from .. import __version__
 
-        self.model = self.open(folder, threads)
+        self.model = self.open(model, threads)
         self.cache = self.model.new_cache(dtype=self.cache_dtype)
         blas = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
         self.threads = max((pool["num_threads"] for pool in blas), default=1)
@@ -113,19 +120,18 @@ class MinillmNumpy(Peer):
 class MinillmFloat32(MinillmNumpy):
     """minillm's kernels: the fused decode step, streaming attention, matrices stored as `dtype`."""
 
-    dtype = "float32"
+    dtype: str | None = "float32"
 
-    def open(self, folder: str, threads: int):
-        from ..model import GPT2
+    def open(self, model: str, threads: int):
         from ..twins.threads import set_threads
 
         set_threads(threads)
-        return GPT2.from_pretrained(folder, self.dtype, kernels="numba")
+        return load_model(model, self.dtype, "numba")
 
-    def load(self, folder: str, threads: int) -> None:
+    def load(self, model: str, threads: int) -> None:
         import numba
 
-        super().load(folder, threads)
+        super().load(model, threads)
         self.threads = threads
         self.versions = {"minillm": self.versions["minillm"], "numba": numba.__version__}
 
@@ -154,12 +160,21 @@ class MinillmInt4(MinillmFloat32):
     dtype, bits = "int4", 4
 
 
+class MinillmStored(MinillmFloat32):
+    """minillm's kernels with each matrix in the type that the model's file has it in."""
+
+    dtype, bits = None, None
+
+    def open(self, model: str, threads: int):
+        return super().open(replace(open_checkpoint(model), as_stored=True), threads)
+
+
 class Transformers(Peer):
     """Hugging Face transformers with its own cache, without the overhead of its generate()."""
 
     dtype = "float32"
 
-    def load(self, folder: str, threads: int) -> None:
+    def load(self, model: str, threads: int) -> None:
         import torch
         import transformers
 
@@ -168,7 +183,8 @@ class Transformers(Peer):
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         self.torch, self.new_cache = torch, transformers.DynamicCache
-        self.model = transformers.GPT2LMHeadModel.from_pretrained(
+        folder = as_folder(model)
+        self.model = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, self.dtype)
         ).eval()
         self.threads = torch.get_num_threads()
@@ -206,21 +222,25 @@ class LlamaCpp(Peer):
     512. The context is the model's.
     """
 
-    precision = "F32"
+    precision: str | None = "F32"
 
-    def load(self, folder: str, threads: int) -> None:
+    def load(self, model: str, threads: int) -> None:
         import llama_cpp
 
-        config = read_config(folder)
-        path = Path(mkdtemp()) / "model.gguf"
-        self.weight_bytes = in_another_process(write_gguf, folder, path, self.precision)
+        source = open_checkpoint(model)
+        config, path = source.config, source.path
+        if self.precision or path.is_dir():
+            path = Path(mkdtemp()) / "model.gguf"
+            self.weight_bytes = in_another_process(write_gguf, model, path, self.precision)
+        else:
+            self.weight_bytes = gguf_bytes_read(path)
         self.llama, self.n_vocab = llama_cpp, config.sizes.V
         llama_cpp.llama_backend_init()
         self.model = llama_cpp.llama_model_load_from_file(
             str(path).encode(), llama_cpp.llama_model_default_params()
         )
         if not self.model:
-            raise InputError(f"llama.cpp cannot load its GGUF file of {folder}")
+            raise InputError(f"llama.cpp cannot load its GGUF file of {model}")
         options = llama_cpp.llama_context_default_params()
         options.n_ctx = config.sizes.P
         options.n_threads = threads
@@ -274,6 +294,13 @@ class LlamaCppQ4(LlamaCpp):
     precision, bits = "Q4_0", 4
 
 
+class LlamaCppStored(LlamaCpp):
+    """llama.cpp with each matrix in the type that the model's file has it in: a GGUF file as it
+    is."""
+
+    precision, bits = None, None
+
+
 class CTranslate2(Peer):
     """CTranslate2's generator; its KV cache cannot be held from outside, so prompt and new tokens
     are one call.
@@ -286,11 +313,11 @@ class CTranslate2(Peer):
 
     precision = "float32"
 
-    def load(self, folder: str, threads: int) -> None:
+    def load(self, model: str, threads: int) -> None:
         import ctranslate2
 
         target = mkdtemp()
-        self.weight_bytes = in_another_process(write_ctranslate2, folder, target, self.precision)
+        self.weight_bytes = in_another_process(write_ctranslate2, model, target, self.precision)
         self.generator = ctranslate2.Generator(
             target, compute_type=self.precision, inter_threads=1, intra_threads=threads
         )
@@ -299,7 +326,7 @@ class CTranslate2(Peer):
             "ctranslate2": ctranslate2.__version__,
             "computes in": self.generator.compute_type,
         }
-        self.cache_bytes = cache_bytes(read_config(folder), 32)
+        self.cache_bytes = cache_bytes(config_of(model), 32)
 
     def measure(self, ids: Sequence[int], n_new: int) -> dict:
         times, used, tokens = [], [], []
@@ -333,12 +360,14 @@ PEERS: dict[str, type[Peer]] = {
     "minillm-float16": MinillmFloat16,
     "minillm-int8": MinillmInt8,
     "minillm-int4": MinillmInt4,
+    "minillm-stored": MinillmStored,
     "transformers-fp32": Transformers,
     "transformers-bf16": TransformersBf16,
     "llama.cpp-F32": LlamaCpp,
     "llama.cpp-F16": LlamaCppF16,
     "llama.cpp-Q8_0": LlamaCppQ8,
     "llama.cpp-Q4_0": LlamaCppQ4,
+    "llama.cpp-stored": LlamaCppStored,
     "ctranslate2-fp32": CTranslate2,
     "ctranslate2-int8": CTranslate2Int8,
 }
@@ -347,8 +376,9 @@ PEERS: dict[str, type[Peer]] = {
 def choose(names: str | Sequence[str]) -> list[str]:
     """Return the peers that names and groups stand for, in the order given, each once.
 
-    A group is "all", a family ("llama.cpp": what stands before the first hyphen of a name) or a
-    width ("8-bit"). NAME@FOLDER is the same of another minillm, see run.program. Raises InputError
+    A group is "all", a family ("llama.cpp": what stands before the first hyphen of a name), a width
+    ("8-bit"), or "stored": the two that keep each matrix as the model's file has it, which are in
+    no other group. NAME@FOLDER is the same of another minillm, see run.program. Raises InputError
     for a name that is neither.
     """
     chosen = []
@@ -357,7 +387,7 @@ def choose(names: str | Sequence[str]) -> list[str]:
         group = [
             peer + at + other
             for peer, kind in PEERS.items()
-            if name in (peer, "all", peer.partition("-")[0], f"{kind.bits}-bit")
+            if name == peer or name in groups(peer, kind)
         ]
         if not group:
             raise InputError(
@@ -367,6 +397,11 @@ def choose(names: str | Sequence[str]) -> list[str]:
     return chosen
 
 
+def groups(name: str, kind: type[Peer]) -> tuple[str, ...]:
+    """The groups that a peer is in."""
+    return ("all", name.partition("-")[0], f"{kind.bits}-bit") if kind.bits else ("stored",)
+
+
 GROUPS = (
     "all",
     *dict.fromkeys(name.partition("-")[0] for name in PEERS),
@@ -374,4 +409,5 @@ GROUPS = (
     "16-bit",
     "8-bit",
     "4-bit",
+    "stored",
 )

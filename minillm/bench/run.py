@@ -16,7 +16,7 @@ from time import sleep
 import numpy as np
 
 from ..errors import InputError
-from ..families import read_config
+from ..loading import config_of
 from ..machine.child import Child, Ended
 from ..machine.forms import short
 from ..machine.progress import progress_bar
@@ -165,7 +165,7 @@ def run(
     measured.
     """
     names = choose(names)
-    config = read_config(folder)
+    config = config_of(folder)
     if n_prompt + n_new > config.sizes.P:
         raise InputError(
             f"{n_prompt} + {n_new} tokens do not fit the model's {config.sizes.P} positions"

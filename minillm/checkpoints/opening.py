@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from .. import families
 from ..errors import InputError
 from ..machine.files import as_path
 from ..protocol import Model
@@ -23,8 +24,16 @@ def open_checkpoint(name_or_path: str | Path | Checkpoint) -> Checkpoint:
     if isinstance(name_or_path, Checkpoint):
         return name_or_path
     path = find_model(name_or_path)
-    if path.is_dir():
-        return huggingface.open_folder(path)
+    return huggingface.open_folder(path) if path.is_dir() else _open_file(path)
+
+
+def config_of(name_or_path: str | Path):
+    """The config alone, of a folder that may hold nothing else, too."""
+    path = find_model(name_or_path)
+    return families.read_config(path) if path.is_dir() else _open_file(path).config
+
+
+def _open_file(path: Path) -> Checkpoint:
     if path.suffix.lower() not in FILES:
         raise InputError(
             f"model '{path}' is a file; minillm opens {', '.join(FILES)}, or a folder with"

@@ -5,6 +5,7 @@ minillm bench                                GPT-2 124M's shape, every peer that
 minillm bench --peers 8-bit --context 900    decode after a prompt of 900 tokens
 minillm bench --processor haswell            compiled as for a processor without AVX-512 and VNNI
 minillm bench --model tales --rounds 9 --json --plot rates.png
+minillm bench --model smollm2                each matrix as the file has it, beside llama.cpp
 minillm bench --train small                  the training step against torch (or 124m)
 minillm bench --busy 4 --model tales         decode beside four busy processes
 minillm bench --ladders                      kernels rung by rung, beside BLAS and the peak
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -26,23 +28,27 @@ if TYPE_CHECKING:
     from ..bench import PeerComparison
 
 RANDOM = "GPT-2 124M, random"
+STORED = "llama.cpp-stored,minillm-stored"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
-        help="a folder or a bundled name (default: GPT-2 124M's shape from a random seed)",
+        help=(
+            "a folder, a GGUF file or a bundled name (default: GPT-2 124M's shape from a random"
+            " seed)"
+        ),
     )
     which = (
         "llama.cpp-Q8_0, say, or groups: all, minillm, transformers, llama.cpp, ctranslate2,"
-        " 32-bit, 16-bit, 8-bit, 4-bit"
+        " 32-bit, 16-bit, 8-bit, 4-bit, stored"
     )
     parser.add_argument(
         "--peers",
         help=(
             f"by commas, the first being the measure: {which}; an unknown name lists all (default:"
-            " all; beside busy neighbours minillm's and llama.cpp's of 32 bits; against another"
-            " minillm its own of float32 and int8)"
+            " all; of a GGUF file the two that take it as it is; beside busy neighbours minillm's"
+            " and llama.cpp's of 32 bits; against another minillm its own of float32 and int8)"
         ),
     )
     for names, default, what in (
@@ -109,7 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from .. import bench
     from ..bench import against, busy
-    from ..checkpoints import find_folder
+    from ..checkpoints.find import find_model
     from ..families.gpt2.config import GPT2Config
     from ..model import GPT2
     from ..twins.threads import checked_threads
@@ -130,14 +136,16 @@ def run(args: argparse.Namespace) -> None:
             raise InputError("--against takes none of --train, --ladders, --busy and --plot")
         bench.program(args.against)  # raises, before a model is made
         args.peers = args.peers or against.PEERS
-    args.peers = args.peers or ("all" if args.busy is None else busy.PEERS)
     if args.train:
+        args.peers = args.peers or "all"
         return _training(args)
     if args.ladders:
         return _ladders(args)
     sizes = (args.prompt, args.new, args.rounds, args.threads)
     with tempfile.TemporaryDirectory(prefix="minillm-bench-") as temporary:
-        folder = find_folder(args.model) if args.model else temporary
+        folder = find_model(args.model) if args.model else Path(temporary)
+        usual = busy.PEERS if args.busy else "all" if folder.is_dir() else STORED
+        args.peers = args.peers or usual
         if not args.model:
             GPT2.random(GPT2Config(), seed=0).save_pretrained(folder)
         if args.busy:
@@ -145,7 +153,7 @@ def run(args: argparse.Namespace) -> None:
         if args.against is not None:
             models = {args.model or RANDOM: folder}
             if not args.model:
-                models["tales"] = find_folder("tales")
+                models["tales"] = find_model("tales")
             lines = against.against(args.against, models, args.peers, *sizes, args.cache_dtype)
             return _against(lines, args)
         comparison = bench.run(folder, args.peers, *sizes, args.cache_dtype)

@@ -299,7 +299,9 @@ def test_peers_are_chosen_by_name_family_and_width(compare):
     assert choose("engine")[0] == "engine-other" and len(choose("engine")) == 5
     assert {"llama.cpp-Q8_0", "ctranslate2-int8", "engine-other"} <= set(choose("8-bit"))
     assert choose("minillm-steady,minillm-steady@../a-b")[1] == "minillm-steady@../a-b"
-    assert choose("all") == list(PEERS) and choose(["minillm"])[-1] == "minillm-steady"
+    stored = ["minillm-stored", "llama.cpp-stored"]
+    assert choose("all,stored") == [*(p for p in PEERS if p not in stored), *stored]
+    assert choose(["minillm"])[-1] == "minillm-steady"
     with pytest.raises(InputError, match="peer 'nobody' is unknown; known: all, "):
         choose("minillm,nobody")
 
