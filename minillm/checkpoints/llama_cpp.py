@@ -155,11 +155,9 @@ def _tensor(path: Path, family: Family, config, name, found: gguf.Tensor, memory
     matrix = parameter is not None and parameter.role == MATRIX
     kind = KIND.get(found.type, "float32")
     blocks = kind not in FLOATS and parameter is not None and parameter.role in (MATRIX, TABLE)
-    order = None
-    if name and family.local_name(name)[1].rpartition(".")[0] in family.gguf.paired:
-        order = _halves(found.shape[0], config.sizes.D)
 
-    def read():
+    def read():  # when it is known to have the parameter's shape
+        order = _halves(found.shape[0], config.sizes.D) if _is_paired(family, name) else None
         if blocks:
             raw = found.raw if order is None else found.raw[order]
             k = found.shape[-1]
@@ -173,6 +171,12 @@ def _tensor(path: Path, family: Family, config, name, found: gguf.Tensor, memory
 
     shape = found.shape[::-1] if matrix else found.shape
     return Tensor(path, found.name, shape, kind if blocks or kind in FLOATS else "float32", read)
+
+
+def _is_paired(family: Family, name: str | None) -> bool:
+    """Whether rows of a parameter stand in pairs in a file."""
+    scope = family.local_name(name)[1].rpartition(".")[0] if name else None
+    return scope in family.gguf.paired
 
 
 def _halves(n: int, D: int) -> np.ndarray:
@@ -222,8 +226,7 @@ def save_file(
             if kind not in FLOATS and p.shape[1 if table else 0] % BLOCK:
                 kind, odd = "float16", odd + 1
             counts[kind] = counts.get(kind, 0) + p.size
-        paired = family.local_name(name)[1].rpartition(".")[0] in family.gguf.paired
-        order = _pairs(p.shape[-1], config.sizes.D) if paired else None
+        order = _pairs(p.shape[-1], config.sizes.D) if _is_paired(family, name) else None
         shape = p.shape[::-1] if matrix else p.shape
 
         def raw(p=p, kind=kind, turned=matrix, order=order):

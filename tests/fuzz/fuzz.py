@@ -8,6 +8,7 @@ more than SECONDS, and no more memory than twice the files and 50 MB.
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import signal
@@ -17,12 +18,15 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from minillm import GPT2, GPT2Config, InputError, Tokenizer
+from minillm import GPT2, GPT2Config, InputError, Llama, LlamaConfig, Tokenizer, load
+from minillm.checkpoints import gguf as gguf_files
 from minillm.checkpoints import safetensors
+from minillm.checkpoints.opening import save_checkpoint
 from minillm.clock.limits import Limits
 from minillm.families import read_config
 from minillm.families.gpt2 import step_names
@@ -40,6 +44,7 @@ from minillm.training.data import Tokens
 from minillm.training.lora import load_adapters, save_adapters, with_adapters
 from minillm.training.pretrain import pretrain
 from minillm.training.settings import settings
+from minillm.weights import store
 
 SECONDS = 10  # a busy machine's; an input takes some milliseconds
 MEGABYTES = 50
@@ -169,6 +174,22 @@ def read_tokenizer_in_gguf(folder: Path) -> None:
     tokenizer.readable(tokenizer.encode("the lowest <|endoftext|> \u00e9", add_special_tokens=True))
 
 
+def a_gguf_file(folder: Path) -> None:
+    """A Llama whose matrices are of several types, with its tokenizer."""
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 16}
+    config = LlamaConfig(TOKENIZER.vocab_size, **sizes, **heads)
+    model = Llama.random(config)
+    half = {n: store(p, "int4_min") for n, p in model.parameters.items() if "mlp" in n}
+    save_checkpoint(model.with_parameters(half), folder / "a.gguf", None, TOKENIZER)
+
+
+def read_gguf_file(folder: Path) -> None:
+    model, tokenizer = load(folder / "a.gguf", kernels="numpy")
+    model(IDS)
+    tokenizer.encode("the lowest")
+
+
 def a_table(folder: Path) -> None:
     (folder / "a.csv").write_text('label,text\nno,"a bad, bad film"\nyes,good\n')
 
@@ -199,6 +220,7 @@ FORMATS: dict[str, tuple[Callable, Callable]] = {
     "tokenizer": (a_tokenizer, read_tokenizer),
     "tokenizer.json": (a_tokenizer_json, read_tokenizer),
     "tokenizer-in-gguf": (a_tokenizer_in_gguf, read_tokenizer_in_gguf),
+    "gguf": (a_gguf_file, read_gguf_file),
     "table": (a_table, lambda folder: read_examples(folder / "a.csv")),
     "limits": (
         limits_of_a_machine,
@@ -254,6 +276,31 @@ def break_value(value, draw: random.Random):
     return draw.choice(VALUES)
 
 
+def break_gguf(data: bytes, draw: random.Random) -> bytes:
+    """One fault in what a GGUF file says: a key, or a line of the table of tensors."""
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "a.gguf"
+        path.write_bytes(data)
+        contents = gguf_files.read(path)
+        metadata, tensors = dict(contents.metadata), [*contents.tensors.values()]
+        if draw.random() < 0.6:
+            key = draw.choice([*metadata])
+            metadata[key] = break_value(metadata[key], draw)
+        else:
+            i, form = draw.randrange(len(tensors)), draw.choice(["shape", "type", "name"])
+            other = draw.choice(tensors)
+            tensors[i] = replace(tensors[i], **{form: getattr(other, form)})
+        entries = [(t.name, t.shape, t.type, lambda t=t: fitting(t)) for t in tensors]
+        gguf_files.write(path, metadata, entries)
+        return path.read_bytes()
+
+
+def fitting(tensor) -> np.ndarray:
+    """As many bytes as a tensor's shape and type ask for."""
+    t = gguf_files.TYPES[tensor.type]
+    return np.resize(tensor.raw.ravel(), math.prod(tensor.shape) // t.numbers * t.nbytes)
+
+
 def broken(name: str, data: bytes, draw: random.Random) -> bytes:
     """A file's data with a fault of its own kind, or one in its bytes."""
     if draw.random() < 0.4:
@@ -269,6 +316,11 @@ def broken(name: str, data: bytes, draw: random.Random) -> bytes:
         n = int.from_bytes(data[:8], "little")
         header = json.dumps(break_value(json.loads(data[8 : 8 + n]), draw)).encode()
         return len(header).to_bytes(8, "little") + header + data[8 + n :]
+    if name.endswith(".gguf"):
+        try:
+            return break_gguf(data, draw)
+        except Exception:  # broken already, or what no file can hold
+            return break_bytes(data, draw)
     if name.endswith(".toml"):
         lines = data.splitlines()
         n = draw.randrange(len(lines))
