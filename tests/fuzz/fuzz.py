@@ -337,7 +337,7 @@ def broken_files(files: dict[str, bytes], seed: int, number: int) -> dict[str, b
         try:
             changed[name] = broken(name, changed.get(name, files[name]), draw)
         except Exception:  # a second fault, in what is no JSON any more
-            changed[name] = break_bytes(changed[name], draw)
+            changed[name] = break_bytes(changed.get(name, files[name]), draw)
     return changed
 
 
