@@ -441,7 +441,7 @@ def test_bench_measures_and_names_what_is_missing(monkeypatch, cli):
             ["score", "README.md", "--fast"],
             "minillm score: unrecognized arguments: --fast (see minillm score --help)",
         ),
-        (["info", "README.md"], "model 'README.md' is a file; give the folder that holds it"),
+        (["info", "README.md"], "model 'README.md' is a file; minillm opens .gguf, or a folder"),
         (
             ["generate", TEXT, "--model", "tales-draft", "--draft", "/ngrm"],
             "draft '/ngrm' is not ngram, skip:N, float32, bfloat16",
