@@ -74,10 +74,11 @@ def require_one_of(name: str, value, known: Iterable[str]) -> str:
 
 
 def near_names(name, known: Iterable[str]) -> list[str]:
-    """The known names that end in `name` ("weights" for h.0.attn.weights), else those like it."""
+    """The known names that begin or end with `name` ("weights" for h.0.attn.weights, "wte" for
+    wte.weight), else those like it."""
     known = [str(k) for k in known]
-    ending = [k for k in known if k.endswith(f".{name}")]
-    return ending[:3] or get_close_matches(str(name), known, cutoff=0.5)
+    of_it = [k for k in known if k.endswith(f".{name}") or k.startswith(f"{name}.")]
+    return of_it[:3] or get_close_matches(str(name), known, cutoff=0.5)
 
 
 class UnknownName(InputError, KeyError):

@@ -21,9 +21,8 @@ def linear(x, weight, bias=0.0):
     only place where a weight multiplies. All rows go into one product, so that a batch reads the
     weight once.
     """
-    return (x.reshape(-1, x.shape[-1]) @ weight).reshape(
-        *x.shape[:-1], -1
-    ) + bias  # [..., in] -> [..., out]
+    rows = x.reshape(-1, x.shape[-1]) @ weight  # [..., in] -> [N, in] @ [in, out] -> [N, out]
+    return rows.reshape(*x.shape[:-1], -1) + bias  # [N, out] -> [..., out]
 
 
 def layer_norm(x, weight, bias, eps=1e-5):

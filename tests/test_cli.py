@@ -237,6 +237,13 @@ def test_probs_multiply_to_the_whole(cli):
     # float32, summed in other orders
     assert sum(longer["logprobs"][5:]) == pytest.approx(mat["logprob"], abs=1e-4)
     assert "perplexity" in cli("probs", "The cat sat on the", "--model", "tales-draft")[1]
+    hint = "as the next word it is"
+    for text, word, told in (
+        ("The cat", "mat", True),
+        ("The cat", " mat", False),
+        ("A (", "m", False),
+    ):
+        assert (hint in cli("probs", text, "--model", "tales-draft", "--next", word)[1]) is told
     # one token: nothing to predict
     assert cli("probs", "The", "--model", "tales-draft", "--json")[0] == 0
 
@@ -425,6 +432,7 @@ def test_bench_measures_and_names_what_is_missing(monkeypatch, cli):
         (["compare", "README.md", "--quality-tokens", "-1"], "--quality-tokens is -1"),
         (["dance"], "invalid choice: 'dance'"),
         (["genrate", TEXT], "; did you mean generate? (see minillm --help)"),
+        (["The king"], "'The king' is no command; minillm generate \"The king\" continues it"),
         (["generate", TEXT, "--temprature", "0.5"], "0.5; did you mean --temperature? (see"),
         (["generate", TEXT, "--max_new_tokens=5"], "; did you mean --max-new-tokens? (see"),
         (["generate", TEXT, "-", "there"], f'words needs quotes: "{TEXT} - there"'),
@@ -433,7 +441,7 @@ def test_bench_measures_and_names_what_is_missing(monkeypatch, cli):
             ["score", "README.md", "--fast"],
             "minillm score: unrecognized arguments: --fast (see minillm score --help)",
         ),
-        (["info", "README.md"], "model 'README.md' is a file; give the folder that holds it"),
+        (["info", "README.md"], "model 'README.md' is a file; minillm opens .gguf, or a folder"),
         (
             ["generate", TEXT, "--model", "tales-draft", "--draft", "/ngrm"],
             "draft '/ngrm' is not ngram, skip:N, float32, bfloat16",

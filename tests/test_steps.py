@@ -256,6 +256,8 @@ def test_a_trace_says_which_names_are_near():
     with pytest.raises(KeyError) as error:
         trace["h.0.attn.weight"]
     line = str(error.value)
+    with pytest.raises(KeyError, match=r"near it: h\.0\.attn\.c_attn, h\.0\.attn\.q, "):
+        trace["h.0.attn"]
     with pytest.raises(KeyError, match=r"near it: h\.0\.attn\.weights, h\.1\.attn\.weights"):
         trace["weights"]
     assert (

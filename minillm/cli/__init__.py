@@ -106,6 +106,8 @@ class Parser(argparse.ArgumentParser):
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
             error.message += nearest(str(value), map(str, action.choices))
+            if action.metavar == "COMMAND" and " " in value:
+                error.message = f'{value!r} is no command; minillm generate "{value}" continues it'
             raise
 
 

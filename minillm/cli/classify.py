@@ -2,7 +2,7 @@
 
 minillm classify train --data moods.tsv --out runs/moods --from tales --plot moods.png
 minillm classify train --data reviews/ --out runs/lstm --model lstm
-minillm classify predict runs/reviews "a moving story , beautifully told"
+minillm classify predict runs/moods "What a lovely day"
 minillm classify compare --data reviews/ --out runs/all --seeds 5      every kind of model
 minillm classify clock                                                 how time grows with length
 

@@ -235,9 +235,16 @@ def list_all(args) -> None:
 
 
 def run_own(args) -> int:
+    from ..errors import InputError
     from ..exercises.checking.process import STARTING, StudentProcess, copied
     from ..exercises.student import folder
     from ..machine.child import Ended
+
+    def answer_of(child):
+        answer = child.answer(STARTING)
+        if "unusable" in answer:
+            raise InputError(answer["unusable"])
+        return answer
 
     folder.require(args.folder)
     own = args.folder.resolve()
@@ -246,14 +253,14 @@ def run_own(args) -> int:
             copied(own) as copy,
             StudentProcess("student.own", own, args.seed, args.prompt, cwd=copy) as child,
         ):
-            used = child.answer(STARTING)
+            used = answer_of(child)
             write(
                 "yours: "
                 + (", ".join(used["own"]) or "none yet")
                 + "\nstill the package's: "
                 + (", ".join(used["ops"]) or "none")
             )
-            steps = child.answer(STARTING)
+            steps = answer_of(child)
             if not steps["ok"]:
                 write(
                     f"\nsteps that differ from the reference: {len(steps['red'])}; the first:\n"

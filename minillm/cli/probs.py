@@ -131,6 +131,9 @@ def run(args: argparse.Namespace) -> None:
             "\nP(continuation | text)\n"
             + table(("continuation", "P", "log P", "tokens"), rows, "<>><")
         )
+        within = next((w for w in args.next if text[-1].isalnum() and w[0].isalnum()), None)
+        if within:
+            write(f'{within!r} goes on within a word; as the next word it is --next " {within}"')
 
 
 def percent(p: float) -> str:

@@ -203,7 +203,7 @@ def exam(args) -> None:
         "",
     ]
     for i, q in enumerate(questions, 1):
-        text += [_filled(f"{i}. {q.text} ({q.minutes} min)"), ""]
+        text += [_filled(f"{i}. {q.text} ({q.minutes}\xa0min)"), ""]
     if not args.no_answers:
         text += [
             "Answers",
@@ -219,4 +219,4 @@ def exam(args) -> None:
 def _filled(text: str) -> str:
     return textwrap.fill(
         text, WIDTH, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False
-    )
+    ).replace("\xa0", " ")

@@ -70,7 +70,7 @@ def add_settings(parser: argparse.ArgumentParser, kind: type[Plan], what: str) -
             how = {"choices": f.metadata["choices"]}
         else:
             how = {"type": of, "metavar": of.__name__.upper()}
-        default = "" if f.default is None else f" (default: {f.default})"
+        default = "" if f.default in (None, "") else f" (default: {f.default})"
         group.add_argument(
             f"--{f.name.replace('_', '-')}", default=None, help=f.metadata["what"] + default, **how
         )

@@ -161,9 +161,9 @@ class Growth:
         """Return what the fits say, or that the times are too noisy for one."""
         if not self.pass_fit.tells(1, 2):
             return [
-                f"a pass of T tokens, C = {self.config.sizes.C}: too noisy to fit: the times"
-                f" scatter by {100 * self.pass_fit.scatter:.0f} % about any curve a T + b T^2;"
-                " repeat it while nothing else runs on this machine"
+                f"growth, a pass of T tokens of a narrow model (C = {self.config.sizes.C}): too"
+                f" noisy to fit: the times scatter by {100 * self.pass_fit.scatter:.0f} % about any"
+                " curve a T + b T^2; repeat it while nothing else runs on this machine"
             ]
         (linear, dl), (square, ds) = self.pass_fit.term(1), self.pass_fit.term(2)
         (bend, width), (cube, cube_width) = self.pass_fit.bend(1, 2), self.generation_bend
@@ -171,7 +171,8 @@ class Growth:
         count = "by counting multiply-adds"
         return [
             (
-                f"a pass of T tokens, C = {C}: ({linear * 1e6:.3g} ± {dl * 1e6:.1g}) us T +"
+                f"growth, a pass of T tokens of a narrow model (C = {C}):"
+                f" ({linear * 1e6:.3g} ± {dl * 1e6:.1g}) us T +"
                 f" ({square * 1e9:.3g} ± {ds * 1e9:.1g}) ns T^2"
             ),
             (

@@ -301,9 +301,11 @@ class ClockReport:
                 f"{self.kind} products {row:,.0f} GFLOP/s (one row, in the cache), {rows:,.0f}"
                 " (many)"
             )
-            lines.append(
-                f"limits, {count(self.limits.threads, 'thread')}: memory {far:.1f} GB/s; {rates}"
-            )
+            lines += [
+                f"limits, {count(self.limits.threads, 'thread')}: memory {far:.1f} GB/s; {rates}",
+                "predicted: what the tighter of the two needs (bound by); of limit: predicted /"
+                " measured, above 100% where it was faster",
+            ]
         return lines
 
     def _speculation(self) -> list[str]:

@@ -235,9 +235,7 @@ class Options:
         "error",
         how={"choices": ("error", "slide")},
     )
-    chunk: int | None = option(
-        _whole(), "read the prompt N positions at a time (the same tokens: see decoding.cycle.read)"
-    )
+    chunk: int | None = option(_whole(), "read the prompt N positions at a time (the same tokens)")
     use_cache: bool = option(
         _one_of(True, False),
         "compute everything anew for each token (the same tokens)",
@@ -247,8 +245,8 @@ class Options:
     )
     window: int | None = option(
         _whole(),
-        "attend to the newest N positions only (see cache.SlidingCache; another model, not exact;"
-        " with --no-cache they are read anew, as a text that begins there)",
+        "attend to the newest N positions only (another model, not exact; with --no-cache they are"
+        " read anew, as a text that begins there)",
     )
     given: dict = field(init=False, repr=False, compare=False)
     defaults: InitVar[Mapping | None] = None  # what generation_config.json holds

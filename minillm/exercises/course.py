@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import InputError
 from ..machine.files import write_atomically
 
 PACKAGE = Path(__file__).resolve().parent.parent
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 FOLDERS = (PACKAGE / "bundled" / "course", PACKAGE.parent / "notebooks")  # a wheel's; a checkout's
 
 
@@ -19,6 +23,20 @@ def chapters() -> list[Path]:
     if found is None:
         raise InputError(f"the notebooks are not in {FOLDERS[0]}: install minillm-gpt2 again")
     return found
+
+
+def heading(cell: str) -> str:
+    """Return the heading above a cell, in quotes: what a reader sees, and finds; ids stay unseen."""
+    above = ""
+    with suppress(InputError):  # of notebooks that are not there
+        for chapter in chapters():
+            if chapter.name[:2] == cell[:2]:
+                for each in json.loads(chapter.read_bytes())["cells"]:
+                    if each["cell_type"] == "markdown":
+                        above = [above, *HEADING.findall("".join(each["source"]))][-1]
+                    if each["id"] == cell:
+                        return f'"{above}"'
+    return f"cell {cell}"
 
 
 def copy_chapters(folder: str | Path) -> tuple[list[Path], list[Path]]:

@@ -1,4 +1,4 @@
-"""Figures with matplotlib, a file for each room whose values they show: every function takes
+"""Figures with matplotlib, a file for each folder whose values they show: every function takes
 ax=None, draws, and returns the axes. Readable in black and white."""
 
 from .basics import bars, heat_map, likeliest, show

@@ -23,7 +23,7 @@ def class_table(report: ClassReport, ax=None):
     """How far each student (a column) is with each exercise (a row): a sign and a shade a cell,
     near-copies framed.
 
-    On the right, the commonest mistake of each exercise and how many made it.
+    On the right, if any, the commonest mistake of each exercise and how many made it.
     """
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch, Rectangle
@@ -82,10 +82,11 @@ def class_table(report: ClassReport, ax=None):
     common = {
         name: f"{made.mistake} ({made.students})" for name, made in report.commonest().items()
     }
-    mistakes = ax.secondary_yaxis("right")
-    mistakes.set_yticks(range(len(names)), [common.get(name, "") for name in names], fontsize=8)
-    mistakes.tick_params(length=0)
-    mistakes.set_ylabel("commonest mistake (how many students)")
+    if common:
+        mistakes = ax.secondary_yaxis("right")
+        mistakes.set_yticks(range(len(names)), [common.get(name, "") for name in names], fontsize=8)
+        mistakes.tick_params(length=0)
+        mistakes.set_ylabel("commonest mistake\n(how many students)", fontsize=8)
     handles = [
         Patch(facecolor=shade, edgecolor="0.5", label=f"{sign}  {state}".strip())
         for state, (sign, shade) in STATE_STYLES.items()

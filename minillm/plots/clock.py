@@ -80,7 +80,8 @@ def phases_by_token(report: ClockReport, ax=None):
         height += ms
     top = 1.3 * (height[1:].max() if len(height) > 1 else height.max())
     ax.set_ylim(0, top)
-    for i in np.flatnonzero(height > top):
+    cut = np.flatnonzero(height > top)
+    for i in cut:
         ax.annotate(
             f"{height[i]:,.0f} ms ↑",
             (i, top),
@@ -108,7 +109,8 @@ def phases_by_token(report: ClockReport, ax=None):
         else "cycle (0 is the prefill; verify: how many tokens came from it)"
     )
     ax.set_ylabel("ms")
-    ax.set_title(f"Where the time of each {'token' if plain else 'cycle'} goes")
+    title = f"Where the time of each {'token' if plain else 'cycle'} goes"
+    ax.set_title(title, pad=18 if cut.size else None)  # above what the cut bars say
     ax.legend(
         fontsize="small",
         ncols=len(PHASES),
@@ -127,7 +129,7 @@ def roofline(report: ClockReport, ax=None):
     near, far = limits.bandwidth[min(limits.bandwidth)], report.far_bandwidth
     one, many = limits.row[report.kind], limits.rows[report.kind]
     x, top = np.geomspace(0.05, 1000, 300), max(one, many) / 1e9
-    lowest = np.log10(top / 2e3)
+    lowest, highest = np.log10(top / 2e3), np.log10(top)
     for roof, bandwidth, style, name in (
         (one, near, "--", "one row, cache"),
         (many, far, "-", "many rows, memory"),
@@ -150,7 +152,7 @@ def roofline(report: ClockReport, ax=None):
                 points.append((cost.flops / ns, cost.intensity, row))
         points.sort(key=lambda point: point[0])
         heights = _apart(np.log10([y for y, _, _ in points]), 0.17)
-        lowest = heights.min(initial=lowest)
+        lowest, highest = heights.min(initial=lowest), heights.max(initial=highest)
         for (y, intensity, row), height in zip(points, heights):
             color = LOOKS[row.phase].color
             ax.plot(
@@ -168,7 +170,8 @@ def roofline(report: ClockReport, ax=None):
             }
             line = {"arrowprops": {"arrowstyle": "-", "linewidth": 0.4, "color": "0.5"}}
             ax.annotate(row.part, (intensity, y), **where, **line, va="center", fontsize="x-small")
-    ax.set(xscale="log", yscale="log", xlim=(x[0] / 10, x[-1]), ylim=(10**lowest / 1.3, 2 * top))
+    ax.set(xscale="log", yscale="log", xlim=(x[0] / 10, x[-1]))
+    ax.set_ylim(10**lowest / 1.3, 4 * 10**highest)  # the legend is above all names
     ax.set_xlabel("arithmetic intensity (FLOP per byte)")
     ax.set_ylabel("GFLOP/s")
     ax.set_title(f"Roofline, {report.kind}: decode ●, prefill of {report.prefill.positions} □")
@@ -232,7 +235,7 @@ def against_limits(report: ClockReport, ax=None):
 
 
 def prompt_growth(growth: Growth, ax=None):
-    """Milliseconds of one pass against its length, and of one more token with a cache behind as
+    """Milliseconds of one pass against its length, and of one more token with a cache of as
     many: measured, fitted with both terms apart, predicted; log-log."""
     ax, n, fit = axes_or_new(ax), growth.lengths, growth.pass_fit
     every = np.geomspace(n[0], n[-1], 200)
@@ -251,7 +254,7 @@ def prompt_growth(growth: Growth, ax=None):
         color="#7fb3d9",
         markeredgecolor="black",
         markersize=5,
-        label="one token behind a cache of T",
+        label="one token after a cache of T",
     )
     ax.plot(n, 1e3 * growth.predicted_tokens, "+", color="#1f4e79", markersize=6, label="predicted")
     _mark(ax, *fit.bend(1, 2), f"6C = {6 * growth.config.sizes.C}", n)

@@ -67,7 +67,7 @@ nothing but tales. But it works in the same way, and everything that happens in 
 Text appeared bit by bit, and that was no show: the model cannot do otherwise. It knows a fixed list of text pieces. One
 such piece is a **token**: a word with the space before it, a part of a word, a sign. All that the model ever does is
 this: *given the tokens so far, say for each token in its list how likely it is to come next.* A program then chooses
-one, writes it behind the text, and asks again.
+one, writes it after the text, and asks again.
 
 **Guess, then run.** The text so far is *The cat sat on the*. The model has read only fairy tales. Which words do you
 think it finds likeliest? How sure is it of its first choice: 5 %, 50 %, 95 %?

@@ -217,14 +217,15 @@ r"""
 - On the row of equal numbers all three give zeros. That is what $\epsilon$ is there for: with $\epsilon = 0$ it would be $0
   / 0$.
 
-## The bend
+## The activation
 
 The second half of a block is the **feed forward**, which GPT-2's weights call `mlp`, for multilayer perceptron: a matrix
-that expands each vector to $F = 4C$ numbers, a bend, and a matrix that contracts it again.
+that expands each vector to $F = 4C$ numbers, an **activation**, a function of each number by itself whose graph is no
+straight line, and a matrix that contracts it again.
 
 $$\mathrm{feed\ forward}(x) = \mathrm{act}(x W_{fc} + b_{fc})\, W_{proj} + b_{proj}$$
 
-Why the bend, `act`? Leave it out, and two matrices follow each other.
+Why the activation, `act`? Leave it out, and two matrices follow each other.
 
 **Guess, then run.** Take a random $8 \times 32$ matrix, then a random $32 \times 8$ one. Can a single $8 \times 8$ matrix
 do what both do? (Differences are printed relative to the largest value.)
@@ -235,20 +236,20 @@ rng = np.random.default_rng(0)
 expand, contract, rows = rng.standard_normal((8, 32)), rng.standard_normal((32, 8)), rng.standard_normal((5, 8))
 two_steps = (rows @ expand) @ contract
 one_step = rows @ (expand @ contract)  # an 8 x 8 matrix
-print(f"without a bend, two matrices against one: {np.abs(two_steps - one_step).max() / np.abs(two_steps).max():.0e}")
+print(f"without an activation, two matrices against one: {np.abs(two_steps - one_step).max() / np.abs(two_steps).max():.0e}")
 
 bent = ops.relu(rows @ expand) @ contract
 many = rng.standard_normal((500, 8))  # enough rows to fit the best single matrix to
 best = np.linalg.lstsq(many, ops.relu(many @ expand) @ contract, rcond=None)[0]
-print(f"with a bend, against the best matrix:     {np.abs(bent - rows @ best).max() / np.abs(bent).max():.0e}")
+print(f"with an activation, against the best matrix:     {np.abs(bent - rows @ best).max() / np.abs(bent).max():.0e}")
 assert np.allclose(two_steps, one_step) and not np.allclose(bent, rows @ best, rtol=0, atol=0.1 * np.abs(bent).max())
 
 # %% [markdown] id="04-gelu"
 r"""
-It can: $(x W_1) W_2 = x (W_1 W_2)$. However many matrices one stacks, without bends they are one matrix. A bend between
-them makes the second matrix worth its place: no single matrix does the same.
+It can: $(x W_1) W_2 = x (W_1 W_2)$. However many matrices one stacks, without activations they are one matrix. An activation
+between them makes the second matrix worth its place: no single matrix does the same.
 
-The simplest bend is $\mathrm{relu}(x) = \max(x, 0)$. GPT-2 uses a smooth cousin, **GELU**: $x$ times the probability
+The simplest activation is $\mathrm{relu}(x) = \max(x, 0)$. GPT-2 uses a smooth cousin, **GELU**: $x$ times the probability
 $\Phi(x)$ that a standard normal variable is below $x$. $\Phi$ was slow to compute, so GPT-2 was trained with an
 approximation, and this one is part of the model:
 
@@ -270,7 +271,7 @@ grid = np.linspace(-4, 4, 801)
 figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
 left.plot(grid, ops.relu(grid), "--", color="0.5", label="relu")
 left.plot(grid, ops.gelu_new(grid), "-", color="black", label="gelu_new (gelu looks the same)")
-left.set(xlabel="input x", ylabel="output", title="The bend")
+left.set(xlabel="input x", ylabel="output", title="Two activations")
 left.legend(frameon=False)
 right.plot(grid, 1e4 * (ops.gelu_new(grid) - ops.gelu(grid)), color="black")
 right.set(xlabel="input x", ylabel="difference / 0.0001", title="gelu_new - gelu")
@@ -414,7 +415,7 @@ less from layer to layer. (Variance 1 alone would make it $\sqrt{C}$ everywhere;
 - Attention sees a bag of tokens; position embeddings are added so that it sees an order.
 - The residual stream is a sum of $1 + 2L$ vectors. Each part reads it through a layer norm and adds to it.
 - Layer norm: mean 0, variance 1 (divided by $C$, with $\epsilon$ inside the root), learnt scale and shift.
-- The feed forward: expand, bend, contract, each position alone; it holds two thirds of a block's parameters.
+- The feed forward: expand, activate, contract, each position alone; it holds two thirds of a block's parameters.
 - Only attention moves information between positions.
 
 ## Exercises

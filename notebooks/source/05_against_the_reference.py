@@ -58,7 +58,7 @@ for function in (gpt2.embed, gpt2.hidden, gpt2.unembed, gpt2.forward):
 r"""
 In `embed` the lines `wte`, `wpe` and `embed` form the embedding. Mind where the positions come from: they are an
 argument, one for each token. For a whole text they are $0, 1, 2, \ldots$; but if some tokens have gone through before, the
-first new one stands *behind* them, and not at 0 ([chapter 06](06_one_token_at_a_time.ipynb)). Then each block reads
+first new one comes *after* them, and not at 0 ([chapter 06](06_one_token_at_a_time.ipynb)). Then each block reads
 what the one before it returned.
 """
 
@@ -96,7 +96,7 @@ assert np.allclose([x @ wte[token] for token in range(5)], trace["logits"][0, -1
 r"""
 ## The loop
 
-A forward pass gives logits for the next token, no more. To write, take the likeliest token, put it behind the text, and
+A forward pass gives logits for the next token, no more. To write, take the likeliest token, put it after the text, and
 pass the longer text through again. That is the whole of a text generator. (It does far more work than it needs to; [chapter
 06](06_one_token_at_a_time.ipynb) mends that.)
 """
@@ -245,7 +245,7 @@ for scores near 1000 it overflows. Scores of that size just do not occur here.)
 
 ## One mistake, one red line
 
-With a mistake in layer 0, everything behind it is wrong as well. Which step is to blame, if there are two mistakes? The
+With a mistake in layer 0, everything after it is wrong as well. Which step is to blame, if there are two mistakes? The
 trick is to hand on the *reference's* value after each comparison, so that every step is judged on right inputs. Here that
 is a `Relay`.
 
@@ -354,7 +354,7 @@ loop there is one distribution, and no text.
 **What is true:**
 
 > text → tokens → embedding + positions → $L$ times (norm, attention, add; norm, feed forward, add) → norm → unembedding →
-> logits → choose a token → put it behind the text, and again.
+> logits → choose a token → put it after the text, and again.
 
 ## In short
 

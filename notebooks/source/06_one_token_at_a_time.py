@@ -218,7 +218,7 @@ print(f"one decode cycle, measured: {ticks / 1e6:.2f} million ticks ({report.sou
 lengths = [0, 100, 200, 300, 400, 500]
 arithmetic = [total(step_costs(config, 1, past).values()).flops for past in lengths]
 for past, flops in zip(lengths, arithmetic):
-    print(f"behind {past:3} positions: {flops / 1e6:6.2f} million additions, multiplications, exps ...")
+    print(f"after {past:3} positions: {flops / 1e6:6.2f} million additions, multiplications, exps ...")
 steps = np.diff(arithmetic)
 assert ticks > 5e5 and (steps > 0).all() and np.allclose(steps, steps[0])
 
@@ -258,7 +258,7 @@ the model carries from one cycle to the next is its **KV cache**, and that is th
 A decode cycle reads one token. Yet attention needs all earlier keys and values (not the queries: a query serves its own
 position only). Must they be computed again?
 
-**Guess, then run.** We put one more token behind the text. Which of the keys, in all layers, change?
+**Guess, then run.** We put one more token after the text. Which of the keys, in all layers, change?
 """
 
 # %% id="06-keys-run"
@@ -271,8 +271,8 @@ for what in ("q", "k", "v"):
 
 # %% [markdown] id="06-cache"
 r"""
-None of them. (The mask again: what stands behind cannot be heard.) So one computes the key and value of each position once,
-and keeps them. In a decode cycle the new position's key and value are put behind the kept ones, and its one query meets
+None of them. (The mask again: what comes after cannot be heard.) So one computes the key and value of each position once,
+and keeps them. In a decode cycle the new position's key and value are put after the kept ones, and its one query meets
 them all:
 
 $$\mathrm{scores} = q_{\mathrm{new}}\,[\,k_0, k_1, \ldots, k_{\mathrm{new}}\,]^{\top} / \sqrt{D} \qquad
@@ -333,7 +333,7 @@ r"""
 ### Proven equal
 
 A saving is worth nothing if the numbers change. So cut the prompt at every place: pass the first part with an empty cache,
-then the rest behind it, and compare all logits with those of one pass. Then token by token.
+then the rest after it, and compare all logits with those of one pass. Then token by token.
 
 **Guess, then run.** The largest difference in float64?
 """
@@ -390,7 +390,7 @@ for use_cache in (True, False):
     start = perf_counter()
     texts[use_cache] = model.generate(ids, n, temperature=0, use_cache=use_cache).tolist()
     seconds[use_cache] = perf_counter() - start
-print(f"{n} tokens behind {len(ids)}: {seconds[True]:.2f} s with the cache, {seconds[False]:.2f} s without, the same text")
+print(f"{n} tokens after {len(ids)}: {seconds[True]:.2f} s with the cache, {seconds[False]:.2f} s without, the same text")
 cache = model.new_cache()
 print(f"{2 * L * C * 4:,} bytes a position in float32, {cache.nbytes:,} for all {config.n_positions}")
 assert texts[True] == texts[False] and seconds[True] < seconds[False]

@@ -117,6 +117,21 @@ def test_run_names_the_first_step_that_differs(cli, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "body, says",
+    [
+        ("    return [1, 2]", "returned a list of 2; needed: float64 [2]"),
+        ("    return nowhere(x)", "NameError: name 'nowhere' is not defined (line 2)"),
+        ("    return (x", "SyntaxError: '(' was never closed (line 2)"),
+    ],
+)
+def test_run_says_what_no_model_computes_with(cli, tmp_path, body, says):
+    cli("start")
+    softmax_file(tmp_path).write_text(f"def softmax(x):\n{body}\n")
+    code, _, err = cli("run")
+    assert (code, err) == (2, f"minillm: {softmax_file(tmp_path)}: {says}\n")
+
+
 def test_run_survives_a_loop_without_end_and_a_crash(cli, tmp_path):
     cli("start")
     softmax_file(tmp_path).write_text("import os\ndef softmax(x):\n    os._exit(1)\n")

@@ -4,7 +4,7 @@ begins."""
 from __future__ import annotations
 
 from minillm.cli import main
-from minillm.exercises import course
+from minillm.exercises import EXERCISES, course
 
 
 def test_course_copies_the_chapters_and_never_overwrites(tmp_path, capsys):
@@ -19,6 +19,12 @@ def test_course_copies_the_chapters_and_never_overwrites(tmp_path, capsys):
     out = capsys.readouterr().out
     assert f"{len(names) - 1} were there and stay" in out
     assert f"begin with {folder / min(names)}" in out
+
+
+def test_a_check_names_the_heading_above_its_cell():
+    assert course.heading("00-next-token") == '"Always the likeliest"'
+    for e in EXERCISES.values():
+        assert course.heading(e.cell).strip('"') and "cell" not in course.heading(e.cell)
 
 
 def test_course_refuses_a_file(tmp_path, capsys):

@@ -86,7 +86,7 @@ def greedy(forward, ids, n_new):
     """Continue ids by n_new tokens, each the likeliest, with a cache: every position goes through
     the model once.
 
-    forward(new_ids, past): logits [len(new_ids),V] of ids that stand behind `past` others, which it
+    forward(new_ids, past): logits [len(new_ids),V] of ids that come after `past` others, which it
     remembers; ids: list; n_new: at least 1 -> list of len(ids) + n_new ids.
     """
     ids, past = list(ids), 0
@@ -98,7 +98,7 @@ def greedy(forward, ids, n_new):
 
 
 def append(keys, values, lengths, k, v):
-    """Write new keys and values behind what each row of a cache holds; return all that may be
+    """Write new keys and values after what each row of a cache holds; return all that may be
     attended to.
 
     keys, values: [B,H,capacity,D], changed in place; lengths: [B], how many positions each row

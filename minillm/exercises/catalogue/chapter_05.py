@@ -36,14 +36,14 @@ EMBED = Code(
         "[0.2, 0.2], [0.3, 0.3]]))"
     ),
     hints=(
-        "It works for a prompt and fails for what comes behind a cache. What does it not use?",
+        "It works for a prompt and fails for what comes after a cache. What does it not use?",
         "The first new token stands at position `past`, not at 0.",
     ),
     mistakes=(
         Mistake(
             "restarts",
             {"past + np.arange": "np.arange"},
-            "Positions restart at 0 behind a cache: the first new token stands at position `past`.",
+            "Positions restart at 0 after a cache: the first new token stands at position `past`.",
         ),
         Mistake(
             "from_one",

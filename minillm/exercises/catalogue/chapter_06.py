@@ -91,7 +91,7 @@ GREEDY = Code(
     example="greedy(lambda new_ids, past: np.eye(5)[[(i + 1) % 5 for i in new_ids]], [3], 4)",
     hints=(
         "The model remembers what it has been given. Which ids are new to it in the second turn?",
-        "forward(ids[past:], past): only the ids behind the first `past`.",
+        "forward(ids[past:], past): only the ids after the first `past`.",
     ),
     mistakes=(
         Mistake(
@@ -154,7 +154,7 @@ def append_inputs(given: Given):
         )
 
     yield "an empty cache", case([0, 0], T)
-    yield "one token behind 4", case([4, 4], 1)
+    yield "one token after 4", case([4, 4], 1)
     yield "rows of different lengths", case([6, 2], 3)
     yield "the other way round", case([1, 5], 2)
     yield "until it is full", case([8, 8], 3)
@@ -183,8 +183,7 @@ APPEND = Code(
         Mistake(
             "at_the_front",
             {"start : start + T": ":T"},
-            "You write at the front, over what was there: the new ones go behind each row's "
-            "length.",
+            "You write at the front, over what was there: the new ones go after each row's length.",
         ),
         Mistake(
             "one_length",
@@ -193,7 +192,7 @@ APPEND = Code(
                     "for row, start in enumerate(lengths * 0 + lengths[0]):"
                 )
             },
-            "All rows are written behind the first row's length: each has its own.",
+            "All rows are written after the first row's length: each has its own.",
         ),
         Mistake(
             "swapped",

@@ -48,7 +48,7 @@ VERIFIED = Code(
                 ),
                 "    kept += 1": "    kept += mine == theirs",
             },
-            "A guess behind a wrong one is counted too. It was made for another text: stop at the "
+            "A guess after a wrong one is counted too. It was made for another text: stop at the "
             "first wrong one.",
         ),
         Mistake(

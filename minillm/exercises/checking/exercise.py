@@ -16,6 +16,7 @@ import numpy as np
 
 from ...moved import place_of
 from ...reference import TOLERANCES
+from ..course import heading
 from . import reach, source
 from .call import TODO, Outcome, Problem, called
 from .inputs import Given
@@ -79,10 +80,8 @@ class Result:
         if self.diagnosis:
             lines.append(f"  {'most likely' if self.mistake else 'resembles'}: {self.diagnosis}")
         if self.cell:
-            lines.append(
-                f"  read again: chapter {self.cell[:2]}, cell {self.cell}; or: minillm exercises"
-                f" hint {self.name}"
-            )
+            where = f"chapter {self.cell[:2]}, {heading(self.cell)}"
+            lines.append(f"  read again: {where}; or: minillm exercises hint {self.name}")
         if self.printed:
             lines += [
                 "  your code printed:",

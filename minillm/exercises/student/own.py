@@ -59,14 +59,19 @@ OF_THE_MODEL = (*OF_OPS, "embed", "block", "forward")
 def own_functions(folder: str | Path) -> dict[str, Callable]:
     """Return the functions of the model that a student's folder defines, right or wrong.
 
-    Runs the student's code in this process. Left out is what is still a stub.
+    Runs the student's code in this process. Left out is what is still a stub; InputError for a file
+    that does not run, and for a result of another shape.
     """
     folder, own = Path(folder), {}
     require(folder)
     for name in OF_THE_MODEL:
-        file = file_of(folder, EXERCISES[name])
-        if file.exists() and EXERCISES[name].check(namespace := load(file)).status not in UNUSABLE:
-            own[name] = namespace[name]
+        if (file := file_of(folder, EXERCISES[name])).exists():
+            namespace = in_one_line(load, "load", file)(file)
+            result = EXERCISES[name].check(namespace)
+            if result.status == "shape":
+                raise InputError(f"{file}: {result.message}")
+            if result.status not in UNUSABLE:
+                own[name] = namespace[name]
     return own
 
 
@@ -145,7 +150,7 @@ class OwnGPT2(GPT2):
                 "positions": positions,
             }
             attend = partial(causal_self_attention, **layer["attn"], **shape, ops=self.ops)
-            bend = partial(
+            feed = partial(
                 feed_forward, **layer["mlp"], activation=config.activation_function, ops=self.ops
             )
             if "block" in self.own:
@@ -154,7 +159,7 @@ class OwnGPT2(GPT2):
                     ln_1=layer["ln_1"],
                     attend=attend,
                     ln_2=layer["ln_2"],
-                    feed_forward=bend,
+                    feed_forward=feed,
                 )
             else:
                 block = partial(
@@ -222,9 +227,13 @@ def main() -> None:
     limit_resources()
     answer({"ready": True})
     with redirect_stdout(Printed()):
-        own = own_functions(folder)
-        answer({"own": [*own], "ops": [n for n in OF_THE_MODEL if n not in own]})
-        report = verify_own(own)
+        try:
+            own = own_functions(folder)
+            answer({"own": [*own], "ops": [n for n in OF_THE_MODEL if n not in own]})
+            files = {n: file_of(Path(folder), EXERCISES[n]) for n in own}
+            report = verify_own({n: in_one_line(f, n, files[n]) for n, f in own.items()})
+        except InputError as error:
+            return answer({"unusable": str(error)})
         answer(
             {
                 "ok": report.ok,

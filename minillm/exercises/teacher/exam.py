@@ -391,7 +391,7 @@ def _positions(rng):
     without = sum(range(prompt, prompt + new))
     return (
         (
-            f"{new} tokens are generated behind a prompt of {prompt}. How many positions go through"
+            f"{new} tokens are generated after a prompt of {prompt}. How many positions go through"
             " the model in all, with a KV cache and without?"
         ),
         (

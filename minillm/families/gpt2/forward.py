@@ -4,7 +4,8 @@ Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (2
 Reference: GPT2LMHeadModel of Hugging Face transformers, eager attention. The letters are those of
 sizes.py. `weights` is the tree of the parameters by their checkpoint names, so that
 weights["h"][0]["attn"]["c_attn"]["bias"] is h.0.attn.c_attn.bias; every intermediate passes `step`
-under its name; `ops` has the functions to compute with.
+under its name; `ops` has the functions to compute with; `keep` picks the positions whose logits are
+wanted: of a prompt, the last.
 """
 
 from __future__ import annotations
@@ -45,9 +46,8 @@ def hidden(
 def embed(ids, weights, positions, step=identity):
     """What a token is plus where it stands: ids, positions [B,T] -> [B,T,C]."""
     wte = step("wte", weights["wte"]["weight"].take(ids, axis=0))
-    wpe = step(
-        "wpe", weights["wpe"]["weight"].take(positions, axis=0, mode="clip")
-    )  # clips padding
+    # clip: what is only padding may stand outside of the table
+    wpe = step("wpe", weights["wpe"]["weight"].take(positions, axis=0, mode="clip"))
     return step("embed", wte + wpe)
 
 
