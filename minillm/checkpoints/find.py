@@ -130,12 +130,15 @@ def _from_hub(name: str) -> Path:
         ) from None
     try:
         with _quiet_unless_on_a_terminal(hub):
+            name, file = _parts(name)
             try:
                 there = [file.rfilename for file in hub.HfApi().model_info(name).siblings]
             except Exception:
-                if folder := _cached(hub, name):
-                    return folder
+                if found := _cached(hub, name, file):
+                    return found
                 raise
+            if gguf := _wanted_gguf(name, there, file):
+                return Path(hub.hf_hub_download(name, gguf))
             wanted = _wanted(name, there)
             if INDEX in wanted:
                 files = shards(Path(hub.hf_hub_download(name, INDEX)))
@@ -153,6 +156,29 @@ def _from_hub(name: str) -> Path:
         raise InputError(f"{known}, and the Hugging Face hub did not give it: {reason}") from None
 
 
+def _parts(name: str) -> tuple[str, str]:
+    """A hub name and the file in it: "owner/model/FILE.gguf" -> "owner/model", "FILE.gguf"."""
+    model, _, file = name.rpartition("/")
+    return (model, file) if name.endswith(".gguf") and "/" in model else (name, "")
+
+
+def _wanted_gguf(name: str, there: Sequence[str], file: str) -> str | None:
+    """Return which GGUF file of a repository is read: the one that is named; without safetensors
+    the only one."""
+    files = [f for f in there if f.endswith(".gguf")]
+    if file in files:
+        return file
+    if not file and (not files or not {WEIGHTS, INDEX}.isdisjoint(there)):
+        return None
+    if not file and len(files) == 1:
+        return files[0]
+    raise InputError(
+        f"model {name!r} on the Hugging Face hub has {len(files)} GGUF files"
+        f"{f' and no {short(file)}' if file else ''}: name one of them, as {name}/"
+        f"{files[0] if files else 'FILE.gguf'}"
+    )
+
+
 def _wanted(name: str, there: Sequence[str]) -> list[str]:
     """Return which of the files in a repository are read: one format of the weights, or the index
     of their shards, and one of the tokenizer."""
@@ -166,11 +192,18 @@ def _wanted(name: str, there: Sequence[str]) -> list[str]:
     return [*small, *older, weights]
 
 
-def _cached(hub, name: str) -> Path | None:
-    """The folder in which the hub's client keeps what it fetched of a model before, or None."""
+def _cached(hub, name: str, file: str) -> Path | None:
+    """The folder, or the GGUF file, in which the hub's client keeps what it fetched of a model
+    before, or None."""
+    if file:
+        found = hub.try_to_load_from_cache(name, file)
+        return Path(found) if isinstance(found, str) else None
+    folder = Path(hub.constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    if len(files := [*folder.glob("snapshots/*/*.gguf")]) == 1:
+        return files[0]
     config = hub.try_to_load_from_cache(name, CONFIG)
-    folder = Path(config).parent if isinstance(config, str) else None
-    return folder if folder and any((folder / f).exists() for f in (WEIGHTS, INDEX)) else None
+    snapshot = Path(config).parent if isinstance(config, str) else None
+    return snapshot if snapshot and any((snapshot / f).exists() for f in (WEIGHTS, INDEX)) else None
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import pytest
 
 from minillm import GPT2, GPT2Config, Tokenizer
 from minillm.checkpoints import find, safetensors
+from minillm.checkpoints.opening import save_checkpoint
 
 pytestmark = pytest.mark.live
 pytest.importorskip("huggingface_hub", reason="needs huggingface_hub (extra: hub)")
@@ -183,6 +184,21 @@ def ask(hub, tmp_path):
     return ask
 
 
+def test_a_gguf_file_is_fetched_where_it_is_named_or_alone(hub, ask, files, tmp_path):
+    model = GPT2.random(CONFIG)
+    save_checkpoint(model, tmp_path / "m.gguf", None, Tokenizer.train([], 257))
+    hub.files = {"m.Q8_0.gguf": (tmp_path / "m.gguf").read_bytes(), "README.md": b"x"}
+    loaded = LOADED.replace("257", "300")  # the file names the ids without a token, too
+    assert ask() == loaded and hub.downloaded() == ["m.Q8_0.gguf"]
+    assert ask(HF_HUB_OFFLINE="1") == loaded and hub.asked == []
+    hub.files["m.F16.gguf"] = b"GGUF"
+    assert ask("some/model/m.Q8_0.gguf") == loaded
+    assert ask().endswith("has 2 GGUF files: name one of them, as some/model/m.Q8_0.gguf")
+    assert "has 2 GGUF files and no 'x.gguf': name one" in ask("some/model/x.gguf")
+    hub.files |= files
+    assert ask() == LOADED and "model.safetensors" in hub.downloaded()
+
+
 LOADED = f"{GPT2.random(CONFIG).n_parameters} 257"
 
 
@@ -298,7 +314,7 @@ def test_what_the_hub_refuses_or_a_network_spoils_is_one_line(hub, ask, fault, r
     [
         ("no/such-model", "no such model"),
         ("not valid", "no model can have this name"),
-        ("./gpt2", "no model can have this name"),
+        ("./gpt2", "no folder './gpt2'"),
         ("a" * 300, "no model can have this name"),
     ],
     ids=lambda text: text[:20],
