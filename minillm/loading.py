@@ -30,10 +30,10 @@ def load(
             " minillm.loading.load_model gives the model alone"
         )
     model = load_model(checkpoint, dtype, kernels)
-    if tokenizer.vocab_size > model.config.vocab_size:
+    if tokenizer.vocab_size > model.config.sizes.V:
         raise InputError(
             f"{checkpoint.path}: the tokenizer has {tokenizer.vocab_size} tokens, the model"
-            f" {model.config.vocab_size}"
+            f" {model.config.sizes.V}"
         )
     return model, tokenizer
 

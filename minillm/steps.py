@@ -38,7 +38,10 @@ def local_name(name: str) -> str:
 def phase_of(name: str) -> str:
     """Return the phase of a cycle that a step belongs to: embed, attend, feed forward, unembed or
     choose."""
-    return PHASE_OF[local_name(name).partition(".")[0]]
+    first = local_name(name).partition(".")[0]
+    if first not in PHASE_OF:
+        raise InputError(f"step {name!r} is of no phase: its first part is none of {[*PHASE_OF]}")
+    return PHASE_OF[first]
 
 
 def identity(name: str, value: Any) -> Any:

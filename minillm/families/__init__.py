@@ -5,13 +5,24 @@
 
 from . import gpt2 as gpt2  # each registers itself
 from . import llama as llama
-from .family import Family, Parameter, StepInfo, by_gguf, described, of, read_config, register
+from .family import (
+    Family,
+    Parameter,
+    StepInfo,
+    by_gguf,
+    config_of,
+    described,
+    of,
+    read_config,
+    register,
+)
 
 __all__ = [
     "Family",
     "Parameter",
     "StepInfo",
     "by_gguf",
+    "config_of",
     "described",
     "of",
     "read_config",

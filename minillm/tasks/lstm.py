@@ -10,6 +10,7 @@ gates stand in the same order (its second bias is left out: the two only ever ad
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -131,6 +132,9 @@ class LSTMConfig:
             most = 1000 if name == "n_layer" else 2**31 - 1
             if not 1 <= value <= most:
                 raise InputError(f"{name} is {short(value)}; it must be 1 to {most:,}")
+
+    def to_dict(self) -> dict[str, int]:
+        return dataclasses.asdict(self)
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """{name: shape}: wte, and of every layer ih (from the input) and hh (from the state
