@@ -236,6 +236,7 @@ def test_keeping_one_checkpoint(cli, data, tmp_path):
 
 def test_a_batch_that_does_not_fit(cli, data, tmp_path, monkeypatch):
     monkeypatch.setattr(quota, "free_bytes", lambda: 1000)
+    monkeypatch.setattr(quota, "SMALL", 0)
     assert "4 windows of 16 would take about" in refused(
         cli("--data", data, "--out", tmp_path / "out")
     )
