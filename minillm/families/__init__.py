@@ -10,9 +10,9 @@ from .family import (
     Parameter,
     StepInfo,
     by_gguf,
-    config_of,
     described,
     of,
+    parse_config,
     read_config,
     register,
 )
@@ -22,9 +22,9 @@ __all__ = [
     "Parameter",
     "StepInfo",
     "by_gguf",
-    "config_of",
     "described",
     "of",
+    "parse_config",
     "read_config",
     "register",
 ]

@@ -199,7 +199,7 @@ class Family:
         )
 
 
-def config_of(values: Any, where: object) -> Any:
+def parse_config(values: Any, where: object) -> Any:
     """The config that the values of a config.json describe; InputError, beginning with `where`, for
     what minillm does not read."""
     values = check(values, dict, where)
@@ -213,7 +213,7 @@ def read_config(folder: str | Path) -> Any:
     """The config of a folder's config.json, with what generation_config.json says beside it;
     InputError for what minillm does not read."""
     path, beside = Path(folder) / "config.json", Path(folder) / "generation_config.json"
-    config = config_of(read_json(path, dict), path)
+    config = parse_config(read_json(path, dict), path)
     generation = read_json(beside, dict) if beside.exists() else None
     return replace(config, generation=generation)
 

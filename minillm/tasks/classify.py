@@ -24,7 +24,7 @@ from .. import ops as numpy_ops
 from ..checkpoints import safetensors
 from ..decoding.finite import check_logits
 from ..errors import InputError
-from ..families import config_of, of
+from ..families import of, parse_config
 from ..families.gpt2.config import GPT2Config
 from ..loading import load
 from ..machine.distributed import ALONE, World
@@ -293,7 +293,7 @@ def load_classifier(folder: Path, kernels: str | None = None) -> Classifier:
         config = build(LSTMConfig, values, where)
         V, most, C, shapes = config.vocab_size, math.inf, config.n_embd, config.parameter_shapes()
     else:
-        config = config_of(values, where)
+        config = parse_config(values, where)
         s, shapes = config.sizes, of(config).shapes(config)
         V, most, C = s.V, s.P, s.C
     tokenizer = Tokenizer.from_pretrained(folder)
