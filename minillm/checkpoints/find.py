@@ -131,7 +131,7 @@ def _from_hub(name: str) -> Path:
     try:
         with _quiet_unless_on_a_terminal(hub):
             try:
-                there = [file.rfilename for file in hub.HfApi().model_info(name).siblings]
+                there = [f.rfilename for f in hub.HfApi().model_info(name).siblings or ()]
             except Exception:
                 if folder := _cached(hub, name):
                     return folder
@@ -195,7 +195,7 @@ def _reason(error: Exception, url: str) -> str:
     if "LocalEntryNotFoundError" in kinds and isinstance(error.__cause__, Exception):
         return _reason(error.__cause__, url)  # what kept the client from asking the hub
     status = getattr(getattr(error, "response", None), "status_code", None)
-    kinds.add(BY_STATUS.get(status))
+    kinds.add(BY_STATUS.get(status, ""))
     for names, reason in REASONS:
         if not kinds.isdisjoint(names.split()):
             return reason.format(url=url, status=status)

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -125,7 +126,7 @@ class Growth:
     behind them with one (`tokens`), predicted too; fits of both, and of generating n tokens without
     (n^2, n^3) and with a cache (n, n^2)."""
 
-    config: object
+    config: Any
     lengths: np.ndarray
     passes: np.ndarray
     tokens: np.ndarray
@@ -148,7 +149,8 @@ class Growth:
     def generation_bend(self) -> tuple[float, float]:
         """Where generating without a cache bends from n^2 to n^3, and half the width of its 95 %
         interval: the terms a n^2 / 2 and b n^3 / 3 of the summed passes are equal at 1.5 a / b."""
-        return tuple(1.5 * value for value in self.pass_fit.bend(1, 2))
+        bend, width = self.pass_fit.bend(1, 2)
+        return 1.5 * bend, 1.5 * width
 
     @property
     def bends(self) -> dict[str, float]:

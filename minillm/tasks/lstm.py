@@ -139,7 +139,8 @@ class LSTMConfig:
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """{name: shape}: wte, and of every layer ih (from the input) and hh (from the state
         before)."""
-        C, shapes = self.n_embd, {"wte.weight": (self.vocab_size, self.n_embd)}
+        C = self.n_embd
+        shapes: dict[str, tuple[int, ...]] = {"wte.weight": (self.vocab_size, C)}
         for i in range(self.n_layer):
             shapes |= {
                 f"l.{i}.ih.weight": (C, 4 * C),
