@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
@@ -71,7 +71,7 @@ def unpack(
                 f"{where}: {short(name)} has the shape {short(shape)}; stored weights are matrices"
             )
         rows, k = shape if is_table(name) else shape[::-1]
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for part, (expected, dtype) in kind.shapes(rows, k).items():
             tensor = tensor_name(name, part)
             array = found.pop(tensor, None)

@@ -21,6 +21,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import ops
 from ..errors import InputError
@@ -85,7 +86,7 @@ class PowerFit:
         }
 
 
-def fit_powers(n: Sequence[float], seconds: Sequence[float], powers: Sequence[int]) -> PowerFit:
+def fit_powers(n: ArrayLike, seconds: ArrayLike, powers: Sequence[int]) -> PowerFit:
     """Fit seconds = sum of c_p n^p, every point counting by its relative error: long runs do not
     drown short ones.
 
@@ -253,19 +254,17 @@ def measure_growth(
     update("measuring growth", rounds, rounds)
     passes, tokens, n = passes.min(axis=0), tokens.min(axis=0), np.array(lengths)
     names = model.step_names
-    predicted = [
-        [
-            predicted_seconds(predict(config, limits, names, *shape))
-            for shape in ((t, 0), (1, t - 1))
-        ]
-        for t in lengths
-    ]
+    whole, one = (
+        np.array([predicted_seconds(predict(config, limits, names, *shape)) for shape in shapes])
+        for shapes in ([(t, 0) for t in lengths], [(1, t - 1) for t in lengths])
+    )
     return Growth(
         config,
         n,
         passes,
         tokens,
-        *np.array(predicted).T,
+        whole,
+        one,
         fit_powers(n, passes, (0, 1, 2)),
         fit_powers(n, tokens, (0, 1)),
     )
