@@ -16,16 +16,6 @@ from minillm import Tokenizer, kernels
 from minillm.cli import main
 from minillm.clock import step_costs
 from minillm.clock.limits import Limits
-from minillm.compression import (
-    low_rank,
-    prune_heads,
-    prune_magnitude,
-    prune_neurons,
-    quantize,
-    skip_layers,
-)
-from minillm.decoding import ModelDraft, NGramDraft, Options, Request, generate_batch
-from minillm.decoding.generate import moments
 from minillm.families import described
 from minillm.model import Model
 from minillm.steps import Patch, Relay, Trace, phase_of
@@ -34,6 +24,7 @@ from minillm.training.lora import merged, with_adapters
 from minillm.weights import KINDS, store_parameters
 from minillm.weights.lora import LoRA
 from tests.central import central_differences, relative
+from tests.families.able import check_cache, check_decoding, check_fused, check_smaller
 
 # Nothing is a multiple of 16, H D is not C, F is odd, and three heads share a key-value head.
 SIZES = {"V": 300, "P": 64, "L": 3, "C": 20, "H": 6, "K": 2, "D": 6, "F": 27}
@@ -101,37 +92,17 @@ def test_a_folder_keeps_it_in_every_kind(model, kind, tmp_path):
 
 @pytest.mark.parametrize("cut", [1, 4, 9])
 def test_cached_equals_uncached(model, cut):
-    cache = model.new_cache(2)
-    assert cache.keys.shape == (3, 2, 2, 64, 6)
-    parts = [model(IDS[:, :cut], cache), model(IDS[:, cut:], cache)]
-    np.testing.assert_allclose(np.concatenate(parts, 1), model(IDS), atol=1e-12)
+    check_cache(model, IDS, cut)
 
 
 @needs_numba
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_fused_step_equals_the_readable_forward(model, kind):
-    arrays = store_parameters(model.astype(np.float32).parameters, kind, model.layout)
-    fast = Model(model.config, arrays, kernels)
-    assert fast._fused
-    cache, readable = fast.new_cache(2), fast(IDS)
-    fused = np.concatenate([fast(IDS[:, :6], cache), fast(IDS[:, 6:], cache)], axis=1)
-    assert relative(fused, readable) < 2e-5  # float32, sums in another order: worst seen 2e-6
+    check_fused(model, IDS, kind)
 
 
 def test_all_decoding(model):
-    options = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None}
-    plain = model.generate(IDS[0], **options)
-    for more in ({"use_cache": False}, {"chunk": 3}):
-        assert np.array_equal(model.generate(IDS[0], **options, **more), plain)
-    for draft in (NGramDraft(), ModelDraft(skip_layers(model, 1))):
-        text = moments(model, IDS[0], Options(**options), draft=draft)
-        assert [moment.id for moment in text] == plain[10:].tolist()
-    assert len(model.generate(IDS[0], **options, num_beams=3)) == 22
-    assert len(model.generate(IDS[0], **options, window=5)) == 22
-    assert len(model.generate(IDS[0], 12, temperature=1.0, top_k=5, seed=0)) <= 22
-    requests = [Request(ids.tolist(), Options(**options)) for ids in (IDS[0], IDS[1, :4])]
-    found = [moment.id for number, moment in generate_batch(model, requests) if number == 0]
-    assert found == plain[10:].tolist()
+    check_decoding(model, IDS)
 
 
 def test_steps_are_those_declared_and_can_be_replaced(model):
@@ -179,22 +150,7 @@ def test_the_clock(folder, twin, tmp_path, capsys):
 
 
 def test_smaller_models(model):
-    ids = IDS[0]
-    smaller = [
-        low_rank(model, 4),
-        low_rank(model, 4, ("mlp",)),
-        prune_magnitude(model, 0.5),
-        skip_layers(model, 1),
-        prune_heads(model, 1, ids),
-        prune_neurons(model, 20, ids),
-        *(quantize(model.astype(np.float32), kind) for kind in KINDS),
-    ]
-    for small in smaller:
-        assert small.family is model.family and np.isfinite(small(ids)).all()
-    s = prune_heads(model, 1, ids).config
-    assert (s.H, s.K, s.D) == (3, 1, 6) and prune_neurons(model, 20, ids).config.F == 20
-    assert np.allclose(prune_heads(model, 2, ids)(ids), model(ids), atol=1e-12)
-    assert np.allclose(prune_neurons(model, 27, ids)(ids), model(ids), atol=1e-12)
+    check_smaller(model, IDS)
 
 
 def test_gradients_are_central_differences(model):
