@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from . import moved
 from .twins.folder import opened_by
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .decoding.generate import generate as generate
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from .model import Llama as Llama
     from .tokenizer import Tokenizer as Tokenizer
     from .twins.twin import Twin
-
-__version__ = "0.1.0"
 
 # Public name -> the room it lives in, which is imported when the name is first used: `minillm
 # --help` needs no NumPy.

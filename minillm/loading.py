@@ -8,7 +8,7 @@ from pathlib import Path
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.opening import config_of, open_checkpoint, save_checkpoint
 from .errors import InputError
-from .model import GPT2
+from .model import Model
 from .tokenizer import Tokenizer
 from .twins.twin import Twin
 
@@ -17,11 +17,11 @@ __all__ = ["config_of", "convert", "load", "load_model", "open_checkpoint", "sav
 
 def load(
     name_or_path: str | Path | Checkpoint = "tales", dtype=None, kernels: str | Twin | None = None
-) -> tuple[GPT2, Tokenizer]:
+) -> tuple[Model, Tokenizer]:
     """Return (model, tokenizer) of a folder, a GGUF file, a bundled name ("tales", "tales-draft"),
     "smollm2" where its package is installed, or a hub name ("gpt2").
 
-    dtype and kernels: see GPT2.from_pretrained.
+    dtype and kernels: see Model.from_pretrained.
     """
     checkpoint = open_checkpoint(name_or_path)
     if (tokenizer := checkpoint.tokenizer) is None:
@@ -30,29 +30,29 @@ def load(
             " minillm.loading.load_model gives the model alone"
         )
     model = load_model(checkpoint, dtype, kernels)
-    if tokenizer.vocab_size > model.config.vocab_size:
+    if tokenizer.vocab_size > model.config.sizes.V:
         raise InputError(
             f"{checkpoint.path}: the tokenizer has {tokenizer.vocab_size} tokens, the model"
-            f" {model.config.vocab_size}"
+            f" {model.config.sizes.V}"
         )
     return model, tokenizer
 
 
 def load_model(
     name_or_path: str | Path | Checkpoint, dtype=None, kernels: str | Twin | None = None
-) -> GPT2:
-    """Return the model alone; see GPT2.from_pretrained."""
-    return GPT2.from_pretrained(name_or_path, dtype, kernels)
+) -> Model:
+    """Return the model alone; see Model.from_pretrained."""
+    return Model.from_pretrained(name_or_path, dtype, kernels)
 
 
-def save_model(model: GPT2, folder: str | Path, dtype=None) -> None:
-    """Write a model into a folder; see GPT2.save_pretrained."""
+def save_model(model: Model, folder: str | Path, dtype=None) -> None:
+    """Write a model into a folder; see Model.save_pretrained."""
     model.save_pretrained(folder, dtype)
 
 
 def convert(
     source: str | Path | Checkpoint, target: str | Path, dtype=None, show_progress: bool = False
-) -> GPT2:
+) -> Model:
     """Write the model and the tokenizer of `source` as a GGUF file, where `target` ends so, or as a
     folder; return the model.
 

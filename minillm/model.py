@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from typing import Any, Self, cast
 
 import numpy as np
 
@@ -47,7 +48,7 @@ class Model:
     those that somebody could write to.
     """
 
-    def __init__(self, config, parameters: Mapping[str, np.ndarray], ops=numpy_ops):
+    def __init__(self, config, parameters: Mapping[str, Any], ops=numpy_ops):
         require("config", config, "sizes", "GPT2Config(...) and model.config are some")
         require_kind("parameters", parameters, Mapping, "{name: array}")
         self.config, self.ops = config, ops
@@ -212,7 +213,7 @@ class Model:
         self(checked_ids(ids, self.config.sizes.V)[0], cache, step=trace, **kwargs)
         return trace
 
-    def with_parameters(self, parameters: Mapping[str, np.ndarray], **config_changes) -> Model:
+    def with_parameters(self, parameters: Mapping[str, Any], **config_changes) -> Self:
         """Return a model with other `parameters` {name: array or Weight}, which shares the rest.
 
         config_changes: fields of its config that differ (n_layer=4); parameters that have no place
@@ -225,11 +226,11 @@ class Model:
             raise InputError(f"config has no {min(unknown)}; it has {', '.join(fields)}")
         return self._changed(dataclasses.replace(self.config, **config_changes), parameters)
 
-    def with_sizes(self, parameters: Mapping[str, np.ndarray], **letters: int) -> Model:
+    def with_sizes(self, parameters: Mapping[str, Any], **letters: int) -> Self:
         """The same, with other sizes by letter (see sizes.py), whatever the config calls them."""
         return self._changed(self.config.resized(**letters), parameters)
 
-    def _changed(self, config, parameters: Mapping[str, np.ndarray]) -> Model:
+    def _changed(self, config, parameters: Mapping[str, Any]) -> Self:
         require_kind("parameters", parameters, Mapping, "{name: array}")
         layout, changed = config.layout, {}
         for name, p in parameters.items():
@@ -242,14 +243,14 @@ class Model:
                 p = like(self.parameters.get(name), p, table)
             changed[name] = p
         kept = {name: p for name, p in self.parameters.items() if name in layout}
-        return model_of(config, kept | changed, self.ops)
+        return cast(Self, model_of(config, kept | changed, self.ops))
 
-    def astype(self, dtype) -> Model:
+    def astype(self, dtype) -> Self:
         """Return the model with parameters of another floating type: float16, float32, float64
         (`quantize` stores matrices in fewer bits)."""
         dtype = float_type(dtype)
         parameters = {n: p.astype(dtype, copy=False) for n, p in self.parameters.items()}
-        return model_of(self.config, parameters, self.ops)
+        return cast(Self, model_of(self.config, parameters, self.ops))
 
     # ---- from and to other rooms
 
@@ -309,7 +310,7 @@ class Model:
 
         save_checkpoint(self, folder, dtype)
 
-    def quantize(self, kind: str) -> Model:
+    def quantize(self, kind: str) -> Self:
         """Return the model with every matrix stored as `kind`: bfloat16, float16, int8, int4,
         int4_min, float32."""
         from .compression import quantize
@@ -339,7 +340,7 @@ def _lengths(lengths) -> list[int]:
     raise InputError(f"lengths {short(lengths)} must be whole numbers, one for each row")
 
 
-def _restored(config, parameters: Mapping[str, np.ndarray], twin: Portable) -> Model:
+def _restored(config, parameters: Mapping[str, Any], twin: Portable) -> Model:
     return model_of(config, parameters, twin.ops)
 
 
@@ -358,7 +359,7 @@ class Llama(Model):
 FACES = {"gpt2": GPT2, "llama": Llama}  # by the family's name; others are a Model
 
 
-def model_of(config, parameters: Mapping[str, np.ndarray], ops=numpy_ops) -> Model:
+def model_of(config, parameters: Mapping[str, Any], ops=numpy_ops) -> Model:
     """Return the model of a config: a GPT2 of a GPT2Config, and so on."""
     return FACES.get(families.of(config).name, Model)(config, parameters, ops)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,8 @@ class Reference:
     def save(self, path: str | Path) -> None:
         """Write everything into one .npz file."""
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, ids=self.ids, greedy=self.greedy, **self.steps)
+        steps: dict[str, Any] = self.steps
+        np.savez_compressed(buffer, ids=self.ids, greedy=self.greedy, **steps)
         write_atomically(Path(path), buffer.getvalue())
 
     @classmethod
@@ -82,6 +84,8 @@ def record(folder: str | Path, ids, n_greedy: int = 0, dtype="float64") -> Refer
     logging.disable_progress_bar()
     ours = families.read_config(folder)
     family, sizes = families.of(ours), ours.sizes
+    if (projections := family.projections) is None:
+        raise InputError(f"minillm does not know how transformers forms the q of a {family.title}")
     model = AutoModelForCausalLM.from_pretrained(
         folder, attn_implementation="eager", dtype=getattr(torch, dtype)
     ).eval()
@@ -119,7 +123,7 @@ def record(folder: str | Path, ids, n_greedy: int = 0, dtype="float64") -> Refer
         return x.unflatten(-1, (-1, sizes.D)).transpose(1, 2)  # [B,T,H D] -> [B,H,T,D]
 
     for i, weights in enumerate(result.attentions):
-        q, k, v = map(heads, family.projections(seen, i))
+        q, k, v = map(heads, projections(seen, i))
         formed = {"q": q, "k": k, "v": v, **family.turned_by_position(model, q, k)}
         q, k = (formed.get(f"{name}_rotated", formed[name]) for name in "qk")
         keys = k.repeat_interleave(sizes.H // sizes.K, dim=1)

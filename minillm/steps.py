@@ -17,12 +17,13 @@ import numpy as np
 from . import moved
 from .errors import InputError, UnknownName, count, near_names, require_kind, short
 
-Step = Callable[[str, np.ndarray], np.ndarray]
+Step = Callable[[str, Any], Any]
 
 # Names that all families share, by the phase of a cycle that they belong to; inside of a block, a
-# name tells by its first part, without the layer.
+# name tells by its first part, without the layer. A family's own are inside of these, or outside of
+# blocks, where they are what it adds to the embedding.
 PHASE_OF = {
-    **dict.fromkeys(("wte", "wpe", "embed"), "embed"),
+    **dict.fromkeys(("wte", "embed"), "embed"),
     **dict.fromkeys(("ln_1", "attn"), "attend"),
     **dict.fromkeys(("ln_2", "mlp"), "feed forward"),
     **dict.fromkeys(("ln_f", "logits"), "unembed"),
@@ -38,7 +39,12 @@ def local_name(name: str) -> str:
 def phase_of(name: str) -> str:
     """Return the phase of a cycle that a step belongs to: embed, attend, feed forward, unembed or
     choose."""
-    return PHASE_OF[local_name(name).partition(".")[0]]
+    first = local_name(name).partition(".")[0]
+    if first not in PHASE_OF and not name.startswith("h."):
+        return "embed"
+    if first not in PHASE_OF:
+        raise InputError(f"step {name!r} is of no phase: its first part is none of {[*PHASE_OF]}")
+    return PHASE_OF[first]
 
 
 def identity(name: str, value: Any) -> Any:

@@ -10,9 +10,10 @@ import pytest
 
 from minillm import Tokenizer
 
-os.environ["MINILLM_KERNELS"] = (
-    "numpy"  # tests of kernels ask for them by name; the others need not compile any
-)
+# Tests of kernels ask for them by name; the others need not compile any.
+os.environ["MINILLM_KERNELS"] = "numpy"
+# Several hundred tests start Python anew, which must not compile the package's sources each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 TESTS = Path(__file__).resolve().parent
 TRAINING_TEXT = (

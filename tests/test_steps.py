@@ -57,6 +57,8 @@ def test_every_name_has_a_phase():
     assert phase_of("h.11.attn.residual") == phase_of("h.0.ln_1") == "attend"
     assert phase_of("h.1.ln_2") == phase_of("h.1.mlp.residual") == "feed forward"
     assert phase_of("ln_f") == "unembed"
+    with pytest.raises(InputError, match=r"step 'h\.0\.norm' is of no phase"):
+        phase_of("h.0.norm")
 
 
 def test_a_patch_changes_what_follows_and_nothing_before():

@@ -10,19 +10,14 @@ from time import perf_counter, sleep
 
 import numpy as np
 
-from .. import kernels
+from .. import families, kernels
 from ..errors import InputError, count
+from ..families.gpt2.config import GPT2Config
 from ..machine.progress import progress_bar
 from ..twins.threads import set_threads
 from ..weights import store
 
 ROWS, WIDTH = 512, 768
-SHAPES = {
-    "c_attn": (WIDTH, 2304),
-    "attn.c_proj": (WIDTH, WIDTH),
-    "c_fc": (WIDTH, 3072),
-    "mlp.c_proj": (3072, WIDTH),
-}
 BLAS = "BLAS"
 PEAK = "multiply-adds in registers"
 STORED = "linear, stored weight"
@@ -94,7 +89,10 @@ def _rungs(threads: int) -> list[Rung]:
     *alone, last = MATMUL
     products(f"matmul {shape}, {one}", 1, WIDTH, WIDTH, [*alone, STORED, BLAS])
     products(f"matmul {shape}, {many}", threads, WIDTH, WIDTH, [last, STORED, BLAS])
-    for name, (n_in, n_out) in SHAPES.items():
+    config = GPT2Config()  # the 124M model's
+    family, layout = families.of(config), config.layout
+    for name in family.block_matrices(config):
+        n_in, n_out = layout[family.layer_name(0, f"{name}.weight")].shape(config.sizes)
         products(
             f"{name} [{ROWS},{n_in}] x [{n_in},{n_out}], {many}",
             threads,

@@ -95,7 +95,7 @@ class MinillmNumpy(Peer):
     def load(self, model: str, threads: int) -> None:
         from threadpoolctl import threadpool_info
 
-        from .. import __version__
+        from ..version import __version__
 
         self.model = self.open(model, threads)
         self.cache = self.model.new_cache(dtype=self.cache_dtype)

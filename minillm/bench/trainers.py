@@ -36,7 +36,6 @@ class MinillmTraining:
     def load(self, folder: str, threads: int) -> None:
         import numba
 
-        from .. import __version__
         from ..kernels.blocked import Training
         from ..loading import load_model
         from ..model import GPT2
@@ -44,6 +43,7 @@ class MinillmTraining:
         from ..training.optimizers import AdamW
         from ..training.trainer import keep_memory
         from ..twins.threads import set_threads
+        from ..version import __version__
 
         set_threads(threads)
         keep_memory()

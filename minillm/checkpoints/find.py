@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from glob import escape
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from ..errors import InputError, require_kind, short
 from ..machine.files import read_json
@@ -132,7 +132,7 @@ def _from_hub(name: str) -> Path:
         with _quiet_unless_on_a_terminal(hub):
             name, file = _parts(name)
             try:
-                there = [file.rfilename for file in hub.HfApi().model_info(name).siblings]
+                there = [f.rfilename for f in hub.HfApi().model_info(name).siblings or ()]
             except Exception:
                 if found := _cached(hub, name, file):
                     return found
@@ -227,8 +227,8 @@ def _reason(error: Exception, url: str) -> str:
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if "LocalEntryNotFoundError" in kinds and isinstance(error.__cause__, Exception):
         return _reason(error.__cause__, url)  # what kept the client from asking the hub
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    kinds.add(BY_STATUS.get(status))
+    status: Any = getattr(getattr(error, "response", None), "status_code", None)
+    kinds.add(BY_STATUS.get(status, ""))
     for names, reason in REASONS:
         if not kinds.isdisjoint(names.split()):
             return reason.format(url=url, status=status)

@@ -214,7 +214,7 @@ class Reader:
         if n > len(self.data) - self.at:
             raise self.wrong(f"the file ends inside {what}, at byte {len(self.data):,}")
         self.at += n
-        return memoryview(self.data[self.at - n : self.at])
+        return self.data[self.at - n : self.at].data
 
     def number(self, kind: str, what: str):
         """The next number of a format of struct."""
@@ -237,7 +237,7 @@ class Reader:
 
     def texts(self, n: int, what: str) -> list[str]:
         """The next n texts: of a vocabulary, hence without a call for each part of each."""
-        view, at, texts = memoryview(self.data), self.at, []
+        view, at, texts = self.data.data, self.at, []
         for _ in range(n):
             length = int.from_bytes(view[at : at + 8], "little")
             if at + 8 + length > len(view):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from .. import families
 from ..errors import InputError
@@ -14,8 +15,17 @@ from . import huggingface, llama_cpp
 from .checkpoint import Checkpoint, dtype_name
 from .find import find_model
 
-# A format of one file: the end of its name -> what opens it; a folder is Hugging Face's.
-FILES = {".gguf": llama_cpp.open_file}
+
+class Format(NamedTuple):
+    """A format of one file: open(path) -> Checkpoint; save(model, path, dtype, tokenizer, about,
+    show_progress), as save_checkpoint has them."""
+
+    open: Callable[[Path], Checkpoint]
+    save: Callable[..., None]
+
+
+# By the end of a file's name; another format is another entry. A folder is Hugging Face's.
+FORMATS = {".gguf": Format(llama_cpp.open_file, llama_cpp.save_file)}
 
 
 def open_checkpoint(name_or_path: str | Path | Checkpoint) -> Checkpoint:
@@ -34,12 +44,12 @@ def config_of(name_or_path: str | Path):
 
 
 def _open_file(path: Path) -> Checkpoint:
-    if path.suffix.lower() not in FILES:
+    if path.suffix.lower() not in FORMATS:
         raise InputError(
-            f"model '{path}' is a file; minillm opens {', '.join(FILES)}, or a folder with"
+            f"model '{path}' is a file; minillm opens {', '.join(FORMATS)}, or a folder with"
             " config.json and the tokenizer's files"
         )
-    return FILES[path.suffix.lower()](path)
+    return FORMATS[path.suffix.lower()].open(path)
 
 
 def save_checkpoint(
@@ -50,11 +60,13 @@ def save_checkpoint(
     about: Mapping[str, object] | None = None,
     show_progress: bool = False,
 ) -> None:
-    """Write a model, stored as `dtype` if given, as a GGUF file where the name ends so, else as a
-    folder; and its tokenizer, if given. about: name, licence and the like, by GGUF's keys."""
+    """Write a model, stored as `dtype` if given, as a file where the name ends as one of FORMATS,
+    else as a folder; and its tokenizer, if given. about: name, licence and the like, by GGUF's
+    keys."""
     path = as_path(path)
-    if path.suffix.lower() == ".gguf":
-        llama_cpp.save_file(model, path, dtype_name(dtype), tokenizer, about, show_progress)
+    if path.suffix.lower() in FORMATS:
+        form = FORMATS[path.suffix.lower()]
+        form.save(model, path, dtype_name(dtype), tokenizer, about, show_progress)
         return
     huggingface.save_folder(model, path, dtype)
     if tokenizer is not None:

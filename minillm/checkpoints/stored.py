@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
@@ -54,16 +54,16 @@ def tensor_name(name: str, part: str) -> str:
 
 def unpack(
     file: Path,
-    tensors: dict[str, np.ndarray],
+    tensors: Mapping[str, np.ndarray],
     metadata: Mapping[str, str],
     is_table: Callable[[str], bool],
 ) -> dict[str, np.ndarray | Weight]:
     """Return `tensors` with those that belong together put together; InputError naming what does
     not fit. is_table: whether a name is that of a table [rows,C]."""
-    if KEY not in metadata:
-        return tensors
+    found: dict[str, np.ndarray | Weight] = dict(tensors)
     where = f"{file}: the metadata {KEY!r}"
-    tensors = dict(tensors)
+    if KEY not in metadata:
+        return found
     for name, entry in parse_json(metadata[KEY], dict[str, Described], where).items():
         kind, shape = KINDS[entry["kind"]], entry["shape"]
         if len(shape) != 2 or not all(0 < n < 2**31 for n in shape):
@@ -71,18 +71,18 @@ def unpack(
                 f"{where}: {short(name)} has the shape {short(shape)}; stored weights are matrices"
             )
         rows, k = shape if is_table(name) else shape[::-1]
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for part, (expected, dtype) in kind.shapes(rows, k).items():
             tensor = tensor_name(name, part)
-            array = tensors.pop(tensor, None)
+            array = found.pop(tensor, None)
             if array is None:
-                array = tensors.pop(f"{name}.{part}", None)  # the name in 0.1
+                array = found.pop(f"{name}.{part}", None)  # the name in 0.1
             if array is None or array.shape != expected or array.dtype != dtype:
-                found = "missing" if array is None else f"{array.dtype} {array.shape}"
+                there = "missing" if array is None else f"{array.dtype} {array.shape}"
                 needed = f"{np.dtype(dtype)} {expected}"
                 raise InputError(
-                    f"{file}: tensor {tensor!r} is {found}; {kind.kind} {shape} needs {needed}"
+                    f"{file}: tensor {tensor!r} is {there}; {kind.kind} {shape} needs {needed}"
                 )
             arrays[part] = array
-        tensors[name] = kind(arrays, rows, k, transposed=not is_table(name))
-    return tensors
+        found[name] = kind(arrays, rows, k, transposed=not is_table(name))
+    return found

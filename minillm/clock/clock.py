@@ -139,14 +139,14 @@ class Clock:
         called = np.ones(len(self._names))
         for part in self._told:
             called[part] = 0  # stamped inside a kernel, clock or not, in some 20 cycles each
+        anchor = self._anchor[0] if self._anchor else 0  # without it, nothing has begun
         cycles, ends = [], [entry[4] for entry in self._begun[1:]] + [len(self._names)]
         for (kind, rows, positions, past, first, start), last in zip(self._begun, ends):
             if last == first:  # begun, and then interrupted
                 continue
             names = tuple(self._names[first:last])
-            times = (
-                np.array([start, *self._ticks[first:last]], np.float64) - self._anchor[0]
-            ) * ns_per_tick
+            ticks = np.array([start, *self._ticks[first:last]], np.float64)
+            times = (ticks - anchor) * ns_per_tick
             gross = np.diff(times)
             net = np.maximum(gross - self.cost * called[first:last], 0.0)
             cycles.append(

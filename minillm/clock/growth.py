@@ -18,8 +18,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from time import perf_counter
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import ops
 from ..errors import InputError
@@ -84,7 +86,7 @@ class PowerFit:
         }
 
 
-def fit_powers(n: Sequence[float], seconds: Sequence[float], powers: Sequence[int]) -> PowerFit:
+def fit_powers(n: ArrayLike, seconds: ArrayLike, powers: Sequence[int]) -> PowerFit:
     """Fit seconds = sum of c_p n^p, every point counting by its relative error: long runs do not
     drown short ones.
 
@@ -125,7 +127,7 @@ class Growth:
     behind them with one (`tokens`), predicted too; fits of both, and of generating n tokens without
     (n^2, n^3) and with a cache (n, n^2)."""
 
-    config: object
+    config: Any
     lengths: np.ndarray
     passes: np.ndarray
     tokens: np.ndarray
@@ -148,7 +150,8 @@ class Growth:
     def generation_bend(self) -> tuple[float, float]:
         """Where generating without a cache bends from n^2 to n^3, and half the width of its 95 %
         interval: the terms a n^2 / 2 and b n^3 / 3 of the summed passes are equal at 1.5 a / b."""
-        return tuple(1.5 * value for value in self.pass_fit.bend(1, 2))
+        bend, width = self.pass_fit.bend(1, 2)
+        return 1.5 * bend, 1.5 * width
 
     @property
     def bends(self) -> dict[str, float]:
@@ -251,19 +254,17 @@ def measure_growth(
     update("measuring growth", rounds, rounds)
     passes, tokens, n = passes.min(axis=0), tokens.min(axis=0), np.array(lengths)
     names = model.step_names
-    predicted = [
-        [
-            predicted_seconds(predict(config, limits, names, *shape))
-            for shape in ((t, 0), (1, t - 1))
-        ]
-        for t in lengths
-    ]
+    whole, one = (
+        np.array([predicted_seconds(predict(config, limits, names, *shape)) for shape in shapes])
+        for shapes in ([(t, 0) for t in lengths], [(1, t - 1) for t in lengths])
+    )
     return Growth(
         config,
         n,
         passes,
         tokens,
-        *np.array(predicted).T,
+        whole,
+        one,
         fit_powers(n, passes, (0, 1, 2)),
         fit_powers(n, tokens, (0, 1)),
     )

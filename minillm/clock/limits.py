@@ -193,10 +193,9 @@ def rows_rate(ops, kind: str) -> float:
 
 def _row_rate(ops, kind: str) -> float:
     """FLOP/s of a product with one row, weights in the second-level cache, on all threads."""
-    dtype = np.float64 if kind == "float64" else np.float32
-    x, small = (
-        np.random.default_rng(0).standard_normal(shape).astype(dtype) for shape in (512, (512, 256))
-    )
+    dtype = np.dtype("float64" if kind == "float64" else "float32")
+    normal = np.random.default_rng(0).standard_normal
+    x, small = normal(512).astype(dtype), normal((512, 256)).astype(dtype)
     row_product = abilities(ops).row_product
     if row_product is None or kind == "float64":
         return 2 * small.size / _seconds(lambda: x @ small, 200)

@@ -50,7 +50,7 @@ def best_beams(model: Model, text: Continuation, step: Step = identity) -> list[
     n_candidates = max(2, 1 + len(stop_tokens)) * n
     cache = text.new_cache(model)
     # Of each beam the cache, and its copy where beams change places; scores and their order.
-    each = 2 * cache.nbytes + 32 * model.config.vocab_size
+    each = 2 * cache.nbytes + 32 * model.config.sizes.V
     require_memory(f"{short(n)} beams", n * each, "a smaller num_beams")
     running, fresh = [Beam(ids, (), 0.0)], [ids]
     finished: list[tuple[float, Beam]] = []  # (score / length**penalty, beam), the best first

@@ -181,14 +181,17 @@ def run_cycle(
     """Run the model once over ids [B,T]: the logits after each row's last token [B,V] (or [B,T,V]),
     and the cycle."""
     ids = np.asarray(ids)
-    kind = kind or ("decode" if ids.shape[1] == 1 and cache.lengths.any() else "prefill")
+    past = 0 if cache is None else int(cache.lengths.max())
+    kind = kind or ("decode" if ids.shape[1] == 1 and past else "prefill")
     if (begin := Observer.of(step).begin) is not None:
-        begin(kind, *ids.shape, past=0 if cache is None else int(cache.lengths.max()))
+        begin(kind, *ids.shape, past=past)
     start = perf_counter_ns()
     logits = checked_logits(
         model, ids, cache, lengths=lengths, last=last, step=step, what=f"{kind}, "
     )
-    return logits[:, 0] if last else logits, Cycle(kind, *ids.shape, start, perf_counter_ns())
+    rows, positions = ids.shape
+    cycle = Cycle(kind, rows, positions, start, perf_counter_ns())
+    return logits[:, 0] if last else logits, cycle
 
 
 def checked_for(model: Model, step: Step, choices: bool = True) -> Step:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from ..errors import InputError, short
 from ..tokenizer import Tokenizer
@@ -18,7 +19,7 @@ class TextStream:
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] | str = ()):
         several = isinstance(stop, Iterable) and not isinstance(stop, str)
-        self.stop = tuple(stop) if several else (stop,)
+        self.stop: tuple[Any, ...] = tuple(stop) if several else (stop,)
         if not all(isinstance(s, str) and s for s in self.stop):
             raise InputError(
                 f"stop is {short(stop)}; it must be text of at least one character, or several"

@@ -5,7 +5,17 @@
 
 from . import gpt2 as gpt2  # each registers itself
 from . import llama as llama
-from .family import Family, Parameter, StepInfo, by_gguf, described, of, read_config, register
+from .family import (
+    Family,
+    Parameter,
+    StepInfo,
+    by_gguf,
+    described,
+    of,
+    parse_config,
+    read_config,
+    register,
+)
 
 __all__ = [
     "Family",
@@ -14,6 +24,7 @@ __all__ = [
     "by_gguf",
     "described",
     "of",
+    "parse_config",
     "read_config",
     "register",
 ]

@@ -8,7 +8,7 @@ reference's hooks follow from the declaration by role, so that another family is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..costs import Cost, Work
 from ..errors import InputError
 from ..kernels.program import Program
 from ..machine.files import read_json
-from ..machine.forms import short
+from ..machine.forms import check, short
 from ..sizes import Sizes
 from ..steps import Step
 from .gguf import GGUF
@@ -64,13 +64,12 @@ def vector(axis: str, forms: str, start: str = "zeros") -> Parameter:
 class StepInfo:
     """One step that a pass forms.
 
-    phase: of a cycle. label: a word for tables. cost: of a pass; None where nothing is computed, as
+    label: a word for tables. cost: of a pass; None where nothing is computed, as
     for views. calls: whether the readable forward calls a function of the twin for it. meets:
     whether the fused step's threads wait for one another after it. hook: which module of
     transformers forms it, "> path" as its output, "< path" as its input; None for what none does.
     """
 
-    phase: str
     label: str
     cost: Callable[[Work], Cost] | None = None
     calls: bool = False
@@ -78,7 +77,7 @@ class StepInfo:
     hook: str | None = None
 
 
-def per_layer(block: Mapping[str, StepInfo], n: int, modules: str) -> dict[str, StepInfo]:
+def per_layer(block: Mapping[str, StepInfo], n: int, modules: str = "") -> dict[str, StepInfo]:
     """The steps of one block in each of n layers; their hooks are inside of transformers' module
     `modules`, {} being the layer."""
 
@@ -94,10 +93,9 @@ def per_layer(block: Mapping[str, StepInfo], n: int, modules: str) -> dict[str, 
 # What decoding adds to every pass that a token is chosen from.
 CHOOSE = {
     "probs": StepInfo(  # softmax
-        "choose", "probs", lambda w: w.elementwise(5, "V", 2, rows=w.batch), calls=True
+        "probs", lambda w: w.elementwise(5, "V", 2, rows=w.batch), calls=True
     ),
     "next": StepInfo(  # log_softmax, and the largest of probs
-        "choose",
         "next",
         lambda w: w.elementwise(6, "V", 2, rows=w.batch) + Cost(elements=w.batch),
         calls=True,
@@ -110,20 +108,25 @@ class Family:
     """A family of models, as the rest of the package knows it.
 
     name: config.json's model_type; title: as a person writes it. architectures: what its
-    `architectures` may say. config: the class of its configs, each of which has `sizes`, `layout`
-    {name: Parameter}, `tied`, attention_scale(layer) and resized(**letters). layers: what stands
-    before a layer's number in the names of parameters, as in "h.". steps(config) -> {name:
-    StepInfo}, in the order in which they are formed. hidden(ids, weights, config, positions, cache,
-    step, ops, keep) -> [B,T,C], and head(x, weights, step, ops) -> logits [B,T,V]; weights: the
-    tree of the parameters (names.tree). backward(model, ids, positions, kept, d_logits, d_hidden,
-    step) -> {parameter: its gradient}, from the gradient of the logits or that of what `hidden`
-    returned; kept: the Trace of the forward. program(config, parameters): the
-    forward for the fused step; None where the readable one alone serves.
+    `architectures` may say. config: the class of its configs, frozen dataclasses with the fields
+    eos_token_id and `generation`, and `sizes`, `layout` {name: Parameter}, `tied`,
+    attention_scale(layer), resized(**letters), to_dict() and from_dict(config_json). layers: what
+    stands before a layer's number in the names of parameters, as in "h.".
+
+    steps(config) -> {name: StepInfo}, in the order in which they are formed; from "wte" and "embed"
+    to "ln_f" and "logits", a layer's under "h.3.ln_1", "h.3.attn.", "h.3.ln_2", "h.3.mlp.", of
+    which ".attn.context", ".attn.out", ".mlp.act", ".mlp.out" and ".mlp.residual", a layer's
+    result, are looked up by others. hidden(ids, weights, config, positions, cache, step, ops, keep)
+    -> [B,T,C], and head(x, weights, step, ops) -> logits [B,T,V]; weights: the tree of the
+    parameters (names.tree). backward(model, ids, positions, kept, d_logits, d_hidden, step) ->
+    {parameter: its gradient}, from the gradient of the logits or that of what `hidden` returned;
+    kept: the Trace of the forward. program(config, parameters): the forward for the fused step;
+    None where the readable one alone serves.
 
     In files and engines of others: canonical(name, config) -> our name of a parameter as stored, or
     None for what is no parameter; stored(name) -> what transformers' files call ours; turned:
-    whether they hold matrices as [out,in]. elsewhere:
-    {format: {name without ".weight": theirs}}, {} being the layer; gguf: its settings there.
+    whether they hold matrices as [out,in]. elsewhere: {format: {name without ".weight": theirs}},
+    {} being the layer; gguf: its settings there.
     projections(seen, layer) -> q, k, v as transformers' modules form them;
     turned_by_position(model, q, k) -> {q_rotated, k_rotated}, or {}. inexpressible(engine, config)
     -> what it is that another engine has none of, "with ...", or None.
@@ -138,14 +141,14 @@ class Family:
     hidden: Callable[..., Any]
     head: Callable[..., Any]
     backward: Callable[..., dict[str, Any]]
-    canonical: Callable[[str, Any], str | None]
-    stored: Callable[[str], str]
-    turned: bool
-    elsewhere: Mapping[str, Mapping[str, str]]
-    projections: Callable[..., Any]
-    turned_by_position: Callable[..., dict[str, Any]]
-    inexpressible: Callable[[str, Any], str | None]
     program: Callable[..., Program] | None = None
+    canonical: Callable[[str, Any], str | None] = lambda name, config: name
+    stored: Callable[[str], str] = lambda name: name
+    turned: bool = False
+    elsewhere: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    projections: Callable[..., Any] | None = None
+    turned_by_position: Callable[..., dict[str, Any]] = lambda model, q, k: {}
+    inexpressible: Callable[[str, Any], str | None] = lambda engine, config: "at all"
     gguf: GGUF | None = None
 
     def name_elsewhere(self, form: str, scope: str) -> str:
@@ -196,16 +199,23 @@ class Family:
         )
 
 
+def parse_config(values: Any, where: object) -> Any:
+    """The config that the values of a config.json describe; InputError, beginning with `where`, for
+    what minillm does not read."""
+    values = check(values, dict, where)
+    try:
+        return described(values).config.from_dict(values)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
 def read_config(folder: str | Path) -> Any:
     """The config of a folder's config.json, with what generation_config.json says beside it;
     InputError for what minillm does not read."""
     path, beside = Path(folder) / "config.json", Path(folder) / "generation_config.json"
-    values = read_json(path, dict)
+    config = parse_config(read_json(path, dict), path)
     generation = read_json(beside, dict) if beside.exists() else None
-    try:
-        return replace(described(values).config.from_dict(values), generation=generation)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    return replace(config, generation=generation)
 
 
 _families: dict[type, Family] = {}

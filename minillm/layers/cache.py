@@ -98,7 +98,7 @@ class KVCache:
     """
 
     one_at_a_time = False  # whether a pass may add only one position to each row
-    fitting = None  # what `check_fits` found to fit: config, rows, and the form of the arrays
+    fitting: tuple | None = None  # what `check_fits` found to fit: config, rows, form of the arrays
 
     def __init__(self, config, batch: int = 1, capacity: int | None = None, dtype=np.float32):
         require("config", config, "sizes", "model.new_cache() makes a cache of the model's")

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from ..errors import InputError
 from .memory import free_bytes
 
+SMALL = 1 << 20
 GROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -51,7 +52,12 @@ def _values(controller: str, file: str, *older: str) -> Iterator[list[str]]:
 
 
 def require_memory(what: str, needed: int, instead: str) -> None:
-    """Raise InputError where `what` takes more bytes than are free; instead: what to ask for."""
+    """Raise InputError where `what` takes more bytes than are free; instead: what to ask for.
+
+    Less than SMALL is not looked at: to ask the system takes longer than a small model's token.
+    """
+    if needed < SMALL:
+        return
     free = min((n for n in (free_bytes(), memory()) if n is not None), default=None)
     if free is not None and needed > free:
         raise InputError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -245,7 +245,7 @@ def prefix_tree(
             zorder=3,
         )
         if values and prefix in values:
-            where = (
+            where: dict[str, Any] = (
                 {"xytext": (14, 0), "va": "center"}
                 if prefix in leaves
                 else {"xytext": (-2, 11), "ha": "right"}

@@ -24,12 +24,13 @@ from .. import ops as numpy_ops
 from ..checkpoints import safetensors
 from ..decoding.finite import check_logits
 from ..errors import InputError
+from ..families import of, parse_config
 from ..families.gpt2.config import GPT2Config
 from ..loading import load
 from ..machine.distributed import ALONE, World
 from ..machine.files import as_path, read_json, write_atomically
 from ..machine.forms import build
-from ..model import GPT2
+from ..model import GPT2, Model, model_of
 from ..parameters import FixedEntries
 from ..steps import checked, identity
 from ..tokenizer import Tokenizer
@@ -138,10 +139,10 @@ class Classifier(Twinned):
 
 
 class Transformer(Twinned):
-    """GPT-2 without its head, as a classifier needs it: hidden states, and back. It begins as
+    """A model without its head, as a classifier needs it: hidden states, and back. It begins as
     `model`, with parameters of its own."""
 
-    def __init__(self, model: GPT2):
+    def __init__(self, model: Model):
         self.config, self.ops = model.config, model.ops
         self.parameters, self._model = trainable(model)
         self.matrices = matrices_of(model, self.parameters)
@@ -200,7 +201,7 @@ class Pooled(Classifier):
 
     def describe(self) -> dict:
         kind = "lstm" if isinstance(self.body, LSTM) else "transformer"
-        return {"model": kind, "pool": self.pool, "config": dataclasses.asdict(self.body.config)}
+        return {"model": kind, "pool": self.pool, "config": self.body.config.to_dict()}
 
 
 class BagOfWords(Classifier):
@@ -232,7 +233,7 @@ def new_classifier(
     texts: Sequence[str],
     labels,
     tokenizer=None,
-    start: GPT2 | None = None,
+    start: Model | None = None,
     ops=numpy_ops,
 ):
     """Return an untrained classifier as the settings say; without a tokenizer with one trained on
@@ -247,13 +248,13 @@ def new_classifier(
     tokenizer = tokenizer or Tokenizer.train(texts, plan.vocab_size)
     size = {"vocab_size": tokenizer.vocab_size, "n_embd": plan.n_embd, "n_layer": plan.n_layer}
     if plan.model == "lstm":
-        body = LSTM.random(LSTMConfig(**size), plan.seed, ops=ops)
+        body, C = LSTM.random(LSTMConfig(**size), plan.seed, ops=ops), plan.n_embd
     else:
         start = start or GPT2.random(
             GPT2Config(**size, n_positions=plan.context, n_head=plan.n_head), plan.seed
         )
-        body = Transformer(GPT2(start.config, start.parameters, ops))
-    C, rng = body.config.n_embd, np.random.default_rng([plan.seed, 1])
+        body, C = Transformer(model_of(start.config, start.parameters, ops)), start.config.sizes.C
+    rng = np.random.default_rng([plan.seed, 1])
     weight = (0.02 * rng.standard_normal((C, len(labels)))).astype(np.float32)
     score = {"weight": weight, "bias": np.zeros(len(labels), np.float32)}
     return Pooled(body, score, plan.pool, labels, tokenizer, plan.context)
@@ -287,19 +288,24 @@ def load_classifier(folder: Path, kernels: str | None = None) -> Classifier:
         shapes = {"weight": (words.vocab_size, N), "bias": (N,)}
         tensors = safetensors.read_exactly(folder / WEIGHTS, shapes)
         return BagOfWords(labels, words, context, tensors, ops)
-    lstm = about["model"] == "lstm"
-    config = build(LSTMConfig if lstm else GPT2Config, about.get("config"), f"{file}: config")
+    values, where = about.get("config"), f"{file}: config"
+    if lstm := about["model"] == "lstm":
+        config = build(LSTMConfig, values, where)
+        V, most, C, shapes = config.vocab_size, math.inf, config.n_embd, config.parameter_shapes()
+    else:
+        config = parse_config(values, where)
+        s, shapes = config.sizes, of(config).shapes(config)
+        V, most, C = s.V, s.P, s.C
     tokenizer = Tokenizer.from_pretrained(folder)
-    most = math.inf if lstm else config.n_positions
-    if tokenizer.vocab_size > config.vocab_size or context > most:
+    if tokenizer.vocab_size > V or context > most:
         raise InputError(
             f"{file}: context {context} and the tokenizer's {tokenizer.vocab_size} tokens do not"
-            f" fit the model's {most} positions and {config.vocab_size} tokens"
+            f" fit the model's {most} positions and {V} tokens"
         )
-    shapes = {"score.weight": (config.n_embd, N), "score.bias": (N,)} | config.parameter_shapes()
+    shapes |= {"score.weight": (C, N), "score.bias": (N,)}
     tensors = safetensors.read_exactly(folder / WEIGHTS, shapes)
     score = {name: tensors.pop(f"score.{name}") for name in ("weight", "bias")}
-    body = LSTM(config, tensors, ops) if lstm else Transformer(GPT2(config, tensors, ops))
+    body = LSTM(config, tensors, ops) if lstm else Transformer(model_of(config, tensors, ops))
     return Pooled(body, score, about.get("pool", "mean"), labels, tokenizer, context)
 
 
@@ -410,11 +416,11 @@ def train_classifier(
         raise InputError("--data is needed: a .tsv or .csv file, or a folder")
     model, tokenizer = load(about["start"], "float32", "numpy") if about["start"] else (None, None)
     if model is not None:
-        flags = {"context": min(256, model.config.n_positions)} | flags
-        if flags["context"] > model.config.n_positions:
+        most = model.config.sizes.P
+        flags = {"context": min(256, most)} | flags
+        if flags["context"] > most:
             raise InputError(
-                f"context is {flags['context']}; {about['start']} has {model.config.n_positions}"
-                " positions"
+                f"context is {flags['context']}; {about['start']} has {most} positions"
             )
     plan = settings_of(about["start"], **flags)
     train, held_out = examples_of(

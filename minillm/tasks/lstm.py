@@ -10,6 +10,7 @@ gates stand in the same order (its second bias is left out: the two only ever ad
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -132,10 +133,14 @@ class LSTMConfig:
             if not 1 <= value <= most:
                 raise InputError(f"{name} is {short(value)}; it must be 1 to {most:,}")
 
+    def to_dict(self) -> dict[str, int]:
+        return dataclasses.asdict(self)
+
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """{name: shape}: wte, and of every layer ih (from the input) and hh (from the state
         before)."""
-        C, shapes = self.n_embd, {"wte.weight": (self.vocab_size, self.n_embd)}
+        C = self.n_embd
+        shapes: dict[str, tuple[int, ...]] = {"wte.weight": (self.vocab_size, C)}
         for i in range(self.n_layer):
             shapes |= {
                 f"l.{i}.ih.weight": (C, 4 * C),

@@ -146,7 +146,8 @@ def _kind(file: Path, data: dict, model: dict) -> dict:
             "splits text by a pattern, GPT-2's or others (ByteLevel, add_prefix_space false)"
         )
         refuse("pre_tokenizer", data.get("pre_tokenizer"), splitting)
-    before, after = [], []
+    before: list[int] = []
+    after: list[int] = []
     for step in steps("post_processor"):
         if step.get("type") != "ByteLevel" and step.get("type") != "TemplateProcessing":
             refuse("post_processor", step, "adds ids to a text by TemplateProcessing alone")
@@ -176,7 +177,8 @@ def _cut_by(file: Path, step: dict) -> str | None:
 
 def _around(file: Path, step: dict) -> tuple[list[int], list[int]]:
     """Return the ids that a template puts before and after one text."""
-    known, ids, at = _table(file, step.get("special_tokens", {})), [], None
+    ids: list[int] = []
+    known, at = _table(file, step.get("special_tokens", {})), None
     for piece in _list(file, step, "single"):
         if _table(file, piece).keys() == {"Sequence"} and at is None:
             at = len(ids)
@@ -255,7 +257,7 @@ def byte_level(
             f"{vocab_file}: the byte {missing[0]!r} (of 256) is missing: not a byte-level"
             " vocabulary"
         )
-    merges, parts = [], {}
+    merges, parts = [], dict[str, str]()
     for where, left, right in pairs:
         for token in (left, right, left + right):
             if token not in vocab:
@@ -272,7 +274,8 @@ def byte_level(
             " a merge"
         )
 
-    ids, special, ordinary, normalized = dict(vocab), {}, {}, set()
+    ids, special, ordinary = dict(vocab), dict[str, int](), dict[str, int]()
+    normalized: set[str] = set()
     if unmade_are_special:
         special = {token: i for token, i in vocab.items() if token not in made}
     for token in added:
@@ -294,7 +297,7 @@ def byte_level(
         if token.get("normalized"):
             normalized.add(content)
     for end in (named_token(config, name) for name in ENDS):
-        if end in ids and end not in ordinary:
+        if end is not None and end in ids and end not in ordinary:
             special[end] = ids[end]
     if wrong := unusable_specials([*special, *ordinary]):
         raise InputError(

@@ -59,5 +59,5 @@ def checksum(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> s
     forms = [(name, str(a.dtype), a.shape) for name, a in sorted(arrays.items())]
     digest = hashlib.sha256(json.dumps([others, forms], sort_keys=True).encode())
     for name, _, _ in forms:
-        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -25,7 +25,8 @@ from .memory import check_memory
 from .settings import Settings
 from .trainer import FORMAT, Trainer, check_folder, run_to_resume, write_settings
 
-SHAPE = ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")  # what --from settles
+# What --from settles, by its letter.
+SHAPE = {"n_layer": "L", "n_head": "H", "n_embd": "C", "n_positions": "P", "vocab_size": "V"}
 
 
 def training_twin(name: str | None, precision: str):
@@ -113,8 +114,10 @@ def plan_of(
     """The settings of a run: given what the run before had, and what `first` settles, the model
     named `start`, whose shape stays."""
     known = {f.name: before[f.name] for f in dataclasses.fields(Settings) if f.name in before}
-    shape = {name: getattr(first.config, name) for name in SHAPE} if first else {}
+    shape = {name: getattr(first.config.sizes, SHAPE[name]) for name in SHAPE if first}
     plan = settings_of(**shape | known)
+    if first is None:
+        plan.model_config(plan.vocab_size, None)  # raises for a shape that cannot be
     if wrong := [name for name, value in shape.items() if getattr(plan, name) != value]:
         raise InputError(
             f"{wrong[0]} is {getattr(plan, wrong[0])}; {start} has {shape[wrong[0]]}, and --from"

@@ -158,7 +158,6 @@ class Settings(Plan):
             raise InputError(
                 f"context is {self.context}; the model has n_positions {self.n_positions}"
             )
-        self.model_config(self.vocab_size, None)  # raises, too
 
     @property
     def window(self) -> int:

@@ -9,6 +9,7 @@ filled up with rows of zeros.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
@@ -127,16 +128,17 @@ class Weight(NoItems):
     dtype = np.dtype(np.float32)  # of what comes out
     __array_ufunc__ = None  # makes `ndarray @ weight` come here, to __rmatmul__
 
-    def __init__(self, arrays: dict[str, np.ndarray], n: int, k: int, transposed: bool = False):
+    def __init__(self, arrays: Mapping[str, np.ndarray], n: int, k: int, transposed: bool = False):
         kept = {}  # in the order of the layout, and of its forms: kernels rely on both
         for name, (shape, dtype) in self.shapes(n, k).items():
-            array = kept[name] = arrays.get(name)
+            array = arrays.get(name)
             if array is None or array.shape != shape or array.dtype != dtype:
                 found = "missing" if array is None else f"{array.dtype} {array.shape}"
                 raise ValueError(
                     f"{name!r} is {found}; {self.kind} for {n} rows of {k} needs"
                     f" {np.dtype(dtype)} {shape}"
                 )
+            kept[name] = array
         self.stored = MappingProxyType(kept)
         self.n, self.k, self.transposed = n, k, transposed
 

@@ -33,7 +33,7 @@ def test_every_rung_and_its_shares(short, capsys):
     beside = [ladders.STORED, ladders.BLAS, ladders.PEAK]
     assert names["matmul [16,32] x [32,32], 1 thread"] == [*alone, *beside]
     assert names["matmul [16,32] x [32,32], 2 threads"] == [last, *beside]
-    assert names["c_fc [16,768] x [768,3072], 2 threads"] == beside
+    assert names["mlp.c_fc [16,768] x [768,3072], 2 threads"] == beside
     assert names["softmax [16,1024], 1 thread"] == list(SOFTMAX)[:-1]
     for rung in values:
         assert rung["shares"].get(rung["name"], 1.0) == 1.0 and rung["shares"]

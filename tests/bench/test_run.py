@@ -185,7 +185,9 @@ def test_the_command_names_what_is_missing_and_draws(compare, capsys, tmp_path):
     )
     out = capsys.readouterr().out
     assert (
-        "engine-absent: missing (no_such_library is not installed)" in out and "differ from" in out
+        "engine-absent: missing (no_such_library is not installed)" in out
+        and "differ from" in out
+        and "reference" in out
     )
     assert (tmp_path / "rates.png").read_bytes().startswith(b"\x89PNG")
     assert main([*args, "--peers", "engine-other,minillm-steady", "--json"]) == 0

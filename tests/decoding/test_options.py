@@ -20,6 +20,7 @@ from minillm.decoding.generate import moments
 from minillm.decoding.scoring import continuation_logprob, next_logprobs, score, score_long
 from minillm.layers.cache import KVCache, SlidingCache
 from minillm.ops import log_softmax
+from tests.test_recipes import code_of
 
 SHAPE = {"vocab_size": 61, "n_positions": 24, "n_embd": 20, "n_layer": 2, "n_head": 4}
 PROMPT = [3, 1, 4, 1, 5]
@@ -253,13 +254,6 @@ def test_where_every_token_is_forbidden(how):
 # ---- one entry
 
 
-EPSILON = """    epsilon_cutoff: float | None = sampler(
-        lambda logits, p: np.where(numpy_ops.softmax(logits) < p, -np.inf, logits),
-        0,
-        _number("0 or above, and below 1", lambda p: 0 <= p < 1),
-        "choose among those of probability P at least (0: all)",
-    )
-"""
 USE = """
 import numpy as np
 import minillm
@@ -282,14 +276,14 @@ main([*generate, "--seed=1", "--epsilon-cutoff=0.01", "--json"])
 
 
 def test_a_sampler_is_one_entry(tmp_path):
-    """In a copy of the package with one more row: the field, its check, its place among the
-    filters, the model's default and the flag follow."""
+    """That of docs/recipes.md, in a copy of the package with one more row: the field, its check,
+    its place among the filters, the model's default and the flag follow."""
     package, copy = Path(minillm.__file__).parent, tmp_path / "minillm"
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
     file, before = copy / "decoding" / "options.py", "    repetition_penalty: float ="
     source = file.read_text(encoding="utf-8")
     assert source.count(before) == 1
-    file.write_text(source.replace(before, EPSILON + before), encoding="utf-8")
+    file.write_text(source.replace(before, code_of("A sampler") + before), encoding="utf-8")
     folder = str(package.parent / "weights" / "tales-draft")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     run = [sys.executable, "-c", USE.replace("FOLDER", repr(folder))]

@@ -402,7 +402,8 @@ def test_what_it_cannot_do_is_refused():
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_all_of_this_compiled_for_another_processor(name, tmp_path):
     environment = {**os.environ, **PROCESSORS[name], "NUMBA_CACHE_DIR": str(tmp_path)}
-    tests = [Path(__file__), Path(__file__).with_name("test_products.py")]
+    others = ("test_products.py", "test_program.py")
+    tests = [Path(__file__), *(Path(__file__).with_name(name) for name in others)]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *tests],
         cwd=Path(__file__).parents[2],

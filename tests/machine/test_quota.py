@@ -115,7 +115,7 @@ def test_this_machine_can_be_asked():
 def test_what_does_not_fit_is_told_with_what_there_is(monkeypatch, free, allowed, expected):
     monkeypatch.setattr(quota, "free_bytes", lambda: free)
     monkeypatch.setattr(quota, "memory", lambda: allowed)
-    quota.require_memory("this", 1000, "less")
+    quota.require_memory("this", quota.SMALL - 1, "less")
     for needed, told in ((9 * 10**9, "9.0 GB"), (10**400, "more than a million GB")):
         if not expected:
             quota.require_memory("this", needed, "less")

@@ -118,6 +118,13 @@ def refused(result):
     return err
 
 
+def test_a_shape_that_cannot_be_leaves_no_run_behind(data, tmp_path, capsys):
+    out = tmp_path / "out"
+    code = main(["train", "--data", str(data), "--out", str(out), "--n-head=3"])
+    assert "n_embd 128 cannot be split into n_head 3" in refused((code, *capsys.readouterr()))
+    assert not out.exists()
+
+
 def test_bad_data_leaves_no_run_behind(cli, data, tmp_path):
     """And the next try, with what was meant, is no second run."""
     out, empty = tmp_path / "out", tmp_path / "empty"
@@ -229,6 +236,7 @@ def test_keeping_one_checkpoint(cli, data, tmp_path):
 
 def test_a_batch_that_does_not_fit(cli, data, tmp_path, monkeypatch):
     monkeypatch.setattr(quota, "free_bytes", lambda: 1000)
+    monkeypatch.setattr(quota, "SMALL", 0)
     assert "4 windows of 16 would take about" in refused(
         cli("--data", data, "--out", tmp_path / "out")
     )

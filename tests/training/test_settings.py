@@ -35,7 +35,6 @@ def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path):
         ("optimizer = 'adam'", "optimizer is 'adam'; it must be adamw, muon, sgd"),
         ("context = 300", "context is 300; the model has n_positions 256"),
         ("accumulate = 3", "batch_size 16 cannot be run in accumulate 3 equal parts"),
-        ("n_head = 3", "n_embd 128 cannot be split into n_head 3 equal heads"),
         ("vocab_size = 100", "vocab_size is 100; it must be at least 257"),
     ],
 )

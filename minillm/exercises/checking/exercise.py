@@ -161,7 +161,7 @@ class Predict(Exercise):
 
     def stub(self) -> str:
         question = "\n".join(
-            textwrap.wrap(self.question, 118, initial_indent="# ", subsequent_indent="# ")
+            textwrap.wrap(self.question, 100, initial_indent="# ", subsequent_indent="# ")
         )
         return (
             f"{question}\n# Guess before you compute; rounded to {self.decimals} decimals is"
@@ -253,10 +253,10 @@ class Code(Exercise):
     def file_with(self, body: str) -> str:
         """Return a student's file, without its heading, that has this body."""
         signature, doc, _ = source.parts(self.source())
-        with np.printoptions(precision=4, suppress=True):
+        with np.printoptions(precision=4, suppress=True, linewidth=70):
             shown = repr(eval(self.example, {"np": np, "math": math, self.name: self.answer}))
         call = textwrap.fill(
-            f">>> {self.example}", 114, subsequent_indent="...     ", break_on_hyphens=False
+            f">>> {self.example}", 96, subsequent_indent="...     ", break_on_hyphens=False
         )
         function = source.joined(signature, f"{doc}\n\nExample:\n{call}\n{shown}", body)
         return f"{source.imports(self.answer, self.example + function)}\n\n\n{function}"

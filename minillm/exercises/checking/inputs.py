@@ -9,7 +9,7 @@ import numpy as np
 
 from ...checkpoints import find_folder
 from ...loading import load_model
-from ...model import GPT2
+from ...model import Model
 from ...reference import Reference
 
 B, T, H, D, F, V = 2, 5, 3, 7, 11, 13  # all different, so that no axis can be taken for another
@@ -24,7 +24,7 @@ def reference() -> Reference:
 
 
 @cache
-def model() -> GPT2:
+def model() -> Model:
     """The bundled model, on the textbook."""
     return load_model(MODEL, kernels="numpy")
 

@@ -162,7 +162,9 @@ def exam(seed: int, count: int = 12, chapters: set[int] | None = None) -> list[Q
     made = [made for made in MAKERS if chapters is None or made[0] in chapters]
     claims = [claim for claim in CLAIMS if chapters is None or claim.chapter in chapters]
     if not made and not claims:
-        raise InputError(f"there are no questions of chapter {short(min(chapters, default=None))}")
+        raise InputError(
+            f"there are no questions of chapter {short(min(chapters or (), default=None))}"
+        )
     n_claims = min(len(claims), max(count // 3, count - len(made)))
     questions = [
         Question(

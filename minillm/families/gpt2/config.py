@@ -114,11 +114,6 @@ class GPT2Config:
         return self.head_size if self.head_size is not None else self.n_embd // self.n_head
 
     @property
-    def attention_dim(self) -> int:
-        """A = H D, the width of q, of k and of v: C, unless heads were pruned."""
-        return self.n_head * self.head_dim
-
-    @property
     def hidden_dim(self) -> int:
         """F, the hidden size of the feed forward."""
         return self.n_inner if self.n_inner is not None else 4 * self.n_embd

@@ -42,45 +42,41 @@ def parameters(config: GPT2Config) -> dict[str, Parameter]:
 def steps(config: GPT2Config) -> dict[str, StepInfo]:
     """Every step of a pass, in order; a step's name follows the checkpoint's."""
     activation = ACTIVATION_FLOPS[config.activation_function]
-    attend, feed, S = "attend", "feed forward", StepInfo
+    S = StepInfo
 
     def product(n_in: str, n_out: str) -> Callable[[Work], Cost]:
         return lambda w: w.linear(n_in, n_out)
 
     before = {
-        "wte": S("embed", "tokens", lambda w: w.lookup(stored=True), hook="> transformer.wte"),
-        "wpe": S("embed", "positions", lambda w: w.lookup(), hook="> transformer.wpe"),
-        "embed": S("embed", "sum", lambda w: w.elementwise(1, "C", 3), hook="< transformer.h.0"),
+        "wte": S("tokens", lambda w: w.lookup(stored=True), hook="> transformer.wte"),
+        "wpe": S("positions", lambda w: w.lookup(), hook="> transformer.wpe"),
+        "embed": S("sum", lambda w: w.elementwise(1, "C", 3), hook="< transformer.h.0"),
     }
     block = {
-        "ln_1": S(attend, "norm", lambda w: w.layer_norm(), True, hook="> ln_1"),
-        "attn.c_attn": S(attend, "qkv", product("C", "HD KD KD"), True, True, "> attn.c_attn"),
-        "attn.q": S(attend, "q"),  # views of c_attn's result
-        "attn.k": S(attend, "k"),
-        "attn.v": S(attend, "v"),
-        "attn.scores": S(attend, "scores", lambda w: w.scores()),
-        "attn.weights": S(attend, "softmax", lambda w: w.softmax_of_scores(), True),
-        "attn.context": S(attend, "context", lambda w: w.context(), True, True, "< attn.c_proj"),
-        "attn.out": S(attend, "projection", product("HD", "C"), True, True, "> attn.c_proj"),
-        "attn.residual": S(attend, "residual", lambda w: w.elementwise(1, "C", 3), hook="< ln_2"),
-        "ln_2": S(feed, "norm", lambda w: w.layer_norm(), True, hook="> ln_2"),
-        "mlp.c_fc": S(feed, "expand", product("C", "F"), True, True, "> mlp.c_fc"),
+        "ln_1": S("norm", lambda w: w.layer_norm(), True, hook="> ln_1"),
+        "attn.c_attn": S("qkv", product("C", "HD KD KD"), True, True, "> attn.c_attn"),
+        "attn.q": S("q"),  # views of c_attn's result
+        "attn.k": S("k"),
+        "attn.v": S("v"),
+        "attn.scores": S("scores", lambda w: w.scores()),
+        "attn.weights": S("softmax", lambda w: w.softmax_of_scores(), True),
+        "attn.context": S("context", lambda w: w.context(), True, True, "< attn.c_proj"),
+        "attn.out": S("projection", product("HD", "C"), True, True, "> attn.c_proj"),
+        "attn.residual": S("residual", lambda w: w.elementwise(1, "C", 3), hook="< ln_2"),
+        "ln_2": S("norm", lambda w: w.layer_norm(), True, hook="> ln_2"),
+        "mlp.c_fc": S("expand", product("C", "F"), True, True, "> mlp.c_fc"),
         "mlp.act": S(
-            feed,
             "activate",
             lambda w: w.elementwise(activation, "F", 2),
             True,
             hook="> mlp.act",
         ),
-        "mlp.out": S(feed, "contract", product("F", "C"), True, True, "> mlp.c_proj"),
-        "mlp.residual": S(feed, "residual", lambda w: w.elementwise(1, "C", 3), hook=">"),
+        "mlp.out": S("contract", product("F", "C"), True, True, "> mlp.c_proj"),
+        "mlp.residual": S("residual", lambda w: w.elementwise(1, "C", 3), hook=">"),
     }
     after = {
-        "ln_f": S(
-            "unembed", "norm", lambda w: w.layer_norm(w.last), True, hook="> transformer.ln_f"
-        ),
+        "ln_f": S("norm", lambda w: w.layer_norm(w.last), True, hook="> transformer.ln_f"),
         "logits": S(
-            "unembed",
             "logits",
             lambda w: w.linear("C", "V", bias=False, rows=w.last),
             True,

@@ -18,7 +18,6 @@ LLAMA = register(
         backward=backward.llama_backward,
         program=program,
         canonical=layout.canonical,
-        stored=layout.stored,
         turned=True,
         elsewhere={"gguf": layout.GGUF},
         projections=layout.projections,

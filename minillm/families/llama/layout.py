@@ -43,7 +43,7 @@ def parameters(config: Any) -> dict[str, Parameter]:
 def steps(config: Any) -> dict[str, StepInfo]:
     """Every step of a pass, in order; names are those of all families where the thing is the
     same."""
-    attend, feed, S = "attend", "feed forward", StepInfo
+    S = StepInfo
     silu = ACTIVATION_FLOPS["silu"]
 
     def product(n_in: str, n_out: str) -> Callable[[Work], Cost]:
@@ -56,45 +56,40 @@ def steps(config: Any) -> dict[str, StepInfo]:
         return lambda w: w.elementwise(3, axis, 2)
 
     before = {
-        "wte": S("embed", "tokens", lambda w: w.lookup(stored=True), hook="> model.embed_tokens"),
-        "embed": S("embed", "tokens", hook="< model.layers.0"),  # the same
+        "wte": S("tokens", lambda w: w.lookup(stored=True), hook="> model.embed_tokens"),
+        "embed": S("tokens", hook="< model.layers.0"),  # the same
     }
     block = {
-        "ln_1": S(attend, "norm", lambda w: w.rms_norm(), True, hook="> input_layernorm"),
-        "attn.q": S(attend, "q", product("C", "HD"), True, hook="> self_attn.q_proj"),
-        "attn.k": S(attend, "k", product("C", "KD"), True, hook="> self_attn.k_proj"),
-        "attn.v": S(attend, "v", product("C", "KD"), True, True, "> self_attn.v_proj"),
-        "attn.q_rotated": S(attend, "rotate q", rotate("HD")),
-        "attn.k_rotated": S(attend, "rotate k", rotate("KD")),
-        "attn.scores": S(attend, "scores", lambda w: w.scores()),
-        "attn.weights": S(attend, "softmax", lambda w: w.softmax_of_scores(), True),
-        "attn.context": S(
-            attend, "context", lambda w: w.context(), True, True, "< self_attn.o_proj"
-        ),
-        "attn.out": S(attend, "projection", product("HD", "C"), True, True, "> self_attn.o_proj"),
+        "ln_1": S("norm", lambda w: w.rms_norm(), True, hook="> input_layernorm"),
+        "attn.q": S("q", product("C", "HD"), True, hook="> self_attn.q_proj"),
+        "attn.k": S("k", product("C", "KD"), True, hook="> self_attn.k_proj"),
+        "attn.v": S("v", product("C", "KD"), True, True, "> self_attn.v_proj"),
+        "attn.q_rotated": S("rotate q", rotate("HD")),
+        "attn.k_rotated": S("rotate k", rotate("KD")),
+        "attn.scores": S("scores", lambda w: w.scores()),
+        "attn.weights": S("softmax", lambda w: w.softmax_of_scores(), True),
+        "attn.context": S("context", lambda w: w.context(), True, True, "< self_attn.o_proj"),
+        "attn.out": S("projection", product("HD", "C"), True, True, "> self_attn.o_proj"),
         "attn.residual": S(
-            attend,
             "residual",
             lambda w: w.elementwise(1, "C", 3),
             hook="< post_attention_layernorm",
         ),
-        "ln_2": S(feed, "norm", lambda w: w.rms_norm(), True, hook="> post_attention_layernorm"),
-        "mlp.gate": S(feed, "gate", product("C", "F"), True, hook="> mlp.gate_proj"),
-        "mlp.up": S(feed, "up", product("C", "F"), True, True, "> mlp.up_proj"),
+        "ln_2": S("norm", lambda w: w.rms_norm(), True, hook="> post_attention_layernorm"),
+        "mlp.gate": S("gate", product("C", "F"), True, hook="> mlp.gate_proj"),
+        "mlp.up": S("up", product("C", "F"), True, True, "> mlp.up_proj"),
         "mlp.act": S(
-            feed,
             "activate",
             lambda w: w.elementwise(silu + 1, "F", 3),
             True,
             hook="< mlp.down_proj",
         ),
-        "mlp.out": S(feed, "contract", product("F", "C"), True, True, "> mlp.down_proj"),
-        "mlp.residual": S(feed, "residual", lambda w: w.elementwise(1, "C", 3), hook=">"),
+        "mlp.out": S("contract", product("F", "C"), True, True, "> mlp.down_proj"),
+        "mlp.residual": S("residual", lambda w: w.elementwise(1, "C", 3), hook=">"),
     }
     after = {
-        "ln_f": S("unembed", "norm", lambda w: w.rms_norm(w.last), True, hook="> model.norm"),
+        "ln_f": S("norm", lambda w: w.rms_norm(w.last), True, hook="> model.norm"),
         "logits": S(
-            "unembed",
             "logits",
             lambda w: w.linear("C", "V", bias=False, rows=w.last),
             True,
@@ -114,11 +109,6 @@ def canonical(name: str, config: Any) -> str | None:
     if name.endswith("rotary_emb.inv_freq"):
         return None
     return "model.embed_tokens.weight" if name == "lm_head.weight" and config.tied else name
-
-
-def stored(name: str) -> str:
-    """What transformers calls a parameter in its files: the same."""
-    return name
 
 
 def projections(seen: Any, i: int) -> list[Any]:

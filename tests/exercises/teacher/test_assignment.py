@@ -93,7 +93,7 @@ def test_a_cell_that_patches_the_check_gives_no_mark(tmp_path, write, patch):
         if name in ("exercise-softmax", "exercise-softmax-check")
     ]
     code = [
-        "import sys, minillm.exercises",
+        "import sys, minillm.exercises, minillm.exercises.checking.process",
         "from types import SimpleNamespace",
         "right = lambda *a, **k: SimpleNamespace(status='right')",
         "modules = [m for n, m in sys.modules.items() if n.startswith('minillm')]",

@@ -1,0 +1,3 @@
+"""The number of this version, which is read without anything else."""
+
+__version__ = "0.1.0"
