@@ -135,7 +135,7 @@ PROVEN_ELSEWHERE = {
     "tests/exercises/teacher/test_report.py: the picture of a class, as its report saves it": (
         "plots.classroom",
     ),
-    "tests/families/llama/test_llama.py: what works on GPT-2 works on it, as transformers does it": (
+    "tests/families/llama/test_llama.py: what works on GPT-2 works, as in transformers": (
         "families.llama.backward",
         "families.llama.config",
         "families.llama.forward",

@@ -68,8 +68,9 @@ def speculate(model: Model, text: Continuation, draft: Draft, step) -> Iterator[
     """Return the moments of `text` continued by `model` with the guesses of `draft`."""
     if isinstance(draft, type) or not hasattr(draft, "start"):
         raise InputError(
-            f"draft is {draft!r:.60}; it must be decoding.NGramDraft(), decoding.ModelDraft(model) or"
-            " decoding.drafts.named_draft(name, model, tokenizer, minillm.load)"
+            f"draft is {draft!r:.60}; it must be decoding.NGramDraft(),"
+            " decoding.ModelDraft(model) or decoding.drafts.named_draft(name, model, tokenizer,"
+            " minillm.load)"
         )
     text.options.require_plain("speculative decoding")
     draft.check(model)

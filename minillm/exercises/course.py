@@ -26,7 +26,7 @@ def chapters() -> list[Path]:
 
 
 def heading(cell: str) -> str:
-    """Return the heading above a cell, in quotes: what a reader sees, and finds; ids stay unseen."""
+    """Return the heading above a cell, in quotes: what a reader sees and finds."""
     above = ""
     with suppress(InputError):  # of notebooks that are not there
         for chapter in chapters():

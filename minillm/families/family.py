@@ -62,12 +62,12 @@ def vector(axis: str, forms: str, start: str = "zeros") -> Parameter:
 
 @dataclass(frozen=True)
 class StepInfo:
-    """One step that a pass forms.
+    """One step that a pass forms; its name says of which phase it is (steps.phase_of).
 
-    label: a word for tables. cost: of a pass; None where nothing is computed, as
-    for views. calls: whether the readable forward calls a function of the twin for it. meets:
-    whether the fused step's threads wait for one another after it. hook: which module of
-    transformers forms it, "> path" as its output, "< path" as its input; None for what none does.
+    label: a word for tables. cost: of a pass; None where nothing is computed, as for views. calls:
+    whether the readable forward calls a function of the twin for it. meets: whether the fused
+    step's threads wait for one another after it. hook: which module of transformers forms it,
+    "> path" as its output, "< path" as its input; None for what none does.
     """
 
     label: str
@@ -126,10 +126,10 @@ class Family:
     In files and engines of others: canonical(name, config) -> our name of a parameter as stored, or
     None for what is no parameter; stored(name) -> what transformers' files call ours; turned:
     whether they hold matrices as [out,in]. elsewhere: {format: {name without ".weight": theirs}},
-    {} being the layer; gguf: its settings there.
-    projections(seen, layer) -> q, k, v as transformers' modules form them;
-    turned_by_position(model, q, k) -> {q_rotated, k_rotated}, or {}. inexpressible(engine, config)
-    -> what it is that another engine has none of, "with ...", or None.
+    {} being the layer; gguf: its settings there. projections(seen, layer) -> q, k, v as
+    transformers' modules form them; turned_by_position(model, q, k) -> {q_rotated, k_rotated}, or
+    {}. inexpressible(engine, config) -> what it is that another engine has none of, "with ...", or
+    None.
     """
 
     name: str

@@ -125,8 +125,8 @@ def _of_package(module: str) -> bool:
 
 
 def _imports(code: CodeType) -> Iterator[tuple[str, str, int]]:
-    """Yield (module, name, line), of an old name today's: name is "" where the module itself, or all
-    in it, is taken."""
+    """Yield (module, name, line), of an old name today's: name is "" where the module itself, or
+    all in it, is taken."""
     module, after = "", False
     for i in dis.get_instructions(code):
         if after and i.opname != "IMPORT_FROM":

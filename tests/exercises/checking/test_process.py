@@ -356,7 +356,8 @@ def test_the_functions_that_it_is_given_are_asked_within_bounds(folder):
 @pytest.mark.parametrize(
     "line",
     [
-        b"\xff\n", b"[]\n", b"1\n", b"[" * 100_000 + b"\n", b'{"values": {"array": ["O", [1], ""]}}\n',
+        b"\xff\n", b"[]\n", b"1\n", b"[" * 100_000 + b"\n",
+        b'{"values": {"array": ["O", [1], ""]}}\n',
         b'{"values": {"tuple": 1}, "raised": null, "mutated": [], "error": "", "cast": false}\n',
         b'{"values": {"dict": [["", {"array": ["<f8", [1000000000], "AAAA"]}]]}, "raised": null,'
         b' "mutated": [], "error": "", "cast": false}\n',
