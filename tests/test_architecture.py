@@ -25,6 +25,7 @@ PACKAGE = TESTS.parent / "minillm"
 FLOORS = (
     ("", "__main__", "cli"),
     ("plots",),
+    ("page",),
     ("exercises",),
     ("bench", "published"),
     ("warm_up",),
