@@ -325,7 +325,7 @@ class _Drawing:
             for name in filter(self._is_sum, self.phases[phase]):
                 self.line(f"M{LEFT},{last:g} H{STREAM}", STREAM + 8, last, "left")
                 self.sum(name, last)
-            self.box("area", LEFT - 5, top, RIGHT - LEFT + 10, self.y - top - 3)
+            self.box("area", LEFT - 4, top + 18, RIGHT - LEFT + 8, self.y - top - 22)
 
     def row(self, row: Mapping[str, Place], previous: Mapping[str, Place]) -> None:
         """Steps side by side, and arrows from those above, but for what goes through the cache."""
@@ -403,7 +403,11 @@ class _Drawing:
                 if pitch >= 16:
                     self.text(LEFT + i * pitch + pitch / 2 - 1, self.y + 12, str(i), "small middle")
         if self.layer is not None and not self.here:
-            self.flag(LEFT + (self.layer + 1) * pitch + 60, self.y + 16)
+            right = LEFT + L * pitch + 118  # beside the cells, or where there is no room, below
+            if right > WIDTH - 8:
+                self.flag(LEFT + (self.layer + 1) * pitch + 60, self.y + 16)
+            else:
+                self.flag(right, self.y + 5)
         self.y += 16 + GAP
 
     def stream(self, end: str) -> None:
