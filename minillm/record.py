@@ -9,7 +9,7 @@ how far one may read them as one.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from itertools import count as numbers
 from itertools import islice
@@ -27,8 +27,9 @@ from .decoding.cycle import Moment, shown
 from .decoding.generate import moments
 from .decoding.options import Options
 from .decoding.text import TextStream
-from .errors import InputError
+from .errors import InputError, whole_number
 from .families.family import EQUATIONS
+from .machine.quota import require_memory
 from .ops import softmax
 from .protocol import Model, one_text, require_model
 from .recording import BINDS, ONE, VERSION, Recording
@@ -54,23 +55,26 @@ def record(
     prompt: str | Sequence[int],
     *,
     stop: Sequence[str] | str = (),
-    limits: Limits | None = None,
+    limits: Limits | Callable[[], Limits | None] | None = None,
     name: str = "",
     candidates: int = CANDIDATES,
     lens: int = LENS,
     attention: Iterable[int] | None = None,
     every_step: bool = False,
+    tries: int = 1,
     told: Callable[[Moment], object] = lambda moment: None,
     **options: Any,
 ) -> Recording:
     """Generate after `prompt` and return the recording of it.
 
-    limits: the machine's, see clock.measure; without, nothing is predicted. name: what the model is
-    called. candidates, lens: how many words of each moment and of each of its layers. attention:
-    the positions whose attention is kept, None for as many as fit into some 150 kB, evenly spread.
-    every_step: time the readable forward, and so each step, not the fused one that generates.
-    told: is given each moment as it comes, in the timed run. options: see decoding.Options.
-    InputError for what is not plain decoding: beams, a window, sliding, several texts.
+    limits: the machine's, see clock.measure, or what gives them when they are needed; without,
+    nothing is predicted. name: what the model is called. candidates, lens: how many words of each
+    moment and of each of its layers. attention: the positions whose attention is kept, None for as
+    many as fit into some 150 kB, evenly spread. every_step: time the readable forward, and so each
+    step, not the fused one that generates. tries: how often it is timed, over the same tokens; the
+    fastest run is kept. told: is given each moment as it comes, in the first run. options: see
+    decoding.Options. InputError for what is not plain decoding: beams, a window, sliding, several
+    texts.
     """
     require_model(model)
     require_tokenizer(tokenizer)
@@ -78,17 +82,23 @@ def record(
     ids = one_text(model, ids).tolist() if len(ids) else []
     chosen = Options(**options).on(model)
     chosen.require_plain("a recording", use_cache=chosen.use_cache)
+    n = chosen.new_tokens(len(ids), model.config.sizes.P)
+    require_memory(f"the logits of {n} tokens", 4 * n * model.config.sizes.V, "fewer tokens")
+    clock, emitted, logits = _timed(model, tokenizer, ids, chosen, stop, every_step, tries, told)
+    if callable(limits):
+        limits = limits()
     if limits is not None and model.stored not in limits.row:
         raise InputError(f"the limits are of {', '.join(limits.row)}, not of {model.stored}")
-    clock, emitted, logits = _timed(model, tokenizer, ids, chosen, stop, every_step, told)
     positions = len(ids) + len(emitted) - 1
     kept = _positions(attention, positions, model.config.sizes)
-    traced = _traced(model, tokenizer, ids, chosen, [m.id for m in emitted], kept)
-    cycles = clock.cycles()
-    numbers_of = {cycle: number for number, cycle in enumerate(_passes(emitted))}
+    traced = Traced(model, [m.id for m in emitted], logits, positions, kept, candidates, lens)
+    given = {n: v for n, v in chosen.given.items() if n not in ("use_cache", "chunk")}
+    for _ in zip(emitted, moments(model, ids, Options(**given), traced, tokenizer=tokenizer)):
+        pass
+    cycles, passes = clock.cycles(), [c for m in emitted for c in (*m.before, m.cycle)]
+    numbers_of = {cycle: number for number, cycle in enumerate(passes)}
     lists = list(dict.fromkeys(cycle.names for cycle in cycles))
-    steps = _steps(model, traced)
-    values = _values(model, traced, emitted, candidates, lens)
+    steps, values = _steps(model, traced), traced.arrays()
     mentioned = {*ids, *(m.id for m in emitted), *values["candidates.ids"].ravel().tolist()}
     mentioned |= {*values["lens.ids"].ravel().tolist()}
     pieces = tokenizer.explain(prompt, allowed_special="all") if isinstance(prompt, str) else []
@@ -126,7 +136,7 @@ def record(
         },
         "limits": _limits(limits),
         "runs": {
-            "difference": max(float(np.abs(a - b).max()) for a, b in zip(logits, traced.logits)),
+            "difference": traced.difference,
             "origin": ORIGIN,
         },
     }
@@ -153,6 +163,18 @@ class Listening:
         return getattr(self.model, name)
 
 
+class Again(Clock):
+    """A clock that hands on the tokens of an earlier run."""
+
+    def __init__(self, every_step: bool, tokens: Iterable[int]):
+        super().__init__(every_step)
+        self.tokens = iter(tokens)
+
+    def __call__(self, name: str, value: Any) -> Any:
+        value = super().__call__(name, value)
+        return next(self.tokens, value) if name == "next" else value
+
+
 def _timed(
     model: Model,
     tokenizer: Tokenizer,
@@ -160,29 +182,27 @@ def _timed(
     options: Options,
     stop: Sequence[str] | str,
     every_step: bool,
+    tries: int,
     told: Callable[[Moment], object],
 ) -> tuple[Clock, list[Moment], list[np.ndarray]]:
     """Generate under the clock, after a few tokens that are not counted (kernels compile, memory is
-    touched): the clock, the moments, and the logits [V] of each."""
+    touched): the clock, the moments, and the logits [V] of each, of the fastest run."""
     for _ in islice(moments(model, ids, options, Clock(every_step), tokenizer=tokenizer), 2):
         pass
-    listening: Any = Listening(model)
-    clock, text = Clock(every_step), TextStream(tokenizer, stop)
-    emitted: list[Moment] = []
-    logits: list[np.ndarray] = []
-    for moment in moments(listening, ids, options, clock, tokenizer=tokenizer):
-        emitted.append(moment := shown(moment, text))
-        logits.append(listening.logits.reshape(-1, listening.logits.shape[-1])[-1].copy())
-        told(moment)
-        if moment.finish:
-            break
-    return clock, emitted, logits
-
-
-def _passes(emitted: Iterable[Moment]) -> Iterator[Any]:
-    """The passes of all moments in their order."""
-    for moment in emitted:
-        yield from (*moment.before, moment.cycle)
+    runs: list[tuple[Clock, list[Moment], list[np.ndarray]]] = []
+    for _ in range(whole_number("tries", tries)):
+        clock = Again(every_step, [m.id for m in runs[0][1]]) if runs else Clock(every_step)
+        listening: Any = Listening(model)
+        text, emitted, logits = TextStream(tokenizer, stop), [], []
+        for moment in moments(listening, ids, options, clock, tokenizer=tokenizer):
+            emitted.append(moment := shown(moment, text))
+            logits.append(listening.logits.reshape(-1, listening.logits.shape[-1])[-1].copy())
+            if not runs:
+                told(moment)
+            if moment.finish:
+                break
+        runs.append((clock, emitted, logits))
+    return min(runs, key=lambda run: run[0].cycles()[-1].end)
 
 
 # ---- the traced run
@@ -190,63 +210,107 @@ def _passes(emitted: Iterable[Moment]) -> Iterator[Any]:
 
 class Traced:
     """A step that keeps of each position what a recording holds, and hands on the tokens of the
-    timed run in the place of those that would be chosen."""
+    timed run in the place of those that would be chosen.
 
-    def __init__(self, tokens: Sequence[int], kept: Iterable[int], n_layer: int, positions: int):
-        self.tokens, self.kept = iter(tokens), {*kept}
+    tokens, logits: of the timed run; kept: the positions whose attention is kept; candidates, lens:
+    how many words of each moment and of each layer.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        tokens: Sequence[int],
+        logits: Sequence[np.ndarray],
+        positions: int,
+        kept: list[int],
+        candidates: int,
+        lens: int,
+    ):
+        self.model, self.tokens, self.timed = model, tokens, logits
+        self.candidates = whole_number("candidates", candidates)
+        self.lens = whole_number("lens", lens)
         self.shapes: dict[str, dict[str, list[int]]] = {}
         self.places: dict[str, tuple[str, int, str]] = {}
-        self.norms = np.zeros((positions, 2 * n_layer + 1), np.float32)
-        self.attention: dict[int, list[np.ndarray]] = {p: [] for p in sorted(self.kept)}
-        self.residuals: list[list[np.ndarray]] = []  # of each moment, L + 1 of [C]
-        self.logits: list[np.ndarray] = []
-        self.probs: list[np.ndarray] = []
+        self.norms = np.zeros((positions, 2 * model.config.sizes.L + 1), np.float32)
+        self.attention: dict[int, list[np.ndarray]] = {p: [] for p in kept}
+        self.rows: dict[str, list[np.ndarray]] = {}  # of each array that has a row a moment
+        self.moment, self.difference = -1, 0.0
+        # One block, whose result is replaced by what the lens looks at.
+        self.short = model.with_sizes({}, L=1)
 
     def begin(self, kind: str, rows: int, positions: int, past: int = 0) -> None:
         """A cycle begins, and with it a moment."""
-        self.kind, self.past = kind, past
-        self.residuals.append([])
+        self.kind, self.past, self.moment = kind, past, self.moment + 1
+        self.residuals: list[np.ndarray] = []  # of the last position, L + 1 of [C]
 
     def __call__(self, name: str, value: Any) -> Any:
         local = local_name(name)
         self.shapes.setdefault(local, {}).setdefault(self.kind, list(np.shape(value)))
         if local not in self.places:
             self.places[local] = _place(sys._getframe(1))
-        if name == "embed" or local in ("attn.residual", "mlp.residual"):
-            layer = 0 if name == "embed" else 2 * int(name.split(".")[1]) + 1
-            column = layer + (local == "mlp.residual")
+        if local in ("embed", "attn.residual", "mlp.residual"):
+            column = 0 if name == "embed" else 2 * int(name.split(".")[1]) + 1
+            column += local == "mlp.residual"
             rows = slice(self.past, self.past + value.shape[1])
             self.norms[rows, column] = np.linalg.norm(value[0], axis=-1)
             if local != "attn.residual":
-                self.residuals[-1].append(value[0, -1].copy())
+                self.residuals.append(value[0, -1])
         elif local == "attn.weights":
-            for position in self.kept & {*range(self.past, self.past + value.shape[2])}:
-                rows = value[0, :, position - self.past, : position + 1]  # [H,S]
-                self.attention[position].append(np.round(rows * ONE).astype(np.uint16))
+            for position in range(self.past, self.past + value.shape[2]):
+                if position in self.attention:
+                    rows = value[0, :, position - self.past, : position + 1]  # [H,S]
+                    self.attention[position].append(np.round(rows * ONE).astype(np.uint16))
         elif name == "logits":
-            self.logits.append(value[0, -1].copy())
+            self.logits = value[0, -1]
         elif name == "probs":
-            self.probs.append(value)
+            self._keep(self.logits, value, self.tokens[self.moment])
         elif name == "next":
-            return next(self.tokens)
+            return self.tokens[self.moment]
         return value
 
+    def _keep(self, logits: np.ndarray, after: np.ndarray, token: int) -> None:
+        """What a moment is decided by: logits and probabilities [V], and the lens into each layer.
 
-def _traced(
-    model: Model,
-    tokenizer: Tokenizer,
-    ids: list[int],
-    options: Options,
-    tokens: list[int],
-    kept: list[int],
-) -> Traced:
-    """Run the readable forward over the same tokens, the prompt in one pass."""
-    traced = Traced(tokens, kept, model.config.sizes.L, len(ids) + len(tokens) - 1)
-    given = {n: v for n, v in options.given.items() if n not in ("use_cache", "chunk")}
-    stream = moments(model, ids, Options(**given), traced, tokenizer=tokenizer)
-    for _ in islice(stream, len(tokens)):
-        pass
-    return traced
+        Source of the lens: nostalgebraist, "interpreting GPT: the logit lens" (2020).
+        """
+        difference = float(np.abs(logits - self.timed[self.moment]).max())
+        self.difference = max(self.difference, difference)
+        before, ids = softmax(logits), _largest(logits, self.candidates)
+        x = np.stack(self.residuals)[:, None]  # [L+1,1,C]
+        first = np.zeros((len(x), 1), np.int64)
+        views = softmax(self.short(first, step=Patch({"h.0.mlp.residual": x}))[:, 0])  # [L+1,V]
+        words = _largest(views, self.lens)
+        rank = (logits > logits[token]).sum()
+        row = {
+            "candidates.ids": ids,
+            "candidates.logits": logits[ids],
+            "candidates.before": before[ids],
+            "candidates.after": after[ids],
+            "chosen": np.array([logits[token], before[token], after[token], rank]),
+            "lens.ids": words,
+            "lens.probabilities": np.take_along_axis(views, words, -1),
+            "lens.chosen": views[:, token],
+        }
+        for name, values in row.items():
+            self.rows.setdefault(name, []).append(values)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that was kept, by the names of a recording."""
+        found = {
+            name: np.stack(rows).astype(np.int32 if name.endswith("ids") else np.float32)
+            for name, rows in self.rows.items()
+        }
+        weights = [np.stack(layers).ravel() for layers in self.attention.values()]  # [L,H,S] each
+        found["attention"] = np.concatenate([np.zeros(0, np.uint16), *weights])
+        return found | {"norms": self.norms}
+
+
+def _largest(values: np.ndarray, k: int) -> np.ndarray:
+    """The indices [..., k] of the largest values along the last axis, the largest first."""
+    k = min(k, values.shape[-1])
+    some = np.argpartition(-values, k - 1, axis=-1)[..., :k]
+    order = np.argsort(-np.take_along_axis(values, some, -1), axis=-1, kind="stable")
+    return np.take_along_axis(some, order, -1)
 
 
 def _place(frame: FrameType | None) -> tuple[str, int, str]:
@@ -282,54 +346,6 @@ def _positions(asked: Iterable[int] | None, n: int, sizes: Any) -> list[int]:
 
 
 # ---- what is made of both
-
-
-def _values(
-    model: Model, traced: Traced, emitted: list[Moment], candidates: int, lens: int
-) -> dict[str, np.ndarray]:
-    """What the traced run saw: candidates, the lens, norms, attention."""
-    logits, after = np.stack(traced.logits), np.stack(traced.probs)
-    before = softmax(logits)
-    tokens = np.array([m.id for m in emitted])[:, None]
-    likeliest = _largest(logits, candidates)
-
-    def of(array: np.ndarray, ids: np.ndarray) -> np.ndarray:
-        return np.take_along_axis(array, ids, -1).astype(np.float32)
-
-    rank = (logits > of(logits, tokens)).sum(-1, keepdims=True)
-    chosen = [of(logits, tokens), of(before, tokens), of(after, tokens), rank]
-    views = np.stack([softmax(_lens(model, np.stack(x))) for x in traced.residuals])  # [M,L+1,V]
-    seen = _largest(views, lens)
-    attention = [np.stack(rows).ravel() for rows in traced.attention.values()]  # [L,H,S] each
-    return {
-        "candidates.ids": likeliest,
-        "candidates.logits": of(logits, likeliest),
-        "candidates.before": of(before, likeliest),
-        "candidates.after": of(after, likeliest),
-        "chosen": np.concatenate(chosen, -1).astype(np.float32),
-        "lens.ids": seen,
-        "lens.probabilities": of(views, seen),
-        "lens.chosen": of(views, np.broadcast_to(tokens[:, None], (*views.shape[:2], 1)))[..., 0],
-        "norms": traced.norms,
-        "attention": np.concatenate([np.zeros(0, np.uint16), *attention]),
-    }
-
-
-def _lens(model: Model, x: np.ndarray) -> np.ndarray:
-    """The logits [L+1,V] that the residual stream x [L+1,C] would give if the last norm and the
-    head came next: those of one block whose result is replaced by x. Source: nostalgebraist,
-    "interpreting GPT: the logit lens" (2020)."""
-    ids = np.zeros((len(x), 1), np.int64)
-    short = model.with_sizes({}, L=1)
-    return short(ids, step=Patch({"h.0.mlp.residual": x[:, None]}))[:, 0]
-
-
-def _largest(values: np.ndarray, k: int) -> np.ndarray:
-    """The indices [..., k] of the largest values along the last axis, the largest first."""
-    k = min(k, values.shape[-1])
-    some = np.argpartition(-values, k - 1, axis=-1)[..., :k]
-    order = np.argsort(-np.take_along_axis(values, some, -1), axis=-1, kind="stable")
-    return np.take_along_axis(some, order, -1).astype(np.int32)
 
 
 def _times(cycles: Sequence[CycleTimes]) -> dict[str, np.ndarray]:

@@ -182,8 +182,16 @@ class Recording:
 
     def write(self, path: str | Path) -> None:
         """Write it as one file, all or nothing."""
-        text = json.dumps(self.header, separators=(",", ":"))
-        safetensors.write(path, self.arrays, {"recording": text})
+        safetensors.write(path, self.arrays, _metadata(self))
+
+
+def to_bytes(recording: Recording) -> bytes:
+    """Return what `write` writes."""
+    return safetensors.to_bytes(recording.arrays, _metadata(recording))
+
+
+def _metadata(recording: Recording) -> dict[str, str]:
+    return {"recording": json.dumps(recording.header, separators=(",", ":"))}
 
 
 def read(path: str | Path) -> Recording:

@@ -1,5 +1,5 @@
 """Draw where the time of a generation goes: a timing diagram, a table beside the machine's limits,
-pictures, a trace, a recording.
+pictures, a trace.
 
 minillm clock "Once upon a time"
 minillm clock "The king" --dtype int8 --plot clock.png --trace clock.json

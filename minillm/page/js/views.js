@@ -1,0 +1,335 @@
+// @ts-check
+/** What hangs off a place on the time axis: sentences, text, candidates, steps, lens, attention,
+ * and the scope as a table. */
+
+import {BINDS, PHASES} from "./recording.js";
+import {bytes, digits, duration, flops, named, percent, plain, quoted, say, visible} from "./words.js";
+
+/** @typedef {import("./recording.js").Run} Run */
+/** @typedef {Node | string | null | undefined} Child */
+
+/** An element. Text is always text, whatever it holds.
+ * @param {string} tag @param {Record<string, any>} [about] @param {...Child} children */
+export function el(tag, about = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(about)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== undefined) element.setAttribute(name, String(value));
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined)
+    .map((child) => /** @type {Node | string} */ (child)));
+  return element;
+}
+
+/** A bar that fills a share of its row, with a label for those who do not see it.
+ * @param {number} share @param {string} kind */
+function bar(share, kind) {
+  const fill = el("span", {class: `fill ${kind}`});
+  fill.style.width = `${100 * Math.max(0, Math.min(1, share))}%`;
+  return el("span", {class: "bar", "aria-hidden": true}, fill);
+}
+
+/** @param {string} phase */
+const swatch = (phase) => el("span", {class: "swatch", "data-phase": phase, "aria-hidden": true});
+
+// ---- sentences, computed from this run
+
+/** What the run says as a whole. @param {Run} run @returns {string[]} */
+export function facts(run) {
+  const found = [], typical = run.typical, [first] = run.cycles;
+  const n = run.header.text.ids.length, last = run.cycles.length - 1;
+  if (typical >= 0) {
+    const all = run.total(typical), times = PHASES.map((phase) => ({
+      phase, net: run.total(typical, (i) => i.phase === phase).net,
+    })).sort((a, b) => b.net - a.net);
+    found.push(say("fact.word", {
+      time: duration(run.lasted(typical)), a: percent(times[0].net / all.net),
+      phaseA: say(`doing.${times[0].phase}`), b: percent(times[1].net / all.net),
+      phaseB: say(`doing.${times[1].phase}`),
+    }));
+    const wide = run.lasted(0) / run.lasted(typical);
+    if (first.positions > 1) {
+      const ratio = n / wide;
+      found.push(say(wide > 1.15 ? "fact.first" : "fact.first.same", {
+        n: first.positions, times: digits(wide), time: duration(run.lasted(0)),
+        each: duration(run.lasted(0) / n), ratio: digits(ratio),
+      }));
+    }
+    if (run.predicts) {
+      const {cost, predicted, binds} = all, read = cost.weights + cost.cache;
+      found.push(say(`fact.binds.${BINDS[binds]}`, {
+        time: duration(predicted), read: bytes(read), flops: flops(cost.products + cost.elements),
+        share: percent(predicted / run.lasted(typical)),
+      }));
+    }
+    const {kept, past, positions} = run.cycles[last];
+    found.push(kept ? say("fact.cache", {kept: bytes(kept), all: past + positions})
+      : say("fact.no.cache", {all: past + positions}));
+  } else {
+    found.push(say("fact.only", {n: first.positions, time: duration(run.lasted(0))}));
+  }
+  return found;
+}
+
+// ---- the text
+
+/** The prompt and the words that came; those after `upTo` moments are not shown yet.
+ * @param {Run} run @param {HTMLElement} place @param {(moment: number) => void} pick */
+export function text(run, place, pick) {
+  place.replaceChildren(
+    ...run.header.text.ids.map((/** @type {number} */ id) =>
+      el("span", {class: "token given", title: `${id}`}, plain(run.word(id)))),
+    ...run.moments.map((m, n) => el("span", {
+      class: "token came", title: `${m.id}`, "data-moment": n, onclick: () => pick(n),
+    }, plain(run.word(m.id)))),
+  );
+}
+
+/** Show the words up to a moment, and mark the one that is picked.
+ * @param {HTMLElement} place @param {number} upTo @param {number} picked */
+export function mark(place, upTo, picked) {
+  for (const token of /** @type {NodeListOf<HTMLElement>} */ (place.querySelectorAll(".came"))) {
+    const n = Number(token.dataset.moment);
+    token.classList.toggle("later", n > upTo);
+    token.classList.toggle("here", n === picked);
+  }
+}
+
+// ---- candidates
+
+/** @param {Run} run @param {number} moment */
+export function candidates(run, moment) {
+  const all = run.candidates(moment), came = run.chosen(moment), id = run.moments[moment].id;
+  const listed = all.some((c) => c.id === id) ? all : [...all, {id, ...came}];
+  const most = Math.max(...listed.map((c) => Math.max(c.before, c.after)));
+  const differs = listed.some((c) => Math.abs(c.before - c.after) > 5e-4);
+  const greedy = run.header.options.temperature === 0;
+  const rows = listed.map((c) => el("tr", {class: c.id === id ? "here" : ""},
+    el("th", {scope: "row"}, el("bdi", {}, visible(run.word(c.id))), c.id === id ? ` ✓` : ""),
+    el("td", {class: "wide"}, bar(c.before / most, "before"),
+      differs ? bar(c.after / most, "after") : null),
+    el("td", {class: "number"}, percent(c.before)),
+    differs ? el("td", {class: "number"}, c.after ? percent(c.after) : "–") : null,
+    el("td", {class: "number soft"}, digits(c.logit))));
+  const key = came.rank > 0 ? "look.candidates.drawn"
+    : came.before > 0.6 ? "look.candidates.sure" : "look.candidates.open";
+  return [
+    el("p", {class: "look"}, say(key, {
+      word: quoted(run.word(id)), p: percent(came.before), rank: came.rank + 1,
+      second: quoted(run.word(all.find((c) => c.id !== id)?.id ?? id)),
+    }), greedy ? ` ${say("look.greedy")}` : ""),
+    el("table", {class: "bars"},
+      el("thead", {}, el("tr", {}, el("th", {scope: "col"}, say("word")), el("td"),
+        el("th", {scope: "col", class: "number"}, say(differs ? "before" : "probability")),
+        differs ? el("th", {scope: "col", class: "number"}, say("after")) : null,
+        el("th", {scope: "col", class: "number"}, say("logit")))),
+      el("tbody", {}, ...rows)),
+  ];
+}
+
+// ---- a cycle, a step
+
+/** One cycle by its phases. @param {Run} run @param {number} cycle
+ * @param {(interval: number) => void} pick */
+export function cycle(run, cycle, pick) {
+  const {kind, positions, past, kept, read, written} = run.cycles[cycle], all = run.total(cycle);
+  const rows = PHASES.map((phase) => ({phase, ...run.total(cycle, (i) => i.phase === phase)}))
+    .filter((row) => row.net > 0);
+  const first = (/** @type {string} */ phase) => {
+    const mine = run.intervals(cycle).map((i, n) => ({i, n})).filter(({i}) => i.phase === phase);
+    return mine.sort((a, b) => b.i.net - a.i.net)[0].n;
+  };
+  return [
+    el("p", {class: "look"}, say(`look.${kind}`, {positions, past, all: past + positions}),
+      " ", kept ? say("look.cache", {
+        kept: bytes(kept), read: bytes(read), written: bytes(written),
+      }) : say("look.no.cache")),
+    el("div", {class: "scroll"}, el("table", {class: "numbers"},
+      el("thead", {}, el("tr", {}, ...["part", "measured", "predicted", "limit", "bytes", "flops"]
+        .filter((what) => run.predicts || !["predicted", "limit"].includes(what))
+        .map((what, n) => el("th", {scope: "col", class: n ? "number" : ""}, say(what))))),
+      el("tbody", {}, ...rows.map((row) => el("tr", {},
+        el("th", {scope: "row"}, el("button", {
+          class: "link", type: "button", onclick: () => pick(first(row.phase)),
+        }, swatch(row.phase), say(`phase.${row.phase}`))), ...numbers(run, row)))),
+      el("tfoot", {}, el("tr", {}, el("th", {scope: "row"}, say("sum")), ...numbers(run, all))))),
+  ];
+}
+
+/** @param {Run} run @param {{net: number, predicted: number, binds: number,
+ *   cost: import("./recording.js").Cost}} row */
+function numbers(run, {net, predicted, binds, cost}) {
+  return [
+    el("td", {class: "number"}, duration(net)),
+    ...(run.predicts ? [
+      el("td", {class: "number"}, duration(predicted)),
+      el("td", {class: "number"}, say(`limit.${BINDS[binds]}`)),
+    ] : []),
+    el("td", {class: "number"}, bytes(cost.weights + cost.cache + cost.values)),
+    el("td", {class: "number"}, flops(cost.products + cost.elements)),
+  ];
+}
+
+/** One interval: the steps that it ends, each with equation, shape, and the line that forms it.
+ * @param {Run} run @param {number} cycle @param {number} n */
+export function step(run, cycle, n) {
+  const i = run.interval(cycle, n), {kind} = run.cycles[cycle];
+  const cost = run.costs(cycle, i.steps), several = i.steps.length > 1;
+  const where = i.layer < 0 ? say(`phase.${i.phase}`)
+    : `${say(`phase.${i.phase}`)}, ${say("layer", {n: i.layer})}`;
+  const most = Math.max(i.net, i.predicted || 0);
+  return [
+    el("div", {class: "timed"}, el("h3", {}, swatch(i.phase), `${run.steps[i.steps.at(-1) ?? 0].label}`,
+      el("span", {class: "soft"}, ` ${i.name} · ${where}`)),
+    el("dl", {class: "times"},
+      el("dt", {}, say("measured")), el("dd", {}, bar(i.net / most, "measured"), duration(i.net)),
+      ...(run.predicts ? [
+        el("dt", {}, say("predicted")),
+        el("dd", {}, bar(i.predicted / most, "before"), `${duration(i.predicted)}; `,
+          say("binds", {limit: say(`limit.${BINDS[i.binds]}`)})),
+      ] : []),
+      el("dt", {}, say("reads")), el("dd", {}, say("reads.what", {
+        weights: bytes(cost.weights), cache: bytes(cost.cache), values: bytes(cost.values),
+      })),
+      el("dt", {}, say("computes")), el("dd", {}, flops(cost.products + cost.elements)))),
+    el("div", {}, several ? el("p", {class: "soft"}, say("together", {n: i.steps.length})) : null,
+    ...i.steps.map((number) => {
+      const {name, equation, letters, file, line, code, shapes} = run.steps[number];
+      const shape = shapes[kind] ?? Object.values(shapes)[0];
+      return el("div", {class: "formed"},
+        el("p", {class: "equation"}, el("b", {}, name), " = ", equation,
+          letters ? el("span", {class: "soft"}, ` [${letters.replaceAll(" ", ",")}]`) : null,
+          shape?.length ? el("span", {class: "soft"}, ` = ${shape.join(" × ")}`) : null),
+        file ? el("pre", {}, el("code", {}, code)) : null,
+        file ? el("p", {class: "soft source"}, `${file}:${line}`) : null);
+    })),
+  ];
+}
+
+// ---- the lens
+
+/** What would come next after each layer. @param {Run} run @param {number} moment */
+export function lens(run, moment) {
+  const id = run.moments[moment].id, rows = run.lens(moment);
+  const first = rows.findIndex((_, n) => rows.slice(n).every((row) => row.words[0].id === id));
+  const name = (/** @type {number} */ n) => n ? say("layer", {n: n - 1}) : say("after.embed");
+  const key = first < 0 ? "look.lens.never" : first === rows.length - 1 ? "look.lens.last"
+    : "look.lens.from";
+  return [
+    el("p", {class: "look"}, say(key, {
+      word: quoted(run.word(id)), after: first > 0 ? name(first) : name(0),
+      early: quoted(run.word(rows[Math.min(1, rows.length - 1)].words[0].id)),
+    })),
+    el("table", {class: "bars lens"},
+      el("thead", {}, el("tr", {}, el("th", {scope: "col"}, say("after.which")),
+        el("th", {scope: "col"}, say("likeliest")), el("td"),
+        el("th", {scope: "col", class: "number"}, say("of.came", {word: named(run.word(id), 12)})))),
+      el("tbody", {}, ...rows.map((row, n) => el("tr", {},
+        el("th", {scope: "row"}, name(n)),
+        el("td", {class: "words"}, ...row.words.map((w) => el("span", {
+          class: w.id === id ? "word here" : "word",
+        }, el("bdi", {}, named(run.word(w.id), 16)), el("span", {class: "soft"}, ` ${percent(w.probability)}`)))),
+        el("td", {class: "wide"}, bar(row.chosen, "before")),
+        el("td", {class: "number"}, percent(row.chosen)))))),
+  ];
+}
+
+// ---- attention
+
+/** Where a position looks: a head over the text itself, and all heads at once.
+ * @param {Run} run @param {number} moment @param {{layer: number, head: number}} at head -1: the
+ * mean of a layer's @param {(layer: number, head: number) => void} pick */
+export function attention(run, moment, at, pick) {
+  const position = run.position(moment), ids = run.ids.slice(0, position + 1);
+  if (run.attention(position, 0, 0) === null) {
+    const near = run.header.attention;
+    return [el("p", {class: "look"}, say("look.attention.none", {n: near.length}))];
+  }
+  const weights = headWeights(run, position, at.layer, at.head);
+  const order = [...weights.keys()].sort((a, b) => weights[b] - weights[a]);
+  const [top] = order, most = weights[top];
+  const key = top === 0 ? "look.attention.first" : top === position ? "look.attention.self"
+    : top === position - 1 ? "look.attention.previous" : "look.attention";
+  const heads = Array.from({length: run.heads}, (_, head) => head);
+  const head = at.head < 0 ? say("heads.mean") : say("head", {n: at.head});
+  return [
+    el("p", {class: "look"}, say(key, {
+      where: `${say("layer", {n: at.layer})}, ${head}`, word: quoted(run.word(ids[top])),
+      from: quoted(run.word(ids[position])), share: percent(most),
+    })),
+    el("p", {class: "text attended"}, ...ids.map((id, n) => {
+      const token = el("span", {
+        class: n === position ? "token from" : "token", title: percent(weights[n]),
+      }, plain(run.word(id)));
+      token.style.setProperty("--share", String(Math.sqrt(weights[n])));
+      return token;
+    })),
+    el("p", {class: "soft"}, say("most.attended"), " ", ...order.slice(0, 4).flatMap((n, i) => [
+      i ? ", " : "", el("bdi", {}, named(run.word(ids[n]), 16)), ` ${percent(weights[n])}`,
+    ])),
+    el("div", {class: "heads", role: "group", "aria-label": say("heads")},
+      ...Array.from({length: run.layers}, (_, layer) => el("div", {class: "row"},
+        el("span", {class: "soft label"}, say("layer", {n: layer})),
+        ...[-1, ...heads].map((h) => {
+          const all = headWeights(run, position, layer, h), at0 = at.layer === layer && at.head === h;
+          const button = el("button", {
+            type: "button", class: "head", "aria-pressed": at0, tabindex: at0 ? 0 : -1,
+            "data-layer": layer, "data-head": h, onclick: () => pick(layer, h),
+            title: `${say("layer", {n: layer})}, ${h < 0 ? say("heads.mean") : say("head", {n: h})}`,
+          }, strip(all), h < 0 ? say("mean.short") : String(h));
+          return button;
+        })))),
+  ];
+}
+
+/** @param {Run} run @param {number} position @param {number} layer @param {number} head */
+function headWeights(run, position, layer, head) {
+  if (head >= 0) return /** @type {Float32Array} */ (run.attention(position, layer, head));
+  const sum = new Float32Array(position + 1);
+  for (let h = 0; h < run.heads; h++) {
+    run.attention(position, layer, h)?.forEach((w, n) => { sum[n] += w / run.heads; });
+  }
+  return sum;
+}
+
+/** A head at a glance: positions from left to right. @param {Float32Array} weights */
+function strip(weights) {
+  const canvas = /** @type {HTMLCanvasElement} */ (el("canvas", {
+    width: 44, height: 14, "aria-hidden": true,
+  }));
+  const c = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  const style = getComputedStyle(document.documentElement);
+  c.fillStyle = style.getPropertyValue("--here").trim();
+  const w = canvas.width / weights.length;
+  weights.forEach((weight, n) => {
+    c.globalAlpha = Math.sqrt(weight);
+    c.fillRect(n * w, 0, Math.max(w, 1), canvas.height);
+  });
+  return canvas;
+}
+
+// ---- the scope as a table
+
+/** Every cycle in a row. @param {Run} run @param {(cycle: number) => void} pick */
+export function table(run, pick) {
+  const heads = ["cycle", "word", "kind", "start", "measured",
+    ...(run.predicts ? ["predicted", "limit"] : []), ...PHASES.map((phase) => `phase.${phase}`)];
+  const rows = run.cycles.map((c, n) => {
+    const all = run.total(n), words = run.momentsOf[n].map((m) => visible(run.word(run.moments[m].id)));
+    return el("tr", {"data-cycle": n},
+      el("th", {scope: "row"}, el("button", {
+        class: "link", type: "button", onclick: () => pick(n),
+      }, String(n))),
+      el("td", {}, el("bdi", {}, words.join(" "))), el("td", {}, say(`kind.${c.kind}`)),
+      el("td", {class: "number"}, duration(c.start)),
+      el("td", {class: "number"}, duration(run.lasted(n))),
+      ...(run.predicts ? [el("td", {class: "number"}, duration(all.predicted)),
+        el("td", {}, say(`limit.${BINDS[all.binds]}`))] : []),
+      ...PHASES.map((phase) => el("td", {class: "number"},
+        duration(run.total(n, (i) => i.phase === phase).net))));
+  });
+  return el("table", {class: "numbers"},
+    el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", {scope: "col"}, say(head))))),
+    el("tbody", {}, ...rows));
+}
