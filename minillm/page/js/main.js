@@ -3,8 +3,8 @@
 
 import {read} from "./recording.js";
 import {Scope} from "./scope.js";
-import {attention, candidates, cycle, el, facts, lens, mark, step, table, text} from "./views.js";
-import {digits, plain, say, speak, spoken} from "./words.js";
+import {attention, candidates, cycle, el, facts, lens, mark, step, table, telling, text, token} from "./views.js";
+import {digits, plain, say, speak, spoken, visible} from "./words.js";
 
 /** @typedef {import("./recording.js").Run} Run */
 
@@ -26,7 +26,7 @@ export class Page {
   /** Show a recording, from its beginning. @param {Run} run */
   show(run) {
     this.run = run;
-    this.at = {layer: Math.min(this.at.layer, run.layers - 1), head: -1};
+    this.at = telling(run);
     const canvas = el("canvas", {
       id: "scope", tabindex: 0, role: "slider", "aria-valuemin": 0,
       "aria-valuemax": run.cycles.length - 1,
@@ -58,14 +58,14 @@ export class Page {
     if (!run || !scope) return;
     const {model, runs, machine} = run.header;
     $("lead").textContent = say("lead", {
-      title: model.title, name: plain(model.name), parameters: model.parameters.toLocaleString(spoken()),
+      title: model.title, name: visible(model.name), parameters: model.parameters.toLocaleString(spoken()),
       layers: run.layers, heads: run.heads, twin: model.twin,
       threads: model.threads === 1 ? say("threads.1") : say("threads.n", {n: model.threads}),
     });
     $("facts").replaceChildren(...facts(run).map((fact) => el("li", {}, fact)),
       ...(run.predicts ? [] : [el("li", {class: "soft"}, say("no.prediction"))]));
     $("runs").textContent = say("runs", {
-      difference: digits(runs.difference), machine: plain(String(machine.processor ?? "")),
+      difference: digits(runs.difference), machine: visible(String(machine.processor ?? ""), 100),
     });
     $("scope").setAttribute("aria-label", say("scope"));
     $("table").replaceChildren(table(run, (n) => this.pick(n)));
@@ -393,8 +393,8 @@ class Asking {
       for await (const said of lines(response)) {
         if (stop !== this.stop) return;
         if (said.waiting) this.#say("state.waiting");
-        if (said.prompt !== undefined) $("words").replaceChildren(el("span", {class: "token given"}, plain(said.prompt)));
-        if (said.word !== undefined) $("words").append(el("span", {class: "token"}, plain(said.word)));
+        if (said.prompt !== undefined) $("words").replaceChildren(token(said.prompt, {class: "token given"}));
+        if (said.word !== undefined) $("words").append(token(said.word));
         if (said.measuring) this.#say("state.measuring");
         if (said.error !== undefined) this.#wrong(plain(said.error));
         if (said.recording) {

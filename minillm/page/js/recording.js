@@ -1,6 +1,7 @@
 // @ts-check
 /** A recording (docs/recording.md) as it lies in a file, and what follows from it. */
 
+/** @type {Record<string, any>} */
 const KINDS = {F32: Float32Array, I32: Int32Array, U8: Uint8Array, U16: Uint16Array};
 export const PHASES = ["embed", "attend", "feed forward", "unembed", "choose"];
 export const BINDS = ["memory", "arithmetic", "waiting"];
@@ -27,7 +28,7 @@ export function read(buffer) {
   /** @type {Record<string, any>} */
   const arrays = {};
   for (const [name, {dtype, shape, data_offsets: [begin, end]}] of Object.entries(entries)) {
-    const Kind = KINDS[/** @type {keyof KINDS} */ (dtype)];
+    const Kind = KINDS[dtype];
     const count = (end - begin) / Kind.BYTES_PER_ELEMENT;
     arrays[name] = Object.assign(new Kind(buffer, 8 + length + begin, count), {shape});
   }

@@ -8,9 +8,11 @@ import {bytes, duration, named, say} from "./words.js";
 /** @typedef {import("./recording.js").Run} Run */
 /** @typedef {"phases" | "layers" | "steps"} Detail */
 
-const RIGHT = 12, WORDS = 64, AXIS = 30, GAP = 4;  // pixels
-const LANE = {phases: 34, layers: 20, steps: 17};
+const RIGHT = 12, GAP = 4;  // pixels
+const LANE = {phases: 34, layers: 20, steps: 17};  // of a font of 12 pixels, as what follows
+const WORDS = 64, AXIS = 30, NAMES = 124, NARROW = 84;
 const COARSE = 0.8;  // pixels of a mean interval below which shares are drawn
+/** @type {Record<string, string>} */
 export const HATCH = {embed: "dots", attend: "", "feed forward": "", unembed: "lines", choose: "cross"};
 
 /** Whole numbers times 1, 2 or 5 and a power of ten: the ticks of an axis.
@@ -24,6 +26,25 @@ export function ticks(from, to, most) {
 }
 
 export class Scope {
+  ink = ""; soft = ""; grid = ""; mark = ""; paper = "";  // colours of the theme
+  /** @type {Record<string, string>} */ colours = {};
+  /** @type {Record<string, ?CanvasPattern>} */ hatches = {};
+  font = 12;  // pixels, as all of these
+  unit = 1;  // of a font of 12
+  words = WORDS;  // the height of the line of words
+  lane = 0;
+  extra = 0;  // the height of the lanes below
+  height = 0;
+  width = 0;
+  left = NAMES;  // the width of the lanes' names
+  tallest = 1;  // the largest share of a lane in a cycle
+  /** @type {number[][][]} */ shares = [];
+  /** @type {{name: string, phase: string}[]} */ lanes = [];
+  coarse = false;
+  steep = false;
+  waiting = false;  // for the next frame
+  /** @type {?Record<string, number>[]} */ sums = null;
+
   /** @param {HTMLCanvasElement} canvas @param {Run} run
    * @param {(cycle: number, interval: number) => void} picked */
   constructor(canvas, run, picked) {
@@ -36,7 +57,6 @@ export class Scope {
     this.now = Infinity;  // how far the sweep has come
     this.cycle = 0;
     this.interval = -1;  // of the cycle that is picked; -1: all of it
-    this.hatches = {};
     this.#lanes();
     this.#listen();
   }
@@ -45,7 +65,6 @@ export class Scope {
 
   #lanes() {
     const run = this.run;
-    /** @type {{name: string, phase: string}[]} */
     this.lanes = PHASES.map((phase) => ({name: say(`phase.${phase}`), phase}));
     /** @type {(i: {phase: string, layer: number, steps: number[]}) => number} */
     this.laneOf = (i) => PHASES.indexOf(i.phase);
@@ -72,10 +91,23 @@ export class Scope {
     });
     const most = Math.max(...this.shares.flat().map((phases) => phases.reduce((a, b) => a + b)));
     this.tallest = Math.max(most, 1e-9);
-    this.lane = LANE[this.detail];
-    const more = (run.predicts ? 1 : 0) + 1;
-    this.height = WORDS + this.lanes.length * (this.lane + GAP) + more * (LANE.phases + GAP) + AXIS;
+    this.#measure();
+  }
+
+  /** Heights follow the page's font, which a projector's browser may enlarge. */
+  #measure() {
+    const size = Math.round(0.78 * parseFloat(getComputedStyle(this.canvas).fontSize)) || 12;
+    const {run} = this, unit = size / 12, more = (run.predicts ? 1 : 0) + 1;
+    this.font = size;
+    this.unit = unit;
+    this.words = WORDS * unit;
+    this.lane = LANE[this.detail] * unit;
+    this.extra = LANE.phases * unit;
+    const lanes = this.lanes.length * (this.lane + GAP) + more * (this.extra + GAP);
+    this.height = Math.round(this.words + lanes + AXIS * unit);
     this.canvas.style.height = `${this.height}px`;
+    this.width = this.canvas.clientWidth;
+    this.left = (this.width < 600 ? NARROW : NAMES) * unit;
   }
 
   /** @param {Detail} detail */
@@ -85,22 +117,13 @@ export class Scope {
     this.draw();
   }
 
-  get width() {
-    return this.canvas.clientWidth;
-  }
-
-  /** Pixels of the lanes' names. */
-  get left() {
-    return this.width < 600 ? 84 : 124;
-  }
-
   /** Whether columns are too narrow for their intervals, so that shares are drawn instead, and for
    * their words; by the median of those in view. @param {number} first @param {number} last */
   #narrow(first, last) {
     const {cycles} = this.run, shown = cycles.slice(first, last + 1);
     const wide = median(shown.map((c) => this.x(c.end) - this.x(c.start)));
     this.coarse = wide / this.run.count(last) < COARSE;
-    this.steep = wide < 52;
+    this.steep = wide < 52 * this.unit;
   }
 
   /** Pixels of a time. @param {number} ns */
@@ -145,7 +168,6 @@ export class Scope {
       this.hatches = {};
     }
     const c = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-    this.c = c;
     c.setTransform(scale, 0, 0, scale, 0, 0);
     c.clearRect(0, 0, width, height);
     const style = getComputedStyle(canvas);
@@ -157,7 +179,7 @@ export class Scope {
     this.mark = colour("here");
     this.paper = colour("paper");
     this.colours = Object.fromEntries(PHASES.map((p) => [p, colour(p.replace(" ", "-"))]));
-    c.font = `12px ${style.fontFamily}`;
+    c.font = `${this.font}px ${style.fontFamily}`;
     c.textBaseline = "middle";
     this.#labels(c);
     c.save();
@@ -175,7 +197,7 @@ export class Scope {
 
   /** @param {number} lane */
   #top(lane) {
-    return WORDS + lane * (this.lane + GAP);
+    return this.words + lane * (this.lane + GAP);
   }
 
   get #after() {
@@ -194,10 +216,10 @@ export class Scope {
       c.fillRect(this.left, y + this.lane + GAP / 2, this.width - this.left - RIGHT, 1);
     });
     c.fillStyle = this.soft;
-    let y = this.#after + LANE.phases / 2;
+    let y = this.#after + this.extra / 2;
     if (this.run.predicts) {
       c.fillText(say("scope.predicted"), this.left - 8, y);
-      y += LANE.phases + GAP;
+      y += this.extra + GAP;
     }
     c.fillText(say("scope.cache"), this.left - 8, y);
   }
@@ -208,7 +230,7 @@ export class Scope {
     const left = this.x(cycle.start), right = this.x(cycle.end), picked = n === this.cycle;
     if (picked) {
       c.fillStyle = this.grid;
-      c.fillRect(left, WORDS - 4, Math.max(right - left, 2), this.height - AXIS - WORDS + 4);
+      c.fillRect(left, this.words - 4, Math.max(right - left, 2), this.height - AXIS * this.unit - this.words + 4);
     }
     c.save();
     if (this.now < cycle.end) {  // what the sweep has not reached is faint
@@ -240,12 +262,12 @@ export class Scope {
           c.strokeRect(x - 1, y - 1, w + 2, this.lane + 2);
         }
         const label = run.steps[i.steps.at(-1) ?? 0].label;
-        if (w > 34) {
+        if (w > 34 * this.unit) {
           c.textAlign = "center";
           const text = shorten(c, label, w - 10), wide = c.measureText(text).width + 6;
           c.fillStyle = this.paper;
           c.globalAlpha *= 0.85;
-          c.fillRect(x + w / 2 - wide / 2, y + this.lane / 2 - 7, wide, 14);
+          c.fillRect(x + w / 2 - wide / 2, y + this.lane / 2 - 7 * this.unit, wide, 14 * this.unit);
           c.globalAlpha /= 0.85;
           c.fillStyle = this.ink;
           c.fillText(text, x + w / 2, y + this.lane / 2);
@@ -255,7 +277,7 @@ export class Scope {
     let y = this.#after;
     if (run.predicts) {
       let from = cycle.start;
-      const h = LANE.phases - 8;
+      const h = this.extra - 8;
       if (coarse) {
         for (const phase of PHASES) {
           const w = this.#predictedOf(n, phase);
@@ -272,11 +294,11 @@ export class Scope {
       c.strokeStyle = this.ink;
       c.lineWidth = 1;
       c.strokeRect(left + 0.5, y + 3.5, Math.max(this.x(from) - left - 1, 1), h + 1);
-      y += LANE.phases + GAP;
+      y += this.extra + GAP;
     }
     const most = Math.max(1, run.cycles[run.cycles.length - 1].kept);
-    const tall = (LANE.phases - 4) * cycle.kept / most, old = tall * cycle.past / (cycle.past + cycle.positions);
-    const floor = y + LANE.phases;
+    const tall = (this.extra - 4) * cycle.kept / most, old = tall * cycle.past / (cycle.past + cycle.positions);
+    const floor = y + this.extra;
     c.fillStyle = this.soft;
     c.fillRect(left, floor - old, right - left - gap, old);
     c.fillStyle = this.mark;
@@ -285,10 +307,10 @@ export class Scope {
     if (picked) {
       c.strokeStyle = this.mark;
       c.lineWidth = 2;
-      c.strokeRect(left, WORDS - 4, Math.max(right - left, 2), this.height - AXIS - WORDS + 4);
+      c.strokeRect(left, this.words - 4, Math.max(right - left, 2), this.height - AXIS * this.unit - this.words + 4);
     } else if (right - left > 6) {
       c.fillStyle = this.grid;
-      c.fillRect(left, WORDS - 4, 1, this.height - AXIS - WORDS + 4);
+      c.fillRect(left, this.words - 4, 1, this.height - AXIS * this.unit - this.words + 4);
     }
   }
 
@@ -306,7 +328,7 @@ export class Scope {
    * @param {CanvasRenderingContext2D} c @param {string} phase @param {number} x @param {number} y
    * @param {number} w @param {number} h @param {boolean} [hatched] */
   #fill(c, phase, x, y, w, h, hatched = false) {
-    c.fillStyle = this.colours?.[phase] ?? "";
+    c.fillStyle = this.colours[phase];
     c.fillRect(x, y, Math.max(w, 0.4), h);
     if (!hatched) return;
     const hatch = this.#hatch(c, phase);
@@ -323,14 +345,14 @@ export class Scope {
 
   /** @param {CanvasRenderingContext2D} c @param {string} phase @returns {CanvasPattern | null} */
   #hatch(c, phase) {
-    const kind = HATCH[/** @type {keyof HATCH} */ (phase)];
+    const kind = HATCH[phase];
     if (!kind) return null;
-    const known = /** @type {any} */ (this.hatches);
+    const known = this.hatches;
     if (!(kind in known)) {
       const tile = document.createElement("canvas");
       tile.width = tile.height = 6;
       const d = /** @type {CanvasRenderingContext2D} */ (tile.getContext("2d"));
-      d.strokeStyle = d.fillStyle = this.ink ?? "#000";
+      d.strokeStyle = d.fillStyle = this.ink;
       d.globalAlpha = 0.5;
       d.lineWidth = 0.8;
       d.beginPath();
@@ -356,16 +378,16 @@ export class Scope {
       c.fillStyle = picked ? this.mark : this.ink;
       if (!this.steep) {
         c.textAlign = "left";
-        c.fillText(shorten(c, text, Math.max(w, 52) - 4), left + 3, WORDS - 14);
+        c.fillText(shorten(c, text, Math.max(w, 52 * this.unit) - 4), left + 3, this.words - 14 * this.unit);
       } else if (picked || left > free) {
         c.save();
-        c.translate(left + Math.min(w / 2, 10) + 2, WORDS - 9);
+        c.translate(left + Math.min(w / 2, 10) + 2, this.words - 9 * this.unit);
         c.rotate(-Math.PI / 3);
         c.textAlign = "left";
         c.font = picked ? `bold ${c.font}` : c.font;
-        c.fillText(shorten(c, text, 62), 0, 0);
+        c.fillText(shorten(c, text, 62 * this.unit), 0, 0);
         c.restore();
-        free = left + 11;
+        free = left + 11 * this.unit;
       }
     }
   }
@@ -374,20 +396,24 @@ export class Scope {
    * @param {number} width */
   #line(c, ns, colour, width) {
     c.fillStyle = colour;
-    c.fillRect(this.x(ns) - width / 2, WORDS - 4, width, this.height - AXIS - WORDS + 4);
+    c.fillRect(this.x(ns) - width / 2, this.words - 4, width, this.height - AXIS * this.unit - this.words + 4);
   }
 
   /** @param {CanvasRenderingContext2D} c */
   #axis(c) {
-    const y = this.height - AXIS + 6, most = Math.max(2, (this.width - this.left) / 90);
+    const y = this.height - AXIS * this.unit + 6, most = Math.max(2, (this.width - this.left) / 90);
     c.fillStyle = this.soft;
     c.fillRect(this.left, y - 4, this.width - this.left - RIGHT, 1);
     c.textAlign = "center";
-    for (const tick of ticks(this.from, this.to, most)) {
-      c.fillRect(this.x(tick), y - 4, 1, 5);
-      const text = duration(tick), half = c.measureText(text).width / 2;
-      const x = Math.min(Math.max(this.x(tick), this.left + half), this.width - half);
-      c.fillText(tick ? text : "0", tick ? x : this.left + 3, y + 10);
+    // Where a cycle or two fill the view, time is told from the beginning of the first of them.
+    const zoomed = this.to - this.from < 0.1 * this.run.end && this.at(this.to) - this.at(this.from) < 3;
+    const zero = zoomed ? this.run.cycles[this.at((this.from + this.to) / 2)].start : 0;
+    for (const tick of ticks(this.from - zero, this.to - zero, most)) {
+      const x = this.x(zero + tick);
+      c.fillRect(x, y - 4, 1, 5);
+      const text = !tick ? (zero ? duration(zero) : "0") : `${zero && tick > 0 ? "+" : ""}${duration(tick)}`;
+      const half = c.measureText(text).width / 2;
+      c.fillText(text, Math.min(Math.max(x, this.left + half), this.width - half), y + 10 * this.unit);
     }
   }
 
@@ -431,7 +457,7 @@ export class Scope {
   /** As many cycles as can be told apart, from the first. */
   begin() {
     const widths = this.run.cycles.map((_, n) => this.run.lasted(n));
-    const room = (this.width - this.left - RIGHT) / 13;
+    const room = (this.width - this.left - RIGHT) / (13 * this.unit);
     const span = this.run.cycles.length <= room ? this.run.end : room * median(widths) + widths[0];
     this.show(0, span);
   }
@@ -461,12 +487,15 @@ export class Scope {
       event.preventDefault();
       this.zoom(event.deltaY < 0 ? 1.25 : 0.8, this.time(event.offsetX));
     }, {passive: false});
-    new ResizeObserver(() => this.draw()).observe(canvas);
+    new ResizeObserver(() => {
+      this.#measure();
+      this.draw();
+    }).observe(canvas);
   }
 
   /** Pick what is at a place. @param {number} x @param {number} y */
   #point(x, y) {
-    const ns = this.time(x), cycle = this.at(ns), lane = Math.floor((y - WORDS) / (this.lane + GAP));
+    const ns = this.time(x), cycle = this.at(ns), lane = Math.floor((y - this.words) / (this.lane + GAP));
     const all = this.run.intervals(cycle);
     const fine = !this.coarse;
     let found = all.findIndex((i) => fine && i.start <= ns && ns < i.end);

@@ -79,11 +79,18 @@ export function facts(run) {
 export function text(run, place, pick) {
   place.replaceChildren(
     ...run.header.text.ids.map((/** @type {number} */ id) =>
-      el("span", {class: "token given", title: `${id}`}, plain(run.word(id)))),
-    ...run.moments.map((m, n) => el("span", {
+      token(run.word(id), {class: "token given", title: `${id}`})),
+    ...run.moments.map((m, n) => token(run.word(m.id), {
       class: "token came", title: `${m.id}`, "data-moment": n, onclick: () => pick(n),
-    }, plain(run.word(m.id)))),
+    })),
   );
+}
+
+/** A token of a running text; a mark on it leaves out the blank before a word.
+ * @param {string} word @param {Record<string, any>} [about] */
+export function token(word, about = {class: "token"}) {
+  const [, blank, rest] = /** @type {string[]} */ (word.match(/^( ?)([^]*)$/));
+  return el("span", about, blank, el("span", {class: "body"}, plain(rest)));
 }
 
 /** Show the words up to a moment, and mark the one that is picked.
@@ -259,11 +266,11 @@ export function attention(run, moment, at, pick) {
       from: quoted(run.word(ids[position])), share: percent(most),
     })),
     el("p", {class: "text attended"}, ...ids.map((id, n) => {
-      const token = el("span", {
+      const shaded = token(run.word(id), {
         class: n === position ? "token from" : "token", title: percent(weights[n]),
-      }, plain(run.word(id)));
-      token.style.setProperty("--share", String(Math.sqrt(weights[n])));
-      return token;
+      });
+      shaded.style.setProperty("--share", String(Math.sqrt(weights[n])));
+      return shaded;
     })),
     el("p", {class: "soft"}, say("most.attended"), " ", ...order.slice(0, 4).flatMap((n, i) => [
       i ? ", " : "", el("bdi", {}, named(run.word(ids[n]), 16)), ` ${percent(weights[n])}`,
@@ -274,13 +281,30 @@ export function attention(run, moment, at, pick) {
         ...[-1, ...heads].map((h) => {
           const all = headWeights(run, position, layer, h), at0 = at.layer === layer && at.head === h;
           const button = el("button", {
-            type: "button", class: "head", "aria-pressed": at0, tabindex: at0 ? 0 : -1,
+            type: "button", class: "head", "aria-pressed": String(at0), tabindex: at0 ? 0 : -1,
             "data-layer": layer, "data-head": h, onclick: () => pick(layer, h),
             title: `${say("layer", {n: layer})}, ${h < 0 ? say("heads.mean") : say("head", {n: h})}`,
           }, strip(all), h < 0 ? say("mean.short") : String(h));
           return button;
         })))),
   ];
+}
+
+/** The head that most often picks out one word: not the first one, not itself, not the one before.
+ * @param {Run} run */
+export function telling(run) {
+  let best = {layer: 0, head: -1, most: 0};
+  for (let layer = 0; layer < run.layers; layer++) {
+    for (let head = 0; head < run.heads; head++) {
+      let sum = 0;
+      for (const position of run.header.attention) {
+        const weights = run.attention(position, layer, head);
+        if (weights && position > 2) sum += Math.max(...weights.subarray(1, -2));
+      }
+      if (sum > best.most) best = {layer, head, most: sum};
+    }
+  }
+  return {layer: best.layer, head: best.head};
 }
 
 /** @param {Run} run @param {number} position @param {number} layer @param {number} head */
@@ -301,10 +325,14 @@ function strip(weights) {
   const c = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   const style = getComputedStyle(document.documentElement);
   c.fillStyle = style.getPropertyValue("--here").trim();
-  const w = canvas.width / weights.length;
-  weights.forEach((weight, n) => {
+  const n = Math.min(canvas.width, weights.length), most = new Float32Array(n);
+  weights.forEach((weight, at) => {
+    const place = Math.floor(at * n / weights.length);
+    most[place] = Math.max(most[place], weight);
+  });
+  most.forEach((weight, place) => {
     c.globalAlpha = Math.sqrt(weight);
-    c.fillRect(n * w, 0, Math.max(w, 1), canvas.height);
+    c.fillRect(place * canvas.width / n, 0, Math.max(canvas.width / n, 1), canvas.height);
   });
   return canvas;
 }

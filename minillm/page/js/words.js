@@ -30,13 +30,13 @@ export function digits(x) {
     const raised = [...String(Number(power))].map((c) => c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[Number(c)]);
     return `${mantissa} · 10${raised.join("")}`;
   }
-  return x.toLocaleString(language, x >= 100 ? {maximumFractionDigits: 0}
+  return x.toLocaleString(language, Math.abs(x) >= 100 ? {maximumFractionDigits: 0}
     : {maximumSignificantDigits: 3});
 }
 
 /** @param {number} x @param {[number, string][]} units */
 function withUnit(x, units) {
-  const [size, unit] = units.find(([size]) => x >= 0.9995 * size) ?? units[units.length - 1];
+  const [size, unit] = units.find(([size]) => Math.abs(x) >= 0.9995 * size) ?? units[units.length - 1];
   return `${digits(x / size)}\u202f${unit}`;
 }
 
