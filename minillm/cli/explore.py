@@ -80,18 +80,18 @@ def answerer(model, tokenizer, args: argparse.Namespace, options: dict):
 
     known: list = []
 
-    def answer(text: str, told: Callable[[dict], None]):
+    def answer(prompt: str | list[int], told: Callable[[dict], None]):
         def limits():
             if not known:
                 told({"measuring": True})
                 known.append(limits_of(model, args, lambda what, done, total: None))
             return known[0]
 
-        told({"prompt": text})
+        told({"prompt": prompt if isinstance(prompt, str) else tokenizer.readable(prompt)})
         return record(
             model,
             tokenizer,
-            text,
+            prompt,
             limits=None if args.no_limits else limits,
             name=args.model,
             tries=TRIES,

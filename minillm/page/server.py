@@ -26,8 +26,10 @@ from ..recording import Recording, to_bytes
 MOST_BODY = 100_000  # bytes of a request
 SLOW = 15  # seconds that a client may take to say what it wants, or to take what it is given
 MOST_AT_ONCE = 32  # connections
-# run(text, told) -> a recording; told is given what is written meanwhile: {"word": ...}.
-Run = Callable[[str, Callable[[dict], None]], Recording]
+# run(prompt, told) -> a recording; told is given what is written meanwhile: {"word": ...}. The
+# prompt is text, or ids.
+Prompt = str | list[int]
+Run = Callable[[Prompt, Callable[[dict], None]], Recording]
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -107,8 +109,8 @@ class Handler(BaseHTTPRequestHandler):
         if int(length) > MOST_BODY:
             return self.send_error(413)
         try:
-            asked = parse_json(self.rfile.read(int(length)), dict[str, str], "the request")
-            text = asked["text"]
+            asked = parse_json(self.rfile.read(int(length)), dict[str, Prompt], "the request")
+            prompt = asked["ids"] if "ids" in asked else asked["text"]
         except (InputError, KeyError):
             return self.send_error(400)
         self._begin(200, "application/x-ndjson; charset=utf-8")
@@ -116,7 +118,7 @@ class Handler(BaseHTTPRequestHandler):
             self._tell({"waiting": True})
             self.server.one_at_a_time.acquire()
         try:
-            recording = self.server.run(text, self._tell)
+            recording = self.server.run(prompt, self._tell)
             self._tell({"recording": base64.b64encode(to_bytes(recording)).decode()})
         except InputError as error:
             self._tell({"error": str(error)})

@@ -141,7 +141,7 @@ def test_everything_is_reached_by_the_pointer(open_page):
     page.click("#close")
     page.click("#cycle button >> nth=2")
     assert "feed forward" in page.locator("#step h3").inner_text()
-    page.click("summary")
+    page.click("main > details > summary")
     page.click("#table tbody tr:nth-child(6) button")
     assert value(page).startswith("cycle 5,")
     page.click("#one")
@@ -168,9 +168,17 @@ def test_sentences_are_computed_from_the_run(open_page):
     assert len(lens) == 3 and lens[0].startswith("embedding") and lens[2].startswith("layer 1")
 
 
+def test_tokens_show_their_merges(open_page):
+    page = open_page()
+    page.click("#tokens summary >> nth=1")
+    merges = page.locator("#tokens li:nth-child(2) .merge").all_inner_texts()
+    assert merges and merges[-1].startswith("␣")
+    assert page.locator("#norms tbody tr").count() == 5
+
+
 def test_the_table_is_the_scope(open_page):
     page = open_page()
-    page.click("summary")
+    page.click("main > details > summary")
     rows = page.locator("#table tbody tr")
     assert rows.count() == 16
     cells = rows.nth(0).locator("td").all_inner_texts()
@@ -196,7 +204,7 @@ def test_axe_finds_nothing(open_page):
 
     for scheme in ("light", "dark"):
         page = open_page(color_scheme=scheme)
-        page.evaluate("document.querySelector('details').open = true")
+        page.evaluate("document.querySelector('main > details').open = true")
         page.focus("#scope")
         page.keyboard.press("Enter")
         found = Axe().run(page).response["violations"]
@@ -270,7 +278,7 @@ def test_hostile_text_is_inert(open_page, name):
     for moment in header["moments"]:
         moment["text"] = text
     page = open_page(Recording(header, MADE.arrays), width=360)
-    page.click("summary")
+    page.click("main > details > summary")
     page.focus("#scope")
     for key in ("ArrowRight", "Enter", "ArrowLeft"):
         page.keyboard.press(key)
@@ -311,21 +319,22 @@ def test_a_thousand_words_move_within_100_ms_a_frame(open_page):
     page.focus("#scope")
     took = page.evaluate("""async () => {
       const frame = () => new Promise(requestAnimationFrame), best = {};
-      for (let turn = 0; turn < 5; turn++) {
+      for (let turn = 0; turn < 9; turn++) {
         for (const [n, key] of ["0", "ArrowLeft", "+", "ArrowLeft", "-", "1"].entries()) {
-          await frame();
-          const begun = performance.now();
+          let before = await frame(), longest = 0;
           document.activeElement.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
-          await frame();
-          await frame();
-          best[n + key] = Math.min(best[n + key] ?? Infinity, performance.now() - begun);
+          for (let more = 0; more < 4; more++) {
+            const now = await frame();
+            longest = Math.max(longest, now - before);
+            before = now;
+          }
+          best[n + key] = Math.min(best[n + key] ?? Infinity, longest);
         }
       }
       return best;
     }""")
-    # Two frames are waited for, 33 ms at least; what else a machine does only adds, so the best of
-    # five counts.
-    assert max(took.values()) < 100 + 17, took
+    # What else a machine does only adds, so the best of nine counts.
+    assert max(took.values()) < 100, took
 
 
 # ---- with a model behind it
@@ -353,6 +362,22 @@ def test_another_text_is_typed(open_page, served):
     page.fill("#prompt", "")
     page.click("#go")
     sync_api.expect(page.locator("#state")).to_contain_text("the prompt is empty")
+
+
+def test_another_word_is_a_branch_and_both_stay(open_page, served):
+    page = open_page(address=served[1])
+    page.wait_for_selector("[data-moment='11']")
+    before = page.locator("#words").inner_text()
+    page.click("[data-moment='3'] .body")
+    page.wait_for_timeout(300)
+    other = page.locator("#candidates button").first
+    word = other.inner_text().replace("␣", " ")
+    other.click()
+    page.wait_for_selector("#runs-tabs button:nth-child(2)")
+    given = page.locator("#words .given").all_inner_texts()
+    assert given[-1] == word and before.startswith("".join(given[:-1]))
+    page.click("#runs-tabs button:nth-child(1)")
+    assert page.locator("#words").inner_text() == before
 
 
 def test_two_pages_run_at_once(open_page, served):

@@ -103,6 +103,7 @@ REFUSED = {
     ),
     "no JSON": ({"method": "POST", "path": "/{token}/run", "body": "x"}, 400),
     "no text": ({"method": "POST", "path": "/{token}/run", "body": '{"a": "b"}'}, 400),
+    "no ids": ({"method": "POST", "path": "/{token}/run", "body": '{"ids": ["a"]}'}, 400),
     "no string": ({"method": "POST", "path": "/{token}/run", "body": '{"text": 3}'}, 400),
 }
 

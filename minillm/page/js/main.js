@@ -3,8 +3,9 @@
 
 import {read} from "./recording.js";
 import {Scope} from "./scope.js";
-import {attention, candidates, cycle, el, facts, lens, mark, step, table, telling, text, token} from "./views.js";
-import {digits, plain, say, speak, spoken, visible} from "./words.js";
+import {attention, candidates, cycle, el, facts, lens, mark, norms, step, table, telling, text, token,
+  tokens} from "./views.js";
+import {digits, named, plain, say, speak, spoken, visible} from "./words.js";
 
 /** @typedef {import("./recording.js").Run} Run */
 
@@ -17,7 +18,10 @@ export class Page {
   constructor() {
     this.still = matchMedia("(prefers-reduced-motion: reduce)");
     this.playing = false;
+    this.due = false;  // the cards, for the next frame
     this.at = {layer: 0, head: -1};
+    /** @type {Run[]} */ this.runs = [];  // all branches, the newest last
+    /** @type {?((ids: number[]) => void)} */ this.branch = null;  // how to go on after some ids
     this.#controls();
   }
 
@@ -26,6 +30,7 @@ export class Page {
   /** Show a recording, from its beginning. @param {Run} run */
   show(run) {
     this.run = run;
+    if (!this.runs.includes(run)) this.runs.push(run);
     this.at = telling(run);
     const canvas = el("canvas", {
       id: "scope", tabindex: 0, role: "slider", "aria-valuemin": 0,
@@ -68,40 +73,73 @@ export class Page {
       difference: digits(runs.difference), machine: visible(String(machine.processor ?? ""), 100),
     });
     $("scope").setAttribute("aria-label", say("scope"));
+    $("tokens").replaceChildren(...only(tokens(run)));
+    this.#tabs();
     $("table").replaceChildren(table(run, (n) => this.pick(n)));
     scope.unfold(scope.detail);
     this.#picked();
+    this.#cards();
     this.#factor();
+  }
+
+  /** A tab for each branch, called by the words in which it differs from the one before. */
+  #tabs() {
+    $("runs-tabs").hidden = this.runs.length < 2;
+    $("runs-tabs").replaceChildren(...this.runs.map((run, n) => {
+      const before = this.runs[Math.max(0, n - 1)].ids, own = run.ids;
+      const from = n ? own.findIndex((id, at) => id !== before[at]) : run.position(0) + 1;
+      const words = own.slice(from < 0 ? -3 : from).slice(0, 4).map((id) => run.word(id)).join("");
+      return el("button", {
+        type: "button", "aria-pressed": String(run === this.run), onclick: () => this.show(run),
+      }, `${n + 1} `, el("bdi", {}, named(words, 24)));
+    }));
   }
 
   #picked() {
     const {run, scope} = this;
     if (!run || !scope) return;
-    const n = scope.cycle, moment = this.moment;
+    const n = scope.cycle, opened = scope.interval >= 0;
     $("scope").setAttribute("aria-valuenow", String(n));
     $("scope").setAttribute("aria-valuetext", scope.spoken);
-    mark($("words"), scope.now === Infinity ? Infinity : this.reached, moment);
-    $("candidates").replaceChildren(...only(candidates(run, moment)));
-    $("cycle").replaceChildren(...only(cycle(run, n, (i) => this.open(i))));
-    $("lens").replaceChildren(...only(lens(run, moment)));
-    $("attention").replaceChildren(...only(attention(run, moment, this.at, (layer, head) => {
-      this.at = {layer, head};
-      this.#picked();
-      $("attention").querySelector("[aria-pressed=true]")?.focus();
-    })));
-    const opened = scope.interval >= 0;
+    mark($("words"), scope.now === Infinity ? Infinity : this.reached, this.moment);
     $("step-view").hidden = !opened;
     if (opened) $("step").replaceChildren(...only(step(run, n, scope.interval)));
     this.#light(opened ? run.interval(n, scope.interval) : null);
-    for (const row of document.querySelectorAll("#table tr[data-cycle]")) {
-      row.classList.toggle("here", Number(/** @type {HTMLElement} */ (row).dataset.cycle) === n);
-    }
+    $("table").querySelector("tr.here")?.classList.remove("here");
+    $("table").querySelector(`tr[data-cycle="${n}"]`)?.classList.add("here");
+    if (this.due) return;
+    this.due = true;  // the cards follow, a frame after the scope has moved
+    requestAnimationFrame(() => requestAnimationFrame(() => {
+      this.due = false;
+      this.#cards();
+    }));
+  }
+
+  /** What belongs to the cycle and the moment that are picked. */
+  #cards() {
+    const {run, scope, moment} = this;
+    if (!run || !scope) return;
+    $("cycle").replaceChildren(...only(cycle(run, scope.cycle, (i) => this.open(i))));
+    $("candidates").replaceChildren(...only(candidates(run, moment, this.branch && ((id) => {
+      this.branch?.([...run.ids.slice(0, run.position(moment) + 1), id]);
+    }))));
+    $("lens").replaceChildren(...only(lens(run, moment)));
+    $("norms").replaceChildren(...only(norms(run, moment)));
+    const focused = document.activeElement?.closest(".heads");
+    $("attention").replaceChildren(...only(attention(run, moment, this.at, (layer, head) => {
+      this.at = {layer, head};
+      this.#cards();
+    })));
+    if (focused) $("attention").querySelector("[aria-pressed=true]")?.focus();
   }
 
   /** Light up in the drawing of the model what an interval does.
    * @param {?import("./recording.js").Interval} i */
   #light(i) {
     for (const part of document.querySelectorAll("#map .here")) part.classList.remove("here");
+    if (i && i.layer >= 0) {
+      for (const part of document.querySelectorAll(`#map [data-layer="${i.layer}"]`)) part.classList.add("here");
+    }
     for (const n of i?.steps ?? []) {
       const name = CSS.escape(this.run?.steps[n].name ?? "");
       for (const part of document.querySelectorAll(`#map [data-step="${name}"]`)) part.classList.add("here");
@@ -260,7 +298,7 @@ export class Page {
         : matchMedia("(prefers-color-scheme: dark)").matches;
       root.dataset.theme = dark ? "light" : "dark";
       this.scope?.draw();
-      this.#picked();
+      this.#cards();
     };
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.scope?.draw());
     $("language").onclick = () => {
@@ -321,8 +359,7 @@ export class Page {
       layer: Math.max(0, Math.min(this.at.layer + by[0], layers - 1)),
       head: Math.max(-1, Math.min(this.at.head + by[1], heads - 1)),
     };
-    this.#picked();
-    $("attention").querySelector("[aria-pressed=true]")?.focus();
+    this.#cards();
   }
 }
 
@@ -366,7 +403,7 @@ class Asking {
     $("prompt").value = asked.text;
     $("ask").addEventListener("submit", (/** @type {Event} */ event) => {
       event.preventDefault();
-      this.ask($("prompt").value);
+      this.ask({text: $("prompt").value});
     });
     $("prompt").addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
       if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
@@ -374,18 +411,19 @@ class Asking {
         $("ask").requestSubmit();
       }
     });
-    this.ask(asked.text);
+    page.branch = (ids) => this.ask({ids});
+    this.ask(asked);
   }
 
-  /** @param {string} text */
-  async ask(text) {
+  /** @param {{text: string} | {ids: number[]}} what */
+  async ask(what) {
     this.stop?.abort();
     const stop = this.stop = new AbortController();
     this.#say("state.running");
     this.page.pause(true);
     try {
       const response = await fetch("run", {
-        method: "POST", body: JSON.stringify({text}), signal: stop.signal,
+        method: "POST", body: JSON.stringify(what), signal: stop.signal,
         headers: {"Content-Type": "application/json"},
       });
       if (!response.ok) throw new Error(String(response.status));

@@ -3,7 +3,7 @@
  * and the scope as a table. */
 
 import {BINDS, PHASES} from "./recording.js";
-import {bytes, digits, duration, flops, named, percent, plain, quoted, say, visible} from "./words.js";
+import {bytes, digits, duration, flops, named, percent, plain, quoted, say, spoken, visible} from "./words.js";
 
 /** @typedef {import("./recording.js").Run} Run */
 /** @typedef {Node | string | null | undefined} Child */
@@ -77,6 +77,7 @@ export function facts(run) {
 /** The prompt and the words that came; those after `upTo` moments are not shown yet.
  * @param {Run} run @param {HTMLElement} place @param {(moment: number) => void} pick */
 export function text(run, place, pick) {
+  delete place.dataset.upTo;
   place.replaceChildren(
     ...run.header.text.ids.map((/** @type {number} */ id) =>
       token(run.word(id), {class: "token given", title: `${id}`})),
@@ -96,24 +97,30 @@ export function token(word, about = {class: "token"}) {
 /** Show the words up to a moment, and mark the one that is picked.
  * @param {HTMLElement} place @param {number} upTo @param {number} picked */
 export function mark(place, upTo, picked) {
+  place.querySelector(".here")?.classList.remove("here");
+  place.querySelector(`[data-moment="${picked}"]`)?.classList.add("here");
+  if (place.dataset.upTo === String(upTo)) return;
+  place.dataset.upTo = String(upTo);
   for (const token of /** @type {NodeListOf<HTMLElement>} */ (place.querySelectorAll(".came"))) {
-    const n = Number(token.dataset.moment);
-    token.classList.toggle("later", n > upTo);
-    token.classList.toggle("here", n === picked);
+    token.classList.toggle("later", Number(token.dataset.moment) > upTo);
   }
 }
 
 // ---- candidates
 
-/** @param {Run} run @param {number} moment */
-export function candidates(run, moment) {
+/** @param {Run} run @param {number} moment
+ * @param {?((id: number) => void)} branch what is done to go on with another word, where it can be */
+export function candidates(run, moment, branch = null) {
   const all = run.candidates(moment), came = run.chosen(moment), id = run.moments[moment].id;
   const listed = all.some((c) => c.id === id) ? all : [...all, {id, ...came}];
   const most = Math.max(...listed.map((c) => Math.max(c.before, c.after)));
   const differs = listed.some((c) => Math.abs(c.before - c.after) > 5e-4);
   const greedy = run.header.options.temperature === 0;
   const rows = listed.map((c) => el("tr", {class: c.id === id ? "here" : ""},
-    el("th", {scope: "row"}, el("bdi", {}, visible(run.word(c.id))), c.id === id ? ` ✓` : ""),
+    el("th", {scope: "row"}, branch && c.id !== id ? el("button", {
+      class: "link", type: "button", title: say("branch"), onclick: () => branch(c.id),
+    }, el("bdi", {}, visible(run.word(c.id)))) : el("bdi", {}, visible(run.word(c.id))),
+    c.id === id ? ` ✓` : ""),
     el("td", {class: "wide"}, bar(c.before / most, "before"),
       differs ? bar(c.after / most, "after") : null),
     el("td", {class: "number"}, percent(c.before)),
@@ -200,7 +207,9 @@ export function step(run, cycle, n) {
         weights: bytes(cost.weights), cache: bytes(cost.cache), values: bytes(cost.values),
       })),
       el("dt", {}, say("computes")), el("dd", {}, flops(cost.products + cost.elements)))),
-    el("div", {}, several ? el("p", {class: "soft"}, say("together", {n: i.steps.length})) : null,
+    el("div", {}, n === 0 && i.net > 3 * i.predicted
+      ? el("p", {class: "soft"}, say("first.interval")) : null,
+    several ? el("p", {class: "soft"}, say("together", {n: i.steps.length})) : null,
     ...i.steps.map((number) => {
       const {name, equation, letters, file, line, code, shapes} = run.steps[number];
       const shape = shapes[kind] ?? Object.values(shapes)[0];
@@ -335,6 +344,52 @@ function strip(weights) {
     c.fillRect(place * canvas.width / n, 0, Math.max(canvas.width / n, 1), canvas.height);
   });
   return canvas;
+}
+
+// ---- the residual stream
+
+/** How long the residual stream is, at the position that decides a moment, after each part.
+ * @param {Run} run @param {number} moment */
+export function norms(run, moment) {
+  const at = run.position(moment), wide = 2 * run.layers + 1;
+  const all = [...run.arrays.norms.subarray(at * wide, (at + 1) * wide)], most = Math.max(...all);
+  const grown = all.map((norm, n) => n ? norm / all[n - 1] : 1);
+  const top = grown.indexOf(Math.max(...grown));
+  const name = (/** @type {number} */ n) => n === 0 ? say("after.embed")
+    : `${say("layer", {n: (n - 1) >> 1})}, ${say(`phase.${n % 2 ? "attend" : "feed forward"}`)}`;
+  return [
+    el("p", {class: "look"}, say("look.norms", {
+      from: digits(all[0]), to: digits(all[wide - 1]), most: name(top), times: digits(grown[top]),
+    })),
+    el("table", {class: "bars"}, el("tbody", {}, ...all.map((norm, n) => el("tr", {},
+      el("th", {scope: "row"}, n ? swatch(n % 2 ? "attend" : "feed forward") : swatch("embed"), name(n)),
+      el("td", {class: "wide"}, bar(norm / most, "before")),
+      el("td", {class: "number"}, digits(norm)))))),
+  ];
+}
+
+// ---- tokens and their merges
+
+/** How the prompt was cut into tokens: the merges of each piece, in the order of their making.
+ * @param {Run} run */
+export function tokens(run) {
+  /** @type {{text: string, ids: number[], merges: [number, number, string, string][]}[]} */
+  const pieces = run.header.text.pieces;
+  const merges = pieces.reduce((sum, piece) => sum + piece.merges.length, 0);
+  if (!pieces.length) return [el("p", {class: "look"}, say("look.tokens.none"))];
+  return [
+    el("p", {class: "look"}, say("look.tokens", {
+      letters: [...run.header.text.prompt].length, merges, n: run.header.text.ids.length,
+    })),
+    el("ol", {class: "pieces"}, ...pieces.slice(0, 200).map((piece) => el("li", {},
+      el("details", {}, el("summary", {}, ...piece.ids.map((id) => el("span", {
+        class: "cut", title: String(id),
+      }, el("bdi", {}, visible(run.word(id)))))),
+      piece.merges.length ? el("p", {}, ...piece.merges.flatMap(([rank, , left, right]) => [
+        el("span", {class: "merge"}, el("bdi", {}, visible(left)), " + ", el("bdi", {}, visible(right)),
+          el("sub", {}, rank.toLocaleString(spoken()))), " ",
+      ])) : el("p", {class: "soft"}, say("no.merges")))))),
+  ];
 }
 
 // ---- the scope as a table
