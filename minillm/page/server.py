@@ -141,9 +141,10 @@ class Handler(BaseHTTPRequestHandler):
         """Whether somebody asks who may not, or for what is not here; it has been said then."""
         host = self.headers.get("Host", "").lower()
         origins = self.headers.get_all("Origin", [])
-        site = self.headers.get("Sec-Fetch-Site", "none")
         own = all(o.lower() in (f"http://{host}", f"https://{host}") for o in origins)
-        if host not in self.server.hosts or not own or site not in ("none", "same-origin"):
+        if self.command == "POST":  # a link to the page may stand anywhere
+            own &= self.headers.get("Sec-Fetch-Site", "same-origin") == "same-origin"
+        if host not in self.server.hosts or not own:
             self.send_error(403)
         elif not hmac.compare_digest(
             self.path.encode("utf-8", "replace"), f"/{self.server.token}{place}".encode()

@@ -87,7 +87,10 @@ REFUSED = {
     "a host that begins alike": ({"Host": "127.0.0.1.evil.example"}, 403),
     "another origin": ({"Origin": "http://evil.example"}, 403),
     "no origin of its own": ({"Origin": "null"}, 403),
-    "another site": ({"Sec_Fetch_Site": "cross-site"}, 403),
+    "another site": (
+        {"method": "POST", "path": "/{token}/run", "body": "{}", "Sec_Fetch_Site": "same-site"},
+        403,
+    ),
     "no token": ({"path": "/"}, 404),
     "another token": ({"path": "/AAAAAAAAAAAAAAAAAAAAAA/"}, 404),
     "half a token": ({"path": "/{half}/"}, 404),

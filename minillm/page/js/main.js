@@ -5,7 +5,7 @@ import {read} from "./recording.js";
 import {Scope} from "./scope.js";
 import {attention, candidates, cycle, el, facts, lens, mark, norms, step, table, telling, text, token,
   tokens} from "./views.js";
-import {digits, named, plain, say, speak, spoken, visible} from "./words.js";
+import {digits, named, plain, say, speak, spoken} from "./words.js";
 
 /** @typedef {import("./recording.js").Run} Run */
 
@@ -63,14 +63,14 @@ export class Page {
     if (!run || !scope) return;
     const {model, runs, machine} = run.header;
     $("lead").textContent = say("lead", {
-      title: model.title, name: visible(model.name), parameters: model.parameters.toLocaleString(spoken()),
+      title: model.title, name: plain(model.name).slice(0, 60), parameters: model.parameters.toLocaleString(spoken()),
       layers: run.layers, heads: run.heads, twin: model.twin,
       threads: model.threads === 1 ? say("threads.1") : say("threads.n", {n: model.threads}),
     });
     $("facts").replaceChildren(...facts(run).map((fact) => el("li", {}, fact)),
       ...(run.predicts ? [] : [el("li", {class: "soft"}, say("no.prediction"))]));
     $("runs").textContent = say("runs", {
-      difference: digits(runs.difference), machine: visible(String(machine.processor ?? ""), 100),
+      difference: digits(runs.difference), machine: plain(String(machine.processor ?? "")).slice(0, 100),
     });
     $("scope").setAttribute("aria-label", say("scope"));
     $("tokens").replaceChildren(...only(tokens(run)));

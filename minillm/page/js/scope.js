@@ -8,7 +8,7 @@ import {bytes, duration, named, say} from "./words.js";
 /** @typedef {import("./recording.js").Run} Run */
 /** @typedef {"phases" | "layers" | "steps"} Detail */
 
-const RIGHT = 12, GAP = 4;  // pixels
+const RIGHT = 30, GAP = 4;  // pixels
 const LANE = {phases: 34, layers: 20, steps: 17};  // of a font of 12 pixels, as what follows
 const WORDS = 64, AXIS = 30, NAMES = 124, NARROW = 84;
 const COARSE = 0.8;  // pixels of a mean interval below which shares are drawn
@@ -184,7 +184,7 @@ export class Scope {
     this.#labels(c);
     c.save();
     c.beginPath();
-    c.rect(this.left, 0, width - this.left - RIGHT + 1, height);
+    c.rect(this.left, 0, width - this.left, height);
     c.clip();
     const first = this.at(this.from), last = this.at(this.to);
     this.#narrow(first, last);

@@ -361,7 +361,7 @@ export function norms(run, moment) {
     el("p", {class: "look"}, say("look.norms", {
       from: digits(all[0]), to: digits(all[wide - 1]), most: name(top), times: digits(grown[top]),
     })),
-    el("table", {class: "bars"}, el("tbody", {}, ...all.map((norm, n) => el("tr", {},
+    el("table", {class: "bars norms"}, el("tbody", {}, ...all.map((norm, n) => el("tr", {},
       el("th", {scope: "row"}, n ? swatch(n % 2 ? "attend" : "feed forward") : swatch("embed"), name(n)),
       el("td", {class: "wide"}, bar(norm / most, "before")),
       el("td", {class: "number"}, digits(norm)))))),
