@@ -459,6 +459,5 @@ def _piece(piece: Any) -> dict:
 
 def _word(tokenizer: Tokenizer, i: int) -> str:
     """The text of a token; bytes that are no text as \\x.., an id without a token as <4100>."""
-    if i in tokenizer.ids_without_token(i + 1):
-        return f"<{i}>"
-    return tokenizer.tokens[i].decode("utf-8", "backslashreplace")
+    token = None if i >= tokenizer.vocab_size else tokenizer.tokens[i]
+    return f"<{i}>" if token is None else token.decode("utf-8", "backslashreplace")

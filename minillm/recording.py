@@ -202,7 +202,7 @@ def read(path: str | Path) -> Recording:
         raise InputError(f"{path}: no recording, but another safetensors file")
     header = parse_json(metadata["recording"], dict, f"{path}: the recording's header")
     try:
-        return Recording(header, arrays)  # type: ignore[arg-type]
+        return Recording(header, arrays)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
