@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
         from ..machine.files import write_atomically
         from ..page.static import page
 
-        write_atomically(Path(args.save), page(answer(text, lambda said: None)).encode())
+        write_atomically(Path(args.save), page(answer(text, True, lambda said: None)).encode())
         return
     serve(model, text, answer, args)
 
@@ -80,7 +80,7 @@ def answerer(model, tokenizer, args: argparse.Namespace, options: dict):
 
     known: list = []
 
-    def answer(prompt: str | list[int], told: Callable[[dict], None]):
+    def answer(prompt: str | list[int], cache: bool, told: Callable[[dict], None]):
         def limits():
             if not known:
                 told({"measuring": True})
@@ -96,7 +96,7 @@ def answerer(model, tokenizer, args: argparse.Namespace, options: dict):
             name=args.model,
             tries=TRIES,
             told=lambda moment: told({"word": moment.text}),
-            **options,
+            **options if cache else options | {"use_cache": False},
         )
 
     return answer

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypedDict
 
 from ..errors import InputError, one_line
 from ..machine.files import parse_json
@@ -26,10 +26,19 @@ from ..recording import Recording, to_bytes
 MOST_BODY = 100_000  # bytes of a request
 SLOW = 15  # seconds that a client may take to say what it wants, or to take what it is given
 MOST_AT_ONCE = 32  # connections
-# run(prompt, told) -> a recording; told is given what is written meanwhile: {"word": ...}. The
-# prompt is text, or ids.
+# run(prompt, cache, told) -> a recording. The prompt is text, or ids; cache: whether there is one;
+# told is given what is written meanwhile: {"word": ...}.
 Prompt = str | list[int]
-Run = Callable[[Prompt, Callable[[dict], None]], Recording]
+Run = Callable[[Prompt, bool, Callable[[dict], None]], Recording]
+
+
+class Asked(TypedDict, total=False):
+    """What a page asks for."""
+
+    text: str
+    ids: list[int]
+    cache: bool
+
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -109,7 +118,7 @@ class Handler(BaseHTTPRequestHandler):
         if int(length) > MOST_BODY:
             return self.send_error(413)
         try:
-            asked = parse_json(self.rfile.read(int(length)), dict[str, Prompt], "the request")
+            asked = parse_json(self.rfile.read(int(length)), Asked, "the request")
             prompt = asked["ids"] if "ids" in asked else asked["text"]
         except (InputError, KeyError):
             return self.send_error(400)
@@ -118,7 +127,7 @@ class Handler(BaseHTTPRequestHandler):
             self._tell({"waiting": True})
             self.server.one_at_a_time.acquire()
         try:
-            recording = self.server.run(prompt, self._tell)
+            recording = self.server.run(prompt, asked.get("cache", True), self._tell)
             self._tell({"recording": base64.b64encode(to_bytes(recording)).decode()})
         except InputError as error:
             self._tell({"error": str(error)})

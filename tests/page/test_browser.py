@@ -380,6 +380,19 @@ def test_another_word_is_a_branch_and_both_stay(open_page, served):
     assert page.locator("#words").inner_text() == before
 
 
+def test_a_lever_is_shown_beside_what_it_changes(open_page, served):
+    page = open_page(address=served[1])
+    page.wait_for_selector("[data-moment='11']")
+    assert page.locator("#beside-view").is_hidden()
+    page.check("#no-cache")
+    page.click("#go")
+    sync_api.expect(page.locator("#compared")).to_contain_text("It is the same text.")
+    assert "There is no cache" in page.locator("#facts").inner_text()
+    first, second = (page.locator(f"#{name}").bounding_box() for name in ("scope", "beside"))
+    assert first["width"] == second["width"] and second["y"] > first["y"]
+    keep(page, "lever")
+
+
 def test_two_pages_run_at_once(open_page, served):
     pages = [open_page(address=served[1]) for _ in range(2)]
     for page in pages:

@@ -3,7 +3,7 @@
 
 import {read} from "./recording.js";
 import {Scope} from "./scope.js";
-import {attention, candidates, cycle, el, facts, lens, mark, norms, step, table, telling, text, token,
+import {attention, candidates, compared, cycle, el, facts, lens, mark, norms, step, table, telling, text, token,
   tokens} from "./views.js";
 import {digits, named, plain, say, speak, spoken} from "./words.js";
 
@@ -20,6 +20,8 @@ export class Page {
     this.playing = false;
     this.due = false;  // the cards, for the next frame
     this.at = {layer: 0, head: -1};
+    /** @type {Run | undefined} */ this.run = undefined;
+    /** @type {Run | undefined} */ this.other = undefined;  // that was shown before
     /** @type {Run[]} */ this.runs = [];  // all branches, the newest last
     /** @type {?((ids: number[]) => void)} */ this.branch = null;  // how to go on after some ids
     this.#controls();
@@ -29,6 +31,7 @@ export class Page {
 
   /** Show a recording, from its beginning. @param {Run} run */
   show(run) {
+    if (this.run !== run) this.other = this.run;
     this.run = run;
     if (!this.runs.includes(run)) this.runs.push(run);
     this.at = telling(run);
@@ -39,6 +42,7 @@ export class Page {
     $("scope").replaceWith(canvas);
     this.scope = new Scope(/** @type {HTMLCanvasElement} */ (canvas), run, () => this.#picked());
     canvas.addEventListener("pointerdown", () => this.pause(true));
+    this.#beside();
     text(run, $("words"), (moment) => this.pick(run.moments[moment].cycle));
     this.translate();
     this.scope.begin();
@@ -74,12 +78,28 @@ export class Page {
     });
     $("scope").setAttribute("aria-label", say("scope"));
     $("tokens").replaceChildren(...only(tokens(run)));
+    if (this.other) {
+      $("compared").textContent = compared(run, this.other);
+      $("beside").setAttribute("aria-label", say("beside"));
+    }
     this.#tabs();
     $("table").replaceChildren(table(run, (n) => this.pick(n)));
     scope.unfold(scope.detail);
     this.#picked();
     this.#cards();
     this.#factor();
+  }
+
+  /** The run that was shown before, under this one and on its time scale. */
+  #beside() {
+    const {scope, other} = this;
+    $("beside-view").hidden = !other;
+    if (!scope || !other) return;
+    const canvas = /** @type {HTMLCanvasElement} */ (el("canvas", {id: "beside", role: "img"}));
+    $("beside").replaceWith(canvas);
+    scope.beside = new Scope(canvas, other, () => {});
+    scope.beside.cycle = -1;  // nothing of it is picked
+    scope.unfold(scope.detail);
   }
 
   /** A tab for each branch, called by the words in which it differs from the one before. */
@@ -89,9 +109,10 @@ export class Page {
       const before = this.runs[Math.max(0, n - 1)].ids, own = run.ids;
       const from = n ? own.findIndex((id, at) => id !== before[at]) : run.position(0) + 1;
       const words = own.slice(from < 0 ? -3 : from).slice(0, 4).map((id) => run.word(id)).join("");
+      const lever = run.header.options.use_cache ? "" : ` (${say("no.cache")})`;
       return el("button", {
         type: "button", "aria-pressed": String(run === this.run), onclick: () => this.show(run),
-      }, `${n + 1} `, el("bdi", {}, named(words, 24)));
+      }, `${n + 1} `, el("bdi", {}, named(words, 24)), lever);
     }));
   }
 
@@ -423,7 +444,7 @@ class Asking {
     this.page.pause(true);
     try {
       const response = await fetch("run", {
-        method: "POST", body: JSON.stringify(what), signal: stop.signal,
+        method: "POST", body: JSON.stringify({...what, cache: !$("no-cache").checked}), signal: stop.signal,
         headers: {"Content-Type": "application/json"},
       });
       if (!response.ok) throw new Error(String(response.status));

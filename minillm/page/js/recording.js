@@ -161,11 +161,14 @@ export class Run {
     return this.cycles[cycle].end - this.cycles[cycle].start;
   }
 
-  /** The decode cycle whose duration is the median; -1 without one. */
+  /** The cycle whose duration is the median of those that bring a word each: the decode cycles,
+   * without a cache all but the first; -1 without one. */
   get typical() {
-    const decode = this.cycles.map((_, n) => n).filter((n) => this.cycles[n].kind === "decode");
-    decode.sort((a, b) => this.lasted(a) - this.lasted(b));
-    return decode.length ? decode[decode.length >> 1] : -1;
+    const later = this.cycles.map((_, n) => n).slice(1).filter((n) => this.momentsOf[n].length);
+    const decode = later.filter((n) => this.cycles[n].kind === "decode");
+    const found = decode.length ? decode : later;
+    found.sort((a, b) => this.lasted(a) - this.lasted(b));
+    return found.length ? found[found.length >> 1] : -1;
   }
 
   get end() {

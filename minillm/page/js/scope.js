@@ -43,6 +43,7 @@ export class Scope {
   coarse = false;
   steep = false;
   waiting = false;  // for the next frame
+  /** @type {?Scope} */ beside = null;  // another run's, which follows this one
   /** @type {?Record<string, number>[]} */ sums = null;
 
   /** @param {HTMLCanvasElement} canvas @param {Run} run
@@ -114,6 +115,7 @@ export class Scope {
   unfold(detail) {
     this.detail = detail;
     this.#lanes();
+    this.beside?.unfold(detail);
     this.draw();
   }
 
@@ -149,6 +151,10 @@ export class Scope {
   }
 
   draw() {
+    if (this.beside) {  // on one time scale
+      Object.assign(this.beside, {from: this.from, to: this.to, now: this.now});
+      this.beside.draw();
+    }
     if (!this.waiting) {
       this.waiting = true;
       requestAnimationFrame(() => {
@@ -377,8 +383,11 @@ export class Scope {
       const text = said.join(" ") || say(`kind.${kind}`);
       c.fillStyle = picked ? this.mark : this.ink;
       if (!this.steep) {
+        if (left < free && !picked) continue;
+        const shown = shorten(c, text, Math.max(w, 52 * this.unit) - 4);
         c.textAlign = "left";
-        c.fillText(shorten(c, text, Math.max(w, 52 * this.unit) - 4), left + 3, this.words - 14 * this.unit);
+        c.fillText(shown, left + 3, this.words - 14 * this.unit);
+        free = left + 3 + c.measureText(shown).width;
       } else if (picked || left > free) {
         c.save();
         c.translate(left + Math.min(w / 2, 10) + 2, this.words - 9 * this.unit);
@@ -434,7 +443,7 @@ export class Scope {
 
   /** Put a span of time into view. @param {number} from @param {number} span */
   show(from, span) {
-    const whole = this.run.end;
+    const whole = Math.max(this.run.end, this.beside?.run.end ?? 0);
     span = Math.max(Math.min(span, whole), 2000);
     this.from = Math.max(0, Math.min(from, whole - span));
     this.to = this.from + span;
@@ -450,7 +459,7 @@ export class Scope {
   /** The cycle that is picked fills the view, or all of it does. @param {boolean} whole */
   fit(whole) {
     const {start, end} = this.run.cycles[this.cycle];
-    if (whole) this.show(0, this.run.end);
+    if (whole) this.show(0, Infinity);
     else this.show(start - 0.04 * (end - start), 1.08 * (end - start));
   }
 

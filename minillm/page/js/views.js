@@ -72,6 +72,19 @@ export function facts(run) {
   return found;
 }
 
+/** What is different in a run, beside another one. @param {Run} run @param {Run} other */
+export function compared(run, other) {
+  const from = run.header.text.ids.length, ids = run.ids;
+  const parts = ids.findIndex((id, n) => id !== other.ids[n]);
+  const each = (/** @type {Run} */ r) => r.typical < 0 ? r.end : r.lasted(r.typical);
+  return say("compared", {
+    time: duration(each(run)), other: duration(each(other)), times: digits(each(run) / each(other)),
+    text: parts < 0 ? say("same.text") : say("parts.at", {
+      n: Math.max(1, parts - from + 1), word: quoted(run.word(ids[parts])),
+    }),
+  });
+}
+
 // ---- the text
 
 /** The prompt and the words that came; those after `upTo` moments are not shown yet.
