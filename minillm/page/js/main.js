@@ -18,7 +18,7 @@ export class Page {
   constructor() {
     this.still = matchMedia("(prefers-reduced-motion: reduce)");
     this.playing = false;
-    this.due = false;  // the cards, for the next frame
+    /** @type {(() => void)[]} */ this.parts = [];  // cards that are yet to be drawn
     this.at = {layer: 0, head: -1};
     /** @type {Run | undefined} */ this.run = undefined;
     /** @type {Run | undefined} */ this.other = undefined;  // that was shown before
@@ -86,7 +86,7 @@ export class Page {
     $("table").replaceChildren(table(run, (n) => this.pick(n)));
     scope.unfold(scope.detail);
     this.#picked();
-    this.#cards();
+    this.#allCards();
     this.#factor();
   }
 
@@ -128,30 +128,44 @@ export class Page {
     this.#light(opened ? run.interval(n, scope.interval) : null);
     $("table").querySelector("tr.here")?.classList.remove("here");
     $("table").querySelector(`tr[data-cycle="${n}"]`)?.classList.add("here");
-    if (this.due) return;
-    this.due = true;  // the cards follow, a frame after the scope has moved
-    requestAnimationFrame(() => requestAnimationFrame(() => {
-      this.due = false;
-      this.#cards();
-    }));
+    const idle = !this.parts.length;
+    this.parts = this.#cards();  // follow, one a frame, after the scope has moved
+    const next = () => {
+      this.parts.shift()?.();
+      if (this.parts.length) requestAnimationFrame(next);
+    };
+    if (idle) requestAnimationFrame(() => requestAnimationFrame(next));
   }
 
-  /** What belongs to the cycle and the moment that are picked. */
+  /** What draws each card of the cycle and the moment that are picked.
+   * @returns {(() => void)[]} */
   #cards() {
     const {run, scope, moment} = this;
-    if (!run || !scope) return;
-    $("cycle").replaceChildren(...only(cycle(run, scope.cycle, (i) => this.open(i))));
-    $("candidates").replaceChildren(...only(candidates(run, moment, this.branch && ((id) => {
+    if (!run || !scope) return [];
+    const branch = this.branch && ((/** @type {number} */ id) => {
       this.branch?.([...run.ids.slice(0, run.position(moment) + 1), id]);
-    }))));
-    $("lens").replaceChildren(...only(lens(run, moment)));
-    $("norms").replaceChildren(...only(norms(run, moment)));
+    });
+    return [
+      () => $("cycle").replaceChildren(...only(cycle(run, scope.cycle, (i) => this.open(i)))),
+      () => $("candidates").replaceChildren(...only(candidates(run, moment, branch))),
+      () => $("lens").replaceChildren(...only(lens(run, moment))),
+      () => this.#attention(run, moment),
+      () => $("norms").replaceChildren(...only(norms(run, moment))),
+    ];
+  }
+
+  /** @param {Run} run @param {number} moment */
+  #attention(run, moment) {
     const focused = document.activeElement?.closest(".heads");
     $("attention").replaceChildren(...only(attention(run, moment, this.at, (layer, head) => {
       this.at = {layer, head};
-      this.#cards();
+      this.#attention(run, moment);
     })));
     if (focused) $("attention").querySelector("[aria-pressed=true]")?.focus();
+  }
+
+  #allCards() {
+    for (const part of this.#cards()) part();
   }
 
   /** Light up in the drawing of the model what an interval does.
@@ -319,7 +333,7 @@ export class Page {
         : matchMedia("(prefers-color-scheme: dark)").matches;
       root.dataset.theme = dark ? "light" : "dark";
       this.scope?.draw();
-      this.#cards();
+      this.#allCards();
     };
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.scope?.draw());
     $("language").onclick = () => {
@@ -380,7 +394,7 @@ export class Page {
       layer: Math.max(0, Math.min(this.at.layer + by[0], layers - 1)),
       head: Math.max(-1, Math.min(this.at.head + by[1], heads - 1)),
     };
-    this.#cards();
+    this.#attention(this.run, this.moment);
   }
 }
 
