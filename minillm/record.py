@@ -33,7 +33,7 @@ from .machine.quota import require_memory
 from .ops import softmax
 from .protocol import Model, one_text, require_model
 from .recording import BINDS, ONE, VERSION, Recording
-from .steps import Patch, local_name
+from .steps import Patch, local_name, phase_of
 from .tokenizer import Tokenizer, require_tokenizer
 from .twins.threads import n_threads
 from .twins.twin import abilities
@@ -391,7 +391,7 @@ def _steps(model: Model, traced: Traced) -> list[dict]:
             local,
             {
                 "name": local,
-                "phase": info.phase,
+                "phase": phase_of(name),
                 "label": info.label,
                 "layered": local != name,
                 "equation": equation,

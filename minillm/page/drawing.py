@@ -23,7 +23,7 @@ from .. import families
 from ..clock.phases import LOOKS
 from ..families.family import CHOOSE, MATRIX, POSITIONS, TABLE, Parameter, StepInfo
 from ..machine.files import read_json
-from ..steps import local_name, unknown_step
+from ..steps import local_name, phase_of, unknown_step
 
 Forms = Mapping[str, Mapping[str, Parameter]]  # {step: {name of a parameter that forms it: it}}
 Place = tuple[int, int]  # in a row of steps: which, of how many
@@ -154,7 +154,7 @@ class _Drawing:
             self.width[name] = self._width(name, self.width.get(before, "C"))
         self.phases: dict[str, dict[str, StepInfo]] = {}
         for name, step in self.steps.items():
-            self.phases.setdefault(step.phase, {})[name] = step
+            self.phases.setdefault(phase_of(name), {})[name] = step
         self.rows = {phase: rows(self._flow(s), self.forms) for phase, s in self.phases.items()}
         self.scale = self._scale()
         self.behind: list[str] = []  # drawn first, and `before` last

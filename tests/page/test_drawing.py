@@ -25,7 +25,7 @@ from minillm.families.gpt2.config import GPT2Config
 from minillm.families.llama.config import LlamaConfig
 from minillm.model import model_of
 from minillm.page.drawing import CSS, drawing, words_of
-from minillm.steps import local_name
+from minillm.steps import local_name, phase_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
@@ -57,7 +57,7 @@ def test_every_step_block_and_phase_is_a_part(config):
     svg, steps = drawing(config), families.of(config).steps(config) | CHOOSE
     assert parts(svg, "step").keys() == {*map(local_name, steps)}
     assert [*parts(svg, "layer")] == [str(i) for i in range(config.sizes.L)]
-    assert parts(svg, "phase").keys() == {step.phase for step in steps.values()}
+    assert parts(svg, "phase").keys() == {phase_of(name) for name in steps}
     assert parts(svg, "part").keys() == {"ids", "stream", "cache", "loop"}
 
 
