@@ -167,6 +167,23 @@ def write(
 ) -> None:
     """Write a safetensors file, all or nothing: the tensors in their own dtypes (bfloat16:
     weights.BF16), each aligned to its size."""
+    header, arrays = _laid_out(path, tensors, metadata)
+    with atomic_file(Path(path)) as file:
+        file.write(header)
+        for array in arrays:
+            file.write(np.ascontiguousarray(array).data)
+
+
+def to_bytes(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return what `write` writes."""
+    header, arrays = _laid_out("a file", tensors, metadata)
+    return header + b"".join(array.tobytes() for array in arrays)
+
+
+def _laid_out(
+    path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None
+) -> tuple[bytes, list[np.ndarray]]:
+    """The beginning of a file, up to the data, and the arrays in the order in which they follow."""
     entries: dict = {"__metadata__": dict(metadata)} if metadata else {}
     position = 0
     ordered = sorted(
@@ -190,7 +207,4 @@ def write(
         position += array.nbytes
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
-    with atomic_file(Path(path)) as file:
-        file.write(len(header).to_bytes(8, "little") + header)
-        for _, array in ordered:
-            file.write(np.ascontiguousarray(array).data)
+    return len(header).to_bytes(8, "little") + header, [array for _, array in ordered]

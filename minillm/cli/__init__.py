@@ -21,6 +21,7 @@ from . import (
     convert,
     course,
     exercises,
+    explore,
     generate,
     info,
     plot,
@@ -35,6 +36,7 @@ from .common import log_on_stderr, say_when_compiling
 
 COMMANDS = (
     generate,
+    explore,
     probs,
     tokenize,
     score,

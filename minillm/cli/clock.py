@@ -3,6 +3,7 @@ pictures, a trace.
 
 minillm clock "Once upon a time"
 minillm clock "The king" --dtype int8 --plot clock.png --trace clock.json
+minillm clock "The king" --record king.recording
 minillm clock "The king" --every-step --kernels numpy
 minillm clock "The king" --draft tales-draft     draft and verify cycles on the same time line
 minillm clock --predict 32,500 --dtype int8      measured / predicted, the memory measured in turn
@@ -73,6 +74,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write a trace that ui.perfetto.dev and chrome://tracing open",
     )
     parser.add_argument(
+        "--record",
+        metavar="FILE",
+        help="generate once more, and write a recording of it (docs/recording.md)",
+    )
+    parser.add_argument(
         "--predict",
         metavar="N,N",
         help="no prompt: check the predictions of decode cycles at these contexts",
@@ -91,6 +97,9 @@ def run(args: argparse.Namespace) -> None:
     check_output("--plot", args.plot, PICTURES)
     check_output("--trace", args.trace)
     check_output("--limits", args.limits)
+    check_output("--record", args.record)
+    if args.record and args.draft:
+        raise InputError(f"--record is of plain decoding: leave out --draft {args.draft}")
     model, tokenizer = load(args)
     with progress_bar("steps", show=not args.json) as update:
         report = timed(model, tokenizer, text, args, update)
@@ -101,6 +110,19 @@ def run(args: argparse.Namespace) -> None:
             growth = measure_growth(update=update)
     if args.trace:
         write_trace(report, model.new_cache(capacity=1).nbytes, args.trace)
+    if args.record:
+        from ..record import record
+
+        record(
+            model,
+            tokenizer,
+            text,
+            limits=report.limits,
+            name=args.model,
+            every_step=args.every_step,
+            max_new_tokens=args.max_new_tokens,
+            do_sample=False,
+        ).write(args.record)
     if args.plot:
         from ..plots import clock_page
 

@@ -1,11 +1,16 @@
-"""Show what a model is: its config, its parameters and the memory that it takes."""
+"""Show what a model is: its config, its parameters and the memory that it takes; draw it.
+
+minillm info tales
+minillm info tales --svg model.svg --here h.3.attn.scores
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+from pathlib import Path
 
-from .common import add_compute, table, write, write_json
+from .common import add_compute, check_output, table, write, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,11 +22,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_compute(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--svg", metavar="FILE.svg", help="draw the model instead")
+    parser.add_argument(
+        "--here", metavar="STEP", help="of --svg: mark a step, a layer (h.3) or a phase"
+    )
+    parser.add_argument(
+        "--language",
+        choices=("en", "zh"),
+        default="en",
+        help="of --svg: what is written on it (default: %(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     from ..loading import load_model, open_checkpoint
 
+    if args.svg is not None:
+        _draw(args)
+        return
     checkpoint = open_checkpoint(args.model)
     model = load_model(checkpoint, args.dtype, args.kernels)
     config = model.config
@@ -69,3 +87,15 @@ def run(args: argparse.Namespace) -> None:
         f"KV cache            {per_token:10,} bytes a token, {cache.nbytes / 1e6:.1f} MB at"
         f" {config.sizes.P} positions"
     )
+
+
+def _draw(args: argparse.Namespace) -> None:
+    """Write the drawing of the model into a file."""
+    from ..loading import open_checkpoint
+    from ..machine.files import write_atomically
+    from ..page.drawing import drawing, words_of
+
+    check_output("--svg", args.svg, (".svg",))
+    picture = drawing(open_checkpoint(args.model).config, args.here, words_of(args.language))
+    write_atomically(Path(args.svg), picture.encode())
+    write(f"{args.svg}: {len(picture):,} characters")

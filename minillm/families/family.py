@@ -102,6 +102,20 @@ CHOOSE = {
     ),
 }
 
+# What the steps that families share compute, and their shapes in the letters of sizes.py: for
+# whoever shows them. x is what went in.
+EQUATIONS = {
+    "wte": ("table[ids]", "B T C"),
+    "attn.scores": ("q kᵀ / √D", "B H T S"),
+    "attn.weights": ("softmax(scores + mask)", "B H T S"),
+    "attn.context": ("weights v", "B H T D"),
+    "attn.residual": ("x + attn.out", "B T C"),
+    "mlp.residual": ("x + mlp.out", "B T C"),
+    "logits": ("ln_f headᵀ", "B T V"),
+    "probs": ("softmax(filtered logits)", "V"),
+    "next": ("the likeliest of probs, or one drawn from them", ""),
+}
+
 
 @dataclass(frozen=True)
 class Family:
@@ -121,7 +135,8 @@ class Family:
     parameters (names.tree). backward(model, ids, positions, kept, d_logits, d_hidden, step) ->
     {parameter: its gradient}, from the gradient of the logits or that of what `hidden` returned;
     kept: the Trace of the forward. program(config, parameters): the forward for the fused step;
-    None where the readable one alone serves.
+    None where the readable one alone serves. equations(config) -> {step without its layer: (what it
+    computes, its shape in letters)}, beside EQUATIONS.
 
     In files and engines of others: canonical(name, config) -> our name of a parameter as stored, or
     None for what is no parameter; stored(name) -> what transformers' files call ours; turned:
@@ -150,6 +165,7 @@ class Family:
     turned_by_position: Callable[..., dict[str, Any]] = lambda model, q, k: {}
     inexpressible: Callable[[str, Any], str | None] = lambda engine, config: "at all"
     gguf: GGUF | None = None
+    equations: Callable[[Any], Mapping[str, tuple[str, str]]] = lambda config: {}
 
     def name_elsewhere(self, form: str, scope: str) -> str:
         """The name in another format of a parameter without ".weight": h.3.attn.c_attn ->

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minillm import GPT2, GPT2Config, InputError, Llama, LlamaConfig, Tokenizer, load
+from minillm import GPT2, GPT2Config, InputError, Llama, LlamaConfig, Tokenizer, load, recording
 from minillm.checkpoints import gguf as gguf_files
 from minillm.checkpoints import safetensors
 from minillm.checkpoints.opening import save_checkpoint
@@ -33,6 +33,7 @@ from minillm.families.gpt2 import step_names
 from minillm.loading import load_model
 from minillm.machine.files import read_json
 from minillm.machine.memory import peak_bytes
+from minillm.record import record
 from minillm.reference import Reference, verify
 from minillm.tasks.classify import BagOfWords, Pooled, Transformer, load_classifier
 from minillm.tasks.examples import Words, read_examples
@@ -194,11 +195,20 @@ def a_table(folder: Path) -> None:
     (folder / "a.csv").write_text('label,text\nno,"a bad, bad film"\nyes,good\n')
 
 
-def limits_of_a_machine(folder: Path) -> None:
-    rates = {"float32": 1e9, "int8": 2e9}
-    Limits({}, 1, {10**6: 1e10, 10**8: 5e9}, rates, rates, 1e9, 1e-6, 1e-6, 1e-7).save(
-        folder / "limits.json"
-    )
+RATES = {"float32": 1e9, "int8": 2e9}
+LIMITS = Limits({}, 1, {10**6: 1e10, 10**8: 5e9}, RATES, RATES, 1e9, 1e-6, 1e-6, 1e-7)
+
+
+def a_recording(folder: Path) -> None:
+    made = record(MODEL, TOKENIZER, "lo", max_new_tokens=3, limits=LIMITS)
+    made.write(folder / "recording.safetensors")
+
+
+def read_recording(folder: Path) -> None:
+    made = recording.read(folder / "recording.safetensors")
+    made.text, made.seconds, repr(made)
+    for cycle in range(len(made.header["cycles"])):
+        made.arrays["times.ends"][made.intervals(cycle)].sum()
 
 
 FORMATS: dict[str, tuple[Callable, Callable]] = {
@@ -216,6 +226,7 @@ FORMATS: dict[str, tuple[Callable, Callable]] = {
     "bag-of-words": (a_bag_of_words, read_classifier),
     "adapters": (adapters, lambda folder: load_adapters(MODEL, folder)(IDS)),
     "reference": (a_reference, lambda folder: verify(MODEL, Reference.load(folder))),
+    "recording": (a_recording, read_recording),
     "toml": (a_settings_file, lambda folder: settings(file=folder / "run.toml")),
     "tokenizer": (a_tokenizer, read_tokenizer),
     "tokenizer.json": (a_tokenizer_json, read_tokenizer),
@@ -223,7 +234,7 @@ FORMATS: dict[str, tuple[Callable, Callable]] = {
     "gguf": (a_gguf_file, read_gguf_file),
     "table": (a_table, lambda folder: read_examples(folder / "a.csv")),
     "limits": (
-        limits_of_a_machine,
+        lambda folder: LIMITS.save(folder / "limits.json"),
         lambda folder: Limits.load(folder / "limits.json").bandwidth_at(1e7),
     ),
 }

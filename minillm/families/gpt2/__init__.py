@@ -22,6 +22,7 @@ GPT2 = register(
         inexpressible=layout.inexpressible,
         program=program.program,
         gguf=gguf.FORMAT,
+        equations=layout.equations,
     )
 )
 

@@ -87,6 +87,25 @@ def steps(config: GPT2Config) -> dict[str, StepInfo]:
     return before | per_layer(block, config.n_layer, "transformer.h.{}") | after
 
 
+def equations(config: GPT2Config) -> dict[str, tuple[str, str]]:
+    """What GPT-2's own steps compute, and their shapes in letters."""
+    norm = "(x − mean) / √(variance + ε) · weight + bias"
+    plain = config.scale_attn_weights and not config.scale_attn_by_inverse_layer_idx
+    thirds = {f"attn.{part}": ("a third of c_attn, by head", "B H T D") for part in "qkv"}
+    return {
+        "wpe": ("table[positions]", "B T C"),
+        "embed": ("wte + wpe", "B T C"),
+        **{name: (norm, "B T C") for name in ("ln_1", "ln_2", "ln_f")},
+        "attn.c_attn": ("ln_1 W + b", "B T 3C"),
+        **thirds,
+        **({} if plain else {"attn.scores": ("q kᵀ · scale", "B H T S")}),
+        "attn.out": ("context W + b", "B T C"),
+        "mlp.c_fc": ("ln_2 W + b", "B T F"),
+        "mlp.act": (f"{config.activation_function}(c_fc)", "B T F"),
+        "mlp.out": ("act W + b", "B T C"),
+    }
+
+
 def projections(seen: Mapping[str, Any], i: int) -> Any:
     """q, k and v [B,T,heads D] of layer i, of what transformers' modules gave: three parts of
     c_attn's result."""

@@ -17,6 +17,7 @@ LLAMA = register(
         head=forward.unembed,
         backward=backward.llama_backward,
         program=program,
+        equations=layout.equations,
         canonical=layout.canonical,
         turned=True,
         elsewhere={"gguf": layout.GGUF},

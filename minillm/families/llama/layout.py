@@ -100,6 +100,28 @@ def steps(config: Any) -> dict[str, StepInfo]:
     return before | per_layer(block, config.num_hidden_layers, "model.layers.{}") | after
 
 
+def equations(config: Any) -> dict[str, tuple[str, str]]:
+    """What Llama's own steps compute, and their shapes in letters."""
+    norm = ("x / √(mean(x²) + ε) · weight", "B T C")
+    attention_bias = " + b" if config.attention_bias else ""
+    bias = " + b" if config.mlp_bias else ""
+    turned = "turned by its position, two numbers at a time"
+    return {
+        "embed": ("wte", "B T C"),
+        **dict.fromkeys(("ln_1", "ln_2", "ln_f"), norm),
+        "attn.q": (f"ln_1 W{attention_bias}", "B H T D"),
+        "attn.k": (f"ln_1 W{attention_bias}", "B K T D"),
+        "attn.v": (f"ln_1 W{attention_bias}", "B K T D"),
+        "attn.q_rotated": (f"q {turned}", "B H T D"),
+        "attn.k_rotated": (f"k {turned}", "B K T D"),
+        "attn.out": (f"context W{attention_bias}", "B T C"),
+        "mlp.gate": (f"ln_2 W{bias}", "B T F"),
+        "mlp.up": (f"ln_2 W{bias}", "B T F"),
+        "mlp.act": ("silu(gate) · up", "B T F"),
+        "mlp.out": (f"act W{bias}", "B T C"),
+    }
+
+
 # ---- its names in files of others; {} is the layer
 
 

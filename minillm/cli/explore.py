@@ -1,0 +1,135 @@
+"""Show one token being born, in time: a page in the browser, or in a file to keep.
+
+minillm explore "Once upon a time"
+minillm explore "The king" --model tales-draft --save king.html
+minillm explore --no-open     says the address, for a browser elsewhere
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from .common import add_compute, add_model, check_output, load, write
+from .generate import add_options
+
+TEXT = "Once upon a time, there was a little girl"
+WORDS = 40  # how many are written unless told otherwise
+TRIES = 5  # of the timed run; neighbours on the machine only slow it down
+HUBS = {
+    "JUPYTERHUB_USER": "a hub",
+    "COLAB_RELEASE_TAG": "Colab",
+    "KAGGLE_KERNEL_RUN_TYPE": "Kaggle",
+    "BINDER_SERVICE_HOST": "Binder",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("text", nargs="?", help=f"the prompt (default: {TEXT})")
+    add_model(parser)
+    add_compute(parser)
+    add_options(parser)
+    parser.add_argument(
+        "--save", metavar="FILE", help="write a page with a recording inside, and end"
+    )
+    parser.add_argument(
+        "--limits",
+        metavar="FILE",
+        help="take the machine's limits from FILE; where there is none, write it",
+    )
+    parser.add_argument("--no-limits", action="store_true", help="measure and predict nothing")
+    parser.add_argument("--no-open", action="store_true", help="open no browser")
+    parser.add_argument("--port", type=int, default=0, metavar="N", help="default: any free one")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="answer to this name, too, as a proxy asks by (NAME or NAME:PORT); may be given often",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from ..decoding.options import ROWS
+
+    text = TEXT if args.text is None else args.text
+    check_output("--save", args.save, (".html", ".htm"))
+    check_output("--limits", args.limits)
+    model, tokenizer = load(args)
+    options = {n: v for n in ROWS if (v := getattr(args, n, None)) is not None}
+    if not {"max_new_tokens", "max_length"} & options.keys():
+        options["max_new_tokens"] = WORDS
+    answer = answerer(model, tokenizer, args, options)
+    if args.save:
+        from ..machine.files import write_atomically
+        from ..page.static import page
+
+        write_atomically(Path(args.save), page(answer(text, True, lambda said: None)).encode())
+        return
+    serve(model, text, answer, args)
+
+
+def answerer(model, tokenizer, args: argparse.Namespace, options: dict):
+    """Return what continues a text and gives its recording, telling meanwhile what comes; limits
+    are measured once, when they are first asked for."""
+    from ..record import record
+    from .clock import limits_of
+
+    known: list = []
+
+    def answer(prompt: str | list[int], cache: bool, told: Callable[[dict], None]):
+        def limits():
+            if not known:
+                told({"measuring": True})
+                known.append(limits_of(model, args, lambda what, done, total: None))
+            return known[0]
+
+        told({"prompt": prompt if isinstance(prompt, str) else tokenizer.readable(prompt)})
+        return record(
+            model,
+            tokenizer,
+            prompt,
+            limits=None if args.no_limits else limits,
+            name=args.model,
+            tries=TRIES,
+            told=lambda moment: told({"word": moment.text}),
+            **options if cache else options | {"use_cache": False},
+        )
+
+    return answer
+
+
+def serve(model, text: str, answer, args: argparse.Namespace) -> None:
+    """Answer until Ctrl-C."""
+    from ..page.server import Server
+    from ..page.static import html
+
+    server = Server(html(model.config, ask={"text": text}), answer, args.port, args.allow_host)
+    try:
+        write(f"{server.address}  (Ctrl-C ends it)")
+        if hub := next((what for name, what in HUBS.items() if os.environ.get(name)), None):
+            write(
+                f"This is {hub}, where a browser does not reach this address: `minillm explore"
+                " --save page.html` writes a page to download"
+            )
+        elif not args.no_open and can_open():
+            import webbrowser
+
+            webbrowser.open(server.address)
+        server.serve_forever()
+    except KeyboardInterrupt:
+        write("")
+    finally:
+        server.server_close()
+
+
+def can_open() -> bool:
+    """Whether a browser that is opened here is one that somebody sees: not over ssh, not without a
+    display, not in WSL."""
+    if any(os.environ.get(name) for name in ("SSH_CONNECTION", "SSH_TTY", "WSL_DISTRO_NAME")):
+        return False
+    screens = ("DISPLAY", "WAYLAND_DISPLAY")
+    return sys.platform != "linux" or any(os.environ.get(name) for name in screens)

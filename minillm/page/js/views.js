@@ -1,0 +1,431 @@
+// @ts-check
+/** What hangs off a place on the time axis: sentences, text, candidates, steps, lens, attention,
+ * and the scope as a table. */
+
+import {BINDS, PHASES} from "./recording.js";
+import {bytes, digits, duration, flops, named, percent, plain, quoted, say, spoken, visible} from "./words.js";
+
+/** @typedef {import("./recording.js").Run} Run */
+/** @typedef {Node | string | null | undefined} Child */
+
+/** An element. Text is always text, whatever it holds.
+ * @param {string} tag @param {Record<string, any>} [about] @param {...Child} children */
+export function el(tag, about = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(about)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== undefined) element.setAttribute(name, String(value));
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined)
+    .map((child) => /** @type {Node | string} */ (child)));
+  return element;
+}
+
+/** A bar that fills a share of its row, with a label for those who do not see it.
+ * @param {number} share @param {string} kind */
+function bar(share, kind) {
+  const fill = el("span", {class: `fill ${kind}`});
+  fill.style.width = `${100 * Math.max(0, Math.min(1, share))}%`;
+  return el("span", {class: "bar", "aria-hidden": true}, fill);
+}
+
+/** @param {string} phase */
+const swatch = (phase) => el("span", {class: "swatch", "data-phase": phase, "aria-hidden": true});
+
+// ---- sentences, computed from this run
+
+/** What the run says as a whole. @param {Run} run @returns {string[]} */
+export function facts(run) {
+  const found = [], typical = run.typical, [first] = run.cycles;
+  const n = run.header.text.ids.length, last = run.cycles.length - 1;
+  if (typical >= 0) {
+    const all = run.total(typical), times = PHASES.map((phase) => ({
+      phase, net: run.total(typical, (i) => i.phase === phase).net,
+    })).sort((a, b) => b.net - a.net);
+    found.push(say("fact.word", {
+      time: duration(run.lasted(typical)), a: percent(times[0].net / all.net),
+      phaseA: say(`doing.${times[0].phase}`), b: percent(times[1].net / all.net),
+      phaseB: say(`doing.${times[1].phase}`),
+    }));
+    const wide = run.lasted(0) / run.lasted(typical);
+    if (first.positions > 1) {
+      const ratio = n / wide;
+      found.push(say(wide > 1.15 ? "fact.first" : "fact.first.same", {
+        n: first.positions, times: digits(wide), time: duration(run.lasted(0)),
+        each: duration(run.lasted(0) / n), ratio: digits(ratio),
+      }));
+    }
+    if (run.predicts) {
+      const {cost, predicted, binds} = all, read = cost.weights + cost.cache;
+      found.push(say(`fact.binds.${BINDS[binds]}`, {
+        time: duration(predicted), read: bytes(read), flops: flops(cost.products + cost.elements),
+        share: percent(predicted / run.lasted(typical)),
+      }));
+    }
+    const {kept, past, positions} = run.cycles[last];
+    found.push(kept ? say("fact.cache", {kept: bytes(kept), all: past + positions})
+      : say("fact.no.cache", {all: past + positions}));
+  } else {
+    found.push(say("fact.only", {n: first.positions, time: duration(run.lasted(0))}));
+  }
+  return found;
+}
+
+/** What is different in a run, beside another one. @param {Run} run @param {Run} other */
+export function compared(run, other) {
+  const from = run.header.text.ids.length, ids = run.ids;
+  const parts = ids.findIndex((id, n) => id !== other.ids[n]);
+  const each = (/** @type {Run} */ r) => r.typical < 0 ? r.end : r.lasted(r.typical);
+  return say("compared", {
+    time: duration(each(run)), other: duration(each(other)), times: digits(each(run) / each(other)),
+    text: parts < 0 ? say("same.text") : say("parts.at", {
+      n: Math.max(1, parts - from + 1), word: quoted(run.word(ids[parts])),
+    }),
+  });
+}
+
+// ---- the text
+
+/** The prompt and the words that came; those after `upTo` moments are not shown yet.
+ * @param {Run} run @param {HTMLElement} place @param {(moment: number) => void} pick */
+export function text(run, place, pick) {
+  delete place.dataset.upTo;
+  place.replaceChildren(
+    ...run.header.text.ids.map((/** @type {number} */ id) =>
+      token(run.word(id), {class: "token given", title: `${id}`})),
+    ...run.moments.map((m, n) => token(run.word(m.id), {
+      class: "token came", title: `${m.id}`, "data-moment": n, onclick: () => pick(n),
+    })),
+  );
+}
+
+/** A token of a running text; a mark on it leaves out the blank before a word.
+ * @param {string} word @param {Record<string, any>} [about] */
+export function token(word, about = {class: "token"}) {
+  const [, blank, rest] = /** @type {string[]} */ (word.match(/^( ?)([^]*)$/));
+  return el("span", about, blank, el("span", {class: "body"}, plain(rest)));
+}
+
+/** Show the words up to a moment, and mark the one that is picked.
+ * @param {HTMLElement} place @param {number} upTo @param {number} picked */
+export function mark(place, upTo, picked) {
+  place.querySelector(".here")?.classList.remove("here");
+  place.querySelector(`[data-moment="${picked}"]`)?.classList.add("here");
+  if (place.dataset.upTo === String(upTo)) return;
+  place.dataset.upTo = String(upTo);
+  for (const token of /** @type {NodeListOf<HTMLElement>} */ (place.querySelectorAll(".came"))) {
+    token.classList.toggle("later", Number(token.dataset.moment) > upTo);
+  }
+}
+
+// ---- candidates
+
+/** @param {Run} run @param {number} moment
+ * @param {?((id: number) => void)} branch what is done to go on with another word, where it can be */
+export function candidates(run, moment, branch = null) {
+  const all = run.candidates(moment), came = run.chosen(moment), id = run.moments[moment].id;
+  const listed = all.some((c) => c.id === id) ? all : [...all, {id, ...came}];
+  const most = Math.max(...listed.map((c) => Math.max(c.before, c.after)));
+  const differs = listed.some((c) => Math.abs(c.before - c.after) > 5e-4);
+  const greedy = run.header.options.temperature === 0;
+  const rows = listed.map((c) => el("tr", {class: c.id === id ? "here" : ""},
+    el("th", {scope: "row"}, branch && c.id !== id ? el("button", {
+      class: "link", type: "button", title: say("branch"), onclick: () => branch(c.id),
+    }, el("bdi", {}, visible(run.word(c.id)))) : el("bdi", {}, visible(run.word(c.id))),
+    c.id === id ? ` ✓` : ""),
+    el("td", {class: "wide"}, bar(c.before / most, "before"),
+      differs ? bar(c.after / most, "after") : null),
+    el("td", {class: "number"}, percent(c.before)),
+    differs ? el("td", {class: "number"}, c.after ? percent(c.after) : "–") : null,
+    el("td", {class: "number soft"}, digits(c.logit))));
+  const key = came.rank > 0 ? "look.candidates.drawn"
+    : came.before > 0.6 ? "look.candidates.sure" : "look.candidates.open";
+  return [
+    el("p", {class: "look"}, say(key, {
+      word: quoted(run.word(id)), p: percent(came.before), rank: came.rank + 1,
+      second: quoted(run.word(all.find((c) => c.id !== id)?.id ?? id)),
+    }), greedy ? ` ${say("look.greedy")}` : ""),
+    el("table", {class: "bars"},
+      el("thead", {}, el("tr", {}, el("th", {scope: "col"}, say("word")), el("td"),
+        el("th", {scope: "col", class: "number"}, say(differs ? "before" : "probability")),
+        differs ? el("th", {scope: "col", class: "number"}, say("after")) : null,
+        el("th", {scope: "col", class: "number"}, say("logit")))),
+      el("tbody", {}, ...rows)),
+  ];
+}
+
+// ---- a cycle, a step
+
+/** One cycle by its phases. @param {Run} run @param {number} cycle
+ * @param {(interval: number) => void} pick */
+export function cycle(run, cycle, pick) {
+  const {kind, positions, past, kept, read, written} = run.cycles[cycle], all = run.total(cycle);
+  const rows = PHASES.map((phase) => ({phase, ...run.total(cycle, (i) => i.phase === phase)}))
+    .filter((row) => row.net > 0);
+  const first = (/** @type {string} */ phase) => {
+    const mine = run.intervals(cycle).map((i, n) => ({i, n})).filter(({i}) => i.phase === phase);
+    return mine.sort((a, b) => b.i.net - a.i.net)[0].n;
+  };
+  return [
+    el("p", {class: "look"}, say(`look.${kind}`, {positions, past, all: past + positions}),
+      " ", kept ? say("look.cache", {
+        kept: bytes(kept), read: bytes(read), written: bytes(written),
+      }) : say("look.no.cache")),
+    el("div", {class: "scroll"}, el("table", {class: "numbers"},
+      el("thead", {}, el("tr", {}, ...["part", "measured", "predicted", "limit", "bytes", "flops"]
+        .filter((what) => run.predicts || !["predicted", "limit"].includes(what))
+        .map((what, n) => el("th", {scope: "col", class: n ? "number" : ""}, say(what))))),
+      el("tbody", {}, ...rows.map((row) => el("tr", {},
+        el("th", {scope: "row"}, el("button", {
+          class: "link", type: "button", onclick: () => pick(first(row.phase)),
+        }, swatch(row.phase), say(`phase.${row.phase}`))), ...numbers(run, row)))),
+      el("tfoot", {}, el("tr", {}, el("th", {scope: "row"}, say("sum")), ...numbers(run, all))))),
+  ];
+}
+
+/** @param {Run} run @param {{net: number, predicted: number, binds: number,
+ *   cost: import("./recording.js").Cost}} row */
+function numbers(run, {net, predicted, binds, cost}) {
+  return [
+    el("td", {class: "number"}, duration(net)),
+    ...(run.predicts ? [
+      el("td", {class: "number"}, duration(predicted)),
+      el("td", {class: "number"}, say(`limit.${BINDS[binds]}`)),
+    ] : []),
+    el("td", {class: "number"}, bytes(cost.weights + cost.cache + cost.values)),
+    el("td", {class: "number"}, flops(cost.products + cost.elements)),
+  ];
+}
+
+/** One interval: the steps that it ends, each with equation, shape, and the line that forms it.
+ * @param {Run} run @param {number} cycle @param {number} n */
+export function step(run, cycle, n) {
+  const i = run.interval(cycle, n), {kind} = run.cycles[cycle];
+  const cost = run.costs(cycle, i.steps), several = i.steps.length > 1;
+  const where = i.layer < 0 ? say(`phase.${i.phase}`)
+    : `${say(`phase.${i.phase}`)}, ${say("layer", {n: i.layer})}`;
+  const most = Math.max(i.net, i.predicted || 0);
+  return [
+    el("div", {class: "timed"}, el("h3", {}, swatch(i.phase), `${run.steps[i.steps.at(-1) ?? 0].label}`,
+      el("span", {class: "soft"}, ` ${i.name} · ${where}`)),
+    el("dl", {class: "times"},
+      el("dt", {}, say("measured")), el("dd", {}, bar(i.net / most, "measured"), duration(i.net)),
+      ...(run.predicts ? [
+        el("dt", {}, say("predicted")),
+        el("dd", {}, bar(i.predicted / most, "before"), `${duration(i.predicted)}; `,
+          say("binds", {limit: say(`limit.${BINDS[i.binds]}`)})),
+      ] : []),
+      el("dt", {}, say("reads")), el("dd", {}, say("reads.what", {
+        weights: bytes(cost.weights), cache: bytes(cost.cache), values: bytes(cost.values),
+      })),
+      el("dt", {}, say("computes")), el("dd", {}, flops(cost.products + cost.elements)))),
+    el("div", {}, n === 0 && i.net > 3 * i.predicted
+      ? el("p", {class: "soft"}, say("first.interval")) : null,
+    several ? el("p", {class: "soft"}, say("together", {n: i.steps.length})) : null,
+    ...i.steps.map((number) => {
+      const {name, equation, letters, file, line, code, shapes} = run.steps[number];
+      const shape = shapes[kind] ?? Object.values(shapes)[0];
+      return el("div", {class: "formed"},
+        el("p", {class: "equation"}, el("b", {}, name), " = ", equation,
+          letters ? el("span", {class: "soft"}, ` [${letters.replaceAll(" ", ",")}]`) : null,
+          shape?.length ? el("span", {class: "soft"}, ` = ${shape.join(" × ")}`) : null),
+        file ? el("pre", {}, el("code", {}, code)) : null,
+        file ? el("p", {class: "soft source"}, `${file}:${line}`) : null);
+    })),
+  ];
+}
+
+// ---- the lens
+
+/** What would come next after each layer. @param {Run} run @param {number} moment */
+export function lens(run, moment) {
+  const id = run.moments[moment].id, rows = run.lens(moment);
+  const first = rows.findIndex((_, n) => rows.slice(n).every((row) => row.words[0].id === id));
+  const name = (/** @type {number} */ n) => n ? say("layer", {n: n - 1}) : say("after.embed");
+  const key = first < 0 ? "look.lens.never" : first === rows.length - 1 ? "look.lens.last"
+    : "look.lens.from";
+  return [
+    el("p", {class: "look"}, say(key, {
+      word: quoted(run.word(id)), after: first > 0 ? name(first) : name(0),
+      early: quoted(run.word(rows[Math.min(1, rows.length - 1)].words[0].id)),
+    })),
+    el("table", {class: "bars lens"},
+      el("thead", {}, el("tr", {}, el("th", {scope: "col"}, say("after.which")),
+        el("th", {scope: "col"}, say("likeliest")), el("td"),
+        el("th", {scope: "col", class: "number"}, say("of.came", {word: named(run.word(id), 12)})))),
+      el("tbody", {}, ...rows.map((row, n) => el("tr", {},
+        el("th", {scope: "row"}, name(n)),
+        el("td", {class: "words"}, ...row.words.map((w) => el("span", {
+          class: w.id === id ? "word here" : "word",
+        }, el("bdi", {}, named(run.word(w.id), 16)), el("span", {class: "soft"}, ` ${percent(w.probability)}`)))),
+        el("td", {class: "wide"}, bar(row.chosen, "before")),
+        el("td", {class: "number"}, percent(row.chosen)))))),
+  ];
+}
+
+// ---- attention
+
+/** Where a position looks: a head over the text itself, and all heads at once.
+ * @param {Run} run @param {number} moment @param {{layer: number, head: number}} at head -1: the
+ * mean of a layer's @param {(layer: number, head: number) => void} pick */
+export function attention(run, moment, at, pick) {
+  const position = run.position(moment), ids = run.ids.slice(0, position + 1);
+  if (run.attention(position, 0, 0) === null) {
+    const near = run.header.attention;
+    return [el("p", {class: "look"}, say("look.attention.none", {n: near.length}))];
+  }
+  const weights = headWeights(run, position, at.layer, at.head);
+  const order = [...weights.keys()].sort((a, b) => weights[b] - weights[a]);
+  const [top] = order, most = weights[top];
+  const key = top === 0 ? "look.attention.first" : top === position ? "look.attention.self"
+    : top === position - 1 ? "look.attention.previous" : "look.attention";
+  const heads = Array.from({length: run.heads}, (_, head) => head);
+  const head = at.head < 0 ? say("heads.mean") : say("head", {n: at.head});
+  return [
+    el("p", {class: "look"}, say(key, {
+      where: `${say("layer", {n: at.layer})}, ${head}`, word: quoted(run.word(ids[top])),
+      from: quoted(run.word(ids[position])), share: percent(most),
+    })),
+    el("p", {class: "text attended"}, ...ids.map((id, n) => {
+      const shaded = token(run.word(id), {
+        class: n === position ? "token from" : "token", title: percent(weights[n]),
+      });
+      shaded.style.setProperty("--share", String(Math.sqrt(weights[n])));
+      return shaded;
+    })),
+    el("p", {class: "soft"}, say("most.attended"), " ", ...order.slice(0, 4).flatMap((n, i) => [
+      i ? ", " : "", el("bdi", {}, named(run.word(ids[n]), 16)), ` ${percent(weights[n])}`,
+    ])),
+    el("div", {class: "heads", role: "group", "aria-label": say("heads")},
+      ...Array.from({length: run.layers}, (_, layer) => el("div", {class: "row"},
+        el("span", {class: "soft label"}, say("layer", {n: layer})),
+        ...[-1, ...heads].map((h) => {
+          const all = headWeights(run, position, layer, h), at0 = at.layer === layer && at.head === h;
+          const button = el("button", {
+            type: "button", class: "head", "aria-pressed": String(at0), tabindex: at0 ? 0 : -1,
+            "data-layer": layer, "data-head": h, onclick: () => pick(layer, h),
+            title: `${say("layer", {n: layer})}, ${h < 0 ? say("heads.mean") : say("head", {n: h})}`,
+          }, strip(all), h < 0 ? say("mean.short") : String(h));
+          return button;
+        })))),
+  ];
+}
+
+/** The head that most often picks out one word: not the first one, not itself, not the one before.
+ * @param {Run} run */
+export function telling(run) {
+  let best = {layer: 0, head: -1, most: 0};
+  for (let layer = 0; layer < run.layers; layer++) {
+    for (let head = 0; head < run.heads; head++) {
+      let sum = 0;
+      for (const position of run.header.attention) {
+        const weights = run.attention(position, layer, head);
+        if (weights && position > 2) sum += Math.max(...weights.subarray(1, -2));
+      }
+      if (sum > best.most) best = {layer, head, most: sum};
+    }
+  }
+  return {layer: best.layer, head: best.head};
+}
+
+/** @param {Run} run @param {number} position @param {number} layer @param {number} head */
+function headWeights(run, position, layer, head) {
+  if (head >= 0) return /** @type {Float32Array} */ (run.attention(position, layer, head));
+  const sum = new Float32Array(position + 1);
+  for (let h = 0; h < run.heads; h++) {
+    run.attention(position, layer, h)?.forEach((w, n) => { sum[n] += w / run.heads; });
+  }
+  return sum;
+}
+
+/** A head at a glance: positions from left to right. @param {Float32Array} weights */
+function strip(weights) {
+  const canvas = /** @type {HTMLCanvasElement} */ (el("canvas", {
+    width: 44, height: 14, "aria-hidden": true,
+  }));
+  const c = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  const style = getComputedStyle(document.documentElement);
+  c.fillStyle = style.getPropertyValue("--here").trim();
+  const n = Math.min(canvas.width, weights.length), most = new Float32Array(n);
+  weights.forEach((weight, at) => {
+    const place = Math.floor(at * n / weights.length);
+    most[place] = Math.max(most[place], weight);
+  });
+  most.forEach((weight, place) => {
+    c.globalAlpha = Math.sqrt(weight);
+    c.fillRect(place * canvas.width / n, 0, Math.max(canvas.width / n, 1), canvas.height);
+  });
+  return canvas;
+}
+
+// ---- the residual stream
+
+/** How long the residual stream is, at the position that decides a moment, after each part.
+ * @param {Run} run @param {number} moment */
+export function norms(run, moment) {
+  const at = run.position(moment), wide = 2 * run.layers + 1;
+  const all = [...run.arrays.norms.subarray(at * wide, (at + 1) * wide)], most = Math.max(...all);
+  const grown = all.map((norm, n) => n ? norm / all[n - 1] : 1);
+  const top = grown.indexOf(Math.max(...grown));
+  const name = (/** @type {number} */ n) => n === 0 ? say("after.embed")
+    : `${say("layer", {n: (n - 1) >> 1})}, ${say(`phase.${n % 2 ? "attend" : "feed forward"}`)}`;
+  return [
+    el("p", {class: "look"}, say("look.norms", {
+      from: digits(all[0]), to: digits(all[wide - 1]), most: name(top), times: digits(grown[top]),
+    })),
+    el("table", {class: "bars norms"}, el("tbody", {}, ...all.map((norm, n) => el("tr", {},
+      el("th", {scope: "row"}, n ? swatch(n % 2 ? "attend" : "feed forward") : swatch("embed"), name(n)),
+      el("td", {class: "wide"}, bar(norm / most, "before")),
+      el("td", {class: "number"}, digits(norm)))))),
+  ];
+}
+
+// ---- tokens and their merges
+
+/** How the prompt was cut into tokens: the merges of each piece, in the order of their making.
+ * @param {Run} run */
+export function tokens(run) {
+  /** @type {{text: string, ids: number[], merges: [number, number, string, string][]}[]} */
+  const pieces = run.header.text.pieces;
+  const merges = pieces.reduce((sum, piece) => sum + piece.merges.length, 0);
+  if (!pieces.length) return [el("p", {class: "look"}, say("look.tokens.none"))];
+  return [
+    el("p", {class: "look"}, say("look.tokens", {
+      letters: [...run.header.text.prompt].length, merges, n: run.header.text.ids.length,
+    })),
+    el("ol", {class: "pieces"}, ...pieces.slice(0, 200).map((piece) => el("li", {},
+      el("details", {}, el("summary", {}, ...piece.ids.map((id) => el("span", {
+        class: "cut", title: String(id),
+      }, el("bdi", {}, visible(run.word(id)))))),
+      piece.merges.length ? el("p", {}, ...piece.merges.flatMap(([rank, , left, right]) => [
+        el("span", {class: "merge"}, el("bdi", {}, visible(left)), " + ", el("bdi", {}, visible(right)),
+          el("sub", {}, rank.toLocaleString(spoken()))), " ",
+      ])) : el("p", {class: "soft"}, say("no.merges")))))),
+  ];
+}
+
+// ---- the scope as a table
+
+/** Every cycle in a row. @param {Run} run @param {(cycle: number) => void} pick */
+export function table(run, pick) {
+  const heads = ["cycle", "word", "kind", "start", "measured",
+    ...(run.predicts ? ["predicted", "limit"] : []), ...PHASES.map((phase) => `phase.${phase}`)];
+  const rows = run.cycles.map((c, n) => {
+    const all = run.total(n), words = run.momentsOf[n].map((m) => visible(run.word(run.moments[m].id)));
+    return el("tr", {"data-cycle": n},
+      el("th", {scope: "row"}, el("button", {
+        class: "link", type: "button", onclick: () => pick(n),
+      }, String(n))),
+      el("td", {}, el("bdi", {}, words.join(" "))), el("td", {}, say(`kind.${c.kind}`)),
+      el("td", {class: "number"}, duration(c.start)),
+      el("td", {class: "number"}, duration(run.lasted(n))),
+      ...(run.predicts ? [el("td", {class: "number"}, duration(all.predicted)),
+        el("td", {}, say(`limit.${BINDS[all.binds]}`))] : []),
+      ...PHASES.map((phase) => el("td", {class: "number"},
+        duration(run.total(n, (i) => i.phase === phase).net))));
+  });
+  return el("table", {class: "numbers"},
+    el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", {scope: "col"}, say(head))))),
+    el("tbody", {}, ...rows));
+}

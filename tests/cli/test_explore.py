@@ -1,0 +1,46 @@
+"""`minillm explore`: a page in a file, or served until Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from minillm.cli import main
+from minillm.cli.explore import can_open
+
+
+def test_the_command_writes_a_page(tmp_path, capsys):
+    args = ["explore", "Once </script>", "--model", "tales-draft", "--no-limits"]
+    file = tmp_path / "a.html"
+    assert main([*args, "--max-new-tokens", "2", "--save", str(file)]) == 0
+    assert file.read_text("utf-8").startswith("<!doctype html>")
+    assert main([*args, "--save", str(tmp_path / "a.png")]) == 2
+    assert "the name must end in one of .html" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to a child")
+def test_ctrl_c_ends_the_command():
+    args = [sys.executable, "-m", "minillm", "explore", "--no-open", "--model", "tales-draft"]
+    environment = os.environ | {"MINILLM_KERNELS": "numpy", "JUPYTERHUB_USER": "somebody"}
+    with subprocess.Popen(
+        args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        address = process.stdout.readline()
+        hub = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert address.startswith("http://127.0.0.1:") and "explore --save" in hub
+    assert (process.returncode, errors) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is always a screen")
+def test_a_browser_is_opened_where_somebody_sees_it(monkeypatch):
+    for name in ("SSH_CONNECTION", "SSH_TTY", "WSL_DISTRO_NAME", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    assert not can_open()
+    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
+    assert can_open()
+    monkeypatch.setenv("SSH_CONNECTION", "192.0.2.1 50000 192.0.2.2 22")
+    assert not can_open()

@@ -1,0 +1,410 @@
+"""The page in a real browser, as somebody uses it: `pytest -m browser`.
+
+Chromium is Debian's (apt-get install chromium), or where MINILLM_CHROMIUM says; it is driven by
+playwright. MINILLM_SCREENSHOTS names a folder in which pictures are kept to be looked at.
+"""
+
+import copy
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minillm import recording
+from minillm.page.static import page as page_of
+from minillm.recording import Recording, shapes
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
+CHROMIUM = os.environ.get("MINILLM_CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: install it, or set MINILLM_CHROMIUM"),
+]
+MADE = recording.read(Path(__file__).parents[1] / "data/recordings/tales-draft.recording")
+HOSTILE = {
+    "a tag": "</script><img src=x onerror=alert(1)>",
+    "a turn": "\u202eabc\u202c",
+    "a long word": "w" * 10_000,
+    "a template": "{word} ${alert(1)} %s",
+}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+
+
+@pytest.fixture
+def open_page(browser, tmp_path):
+    """Open a recording, or an address; what goes wrong there fails the test at its end."""
+    wrong, contexts = [], []
+
+    def opened(made=MADE, address=None, width=1280, height=900, **how):
+        how = {"reduced_motion": "reduce", "locale": "en"} | how
+        contexts.append(browser.new_context(viewport={"width": width, "height": height}, **how))
+        page = contexts[-1].new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+        page.on("dialog", lambda dialog: wrong.append(dialog.message))
+        own = address or "file:"
+
+        def asked(request):
+            if not request.url.startswith((own, "data:")):
+                wrong.append(request.url)
+
+        page.on("request", asked)
+        if address is None:
+            (tmp_path / "page.html").write_text(page_of(made), "utf-8")
+            address = (tmp_path / "page.html").as_uri()
+        page.goto(address)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not wrong
+
+
+def value(page):
+    """What the scope says of what is picked."""
+    return page.locator("#scope").get_attribute("aria-valuetext")
+
+
+def overflows(page):
+    return page.evaluate("document.documentElement.scrollWidth - innerWidth")
+
+
+# ---- by keys, by pointer
+
+
+def test_everything_is_reached_by_keys(open_page):
+    page = open_page()
+    reached = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.append(
+            page.evaluate("document.activeElement.id || document.activeElement.className")
+        )
+    assert {"language", "theme", "play", "back", "forward", "closer", "one", "scope"} <= {*reached}
+    page.focus("#scope")
+    page.keyboard.press("Home")
+    assert value(page).startswith("cycle 0, prefill, man")
+    page.keyboard.press("ArrowRight")
+    assert value(page).startswith("cycle 1, decode, who")
+    page.keyboard.press("End")
+    assert value(page).startswith("cycle 15, decode, was")
+    for detail in ("layers", "steps"):
+        page.keyboard.press("ArrowDown")
+        assert page.locator(f"[data-unfold={detail}]").get_attribute("aria-pressed") == "true"
+    page.keyboard.press("Enter")
+    assert page.locator("#step-view").is_visible()
+    assert page.evaluate("document.activeElement.id") == "step-view"
+    before = page.locator("#step h3").inner_text()
+    page.keyboard.press("Shift+ArrowLeft")
+    assert page.locator("#step h3").inner_text() != before
+    assert page.locator("#map .here").count() >= 1
+    page.keyboard.press("Escape")
+    assert page.locator("#step-view").is_hidden()
+    assert page.evaluate("document.activeElement.id") == "scope"
+
+
+def test_arrows_move_among_the_heads(open_page):
+    page = open_page()
+    page.locator(".head[aria-pressed=true]").focus()
+    for key in ("ArrowUp", "ArrowUp", *["ArrowLeft"] * 9):
+        page.keyboard.press(key)
+    assert page.locator(".head[aria-pressed=true]").get_attribute("data-head") == "-1"
+    assert "mean of all heads" in page.locator("#attention .look").inner_text()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    pressed = page.locator(".head[aria-pressed=true]")
+    assert (pressed.get_attribute("data-layer"), pressed.get_attribute("data-head")) == ("1", "0")
+    assert page.evaluate("document.activeElement.dataset.head") == "0"
+
+
+def test_everything_is_reached_by_the_pointer(open_page):
+    page = open_page()
+    page.click("[data-moment='2'] .body")
+    assert value(page).startswith("cycle 2,")
+    box = page.locator("#scope").bounding_box()
+    page.mouse.click(box["x"] + 160, box["y"] + 140)
+    assert value(page).startswith("cycle 0,") and page.locator("#step-view").is_visible()
+    page.click("#close")
+    page.click("#cycle button >> nth=2")
+    assert "feed forward" in page.locator("#step h3").inner_text()
+    page.click("main > details > summary")
+    page.click("#table tbody tr:nth-child(6) button")
+    assert value(page).startswith("cycle 5,")
+    page.click("#one")
+    page.click("#whole")
+    page.mouse.move(box["x"] + 400, box["y"] + 100)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 300, box["y"] + 100)
+    page.mouse.up()
+    assert value(page).startswith("cycle 5,")  # dragging moves the view, and picks nothing
+
+
+# ---- what is said
+
+
+def test_sentences_are_computed_from_the_run(open_page):
+    page = open_page()
+    said = page.locator("#facts").inner_text()
+    first, *others = (c["end"] - c["start"] for c in MADE.header["cycles"])
+    middle = sorted(others)[len(others) // 2]
+    assert f"Each word takes {middle / 1e3:.0f}\u202fµs" in said
+    assert f"{first / middle:.3g} times as wide" in said and "all 9 tokens" in said
+    assert "compute 24 positions anew" in said and "binds" in said
+    lens = page.locator("#lens tbody tr").all_inner_texts()
+    assert len(lens) == 3 and lens[0].startswith("embedding") and lens[2].startswith("layer 1")
+
+
+def test_tokens_show_their_merges(open_page):
+    page = open_page()
+    page.click("#tokens summary >> nth=1")
+    merges = page.locator("#tokens li:nth-child(2) .merge").all_inner_texts()
+    assert merges and merges[-1].startswith("␣")
+    assert page.locator("#norms tbody tr").count() == 5
+
+
+def test_the_table_is_the_scope(open_page):
+    page = open_page()
+    page.click("main > details > summary")
+    rows = page.locator("#table tbody tr")
+    assert rows.count() == 16
+    cells = rows.nth(0).locator("td").all_inner_texts()
+    assert cells[1] == "prefill" and cells[0] == "␣man"
+
+
+def test_it_is_told_to_those_who_do_not_see_it(open_page):
+    page = open_page()
+    told = page.locator("body").aria_snapshot()
+    for wanted in (
+        'heading "minillm One token being born, in time" [level=1]',
+        'slider "Scope: time from left to right, one column a cycle"',
+        'heading "What could have come"',
+        'button "phases" [pressed]',
+        'group "Heads"',
+    ):
+        assert wanted in told, told
+
+
+def test_axe_finds_nothing(open_page):
+    pytest.importorskip("axe_playwright_python", reason="axe checks accessibility")
+    from axe_playwright_python.sync_playwright import Axe
+
+    for scheme in ("light", "dark"):
+        page = open_page(color_scheme=scheme)
+        page.evaluate("document.querySelector('main > details').open = true")
+        page.focus("#scope")
+        page.keyboard.press("Enter")
+        found = Axe().run(page).response["violations"]
+        assert not [(v["id"], [n["html"][:90] for n in v["nodes"]][:3]) for v in found], scheme
+
+
+def test_chinese_is_spoken(open_page):
+    page = open_page(locale="zh-CN")
+    assert page.locator("h1").inner_text().endswith("看一个词元如何诞生")
+    assert page.locator("html").get_attribute("lang") == "zh"
+    assert "每个词用时" in page.locator("#facts").inner_text()
+    page.click("#language")
+    assert page.locator("h1").inner_text().endswith("One token being born, in time")
+    page.click("#language")
+    missing = re.findall(r"(?:look|fact|phase|kind|limit)\.[a-z.]+", page.inner_text("body"))
+    assert not missing
+
+
+# ---- time
+
+
+def test_it_sweeps_slowed_down(open_page):
+    page = open_page(reduced_motion="no-preference")
+    assert re.fullmatch(r"slowed down [\d,]+ times", page.locator("#slowed").inner_text())
+    assert page.locator(".later").count() > 10
+    sync_api.expect(page.locator("[data-moment='1'].later")).to_have_count(0)
+    page.click("#play")
+    stopped = page.locator(".later").count()
+    page.wait_for_timeout(700)
+    assert page.locator(".later").count() == stopped
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".later").count() == 0  # whoever moves sees all of it
+
+
+def test_without_motion_all_is_there_at_once(open_page):
+    page = open_page(reduced_motion="reduce")
+    assert page.locator(".later").count() == 0
+    assert page.locator("#play").get_attribute("aria-label") == "Play again"
+
+
+# ---- any size, any text
+
+
+@pytest.mark.parametrize("width", [360, 640, 1280, 1920])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits(open_page, width, scheme):
+    page = open_page(width=width, color_scheme=scheme)
+    page.focus("#scope")
+    page.keyboard.press("Enter")
+    assert overflows(page) <= 0
+    keep(page, f"{scheme}-{width}")
+
+
+def test_it_fits_at_twice_the_size(open_page):
+    page = open_page(width=640, height=450, device_scale_factor=2)  # 1280 x 900 at 200 %
+    assert overflows(page) <= 0
+    keep(page, "zoom-200")
+
+
+def keep(page, name):
+    if folder := os.environ.get("MINILLM_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_text_is_inert(open_page, name):
+    header, text = copy.deepcopy(MADE.header), HOSTILE[name]
+    header["tokens"] = dict.fromkeys(header["tokens"], text)
+    header["text"]["prompt"] = header["model"]["name"] = text
+    header["machine"]["processor"] = text
+    for moment in header["moments"]:
+        moment["text"] = text
+    page = open_page(Recording(header, MADE.arrays), width=360)
+    page.click("main > details > summary")
+    page.focus("#scope")
+    for key in ("ArrowRight", "Enter", "ArrowLeft"):
+        page.keyboard.press(key)
+    assert page.locator("img").count() == 0
+    assert overflows(page) <= 0
+    assert "\u202e" not in page.inner_text("body")
+
+
+def long_recording(moments=1000, layers=30, heads=9):
+    """As of a SmolLM2 that wrote so many words; the numbers are drawn."""
+    header, draw = copy.deepcopy(MADE.header), np.random.default_rng(0)
+    header["model"]["sizes"] |= {"L": layers, "H": heads}
+    block = [name[4:] for name in header["names"][0] if name.startswith("h.0.")]
+    names = [f"h.{i}.{name}" for i in range(layers) for name in block]
+    header["names"] = [["embed", *names, "ln_f", "logits", "probs", "next"]]
+    first, one, n = header["cycles"][0], header["cycles"][1], len(header["text"]["ids"])
+    header["cycles"], start = [first | {"start": 0.0, "end": 3e7}], 3e7
+    for m in range(1, moments):
+        end = start + float(draw.uniform(9e6, 11e6))
+        header["cycles"].append(one | {"past": n + m - 1, "start": start, "end": end})
+        start = end
+    words = header["moments"]
+    header["moments"] = [words[m % len(words)] | {"cycle": m} for m in range(moments)]
+    header["attention"] = [n + moments - 2]
+    arrays = {}
+    for name, (shape, dtype) in shapes(header).items():
+        shape = [3 if size is None else size for size in shape]
+        arrays[name] = draw.random(shape).astype(dtype)
+    lasted = np.array([c["end"] - c["start"] for c in header["cycles"]])
+    steps = np.linspace(0, 1, len(header["names"][0]) + 1)[1:]
+    arrays["times.ends"] = np.outer(lasted, steps).ravel().astype(np.float32)
+    arrays["times.net"] = arrays["predicted.seconds"] = np.full_like(arrays["times.ends"], 4e4)
+    return Recording(header, arrays)
+
+
+def test_a_thousand_words_move_within_100_ms_a_frame(open_page):
+    page = open_page(long_recording())
+    page.focus("#scope")
+    took = page.evaluate("""async () => {
+      const frame = () => new Promise(requestAnimationFrame), best = {};
+      for (let turn = 0; turn < 9; turn++) {
+        for (const [n, key] of ["0", "ArrowLeft", "+", "ArrowLeft", "-", "1"].entries()) {
+          let before = await frame(), longest = 0;
+          document.activeElement.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+          for (let more = 0; more < 4; more++) {
+            const now = await frame();
+            longest = Math.max(longest, now - before);
+            before = now;
+          }
+          best[n + key] = Math.min(best[n + key] ?? Infinity, longest);
+        }
+      }
+      return best;
+    }""")
+    # What else a machine does only adds, so the best of nine counts.
+    assert max(took.values()) < 100, took
+
+
+# ---- with a model behind it
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """`minillm explore`, as a process: it, and its address."""
+    args = [sys.executable, "-m", "minillm", "explore", "--no-open", "--model", "tales-draft"]
+    more = ["--no-limits", "--max-new-tokens", "12", "--temperature", "0"]
+    with subprocess.Popen([*args, *more], stdout=subprocess.PIPE, text=True) as process:
+        yield process, process.stdout.readline().split()[0]
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+
+
+def test_another_text_is_typed(open_page, served):
+    page = open_page(address=served[1])
+    page.wait_for_selector("#facts li")
+    page.fill("#prompt", "The king had a </script> daughter")
+    page.keyboard.press("Enter")
+    sync_api.expect(page.locator("#words")).to_contain_text("The king had a </script> daughter")
+    page.wait_for_selector("[data-moment='11']")
+    assert page.locator("#words .given").first.inner_text() == "The"
+    page.fill("#prompt", "")
+    page.click("#go")
+    sync_api.expect(page.locator("#state")).to_contain_text("the prompt is empty")
+
+
+def test_another_word_is_a_branch_and_both_stay(open_page, served):
+    page = open_page(address=served[1])
+    page.wait_for_selector("[data-moment='11']")
+    before = page.locator("#words").inner_text()
+    page.click("[data-moment='3'] .body")
+    page.wait_for_timeout(300)
+    other = page.locator("#candidates button").first
+    word = other.inner_text().replace("␣", " ")
+    other.click()
+    page.wait_for_selector("#runs-tabs button:nth-child(2)")
+    given = page.locator("#words .given").all_inner_texts()
+    assert given[-1] == word and before.startswith("".join(given[:-1]))
+    page.click("#runs-tabs button:nth-child(1)")
+    assert page.locator("#words").inner_text() == before
+
+
+def test_a_lever_is_shown_beside_what_it_changes(open_page, served):
+    page = open_page(address=served[1])
+    page.wait_for_selector("[data-moment='11']")
+    assert page.locator("#beside-view").is_hidden()
+    page.check("#no-cache")
+    page.click("#go")
+    sync_api.expect(page.locator("#compared")).to_contain_text("It is the same text.")
+    assert "There is no cache" in page.locator("#facts").inner_text()
+    first, second = (page.locator(f"#{name}").bounding_box() for name in ("scope", "beside"))
+    assert first["width"] == second["width"] and second["y"] > first["y"]
+    keep(page, "lever")
+
+
+def test_two_pages_run_at_once(open_page, served):
+    pages = [open_page(address=served[1]) for _ in range(2)]
+    for page in pages:
+        page.wait_for_selector("[data-moment='11']")
+
+
+def test_a_page_says_that_its_server_has_gone(open_page, served):
+    process, address = served
+    page = open_page(address=address)
+    page.wait_for_selector("#facts li")
+    process.kill()
+    process.wait()
+    page.evaluate("() => { window.fetch = () => Promise.reject(new TypeError()); }")
+    page.click("#go")
+    sync_api.expect(page.locator("#state")).to_contain_text("The server has gone")
