@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import regex
@@ -26,7 +26,7 @@ from ..layers.rope import frequencies
 from ..model import Model
 from ..tokenizer import Tokenizer
 from ..tokenizer.patterns import FOLDED
-from ..weights import Weight, store
+from ..weights import Int8, Weight, store
 
 VERSION = 1
 KINDS = ("int8", "float16", "float32")
@@ -52,7 +52,7 @@ def pack(model: Model, tokenizer: Tokenizer, kind: str = "int8") -> bytes:
         if getattr(p, "kind", None) != kind:
             p = store(dense(p).astype(np.float32), kind, table=layout[name].role == TABLE)
         matrices[name] = [p.n, p.k]
-        tensors[name] = p.to_ggml() if kind == "int8" else _rows(p).astype(kind)
+        tensors[name] = cast(Int8, p).to_ggml() if kind == "int8" else _rows(p).astype(kind)
     header = {
         "version": VERSION,
         "family": family.name,

@@ -12,8 +12,9 @@ import pytest
 def chromium():
     """Debian's Chromium, or the one that MINILLM_CHROMIUM names, driven by playwright."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
-    program = os.environ.get("MINILLM_CHROMIUM") or shutil.which("chromium")
-    if program is None:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = [*filter(None, [os.environ.get("MINILLM_CHROMIUM"), *map(shutil.which, names)])]
+    if not found:
         pytest.skip("no chromium: install it, or set MINILLM_CHROMIUM")
     with sync_api.sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield playwright.chromium.launch(executable_path=found[0], args=["--no-sandbox"])

@@ -268,9 +268,9 @@ def test_tokens_are_pythons_on_hostile_text(request, tmp_path):
         "\ud800\udc00<|endoftext|>the",
     ]
     texts = [*from_conftest, *("".join(rng.choices("".join(kinds), k=60)) for _ in range(200))]
-    long = [t for t in texts if len(t) > 20_000]
     for name, tokenizer in variants(request).items():
-        some = texts if name == "tales" else [t for t in texts if t not in long]
+        short = [t for t in texts if len(t) < 2000][:40]
+        some = texts if name == "tales" else [t for t in texts if len(t) < 20_000]
         model = lively(GPT2Config(vocab_size=tokenizer.vocab_size, n_embd=2, n_layer=1, n_head=1))
         ids = [rng.choices(range(tokenizer.vocab_size), k=30) for _ in range(50)]
         ids = [[i for i in row if tokenizer.tokens[i] is not None] for row in ids]
@@ -278,14 +278,14 @@ def test_tokens_are_pythons_on_hostile_text(request, tmp_path):
             ["encode", {"texts": some}],
             ["encode", {"texts": some, "allowed": "all"}],
             ["decode", {"ids": ids}],
-            ["explain", {"texts": some[:20]}],
+            ["explain", {"texts": short}],
             ["encode", {"texts": ["x"], "allowed": ["constructor"]}],
         ]
         answers = in_node(pack(model, tokenizer), tasks, tmp_path)
         assert answers[0] == [tokenizer.encode(t) for t in some], name
         assert answers[1] == [tokenizer.encode(t, "all") for t in some], name
         assert answers[2] == [tokenizer.decode(row) for row in ids], name
-        for told, text in zip(answers[3], some):
+        for told, text in zip(answers[3], short):
             pieces = tokenizer.explain(text)
             assert [p["text"] for p in told] == [p.text for p in pieces], name
             assert [p["ids"] for p in told] == [[*p.ids] for p in pieces], name
