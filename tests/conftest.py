@@ -38,6 +38,12 @@ def hostile_text(request) -> str:
 
 
 @pytest.fixture(scope="session")
+def hostile_texts() -> list[str]:
+    """All of them."""
+    return [*HOSTILE.values()]
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """../shared/data beside the checkout: texts and GPT-2's vocabulary, too large for the
     repository."""

@@ -2,6 +2,7 @@
 
 minillm explore "Once upon a time"
 minillm explore "The king" --model tales-draft --save king.html
+minillm explore --save king.html --live     the page holds the model, too, and goes on by itself
 minillm explore --no-open     says the address, for a browser elsewhere
 """
 
@@ -13,7 +14,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .common import add_compute, add_model, check_output, load, write
+from ..errors import InputError
+from .common import add_compute, check_output, load, write
 from .generate import add_options
 
 TEXT = "Once upon a time, there was a little girl"
@@ -29,11 +31,21 @@ HUBS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", nargs="?", help=f"the prompt (default: {TEXT})")
-    add_model(parser)
+    parser.add_argument(
+        "--model",
+        help="a folder, a bundled name or a hub name (default: tales; of --live: tales-draft)",
+    )
     add_compute(parser)
     add_options(parser)
     parser.add_argument(
         "--save", metavar="FILE", help="write a page with a recording inside, and end"
+    )
+    parser.add_argument(
+        "--live",
+        nargs="?",
+        const="int8",
+        choices=("int8", "float16", "float32"),
+        help="of --save: put the model inside, its matrices stored so (default: %(const)s)",
     )
     parser.add_argument(
         "--limits",
@@ -58,6 +70,9 @@ def run(args: argparse.Namespace) -> None:
     text = TEXT if args.text is None else args.text
     check_output("--save", args.save, (".html", ".htm"))
     check_output("--limits", args.limits)
+    if args.live and not args.save:
+        raise InputError("--live puts the model into a page: give --save page.html, too")
+    args.model = args.model or ("tales-draft" if args.live else "tales")
     model, tokenizer = load(args)
     options = {n: v for n in ROWS if (v := getattr(args, n, None)) is not None}
     if not {"max_new_tokens", "max_length"} & options.keys():
@@ -65,9 +80,12 @@ def run(args: argparse.Namespace) -> None:
     answer = answerer(model, tokenizer, args, options)
     if args.save:
         from ..machine.files import write_atomically
+        from ..page.packing import pack
         from ..page.static import page
 
-        write_atomically(Path(args.save), page(answer(text, True, lambda said: None)).encode())
+        packed = pack(model, tokenizer, args.live) if args.live else b""
+        made = page(answer(text, True, lambda said: None), packed).encode()
+        write_atomically(Path(args.save), made)
         return
     serve(model, text, answer, args)
 

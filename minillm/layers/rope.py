@@ -35,11 +35,19 @@ def rotation(
     theta from 1e4 to 1e6). Raises InputError for an odd D, an unknown rope_type, and a setting that
     is missing or wrong.
     """
-    if D % 2:
-        raise InputError(f"RoPE turns pairs of numbers: heads of size {D} cannot be, as it is odd")
-    frequency = scaling_of(scaling)(1.0 / float(theta) ** (np.arange(0, D, 2, dtype=dtype) / D))
+    frequency = frequencies(D, theta, scaling, dtype)
     angle = np.asarray(positions, dtype)[..., None] * frequency  # [B,T,1] * [D/2] -> [B,T,D/2]
     return np.cos(angle), np.sin(angle)
+
+
+def frequencies(
+    D: int, theta: float, scaling: dict[str, Any] | None = None, dtype: Any = np.float32
+) -> np.ndarray:
+    """Return the angle by which each pair is turned from one position to the next, see `rotation`:
+    [D/2] of `dtype`."""
+    if D % 2:
+        raise InputError(f"RoPE turns pairs of numbers: heads of size {D} cannot be, as it is odd")
+    return scaling_of(scaling)(1.0 / float(theta) ** (np.arange(0, D, 2, dtype=dtype) / D))
 
 
 def rotate(x, cos, sin):

@@ -49,7 +49,8 @@ WIDTH, LOOP, FRAME, STREAM, ELBOW, LEFT, RIGHT, CACHE = 360, 5, 23, 38, 52, 64, 
 ROW, CELLS, GAP, HEADING = 26, 40, 8, 22
 
 CSS = """
-.drawing{--ink:#1c1c1e;--paper:#fff;--here:#b3005e;color:var(--ink);max-width:100%;height:auto;
+.drawing{--own-ink:#1c1c1e;--own-paper:#fff;--own-here:#b3005e;color:var(--ink,var(--own-ink));
+max-width:100%;height:auto;
 font:12.5px system-ui,"Segoe UI",Roboto,"Noto Sans","PingFang SC","Noto Sans CJK SC",sans-serif}
 .drawing text{fill:currentColor}.drawing .small{font-size:11px}.drawing .title{font-weight:700}
 .drawing .end{text-anchor:end}.drawing .middle{text-anchor:middle}
@@ -58,13 +59,14 @@ font:12.5px system-ui,"Segoe UI",Roboto,"Noto Sans","PingFang SC","Noto Sans CJK
 .drawing .frame{stroke-opacity:.5;stroke-dasharray:4 3}
 .drawing .stream{stroke:currentColor;stroke-width:7;opacity:.4}
 .drawing .box,.drawing .node{stroke:currentColor;stroke-opacity:.45}
-.drawing .box{fill:var(--look,transparent);fill-opacity:.2}.drawing .node{fill:var(--paper)}
+.drawing .box{fill:var(--look,transparent);fill-opacity:.2}
+.drawing .node{fill:var(--paper,var(--own-paper))}
 .drawing .mark{fill:var(--look);stroke:currentColor;stroke-opacity:.5;stroke-width:.7}
-.drawing .bar{fill:currentColor;fill-opacity:.65}
-.drawing .here>.box,.drawing .here>.node,.drawing .here>.area{stroke:var(--here);stroke-opacity:1;
-stroke-width:3}
-.drawing .flag{fill:var(--here)}.drawing text.flagged{fill:#fff;font-weight:700}
-@media(prefers-color-scheme:dark){.drawing{--ink:#ececf0;--paper:#1b1b1f;--here:#d6247f}
+.drawing .breadth{fill:currentColor;fill-opacity:.65}
+.drawing .here>.box,.drawing .here>.node,.drawing .here>.area{stroke:var(--here,var(--own-here));
+stroke-opacity:1;stroke-width:3}.drawing .flag{fill:var(--here,var(--own-here))}
+.drawing text.flagged{fill:var(--paper,#fff);font-weight:700}
+@media(prefers-color-scheme:dark){.drawing{--own-ink:#ececf0;--own-paper:#1b1b1f;--own-here:#d6247f}
 .drawing .box{fill-opacity:.3}}
 """ + "".join(
     f'.drawing [data-phase="{phase}"]{{--look:var(--{phase.replace(" ", "-")},{look.color})}}\n'
@@ -348,7 +350,7 @@ class _Drawing:
                     self.heads(name, x + beside, width - beside - 6)
                 if self.bar(name):
                     self.box(
-                        "bar",
+                        "breadth",
                         x + 1,
                         self.y + height - 3.5,
                         self.scale * self.per_position(name),
@@ -468,7 +470,7 @@ class _Drawing:
         parts.append("</g>")
 
     def box(self, kind: str, x: float, y: float, width: float, height: float) -> None:
-        round_ = "" if kind == "bar" else f' rx="{min(4, width / 4):g}"'
+        round_ = "" if kind == "breadth" else f' rx="{min(4, width / 4):g}"'
         self.parts.append(
             f'<rect class="{kind}" x="{x:g}" y="{y:g}" width="{width:.4g}" height="{height:g}"'
             f"{round_}/>"

@@ -9,28 +9,42 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .. import families
+from ..clock.costs import step_costs, steps_of
 from ..recording import Recording, to_bytes
+from ..steps import local_name
 from .drawing import CSS, drawing, words_of
 
 FILES = Path(__file__).with_name("js")
 MODULES = ("words", "recording", "scope", "views", "main")  # each imports from those before it
+ALIVE = (  # and what a page with the model inside has besides
+    *("ops", "packed", "attention", "gpt2", "llama", "random", "decoding", "tokenizer", "model"),
+    *("live", "patch", "alive"),
+)
 LANGUAGES = ("en", "zh")
 
 
-def page(recording: Recording) -> str:
-    """Return a page that shows a recording, which is inside it: one file that needs nothing."""
+def page(recording: Recording, packed: bytes = b"") -> str:
+    """Return a page that shows a recording, which is inside it: one file that needs nothing.
+
+    packed: a model (packing.pack) that goes along, so that the page continues other texts itself.
+    """
     family = families.described(described := recording.header["model"]["config"])
-    return html(family.config.from_dict(described), recording)
+    return html(family.config.from_dict(described), recording, packed=packed)
 
 
-def html(config: Any, recording: Recording | None = None, ask: dict | None = None) -> str:
+def html(
+    config: Any, recording: Recording | None = None, ask: dict | None = None, packed: bytes = b""
+) -> str:
     """Return the page of a model with this config; ask: what it asks the server that it comes from
-    for, before anybody types another text."""
-    style, script = _file("style.css") + CSS, bundle()
+    for, before anybody types another text; packed: the model itself."""
+    style, script = _file("style.css") + CSS, bundle(MODULES + (ALIVE if packed else ()))
     policy = {
         "default-src": "'none'",
         "script-src": _hash(script),
@@ -52,14 +66,35 @@ def html(config: Any, recording: Recording | None = None, ask: dict | None = Non
         "ask": _json(ask),
         "recording": base64.b64encode(to_bytes(recording)).decode() if recording else "",
         "map": "".join(maps),
+        "model": _model(config, packed) if packed else "",
     }
     return re.sub(r"\{(\w+)\}", lambda found: parts[found[1]], _file("index.html"))
 
 
-def bundle() -> str:
-    """All modules as one script, each in a function of its own that returns what it exports."""
+def _model(config: Any, packed: bytes) -> str:
+    """The elements that hold a model, and what its own recordings say besides."""
+    about = _json({"costs": cost_forms(config)})
+    return (
+        f'<script type="application/json" id="about">{about}</script>\n'
+        f'<script type="text/plain" id="model">{base64.b64encode(packed).decode()}</script>'
+    )
+
+
+def cost_forms(config: Any) -> list[list[list[float]]]:
+    """Coefficients [steps,5,5] of what each step costs in one layer (products, elements, weights,
+    cache, values), in float32: of 1, T, past, T past and T^2 for T new positions after `past`."""
+    points = [(1, 0), (2, 0), (3, 0), (1, 1), (2, 1)]
+    terms = np.array([[1, T, past, T * past, T * T] for T, past in points], np.float64)
+    names = {local_name(name): name for name in reversed(steps_of(config))}
+    costs = [step_costs(config, T, past, 1, "float32") for T, past in points]
+    values = np.array([[[*vars(c[n]).values()] for c in costs] for n in reversed(names.values())])
+    return np.linalg.solve(terms, values).swapaxes(1, 2).round(6).tolist()
+
+
+def bundle(modules: Iterable[str] = MODULES) -> str:
+    """The modules as one script, each in a function of its own that returns what it exports."""
     parts = []
-    for name in MODULES:
+    for name in modules:
         source = re.sub(
             r'^import (\{[^}]*\}) from "\./(\w+)\.js";$', r"const \1 = \2_js;", _file(f"{name}.js"),
             flags=re.MULTILINE,

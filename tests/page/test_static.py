@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from minillm import GPT2Config, recording
-from minillm.page.static import FILES, LANGUAGES, MODULES, bundle, html, page
+from minillm.page.static import ALIVE, FILES, LANGUAGES, MODULES, bundle, html, page
 
 RECORDINGS = Path(__file__).parents[1] / "data" / "recordings"
 
@@ -66,7 +66,7 @@ def test_all_languages_say_the_same_things():
 
 def test_no_text_is_asked_for_that_is_not_there():
     known = json.loads((FILES / "en.json").read_text("utf-8")).keys()
-    source = "".join((FILES / f"{name}.js").read_text("utf-8") for name in MODULES)
+    source = "".join((FILES / f"{name}.js").read_text("utf-8") for name in MODULES + ALIVE)
     source += (FILES / "index.html").read_text("utf-8")
     asked = set(re.findall(r"""\bsay\("([^"]+)\"""", source))
     asked |= set(re.findall(r'data-(?:say|label)="([^"]+)"', source))

@@ -24,6 +24,8 @@ export class Page {
     /** @type {Run | undefined} */ this.other = undefined;  // that was shown before
     /** @type {Run[]} */ this.runs = [];  // all branches, the newest last
     /** @type {?((ids: number[]) => void)} */ this.branch = null;  // how to go on after some ids
+    /** Told of what is picked, where there is more to show.
+     * @type {?((run: Run, moment: number) => void)} */ this.cards = null;
     this.#controls();
   }
 
@@ -151,6 +153,7 @@ export class Page {
       () => $("lens").replaceChildren(...only(lens(run, moment))),
       () => this.#attention(run, moment),
       () => $("norms").replaceChildren(...only(norms(run, moment))),
+      () => this.cards?.(run, moment),
     ];
   }
 
@@ -496,7 +499,7 @@ class Asking {
 }
 
 speak(texts(), new URLSearchParams(location.search).get("lang") ?? navigator.language.slice(0, 2));
-const page = new Page();
+export const page = new Page();
 page.translate();
 const asked = JSON.parse($("asked").textContent);
 if (asked) new Asking(page, asked);

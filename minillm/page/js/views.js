@@ -24,7 +24,7 @@ export function el(tag, about = {}, ...children) {
 
 /** A bar that fills a share of its row, with a label for those who do not see it.
  * @param {number} share @param {string} kind */
-function bar(share, kind) {
+export function bar(share, kind) {
   const fill = el("span", {class: `fill ${kind}`});
   fill.style.width = `${100 * Math.max(0, Math.min(1, share))}%`;
   return el("span", {class: "bar", "aria-hidden": true}, fill);

@@ -1,0 +1,106 @@
+// @ts-check
+/** A page with the model inside: another text, another word, both by the browser alone. */
+
+import {record} from "./live.js";
+import {page, unpacked} from "./main.js";
+import {Model} from "./model.js";
+import {Patching} from "./patch.js";
+import {el, token} from "./views.js";
+import {duration, plain, say} from "./words.js";
+
+const MOST = 40; // words at once
+
+/** @param {string} id @returns {any} */
+const $ = (id) => document.getElementById(id);
+
+/** What the page asks its own model for. */
+class Alive {
+  /** @param {any} about what records say of model, steps and costs */
+  constructor(about) {
+    this.about = about;
+    this.turn = 0;
+    /** @type {Model | undefined} */
+    this.made = undefined;
+    this.warmth = /** @type {HTMLInputElement} */ (el("input", {
+      id: "temperature", type: "range", min: 0, max: 2, step: 0.05, value: 0,
+    }));
+    this.warm = el("output", {for: "temperature"});
+    this.label = el("span");
+    this.note = el("p", {class: "soft"});
+    $("state").before(el("label", {class: "group"}, this.label, " ", this.warmth, " ", this.warm));
+    $("ask").after(this.note);
+    $("ask").hidden = false;
+    $("prompt").value = page.run?.header.text.prompt ?? "";
+    $("ask").addEventListener("submit", (/** @type {Event} */ event) => {
+      event.preventDefault();
+      this.write($("prompt").value);
+    });
+    $("prompt").addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      $("ask").requestSubmit();
+    });
+    this.warmth.addEventListener("input", () => this.translate());
+    this.warmth.addEventListener("change", () => this.write($("prompt").value));
+    $("language").addEventListener("click", () => this.translate());
+    page.branch = (ids) => this.write(ids);
+    const views = /** @type {HTMLElement} */ (document.querySelector(".views"));
+    this.patching = new Patching(() => this.model, views);
+    page.cards = (run, moment) => this.patching.show(run, moment);
+    this.translate();
+    page.translate();
+  }
+
+  /** The model, unpacked at its first use. */
+  get model() {
+    return (this.made ??= new Model(unpacked($("model").textContent)));
+  }
+
+  get temperature() {
+    return Number(this.warmth.value);
+  }
+
+  translate() {
+    this.label.textContent = say("temperature");
+    this.warm.textContent = this.temperature ? this.temperature.toFixed(2) : say("temperature.0");
+    const {source, ticks_per_second: ticks} = page.run?.header.clock ?? {};
+    const tick = duration(source === "performance.now" ? 1e9 / ticks : 1e5);
+    this.note.textContent = say("live", {tick});
+  }
+
+  /** Continue a text, or ids, which is a branch. @param {string | number[]} prompt */
+  async write(prompt) {
+    const turn = ++this.turn, {temperature} = this;
+    this.#say(this.made ? "live.running" : "live.loading");
+    page.pause(true);
+    await new Promise((done) => setTimeout(done)); // so that it is seen
+    try {
+      const how = temperature ? {temperature, seed: 1} : {do_sample: false};
+      const given = typeof prompt === "string" ? prompt : this.model.tokenizer.decode(prompt);
+      $("words").replaceChildren(token(given, {class: "token given"}));
+      const options = {...how, max_new_tokens: MOST, use_cache: !$("no-cache").checked};
+      const run = await record(this.model, prompt, options, this.about, async (moment) => {
+        $("words").append(token(moment.text));
+        await new Promise((done) => setTimeout(done));
+        return turn === this.turn;
+      });
+      if (!run || turn !== this.turn) return;
+      this.#say("");
+      page.show(run);
+      this.translate();
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      if (page.run) page.show(page.run);
+      this.#say("live.wrong", {why: why === "empty" ? say("ask") : plain(why)});
+    }
+  }
+
+  /** @param {string} key @param {Record<string, string>} [values] */
+  #say(key, values) {
+    $("state").classList.toggle("wrong", Boolean(values));
+    $("state").textContent = key && say(key, values);
+  }
+}
+
+const about = $("about")?.textContent;
+if (about) new Alive({...page.run?.header, ...JSON.parse(about)});
