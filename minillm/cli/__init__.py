@@ -15,6 +15,7 @@ from ..errors import InputError, one_line
 from ..machine.files import read_text
 from . import (
     bench,
+    chat,
     classify,
     clock,
     compare,
@@ -35,6 +36,7 @@ from .common import log_on_stderr, say_when_compiling
 
 COMMANDS = (
     generate,
+    chat,
     probs,
     tokenize,
     score,
