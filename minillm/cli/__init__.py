@@ -14,6 +14,7 @@ from .. import __version__
 from ..errors import InputError, one_line
 from ..machine.files import read_text
 from . import (
+    ask,
     bench,
     chat,
     classify,
@@ -37,6 +38,7 @@ from .common import log_on_stderr, say_when_compiling
 COMMANDS = (
     generate,
     chat,
+    ask,
     probs,
     tokenize,
     score,

@@ -8,17 +8,12 @@ chat_template_utils.py.
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from importlib.util import find_spec
-from pathlib import Path
 
 from ..errors import InputError, short
-from .child import Child, Ended, answering, listening
+from .child import Ended, answering, ask_once, limit_memory, listening
 
-PACKAGE = Path(__file__).resolve().parents[2]
 SAFE = (3, 1, 6)  # older versions have known ways out of the sandbox
 INSTALL = 'python -m pip install "jinja2>=3.1.6"'
 SECONDS = 10  # to start, on a slow disk, and to render
@@ -35,12 +30,9 @@ def render(template: str, values: Mapping[str, object]) -> str:
         )
     if find_spec("jinja2") is None:
         raise InputError(f"this model's chat template needs jinja2: {INSTALL}")
-    folders = [str(PACKAGE), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    path = os.pathsep.join(map(os.path.abspath, filter(None, folders)))
-    command = [sys.executable, "-P", "-m", "minillm.machine.jinja"]
+    message = {"template": template, "values": values}
     try:
-        with Child(command, threads=1, environment={"PYTHONPATH": path}) as child:
-            answer = child.ask({"template": template, "values": values}, SECONDS)
+        answer = ask_once("minillm.machine.jinja", message, SECONDS)
     except Ended as error:
         raise InputError(f"the chat template cannot be rendered: {error}") from None
     if not isinstance(text := answer.get("text"), str):
@@ -100,10 +92,7 @@ def _rendered(template: str, values: Mapping[str, object]) -> str:
 
 
 if __name__ == "__main__":
-    with suppress(ImportError):  # Windows has no such limit
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    limit_memory(MEMORY)
     listen, answer = listening()[0], answering()
     asked = listen()
     try:

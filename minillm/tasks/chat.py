@@ -92,7 +92,7 @@ class Chat:
         require_model(model)
         require_tokenizer(tokenizer)
         self.model, self.tokenizer = model, tokenizer
-        self.template = template or template_of(tokenizer.config)
+        self.template = template_of({"chat_template": template} if template else tokenizer.config)
         if self.template is None:
             raise InputError(
                 "the model has no chat template: it goes on with a text, and answers nobody; use"
@@ -100,10 +100,9 @@ class Chat:
             )
         if (V := model.config.sizes.V) < tokenizer.vocab_size:
             raise InputError(f"the tokenizer has {tokenizer.vocab_size} tokens and the model {V}")
-        self.stop = (stop,) if isinstance(stop, str) else tuple(stop)
+        self.stop = TextStream(tokenizer, stop).stop  # checked
         if self.template == CHATML and END not in tokenizer.special_tokens:
             self.stop += (END,)  # no token ends an answer, but text may
-        TextStream(tokenizer, self.stop)  # which checks it
         self._options = self._checked_options(options)
         self.context = self._checked_context(context)
         self.system = system
@@ -192,9 +191,8 @@ class Chat:
     def load(self, path: str | Path) -> None:
         """Go on with a conversation that was saved; InputError where it is none."""
         messages = read_json(path, Conversation)["messages"]
-        system = (
-            messages.pop(0)["content"] if messages and messages[0]["role"] == "system" else None
-        )
+        begins = bool(messages) and messages[0]["role"] == "system"
+        system = messages.pop(0)["content"] if begins else None
         roles = [message["role"] for message in messages]
         if roles != ["user", "assistant"] * (len(roles) // 2):
             raise InputError(f"{path}: the roles are {short(roles)}; user and assistant take turns")
@@ -264,11 +262,9 @@ class Chat:
             )
         if first > self.dropped:
             log.info(
-                "the context of %s is full: no longer read %s from the oldest on, up to %s",
+                "the context of %s is full: the oldest %s no longer read, up to %s",
                 count(self.context, "token"),
-                "is 1 turn"
-                if first == self.dropped + 2
-                else f"are {(first - self.dropped) // 2} turns",
+                "turn is" if (n := (first - self.dropped) // 2) == 1 else f"{n} turns are",
                 short(messages[first - 2]["content"]),
             )
         self.dropped = first

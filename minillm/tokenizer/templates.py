@@ -102,7 +102,7 @@ class Marks:
 
     def encode(self, tokenizer, text: str) -> list[int]:
         """The ids of a text in which only what is not hidden is special."""
-        ids = []
+        ids: list[int] = []
         for part, special in split_at_specials(text, self.specials):
             ids += tokenizer.encode(self.show(part)) if special is None else [special]
         return ids

@@ -142,7 +142,7 @@ def test_when_the_context_is_full_the_oldest_turns_are_dropped(caplog):
             c.ask(f"{n} wider newer")
             assert c.stats.used <= 96
     assert 0 < c.dropped < 12 and len(c.messages) == 12
-    assert "the context of 96 tokens is full: no longer read" in caplog.text
+    assert "the context of 96 tokens is full: the oldest" in caplog.text
     seen = [{"role": "system", "content": "Be brief."}, *c.messages[c.dropped :]]
     assert [m.id for m in c.send("low")] == by_hand(ids_of([*seen, user("low")]), 6)
     dropped = c.dropped
@@ -208,6 +208,8 @@ def test_a_conversation_is_saved_and_loaded(tmp_path):
         ({"window": 9, "chunk": 1}, "chat cannot be had with window=9"),
         ({"max_length": 9}, "max_length counts"),
         ({"stop": ""}, "stop is"),
+        ({"stop": 7}, "stop is"),
+        ({"template": 7}, "chat_template is 7"),
         ({"temprature": 1}, "temprature is no option"),
     ],
     ids=str,
