@@ -151,11 +151,11 @@ class Chat:
         self.messages: list[Message] = []
         self.dropped, self.stats = 0, Stats(0, 0, 0, 0, 0, self.context)
         self._rng = np.random.default_rng(self._options.get("seed"))
-        self._cache, self._ids, self._ends = None, [], []
+        self._cache, self._ids, self._ends, self._unanswered = None, [], [], None
 
     def send(self, text: str) -> Iterator[Moment]:
         """Say `text`, and yield the moments of the answer. Whoever leaves the loop early keeps
-        what has come; without any, it is as if nothing had been said."""
+        what has come; without any, only `edit` and `last` know that something was said."""
         self._close()
         return self._said(self.messages, text)
 
@@ -171,14 +171,15 @@ class Chat:
     def edit(self, text: str) -> Iterator[Moment]:
         """Say `text` instead of the last message, whose answer is forgotten."""
         self._close()
-        if not self.messages:
+        if self.last is None:
             raise InputError("no message yet: there is nothing to edit")
-        return self._said(self.messages[:-2], text)
+        return self._said(self.messages[: None if self._unanswered else -2], text)
 
     @property
     def last(self) -> str | None:
         """The last message that was sent, or None."""
-        return self.messages[-2]["content"] if self.messages else None
+        answered = self.messages[-2]["content"] if self.messages else None
+        return self._unanswered or answered
 
     # ---- files
 
@@ -212,6 +213,7 @@ class Chat:
 
     def _answer(self, messages: list[Message]) -> Generator[Moment, None, None]:
         """Yield the moments of the answer to `messages`; at the end both are in self.messages."""
+        self._unanswered = messages[-1]["content"] or None
         prompt, marks, ids = self._fitting(messages)
         most = min(self._options["max_new_tokens"], self.context - len(ids) + 1)
         options = Options(**self._options | {"max_new_tokens": most})
@@ -236,6 +238,7 @@ class Chat:
             )
             if written:
                 self.messages = [*messages, {"role": "assistant", "content": answer}]
+                self._unanswered = None
                 end = len(text.ids) - (moment is not None and moment.finish == "eos")
                 if self.tokenizer.decode(text.ids[len(ids) : end]) == answer:
                     self._ends.append((prompt + marks.hide(answer), text.ids[:end]))

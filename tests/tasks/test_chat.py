@@ -130,8 +130,8 @@ def test_an_interruption_in_the_middle_of_a_pass_leaves_a_conversation(monkeypat
     with pytest.raises(KeyboardInterrupt):
         c.ask("wider")
     monkeypatch.undo()
-    assert c.messages == before
-    got = [m.id for m in c.send("newer")]
+    assert c.messages == before and c.last == "wider"
+    got = [m.id for m in c.edit("newer")]
     assert got == by_hand(ids_of([*before, user("newer")]), 6)
 
 
