@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from ..decoding.options import Options
 from ..decoding.plain import one_by_one
 from ..decoding.text import TextStream
 from ..errors import InputError, count, require_kind, short, whole_number
+from ..layers.cache import KVCache
 from ..machine.files import as_path, read_json, write_atomically
 from ..machine.quota import require_memory
 from ..protocol import Model, require_model
@@ -92,12 +93,13 @@ class Chat:
         require_model(model)
         require_tokenizer(tokenizer)
         self.model, self.tokenizer = model, tokenizer
-        self.template = template_of({"chat_template": template} if template else tokenizer.config)
-        if self.template is None:
+        found = template_of({"chat_template": template} if template else tokenizer.config)
+        if found is None:
             raise InputError(
                 "the model has no chat template: it goes on with a text, and answers nobody; use"
                 " minillm generate, or the template chatml (--template chatml)"
             )
+        self.template = found
         if (V := model.config.sizes.V) < tokenizer.vocab_size:
             raise InputError(f"the tokenizer has {tokenizer.vocab_size} tokens and the model {V}")
         self.stop = TextStream(tokenizer, stop).stop  # checked
@@ -118,20 +120,20 @@ class Chat:
         require_memory(f"a context of {context} positions", needed, "a smaller --context")
         return context
 
-    def _checked_options(self, options: Mapping) -> dict:
+    def _checked_options(self, options: Mapping) -> dict[str, Any]:
         """The options of an answer. Ends are those of the model and of its tokenizer together."""
         applied = Options(**options).on(self.model)
         applied.require_plain("chat")
         if "max_length" in applied.given:
             raise InputError("max_length counts the conversation, too: give max_new_tokens")
         known, config = self.tokenizer.special_tokens, self.tokenizer.config
-        given = {"max_new_tokens": applied.max_new_tokens or ANSWER, "chunk": CHUNK}
+        given: dict[str, Any] = {"max_new_tokens": applied.max_new_tokens or ANSWER, "chunk": CHUNK}
         given |= applied.given
         if "stop_tokens" not in given:
-            named = [known.get(named_token(config, name)) for name in ENDS]
-            named += [known.get(END)] if self.template == CHATML else []
-            ends = {*stop_tokens(self.model, applied), *(i for i in named if i is not None)}
-            given["stop_tokens"] = sorted(ends)
+            names = [named_token(config, name) for name in ENDS]
+            names += [END] if self.template == CHATML else []
+            ends = {known[name] for name in names if name in known}
+            given["stop_tokens"] = sorted(ends.union(stop_tokens(self.model, applied)))
         return given
 
     # ---- the conversation
@@ -151,7 +153,10 @@ class Chat:
         self.messages: list[Message] = []
         self.dropped, self.stats = 0, Stats(0, 0, 0, 0, 0, self.context)
         self._rng = np.random.default_rng(self._options.get("seed"))
-        self._cache, self._ids, self._ends, self._unanswered = None, [], [], None
+        self._cache = self._new_cache(FIRST)
+        self._ids: list[int] = []  # that the cache holds
+        self._ends: list[tuple[str, list[int]]] = []  # up to each answer's end: the text, its ids
+        self._unanswered: str | None = None
 
     def send(self, text: str) -> Iterator[Moment]:
         """Say `text`, and yield the moments of the answer. Whoever leaves the loop early keeps
@@ -201,8 +206,9 @@ class Chat:
         self.system, self.messages = system, messages
 
     def _with_system(self, messages: list[Message]) -> list[Message]:
-        system = [] if self.system is None else [{"role": "system", "content": self.system}]
-        return [*system, *messages]
+        if self.system is None:
+            return messages
+        return [{"role": "system", "content": self.system}, *messages]
 
     # ---- an answer
 
@@ -219,7 +225,8 @@ class Chat:
         options = Options(**self._options | {"max_new_tokens": most})
         text = Continuation(self.model, ids, options, self.tokenizer, self._rng)
         kept = self._keep(ids)
-        answer, stream, moment = "", TextStream(self.tokenizer, self.stop), None
+        answer, stream = "", TextStream(self.tokenizer, self.stop)
+        moment: Moment | None = None
         moments = one_by_one(self.model, text, cache=self._cache)
         try:
             while moment is None or not moment.finish:
@@ -228,14 +235,12 @@ class Chat:
                 answer += moment.text
                 yield moment
         finally:
-            moments.close()
             used = int(self._cache.lengths[0])
             self._ids, written = text.ids[:used], len(text.ids) - len(ids)
             if moment is None or not moment.finish:
                 answer += stream.flush()
-            self.stats = Stats(
-                kept, len(ids) - kept, written, used, self._cache.capacity, self.context
-            )
+            room = self._cache.capacity
+            self.stats = Stats(kept, len(ids) - kept, written, used, room, self.context)
             if written:
                 self.messages = [*messages, {"role": "assistant", "content": answer}]
                 self._unanswered = None
@@ -276,7 +281,7 @@ class Chat:
     def _written(self, messages: list[Message]) -> tuple[str, Marks]:
         messages = self._with_system(messages)
         marks = Marks(self.tokenizer.special_tokens, [m["content"] for m in messages])
-        hidden = [m | {"content": marks.hide(m["content"])} for m in messages]
+        hidden = [{**m, "content": marks.hide(m["content"])} for m in messages]
         return render(self.template, hidden, self.tokenizer.config), marks
 
     def _encoded(self, prompt: str, marks: Marks) -> list[int]:
@@ -290,8 +295,6 @@ class Chat:
     def _keep(self, ids: list[int]) -> int:
         """Cut the cache to where it holds `ids`, of which at least the last is read anew; return
         how many it holds."""
-        if self._cache is None:
-            self._cache = self._new_cache(FIRST)
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self._ids, ids[:-1])))
         self._ids = self._ids[:same]  # first: whatever happens now, the cache holds these
         self._cache.truncate(same)
@@ -302,6 +305,6 @@ class Chat:
         if n > self._cache.capacity:
             self._cache.grow_into(self._new_cache(1 << (n - 1).bit_length()))
 
-    def _new_cache(self, capacity: int):
+    def _new_cache(self, capacity: int) -> KVCache:
         capacity = min(max(capacity, FIRST), self.context)
         return self.model.new_cache(capacity=capacity, dtype=self._options.get("cache_dtype"))

@@ -17,7 +17,7 @@ from ..errors import InputError, short
 from ..machine import jinja
 from .specials import named_token, split_at_specials, well_formed
 
-Messages = Sequence[Mapping[str, str]]
+Messages = Sequence[Mapping[str, object]]
 
 BEGIN, END = "<|im_start|>", "<|im_end|>"
 CHATML = "chatml"  # the template that needs no Jinja

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from minillm import Chat, InputError, Llama, LlamaConfig, Tokenizer
+from minillm.machine import quota
 from minillm.tasks import chat as module
 from minillm.tokenizer.templates import CHATML, Marks, render
 
@@ -89,7 +90,7 @@ def test_the_cache_never_holds_other_ids_than_it_is_thought_to(monkeypatch):
         for _ in zip(range(int(rng.integers(0, 7))), stream):
             pass
         c._close()
-        if c._cache is None or not (used := int(c._cache.lengths[0])):
+        if not (used := int(c._cache.lengths[0])):
             continue
         fresh = MODEL.new_cache()
         MODEL(c._ids, fresh)
@@ -224,7 +225,8 @@ def test_what_cannot_be_is_one_line(arguments, why):
 
 
 def test_what_memory_cannot_hold_is_one_line(monkeypatch):
-    monkeypatch.setattr("minillm.machine.quota.free_bytes", lambda: 10_000)
+    monkeypatch.setattr(quota, "free_bytes", lambda: 50_000)
+    monkeypatch.setattr(quota, "SMALL", 0)
     with pytest.raises(
         InputError, match=r"a context of 512 positions would take about .*--context"
     ):
