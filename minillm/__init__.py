@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from .loading import load as load
     from .model import GPT2 as GPT2
     from .model import Llama as Llama
+    from .tasks.chat import Chat as Chat
     from .tokenizer import Tokenizer as Tokenizer
     from .twins.twin import Twin
 
 # Public name -> the room it lives in, which is imported when the name is first used: `minillm
 # --help` needs no NumPy.
 ROOMS = {
+    "Chat": "tasks.chat",
     "GPT2": "model",
     "GPT2Config": "families.gpt2.config",
     "InputError": "errors",

@@ -174,6 +174,7 @@ PROVEN_ELSEWHERE = {
     ),
     "tests/machine/test_quota.py: threads are as many as a quota is worth": ("twins.threads",),
     "tests/tasks/test_classify.py: the settings of a classifier": ("tasks.settings",),
+    "tests/tasks/test_prompts.py: what code it tries": ("tasks.trial",),
     "tests/test_cli.py: commands as they are typed": (
         "__main__",
         "cli.bench",

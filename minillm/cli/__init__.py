@@ -14,7 +14,9 @@ from .. import __version__
 from ..errors import InputError, one_line
 from ..machine.files import read_text
 from . import (
+    ask,
     bench,
+    chat,
     classify,
     clock,
     compare,
@@ -36,6 +38,8 @@ from .common import log_on_stderr, say_when_compiling
 
 COMMANDS = (
     generate,
+    chat,
+    ask,
     explore,
     probs,
     tokenize,

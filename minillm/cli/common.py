@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -165,6 +166,18 @@ def write(text: str, end: str = "\n") -> None:
     """Print now, with a question mark for whatever the terminal's encoding lacks."""
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "replace").decode(encoding), end=end, flush=True)
+
+
+ACTING = {"Cc", "Cf", "Zl", "Zp"}  # categories of characters that a terminal obeys, or hides
+WITHIN = "\n\t\u200c\u200d"  # of these, those that texts need: joiners make words and emoji
+
+
+def harmless(text: str) -> str:
+    """Return a text in which the characters that move the cursor, ring, colour or turn the writing
+    around are written out, as \\x1b."""
+    return "".join(
+        ascii(c)[1:-1] if unicodedata.category(c) in ACTING and c not in WITHIN else c for c in text
+    )
 
 
 def write_json(value) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from functools import partial
 from time import perf_counter
 
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -> None:
     """One flag for each of decoding.Options; what is not given is None, and left to the model."""
     from ..decoding.options import ROWS
 
@@ -60,7 +61,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "bool": {"action": argparse.BooleanOptionalAction},
     }
     for name, row in ROWS.items():
-        if (how := row.get("how", kinds.get(row["kind"]))) is not None:
+        how = row.get("how", kinds.get(row["kind"]))
+        if how is not None and name not in without:
             flag = row.get("flag", f"--{name.replace('_', '-')}")
             group.add_argument(flag, dest=name, help=row["what"], **how)
 

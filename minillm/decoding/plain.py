@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ..layers.cache import KVCache
 from ..protocol import Model
 from ..steps import Step, identity
 from .cycle import Continuation, Moment, read
@@ -34,10 +35,13 @@ def greedy_with_cache(model: Model, ids: Sequence[int], n_new: int) -> list[int]
     return ids
 
 
-def one_by_one(model: Model, text: Continuation, step: Step = identity) -> Iterator[Moment]:
+def one_by_one(
+    model: Model, text: Continuation, step: Step = identity, cache: KVCache | None = None
+) -> Iterator[Moment]:
     """Yield the moments of `text`, a cycle each: what `greedy_with_cache` does, with everything
-    that its options ask for."""
-    cache = text.new_cache(model) if text.options.use_cache else None
+    that its options ask for. cache: one that holds the beginning of the text already."""
+    if cache is None and text.options.use_cache:
+        cache = text.new_cache(model)
     chunk, window = text.options.chunk, text.options.window
     start, n_positions = 0, model.config.sizes.P  # start: of the window that the model sees
     if window is not None and cache is not None:  # which keeps the window itself

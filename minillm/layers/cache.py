@@ -171,6 +171,13 @@ class KVCache:
             )
         self.lengths[rows] = np.minimum(self.lengths[rows], length)
 
+    def grow_into(self, larger: KVCache) -> None:
+        """Take the arrays of an empty, larger cache for its own; what is here is copied there."""
+        kept = int(self.lengths.max())
+        for mine, room in ((self.keys, larger.keys), (self.values, larger.values)):
+            room[:, :, :, :kept] = mine[:, :, :, :kept]
+        vars(self).update(keys=larger.keys, values=larger.values)  # both, even at a Ctrl-C
+
     def _row(self, name: str, row) -> int:
         """The number of a row; InputError where the cache has no such row."""
         if (row := whole_number(name, row, least=0)) >= self.batch:

