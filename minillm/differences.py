@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import require_kind
+from .errors import require_kind, several
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,8 @@ def diff(
     """
     for what, given in (("trace", trace), ("reference", reference)):
         require_kind(what, given, Mapping, "{step name: array}")
-    require_kind("names", () if names is None else names, Iterable, "several step names")
     report = StepDifferences()
-    for name in reference if names is None else names:
+    for name in several("names", reference if names is None else names, "several step names"):
         if name not in trace or name not in reference:
             report.append(
                 Difference(

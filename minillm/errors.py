@@ -3,7 +3,7 @@ reads, and how such lines are worded."""
 
 import operator
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
 
@@ -63,6 +63,17 @@ def require_kind(name: str, value, kind, what: str):
     if not isinstance(value, kind):
         raise InputError(f"{name} is {short(value)}; it must be {what}")
     return value
+
+
+def several(name: str, value, what: str) -> Iterator:
+    """Return an iterator over `value`; InputError for what has no items, and for text, which would
+    be taken letter by letter. what: what it must be."""
+    try:  # isinstance of Iterable says yes to an array of no axes
+        if not isinstance(value, (str, bytes)):
+            return iter(value)
+    except TypeError:
+        pass
+    raise InputError(f"{name} is {short(value)}; it must be {what}")
 
 
 def require_one_of(name: str, value, known: Iterable[str]) -> str:

@@ -35,6 +35,7 @@ from .twins.threads import keep_to_quota
 from .twins.twin import Twin, abilities
 from .weights import KINDS, Weight, like, owned, read_only
 from .weights.implicit import Implicit
+from .weights.weight import narrowed
 
 
 class Model:
@@ -217,8 +218,9 @@ class Model:
         """Return a model with other `parameters` {name: array or Weight}, which shares the rest.
 
         config_changes: fields of its config that differ (n_layer=4); parameters that have no place
-        there are left out. An array is taken in the model's dtype, and in the place of a stored
-        matrix stored in the same kind (in 8 or 4 bits: rounded). Raises InputError for an unknown
+        there are left out. An array is taken in the model's dtype (what is too large becomes its
+        largest), and in the place of a stored matrix stored in the same kind (in 8 or 4 bits:
+        rounded). Raises InputError for an unknown
         name, or a shape that does not fit.
         """
         fields = [field.name for field in dataclasses.fields(self.config)]
@@ -235,10 +237,7 @@ class Model:
         layout, changed = config.layout, {}
         for name, p in parameters.items():
             if not isinstance(p, (Weight, Implicit)):
-                try:
-                    p = np.asarray(p, self.dtype)
-                except (TypeError, ValueError, OverflowError):
-                    raise InputError(f"parameter {name} is {short(p)}; needed: an array") from None
+                p = narrowed(_numbers(name, p), self.dtype)
                 table = name in layout and layout[name].role == TABLE
                 p = like(self.parameters.get(name), p, table)
             changed[name] = p
@@ -249,7 +248,10 @@ class Model:
         """Return the model with parameters of another floating type: float16, float32, float64
         (`quantize` stores matrices in fewer bits)."""
         dtype = float_type(dtype)
-        parameters = {n: p.astype(dtype, copy=False) for n, p in self.parameters.items()}
+        parameters = {
+            n: narrowed(p, dtype) if isinstance(p, np.ndarray) else p.astype(dtype, copy=False)
+            for n, p in self.parameters.items()
+        }
         return cast(Self, model_of(self.config, parameters, self.ops))
 
     # ---- from and to other rooms
@@ -338,6 +340,16 @@ def _lengths(lengths) -> list[int]:
     except ValueError:  # ragged
         pass
     raise InputError(f"lengths {short(lengths)} must be whole numbers, one for each row")
+
+
+def _numbers(name: str, value) -> np.ndarray:
+    """Return a parameter as an array of real numbers."""
+    try:
+        if (array := np.asarray(value)).dtype.kind in "fiub":
+            return array
+    except (TypeError, ValueError):
+        pass
+    raise InputError(f"parameter {name} is {short(value)}; needed: an array of real numbers")
 
 
 def _restored(config, parameters: Mapping[str, Any], twin: Portable) -> Model:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from .errors import InputError, UnknownName, near_names, short
 
 
@@ -78,3 +80,5 @@ def check_shapes(parameters: Mapping, shapes: Mapping[str, tuple[int, ...]]) -> 
             turned = found == shape[::-1]
             hint = " (turned: GPT-2's Conv1D stores [in, out])" if turned else ""
             raise InputError(f"{where(name)} {has}; this config needs {shape}{hint}")
+        if isinstance(p, np.ndarray) and (p.dtype.kind != "f" or p.itemsize > 8):
+            raise InputError(f"{where(name)} is {p.dtype}; it must be float16, float32 or float64")

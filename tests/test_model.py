@@ -271,6 +271,25 @@ def test_parameters_must_fit_the_config():
         GPT2(CONFIG, MODEL.parameters | {"h.2.ln_1.weight": np.ones(21, np.float32)})
 
 
+@pytest.mark.parametrize("dtype", [int, bool, complex, object, "U9", "M8[s]", np.longdouble])
+@pytest.mark.parametrize("name", ["wte.weight", "wpe.weight", "h.0.ln_1.weight", "ln_f.bias"])
+def test_parameters_must_be_floats_that_a_model_computes_with(name, dtype):
+    wrong = np.zeros(MODEL.parameters[name].shape, dtype)
+    if wrong.dtype == np.float64:  # where a long double is no longer than a double
+        pytest.skip("this system has no longer floats")
+    with pytest.raises(InputError, match=f"^parameter {name} is .*; it must be float16, float32"):
+        GPT2(CONFIG, MODEL.parameters | {name: wrong})
+
+
+def test_what_is_too_large_for_a_type_becomes_its_largest():
+    bias = np.array([1e5, -np.inf, np.nan, -1e39, *np.zeros(17)])
+    single = MODEL.with_parameters({"ln_f.bias": bias})
+    half = single.astype(np.float16)
+    for model, largest in ((single, np.finfo(np.float32).max), (half, 65504)):
+        found = model.parameters["ln_f.bias"][:4]
+        np.testing.assert_array_equal(found, [min(1e5, largest), -np.inf, np.nan, -largest])
+
+
 def test_gpt2s_own_parameter_counts():
     sizes = {
         (768, 12, 12): 124_439_808,

@@ -54,6 +54,12 @@ WRONG = {
     "cubes": np.ones((2, 2, 2), np.int64),
     "NaN": float("nan"),
     "a table": {"a": 1},
+    "an array of no axes": np.array(2.5),
+    "an array of nothing": np.zeros((0, 4), np.int64),
+    "complex numbers": np.ones(3, complex),
+    "records": np.zeros(3, [("a", int)]),
+    "a range": range(3),
+    "a name too long for a file": "x" * 300,
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..errors import InputError, require_kind, short
+from ..errors import InputError, several, short
 from ..protocol import Model, require_model
 
 
@@ -21,9 +21,8 @@ def chosen_matrices(model: Model, matrices: Iterable[str] | None) -> list[str]:
     require_model(model)
     known = model.family.block_matrices(model.config)
     chosen = [*known] if matrices is None else []
-    several = () if isinstance(matrices, str) else Iterable
     given = () if matrices is None else matrices
-    for name in require_kind("matrices", given, several, "several names of matrices"):
+    for name in several("matrices", given, "several names of matrices"):
         fitting = [m for m in known if f"{m}.".startswith(f"{name}.")]
         if not fitting:
             raise InputError(f"{short(name)} is no matrix of a block; known: {', '.join(known)}")

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..errors import InputError, whole_number
+from ..errors import InputError, several, whole_number
 from ..protocol import Model
 from ..steps import identity
 from ..tokenizer import require_tokenizer
@@ -72,13 +72,10 @@ def generate_batch(
     rows = whole_number("rows of a batch", rows)
     if tokenizer is not None:
         require_tokenizer(tokenizer)
-    if isinstance(requests, str) or not isinstance(requests, Iterable):
-        raise InputError(
-            f"requests is {requests!r:.60}; it must be several: tokenizer.encode_batch(texts) or a"
-            " list of Request"
-        )
+    what = "several: tokenizer.encode_batch(texts) or a list of Request"
     waiting = deque(
-        _admit(model, number, request, tokenizer) for number, request in enumerate(requests)
+        _admit(model, number, request, tokenizer)
+        for number, request in enumerate(several("requests", requests, what))
     )
     if len(dtypes := {row.text.options.cache_dtype for row in waiting}) > 1:
         raise InputError(

@@ -69,7 +69,7 @@ class Continuation:
         tokenizer: Tokenizer | None = None,
         rng: np.random.Generator | None = None,
     ):
-        if isinstance(ids, Sized) and len(ids) == 0:
+        if isinstance(ids, Sized) and getattr(ids, "ndim", True) and len(ids) == 0:
             raise InputError(
                 "the prompt is empty: give at least one token (<|endoftext|> starts a text from"
                 " nothing)"

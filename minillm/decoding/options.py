@@ -132,7 +132,7 @@ def _one_of(*values):
     def read(name: str, value):
         try:
             return values[values.index(value)]
-        except ValueError:
+        except (TypeError, ValueError):  # arrays, some of which can be compared with nothing
             allowed = " or ".join(map(repr, values))
             raise InputError(f"{name} is {short(value)}; it must be {allowed}") from None
 

@@ -32,7 +32,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..errors import InputError, require_kind, whole_number
+from ..errors import InputError, several, whole_number
 from ..protocol import Model, require_model
 from ..steps import Observer, Step, identity
 from . import filters
@@ -66,7 +66,7 @@ class Draft(Protocol):
 
 def speculate(model: Model, text: Continuation, draft: Draft, step) -> Iterator[Moment]:
     """Return the moments of `text` continued by `model` with the guesses of `draft`."""
-    if isinstance(draft, type) or not hasattr(draft, "start"):
+    if isinstance(draft, type) or not callable(getattr(draft, "start", None)):
         raise InputError(
             f"draft is {draft!r:.60}; it must be decoding.NGramDraft(),"
             " decoding.ModelDraft(model) or decoding.drafts.named_draft(name, model, tokenizer,"
@@ -177,8 +177,8 @@ class NGramDraft:
 
     def __init__(self, n_tokens: int = 32, lengths: Iterable[int] = (6, 5, 4)):
         self.n_tokens = whole_number("n_tokens of a draft", n_tokens)
-        require_kind("lengths", lengths, Iterable, "several whole numbers")
-        self.lengths = tuple(whole_number("a length of n-grams", n) for n in lengths)
+        items = several("lengths", lengths, "several whole numbers")
+        self.lengths = tuple(whole_number("a length of n-grams", n) for n in items)
 
     def check(self, model: Model) -> None:
         """Guesses are tokens of the text itself: good for any model."""

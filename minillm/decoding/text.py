@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from ..errors import InputError, short
+from ..errors import InputError, several, short
 from ..tokenizer import Tokenizer
 
 
@@ -18,12 +17,10 @@ class TextStream:
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] | str = ()):
-        several = isinstance(stop, Iterable) and not isinstance(stop, str)
-        self.stop: tuple[Any, ...] = tuple(stop) if several else (stop,)
+        what = "text of at least one character, or several"
+        self.stop = (stop,) if isinstance(stop, str) else tuple(several("stop", stop, what))
         if not all(isinstance(s, str) and s for s in self.stop):
-            raise InputError(
-                f"stop is {short(stop)}; it must be text of at least one character, or several"
-            )
+            raise InputError(f"stop is {short(stop)}; it must be {what}")
         self.tokenizer, self.stopped = tokenizer, False
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._waiting = ""

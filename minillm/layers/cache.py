@@ -8,14 +8,14 @@ touching another.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from copy import copy
 
 import numpy as np
 
-from ..errors import InputError, require, require_kind, short, whole_number
+from ..errors import InputError, require, require_kind, several, short, whole_number
 from ..machine.quota import require_memory
-from ..weights.floats import narrowed
+from ..weights.weight import narrowed
 
 FLOATS = tuple(np.dtype(t) for t in (np.float16, np.float32, np.float64))  # what it may hold
 
@@ -189,8 +189,8 @@ class KVCache:
     def take(self, rows: Sequence[int]) -> KVCache:
         """Return a new cache of copies of `rows`, in that order; a row may be taken twice (beams,
         samples)."""
-        require_kind("rows", rows, Iterable, "several numbers, as [0, 0, 2]")
-        rows = np.array([self._row("rows", row) for row in rows], dtype=np.int64)
+        items = several("rows", rows, "several numbers, as [0, 0, 2]")
+        rows = np.array([self._row("rows", row) for row in items], dtype=np.int64)
         return self._with(self.keys[:, rows], self.values[:, rows], self.lengths[rows])
 
     def view(self, rows: slice) -> KVCache:
@@ -210,7 +210,7 @@ class KVCache:
     def join(caches: Sequence[KVCache]) -> KVCache:
         """Return a new cache with the rows of all `caches`, one after another; capacities must be
         equal."""
-        caches = list(require_kind("caches", caches, Iterable, "a list of caches")) or [None]
+        caches = list(several("caches", caches, "a list of caches")) or [None]
         for cache in caches:
             require_kind("one of the caches", cache, KVCache, "a cache")
         forms = [

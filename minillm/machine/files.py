@@ -29,11 +29,16 @@ TEMPORARY = re.compile(r"\.minillm-[0-9a-f]{16}\.tmp")
 
 
 def as_path(value, name: str = "folder") -> Path:
-    """Return `value` as a Path; InputError for what is no name, and for "", which would be the
-    current folder."""
+    """Return `value` as a Path; InputError for what is no name, for one that is too long, and for
+    "", which would be the current folder."""
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         raise InputError(f"{name} is {short(value)}; it must be the name of a {name}")
-    return Path(value)
+    path = Path(value)
+    try:
+        path.exists()
+    except OSError as error:
+        raise InputError(f"{name} is {short(os.fspath(value))}: {error.strerror}") from None
+    return path
 
 
 def lines_of(text: str) -> list[str]:

@@ -25,7 +25,7 @@ from types import MappingProxyType
 
 import regex
 
-from ..errors import InputError, require, require_kind, short, whole_number
+from ..errors import InputError, require, require_kind, several, short, whole_number
 from ..machine.files import as_path
 from ..machine.progress import Update, progress_bar
 from . import files
@@ -409,10 +409,8 @@ def _one_text(text) -> str:
     return require_kind("text", text, str, f"one text, of type str: {hint}")
 
 
-def _several(name: str, texts) -> Iterable[str]:
-    """The texts, if they are several: a single one would be taken letter by letter."""
-    kind = () if isinstance(texts, str) else Iterable
-    return require_kind(name, texts, kind, "several texts (encode takes one)")
+def _several(name: str, texts) -> Iterator[str]:
+    return several(name, texts, "several texts (encode takes one)")
 
 
 def require_tokenizer(value) -> None:

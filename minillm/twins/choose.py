@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from .. import kernels, ops
-from ..errors import InputError
+from ..errors import InputError, short
 from .folder import open_folder
 from .threads import checked_threads
 from .twin import Twin, abilities
@@ -28,9 +28,10 @@ def twin(name: str | Path | Twin | None = None) -> Twin:
         return abilities(name).ops
     source = "kernels" if name else "MINILLM_KERNELS"
     name = name or os.environ.get("MINILLM_KERNELS") or "auto"
-    if name not in NAMES and not Path(name).is_dir():
+    if name not in NAMES and not os.path.isdir(name):  # unlike Path.is_dir, False for long names
         raise InputError(
-            f"{source} is {name!r}; it must be one of {', '.join(NAMES)}, or a folder of exercises"
+            f"{source} is {short(os.fspath(name))}; it must be one of {', '.join(NAMES)}, or a"
+            " folder of exercises"
         )
     if name == "numpy":
         return ops

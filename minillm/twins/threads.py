@@ -47,7 +47,8 @@ def set_threads(n: int) -> None:
 
     global _set
     _set = True
-    threadpoolctl.threadpool_limits(checked_threads(n), user_api="blas")
+    n = checked_threads(n)
+    threadpoolctl.threadpool_limits(n, user_api="blas")
     if kernels.available():
         kernels.set_threads(n)
 
@@ -55,6 +56,6 @@ def set_threads(n: int) -> None:
 def checked_threads(n: int) -> int:
     """Return n if it is a number of threads that can be had, else raise InputError."""
     most = max(64, os.cpu_count() or 1)
-    if whole_number("threads", n) > most:
+    if (number := whole_number("threads", n)) > most:
         raise InputError(f"threads is {short(n)}; it must be 1 to {most}")
-    return n
+    return number

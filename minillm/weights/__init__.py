@@ -47,7 +47,7 @@ def store(array, kind: str, *, table: bool = False, allocate=np.empty, release=N
     dtype). array: of any floating-point type, or a Weight; release: called with it after each slab
     of rows."""
     require_one_of("kind", kind, KINDS)
-    if not isinstance(array, np.ndarray | Weight) or array.ndim != 2:
+    if not isinstance(array, np.ndarray | Weight) or array.ndim != 2 or 0 in array.shape:
         what = getattr(array, "shape", type(array).__name__)
         raise InputError(f"what is to be stored is {what}; it must be a matrix, an array [in,out]")
     convert = KINDS[kind].from_table if table else KINDS[kind].from_matrix

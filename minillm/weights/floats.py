@@ -4,17 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .weight import BF16, LANES, Weight, widened
-
-
-def narrowed(x, dtype):
-    """x as `dtype`; what is finite but beyond its range becomes its largest number, what is not
-    finite stays so. x: [...] -> [...], x itself where it has that dtype."""
-    if x.dtype == dtype:
-        return x
-    limit = np.finfo(dtype).max
-    saturated = np.clip(x, -limit, limit)
-    return np.where(np.isinf(x), x, saturated).astype(dtype)
+from .weight import BF16, LANES, Weight, narrowed, widened
 
 
 class FloatWeight(Weight):

@@ -58,6 +58,16 @@ def to_array(parameter, dtype, release=None) -> np.ndarray:
     return array.T if transposed else array
 
 
+def narrowed(x, dtype):
+    """x as `dtype`; what is finite but beyond its range becomes its largest number, what is not
+    finite stays so. x: [...] -> [...], x itself where it has that dtype."""
+    if np.can_cast(x.dtype, dtype):  # nothing can be beyond its range
+        return x.astype(dtype, copy=False)
+    limit = np.finfo(dtype).max
+    saturated = np.clip(x, -limit, limit)
+    return np.where(np.isinf(x), x, saturated).astype(dtype)
+
+
 class Arena:
     """One piece of memory for many arrays: arena(shape, dtype) is the next one, at a multiple of 64
     bytes.
@@ -239,7 +249,7 @@ class Weight(NoItems):
 
     def astype(self, dtype, copy=True):
         """This weight for float32, else an ndarray of that type."""
-        return self if np.dtype(dtype) == self.dtype else self.dense().astype(dtype)
+        return self if np.dtype(dtype) == self.dtype else narrowed(self.dense(), dtype)
 
     def __rmatmul__(self, x):
         """x @ W in plain NumPy, a slab of rows at a time: how the textbook multiplies by a stored

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import select
 import signal
 import sys
@@ -111,6 +112,9 @@ def test_what_acts_on_a_terminal_is_written_out():
     assert harmless("👩\u200d🔬") == "👩\u200d🔬"
 
 
+PROMPT = r"\n(\x1b\[\?2004h)?> "  # readline may say before that it takes pasted text
+
+
 class Typed:
     """A terminal with `minillm chat` in it."""
 
@@ -123,13 +127,13 @@ class Typed:
         self.seen, self.at = "", 0
 
     def until(self, text, seconds=60):
-        """Read until `text` comes after what was waited for before."""
+        """Read until `text`, a regular expression, comes after what was waited for before."""
         end = time.monotonic() + seconds
-        while (found := self.seen.find(text, self.at)) < 0:
+        while not (found := re.compile(text).search(self.seen, self.at)):
             assert time.monotonic() < end, f"no {text!r} in {self.seen[self.at :]!r}"
             if select.select([self.file], [], [], 0.2)[0]:
                 self.seen += os.read(self.file, 4096).decode(errors="replace")
-        self.at = found + len(text)
+        self.at = found.end()
 
     def type(self, text):
         os.write(self.file, text.encode())
@@ -144,15 +148,15 @@ def test_on_a_terminal(file, tmp_path):
     t.until("low\r\n")
     time.sleep(0.3)
     os.kill(t.pid, signal.SIGINT)  # in the answer, or after it: the program goes on
-    t.until("> ")
+    t.until(PROMPT)
     t.type("/teapot\n")
     t.until("there is no command /teapot")
-    t.until("> ")
+    t.until(PROMPT)
     os.kill(t.pid, signal.SIGINT)
     t.until("/quit or Ctrl-D ends")
     t.type(f"/save {saved}\n")
     t.until("saved")
-    t.until("> ")
+    t.until(PROMPT)
     t.type("\x04")
     assert os.waitpid(t.pid, 0)[1] == 0
     assert "\x1b[" not in t.seen.replace("\x1b[?2004h", "").replace("\x1b[?2004l", "")

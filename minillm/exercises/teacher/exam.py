@@ -7,7 +7,7 @@ what is true instead?
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import log, prod
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from ... import ops
 from ...decoding import filters
-from ...errors import InputError, require_kind, short, whole_number
+from ...errors import InputError, several, short, whole_number
 from ...families.gpt2.config import GPT2Config
 from ...layers.attention import causal_mask, split_heads
 from ...training.optimizers import adamw_update
@@ -156,8 +156,8 @@ def exam(seed: int, count: int = 12, chapters: set[int] | None = None) -> list[Q
     if there are no more."""
     count, seed = whole_number("count", count), whole_number("seed", seed, least=0)
     if chapters is not None:
-        require_kind("chapters", chapters, Iterable, "the numbers of chapters")
-        chapters = {whole_number("a chapter", chapter, least=0) for chapter in chapters}
+        numbers = several("chapters", chapters, "the numbers of chapters")
+        chapters = {whole_number("a chapter", chapter, least=0) for chapter in numbers}
     rng = np.random.default_rng(seed)
     made = [made for made in MAKERS if chapters is None or made[0] in chapters]
     claims = [claim for claim in CLAIMS if chapters is None or claim.chapter in chapters]
