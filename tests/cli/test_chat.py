@@ -152,6 +152,7 @@ def test_on_a_terminal(file, tmp_path):
     t.type("/teapot\n")
     t.until("there is no command /teapot")
     t.until(PROMPT)
+    time.sleep(0.5)  # the line is read now, and no answer given
     os.kill(t.pid, signal.SIGINT)
     t.until("/quit or Ctrl-D ends")
     t.type(f"/save {saved}\n")
