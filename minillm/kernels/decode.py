@@ -71,6 +71,8 @@ class Row(IntEnum):
     KEYS_WIDTH = 21
     VALUES_FROM = 22
     VALUES_WIDTH = 23
+    QUERY_NORM = 24  # weights and epsilon of the norm of each query, one after another
+    KEY_NORM = 25
 
 
 class Job(IntEnum):
@@ -114,7 +116,7 @@ class Room(IntEnum):
     Q_SCALES = 2
     Q_SUMS = 3
     SCORES = 4  # of one query
-    ROTATED = 5  # one query, or one key
+    READY = 5  # one query, or one key, normed and turned
     THREAD = 6  # its number
     NOT_FINITE = 7  # 1: numbers that are not finite were to be put into blocks
 
@@ -365,6 +367,8 @@ def cached_attention(dtype):
                     value = array_at(places[r, Place.VALUES_AT] + there, S, D, dtype)[place]
                     new_key = new_keys[r, head * D : (head + 1) * D]
                     new_value = new_values[r, head * D : (head + 1) * D]
+                    if row[Row.KEY_NORM]:
+                        new_key = normed(new_key, row[Row.KEY_NORM], room)
                     if job[Job.COSINES]:
                         new_key = rotated(new_key, position, job, room)
                     for d in range(D):
@@ -379,6 +383,8 @@ def cached_attention(dtype):
                 scores = row_at(room[Room.SCORES], max(stop - start, 0), np.float32)
                 for h in range(head * group, (head + 1) * group):
                     query = queries[r, h * D : (h + 1) * D]
+                    if row[Row.QUERY_NORM]:
+                        query = normed(query, row[Row.QUERY_NORM], room)
                     if job[Job.COSINES]:
                         query = rotated(query, position, job, room)
                     if not in_stretches:
@@ -409,15 +415,26 @@ def stretch(filled, head, K, thread, threads):
 
 
 @helper
+def normed(x, at_numbers, room):
+    """The rms_norm of a head's numbers [D], in the thread's room."""
+    D = x.shape[0]
+    numbers, y = row_at(at_numbers, D + 1, np.float32), row_at(room[Room.READY], D, np.float32)
+    rms_normalize_row(x, numbers[:D], numbers[D], y)
+    return y
+
+
+@helper
 def rotated(x, position, job, room):
-    """A head's numbers [D], turned by the angles of its position, in the thread's room."""
+    """A head's numbers [D], turned by the angles of its position, in the thread's room, where they
+    may be already."""
     half = x.shape[0] // 2
     cosines = row_at(job[Job.COSINES] + 4 * half * position, half, np.float32)
     sines = row_at(job[Job.SINES] + 4 * half * position, half, np.float32)
-    y = row_at(room[Room.ROTATED], 2 * half, np.float32)
+    y = row_at(room[Room.READY], 2 * half, np.float32)
     for i in range(half):
-        y[i] = x[i] * cosines[i] - x[half + i] * sines[i]
-        y[half + i] = x[half + i] * cosines[i] + x[i] * sines[i]
+        a, b = x[i], x[half + i]
+        y[i] = a * cosines[i] - b * sines[i]
+        y[half + i] = b * cosines[i] + a * sines[i]
     return y
 
 
@@ -476,7 +493,7 @@ def decode_kernel(thread, threads, state, stamps, table, job, places, room):
     """From the embedded tokens to the logits. Run by every thread at once; DecodeStep makes the
     arguments.
 
-    table: [instructions, 24], see Row; job: see Job; places: [R, 5], see Place; this thread's own
+    table: [instructions, 26], see Row; job: see Job; places: [R, 5], see Place; this thread's own
     room: see Room.
     """
     calls, again = 0, True
@@ -597,6 +614,8 @@ class DecodeStep:
             for place, source, start in zip(places, step.sources * (1 if apart else 3), starts):
                 row[place] = self._buffers[source] + 4 * start
                 row[place + 1] = self._widths[source]
+            for place, norm in zip((Row.QUERY_NORM, Row.KEY_NORM), step.head_norms):
+                row[place] = self._at(np.append(norm.weight, norm.eps).astype(np.float32))
             return
         weight, stored = step.weight, flat_panels(step.weight)
         panels, width = stored[0].shape
@@ -631,6 +650,7 @@ class DecodeStep:
                 return f"{name} is {p.dtype}; the fused step computes in float32"
         named = [(step.then, THEN) for step in steps if step.then]
         named += [(step.norm.kind, NORMS) for step in steps if step.norm]
+        named += [(norm.kind, ("rms_norm",)) for step in steps for norm in step.head_norms]
         for name, known in named:
             if name not in known:
                 return f"the fused step knows {', '.join(known)}, not {name}"

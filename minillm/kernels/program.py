@@ -25,11 +25,11 @@ from .checks import require
 
 @dataclass(frozen=True, eq=False)
 class Norm:
-    """A norm of the residual stream's rows, which each thread does for itself."""
+    """A norm of the residual stream's rows, or of heads, which each thread does for itself."""
 
     name: str  # of what is finished with it, for a clock
     kind: str  # "layer_norm" or "rms_norm"
-    weight: np.ndarray  # [C]
+    weight: np.ndarray  # [C], or [D] of heads
     bias: np.ndarray | None = None  # [C], of layer_norm
     eps: float = 1e-5
 
@@ -48,6 +48,8 @@ class Instruction:
     target: str = "out"  # the buffer that it writes; "logits" for those of the model
     then: str = ""  # "attend", "residual" (add to the stream), an activation's name, or nothing
     gate: str = ""  # with an activation: the buffer that it is for, times the product
+    # With "attend": the rms_norm [D] of each query, and that of each key, before they are turned.
+    head_norms: Sequence[Norm] = ()
     meet: bool = True  # whether others may read what was written
 
     @property
@@ -84,9 +86,9 @@ class Program:
         everything = [("positions", self.positions), ("rotation", self.rotation)]
         for step in self.instructions:
             everything.append((f"{step.name}.bias", step.bias))
-            if step.norm:
-                everything.append((f"{step.norm.name}.weight", step.norm.weight))
-                everything.append((f"{step.norm.name}.bias", step.norm.bias))
+            for norm in [*([step.norm] if step.norm else []), *step.head_norms]:
+                everything.append((f"{norm.name}.weight", norm.weight))
+                everything.append((f"{norm.name}.bias", norm.bias))
         return ((name, array) for name, array in everything if array is not None)
 
     def check(self) -> dict[str, int]:
@@ -115,7 +117,13 @@ class Program:
             need(before == {out}, f"makes {out} numbers, where {before} are due")
             need(step.then != "residual" or out == s.C, f"adds {out} numbers to {s.C}")
             widths[step.target] = out
+            need(
+                len(step.head_norms) in ((0, 2) if step.then == "attend" else (0,)),
+                f"has {len(step.head_norms)} norms of heads: attend has none, or two",
+            )
             shapes[f"{step.name}.bias"] = (out,)
+            for norm in step.head_norms:
+                shapes |= {f"{norm.name}.{part}": (s.D,) for part in ("weight", "bias")}
             if step.norm:
                 shapes |= {f"{step.norm.name}.{part}": (s.C,) for part in ("weight", "bias")}
             reads = {*step.sources, "x" if step.norm else ""} - {""}

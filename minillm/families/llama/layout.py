@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...costs import ACTIVATION_FLOPS, Cost, Work
@@ -21,15 +21,13 @@ BLOCK = {
 }
 
 
-def parameters(config: Any) -> dict[str, Parameter]:
-    """Every parameter by its checkpoint name; a tied head is the token table itself."""
+def parameters(config: Any, more: Mapping[str, Parameter] = {}) -> dict[str, Parameter]:
+    """Every parameter by its checkpoint name; a tied head is the token table itself. more: what a
+    relative's block has besides."""
     block = {}
-    for name, parameter in BLOCK.items():
+    for name, parameter in (BLOCK | more).items():
         block[name] = parameter
-        has_bias = (name.startswith("self_attn") and config.attention_bias) or (
-            name.startswith("mlp") and config.mlp_bias
-        )
-        if has_bias:
+        if name.removesuffix(".weight") in config.biased:
             block[name.replace("weight", "bias")] = vector(parameter.axes[1], parameter.forms)
     layers = range(config.num_hidden_layers)
     return {
@@ -40,15 +38,15 @@ def parameters(config: Any) -> dict[str, Parameter]:
     }
 
 
-def steps(config: Any) -> dict[str, StepInfo]:
-    """Every step of a pass, in order; names are those of all families where the thing is the
-    same."""
+def steps(config: Any, before_rotation: Mapping[str, StepInfo] = {}) -> dict[str, StepInfo]:
+    """Every step of a pass, in order; names are those of all families where the thing is the same.
+    before_rotation: what a relative forms there of q and k."""
     attend, feed, S = "attend", "feed forward", StepInfo
     silu = ACTIVATION_FLOPS["silu"]
 
-    def product(n_in: str, n_out: str) -> Callable[[Work], Cost]:
-        bias = config.attention_bias if "D" in n_in + n_out else config.mlp_bias
-        return lambda w: w.linear(n_in, n_out, bias)
+    def product(name: str) -> Callable[[Work], Cost]:
+        n_in, n_out = BLOCK[f"{name}.weight"].axes
+        return lambda w: w.linear(n_in, n_out, name in config.biased)
 
     def rotate(
         axis: str,
@@ -61,9 +59,10 @@ def steps(config: Any) -> dict[str, StepInfo]:
     }
     block = {
         "ln_1": S(attend, "norm", lambda w: w.rms_norm(), True, hook="> input_layernorm"),
-        "attn.q": S(attend, "q", product("C", "HD"), True, hook="> self_attn.q_proj"),
-        "attn.k": S(attend, "k", product("C", "KD"), True, hook="> self_attn.k_proj"),
-        "attn.v": S(attend, "v", product("C", "KD"), True, True, "> self_attn.v_proj"),
+        "attn.q": S(attend, "q", product("self_attn.q_proj"), True, hook="> self_attn.q_proj"),
+        "attn.k": S(attend, "k", product("self_attn.k_proj"), True, hook="> self_attn.k_proj"),
+        "attn.v": S(attend, "v", product("self_attn.v_proj"), True, True, "> self_attn.v_proj"),
+        **before_rotation,
         "attn.q_rotated": S(attend, "rotate q", rotate("HD")),
         "attn.k_rotated": S(attend, "rotate k", rotate("KD")),
         "attn.scores": S(attend, "scores", lambda w: w.scores()),
@@ -71,7 +70,9 @@ def steps(config: Any) -> dict[str, StepInfo]:
         "attn.context": S(
             attend, "context", lambda w: w.context(), True, True, "< self_attn.o_proj"
         ),
-        "attn.out": S(attend, "projection", product("HD", "C"), True, True, "> self_attn.o_proj"),
+        "attn.out": S(
+            attend, "projection", product("self_attn.o_proj"), True, True, "> self_attn.o_proj"
+        ),
         "attn.residual": S(
             attend,
             "residual",
@@ -79,8 +80,8 @@ def steps(config: Any) -> dict[str, StepInfo]:
             hook="< post_attention_layernorm",
         ),
         "ln_2": S(feed, "norm", lambda w: w.rms_norm(), True, hook="> post_attention_layernorm"),
-        "mlp.gate": S(feed, "gate", product("C", "F"), True, hook="> mlp.gate_proj"),
-        "mlp.up": S(feed, "up", product("C", "F"), True, True, "> mlp.up_proj"),
+        "mlp.gate": S(feed, "gate", product("mlp.gate_proj"), True, hook="> mlp.gate_proj"),
+        "mlp.up": S(feed, "up", product("mlp.up_proj"), True, True, "> mlp.up_proj"),
         "mlp.act": S(
             feed,
             "activate",
@@ -88,7 +89,7 @@ def steps(config: Any) -> dict[str, StepInfo]:
             True,
             hook="< mlp.down_proj",
         ),
-        "mlp.out": S(feed, "contract", product("F", "C"), True, True, "> mlp.down_proj"),
+        "mlp.out": S(feed, "contract", product("mlp.down_proj"), True, True, "> mlp.down_proj"),
         "mlp.residual": S(feed, "residual", lambda w: w.elementwise(1, "C", 3), hook=">"),
     }
     after = {
