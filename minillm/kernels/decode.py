@@ -615,7 +615,7 @@ class DecodeStep:
                 row[place] = self._buffers[source] + 4 * start
                 row[place + 1] = self._widths[source]
             for place, norm in zip((Row.QUERY_NORM, Row.KEY_NORM), step.head_norms):
-                row[place] = self._at(np.append(norm.weight, norm.eps).astype(np.float32))
+                row[place] = self._at(np.concatenate([norm.weight, [norm.eps]], dtype=np.float32))
             return
         weight, stored = step.weight, flat_panels(step.weight)
         panels, width = stored[0].shape
