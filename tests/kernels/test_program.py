@@ -172,7 +172,11 @@ SPOILT = {  # what is changed in which instruction of the first block, and what 
     "a bias in float64": (1, {"bias": np.zeros(20)}, "0.k.bias is float64"),
     "another norm": (0, {"norm": "batch_norm"}, "knows layer_norm, rms_norm, not batch_norm"),
     "a norm of queries alone": (3, {"head_norms": "0.q_norm"}, "has 1 norms of heads"),
-    "a norm of whole rows": (3, {"head_norms": "0.attn_norm 0.k_norm"}, r"0.attn_norm.weight is .* \(10,\)"),
+    "a norm of whole rows": (
+        3,
+        {"head_norms": "0.attn_norm 0.k_norm"},
+        r"0.attn_norm.weight is .* \(10,\)",
+    ),
     "norms without attention": (4, {"head_norms": "0.q_norm 0.k_norm"}, "0.attn has 2 norms"),
     "another activation": (6, {"then": "swish"}, "knows attend, .*, not swish"),
 }
