@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from minillm import InputError, LlamaConfig, kernels
+from minillm import LlamaConfig, kernels
 from minillm.bench.roofline import prefill_flop
 from minillm.clock import step_costs
 from minillm.compression import (
@@ -19,7 +19,6 @@ from minillm.compression import (
 )
 from minillm.decoding import ModelDraft, NGramDraft, Options, Request, generate_batch
 from minillm.decoding.generate import moments
-from minillm.families import described
 from minillm.families.llama.qwen import Qwen2Config, Qwen3Config
 from minillm.loading import load_model
 from minillm.model import Model, model_of
@@ -253,32 +252,3 @@ def test_steps_are_those_declared(config):
     for name, parameter in config.layout.items():
         layer, _ = model.family.local_name(name)
         assert (f"h.{layer}." if layer is not None else "") + parameter.forms in steps
-
-
-def test_a_config_of_transformers_4_and_5():
-    five = {"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5}
-    four = {"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}}
-    for values in ({"rope_parameters": five}, four):
-        config = LlamaConfig.from_dict({"model_type": "llama", **values})
-        assert config.rope_theta == 5e5
-        assert config.rope_scaling == {"rope_type": "linear", "factor": 2.0}
-    assert described({"architectures": ["LlamaForCausalLM"]}).config is LlamaConfig
-    assert LlamaConfig.from_dict({"num_attention_heads": 9, "head_dim": 4}).sizes.K == 9
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; llama has silu"),
-        ({"rope_scaling": {"rope_type": "yarn"}}, "rope_type is 'yarn'"),
-        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
-        ({"num_attention_heads": 9, "num_key_value_heads": 2}, "cannot share"),
-        ({"hidden_size": 10}, "cannot be split"),
-        ({"head_dim": 7}, "an even number"),
-        ({"num_hidden_layers": 3_000_000}, "it must be from 1 to 1,000"),
-        ({"rope_theta": 0.0}, "it must be above 0"),
-    ],
-)
-def test_what_cannot_be_honoured_is_refused_by_name(values, message):
-    with pytest.raises(InputError, match=message):
-        LlamaConfig.from_dict(values)
