@@ -4,10 +4,9 @@ which are Llama but for what qwen.py says."""
 from dataclasses import replace
 
 from ..family import Family, register
-from . import backward, forward, gguf, layout
+from . import backward, forward, gguf, layout, qwen
 from .config import LlamaConfig
 from .program import program
-from .qwen import Qwen2Config, Qwen3Config, normed_program, normed_steps
 
 LLAMA = register(
     Family(
@@ -38,18 +37,22 @@ QWEN2 = register(
         name="qwen2",
         title="Qwen2",
         architectures=("Qwen2ForCausalLM",),
-        config=Qwen2Config,
+        config=qwen.Qwen2Config,
+        inexpressible=qwen.inexpressible,
+        gguf=qwen.QWEN2_GGUF,
     )
 )
 
 QWEN3 = register(
     replace(
-        LLAMA,
+        QWEN2,
         name="qwen3",
         title="Qwen3",
         architectures=("Qwen3ForCausalLM",),
-        config=Qwen3Config,
-        steps=normed_steps,
-        program=normed_program,
+        config=qwen.Qwen3Config,
+        steps=qwen.normed_steps,
+        program=qwen.normed_program,
+        elsewhere={"gguf": qwen.NORMED_GGUF},
+        gguf=qwen.QWEN3_GGUF,
     )
 )

@@ -14,10 +14,11 @@ from functools import lru_cache
 from typing import Any
 
 from ...costs import Cost, Work
-from ...errors import InputError
+from ...errors import InputError, short
 from ...kernels.program import Instruction, Norm, Program
 from ..family import Parameter, StepInfo, vector
-from . import layout
+from ..gguf import GGUF
+from . import gguf, layout
 from .config import ABSENT, LlamaConfig
 from .program import program as llama_program
 
@@ -133,3 +134,24 @@ def normed_program(config: Qwen3Config, parameters: Mapping[str, Any]) -> Progra
         for step in found.instructions
     ]
     return replace(found, instructions=instructions)
+
+
+# ---- in GGUF files, in which no rows are permuted
+
+
+def inexpressible(engine: str, config: LlamaConfig) -> str | None:
+    """What llama.cpp or CTranslate2 has no such Qwen with, or None."""
+    if engine != "llama.cpp":
+        return layout.inexpressible(engine, config)
+    if gguf.factors(config) is not None:
+        return f"with rope_type {short((config.rope_scaling or {})['rope_type'])}"
+    if isinstance(config, Qwen3Config) and config.attention_bias:
+        return "with attention_bias"
+    return None
+
+
+NORMED_GGUF = layout.GGUF | {
+    f"model.layers.{{}}.self_attn.{part}_norm": f"blk.{{}}.attn_{part}_norm" for part in "qk"
+}
+QWEN2_GGUF = GGUF("qwen2", lambda s: Qwen2Config(**gguf.shared(s)), gguf.write)
+QWEN3_GGUF = GGUF("qwen3", lambda s: Qwen3Config(**gguf.shared(s)), gguf.write)
