@@ -136,6 +136,10 @@ def adapters(folder: Path) -> None:
     save_adapters(with_adapters(MODEL, 2), folder)
 
 
+def adapters_of_peft(folder: Path) -> None:
+    save_adapters(with_adapters(MODEL, 2), folder, "peft")
+
+
 def a_reference(folder: Path) -> None:
     trace = MODEL.trace(np.array([IDS]))
     steps = {name: np.asarray(trace[name], np.float64) for name in step_names(CONFIG.n_layer)}
@@ -215,6 +219,7 @@ FORMATS: dict[str, tuple[Callable, Callable]] = {
     "lstm": (an_lstm, read_classifier),
     "bag-of-words": (a_bag_of_words, read_classifier),
     "adapters": (adapters, lambda folder: load_adapters(MODEL, folder)(IDS)),
+    "peft": (adapters_of_peft, lambda folder: load_adapters(MODEL, folder)(IDS)),
     "reference": (a_reference, lambda folder: verify(MODEL, Reference.load(folder))),
     "toml": (a_settings_file, lambda folder: settings(file=folder / "run.toml")),
     "tokenizer": (a_tokenizer, read_tokenizer),
