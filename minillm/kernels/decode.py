@@ -17,6 +17,7 @@ import os
 import threading
 from enum import IntEnum
 from itertools import accumulate, count
+from operator import add
 from weakref import WeakSet
 
 import numpy as np
@@ -85,7 +86,7 @@ class Job(IntEnum):
     KEY_HEADS = 4  # K
     HEAD_DIM = 5  # D
     HEAD_SCALES = 6  # float32, one for each layer
-    COSINES = 7  # [P,D/2], of the rotation of queries and keys; 0: none
+    COSINES = 7  # [positions,D/2], of the rotation of queries and keys; 0: none
     SINES = 8
     THREADS = 9
     STATE = 10  # the team's, for meetings
@@ -579,10 +580,9 @@ class DecodeStep:
             sizes.D,
             self._at(np.array(program.scales, np.float32)),
         )
+        self._n_turned = 0  # positions for which there are cosines and sines
         if program.rotation is not None:
-            cosines, sines = program.rotation
-            self._job[Job.COSINES] = self._at(np.array(cosines, order="C"))
-            self._job[Job.SINES] = self._at(np.array(sines, order="C"))
+            self._turn(sizes.P)
         self._one_at_a_time = threading.Lock()  # there is one workspace
         self._team, self._rooms = Team(0), []
         _steps.add(self)
@@ -591,6 +591,14 @@ class DecodeStep:
         """The address of an array, which is kept alive; 0 where it is empty."""
         self._kept_alive.append(array)
         return array.ctypes.data if array.size else 0
+
+    def _turn(self, n: int) -> None:
+        """Have cosines and sines for n positions, and for as many more as there are."""
+        n += self._n_turned
+        turns = self.program.rotation(np.arange(n))
+        self._turns = [np.array(numbers, order="C") for numbers in turns]
+        self._job[[Job.COSINES, Job.SINES]] = [numbers.ctypes.data for numbers in self._turns]
+        self._n_turned = n
 
     def _fill(self, row, step: Instruction, layers) -> None:
         """Write an instruction into its row of the table; layers: counts those that attend."""
@@ -697,7 +705,8 @@ class DecodeStep:
         require(keys=(keys, shape), values=(values, shape, keys.dtype))
         require(lengths=(cache.lengths, (B,), np.int64))
         if (
-            not 1 <= places <= cache.capacity <= s.P
+            not 1 <= places <= min(cache.capacity, s.P)
+            or (self.program.positions is not None and cache.capacity > s.P)
             or cache.lengths.min() < 0
             or values.strides != keys.strides
             or keys.strides[3:] != (s.D * keys.itemsize, keys.itemsize)
@@ -728,6 +737,8 @@ class DecodeStep:
             again = self._team.n == threads
             if not again:
                 self._gather(threads)
+            if self._n_turned and (reach := max(map(add, past, lengths))) > self._n_turned:
+                self._turn(reach)
             self._call[:] = (
                 len(tokens),
                 len(kept),

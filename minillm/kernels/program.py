@@ -14,7 +14,7 @@ This file imports NumPy only, so that a family can be imported without Numba.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,8 +62,9 @@ class Instruction:
 class Program:
     """A model for the fused step: tables, and instructions from the embedded tokens to the logits.
 
-    scales: on q k^T, one for each layer. rotation [2,P,D/2]: cosines and sines by which q and k are
-    turned at each position, half-split (numbers i and i + D/2 are a pair); None without.
+    scales: on q k^T, one for each layer. rotation(positions [n]) -> cosines, sines [n,D/2] by which
+    q and k are turned at these positions, half-split (numbers i and i + D/2 are a pair); None
+    without.
     """
 
     sizes: Any  # the letters V P L C H K D, see sizes.py
@@ -71,7 +72,7 @@ class Program:
     positions: np.ndarray | None  # [P,C], added to the tokens' rows; None without
     instructions: Sequence[Instruction]
     scales: Sequence[float]
-    rotation: np.ndarray | None = None
+    rotation: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
 
     @property
     def stamps(self) -> list[str]:
@@ -83,7 +84,8 @@ class Program:
 
     def arrays(self) -> Iterator[tuple[str, np.ndarray]]:
         """All that are there and are no matrices, by name."""
-        everything = [("positions", self.positions), ("rotation", self.rotation)]
+        turn = None if self.rotation is None else np.stack(self.rotation(np.arange(1)))
+        everything = [("positions", self.positions), ("rotation", turn)]
         for step in self.instructions:
             everything.append((f"{step.name}.bias", step.bias))
             for norm in [*([step.norm] if step.norm else []), *step.head_norms]:
@@ -135,7 +137,7 @@ class Program:
         layers = sum(step.then == "attend" for step in self.instructions)
         if not layers == len(self.scales) == s.L or s.H % s.K:
             raise ValueError(f"{layers} layers with {len(self.scales)} scales do not fit {s}")
-        shapes |= {"positions": (s.P, s.C), "rotation": (2, s.P, s.D / 2)}
+        shapes |= {"positions": (s.P, s.C), "rotation": (2, 1, s.D / 2)}
         require(tokens=(self.tokens, (s.V, s.C)))
         require(**{name: (array, shapes[name]) for name, array in self.arrays()})
         return widths

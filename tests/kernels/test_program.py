@@ -203,7 +203,7 @@ def test_a_spoilt_program_is_refused(name):
     ("changes", "said"),
     [
         ({"scales": [1.0]}, "2 layers with 1 scales"),
-        ({"rotation": np.zeros((2, 70, 4), np.float32)}, "rotation is"),
+        ({"rotation": lambda positions: np.zeros((2, 1, 4), np.float32)}, "rotation is"),
         ({"positions": np.zeros((69, 36), np.float32)}, "positions is"),
         ({"sizes": resized(V=130)}, "must make 130 logits"),
         (

@@ -23,7 +23,7 @@ def resized(**letters):
 def cache_config(sizes):
     """What a KVCache asks of a config."""
     shape = {"n_layer": sizes.L, "n_head": sizes.K, "head_dim": sizes.D, "n_positions": sizes.P}
-    return SimpleNamespace(**shape, sizes=sizes)
+    return SimpleNamespace(**shape, sizes=sizes, layout={})
 
 
 def parameters(sizes, kinds, seed=0, allocate=np.empty) -> dict:
@@ -50,9 +50,9 @@ def parameters(sizes, kinds, seed=0, allocate=np.empty) -> dict:
     return found | {f"0.{name}": norm(sizes.D) for name in ("q_norm", "k_norm")}
 
 
-def angles(sizes):
-    """[P,D/2], in float64."""
-    return np.arange(sizes.P)[:, None] * 100.0 ** (-np.arange(0, sizes.D, 2) / sizes.D)
+def angles(sizes, positions):
+    """[n,D/2], in float64."""
+    return positions[:, None] * 100.0 ** (-np.arange(0, sizes.D, 2) / sizes.D)
 
 
 def program(p, sizes, activation="silu") -> Program:
@@ -83,7 +83,11 @@ def program(p, sizes, activation="silu") -> Program:
         ]
     last = Norm("norm", "rms_norm", p["norm"], eps=EPS)
     steps.append(Instruction("logits", p["embed"].T, norm=last, target="logits"))
-    turned = np.array([np.cos(angles(sizes)), np.sin(angles(sizes))], np.float32)
+
+    def turned(positions):
+        angle = angles(sizes, positions)
+        return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+
     scales = [sizes.D**-0.5 / (i + 1) for i in range(sizes.L)]
     return Program(sizes, p["embed"], None, steps, scales, turned)
 
@@ -115,7 +119,7 @@ def forward(p, sizes, ids, activation="silu", window=None):
     H, K, D, T = sizes.H, sizes.K, sizes.D, len(ids)
     distance = np.arange(T)[:, None] - np.arange(T)
     seen = (distance >= 0) & (distance < (window or T))
-    angle = angles(sizes)[:T]  # [T,D/2]
+    angle = angles(sizes, np.arange(T))  # [T,D/2]
 
     def norm(x, weight):
         return x / np.sqrt((x**2).mean(-1, keepdims=True) + EPS) * weight
