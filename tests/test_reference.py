@@ -111,11 +111,55 @@ GALLERY = {
 }
 
 
+def neighbours_turned(monkeypatch):
+    def rotate(x, cos, sin):  # 2i with 2i + 1, as GGUF files of Llama have them
+        a, b = x[..., ::2], x[..., 1::2]
+        cos, sin = cos[:, None], sin[:, None]
+        return np.stack([a * cos - b * sin, b * cos + a * sin], axis=-1).reshape(x.shape)
+
+    monkeypatch.setattr(attention, "rotate", rotate)
+
+
+def turned_the_other_way(monkeypatch):
+    rotate = attention.rotate
+    monkeypatch.setattr(attention, "rotate", lambda x, cos, sin: rotate(x, cos, -sin))
+
+
+def groups_mixed(monkeypatch):
+    monkeypatch.setattr(
+        attention, "repeat_heads", lambda x, n_head: np.tile(x, (1, n_head // x.shape[1], 1, 1))
+    )
+
+
+def norm_with_a_mean(monkeypatch):
+    right = ops.rms_norm
+    monkeypatch.setattr(
+        ops, "rms_norm", lambda x, **rest: right(x - x.mean(-1, keepdims=True), **rest)
+    )
+
+
+def sigmoid_for_silu(monkeypatch):
+    monkeypatch.setattr(ops, "silu", lambda x: 1 / (1 + np.exp(-x)))
+
+
+QWEN3_GALLERY = {
+    neighbours_turned: ["attn.q_rotated", "attn.k_rotated"],
+    turned_the_other_way: ["attn.q_rotated", "attn.k_rotated"],
+    groups_mixed: ["attn.scores", "attn.context"],
+    norm_with_a_mean: ["ln_1", "attn.q_normed", "attn.k_normed", "ln_2", "ln_f"],
+    sigmoid_for_silu: ["mlp.act"],
+}
+MISTAKES = [("odd-heads", m, red) for m, red in GALLERY.items()]
+MISTAKES += [("qwen3", m, red) for m, red in QWEN3_GALLERY.items()]
+
+
 @pytest.mark.filterwarnings("ignore:invalid value")  # a row that sees nothing
-@pytest.mark.parametrize("mistake", GALLERY, ids=lambda m: m.__name__)
-def test_every_classic_mistake_is_caught_at_its_own_step(mistake, monkeypatch):
-    folder = HERE / "odd-heads"
-    model, reference = load_model(folder), Reference.load(folder)
+@pytest.mark.parametrize(
+    ("name", "mistake", "reddens"), MISTAKES, ids=lambda m: getattr(m, "__name__", "")
+)
+def test_every_classic_mistake_is_caught_at_its_own_step(name, mistake, reddens, monkeypatch):
+    folder = HERE / name
+    model, reference = load_model(folder, kernels="numpy"), Reference.load(folder)
     mistake(monkeypatch)
     relay = Relay(reference.steps)
     model(reference.ids, step=relay)
@@ -125,7 +169,7 @@ def test_every_classic_mistake_is_caught_at_its_own_step(mistake, monkeypatch):
         for d in report
         if d.status != "OK"
     ]
-    assert list(dict.fromkeys(red)) == GALLERY[mistake]
+    assert list(dict.fromkeys(red)) == reddens
 
 
 def test_a_float64_scalar_would_be_seen(monkeypatch):

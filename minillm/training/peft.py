@@ -93,7 +93,7 @@ def read(model: Model, folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray, 
             raise InputError(f"{file}: tensor {short(name)} is no factor of a matrix of the model")
         pair = pairs.setdefault(module, [np.empty((0, 0), np.float32)] * 2)
         pair[PARTS.index(part)] = to_array(array, np.float32).T
-    return {parameters[m]: (*pair, _scale(said, m, len(pair[1]))) for m, pair in pairs.items()}
+    return {parameters[m]: (a, b, _scale(said, m, len(b))) for m, (a, b) in pairs.items()}
 
 
 def _module(family: Family, name: str) -> str:

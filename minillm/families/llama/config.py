@@ -25,7 +25,7 @@ WHOLE = (  # fields that count something
     "head_dim",
     "max_position_embeddings",
 )
-ABSENT = {  # what transformers takes for what a config.json of Llama does not say
+ABSENT: dict[str, Any] = {  # what transformers takes for what a config.json of Llama does not say
     "vocab_size": 32000,
     "hidden_size": 4096,
     "intermediate_size": 11008,

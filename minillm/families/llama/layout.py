@@ -25,7 +25,7 @@ def parameters(config: Any, more: Mapping[str, Parameter] = {}) -> dict[str, Par
     """Every parameter by its checkpoint name; a tied head is the token table itself. more: what a
     relative's block has besides."""
     block = {}
-    for name, parameter in (BLOCK | more).items():
+    for name, parameter in {**BLOCK, **more}.items():
         block[name] = parameter
         if name.removesuffix(".weight") in config.biased:
             block[name.replace("weight", "bias")] = vector(parameter.axes[1], parameter.forms)

@@ -22,7 +22,7 @@ from . import gguf, layout
 from .config import ABSENT, LlamaConfig
 from .program import program as llama_program
 
-OF_QWEN = {  # what transformers takes for what a config.json does not say
+OF_QWEN: dict[str, Any] = {  # what transformers takes for what a config.json does not say
     "vocab_size": 151936,
     "intermediate_size": 22016,
     "num_key_value_heads": 32,
