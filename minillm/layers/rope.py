@@ -147,8 +147,9 @@ def rope_of(config_json: dict[str, Any]) -> tuple[Any, dict[str, Any] | None]:
     theta = table.pop("rope_theta", config_json.get("rope_theta", 10000.0))
     kind = table.pop("rope_type", table.pop("type", "default"))
     if kind == "llama3":
-        first = "original_max_position_embeddings"  # transformers takes the model's own without
-        table.setdefault(first, config_json.get(first, config_json.get("max_position_embeddings")))
+        name = "original_max_position_embeddings"  # beside the table it counts first; else, with
+        table.setdefault(name, config_json.get("max_position_embeddings"))  # none, the model's own
+        table[name] = config_json.get(name, table[name])
     return theta, None if kind == "default" else {"rope_type": kind} | table
 
 

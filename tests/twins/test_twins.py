@@ -95,7 +95,7 @@ def test_the_fused_step_equals_the_readable_forward(folder, kind):
         assert np.abs(ours - theirs).max() <= (3e-2 if kind.startswith("int") else 1e-5) * largest
     assert fused.lengths.tolist() == readable.lengths.tolist() == [len(ids)]
     with pytest.raises(InputError, match="do not fit: there is room for"):
-        for _ in range(model.config.n_positions):
+        for _ in range(model.config.sizes.P):
             model([0], fused)
 
 

@@ -132,12 +132,8 @@ class LlamaConfig:
     @property
     def biased(self) -> set[str]:
         """The matrices of a block that have a bias."""
-        attention, mlp = (
-            ("q_proj", "k_proj", "v_proj", "o_proj"),
-            ("gate_proj", "up_proj", "down_proj"),
-        )
-        return {f"self_attn.{name}" for name in attention if self.attention_bias} | {
-            f"mlp.{name}" for name in mlp if self.mlp_bias
+        return {f"self_attn.{part}_proj" for part in "qkvo" if self.attention_bias} | {
+            f"mlp.{part}_proj" for part in ("gate", "up", "down") if self.mlp_bias
         }
 
     def resized(self, **letters: int) -> LlamaConfig:

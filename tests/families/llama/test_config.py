@@ -44,6 +44,12 @@ def test_a_family_is_found_by_its_name_or_its_architecture(name):
         ({"rope_theta": 5e5, "rope_scaling": LLAMA3}, 5e5, LLAMA3),
         # both, of which transformers 5 takes the older
         ({"rope_theta": 5e5, "rope_scaling": LINEAR, "rope_parameters": LLAMA3}, 5e5, LINEAR),
+        # beside the table it counts first
+        (
+            {"rope_scaling": LLAMA3, "original_max_position_embeddings": 99},
+            1e4,
+            LLAMA3 | {"original_max_position_embeddings": 99},
+        ),
         # what is not said
         ({}, 1e4, None),
         ({"rope_scaling": {"rope_type": "default"}, "partial_rotary_factor": 1.0}, 1e4, None),
