@@ -135,6 +135,19 @@ def test_queries_and_keys_stand_in_pairs_in_the_file(file):
                 assert np.array_equal(pair, ours[[head * 16 + i, head * 16 + 8 + i]])
 
 
+@pytest.mark.parametrize("name", ["qwen2", "qwen3"])
+def test_rows_of_a_qwen_stand_as_they_are(name, tmp_path):
+    model = lively(MODELS[name])
+    save_checkpoint(model, tmp_path / "m.gguf")
+    theirs = gguf.read(tmp_path / "m.gguf").tensors
+    attn, blk = "model.layers.1.self_attn.", "blk.1.attn_"
+    assert np.array_equal(
+        theirs[f"{blk}k.weight"].read(), model.parameters[f"{attn}k_proj.weight"].T
+    )
+    own = ("k.bias", "k_proj.bias") if name == "qwen2" else ("k_norm.weight", "k_norm.weight")
+    assert np.array_equal(theirs[blk + own[0]].read().ravel(), model.parameters[attn + own[1]])
+
+
 @pytest.mark.parametrize("kind", ["int8", "int4", "int4_min"])
 def test_blocks_are_the_files_own(kind):
     """Taken over, given back and decoded: not a bit differs, also where rows fill no panel."""
