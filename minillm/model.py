@@ -23,6 +23,7 @@ from .errors import InputError, require, require_kind, short, whole_number
 from .families.family import MATRIX, TABLE, Parameter
 from .families.gpt2.config import GPT2Config
 from .families.llama.config import LlamaConfig
+from .families.llama.qwen import Qwen2Config, Qwen3Config
 from .ids import checked_ids
 from .layers.cache import KVCache, check_fits, float_type
 from .machine.quota import require_memory
@@ -368,7 +369,20 @@ class Llama(Model):
     config: LlamaConfig
 
 
-FACES = {"gpt2": GPT2, "llama": Llama}  # by the family's name; others are a Model
+class Qwen2(Model):
+    """Qwen2: see Model; `config` is a Qwen2Config."""
+
+    config: Qwen2Config
+
+
+class Qwen3(Model):
+    """Qwen3: see Model; `config` is a Qwen3Config."""
+
+    config: Qwen3Config
+
+
+# by the family's name; others are a Model
+FACES = {"gpt2": GPT2, "llama": Llama, "qwen2": Qwen2, "qwen3": Qwen3}
 
 
 def model_of(config, parameters: Mapping[str, Any], ops=numpy_ops) -> Model:

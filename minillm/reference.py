@@ -1,14 +1,16 @@
 """The reference: every intermediate as Hugging Face transformers computes it, under our
 step names.
 
-`record` runs transformers (eager attention, hooks for what it does not expose); `Reference` is what
-was recorded, and is stored beside a model as reference.npz; `verify` compares a model with it. Only
-`record` needs torch.
+`record` runs transformers (eager attention, hooks for what it does not expose), in float64 where
+it would round to float32 (in_float64); `Reference` is what was recorded, and is stored beside a
+model as reference.npz; `verify` compares a model with it. Only `record` needs torch.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,8 @@ from .steps import Trace
 REFERENCE_FILE = "reference.npz"
 
 # max |ours - reference| <= tolerance * max |reference|, step by step. Ours in float32 against the
-# reference in float64: rounding alone, worst measured 5.6e-6 on the stored models. In float64 both
-# sides round: worst measured 1.6e-14.
+# reference in float64: rounding alone, worst measured 5.6e-6 on the stored models; against one in
+# float32, both round. In float64 both sides round: worst measured 1.6e-14.
 TOLERANCES = {np.dtype(np.float32): 2e-5, np.dtype(np.float64): 1e-10}
 
 
@@ -69,9 +71,41 @@ def verify(model: Model, reference: Reference, dtype=np.float32) -> StepDifferen
     return diff(trace, reference.steps, TOLERANCES[np.dtype(dtype)], model.step_names)
 
 
+@contextmanager
+def _float32_is_float64() -> Iterator[None]:
+    """Where torch's float32 is asked for by its name, float64 answers."""
+    from unittest.mock import patch
+
+    import torch
+
+    wide = torch.float64
+    with (
+        patch.multiple(torch, float32=wide, float=wide),
+        patch.object(torch.Tensor, "float", torch.Tensor.double),
+    ):
+        yield
+
+
+def in_float64(model: Any) -> Any:
+    """Let a model of transformers, itself in float64, compute in float64 where Llama and Qwen round
+    to float32 whatever a model's dtype is: norms, the angles of the rotation, softmax.
+
+    Each of these modules runs its own code, in which float32 means float64: so the equations are
+    still the reference's, and all that changes is rounding. Returns the model.
+    """
+    for module in model.modules():
+        name = type(module).__name__
+        if name.endswith("RotaryEmbedding"):  # frequencies are formed once
+            with _float32_is_float64():
+                module.inv_freq = type(module)(module.config).inv_freq
+        if name.endswith(("RMSNorm", "RotaryEmbedding", "Attention")):
+            module.forward = _float32_is_float64()(module.forward)
+    return model
+
+
 def record(folder: str | Path, ids, n_greedy: int = 0, dtype="float64") -> Reference:
     """Run transformers on the model in `folder` and return all steps, and n_greedy tokens that
-    follow the first row."""
+    follow the first row. dtype: "float32", as transformers is, or "float64", in_float64."""
     try:
         import torch
         from transformers import AutoModelForCausalLM
@@ -89,6 +123,8 @@ def record(folder: str | Path, ids, n_greedy: int = 0, dtype="float64") -> Refer
     model = AutoModelForCausalLM.from_pretrained(
         folder, attn_implementation="eager", dtype=getattr(torch, dtype)
     ).eval()
+    if dtype == "float64":
+        in_float64(model)
     input_ids = torch.as_tensor(np.atleast_2d(ids))
     seen: dict[str, torch.Tensor] = {}
 
@@ -124,8 +160,12 @@ def record(folder: str | Path, ids, n_greedy: int = 0, dtype="float64") -> Refer
 
     for i, weights in enumerate(result.attentions):
         q, k, v = map(heads, projections(seen, i))
-        formed = {"q": q, "k": k, "v": v, **family.turned_by_position(model, q, k)}
-        q, k = (formed.get(f"{name}_rotated", formed[name]) for name in "qk")
+        formed = {"q": q, "k": k, "v": v}
+        if f"h.{i}.attn.q_normed" in seen:
+            q, k = (seen[f"h.{i}.attn.{name}_normed"].transpose(1, 2) for name in "qk")
+            formed |= {"q_normed": q, "k_normed": k}
+        formed |= family.turned_by_position(model, q, k)
+        q, k = formed.get("q_rotated", q), formed.get("k_rotated", k)
         keys = k.repeat_interleave(sizes.H // sizes.K, dim=1)
         formed |= {
             "scores": q @ keys.transpose(-1, -2) * ours.attention_scale(i),

@@ -140,10 +140,10 @@ PROVEN_ELSEWHERE = {
     ),
     "tests/families/llama/test_llama.py: what works on GPT-2 works, as in transformers": (
         "families.llama.backward",
-        "families.llama.config",
         "families.llama.forward",
         "families.llama.layout",
         "families.llama.program",
+        "families.llama.qwen",
     ),
     "tests/families/test_family.py: what is declared is what parameters and steps are": (
         "families.gpt2.layout",

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -345,6 +346,19 @@ def test_verify_says_ok_and_its_exit_code_says_so_too(cli, tmp_path):
     code, out, _ = cli("verify", str(tmp_path))
     assert code == 1 and "first step that is not OK is h.1.ln_2" in out
     assert not json.loads(cli("verify", str(tmp_path), "--json")[1])[0]["ok"]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("name", ["odd-heads", "llama", "qwen2", "qwen3"])
+def test_verify_beside_an_installed_transformers(cli, name):
+    """In float32 with transformers as it is, in float64 with the recorder that rounds nothing."""
+    pytest.importorskip("transformers")
+    folder = Path(__file__).parent / "reference" / name
+    code, out, _ = cli("verify", str(folder), "--live", "--json")
+    (result,) = json.loads(out)
+    assert code == 0 and result["greedy_equal"] and {*result["steps"]} == {"float32", "float64"}
+    worst = max(step["relative"] for step in result["steps"]["float64"])
+    assert worst < 1e-13, worst
 
 
 def test_bench_measures_and_names_what_is_missing(monkeypatch, cli):

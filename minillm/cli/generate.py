@@ -69,6 +69,7 @@ def add_options(parser: argparse.ArgumentParser, without: Sequence[str] = ()) ->
 
 def run(args: argparse.Namespace) -> None:
     from .. import generate
+    from ..decoding.cycle import positions_for
     from ..decoding.drafts import named_draft
     from ..decoding.options import ROWS, Options
     from ..loading import load as load_model
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
     story = partial(generate, model, tokenizer, ids, stop=args.stop, draft=draft)
     stream, applied = story(**options), Options(**options).on(model)
     if args.stats or args.json:  # kernels are loaded, and memory touched, before anything is timed
-        few = min(8 if draft else 2, applied.new_tokens(len(ids), model.config.sizes.P))
+        few = min(8 if draft else 2, applied.new_tokens(len(ids), positions_for(model, applied)))
         list(story(**options | {"max_new_tokens": few}))
     started = perf_counter()
     moments, began = [], False

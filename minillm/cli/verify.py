@@ -82,10 +82,13 @@ def check_steps(folder: Path, model, tokenizer, args: argparse.Namespace, say) -
         ids = (
             tokenizer.encode(LIVE_TEXT) if tokenizer else np.arange(n_greedy) % model.config.sizes.V
         )
-        reference, source = record(folder, ids, n_greedy), "transformers, run now"
+        references = {t: record(folder, ids, n_greedy, t) for t in ("float32", "float64")}
+        source = "transformers, run now"
     else:
-        reference, source = Reference.load(folder), "the stored reference"
-    reports = {str(np.dtype(t)): verify(model, reference, t) for t in (np.float32, np.float64)}
+        references = dict.fromkeys(("float32", "float64"), Reference.load(folder))
+        source = "the stored reference"
+    reference = references["float64"]
+    reports = {t: verify(model, r, np.dtype(t)) for t, r in references.items()}
     greedy, failure = [], ""
     if reference.greedy.size:
         try:

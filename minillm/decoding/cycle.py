@@ -14,7 +14,7 @@ from time import perf_counter_ns
 import numpy as np
 
 from ..errors import InputError, whole_number
-from ..layers.cache import KVCache, SlidingCache
+from ..layers.cache import KVCache, SlidingCache, furthest
 from ..protocol import Model, one_text
 from ..steps import Observer, Step, checked, identity
 from ..tokenizer import Tokenizer
@@ -57,6 +57,13 @@ class Moment:
     before: tuple[Cycle, ...] = ()
 
 
+def positions_for(model: Model, options: Options) -> int:
+    """How many positions a text may have: the model's, and with a window as far as a sliding cache
+    goes."""
+    slides = options.window is not None and options.use_cache
+    return furthest(model.config) if slides else model.config.sizes.P
+
+
 class Continuation:
     """One text being written: its ids so far, and what its options keep between cycles (draws,
     stops, what is left). With a tokenizer, ids that are none of its tokens are never chosen."""
@@ -80,7 +87,7 @@ class Continuation:
         self.options, self.ops = options.on(model), model.ops
         self.rng = np.random.default_rng(self.options.seed) if rng is None else rng
         self.n_prompt = len(self.ids)
-        self.left = self.options.new_tokens(self.n_prompt, model.config.sizes.P)
+        self.left = self.options.new_tokens(self.n_prompt, positions_for(model, self.options))
         self.stop_tokens = stop_tokens(model, self.options)
         V, stops = model.config.sizes.V, self.stop_tokens  # a stop token needs no text
         no_tokens = [] if tokenizer is None else tokenizer.ids_without_token(V)

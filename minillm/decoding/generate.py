@@ -13,7 +13,7 @@ from ..protocol import Model, require_model
 from ..steps import Step, identity
 from ..tokenizer import Tokenizer, require_tokenizer
 from .beam import beam_search, best_beams
-from .cycle import Continuation, Moment, checked_for, shown, stop_tokens
+from .cycle import Continuation, Moment, checked_for, positions_for, shown, stop_tokens
 from .options import Options
 from .plain import one_by_one
 from .speculative import Draft, speculate
@@ -101,7 +101,7 @@ def generate_ids(model: Model, ids, max_new_tokens: int | None = None, **options
     chosen = Options(max_new_tokens=max_new_tokens, **options).on(model)
     ids, single = checked_ids(ids, model.config.sizes.V)
     n, (B, T) = chosen.num_return_sequences, ids.shape
-    longest = T + chosen.new_tokens(T, model.config.sizes.P)
+    longest = T + chosen.new_tokens(T, positions_for(model, chosen))
     require_memory(
         f"{count(n * B, 'text')} of {longest} ids",
         2 * 8 * n * B * longest,

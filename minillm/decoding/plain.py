@@ -6,12 +6,16 @@ test holds it equal to them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
+from functools import cache as once
 
 from ..layers.cache import KVCache
 from ..protocol import Model
 from ..steps import Step, identity
 from .cycle import Continuation, Moment, read
+
+log = logging.getLogger(__name__)
 
 
 def greedy(model: Model, ids: Sequence[int], n_new: int) -> list[int]:
@@ -44,11 +48,13 @@ def one_by_one(
         cache = text.new_cache(model)
     chunk, window = text.options.chunk, text.options.window
     start, n_positions = 0, model.config.sizes.P  # start: of the window that the model sees
-    if window is not None and cache is not None:  # which keeps the window itself
+    if slides := window is not None and cache is not None:  # which keeps the window itself
         chunk, window = 1, None
     while True:
         if window is not None:
             start = max(0, len(text.ids) - min(window, n_positions))
+        elif slides and len(text.ids) > n_positions:
+            _say_that_positions_go_on(n_positions)
         elif len(text.ids) - start > n_positions:
             # Full: forget all, and read the last half window anew.
             start = len(text.ids) - max(1, n_positions // 2)
@@ -62,3 +68,10 @@ def one_by_one(
         yield (moment := text.emit(token, logprobs, cycle, before))
         if moment.finish:
             return
+
+
+@once
+def _say_that_positions_go_on(n_positions: int) -> None:
+    log.warning(
+        "the text goes beyond the %s positions that the model was trained on", f"{n_positions:,}"
+    )

@@ -17,6 +17,7 @@ import os
 import threading
 from enum import IntEnum
 from itertools import accumulate, count
+from operator import add
 from weakref import WeakSet
 
 import numpy as np
@@ -71,6 +72,8 @@ class Row(IntEnum):
     KEYS_WIDTH = 21
     VALUES_FROM = 22
     VALUES_WIDTH = 23
+    QUERY_NORM = 24  # weights and epsilon of the norm of each query, one after another
+    KEY_NORM = 25
 
 
 class Job(IntEnum):
@@ -83,7 +86,7 @@ class Job(IntEnum):
     KEY_HEADS = 4  # K
     HEAD_DIM = 5  # D
     HEAD_SCALES = 6  # float32, one for each layer
-    COSINES = 7  # [P,D/2], of the rotation of queries and keys; 0: none
+    COSINES = 7  # [positions,D/2], of the rotation of queries and keys; 0: none
     SINES = 8
     THREADS = 9
     STATE = 10  # the team's, for meetings
@@ -114,7 +117,7 @@ class Room(IntEnum):
     Q_SCALES = 2
     Q_SUMS = 3
     SCORES = 4  # of one query
-    ROTATED = 5  # one query, or one key
+    READY = 5  # one query, or one key, normed and turned
     THREAD = 6  # its number
     NOT_FINITE = 7  # 1: numbers that are not finite were to be put into blocks
 
@@ -365,6 +368,8 @@ def cached_attention(dtype):
                     value = array_at(places[r, Place.VALUES_AT] + there, S, D, dtype)[place]
                     new_key = new_keys[r, head * D : (head + 1) * D]
                     new_value = new_values[r, head * D : (head + 1) * D]
+                    if row[Row.KEY_NORM]:
+                        new_key = normed(new_key, row[Row.KEY_NORM], room)
                     if job[Job.COSINES]:
                         new_key = rotated(new_key, position, job, room)
                     for d in range(D):
@@ -379,6 +384,8 @@ def cached_attention(dtype):
                 scores = row_at(room[Room.SCORES], max(stop - start, 0), np.float32)
                 for h in range(head * group, (head + 1) * group):
                     query = queries[r, h * D : (h + 1) * D]
+                    if row[Row.QUERY_NORM]:
+                        query = normed(query, row[Row.QUERY_NORM], room)
                     if job[Job.COSINES]:
                         query = rotated(query, position, job, room)
                     if not in_stretches:
@@ -409,15 +416,26 @@ def stretch(filled, head, K, thread, threads):
 
 
 @helper
+def normed(x, at_numbers, room):
+    """The rms_norm of a head's numbers [D], in the thread's room."""
+    D = x.shape[0]
+    numbers, y = row_at(at_numbers, D + 1, np.float32), row_at(room[Room.READY], D, np.float32)
+    rms_normalize_row(x, numbers[:D], numbers[D], y)
+    return y
+
+
+@helper
 def rotated(x, position, job, room):
-    """A head's numbers [D], turned by the angles of its position, in the thread's room."""
+    """A head's numbers [D], turned by the angles of its position, in the thread's room, where they
+    may be already."""
     half = x.shape[0] // 2
     cosines = row_at(job[Job.COSINES] + 4 * half * position, half, np.float32)
     sines = row_at(job[Job.SINES] + 4 * half * position, half, np.float32)
-    y = row_at(room[Room.ROTATED], 2 * half, np.float32)
+    y = row_at(room[Room.READY], 2 * half, np.float32)
     for i in range(half):
-        y[i] = x[i] * cosines[i] - x[half + i] * sines[i]
-        y[half + i] = x[half + i] * cosines[i] + x[i] * sines[i]
+        a, b = x[i], x[half + i]
+        y[i] = a * cosines[i] - b * sines[i]
+        y[half + i] = b * cosines[i] + a * sines[i]
     return y
 
 
@@ -476,7 +494,7 @@ def decode_kernel(thread, threads, state, stamps, table, job, places, room):
     """From the embedded tokens to the logits. Run by every thread at once; DecodeStep makes the
     arguments.
 
-    table: [instructions, 24], see Row; job: see Job; places: [R, 5], see Place; this thread's own
+    table: [instructions, 26], see Row; job: see Job; places: [R, 5], see Place; this thread's own
     room: see Room.
     """
     calls, again = 0, True
@@ -562,10 +580,9 @@ class DecodeStep:
             sizes.D,
             self._at(np.array(program.scales, np.float32)),
         )
+        self._n_turned = 0  # positions for which there are cosines and sines
         if program.rotation is not None:
-            cosines, sines = program.rotation
-            self._job[Job.COSINES] = self._at(np.array(cosines, order="C"))
-            self._job[Job.SINES] = self._at(np.array(sines, order="C"))
+            self._turn(sizes.P)
         self._one_at_a_time = threading.Lock()  # there is one workspace
         self._team, self._rooms = Team(0), []
         _steps.add(self)
@@ -574,6 +591,14 @@ class DecodeStep:
         """The address of an array, which is kept alive; 0 where it is empty."""
         self._kept_alive.append(array)
         return array.ctypes.data if array.size else 0
+
+    def _turn(self, n: int) -> None:
+        """Have cosines and sines for n positions, and for as many more as there are."""
+        n += self._n_turned
+        turns = self.program.rotation(np.arange(n))
+        self._turns = [np.array(numbers, order="C") for numbers in turns]
+        self._job[[Job.COSINES, Job.SINES]] = [numbers.ctypes.data for numbers in self._turns]
+        self._n_turned = n
 
     def _fill(self, row, step: Instruction, layers) -> None:
         """Write an instruction into its row of the table; layers: counts those that attend."""
@@ -597,6 +622,8 @@ class DecodeStep:
             for place, source, start in zip(places, step.sources * (1 if apart else 3), starts):
                 row[place] = self._buffers[source] + 4 * start
                 row[place + 1] = self._widths[source]
+            for place, norm in zip((Row.QUERY_NORM, Row.KEY_NORM), step.head_norms):
+                row[place] = self._at(np.concatenate([norm.weight, [norm.eps]], dtype=np.float32))
             return
         weight, stored = step.weight, flat_panels(step.weight)
         panels, width = stored[0].shape
@@ -631,6 +658,7 @@ class DecodeStep:
                 return f"{name} is {p.dtype}; the fused step computes in float32"
         named = [(step.then, THEN) for step in steps if step.then]
         named += [(step.norm.kind, NORMS) for step in steps if step.norm]
+        named += [(norm.kind, ("rms_norm",)) for step in steps for norm in step.head_norms]
         for name, known in named:
             if name not in known:
                 return f"the fused step knows {', '.join(known)}, not {name}"
@@ -677,7 +705,8 @@ class DecodeStep:
         require(keys=(keys, shape), values=(values, shape, keys.dtype))
         require(lengths=(cache.lengths, (B,), np.int64))
         if (
-            not 1 <= places <= cache.capacity <= s.P
+            not 1 <= places <= min(cache.capacity, s.P)
+            or (self.program.positions is not None and cache.capacity > s.P)
             or cache.lengths.min() < 0
             or values.strides != keys.strides
             or keys.strides[3:] != (s.D * keys.itemsize, keys.itemsize)
@@ -708,6 +737,8 @@ class DecodeStep:
             again = self._team.n == threads
             if not again:
                 self._gather(threads)
+            if self._n_turned and (reach := max(map(add, past, lengths))) > self._n_turned:
+                self._turn(reach)
             self._call[:] = (
                 len(tokens),
                 len(kept),

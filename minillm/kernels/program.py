@@ -14,7 +14,7 @@ This file imports NumPy only, so that a family can be imported without Numba.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +25,11 @@ from .checks import require
 
 @dataclass(frozen=True, eq=False)
 class Norm:
-    """A norm of the residual stream's rows, which each thread does for itself."""
+    """A norm of the residual stream's rows, or of heads, which each thread does for itself."""
 
     name: str  # of what is finished with it, for a clock
     kind: str  # "layer_norm" or "rms_norm"
-    weight: np.ndarray  # [C]
+    weight: np.ndarray  # [C], or [D] of heads
     bias: np.ndarray | None = None  # [C], of layer_norm
     eps: float = 1e-5
 
@@ -48,6 +48,8 @@ class Instruction:
     target: str = "out"  # the buffer that it writes; "logits" for those of the model
     then: str = ""  # "attend", "residual" (add to the stream), an activation's name, or nothing
     gate: str = ""  # with an activation: the buffer that it is for, times the product
+    # With "attend": the rms_norm [D] of each query, and that of each key, before they are turned.
+    head_norms: Sequence[Norm] = ()
     meet: bool = True  # whether others may read what was written
 
     @property
@@ -60,8 +62,9 @@ class Instruction:
 class Program:
     """A model for the fused step: tables, and instructions from the embedded tokens to the logits.
 
-    scales: on q k^T, one for each layer. rotation [2,P,D/2]: cosines and sines by which q and k are
-    turned at each position, half-split (numbers i and i + D/2 are a pair); None without.
+    scales: on q k^T, one for each layer. rotation(positions [n]) -> cosines, sines [n,D/2] by which
+    q and k are turned at these positions, half-split (numbers i and i + D/2 are a pair); None
+    without.
     """
 
     sizes: Any  # the letters V P L C H K D, see sizes.py
@@ -69,7 +72,7 @@ class Program:
     positions: np.ndarray | None  # [P,C], added to the tokens' rows; None without
     instructions: Sequence[Instruction]
     scales: Sequence[float]
-    rotation: np.ndarray | None = None
+    rotation: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
 
     @property
     def stamps(self) -> list[str]:
@@ -81,12 +84,13 @@ class Program:
 
     def arrays(self) -> Iterator[tuple[str, np.ndarray]]:
         """All that are there and are no matrices, by name."""
-        everything = [("positions", self.positions), ("rotation", self.rotation)]
+        turn = None if self.rotation is None else np.stack(self.rotation(np.arange(1)))
+        everything = [("positions", self.positions), ("rotation", turn)]
         for step in self.instructions:
             everything.append((f"{step.name}.bias", step.bias))
-            if step.norm:
-                everything.append((f"{step.norm.name}.weight", step.norm.weight))
-                everything.append((f"{step.norm.name}.bias", step.norm.bias))
+            for norm in [*([step.norm] if step.norm else []), *step.head_norms]:
+                everything.append((f"{norm.name}.weight", norm.weight))
+                everything.append((f"{norm.name}.bias", norm.bias))
         return ((name, array) for name, array in everything if array is not None)
 
     def check(self) -> dict[str, int]:
@@ -115,7 +119,13 @@ class Program:
             need(before == {out}, f"makes {out} numbers, where {before} are due")
             need(step.then != "residual" or out == s.C, f"adds {out} numbers to {s.C}")
             widths[step.target] = out
+            need(
+                len(step.head_norms) in ((0, 2) if step.then == "attend" else (0,)),
+                f"has {len(step.head_norms)} norms of heads: attend has none, or two",
+            )
             shapes[f"{step.name}.bias"] = (out,)
+            for norm in step.head_norms:
+                shapes |= {f"{norm.name}.{part}": (s.D,) for part in ("weight", "bias")}
             if step.norm:
                 shapes |= {f"{step.norm.name}.{part}": (s.C,) for part in ("weight", "bias")}
             reads = {*step.sources, "x" if step.norm else ""} - {""}
@@ -127,7 +137,7 @@ class Program:
         layers = sum(step.then == "attend" for step in self.instructions)
         if not layers == len(self.scales) == s.L or s.H % s.K:
             raise ValueError(f"{layers} layers with {len(self.scales)} scales do not fit {s}")
-        shapes |= {"positions": (s.P, s.C), "rotation": (2, s.P, s.D / 2)}
+        shapes |= {"positions": (s.P, s.C), "rotation": (2, 1, s.D / 2)}
         require(tokens=(self.tokens, (s.V, s.C)))
         require(**{name: (array, shapes[name]) for name, array in self.arrays()})
         return widths

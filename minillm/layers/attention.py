@@ -1,7 +1,9 @@
 """Causal self-attention: the only part of a Transformer in which one position sees another.
 
-Each forward has its backward under it. Source: Vaswani et al., "Attention Is All You Need" (2017),
-section 3.2. The letters are those of sizes.py.
+GPT-2's has one map for queries, keys and values; Llama's and Qwen's have three, share keys and
+values in groups, and turn queries and keys by their positions. Each forward has its backward under
+it. Source: Vaswani et al., "Attention Is All You Need" (2017), section 3.2. The letters are those
+of sizes.py.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from ..ops import causal_mask, merge_heads, split_heads  # noqa: F401 (also to b
 from ..steps import Trace, identity, times_only
 from ..twins.backward import backward_of, linear_layer_backward
 from ..twins.twin import abilities
+from .rope import rotate, rotate_backward
 
 
 def repeat_heads(x, n_head):
@@ -110,3 +113,99 @@ def causal_self_attention_backward(
     d_joined = step("c_attn", np.concatenate(d_qkv, axis=-1))
     dx, d_attn = linear_layer_backward(d_joined, x, c_attn, ops)
     return dx, {"c_attn": d_attn, "c_proj": d_proj}
+
+
+def grouped_query_attention(
+    x,
+    q_proj,
+    k_proj,
+    v_proj,
+    o_proj,
+    q_norm=None,
+    k_norm=None,
+    *,
+    n_head,
+    n_kv_head,
+    scale,
+    eps,
+    positions,
+    turn,
+    past=None,
+    step=identity,
+    ops=numpy_ops,
+):
+    """Let each of n_kv_head heads of keys and values serve n_head / n_kv_head heads of queries;
+    both queries and keys are turned by their positions, so that their product depends on the
+    distance alone.
+
+    x: [B,T,C]; q_proj: weight [C,HD]; k_proj, v_proj: weight [C,KD]; o_proj: weight [HD,C]; each
+    may have a bias. q_norm, k_norm: weight [D] of the RMS norm of each query and key before it is
+    turned, with eps; None without. positions: [B,T]; turn: their `rotation`; past: one layer of a
+    KVCache, which keeps turned keys -> [B,T,C]. Source: Ainslie et al., "GQA: Training Generalized
+    Multi-Query Transformer Models" (2023); Henry et al., "Query-Key Normalization" (2020).
+    """
+    q = step("q", ops.split_heads(ops.linear(x, **q_proj), n_head))  # [B,T,C] -> [B,H,T,D]
+    k = step("k", ops.split_heads(ops.linear(x, **k_proj), n_kv_head))  # [B,T,C] -> [B,K,T,D]
+    v = step("v", ops.split_heads(ops.linear(x, **v_proj), n_kv_head))
+    if q_norm:
+        q = step("q_normed", ops.rms_norm(q, **q_norm, eps=eps))
+        k = step("k_normed", ops.rms_norm(k, **k_norm, eps=eps))
+    q, k = step("q_rotated", rotate(q, *turn)), step("k_rotated", rotate(k, *turn))
+    k, v = past.append(k, v) if past else (k, v)  # [B,K,T,D] -> [B,K,S,D]
+    context = scaled_dot_product_attention(q, k, v, positions, scale, step, ops)  # [B,H,T,D]
+    return step("out", ops.linear(ops.merge_heads(context), **o_proj))  # -> [B,T,C]
+
+
+def grouped_query_attention_backward(
+    d_out,
+    x,
+    kept,
+    q_proj,
+    k_proj,
+    v_proj,
+    o_proj,
+    q_norm=None,
+    k_norm=None,
+    *,
+    n_head,
+    scale,
+    eps,
+    positions,
+    turn,
+    step=identity,
+    ops=numpy_ops,
+):
+    """Walk back from the output to x, which went into three maps, and the parameters.
+
+    d_out, x: [B,T,C]; kept: what the forward formed -> dx [B,T,C], {"q_proj": gradients, ...}.
+    """
+    # forward was out = linear(merge_heads(context), **o_proj)
+    d_merged, d_o = linear_layer_backward(d_out, ops.merge_heads(kept["context"]), o_proj, ops)
+    d_context = step("context", ops.split_heads(d_merged, n_head))
+    # forward was context = attention(q_rotated, k_rotated, v)
+    formed = {"q": kept["q_rotated"], "k": kept["k_rotated"], "v": kept["v"]}
+    formed |= {name: kept[name] for name in ("weights", "context") if name in kept}
+    dq, dk, dv = scaled_dot_product_attention_backward(
+        d_context, formed, positions, scale, step, ops
+    )
+    # forward was q_rotated = rotate(q), k_rotated = rotate(k)
+    dq = rotate_backward(step("q_rotated", dq), *turn)
+    dk = rotate_backward(step("k_rotated", dk), *turn)
+    gradients = {"o_proj": d_o}
+    if q_norm:
+        # forward was q_normed = rms_norm(q, **q_norm), k_normed = rms_norm(k, **k_norm)
+        norm_backward = backward_of("rms_norm", ops)
+        dq, gradients["q_norm"] = norm_backward(
+            step("q_normed", dq), kept["q"], q_norm["weight"], eps
+        )
+        dk, gradients["k_norm"] = norm_backward(
+            step("k_normed", dk), kept["k"], k_norm["weight"], eps
+        )
+    # forward was q, k, v = linear(x, **q_proj), linear(x, **k_proj), linear(x, **v_proj)
+    dx = 0.0
+    for name, d, weights in zip("qkv", (dq, dk, dv), (q_proj, k_proj, v_proj)):
+        through, gradients[f"{name}_proj"] = linear_layer_backward(
+            ops.merge_heads(step(name, d)), x, weights, ops
+        )
+        dx = dx + through
+    return dx, gradients

@@ -30,6 +30,13 @@ def float_type(dtype) -> np.dtype:
     raise InputError(f"dtype is {short(dtype)}; it must be float16, float32 or float64")
 
 
+def furthest(config) -> int:
+    """How many positions a text can have of which a cache keeps the newest: those of the model's
+    table, or, where positions are angles, as many as float32 tells apart."""
+    table = any(parameter.role == "positions" for parameter in config.layout.values())
+    return config.sizes.P if table else 1 << 24
+
+
 def check_fits(cache, config, batch: int) -> None:
     """Raise InputError unless `cache` is a KVCache for `batch` rows of a model of this config.
 
@@ -59,15 +66,16 @@ def _check_form(cache, config, batch: int) -> None:
     """Raise InputError unless the arrays of a KVCache are those that the model needs."""
     keys, values, lengths = cache.keys, cache.values, cache.lengths
     s = config.sizes
-    L, K, D, places = s.L, s.K, s.D, s.P
+    L, K, D, P = s.L, s.K, s.D, s.P
     if (
         keys.shape != (L, *keys.shape[1:2], K, *keys.shape[3:4], D)
         or values.shape != keys.shape
-        or not 1 <= keys.shape[3] <= cache.capacity <= places
+        or not 1 <= keys.shape[3] <= min(cache.capacity, P)
+        or cache.capacity > (furthest(config) if cache.one_at_a_time else P)
     ):
         raise InputError(
             f"the cache holds keys {keys.shape} and values {values.shape}; this model needs"
-            f" ({L}, {batch}, {K}, 1 to {places}, {D}) for both: model.new_cache({batch}) makes it"
+            f" ({L}, {batch}, {K}, 1 to {P}, {D}) for both: model.new_cache({batch}) makes it"
         )
     if keys.shape[1] != batch:
         raise InputError(f"the cache has {keys.shape[1]} rows and the ids {batch}")
@@ -268,8 +276,9 @@ class SlidingCache(KVCache):
     Every layer attends to positions p - window < s <= p, so memory is window instead of S places
     and attention costs window instead of S products a token; the last layer still hears of text up
     to L * window back, through the layers. Position p stands at place p % window: softmax does not
-    care for order, and a position is part of the key, added with wpe at the bottom. Within
-    n_positions only, since wpe has no more rows; one position at a time (T = 1), since a pass of
+    care for order, and a position is part of the key: added with wpe at the bottom, or an angle by
+    which the key was turned. wpe has n_positions rows, and a text no more positions; angles go on
+    beyond those of the training (see furthest). One position at a time (T = 1), since a pass of
     several would need keys that its last position must no longer see.
 
     What is exact: the model with that band as its mask. It is not the trained model once S >
@@ -284,7 +293,7 @@ class SlidingCache(KVCache):
 
     def __init__(self, config, batch: int, window: int, dtype=np.float32):
         super().__init__(config, batch, window, dtype)
-        self._capacity = config.sizes.P
+        self._capacity = furthest(config)
 
     @property
     def capacity(self) -> int:

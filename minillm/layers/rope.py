@@ -137,6 +137,30 @@ class Factors:
 SCALINGS = {"default": Default, "linear": Linear, "llama3": Llama3, "factors": Factors}
 
 
+def rope_of(config_json: dict[str, Any]) -> tuple[Any, dict[str, Any] | None]:
+    """Return theta, and the table of what changes the frequencies, None where nothing does, as
+    transformers 4 writes them in a config.json (rope_theta, rope_scaling) or 5 (rope_parameters).
+
+    Raises InputError for heads that are turned in part, and for layers with tables of their own.
+    """
+    table = config_json.get("rope_scaling") or config_json.get("rope_parameters") or {}
+    table = {**check(table, dict, "RoPE parameters")}
+    if nested := [name for name, value in table.items() if isinstance(value, dict)]:
+        raise InputError(
+            f"RoPE parameters of {short(nested[0])}; minillm has one table for all layers"
+        )
+    part = table.pop("partial_rotary_factor", config_json.get("partial_rotary_factor"))
+    if part not in (None, 1):
+        raise InputError(f"partial_rotary_factor is {short(part)}; minillm turns whole heads")
+    theta = table.pop("rope_theta", config_json.get("rope_theta", 10000.0))
+    kind = table.pop("rope_type", table.pop("type", "default"))
+    if kind == "llama3":
+        name = "original_max_position_embeddings"  # beside the table it counts first; else, with
+        table.setdefault(name, config_json.get("max_position_embeddings"))  # none, the model's own
+        table[name] = config_json.get(name, table[name])
+    return theta, None if kind == "default" else {"rope_type": kind} | table
+
+
 def scaling_of(settings: dict[str, Any] | None) -> Any:
     """Return what changes the frequencies, of a table with rope_type (older files: type); None
     changes nothing."""

@@ -9,11 +9,14 @@ from typing import TypedDict
 import numpy as np
 
 from ..checkpoints import safetensors
-from ..errors import InputError
+from ..errors import InputError, require_one_of
 from ..machine.files import read_json, write_atomically
 from ..machine.forms import short
 from ..model import Model
 from ..weights.lora import LoRA
+from . import peft
+
+FORMS = ("minillm", "peft")  # of adapters in files
 
 
 class Adapters(TypedDict):
@@ -58,12 +61,21 @@ def merged(model: Model) -> Model:
     )
 
 
-def save_adapters(model: Model, folder: Path) -> None:
-    """Write adapter.safetensors and adapter.json (the scale): the adapters alone."""
+def save_adapters(model: Model, folder: Path, form: str = "minillm") -> None:
+    """Write the adapters alone.
+
+    form: "minillm", adapter.safetensors and adapter.json (the scale); or "peft", into a folder of
+    their own, since transformers takes any folder with peft's files for adapters alone.
+    """
+    require_one_of("form", form, FORMS)
     adapters = {
         name: weight for name, weight in model.parameters.items() if isinstance(weight, LoRA)
     }
+    if not adapters:
+        raise InputError("the model has no adapters to save; with_adapters(model, rank) adds them")
     folder.mkdir(parents=True, exist_ok=True)
+    if form == "peft":
+        return peft.write(model, folder)
     arrays = {
         f"{n.removesuffix('weight')}{part}": a
         for n, w in adapters.items()
@@ -78,17 +90,15 @@ def save_adapters(model: Model, folder: Path) -> None:
 
 
 def load_adapters(model: Model, folder: str | Path) -> Model:
-    """Return the model with the adapters that save_adapters wrote; InputError where they belong to
-    another shape."""
+    """Return the model with the adapters that save_adapters wrote, or peft; InputError where they
+    belong to another shape."""
     folder = Path(folder)
-    about = read_json(folder / "adapter.json", Adapters)
-    tensors, _ = safetensors.read(folder / "adapter.safetensors")
-    adapted, file = {}, folder / "adapter.safetensors"
-    for name in about["matrices"]:
-        a, b = (
-            tensors.get(f"{name.removesuffix('weight')}{part}", np.empty(0))
-            for part in ("lora_a", "lora_b")
-        )
+    if (folder / peft.CONFIG).exists() and not (folder / "adapter.json").exists():
+        found, file = peft.read(model, folder), folder / peft.WEIGHTS
+    else:
+        found, file = _read(folder), folder / "adapter.safetensors"
+    adapted = {}
+    for name, (a, b, scale) in found.items():
         if not (a.ndim == b.ndim == 2 and a.shape[1] == b.shape[0] and a.dtype == b.dtype == "f4"):
             what = f"{a.dtype} {a.shape} and {b.dtype} {b.shape}"
             raise InputError(f"{file}: the adapter of {short(name)} is {what}: no pair of float32")
@@ -98,5 +108,18 @@ def load_adapters(model: Model, folder: str | Path) -> Model:
             raise InputError(
                 f"{folder}: the adapter of {name} is for {shape}; the model's is {found}"
             )
-        adapted[name] = LoRA(weight, np.array(a), np.array(b), about["scale"])
+        adapted[name] = LoRA(weight, np.array(a), np.array(b), scale)
     return model.with_parameters(adapted)
+
+
+def _read(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
+    """{parameter: (A, B, scale)}, of minillm's own form."""
+    about = read_json(folder / "adapter.json", Adapters)
+    tensors, _ = safetensors.read(folder / "adapter.safetensors")
+    nothing = np.empty(0)
+
+    def factor(name: str, part: str) -> np.ndarray:
+        return tensors.get(f"{name.removesuffix('weight')}{part}", nothing)
+
+    names = about["matrices"]
+    return {n: (factor(n, "lora_a"), factor(n, "lora_b"), about["scale"]) for n in names}

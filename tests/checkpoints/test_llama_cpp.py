@@ -7,26 +7,29 @@ import logging
 import numpy as np
 import pytest
 
-from minillm import GPT2, GPT2Config, InputError, Llama, LlamaConfig, Tokenizer, load
+from minillm import GPT2Config, InputError, LlamaConfig, Tokenizer, load
 from minillm.checkpoints import find, gguf, llama_cpp
 from minillm.checkpoints.opening import open_checkpoint, save_checkpoint
 from minillm.cli import main
+from minillm.families.llama.qwen import Qwen2Config, Qwen3Config
 from minillm.loading import convert, load_model
+from minillm.model import model_of
 from minillm.weights import KINDS
 from minillm.weights.blocks import Blocks
 from minillm.weights.weight import LANES
 
-LLAMA = LlamaConfig(
-    vocab_size=320,
-    hidden_size=64,
-    intermediate_size=96,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    head_dim=16,
-    max_position_embeddings=64,
-    rope_theta=10_000.0,
-)
+SIZES = {
+    "vocab_size": 320,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 64,
+    "rope_theta": 10_000.0,
+}
+LLAMA = LlamaConfig(**SIZES)
 LLAMA3 = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -45,6 +48,12 @@ MODELS = {
         LLAMA, rope_scaling={"rope_type": "linear", "factor": 2.0}
     ),
     "llama, llama3": dataclasses.replace(LLAMA, rope_scaling=LLAMA3),
+    "qwen2": Qwen2Config(**SIZES),
+    "qwen2, untied, linear": Qwen2Config(
+        **SIZES, tie_word_embeddings=False, rope_scaling={"rope_type": "linear", "factor": 2.0}
+    ),
+    "qwen3": Qwen3Config(**SIZES | {"head_dim": 32}),
+    "qwen3, untied": Qwen3Config(**SIZES, tie_word_embeddings=False),
 }
 IDS = np.arange(24) * 7 % 320
 
@@ -56,8 +65,7 @@ def lively(config):
         name: (p.start == "ones") + 0.2 * rng.standard_normal(p.shape(config.sizes))
         for name, p in config.layout.items()
     }
-    kind = GPT2 if isinstance(config, GPT2Config) else Llama
-    return kind(config, {name: value.astype(np.float32) for name, value in values.items()})
+    return model_of(config, {name: value.astype(np.float32) for name, value in values.items()})
 
 
 @pytest.fixture
@@ -95,6 +103,7 @@ def test_there_and_back_it_is_the_same_model(name, tmp_path):
     model = lively(MODELS[name])
     save_checkpoint(model, tmp_path / "m.gguf")
     back = load_model(tmp_path / "m.gguf", kernels="numpy")
+    assert type(back.config) is type(model.config)
     for parameter, value in model.parameters.items():
         assert np.array_equal(back.parameters[parameter], value), parameter
     # llama3's scaling comes back as the factors that it made, which are rounded to float32
@@ -124,6 +133,19 @@ def test_queries_and_keys_stand_in_pairs_in_the_file(file):
             for i in range(8):
                 pair = theirs[f"blk.1.attn_{name}.weight"].read()[head * 16 + 2 * i :][:2]
                 assert np.array_equal(pair, ours[[head * 16 + i, head * 16 + 8 + i]])
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3"])
+def test_rows_of_a_qwen_stand_as_they_are(name, tmp_path):
+    model = lively(MODELS[name])
+    save_checkpoint(model, tmp_path / "m.gguf")
+    theirs = gguf.read(tmp_path / "m.gguf").tensors
+    attn, blk = "model.layers.1.self_attn.", "blk.1.attn_"
+    assert np.array_equal(
+        theirs[f"{blk}k.weight"].read(), model.parameters[f"{attn}k_proj.weight"].T
+    )
+    own = ("k.bias", "k_proj.bias") if name == "qwen2" else ("k_norm.weight", "k_norm.weight")
+    assert np.array_equal(theirs[blk + own[0]].read().ravel(), model.parameters[attn + own[1]])
 
 
 @pytest.mark.parametrize("kind", ["int8", "int4", "int4_min"])
@@ -234,6 +256,12 @@ def test_tensors_that_do_not_fit(file):
 def test_a_model_that_llama_cpp_has_not(tmp_path):
     model = lively(GPT2Config(320, 64, 64, 2, 4, activation_function="relu"))
     with pytest.raises(InputError, match=r"llama\.cpp has no GPT-2 with activation_function"):
+        save_checkpoint(model, tmp_path / "m.gguf")
+    model = lively(dataclasses.replace(MODELS["qwen2"], rope_scaling=LLAMA3))
+    with pytest.raises(InputError, match=r"llama\.cpp has no Qwen2 with rope_type 'llama3'"):
+        save_checkpoint(model, tmp_path / "m.gguf")
+    model = lively(dataclasses.replace(MODELS["qwen3"], attention_bias=True))
+    with pytest.raises(InputError, match=r"llama\.cpp has no Qwen3 with attention_bias"):
         save_checkpoint(model, tmp_path / "m.gguf")
     with pytest.raises(InputError, match=r"GGUF files hold float32, .*; 'float64' is none"):
         save_checkpoint(lively(LLAMA), tmp_path / "m.gguf", "float64")

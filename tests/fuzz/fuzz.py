@@ -30,6 +30,7 @@ from minillm.checkpoints.opening import save_checkpoint
 from minillm.clock.limits import Limits
 from minillm.families import read_config
 from minillm.families.gpt2 import step_names
+from minillm.families.llama.qwen import Qwen3Config
 from minillm.loading import load_model
 from minillm.machine.files import read_json
 from minillm.machine.memory import peak_bytes
@@ -137,6 +138,10 @@ def adapters(folder: Path) -> None:
     save_adapters(with_adapters(MODEL, 2), folder)
 
 
+def adapters_of_peft(folder: Path) -> None:
+    save_adapters(with_adapters(MODEL, 2), folder, "peft")
+
+
 def a_reference(folder: Path) -> None:
     trace = MODEL.trace(np.array([IDS]))
     steps = {name: np.asarray(trace[name], np.float64) for name in step_names(CONFIG.n_layer)}
@@ -191,6 +196,14 @@ def read_gguf_file(folder: Path) -> None:
     tokenizer.encode("the lowest")
 
 
+def a_config_of_qwen3(folder: Path) -> None:
+    scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}
+    scaling |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+    config = Qwen3Config(num_hidden_layers=2, rope_scaling=scaling, eos_token_id=[1, 2])
+    said = config.to_dict() | {"layer_types": ["full_attention"] * 2}
+    (folder / "config.json").write_text(json.dumps(said))
+
+
 def a_table(folder: Path) -> None:
     (folder / "a.csv").write_text('label,text\nno,"a bad, bad film"\nyes,good\n')
 
@@ -216,6 +229,7 @@ FORMATS: dict[str, tuple[Callable, Callable]] = {
         lambda folder: (folder / "config.json").write_text(json.dumps(CONFIG.to_dict())),
         lambda folder: read_config(folder).parameter_shapes(),
     ),
+    "config-qwen3": (a_config_of_qwen3, lambda folder: read_config(folder).layout),
     "safetensors": (a_safetensors_file, read_safetensors_file),
     "model": (a_model, read_model),
     "shards": (a_sharded_model, read_model),
@@ -225,6 +239,7 @@ FORMATS: dict[str, tuple[Callable, Callable]] = {
     "lstm": (an_lstm, read_classifier),
     "bag-of-words": (a_bag_of_words, read_classifier),
     "adapters": (adapters, lambda folder: load_adapters(MODEL, folder)(IDS)),
+    "peft": (adapters_of_peft, lambda folder: load_adapters(MODEL, folder)(IDS)),
     "reference": (a_reference, lambda folder: verify(MODEL, Reference.load(folder))),
     "recording": (a_recording, read_recording),
     "toml": (a_settings_file, lambda folder: settings(file=folder / "run.toml")),

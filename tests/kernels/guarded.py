@@ -97,7 +97,8 @@ def addresses(step):
     """Where all arrays of a step are, as its tables have it."""
     row = decode.Row
     columns = [row.NORM_NUMBERS, row.VALUES, row.SCALES, row.MINIMA, row.BIAS, row.FROM, row.TO]
-    yield from step._table[:, [*columns, row.GATE, row.KEYS_FROM, row.VALUES_FROM]].ravel()
+    columns += [row.GATE, row.KEYS_FROM, row.VALUES_FROM, row.QUERY_NORM, row.KEY_NORM]
+    yield from step._table[:, columns].ravel()
     job = decode.Job
     yield from step._job[[job.X, job.HEAD_SCALES, job.COSINES, job.SINES, job.STATE, job.PARTS]]
     for room in step._rooms:

@@ -171,6 +171,13 @@ SPOILT = {  # what is changed in which instruction of the first block, and what 
     "a bias too long": (1, {"bias": np.zeros(21, np.float32)}, r"0.k.bias is .* \(20,\)"),
     "a bias in float64": (1, {"bias": np.zeros(20)}, "0.k.bias is float64"),
     "another norm": (0, {"norm": "batch_norm"}, "knows layer_norm, rms_norm, not batch_norm"),
+    "a norm of queries alone": (3, {"head_norms": "0.q_norm"}, "has 1 norms of heads"),
+    "a norm of whole rows": (
+        3,
+        {"head_norms": "0.attn_norm 0.k_norm"},
+        r"0.attn_norm.weight is .* \(10,\)",
+    ),
+    "norms without attention": (4, {"head_norms": "0.q_norm 0.k_norm"}, "0.attn has 2 norms"),
     "another activation": (6, {"then": "swish"}, "knows attend, .*, not swish"),
 }
 
@@ -182,6 +189,9 @@ def test_a_spoilt_program_is_refused(name):
     good = program(p, SIZES)
     if "norm" in changes:
         changes = {"norm": Norm("n", changes["norm"], p["norm"])}
+    if "head_norms" in changes:
+        names = changes["head_norms"].split()
+        changes = {"head_norms": [Norm(n, "rms_norm", p[n]) for n in names]}
     changes = {k: p[v] if k == "weight" and v else v for k, v in changes.items()}
     steps = list(good.instructions)
     steps[at] = dataclasses.replace(steps[at], **changes)
@@ -193,7 +203,7 @@ def test_a_spoilt_program_is_refused(name):
     ("changes", "said"),
     [
         ({"scales": [1.0]}, "2 layers with 1 scales"),
-        ({"rotation": np.zeros((2, 70, 4), np.float32)}, "rotation is"),
+        ({"rotation": lambda positions: np.zeros((2, 1, 4), np.float32)}, "rotation is"),
         ({"positions": np.zeros((69, 36), np.float32)}, "positions is"),
         ({"sizes": resized(V=130)}, "must make 130 logits"),
         (

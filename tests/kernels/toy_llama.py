@@ -1,5 +1,6 @@
 """A model of Llama's shape, as a program and in plain NumPy: fewer key-value heads than heads, RMS
-norm, no biases, rotation, a gate; the two share nothing but the weights."""
+norm, no biases, rotation, a gate, and in its first layer a norm of each query and key, as Qwen3
+has; the two share nothing but the weights."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ def resized(**letters):
 def cache_config(sizes):
     """What a KVCache asks of a config."""
     shape = {"n_layer": sizes.L, "n_head": sizes.K, "head_dim": sizes.D, "n_positions": sizes.P}
-    return SimpleNamespace(**shape, sizes=sizes)
+    return SimpleNamespace(**shape, sizes=sizes, layout={})
 
 
 def parameters(sizes, kinds, seed=0, allocate=np.empty) -> dict:
@@ -37,21 +38,21 @@ def parameters(sizes, kinds, seed=0, allocate=np.empty) -> dict:
         kinds.append(kinds.pop(0))
         return store(numbers, kinds[-1], table=table, allocate=allocate)
 
-    def norm():
-        array = allocate(C, np.float32)
-        array[:] = r.normal(1, 0.3, C)
+    def norm(n):
+        array = allocate(n, np.float32)
+        array[:] = r.normal(1, 0.3, n)
         return array
 
-    found = {"embed": stored((sizes.V, C), table=True), "norm": norm()}
+    found = {"embed": stored((sizes.V, C), table=True), "norm": norm(C)}
     for i in range(sizes.L):
         found |= {f"{i}.{name}": stored(shape) for name, shape in matrices.items()}
-        found |= {f"{i}.{name}": norm() for name in ("attn_norm", "mlp_norm")}
-    return found
+        found |= {f"{i}.{name}": norm(C) for name in ("attn_norm", "mlp_norm")}
+    return found | {f"0.{name}": norm(sizes.D) for name in ("q_norm", "k_norm")}
 
 
-def angles(sizes):
-    """[P,D/2], in float64."""
-    return np.arange(sizes.P)[:, None] * 100.0 ** (-np.arange(0, sizes.D, 2) / sizes.D)
+def angles(sizes, positions):
+    """[n,D/2], in float64."""
+    return positions[:, None] * 100.0 ** (-np.arange(0, sizes.D, 2) / sizes.D)
 
 
 def program(p, sizes, activation="silu") -> Program:
@@ -64,7 +65,17 @@ def program(p, sizes, activation="silu") -> Program:
             Instruction(f"{i}.q", p[f"{i}.q"], norm=first, target="q", meet=False),
             Instruction(f"{i}.k", p[f"{i}.k"], target="k", meet=False),
             Instruction(f"{i}.v", p[f"{i}.v"], target="v"),
-            Instruction(f"{i}.context", source=("q", "k", "v"), then="attend", target="context"),
+            Instruction(
+                f"{i}.context",
+                source=("q", "k", "v"),
+                then="attend",
+                target="context",
+                head_norms=[
+                    Norm(name, "rms_norm", p[name], eps=EPS)
+                    for name in (f"{i}.q_norm", f"{i}.k_norm")
+                    if name in p
+                ],
+            ),
             Instruction(f"{i}.attn", p[f"{i}.o"], source="context", then="residual"),
             Instruction(f"{i}.gate", p[f"{i}.gate"], norm=second, target="gate", meet=False),
             Instruction(f"{i}.act", p[f"{i}.up"], then=activation, gate="gate", target="act"),
@@ -72,7 +83,11 @@ def program(p, sizes, activation="silu") -> Program:
         ]
     last = Norm("norm", "rms_norm", p["norm"], eps=EPS)
     steps.append(Instruction("logits", p["embed"].T, norm=last, target="logits"))
-    turned = np.array([np.cos(angles(sizes)), np.sin(angles(sizes))], np.float32)
+
+    def turned(positions):
+        angle = angles(sizes, positions)
+        return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+
     scales = [sizes.D**-0.5 / (i + 1) for i in range(sizes.L)]
     return Program(sizes, p["embed"], None, steps, scales, turned)
 
@@ -104,7 +119,7 @@ def forward(p, sizes, ids, activation="silu", window=None):
     H, K, D, T = sizes.H, sizes.K, sizes.D, len(ids)
     distance = np.arange(T)[:, None] - np.arange(T)
     seen = (distance >= 0) & (distance < (window or T))
-    angle = angles(sizes)[:T]  # [T,D/2]
+    angle = angles(sizes, np.arange(T))  # [T,D/2]
 
     def norm(x, weight):
         return x / np.sqrt((x**2).mean(-1, keepdims=True) + EPS) * weight
@@ -113,13 +128,16 @@ def forward(p, sizes, ids, activation="silu", window=None):
         turned = (x[..., : D // 2] + 1j * x[..., D // 2 :]) * np.exp(1j * angle)
         return np.concatenate([turned.real, turned.imag], axis=-1)
 
-    def heads(x, n):
-        return x.reshape(T, n, D).swapaxes(0, 1)  # [n,T,D]
+    def heads(x, n, weight=None):
+        x = x.reshape(T, n, D).swapaxes(0, 1)  # [n,T,D]
+        return x if weight is None else norm(x, p[weight])
 
     x, all_keys = p["embed"][ids], []
     for i in range(sizes.L):
         h = norm(x, p[f"{i}.attn_norm"])
-        q, k = rotate(heads(product(h, f"{i}.q"), H)), rotate(heads(product(h, f"{i}.k"), K))
+        norms = [name if name in p else None for name in (f"{i}.q_norm", f"{i}.k_norm")]
+        q = rotate(heads(product(h, f"{i}.q"), H, norms[0]))
+        k = rotate(heads(product(h, f"{i}.k"), K, norms[1]))
         v = heads(product(h, f"{i}.v"), K)
         context = np.empty((H, T, D))
         for head in range(H):

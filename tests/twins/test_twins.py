@@ -85,9 +85,7 @@ def test_the_fused_step_equals_the_readable_forward(folder, kind):
     their inputs to 8 bits, from values that differ in the last bit, so that single numbers fall to
     the other side: worst measured 1.1e-2."""
     model = load_model(folder, dtype=kind, kernels="numba")
-    ids = np.random.default_rng(1).integers(
-        0, model.config.vocab_size, min(40, model.config.n_positions)
-    )
+    ids = np.random.default_rng(1).integers(0, model.config.sizes.V, min(40, model.config.sizes.P))
     fused, readable = model.new_cache(), model.new_cache()
     model(ids[:3], fused), model(ids[:3], readable)
     for i in ids[3:]:
@@ -97,7 +95,7 @@ def test_the_fused_step_equals_the_readable_forward(folder, kind):
         assert np.abs(ours - theirs).max() <= (3e-2 if kind.startswith("int") else 1e-5) * largest
     assert fused.lengths.tolist() == readable.lengths.tolist() == [len(ids)]
     with pytest.raises(InputError, match="do not fit: there is room for"):
-        for _ in range(model.config.n_positions):
+        for _ in range(model.config.sizes.P):
             model([0], fused)
 
 

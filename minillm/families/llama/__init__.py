@@ -1,7 +1,10 @@
-"""Llama: config, forward, backward, and the layout that says what it consists of."""
+"""Llama: config, forward, backward, and the layout that says what it consists of; Qwen2 and Qwen3,
+which are Llama but for what qwen.py says."""
+
+from dataclasses import replace
 
 from ..family import Family, register
-from . import backward, forward, gguf, layout
+from . import backward, forward, gguf, layout, qwen
 from .config import LlamaConfig
 from .program import program
 
@@ -25,5 +28,31 @@ LLAMA = register(
         turned_by_position=layout.turned_by_position,
         inexpressible=layout.inexpressible,
         gguf=gguf.FORMAT,
+    )
+)
+
+QWEN2 = register(
+    replace(
+        LLAMA,
+        name="qwen2",
+        title="Qwen2",
+        architectures=("Qwen2ForCausalLM",),
+        config=qwen.Qwen2Config,
+        inexpressible=qwen.inexpressible,
+        gguf=qwen.QWEN2_GGUF,
+    )
+)
+
+QWEN3 = register(
+    replace(
+        QWEN2,
+        name="qwen3",
+        title="Qwen3",
+        architectures=("Qwen3ForCausalLM",),
+        config=qwen.Qwen3Config,
+        steps=qwen.normed_steps,
+        program=qwen.normed_program,
+        elsewhere={"gguf": qwen.NORMED_GGUF},
+        gguf=qwen.QWEN3_GGUF,
     )
 )

@@ -10,43 +10,13 @@ from __future__ import annotations
 import numpy as np
 
 from ... import ops as numpy_ops
-from ...layers.attention import scaled_dot_product_attention_backward
+from ...layers.attention import grouped_query_attention_backward
 from ...layers.feed_forward import swiglu_backward
-from ...layers.rope import rotate_backward, rotation
+from ...layers.rope import rotation
 from ...names import Part, flat
 from ...steps import identity, under
-from ...twins.backward import backward_of, linear_layer_backward
+from ...twins.backward import backward_of
 from .forward import block
-
-
-def attention_backward(
-    d_out, x, kept, q_proj, k_proj, v_proj, o_proj, *, config, layer, positions, turn, step, ops
-):
-    """Walk back from the output to x, which went into three maps, and the parameters.
-
-    d_out, x: [B,T,C]; kept: what the forward formed -> dx [B,T,C], {"q_proj": gradients, ...}.
-    """
-    # forward was out = linear(merge_heads(context), **o_proj)
-    d_merged, d_o = linear_layer_backward(d_out, ops.merge_heads(kept["context"]), o_proj, ops)
-    d_context = step("context", ops.split_heads(d_merged, config.sizes.H))
-    # forward was context = attention(q_rotated, k_rotated, v)
-    formed = {"q": kept["q_rotated"], "k": kept["k_rotated"], "v": kept["v"]}
-    formed |= {name: kept[name] for name in ("weights", "context") if name in kept}
-    scale = config.attention_scale(layer)
-    dq, dk, dv = scaled_dot_product_attention_backward(
-        d_context, formed, positions, scale, step, ops
-    )
-    # forward was q_rotated = rotate(q), k_rotated = rotate(k)
-    dq = step("q", rotate_backward(step("q_rotated", dq), *turn))
-    dk = step("k", rotate_backward(step("k_rotated", dk), *turn))
-    # forward was q, k, v = linear(x, **q_proj), linear(x, **k_proj), linear(x, **v_proj)
-    dx, gradients = 0.0, {"o_proj": d_o}
-    for name, d, weights in zip("qkv", (dq, dk, step("v", dv)), (q_proj, k_proj, v_proj)):
-        through, gradients[f"{name}_proj"] = linear_layer_backward(
-            ops.merge_heads(d), x, weights, ops
-        )
-        dx = dx + through
-    return dx, gradients
 
 
 def block_backward(
@@ -86,13 +56,14 @@ def block_backward(
     )
     dx = step("attn.residual", dx + through)
     # forward was x = x + attention(rms_norm(x, **input_layernorm), **self_attn)
-    d_normed, d_attn = attention_backward(
+    d_normed, d_attn = grouped_query_attention_backward(
         step("attn.out", dx),
         kept["ln_1"],
         Part(kept, "attn."),
         **self_attn,
-        config=config,
-        layer=layer,
+        n_head=config.sizes.H,
+        scale=config.attention_scale(layer),
+        eps=eps,
         positions=positions,
         turn=turn,
         step=under("attn.", step),

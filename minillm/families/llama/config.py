@@ -6,10 +6,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 from ...errors import InputError, whole_number
-from ...layers.rope import scaling_of
+from ...layers.rope import rope_of, scaling_of
 from ...machine.forms import build, check, short
 from ...sizes import Sizes
 from ..family import Parameter
@@ -25,12 +25,37 @@ WHOLE = (  # fields that count something
     "head_dim",
     "max_position_embeddings",
 )
+ABSENT: dict[str, Any] = {  # what transformers takes for what a config.json of Llama does not say
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": None,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+REFUSED = {  # what a config.json may ask for, and why it is refused
+    "quantization_config": "minillm reads floating-point numbers",
+    "use_sliding_window": "minillm's models see everything before",
+    "rope_interleaved": "minillm pairs the two halves of a head",
+}
 
 
 @dataclass(frozen=True)
 class LlamaConfig:
     """What config.json says of a Llama; the defaults are SmolLM2-135M's. Raises InputError on what
-    cannot be."""
+    cannot be.
+
+    absent: what transformers takes for what a config.json does not say.
+    """
+
+    model_type = "llama"
+    architecture = "LlamaForCausalLM"
+    absent = ABSENT
 
     vocab_size: int = 49152  # V
     hidden_size: int = 576  # C
@@ -82,7 +107,7 @@ class LlamaConfig:
         if (D := self.head_dim or 0) % 2:
             raise InputError(f"head_dim is {D}; rotation needs pairs, an even number")
         if self.hidden_act != "silu":
-            raise InputError(f"hidden_act is {short(self.hidden_act)}; minillm's Llama has silu")
+            raise InputError(f"hidden_act is {short(self.hidden_act)}; {self.model_type} has silu")
         if not 0 <= self.rms_norm_eps < 1:
             raise InputError(f"rms_norm_eps is {self.rms_norm_eps}; it must be in [0, 1)")
         if not 0 < self.rope_theta < 1e12:
@@ -104,6 +129,13 @@ class LlamaConfig:
         """Whether the head is the token table itself."""
         return self.tie_word_embeddings
 
+    @property
+    def biased(self) -> set[str]:
+        """The matrices of a block that have a bias."""
+        return {f"self_attn.{part}_proj" for part in "qkvo" if self.attention_bias} | {
+            f"mlp.{part}_proj" for part in ("gate", "up", "down") if self.mlp_bias
+        }
+
     def resized(self, **letters: int) -> LlamaConfig:
         """The config with other sizes: L, F, H and K, D."""
         names = {
@@ -121,30 +153,30 @@ class LlamaConfig:
         return float(self.sizes.D**-0.5)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> LlamaConfig:
+    def from_dict(cls, values: dict[str, Any]) -> Self:
         """Read what a Hugging Face config.json holds, as transformers 4 or 5 writes it; what cannot
         be honoured is refused by name."""
-        values = {name: v for name, v in values.items() if name != "generation"}
-        rope = values.pop("rope_parameters", None) or values.get("rope_scaling") or {}
-        rope = dict(check(rope, dict, "rope_parameters"))
-        kind = rope.pop("rope_type", rope.pop("type", "default"))
-        values["rope_theta"] = rope.pop("rope_theta", values.get("rope_theta", 10000.0))
-        if rope.pop("partial_rotary_factor", values.get("partial_rotary_factor", 1.0)) != 1.0:
-            raise InputError("partial_rotary_factor is not 1; minillm rotates whole heads")
-        values["rope_scaling"] = {"rope_type": kind, **rope} if kind != "default" else None
-        if values.get("use_sliding_window"):
-            raise InputError("use_sliding_window is true; minillm's Llama sees everything before")
+        values = {n: v for n, v in check(values, dict).items() if n != "generation"}
+        if (said := values.get("model_type", cls.model_type)) != cls.model_type:
+            raise InputError(f"model_type is {short(said)}; this reads {cls.model_type!r}")
+        for name, why in REFUSED.items():
+            if values.get(name):
+                raise InputError(f"{name} is {short(values[name])}; {why}")
+        for kind in check(values.get("layer_types") or [], list[str], "layer_types"):
+            if kind != "full_attention":
+                raise InputError(f"layer_types has {short(kind)}; minillm reads full_attention")
+        values = cls.absent | values
+        values["rope_theta"], values["rope_scaling"] = rope_of(values)
         return build(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what Hugging Face's config.json holds, for transformers 4 and 5."""
         values = {
-            "model_type": "llama",
-            "architectures": ["LlamaForCausalLM"],
+            "model_type": self.model_type,
+            "architectures": [self.architecture],
             **dataclasses.asdict(self),
         }
         del values["generation"]
-        values["rope_scaling"] = None
         rope = {"rope_type": "default", **(self.rope_scaling or {}), "rope_theta": self.rope_theta}
         return values | {"rope_parameters": rope}
 

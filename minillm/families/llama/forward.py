@@ -1,18 +1,17 @@
 """Llama, from ids to logits: embed, blocks, a last norm, unembed. Read it beside GPT-2's.
 
-Source: Touvron et al., "LLaMA: Open and Efficient Foundation Language Models" (2023), section 2.2;
-grouped queries: Ainslie et al., "GQA" (2023). Reference: LlamaForCausalLM of Hugging Face
-transformers, eager attention. The letters are those of sizes.py. `weights` is the tree of the
-parameters by their checkpoint names; every intermediate passes `step` under its name; `ops` has the
-functions to compute with.
+Source: Touvron et al., "LLaMA: Open and Efficient Foundation Language Models" (2023), section 2.2.
+Reference: LlamaForCausalLM of Hugging Face transformers, eager attention. The letters are those of
+sizes.py. `weights` is the tree of the parameters by their checkpoint names; every intermediate
+passes `step` under its name; `ops` has the functions to compute with.
 """
 
 from __future__ import annotations
 
 from ... import ops as numpy_ops
-from ...layers.attention import scaled_dot_product_attention
+from ...layers.attention import grouped_query_attention
 from ...layers.feed_forward import swiglu
-from ...layers.rope import rotate, rotation
+from ...layers.rope import rotation
 from ...steps import identity, under
 
 
@@ -67,9 +66,10 @@ def block(
 ):
     """x + attention(norm(x)), then x + feed_forward(norm(x)): [B,T,C] -> [B,T,C]."""
     normed = step("ln_1", ops.rms_norm(x, **input_layernorm, eps=config.rms_norm_eps))
-    attended = attention(
-        normed, **self_attn, config=config, layer=layer, positions=positions, turn=turn,
-        past=past, step=under("attn.", step), ops=ops,
+    attended = grouped_query_attention(
+        normed, **self_attn, n_head=config.sizes.H, n_kv_head=config.sizes.K,
+        scale=config.attention_scale(layer), eps=config.rms_norm_eps, positions=positions,
+        turn=turn, past=past, step=under("attn.", step), ops=ops,
     )  # fmt: skip
     x = step("attn.residual", x + attended)
     normed = step("ln_2", ops.rms_norm(x, **post_attention_layernorm, eps=config.rms_norm_eps))
@@ -82,22 +82,6 @@ def block(
         ops=ops,
     )
     return step("mlp.residual", x + changed)
-
-
-def attention(
-    x, q_proj, k_proj, v_proj, o_proj, *, config, layer, positions, turn, past, step, ops
-):
-    """H queries, K keys and values; both queries and keys are turned by their positions, so that
-    their product depends on the distance alone: [B,T,C] -> [B,T,C]."""
-    s = config.sizes
-    q = step("q", ops.split_heads(ops.linear(x, **q_proj), s.H))  # [B,T,C] -> [B,H,T,D]
-    k = step("k", ops.split_heads(ops.linear(x, **k_proj), s.K))  # [B,T,C] -> [B,K,T,D]
-    v = step("v", ops.split_heads(ops.linear(x, **v_proj), s.K))
-    q, k = step("q_rotated", rotate(q, *turn)), step("k_rotated", rotate(k, *turn))
-    k, v = past.append(k, v) if past else (k, v)  # [B,K,T,D] -> [B,K,S,D]
-    scale = config.attention_scale(layer)
-    context = scaled_dot_product_attention(q, k, v, positions, scale, step, ops)  # [B,H,T,D]
-    return step("out", ops.linear(ops.merge_heads(context), **o_proj))  # -> [B,T,C]
 
 
 def unembed(x, weights, step=identity, ops=numpy_ops):

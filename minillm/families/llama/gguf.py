@@ -1,4 +1,4 @@
-"""A Llama in GGUF files: its settings there."""
+"""A Llama in GGUF files, and its relatives: their settings there."""
 
 from __future__ import annotations
 
@@ -14,17 +14,14 @@ from .config import LlamaConfig
 
 def read(settings: Settings) -> LlamaConfig:
     """The config of what a file says."""
-    s, shapes = settings, settings.shapes
     return LlamaConfig(
-        vocab_size=shapes.get("token_embd.weight", (0,))[0],
-        attention_bias="blk.0.attn_q.bias" in shapes,
-        mlp_bias="blk.0.ffn_gate.bias" in shapes,
-        tie_word_embeddings="output.weight" not in shapes,
-        **sizes_read(s),
+        attention_bias="blk.0.attn_q.bias" in settings.shapes,
+        mlp_bias="blk.0.ffn_gate.bias" in settings.shapes,
+        **shared(settings),
     )
 
 
-def sizes_read(s: Settings) -> dict[str, Any]:
+def shared(s: Settings) -> dict[str, Any]:
     """The fields of a config that Llama shares with its relatives."""
     H, C = s.whole("attention.head_count"), s.whole("embedding_length")
     D = s.whole("attention.key_length", C // max(H, 1))
@@ -44,6 +41,8 @@ def sizes_read(s: Settings) -> dict[str, Any]:
             raise InputError("rope.scaling.type and rope_freqs.weight are given; needed: one")
         scaling = {"rope_type": "factors", "factors": s.factors}
     return {
+        "vocab_size": s.shapes.get("token_embd.weight", (0,))[0],
+        "tie_word_embeddings": "output.weight" not in s.shapes,
         "hidden_size": C,
         "intermediate_size": s.whole("feed_forward_length"),
         "num_hidden_layers": s.whole("block_count"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...costs import ACTIVATION_FLOPS, Cost, Work
@@ -21,15 +21,13 @@ BLOCK = {
 }
 
 
-def parameters(config: Any) -> dict[str, Parameter]:
-    """Every parameter by its checkpoint name; a tied head is the token table itself."""
+def parameters(config: Any, more: Mapping[str, Parameter] = {}) -> dict[str, Parameter]:
+    """Every parameter by its checkpoint name; a tied head is the token table itself. more: what a
+    relative's block has besides."""
     block = {}
-    for name, parameter in BLOCK.items():
+    for name, parameter in {**BLOCK, **more}.items():
         block[name] = parameter
-        has_bias = (name.startswith("self_attn") and config.attention_bias) or (
-            name.startswith("mlp") and config.mlp_bias
-        )
-        if has_bias:
+        if name.removesuffix(".weight") in config.biased:
             block[name.replace("weight", "bias")] = vector(parameter.axes[1], parameter.forms)
     layers = range(config.num_hidden_layers)
     return {
@@ -40,15 +38,15 @@ def parameters(config: Any) -> dict[str, Parameter]:
     }
 
 
-def steps(config: Any) -> dict[str, StepInfo]:
-    """Every step of a pass, in order; names are those of all families where the thing is the
-    same."""
+def steps(config: Any, before_rotation: Mapping[str, StepInfo] = {}) -> dict[str, StepInfo]:
+    """Every step of a pass, in order; names are those of all families where the thing is the same.
+    before_rotation: what a relative forms there of q and k."""
     S = StepInfo
     silu = ACTIVATION_FLOPS["silu"]
 
-    def product(n_in: str, n_out: str) -> Callable[[Work], Cost]:
-        bias = config.attention_bias if "D" in n_in + n_out else config.mlp_bias
-        return lambda w: w.linear(n_in, n_out, bias)
+    def product(name: str) -> Callable[[Work], Cost]:
+        n_in, n_out = BLOCK[f"{name}.weight"].axes
+        return lambda w: w.linear(n_in, n_out, name in config.biased)
 
     def rotate(
         axis: str,
@@ -61,30 +59,31 @@ def steps(config: Any) -> dict[str, StepInfo]:
     }
     block = {
         "ln_1": S("norm", lambda w: w.rms_norm(), True, hook="> input_layernorm"),
-        "attn.q": S("q", product("C", "HD"), True, hook="> self_attn.q_proj"),
-        "attn.k": S("k", product("C", "KD"), True, hook="> self_attn.k_proj"),
-        "attn.v": S("v", product("C", "KD"), True, True, "> self_attn.v_proj"),
+        "attn.q": S("q", product("self_attn.q_proj"), True, hook="> self_attn.q_proj"),
+        "attn.k": S("k", product("self_attn.k_proj"), True, hook="> self_attn.k_proj"),
+        "attn.v": S("v", product("self_attn.v_proj"), True, True, "> self_attn.v_proj"),
+        **before_rotation,
         "attn.q_rotated": S("rotate q", rotate("HD")),
         "attn.k_rotated": S("rotate k", rotate("KD")),
         "attn.scores": S("scores", lambda w: w.scores()),
         "attn.weights": S("softmax", lambda w: w.softmax_of_scores(), True),
         "attn.context": S("context", lambda w: w.context(), True, True, "< self_attn.o_proj"),
-        "attn.out": S("projection", product("HD", "C"), True, True, "> self_attn.o_proj"),
+        "attn.out": S("projection", product("self_attn.o_proj"), True, True, "> self_attn.o_proj"),
         "attn.residual": S(
             "residual",
             lambda w: w.elementwise(1, "C", 3),
             hook="< post_attention_layernorm",
         ),
         "ln_2": S("norm", lambda w: w.rms_norm(), True, hook="> post_attention_layernorm"),
-        "mlp.gate": S("gate", product("C", "F"), True, hook="> mlp.gate_proj"),
-        "mlp.up": S("up", product("C", "F"), True, True, "> mlp.up_proj"),
+        "mlp.gate": S("gate", product("mlp.gate_proj"), True, hook="> mlp.gate_proj"),
+        "mlp.up": S("up", product("mlp.up_proj"), True, True, "> mlp.up_proj"),
         "mlp.act": S(
             "activate",
             lambda w: w.elementwise(silu + 1, "F", 3),
             True,
             hook="< mlp.down_proj",
         ),
-        "mlp.out": S("contract", product("F", "C"), True, True, "> mlp.down_proj"),
+        "mlp.out": S("contract", product("mlp.down_proj"), True, True, "> mlp.down_proj"),
         "mlp.residual": S("residual", lambda w: w.elementwise(1, "C", 3), hook=">"),
     }
     after = {
@@ -103,22 +102,24 @@ def steps(config: Any) -> dict[str, StepInfo]:
 def equations(config: Any) -> dict[str, tuple[str, str]]:
     """What Llama's own steps compute, and their shapes in letters."""
     norm = ("x / √(mean(x²) + ε) · weight", "B T C")
-    attention_bias = " + b" if config.attention_bias else ""
-    bias = " + b" if config.mlp_bias else ""
+
+    def bias(name: str) -> str:
+        return " + b" if name in config.biased else ""
+
     turned = "turned by its position, two numbers at a time"
     return {
         "embed": ("wte", "B T C"),
         **dict.fromkeys(("ln_1", "ln_2", "ln_f"), norm),
-        "attn.q": (f"ln_1 W{attention_bias}", "B H T D"),
-        "attn.k": (f"ln_1 W{attention_bias}", "B K T D"),
-        "attn.v": (f"ln_1 W{attention_bias}", "B K T D"),
+        "attn.q": (f"ln_1 W{bias('self_attn.q_proj')}", "B H T D"),
+        "attn.k": (f"ln_1 W{bias('self_attn.k_proj')}", "B K T D"),
+        "attn.v": (f"ln_1 W{bias('self_attn.v_proj')}", "B K T D"),
         "attn.q_rotated": (f"q {turned}", "B H T D"),
         "attn.k_rotated": (f"k {turned}", "B K T D"),
-        "attn.out": (f"context W{attention_bias}", "B T C"),
-        "mlp.gate": (f"ln_2 W{bias}", "B T F"),
-        "mlp.up": (f"ln_2 W{bias}", "B T F"),
+        "attn.out": (f"context W{bias('self_attn.o_proj')}", "B T C"),
+        "mlp.gate": (f"ln_2 W{bias('mlp.gate_proj')}", "B T F"),
+        "mlp.up": (f"ln_2 W{bias('mlp.up_proj')}", "B T F"),
         "mlp.act": ("silu(gate) · up", "B T F"),
-        "mlp.out": (f"act W{bias}", "B T C"),
+        "mlp.out": (f"act W{bias('mlp.down_proj')}", "B T C"),
     }
 
 

@@ -46,12 +46,15 @@ def program(config: LlamaConfig, parameters: Mapping[str, Any]) -> Program:
     instructions.append(
         Instruction("logits", head, norm=norm("ln_f", "model.norm"), target="logits")
     )
-    turn = rotation(np.arange(s.P), s.D, config.rope_theta, config.rope_scaling, np.float32)
+
+    def turn(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return rotation(positions, s.D, config.rope_theta, config.rope_scaling, np.float32)
+
     return Program(
         sizes=s,
         tokens=tokens,
         positions=None,
         instructions=instructions,
         scales=[config.attention_scale(i) for i in range(s.L)],
-        rotation=np.stack(turn),
+        rotation=turn,
     )

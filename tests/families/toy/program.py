@@ -1,7 +1,5 @@
 """The same forward for the fused step: seven instructions a block, and the head."""
 
-import numpy as np
-
 from minillm.kernels.program import Instruction, Norm, Program
 from minillm.layers.rope import rotation
 
@@ -31,6 +29,9 @@ def program(config, parameters):
         ]
     tokens, ln_f = parameters["tokens.weight"], norm("ln_f", "norm")
     instructions.append(Instruction("logits", tokens.T, norm=ln_f, target="logits"))
-    turn = rotation(np.arange(config.P), config.D, config.theta)
     scales = [config.attention_scale(i) for i in range(config.L)]
-    return Program(config, tokens, None, instructions, scales, np.stack(turn))
+
+    def turn(positions):
+        return rotation(positions, config.D, config.theta)
+
+    return Program(config, tokens, None, instructions, scales, turn)
