@@ -5,7 +5,19 @@
 
 from . import gpt2 as gpt2  # each registers itself
 from . import llama as llama
-from .family import Family, Parameter, StepInfo, by_gguf, described, of, read_config, register
+
+from . import between as between  # isort: skip  (last: errors name the families in this order)
+from .family import (
+    Family,
+    Parameter,
+    StepInfo,
+    by_gguf,
+    described,
+    known,
+    of,
+    read_config,
+    register,
+)
 
 __all__ = [
     "Family",
@@ -13,6 +25,7 @@ __all__ = [
     "StepInfo",
     "by_gguf",
     "described",
+    "known",
     "of",
     "read_config",
     "register",

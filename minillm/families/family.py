@@ -8,7 +8,7 @@ reference's hooks follow from the declaration by role, so that another family is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,8 @@ class Family:
     projections(seen, layer) -> q, k, v as transformers' modules form them;
     turned_by_position(model, q, k) -> {q_rotated, k_rotated}, or {}. inexpressible(engine, config)
     -> what it is that another engine has none of, "with ...", or None.
+
+    knobs: {setting of a training run: the config's field}, for what is to be trained from nothing.
     """
 
     name: str
@@ -147,6 +149,7 @@ class Family:
     inexpressible: Callable[[str, Any], str | None]
     program: Callable[..., Program] | None = None
     gguf: GGUF | None = None
+    knobs: Mapping[str, str] = field(default_factory=dict)
 
     def name_elsewhere(self, form: str, scope: str) -> str:
         """The name in another format of a parameter without ".weight": h.3.attn.c_attn ->
@@ -223,6 +226,11 @@ def of(config: object) -> Family:
         if cls in _families:
             return _families[cls]
     raise InputError(f"a {type(config).__name__} is no config of a known family: {_names()}")
+
+
+def known() -> list[Family]:
+    """Every family that has been registered."""
+    return [*_families.values()]
 
 
 def described(config_json: dict[str, Any]) -> Family:

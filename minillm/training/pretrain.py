@@ -25,8 +25,6 @@ from .memory import check_memory
 from .settings import Settings
 from .trainer import FORMAT, Trainer, check_folder, run_to_resume, write_settings
 
-SHAPE = ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")  # what --from settles
-
 
 def training_twin(name: str | None, precision: str):
     """The twin for training: the textbook, or kernels with products in blocks, of numbers in
@@ -69,7 +67,8 @@ def pretrain(
     plan = plan_of(settings_of, before, start, first)
     ops = training_twin(kernels, plan.precision)
 
-    curve = {f.name for f in dataclasses.fields(plan) if f.metadata["curve"]} | {"start"}
+    curve = {f.name: f.default for f in dataclasses.fields(plan) if f.metadata["curve"]}
+    curve |= {"start": None}
     everything = {"format": before["format"], "data": str(data), "start": start} | plan.to_dict()
     if world.rank == 0:
         check_folder(out, everything, curve, resume)
@@ -113,7 +112,7 @@ def plan_of(
     """The settings of a run: given what the run before had, and what `first` settles, the model
     named `start`, whose shape stays."""
     known = {f.name: before[f.name] for f in dataclasses.fields(Settings) if f.name in before}
-    shape = {name: getattr(first.config, name) for name in SHAPE} if first else {}
+    shape = shape_of(first) if first else {}
     plan = settings_of(**shape | known)
     if wrong := [name for name, value in shape.items() if getattr(plan, name) != value]:
         raise InputError(
@@ -125,6 +124,12 @@ def plan_of(
             f"lora_rank is {plan.lora_rank}: adapters need a model to adapt, --from MODEL"
         )
     return plan
+
+
+def shape_of(model: Model) -> dict:
+    """The settings of a run that a model settles."""
+    shape = {name: getattr(model.config, field) for name, field in model.family.knobs.items()}
+    return {"family": model.family.name} | shape
 
 
 def texts_of(

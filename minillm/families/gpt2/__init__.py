@@ -24,6 +24,7 @@ GPT2 = register(
         inexpressible=layout.inexpressible,
         program=program.program,
         gguf=gguf.FORMAT,
+        knobs=layout.KNOBS,
     )
 )
 

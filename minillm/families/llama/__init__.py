@@ -25,5 +25,6 @@ LLAMA = register(
         turned_by_position=layout.turned_by_position,
         inexpressible=layout.inexpressible,
         gguf=gguf.FORMAT,
+        knobs=layout.KNOBS,
     )
 )
