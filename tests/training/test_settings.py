@@ -8,7 +8,7 @@ from minillm.training.settings import Settings, presets, settings
 
 @pytest.mark.parametrize("name", presets())
 def test_every_preset_is_valid(name):
-    assert settings(name).model_config(300, 0).n_layer == settings(name).n_layer
+    assert settings(name).model_config(300, 0).sizes.L == settings(name).n_layer
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path):
