@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median, stdev
+from typing import Any
 
 from ..clock.costs import step_costs
 from ..clock.limits import describe_machine
@@ -125,7 +126,10 @@ def compare_runs(
 ) -> list[Line]:
     """Return the lines of runs: each model scores the whole text, the first of each line is timed,
     decoding n_new tokens after n_prompt of the text."""
-    found, timed, prompt = lines_of(folders), [], []
+    found = lines_of(folders)
+    timed: list[tuple[Line, Any]] = []
+    prompt: list[int] = []
+    model: Any
     with progress_bar("models") as update:
         for line, runs in found.values():
             for seed, folder in runs.items():

@@ -41,7 +41,7 @@ def feed_forward_backward(
     return dx, {"c_fc": d_fc, "c_proj": d_proj}
 
 
-def gated_width(C):
+def gated_width(C: int) -> int:
     """F of a gated feed forward whose three matrices hold about what two of 4C do: 8/3 C, in whole
     32s."""
     return math.ceil(8 * C / 3 / 32) * 32

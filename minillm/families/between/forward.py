@@ -4,6 +4,8 @@ arguments it has."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ... import ops as numpy_ops
@@ -42,7 +44,7 @@ def embed(ids, weights, config, positions, step=identity):
     return step("embed", x)
 
 
-def turn_of(config, positions, dtype):
+def turn_of(config: Any, positions: Any, dtype: Any) -> Any:
     """cos and sin of the angles [B,T,D/2] by which queries and keys are turned; None without."""
     if not config.rope:
         return None
