@@ -89,18 +89,15 @@ def deviation(values: Sequence[float]) -> float | None:
 def lines_of(folders: Sequence[Path]) -> dict[str, tuple[Line, dict[int, Path]]]:
     """{name: (line, {seed: folder})} of runs, in their order; a line has the name of its first
     folder, up to "-seed". Raises InputError for what is no run, and a seed that is there twice."""
-    kept = [
-        f.name for f in dataclasses.fields(Settings) if f.metadata["curve"] and f.name != "seed"
-    ]
+    kept = {f.name: f.default for f in dataclasses.fields(Settings) if f.metadata["curve"]}
+    del kept["seed"]
     lines: dict[str, tuple[Line, dict[int, Path]]] = {}
     shapes: dict[tuple, str] = {}
     before: dict[str, object] = {}
     for folder in folders:
         if not (settings := read_settings(folder, Settings)):
             raise InputError(f"{folder}: no {SETTINGS} here; is it the folder of a training run?")
-        defaults = {f.name: f.default for f in dataclasses.fields(Settings)}
-        settings = defaults | settings
-        shape = {name: settings[name] for name in kept}
+        shape = {name: settings.get(name, default) for name, default in kept.items()}
         if (key := tuple(shape.values())) not in shapes:
             shapes[key] = name = folder.resolve().name.partition("-seed")[0]
             if name in lines:
@@ -127,30 +124,25 @@ def compare_runs(
     """Return the lines of runs: each model scores the whole text, the first of each line is timed,
     decoding n_new tokens after n_prompt of the text."""
     found = lines_of(folders)
-    timed: list[tuple[Line, Any]] = []
-    prompt: list[int] = []
+    runs = [(line, seed, folder) for line, of in found.values() for seed, folder in of.items()]
+    timed: list[tuple[Line, Any, list[int]]] = []
     model: Any
     with progress_bar("models") as update:
-        for line, runs in found.values():
-            for seed, folder in runs.items():
-                update(
-                    "scoring",
-                    sum(len(line.bits_per_byte) for line, _ in found.values()),
-                    len(folders),
-                )
-                model, tokenizer = load(folder, kernels=kernels)
-                score = score_long(model, tokenizer, text, show_progress=False)
-                line.bits_per_byte[seed] = score.bits_per_byte
-                if seed == next(iter(runs)):
-                    timed.append((line, model))
-                    prompt = tokenizer.encode_documents(text)[:n_prompt]
-                    _count(line, model, n_prompt + n_new // 2)
+        for done, (line, seed, folder) in enumerate(runs):
+            update("scoring", done, len(runs))
+            model, tokenizer = load(folder, kernels=kernels)
+            if not line.bits_per_byte:
+                prompt = tokenizer.encode_documents(text)[:n_prompt]
                 if n_prompt + n_new > model.config.sizes.P or len(prompt) < n_prompt:
                     raise InputError(
                         f"{n_prompt} + {n_new} tokens do not fit {folder}, or the text is shorter"
                     )
+                timed.append((line, model, prompt))
+                _count(line, model, n_prompt + n_new // 2)
+            score = score_long(model, tokenizer, text, show_progress=False)
+            line.bits_per_byte[seed] = score.bits_per_byte
         for turn in range(rounds):
-            for done, (line, model) in enumerate(timed):
+            for done, (line, model, prompt) in enumerate(timed):
                 update("speed", turn * len(timed) + done, rounds * len(timed))
                 line.cycles.append(_microseconds(model, prompt, n_new))
     return [line for line, _ in found.values()]
