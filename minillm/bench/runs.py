@@ -11,6 +11,7 @@ of the machine hits all alike. Bytes are counted, not measured (costs.py).
 from __future__ import annotations
 
 import dataclasses
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from ..errors import InputError, count
 from ..loading import load
 from ..machine.progress import progress_bar
 from ..model import Model
-from ..training.settings import Settings
+from ..training.settings import Settings, of_others
 from ..training.trainer import SETTINGS, read_settings
 from .ledger_report import Saved
 
@@ -44,12 +45,15 @@ HEADINGS = (
     "KV a position",
 )
 HOW = """Bits per byte of all of {file}, in windows of as many positions as a model has, each seen
-alone: mean ± standard deviation over the seeds. Change: to the line above, mean ± standard
-deviation of the differences seed by seed, as a seed stands for the same order of the same tokens.
-Cycle: one pass for one token, in float32 on {threads} threads, of {n_new} tokens after {n_prompt};
-medians of {rounds} rounds, in each of which every line has its turn. Bytes a token: weights read,
-and keys and values read and written, half way through these tokens; KV a position: what each
-position adds to the cache. Both are counted, in float32."""
+alone: mean ± standard deviation over the seeds. Change: to the line above, the mean of the
+differences seed by seed, as a seed stands for the same order of the same tokens, ± half the width
+of its 95 % interval (Student's t, which is wide for few seeds). Cycle: one pass for one token, in
+float32 on {threads}, of {n_new} tokens after {n_prompt}; medians of {rounds} rounds, in each of
+which every line has its turn. Bytes a token: weights read, and keys and values read and written,
+half way through these tokens; KV a position: what each position adds to the cache. Both are
+counted, in float32; of a table of positions a token reads one row."""
+# Student's t for 95 % with 1, 2, 3, ... degrees of freedom
+T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 
 
 @dataclass
@@ -73,7 +77,7 @@ class Line:
     @property
     def spread(self) -> float | None:
         """The standard deviation over the seeds; None for one alone."""
-        return deviation([*self.bits_per_byte.values()])
+        return stdev(self.bits_per_byte.values()) if len(self.bits_per_byte) > 1 else None
 
     def differences(self, before: Line) -> list[float]:
         """By how many bits per byte each seed is better or worse than the line before."""
@@ -81,9 +85,10 @@ class Line:
         return [mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]
 
 
-def deviation(values: Sequence[float]) -> float | None:
-    """The standard deviation of a sample; None for fewer than two."""
-    return stdev(values) if len(values) > 1 else None
+def half_width(values: Sequence[float]) -> float | None:
+    """Half the width of the 95 % interval of a mean, by Student's t; None for one value alone."""
+    n = len(values)
+    return T95[min(n - 2, len(T95) - 1)] * stdev(values) / math.sqrt(n) if n > 1 else None
 
 
 def lines_of(folders: Sequence[Path]) -> dict[str, tuple[Line, dict[int, Path]]]:
@@ -102,7 +107,9 @@ def lines_of(folders: Sequence[Path]) -> dict[str, tuple[Line, dict[int, Path]]]
             shapes[key] = name = folder.resolve().name.partition("-seed")[0]
             if name in lines:
                 raise InputError(f"{folder}: {name} is the name of runs with other settings, too")
+            others = of_others(settings.get("family", kept["family"]))
             changes = {n: v for n, v in shape.items() if before and v != before[n]}
+            changes = {n: v for n, v in changes.items() if n not in others}
             lines[name], before = (Line(name, changes), {}), shape
         runs = lines[shapes[key]][1]
         if settings["seed"] in runs:
@@ -198,7 +205,7 @@ class RunsReport(Saved):
                 f"{line.parameters:,}",
                 f"{line.mean:.4f}{plus_minus(line.spread)}",
                 str(len(line.bits_per_byte)),
-                f"{mean(d):+.4f}{plus_minus(deviation(d))}" if d else "-",
+                f"{mean(d):+.4f}{plus_minus(half_width(d))}" if d else "-",
                 f"{median(line.cycles):,.0f} us",
                 f"{line.bytes_a_token / 1e6:.2f} MB",
                 f"{line.kv_bytes:,} B",
@@ -207,21 +214,16 @@ class RunsReport(Saved):
         ]
 
     def verdicts(self) -> list[str]:
-        """Return for each line but the first whether its seeds agree on better or worse."""
+        """Return for each line but the first what its seeds tell of it and the line before."""
         said = []
         for line, before, d in zip(self.lines[1:], self.lines, self.changes()[1:]):
-            if len(d) < 2:
-                said.append(f"{line.name}: too few seeds that both have to tell")
-                continue
-            better = sum(x < 0 for x in d)
-            verdict = {len(d): "better", 0: "worse"}.get(better)
-            agreed = (
-                f"{verdict} than {before.name} with each of {count(len(d), 'seed')}"
-                if verdict
-                else f"better than {before.name} with {better} of {count(len(d), 'seed')}:"
-                " no difference that these runs can tell"
-            )
-            said.append(f"{line.name}: {agreed} ({', '.join(f'{x:+.4f}' for x in d)})")
+            if (reach := half_width(d)) is None:
+                verdict = "too few seeds that both have to tell"
+            elif abs(mean(d)) <= reach:
+                verdict = f"no difference to {before.name} that {count(len(d), 'seed')} can tell"
+            else:
+                verdict = f"{'worse' if mean(d) > 0 else 'better'} than {before.name}"
+            said.append(f"{line.name}: {verdict} ({', '.join(f'{x:+.4f}' for x in d)})")
         return said
 
     def page(self, picture: str) -> str:
@@ -236,7 +238,9 @@ class RunsReport(Saved):
             "",
             *(f"- {verdict}" for verdict in self.verdicts()),
             "",
-            textwrap.fill(HOW.format(**vars(self)), 100),
+            textwrap.fill(
+                HOW.format(**vars(self) | {"threads": count(self.threads, "thread")}), 100
+            ),
             "",
             f"{machine['processor']}; {machine['time'][:10]};",
             ", ".join(f"{what} {version}" for what, version in machine["versions"].items()) + ".",

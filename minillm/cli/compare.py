@@ -249,9 +249,9 @@ def command(args: argparse.Namespace) -> str:
         "rounds",
         "quality_tokens",
     ):
-        if getattr(args, option) is not None:
+        if getattr(args, option) is not None and not (args.runs and option == "quality_tokens"):
             parts += [f"--{option.replace('_', '-')}", str(getattr(args, option))]
     if args.runs:
-        folders = (run.resolve() for run in args.runs)
-        return shlex.join([*parts, "--runs", *(f"{run.parent.name}/{run.name}" for run in folders)])
+        names = [f"{run.parent.name}/{run.name}" for run in map(Path.resolve, args.runs)]
+        return shlex.join([*parts, "--runs", *names])
     return shlex.join([*parts, "--levers", *args.levers])

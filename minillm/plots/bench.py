@@ -271,7 +271,14 @@ def runs_page(lines: Sequence[Line], title: str = ""):
     quality.set_yticklabels([line.name for line in lines])
     quality.set_ylim(len(lines) - 0.4, -0.6)
     quality.grid(axis="x", color="0.9")
-    quality.legend(frameon=False, fontsize="small")
+    quality.legend(
+        frameon=False,
+        fontsize="small",
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=2,
+        markerscale=0.5,
+    )
     shown = {
         "a decode cycle, us": [median(line.cycles) for line in lines],
         "KV cache, bytes a position": [line.kv_bytes for line in lines],

@@ -187,7 +187,7 @@ class Settings(Plan):
         from .. import families  # here: flags are made without NumPy
 
         family: Family = next(f for f in families.known() if f.name == self.family)
-        others = {name for f in families.known() for name in f.knobs} - family.knobs.keys()
+        others = of_others(self.family)
         for f in dataclasses.fields(self):
             if f.name in others and (value := getattr(self, f.name)) != f.default:
                 raise InputError(f"{f.name} is {value}; {family.title} has no such setting")
@@ -196,6 +196,14 @@ class Settings(Plan):
         sampled = {"do_sample": True, "temperature": 1.0, "min_p": 0.05}
         size = {family.knobs["vocab_size"]: vocab_size}
         return family.config(**fields | size | ends, generation=ends | sampled)
+
+
+def of_others(family: str) -> set[str]:
+    """The settings that other families have and this one has not."""
+    from .. import families  # here: flags are made without NumPy
+
+    knobs = {f.name: {*f.knobs} for f in families.known()}
+    return set().union(*knobs.values()) - knobs[family]
 
 
 def presets() -> list[str]:

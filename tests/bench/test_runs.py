@@ -67,13 +67,20 @@ def report_of(*bits) -> RunsReport:
     return RunsReport(lines, **about, **sizes, machine=MACHINE)
 
 
-def test_a_difference_counts_where_all_seeds_agree():
-    report = report_of({1: 2.0, 2: 2.2}, {1: 1.9, 2: 2.1}, {2: 2.0, 1: 2.0}, {1: 2.5, 2: 2.5, 3: 1})
+def test_a_difference_is_one_where_it_is_more_than_its_interval():
+    report = report_of(
+        {1: 2.0, 2: 2.2, 3: 2.1},
+        {1: 1.9, 2: 2.1, 3: 2.001},
+        {1: 1.89, 2: 2.0, 3: 1.8},
+        {2: 2.5, 1: 2.39, 4: 1.0},  # of which line 2 has two
+    )
     better, undecided, worse = report.verdicts()
-    assert better == "line 1: better than line 0 with each of 2 seeds (-0.1000, -0.1000)"
-    assert "with 1 of 2 seeds: no difference that these runs can tell (+0.1000, -0.1" in undecided
-    assert "line 3: worse than line 2 with each of 2 seeds" in worse  # those that both have
-    assert report.rows()[1][3:7] == ("2.0000 ± 0.1414", "2", "-0.1000 ± 0.0000", "6 us")
+    assert better == "line 1: better than line 0 (-0.1000, -0.1000, -0.0990)"
+    told = "no difference to line 1 that 3 seeds can tell (-0.0100, -0.1000, -0.2010)"
+    assert undecided == f"line 2: {told}"
+    assert worse == "line 3: worse than line 2 (+0.5000, +0.5000)"
+    cells = ("2.0003 ± 0.1000", "3", "-0.0997 ± 0.0014", "6 us")  # 4.30 x 0.00058 / sqrt(3)
+    assert report.rows()[1][3:7] == cells
     assert "too few seeds" in report_of({1: 2.0}, {1: 1.0}).verdicts()[0]
     assert report_of({1: 2.0}, {2: 1.0}).rows()[1][3:6] == ("1.0000", "1", "-")
 
@@ -85,7 +92,9 @@ def test_values_are_all_that_the_page_says(tmp_path):
     assert page.startswith(
         "# The ledger: ideas\n\n![bits per byte, time of a cycle and KV bytes of"
     )
-    assert "](ledger.png)\n" in page and "\n- line 1: better than line 0 with each" in page
+    assert (
+        "](ledger.png)\n" in page and "\n- line 1: better than line 0 (-0.1000, -0.1000)\n" in page
+    )
     assert (
         page.endswith("\nnumpy 2.\n\n    minillm compare x\n")
         and max(len(line) for line in page.splitlines() if "|" not in line) <= 100
@@ -113,7 +122,7 @@ def test_the_command(runs, tmp_path, capsys):
     assert command.startswith("    minillm compare text.txt --kernels numpy --prompt-tokens 4")
     assert f"--runs {runs[0].parent.name}/a-seed1 " in command and "--model" not in command
     assert main(arguments) == 0
-    assert "no difference" in (out := capsys.readouterr().out) or "than a with" in out
+    assert "no difference" in (out := capsys.readouterr().out) or "than a" in out
     assert main([*arguments, "--levers", "int8"]) == 2
     assert "--runs takes none of" in capsys.readouterr().err
     assert main([*arguments, "--prompt-tokens", "15"]) == 2
