@@ -9,7 +9,6 @@ import pytest
 from minillm import GPT2, ops
 from minillm.differences import diff
 from minillm.exercises import exercise
-from minillm.families.gpt2 import step_names
 from minillm.layers import attention
 from minillm.loading import load_model
 from minillm.reference import TOLERANCES, Reference, record, verify
@@ -20,7 +19,7 @@ FOLDERS = stored()
 
 
 def test_all_references_are_there():
-    assert {f.name for f in FOLDERS} == {*RANDOM, "tales", "tales-draft"}
+    assert {f.name for f in FOLDERS} == {*RANDOM, "tales", "tales-draft", "tales-llama"}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -29,7 +28,7 @@ def test_every_step_equals_the_reference(folder, dtype):
     """Tolerances and worst cases: see reference.TOLERANCES."""
     report = verify(load_model(folder), Reference.load(folder), dtype)
     assert report.ok, f"\n{report}"
-    assert len(report) == len(step_names(load_model(folder).config.n_layer))
+    assert len(report) == len(load_model(folder).step_names)
 
 
 @pytest.mark.parametrize("folder", [f for f in FOLDERS if f.parent != HERE], ids=lambda f: f.name)

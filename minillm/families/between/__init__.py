@@ -13,7 +13,7 @@ GPT-2 does, with all of them what Llama does, and tests hold it to both.
     n_kv_head < H    queries share keys and values in groups               keys and values
 
 Llama has no biases; here each goes with the idea that changes its part, so that the last step
-changes K alone. What an idea saves or costs in parameters is for the feed forward's width to settle:
+changes K alone. What an idea saves or costs in parameters, the width of the feed forward settles:
 the presets ideas-1 to ideas-5 have the same number to 1 %.
 """
 
