@@ -18,8 +18,8 @@ __all__ = ["config_of", "convert", "load", "load_model", "open_checkpoint", "sav
 def load(
     name_or_path: str | Path | Checkpoint = "tales", dtype=None, kernels: str | Twin | None = None
 ) -> tuple[Model, Tokenizer]:
-    """Return (model, tokenizer) of a folder, a GGUF file, a bundled name ("tales", "tales-draft"),
-    "smollm2" where its package is installed, or a hub name ("gpt2").
+    """Return (model, tokenizer) of a folder, a GGUF file, a bundled name ("tales", "tales-draft",
+    "tales-llama"), "smollm2" where its package is installed, or a hub name ("gpt2").
 
     dtype and kernels: see Model.from_pretrained.
     """

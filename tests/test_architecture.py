@@ -138,6 +138,13 @@ PROVEN_ELSEWHERE = {
     "tests/exercises/teacher/test_report.py: the picture of a class, as its report saves it": (
         "plots.classroom",
     ),
+    "tests/families/between/test_between.py: its ends are GPT-2 and Llama": (
+        "families.between.backward",
+        "families.between.config",
+        "families.between.forward",
+        "families.between.layout",
+        "families.between.program",
+    ),
     "tests/families/llama/test_llama.py: what works on GPT-2 works, as in transformers": (
         "families.llama.backward",
         "families.llama.forward",

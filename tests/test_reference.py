@@ -20,7 +20,7 @@ FOLDERS = stored()
 
 
 def test_all_references_are_there():
-    assert {f.name for f in FOLDERS} == {*RANDOM, "tales", "tales-draft"}
+    assert {f.name for f in FOLDERS} == {*RANDOM, "tales", "tales-draft", "tales-llama"}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

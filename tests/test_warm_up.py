@@ -46,6 +46,8 @@ for line in (
     " --levers sparse:0.5 low-rank:8 heads:4 window:4 int8 skip:1",
     f"train --data story.txt --out run {tiny}",
     f"train --data story.txt --out half {tiny} --precision bfloat16 --optimizer adamw",
+    f"train --data story.txt --out llama {tiny} --family llama --n-kv-head 1",
+    f"train --data story.txt --out between {tiny} --family between --rope",
     f"train --data story.txt --out tuned --from tales-draft --context 32 --steps 2 --batch-size 2"
     " --lora-rank 2",
     "classify train --data table.tsv --out lstm --model lstm --epochs 1 --vocab-size 300",

@@ -26,8 +26,26 @@ HEADINGS = (
 )
 
 
+class Saved:
+    """What is kept as a page that shows a picture, and as values."""
+
+    def to_dict(self) -> dict:
+        """Return everything as values for JSON."""
+        raise NotImplementedError
+
+    def page(self, picture: str) -> str:
+        """Return a page in Markdown."""
+        raise NotImplementedError
+
+    def save(self, stem: Path) -> None:
+        """Write STEM.md, which shows STEM.png, and STEM.json."""
+        values = json.dumps(self.to_dict(), indent=1) + "\n"
+        write_atomically(Path(f"{stem}.md"), self.page(f"{stem.name}.png").encode())
+        write_atomically(Path(f"{stem}.json"), values.encode())
+
+
 @dataclass
-class LedgerReport:
+class LedgerReport(Saved):
     """The entries, "plain" first; model and file by name; the command that measures them again."""
 
     entries: list[Entry]
@@ -89,12 +107,6 @@ class LedgerReport:
             ", ".join(f"{what} {version}" for what, version in machine["versions"].items()) + ".",
         ]
         return "\n".join([*lines, "", f"    {self.command}", ""])
-
-    def save(self, stem: Path) -> None:
-        """Write STEM.md, which shows STEM.png, and STEM.json."""
-        values = json.dumps(self.to_dict(), indent=1) + "\n"
-        write_atomically(Path(f"{stem}.md"), self.page(f"{stem.name}.png").encode())
-        write_atomically(Path(f"{stem}.json"), values.encode())
 
 
 def row(e: Entry) -> tuple:

@@ -4,6 +4,7 @@ minillm compare fables.txt
 minillm compare story.txt --levers int8 ngram int8+ngram batch:8 low-rank:64 --plot ledger.png
 minillm compare story.txt --random-124m --levers int8 batch:8 --save ledger
 minillm compare story.txt --levers threads:1 threads:2 threads:4      the speed-up, and Amdahl's law
+minillm compare val.txt --runs ideas/* --save ideas      trainings and their seeds
 mpiexec -n 4 python -m minillm compare story.txt --levers low-rank:{16,32,64,128}      shared out
 
 Processes that share a machine share its cores and its memory, too: then speeds are slower than
@@ -65,6 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         + ")"
     )
     parser.add_argument("--levers", nargs="+", default=DEFAULT, metavar="LEVER", help=levers)
+    runs = (
+        "instead of a model and its levers: folders of training runs, each of which scores all of"
+        " the file; those that differ in their seed alone are one line, named up to -seed"
+    )
+    parser.add_argument("--runs", nargs="+", type=Path, metavar="DIR", help=runs)
     parser.add_argument(
         "--prompt-tokens", type=int, default=64, metavar="N", help="default %(default)s"
     )
@@ -93,6 +99,9 @@ def run(args: argparse.Namespace) -> int | None:
         list_levers()
         return None
     check(args)
+    if args.runs:
+        compare_runs(args)
+        return None
     ranks = join()
     entries, interrupted = measured(args, ranks)
     entries = gathered(entries, ranks)
@@ -114,6 +123,36 @@ def run(args: argparse.Namespace) -> int | None:
     return 130 if interrupted else 2 if any(e.missing for e in entries) else 0
 
 
+def compare_runs(args: argparse.Namespace) -> None:
+    from .. import plots
+    from ..bench import runs
+    from ..twins.choose import twin
+    from ..twins.threads import n_threads, set_threads
+
+    if args.threads is not None:
+        set_threads(args.threads)
+    measures = {n: value for n, value in sizes(args).items() if n != "quality_tokens"}
+    text = text_of_file(args.file)
+    lines = runs.compare_runs(args.runs, text, kernels=args.kernels, **measures)
+    report = runs.RunsReport(
+        lines,
+        command=command(args),
+        title=args.runs[0].resolve().parent.name,
+        file=args.file.name,
+        threads=n_threads(twin(args.kernels)),
+        **measures,
+    )
+    if args.json:
+        write_json(report.to_dict())
+    else:
+        write("\n".join([table(runs.HEADINGS, report.rows(), "<<>>>>>>>"), *report.verdicts()]))
+    for path in (args.plot, args.save and f"{args.save}.png"):
+        if path:
+            plots.runs_page(lines).savefig(path, dpi=150)
+    if args.save:
+        report.save(args.save)
+
+
 def list_levers() -> None:
     from ..bench.levers import LEVERS
 
@@ -132,6 +171,8 @@ def check(args: argparse.Namespace) -> None:
         if (value := getattr(args, name)) < least:
             option = name.replace("_", "-")
             raise InputError(f"--{option} is {value}; it must be at least {least}")
+    if args.runs and (args.random_124m or args.dtype or args.levers is not DEFAULT):
+        raise InputError("--runs takes none of --random-124m, --dtype and --levers")
     if args.random_124m:
         args.quality_tokens = 0
     check_output("--plot", args.plot, PICTURES)
@@ -196,7 +237,8 @@ def command(args: argparse.Namespace) -> str:
         "minillm",
         "compare",
         args.file.name,
-        *(["--random-124m"] if args.random_124m else ["--model", Path(args.model).name]),
+        *(["--random-124m"] if args.random_124m else []),
+        *([] if args.random_124m or args.runs else ["--model", Path(args.model).name]),
     ]
     for option in (
         "dtype",
@@ -207,6 +249,9 @@ def command(args: argparse.Namespace) -> str:
         "rounds",
         "quality_tokens",
     ):
-        if getattr(args, option) is not None:
+        if getattr(args, option) is not None and not (args.runs and option == "quality_tokens"):
             parts += [f"--{option.replace('_', '-')}", str(getattr(args, option))]
+    if args.runs:
+        names = [f"{run.parent.name}/{run.name}" for run in map(Path.resolve, args.runs)]
+        return shlex.join([*parts, "--runs", *names])
     return shlex.join([*parts, "--levers", *args.levers])

@@ -1,7 +1,8 @@
-"""Train a GPT-2 on text: from nothing, or on from a model.
+"""Train a GPT-2 or a Llama on text: from nothing, or on from a model.
 
 minillm train --data fables.txt --out run --preset tiny
 minillm train --out run --resume
+minillm train --data fables.txt --out llama --preset tiny --family llama --n-kv-head 2
 minillm train --data my.txt --out tuned --from tales --lora-rank 8 --steps 300 --lr 1e-3
 mpiexec -n 2 python -m minillm train --data stories/ --out run --preset small
 """

@@ -5,12 +5,15 @@
 
 from . import gpt2 as gpt2  # each registers itself
 from . import llama as llama
+
+from . import between as between  # isort: skip  (last: errors name the families in this order)
 from .family import (
     Family,
     Parameter,
     StepInfo,
     by_gguf,
     described,
+    known,
     of,
     parse_config,
     read_config,
@@ -23,6 +26,7 @@ __all__ = [
     "StepInfo",
     "by_gguf",
     "described",
+    "known",
     "of",
     "parse_config",
     "read_config",

@@ -145,6 +145,8 @@ class Family:
     transformers' modules form them; turned_by_position(model, q, k) -> {q_rotated, k_rotated}, or
     {}. inexpressible(engine, config) -> what it is that another engine has none of, "with ...", or
     None.
+
+    knobs: {setting of a training run: the config's field}, for what is to be trained from nothing.
     """
 
     name: str
@@ -166,6 +168,7 @@ class Family:
     inexpressible: Callable[[str, Any], str | None] = lambda engine, config: "at all"
     gguf: GGUF | None = None
     equations: Callable[[Any], Mapping[str, tuple[str, str]]] = lambda config: {}
+    knobs: Mapping[str, str] = field(default_factory=dict)
 
     def name_elsewhere(self, form: str, scope: str) -> str:
         """The name in another format of a parameter without ".weight": h.3.attn.c_attn ->
@@ -249,6 +252,11 @@ def of(config: object) -> Family:
         if cls in _families:
             return _families[cls]
     raise InputError(f"a {type(config).__name__} is no config of a known family: {_names()}")
+
+
+def known() -> list[Family]:
+    """Every family that has been registered."""
+    return [*_families.values()]
 
 
 def described(config_json: dict[str, Any]) -> Family:

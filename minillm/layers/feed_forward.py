@@ -6,6 +6,8 @@ has its backward under it.
 
 from __future__ import annotations
 
+import math
+
 from .. import ops as numpy_ops
 from ..steps import identity
 from ..twins.backward import backward_of, linear_layer_backward
@@ -37,6 +39,12 @@ def feed_forward_backward(
     # forward was c_fc = linear(x, **c_fc)
     dx, d_fc = linear_layer_backward(d_expanded, x, c_fc, ops)
     return dx, {"c_fc": d_fc, "c_proj": d_proj}
+
+
+def gated_width(C: int) -> int:
+    """F of a gated feed forward whose three matrices hold about what two of 4C do: 8/3 C, in whole
+    32s."""
+    return math.ceil(8 * C / 3 / 32) * 32
 
 
 def swiglu(x, gate_proj, up_proj, down_proj, *, step=identity, ops=numpy_ops):

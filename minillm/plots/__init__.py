@@ -2,7 +2,14 @@
 ax=None, draws, and returns the axes. Readable in black and white."""
 
 from .basics import bars, heat_map, likeliest, show
-from .bench import ledger_page, rates, speed_against_quality, speeds, thread_speed_up
+from .bench import (
+    ledger_page,
+    rates,
+    runs_page,
+    speed_against_quality,
+    speeds,
+    thread_speed_up,
+)
 from .classroom import class_table
 from .clock import (
     against_limits,
@@ -44,6 +51,7 @@ __all__ = [
     "rates",
     "residual_norms",
     "roofline",
+    "runs_page",
     "show",
     "speed_against_quality",
     "speeds",

@@ -1,4 +1,5 @@
-"""Figures of bench: the peers of one run, the ledger of levers, and Amdahl's lines."""
+"""Figures of bench: the peers of one run, the ledger of levers, Amdahl's lines, and trainings
+beside one another."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from ..bench import PeerComparison
     from ..bench.amdahl import Amdahl
     from ..bench.ledger import Entry
+    from ..bench.runs import Line
 
 
 def rates(comparison: PeerComparison, kind: str = "decode", ax=None):
@@ -250,4 +252,54 @@ def ledger_page(entries: Sequence[Entry], fits: Sequence[Amdahl] = (), title: st
     (speed_against_quality if quality else speeds)(
         entries, axes[0]
     )  # last: its labels need the final layout
+    return figure
+
+
+def runs_page(lines: Sequence[Line], title: str = ""):
+    """Trainings beside one another: bits per byte of each seed and their mean, and what a decode
+    cycle and a position in the cache cost."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 1.6 + 0.5 * len(lines)), layout="constrained")
+    quality, *costs = figure.subplots(1, 3, sharey=True, width_ratios=(2, 1, 1))
+    rows = range(len(lines))
+    points = [(bits, row) for row in rows for bits in lines[row].bits_per_byte.values()]
+    quality.plot(*zip(*points), "o", color="black", mfc="white", label="a seed")
+    means = [line.mean for line in lines]
+    quality.plot(means, rows, "|", color="black", ms=22, mew=2, label="mean")
+    quality.set(xlabel="bits per byte (less is better)", yticks=rows)
+    quality.set_yticklabels([line.name for line in lines])
+    quality.set_ylim(len(lines) - 0.4, -0.6)
+    quality.grid(axis="x", color="0.9")
+    quality.legend(
+        frameon=False,
+        fontsize="small",
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=2,
+        markerscale=0.5,
+    )
+    shown = {
+        "a decode cycle, us: range of the rounds": [line.cycle for line in lines],
+        "KV cache, bytes a position": [(line.kv_bytes,) * 3 for line in lines],
+    }
+    for ax, (what, ranges) in zip(costs, shown.items()):
+        low, middle, high = np.transpose(ranges)
+        ax.barh(rows, middle, color="0.85", edgecolor="black", height=0.5)
+        if (high > low).any():
+            reach = [middle - low, high - middle]
+            ax.errorbar(middle, rows, xerr=reach, fmt="none", ecolor="black", capsize=3)
+        for row in rows:
+            ax.annotate(
+                f"{middle[row]:,.0f}",
+                (high[row], row),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize="small",
+            )
+        ax.set(xlabel=what, xlim=(0, 1.3 * max(high)))
+    for ax in (quality, *costs):
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
     return figure

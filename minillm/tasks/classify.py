@@ -428,7 +428,8 @@ def train_classifier(
     )
     settings = {"format": before["format"]} | about | plan.to_dict()
     if world.rank == 0:
-        curve = {f.name for f in dataclasses.fields(plan) if f.metadata["curve"]} | set(about)
+        curve = {f.name: f.default for f in dataclasses.fields(plan) if f.metadata["curve"]}
+        curve |= dict.fromkeys(about)
         check_folder(out, settings, curve, resume)
 
     labels = sorted(set(train.labels))

@@ -25,7 +25,6 @@ from .memory import check_memory
 from .settings import Settings
 from .trainer import FORMAT, Trainer, check_folder, run_to_resume, write_settings
 
-# What --from settles, by its letter.
 SHAPE = {"n_layer": "L", "n_head": "H", "n_embd": "C", "n_positions": "P", "vocab_size": "V"}
 
 
@@ -70,7 +69,8 @@ def pretrain(
     plan = plan_of(settings_of, before, start, first)
     ops = training_twin(kernels, plan.precision)
 
-    curve = {f.name for f in dataclasses.fields(plan) if f.metadata["curve"]} | {"start"}
+    curve = {f.name: f.default for f in dataclasses.fields(plan) if f.metadata["curve"]}
+    curve |= {"start": None}
     everything = {"format": before["format"], "data": str(data), "start": start} | plan.to_dict()
     if world.rank == 0:
         check_folder(out, everything, curve, resume)
@@ -114,7 +114,7 @@ def plan_of(
     """The settings of a run: given what the run before had, and what `first` settles, the model
     named `start`, whose shape stays."""
     known = {f.name: before[f.name] for f in dataclasses.fields(Settings) if f.name in before}
-    shape = {name: getattr(first.config.sizes, SHAPE[name]) for name in SHAPE if first}
+    shape = shape_of(first) if first else {}
     plan = settings_of(**shape | known)
     if first is None:
         plan.model_config(plan.vocab_size, None)  # raises for a shape that cannot be
@@ -128,6 +128,15 @@ def plan_of(
             f"lora_rank is {plan.lora_rank}: adapters need a model to adapt, --from MODEL"
         )
     return plan
+
+
+def shape_of(model: Model) -> dict:
+    """The settings of a run that a model settles; of a family that is not trained from nothing what
+    the letters of its sizes say."""
+    if knobs := model.family.knobs:
+        shape = {name: getattr(model.config, field) for name, field in knobs.items()}
+        return {"family": model.family.name} | shape
+    return {name: getattr(model.config.sizes, letter) for name, letter in SHAPE.items()}
 
 
 def texts_of(

@@ -6,16 +6,17 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, require_one_of
 from ..machine import files
 from ..machine.forms import check, short
 
 if TYPE_CHECKING:
-    from ..families.gpt2.config import GPT2Config
+    from ..families import Family
 
 PRESETS = Path(__file__).parent / "presets"
+FAMILIES = ("gpt2", "llama", "between")  # that have knobs; here: flags are made without NumPy
 
 
 def knob(
@@ -115,10 +116,25 @@ class Plan:
 class Settings(Plan):
     """All that decides the training of a language model, and how it reports."""
 
+    family: str = one_of(FAMILIES, "family of the model", "gpt2")
     n_layer: int = at_least(1, "blocks", 4)
     n_head: int = at_least(1, "attention heads", 4)
+    n_kv_head: int | None = at_least(
+        1, "heads of keys and values that attention heads share; as many if not given", None
+    )
     n_embd: int = at_least(1, "width", 128)
+    n_inner: int | None = at_least(
+        1,
+        "hidden size of the feed forward; 4 n_embd if not given, 8/3 of it where it is gated",
+        None,
+    )
     n_positions: int = at_least(2, "most positions the model can see", 256)
+    rope_theta: float = knob(
+        10000.0, "base of the rotation", check=lambda v: v > 0, allowed="above 0"
+    )
+    rms_norm: bool = knob(False, "of family between: RMSNorm, without biases")
+    rope: bool = knob(False, "of family between: rotation instead of a table of positions")
+    swiglu: bool = knob(False, "of family between: a gated feed forward")
     vocab_size: int = at_least(257, "tokens of the tokenizer that is trained on the text", 2048)
     context: int | None = at_least(
         1, "positions of a training window; all that the model has if not given", None
@@ -164,21 +180,29 @@ class Settings(Plan):
         """T, the positions of one training window."""
         return self.context or self.n_positions
 
-    def model_config(self, vocab_size: int, eot_id: int | None) -> GPT2Config:
-        """The GPT-2 of this shape, for a tokenizer."""
-        from ..families.gpt2.config import GPT2Config  # here: flags are made without NumPy
+    def model_config(self, vocab_size: int, eot_id: int | None) -> Any:
+        """The config of the family's model of this shape, for a tokenizer; InputError for a setting
+        that the family has not."""
+        from .. import families  # here: flags are made without NumPy
 
+        family: Family = next(f for f in families.known() if f.name == self.family)
+        others = of_others(self.family)
+        for f in dataclasses.fields(self):
+            if f.name in others and (value := getattr(self, f.name)) != f.default:
+                raise InputError(f"{f.name} is {value}; {family.title} has no such setting")
+        fields = {field: getattr(self, name) for name, field in family.knobs.items()}
+        ends = {"bos_token_id": eot_id, "eos_token_id": eot_id}
         sampled = {"do_sample": True, "temperature": 1.0, "min_p": 0.05}
-        return GPT2Config(
-            vocab_size=vocab_size,
-            n_positions=self.n_positions,
-            n_embd=self.n_embd,
-            n_layer=self.n_layer,
-            n_head=self.n_head,
-            bos_token_id=eot_id,
-            eos_token_id=eot_id,
-            generation={"bos_token_id": eot_id, "eos_token_id": eot_id, **sampled},
-        )
+        size = {family.knobs["vocab_size"]: vocab_size}
+        return family.config(**fields | size | ends, generation=ends | sampled)
+
+
+def of_others(family: str) -> set[str]:
+    """The settings that other families have and this one has not."""
+    from .. import families  # here: flags are made without NumPy
+
+    knobs = {f.name: {*f.knobs} for f in families.known()}
+    return set().union(*knobs.values()) - knobs[family]
 
 
 def presets() -> list[str]:

@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -320,8 +320,9 @@ def read_metrics(path: Path) -> list[dict]:
     return records
 
 
-def check_folder(folder: Path, settings: dict, curve: set[str], resume: bool) -> None:
-    """Refuse to mix two runs. settings: all of them; curve: those that must not change.
+def check_folder(folder: Path, settings: dict, curve: Mapping[str, object], resume: bool) -> None:
+    """Refuse to mix two runs. settings: all of them; curve: those that must not change, with what
+    a run had that says nothing of them, being older.
 
     Raises InputError where the folder holds a run, or a model, and `resume` is not asked for, and
     where a setting differs from those of the run to resume.
@@ -336,11 +337,10 @@ def check_folder(folder: Path, settings: dict, curve: set[str], resume: bool) ->
         raise InputError(f"--out {folder}: there is a model already; choose another folder")
     if path.exists():
         before = read_json(path, dict)
-        for name in curve:
-            if before.get(name) != settings[name]:
+        for name, older in curve.items():
+            if (had := before.get(name, older)) != settings[name]:
                 raise InputError(
-                    f"--resume: the run in {folder} has {name} {before.get(name)!r}, not"
-                    f" {settings[name]!r}"
+                    f"--resume: the run in {folder} has {name} {had!r}, not {settings[name]!r}"
                 )
     folder.mkdir(parents=True, exist_ok=True)
     for place in (folder, folder / "tokens"):

@@ -28,3 +28,19 @@ def test_memory_that_a_step_takes(monkeypatch):
     monkeypatch.setattr(quota, "free_bytes", lambda: None)
     monkeypatch.setattr(quota, "memory", lambda: None)
     check_memory(GPT2Config(), 64, 1024)
+
+
+def test_a_gated_feed_forward_keeps_three_rows_of_f():
+    """Its gate, what it gates, and the product; GPT-2's keeps two."""
+    from minillm import GPT2Config, LlamaConfig
+
+    for config, times in ((GPT2Config, 2), (LlamaConfig, 3)):
+        wide, wider = (config().resized(F=F) for F in (1024, 2048))
+        grown = step_bytes(wider, 8, 512) - step_bytes(wide, 8, 512)
+        blocks = config().sizes.L + 2  # those of the backward, too
+        parameters = sum(
+            1024 * config().sizes.C for n in config().layout if ".mlp." in n and "bias" not in n
+        )
+        assert grown == pytest.approx(
+            4 * (4 * parameters + blocks * 8 * 512 * times * 1024), rel=1e-3
+        )

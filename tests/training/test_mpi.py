@@ -32,15 +32,15 @@ def losses(out):
     return [r["loss"] for r in read_metrics(out / METRICS) if "lr" in r]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_two_ranks_with_half_the_batch_each_follow_one(data, tmp_path, optimizer):
+@pytest.mark.parametrize("how", ["adamw", "muon", "muon --family llama --n-kv-head 1"])
+def test_two_ranks_with_half_the_batch_each_follow_one(data, tmp_path, how):
     """float32, gradients summed in another order, 20 steps at a high learning rate: losses within
     1e-4."""
     alone = subprocess.run(
-        [sys.executable, *command(data, tmp_path / "one", "--optimizer", optimizer)],
+        [sys.executable, *command(data, tmp_path / "one", "--optimizer", *how.split())],
         capture_output=True,
     )
-    done = processes(2, *command(data, tmp_path / "two", "--optimizer", optimizer))
+    done = processes(2, *command(data, tmp_path / "two", "--optimizer", *how.split()))
     assert alone.returncode == done.returncode == 0, done.stderr
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(one) == len(two) == 20 and one[-1] < one[0] - 0.5

@@ -3,6 +3,7 @@ for bad input."""
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -261,3 +262,59 @@ def test_a_learning_rate_too_high_keeps_the_last_checkpoint(data, tmp_path, caps
         err.count("\n") == 1 and "the last checkpoint is kept in" in err and "Try a lower lr" in err
     )
     assert np.isfinite(np.asarray(minillm.load(tmp_path / "o")[0].parameters["wte.weight"])).all()
+
+
+# ---- families
+
+FAMILIES = {
+    "llama": "--family llama --n-kv-head 1 --n-inner 12",
+    "between": "--family between --rms-norm --rope --n-kv-head 1",
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_run_of_another_family(family, cli, data, tmp_path):
+    """It becomes a model of its family, is resumed as one to the same bits, and fine-tuned."""
+    out, copied = tmp_path / "run", tmp_path / "copied"
+    where = ("--data", data, "--out", out, "--optimizer", "muon")
+    assert cli(*where, *FAMILIES[family].split())[0] == 0
+    model, tokenizer = minillm.load(out)
+    assert (model.family.name, model.config.sizes.K, model.config.sizes.C) == (family, 1, 8)
+    assert json.loads((out / "settings.json").read_text())["family"] == family
+    assert len(tokenizer.decode(model.generate(tokenizer.encode("the king"), 4))) > 8
+    shutil.copytree(out, copied)
+    (copied / CHECKPOINT).unlink()
+    code, _, err = cli("--out", copied, "--resume")
+    assert code == 0 and "going on from checkpoint.1.safetensors, step 4" in err
+    for name in ("model.safetensors", CHECKPOINT, "metrics.jsonl"):
+        ours, theirs = ((folder / name).read_bytes() for folder in (out, copied))
+        if name == "metrics.jsonl":  # but for the speed
+            ours, theirs = (re.sub(rb'"tokens_per_s": \d+', b"", text) for text in (ours, theirs))
+        assert ours == theirs, name
+    tuned = tmp_path / "tuned"
+    assert cli("--data", data, "--out", tuned, "--from", out, "--lora-rank", "2")[0] == 0
+    assert minillm.load(tuned)[0].config == model.config
+
+
+def test_a_run_that_says_no_family_is_a_gpt2(cli, copied):
+    """As older ones do; what they say nothing of is as it was then."""
+    settings = json.loads((copied / "settings.json").read_text())
+    older = ("family", "n_kv_head", "n_inner", "rope_theta", "rms_norm", "rope", "swiglu")
+    kept = {name: value for name, value in settings.items() if name not in older}
+    (copied / "settings.json").write_text(json.dumps(kept))
+    assert cli("--out", copied, "--resume")[0] == 0
+    (copied / "settings.json").write_text(json.dumps(kept))
+    said = refused(cli("--out", copied, "--resume", "--family", "llama"))
+    assert "has family 'gpt2', not 'llama'" in said
+
+
+def test_settings_of_other_families(cli, data, tmp_path):
+    where = ("--data", data, "--out", tmp_path / "out")
+    for flags, said in {
+        "--n-kv-head 1": "n_kv_head is 1; GPT-2 has no such setting",
+        "--rope": "rope is True; GPT-2 has no such setting",
+        "--family llama --swiglu": "swiglu is True; Llama has no such setting",
+        "--rope-theta 9": "rope_theta is 9.0; GPT-2 has no such setting",
+        "--family llama --n-kv-head 3": "num_attention_heads 2 cannot share num_key_value_heads 3",
+    }.items():
+        assert said in refused(cli(*where, *flags.split()))

@@ -1,5 +1,7 @@
 """Settings: presets, TOML files and flags, and one line for whatever cannot be."""
 
+import dataclasses
+
 import pytest
 
 from minillm import InputError
@@ -8,7 +10,7 @@ from minillm.training.settings import Settings, presets, settings
 
 @pytest.mark.parametrize("name", presets())
 def test_every_preset_is_valid(name):
-    assert settings(name).model_config(300, 0).n_layer == settings(name).n_layer
+    assert settings(name).n_layer == settings(name).model_config(300, 0).sizes.L
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path):
@@ -55,8 +57,6 @@ def test_unknown_presets_and_missing_files(tmp_path):
 
 
 def test_what_may_change_on_resuming_is_what_leaves_the_curve_alone():
-    import dataclasses
-
     free = {f.name for f in dataclasses.fields(Settings) if not f.metadata["curve"]}
     assert free == {
         "recompute",
@@ -68,3 +68,16 @@ def test_what_may_change_on_resuming_is_what_leaves_the_curve_alone():
         "checkpoint_every",
         "keep_checkpoints",
     }
+
+
+def test_the_families_to_choose_from_are_those_that_say_how():
+    """Settings are read without importing any of them."""
+    from minillm import families
+    from minillm.training.settings import FAMILIES
+
+    names = [family.name for family in families.known() if family.knobs]
+    assert names == [*FAMILIES]
+    known = {f.name for f in dataclasses.fields(Settings)}
+    for family in families.known():
+        fields = {f.name for f in dataclasses.fields(family.config)}
+        assert family.knobs.keys() <= known and {*family.knobs.values()} <= fields

@@ -326,7 +326,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
 
 
 def test_two_runs_are_not_mixed(tmp_path):
-    plan, curve = {"steps": 3, "log_every": 1}, {"steps"}
+    plan, curve = {"steps": 3, "log_every": 1}, {"steps": 1000}
     check_folder(tmp_path, plan, curve, resume=False)
     write_settings(tmp_path, plan)
     with pytest.raises(
@@ -352,7 +352,7 @@ def test_only_what_a_killed_run_left_is_removed(tmp_path):
         path.write_bytes(b"half")
     linked = tmp_path / ".minillm-00000000000000ff.tmp"
     linked.symlink_to(theirs[0])
-    check_folder(tmp_path, {}, set(), resume=False)
+    check_folder(tmp_path, {}, {}, resume=False)
     assert not any(path.exists() for path in mine) and all(path.exists() for path in theirs)
     assert linked.is_symlink()
 
@@ -371,7 +371,7 @@ def test_the_format_of_a_run_is_known(tmp_path):
 def test_a_model_is_not_overwritten(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"years of work")
     with pytest.raises(InputError, match="there is a model already; choose another folder"):
-        check_folder(tmp_path, {}, set(), resume=False)
+        check_folder(tmp_path, {}, {}, resume=False)
 
 
 def test_metrics_cut_short_are_read_up_to_there(tmp_path):

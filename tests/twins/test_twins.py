@@ -100,7 +100,7 @@ def test_the_fused_step_equals_the_readable_forward(folder, kind):
 
 
 @needs_numba
-@pytest.mark.parametrize("name", ["tales", "tales-draft"])
+@pytest.mark.parametrize("name", ["tales", "tales-draft", "tales-llama"])
 def test_greedy_continuation_equals_the_reference(name):
     model = load_model(name, kernels="numba")
     reference = Reference.load(minillm.checkpoints.find_folder(name))

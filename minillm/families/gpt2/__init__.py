@@ -23,6 +23,7 @@ GPT2 = register(
         program=program.program,
         gguf=gguf.FORMAT,
         equations=layout.equations,
+        knobs=layout.KNOBS,
     )
 )
 

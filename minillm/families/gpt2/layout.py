@@ -11,6 +11,9 @@ from ..family import POSITIONS, TABLE, Parameter, StepInfo, matrix, per_layer, v
 if TYPE_CHECKING:
     from .config import GPT2Config
 
+KNOBS = {  # a training run has GPT-2's own names
+    name: name for name in ("n_layer", "n_head", "n_embd", "n_inner", "n_positions", "vocab_size")
+}
 BLOCK = {
     "ln_1.weight": vector("C", "ln_1", "ones"),
     "ln_1.bias": vector("C", "ln_1"),

@@ -28,6 +28,7 @@ LLAMA = register(
         turned_by_position=layout.turned_by_position,
         inexpressible=layout.inexpressible,
         gguf=gguf.FORMAT,
+        knobs=layout.KNOBS,
     )
 )
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, Self
 
 from ...errors import InputError, whole_number
+from ...layers.feed_forward import gated_width
 from ...layers.rope import rope_of, scaling_of
 from ...machine.forms import build, check, short
 from ...sizes import Sizes
@@ -59,7 +60,7 @@ class LlamaConfig:
 
     vocab_size: int = 49152  # V
     hidden_size: int = 576  # C
-    intermediate_size: int = 1536  # F
+    intermediate_size: int | None = None  # F; None means 8/3 C, in whole 32s
     num_hidden_layers: int = 30  # L
     num_attention_heads: int = 9  # H
     num_key_value_heads: int | None = 3  # K; None means H
@@ -104,6 +105,8 @@ class LlamaConfig:
             )
         if self.head_dim is None:
             object.__setattr__(self, "head_dim", self.hidden_size // H)
+        if self.intermediate_size is None:
+            object.__setattr__(self, "intermediate_size", gated_width(self.hidden_size))
         if (D := self.head_dim or 0) % 2:
             raise InputError(f"head_dim is {D}; rotation needs pairs, an even number")
         if self.hidden_act != "silu":
@@ -189,9 +192,9 @@ def _sizes(config: LlamaConfig) -> Sizes:
         L=config.num_hidden_layers,
         C=config.hidden_size,
         H=config.num_attention_heads,
-        K=config.num_key_value_heads or 0,  # never None: __post_init__ sets both
+        K=config.num_key_value_heads or 0,  # never None: __post_init__ sets all three
         D=config.head_dim or 0,
-        F=config.intermediate_size,
+        F=config.intermediate_size or 0,
     )
 
 

@@ -8,6 +8,16 @@ from typing import Any
 from ...costs import ACTIVATION_FLOPS, Cost, Work
 from ..family import TABLE, Parameter, StepInfo, matrix, per_layer, vector
 
+KNOBS = {  # settings of a training run
+    "n_layer": "num_hidden_layers",
+    "n_head": "num_attention_heads",
+    "n_kv_head": "num_key_value_heads",
+    "n_embd": "hidden_size",
+    "n_inner": "intermediate_size",
+    "n_positions": "max_position_embeddings",
+    "rope_theta": "rope_theta",
+    "vocab_size": "vocab_size",
+}
 BLOCK = {
     "input_layernorm.weight": vector("C", "ln_1", "ones"),
     "self_attn.q_proj.weight": matrix("C", "HD", "attn.q"),
