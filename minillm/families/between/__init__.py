@@ -34,13 +34,8 @@ BETWEEN = register(
         head=forward.unembed,
         backward=backward.between_backward,
         program=program,
-        canonical=lambda name, config: name,
-        stored=lambda name: name,
-        turned=False,
-        elsewhere={},
-        projections=lambda seen, layer: [],
-        turned_by_position=lambda model, q, k: {},
         inexpressible=lambda engine, config: "at all: it is minillm's own",
         knobs=layout.KNOBS,
+        equations=layout.equations,
     )
 )

@@ -65,7 +65,7 @@ def parameters(config: Any) -> dict[str, Parameter]:
 
 def steps(config: Any) -> dict[str, StepInfo]:
     """Every step of a pass, in order, under the names that GPT-2 and Llama have for it."""
-    attend, feed, S = "attend", "feed forward", StepInfo
+    S = StepInfo
 
     def norm(w: Work, rows: int | None = None) -> Cost:
         return w.rms_norm(rows) if config.rms_norm else w.layer_norm(rows)
@@ -76,46 +76,45 @@ def steps(config: Any) -> dict[str, StepInfo]:
     def elementwise(flops: int, axis: str, arrays: int) -> Callable[[Work], Cost]:
         return lambda w: w.elementwise(flops, axis, arrays)
 
-    before = {"wte": S("embed", "tokens", lambda w: w.lookup(stored=True))}
+    before = {"wte": S("tokens", lambda w: w.lookup(stored=True))}
     if config.rope:
-        before["embed"] = S("embed", "tokens")  # the same
+        before["embed"] = S("tokens")  # the same
     else:
-        before["wpe"] = S("embed", "positions", lambda w: w.lookup())
-        before["embed"] = S("embed", "sum", elementwise(1, "C", 3))
+        before["wpe"] = S("positions", lambda w: w.lookup())
+        before["embed"] = S("sum", elementwise(1, "C", 3))
     biased = not config.rope
     block = {
-        "ln_1": S(attend, "norm", norm, True),
-        "attn.c_attn": S(attend, "qkv", product("C", "HD KD KD", biased), True, True),
-        **{f"attn.{name}": S(attend, name) for name in "qkv"},  # views of c_attn's result
+        "ln_1": S("norm", norm, True),
+        "attn.c_attn": S("qkv", product("C", "HD KD KD", biased), True, True),
+        **{f"attn.{name}": S(name) for name in "qkv"},  # views of c_attn's result
     }
     if config.rope:  # two products and a sum a number
-        block["attn.q_rotated"] = S(attend, "rotate q", elementwise(3, "HD", 2))
-        block["attn.k_rotated"] = S(attend, "rotate k", elementwise(3, "KD", 2))
+        block["attn.q_rotated"] = S("rotate q", elementwise(3, "HD", 2))
+        block["attn.k_rotated"] = S("rotate k", elementwise(3, "KD", 2))
     block |= {
-        "attn.scores": S(attend, "scores", lambda w: w.scores()),
-        "attn.weights": S(attend, "softmax", lambda w: w.softmax_of_scores(), True),
-        "attn.context": S(attend, "context", lambda w: w.context(), True, True),
-        "attn.out": S(attend, "projection", product("HD", "C", biased), True, True),
-        "attn.residual": S(attend, "residual", elementwise(1, "C", 3)),
-        "ln_2": S(feed, "norm", norm, True),
+        "attn.scores": S("scores", lambda w: w.scores()),
+        "attn.weights": S("softmax", lambda w: w.softmax_of_scores(), True),
+        "attn.context": S("context", lambda w: w.context(), True, True),
+        "attn.out": S("projection", product("HD", "C", biased), True, True),
+        "attn.residual": S("residual", elementwise(1, "C", 3)),
+        "ln_2": S("norm", norm, True),
     }
     if config.swiglu:
         gated = ACTIVATION_FLOPS["silu"] + 1
-        block["mlp.gate"] = S(feed, "gate", product("C", "F", False), True)
-        block["mlp.up"] = S(feed, "up", product("C", "F", False), True, True)
-        block["mlp.act"] = S(feed, "activate", elementwise(gated, "F", 3), True)
+        block["mlp.gate"] = S("gate", product("C", "F", False), True)
+        block["mlp.up"] = S("up", product("C", "F", False), True, True)
+        block["mlp.act"] = S("activate", elementwise(gated, "F", 3), True)
     else:
         gelu = ACTIVATION_FLOPS["gelu_new"]
-        block["mlp.c_fc"] = S(feed, "expand", product("C", "F", True), True, True)
-        block["mlp.act"] = S(feed, "activate", elementwise(gelu, "F", 2), True)
+        block["mlp.c_fc"] = S("expand", product("C", "F", True), True, True)
+        block["mlp.act"] = S("activate", elementwise(gelu, "F", 2), True)
     block |= {
-        "mlp.out": S(feed, "contract", product("F", "C", not config.swiglu), True, True),
-        "mlp.residual": S(feed, "residual", elementwise(1, "C", 3)),
+        "mlp.out": S("contract", product("F", "C", not config.swiglu), True, True),
+        "mlp.residual": S("residual", elementwise(1, "C", 3)),
     }
     after = {
-        "ln_f": S("unembed", "norm", lambda w: norm(w, w.last), True),
+        "ln_f": S("norm", lambda w: norm(w, w.last), True),
         "logits": S(
-            "unembed",
             "logits",
             lambda w: w.linear("C", "V", bias=False, rows=w.last),
             True,
@@ -123,3 +122,28 @@ def steps(config: Any) -> dict[str, StepInfo]:
         ),
     }
     return before | per_layer(block, config.n_layer, "") | after
+
+
+def equations(config: Any) -> dict[str, tuple[str, str]]:
+    """What its own steps compute, and their shapes in letters."""
+    norm = "x / √(mean(x²) + ε) · weight"
+    if not config.rms_norm:
+        norm = "(x - mean) / √(variance + ε) · weight + b"
+    bias, feed = "" if config.rope else " + b", "" if config.swiglu else " + b"
+    found = {
+        "wpe": ("positions' table[position]", "T C"),
+        "embed": ("wte" if config.rope else "wte + wpe", "B T C"),
+        **dict.fromkeys(("ln_1", "ln_2", "ln_f"), (norm, "B T C")),
+        "attn.c_attn": (f"ln_1 W{bias}", "B T (H+2K)D"),
+        "attn.out": (f"context W{bias}", "B T C"),
+        "mlp.c_fc": ("ln_2 W + b", "B T F"),
+        "mlp.gate": ("ln_2 W", "B T F"),
+        "mlp.up": ("ln_2 W", "B T F"),
+        "mlp.act": ("silu(gate) · up" if config.swiglu else "gelu(c_fc)", "B T F"),
+        "mlp.out": (f"act W{feed}", "B T C"),
+    }
+    for name, heads in (("q", "H"), ("k", "K"), ("v", "K")):
+        found[f"attn.{name}"] = (f"part {name} of c_attn", f"B {heads} T D")
+        turned = f"{name} turned by its position, two numbers at a time"
+        found[f"attn.{name}_rotated"] = (turned, f"B {heads} T D")
+    return found

@@ -47,12 +47,15 @@ def program(config: BetweenConfig, parameters: Mapping[str, Any]) -> Program:
         instructions.append(product(f"{mlp}.residual", last, source="act", then="residual"))
     tokens = parameters["wte.weight"]
     instructions.append(Instruction("logits", tokens.T, norm=norm("ln_f"), target="logits"))
-    turn = turn_of(config, np.arange(config.n_positions), np.float32)
+
+    def turn(positions: np.ndarray) -> Any:
+        return turn_of(config, positions, np.float32)
+
     return Program(
         sizes=config.sizes,
         tokens=tokens,
         positions=parameters.get("wpe.weight"),
         instructions=instructions,
         scales=[config.attention_scale(i) for i in range(config.n_layer)],
-        rotation=None if turn is None else np.stack(turn),
+        rotation=turn if config.rope else None,
     )

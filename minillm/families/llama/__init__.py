@@ -41,6 +41,7 @@ QWEN2 = register(
         config=qwen.Qwen2Config,
         inexpressible=qwen.inexpressible,
         gguf=qwen.QWEN2_GGUF,
+        knobs={},
     )
 )
 
@@ -52,6 +53,7 @@ QWEN3 = register(
         architectures=("Qwen3ForCausalLM",),
         config=qwen.Qwen3Config,
         steps=qwen.normed_steps,
+        equations=qwen.normed_equations,
         program=qwen.normed_program,
         elsewhere={"gguf": qwen.NORMED_GGUF},
         gguf=qwen.QWEN3_GGUF,

@@ -112,6 +112,17 @@ def normed_steps(config: Qwen3Config) -> dict[str, StepInfo]:
     return layout.steps(config, norms)
 
 
+def normed_equations(config: Qwen3Config) -> dict[str, tuple[str, str]]:
+    """Llama's, and those of the norms."""
+    norm = "x / √(mean(x²) + ε) · weight, of each head"
+    found = layout.equations(config)
+    found |= {f"attn.{n}_normed": (norm, f"B {axis} T D") for n, axis in (("q", "H"), ("k", "K"))}
+    for n in "qk":
+        equation, shape = found[f"attn.{n}_rotated"]
+        found[f"attn.{n}_rotated"] = (equation.replace(f"{n} ", f"{n}_normed ", 1), shape)
+    return found
+
+
 def normed_program(config: Qwen3Config, parameters: Mapping[str, Any]) -> Program:
     """Llama's program, whose attention norms each query and key first."""
 
