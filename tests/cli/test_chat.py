@@ -123,6 +123,7 @@ class Typed:
 
         self.pid, self.file = pty.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # it is ignored in the background
             os.execv(sys.executable, [sys.executable, "-m", "minillm", "chat", *arguments])
         self.seen, self.at = "", 0
 

@@ -25,12 +25,20 @@ def test_ctrl_c_ends_the_command():
     args = [sys.executable, "-m", "minillm", "explore", "--no-open", "--model", "tales-draft"]
     environment = os.environ | {"MINILLM_KERNELS": "numpy", "JUPYTERHUB_USER": "somebody"}
     with subprocess.Popen(
-        args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        args,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in background
     ) as process:
         address = process.stdout.readline()
         hub = process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        try:
+            _, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert address.startswith("http://127.0.0.1:") and "explore --save" in hub
     assert (process.returncode, errors) == (0, "")
 

@@ -8,7 +8,6 @@ import copy
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -347,8 +346,7 @@ def served(monkeypatch):
     more = ["--no-limits", "--max-new-tokens", "12", "--temperature", "0"]
     with subprocess.Popen([*args, *more], stdout=subprocess.PIPE, text=True) as process:
         yield process, process.stdout.readline().split()[0]
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        process.kill()
 
 
 def test_another_text_is_typed(open_page, served):
