@@ -109,6 +109,8 @@ class LlamaConfig:
             object.__setattr__(self, "intermediate_size", gated_width(self.hidden_size))
         if (D := self.head_dim or 0) % 2:
             raise InputError(f"head_dim is {D}; rotation needs pairs, an even number")
+        if self.hidden_act == "swish":  # the same by its older name
+            object.__setattr__(self, "hidden_act", "silu")
         if self.hidden_act != "silu":
             raise InputError(f"hidden_act is {short(self.hidden_act)}; {self.model_type} has silu")
         if not 0 <= self.rms_norm_eps < 1:

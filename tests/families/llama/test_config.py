@@ -182,3 +182,7 @@ def test_a_tied_head_that_differs_is_refused(name, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(said | {"tie_word_embeddings": True}))
     with pytest.raises(InputError, match=r"differs from .*to the config both are one parameter"):
         load_model(tmp_path, kernels="numpy")
+
+
+def test_swish_is_silu_by_its_older_name():
+    assert LlamaConfig(hidden_act="swish") == LlamaConfig()
