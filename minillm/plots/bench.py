@@ -280,7 +280,7 @@ def runs_page(lines: Sequence[Line], title: str = ""):
         markerscale=0.5,
     )
     shown = {
-        "a decode cycle, us: range of the rounds": [line.cycle for line in lines],
+        "a decode cycle, us (range)": [line.cycle for line in lines],
         "KV cache, bytes a position": [(line.kv_bytes,) * 3 for line in lines],
     }
     for ax, (what, ranges) in zip(costs, shown.items()):
