@@ -25,7 +25,7 @@ from .common import (
     write,
     write_json,
 )
-from .generate import add_options
+from .generate import add_options, given_options
 
 WHAT = ("question", "summary", "translation", "code", "label", "all")
 VALUES = ("question", "language", "labels")
@@ -47,7 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from ..decoding.options import ROWS
     from ..tasks import prompts
     from ..tasks.chat import Chat
 
@@ -55,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     if args.task != "all":
         values = {name: getattr(args, name) for name in VALUES}
         prompt = prompts.prompt_of(args.task, text=text_of(args), **values)
-    options = {n: v for n in ROWS if (v := getattr(args, n, None)) is not None}
+    options = given_options(args)
     chat = Chat(*load(args), **{"max_new_tokens": 200} | options)
     if args.task == "all":
         return _all(chat, args, options)

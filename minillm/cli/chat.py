@@ -20,7 +20,7 @@ from time import perf_counter
 from ..errors import InputError, count
 from ..machine.files import read_text
 from .common import add_compute, add_model, harmless, load, write
-from .generate import add_options, stats
+from .generate import add_options, given_options, stats
 
 HELP = """/edit [TEXT]    say TEXT instead of your last message; without TEXT, change that
 /help           this list
@@ -62,10 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from ..decoding.options import ROWS
     from ..tasks.chat import Chat
 
-    options = {n: v for n in ROWS if (v := getattr(args, n, None)) is not None}
+    options = given_options(args)
     template = args.template
     if template not in (None, "chatml"):
         template = read_text(template)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from .common import add_compute, check_output, load, write
-from .generate import add_options
+from .generate import add_options, given_options
 
 TEXT = "Once upon a time, there was a little girl"
 WORDS = 40  # how many are written unless told otherwise
@@ -65,7 +65,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from ..decoding.options import ROWS
 
     text = TEXT if args.text is None else args.text
     check_output("--save", args.save, (".html", ".htm"))
@@ -74,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("--live puts the model into a page: give --save page.html, too")
     args.model = args.model or ("tales-draft" if args.live else "tales")
     model, tokenizer = load(args)
-    options = {n: v for n in ROWS if (v := getattr(args, n, None)) is not None}
+    options = given_options(args)
     if not {"max_new_tokens", "max_length"} & options.keys():
         options["max_new_tokens"] = WORDS
     answer = answerer(model, tokenizer, args, options)

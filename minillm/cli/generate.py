@@ -67,6 +67,13 @@ def add_options(parser: argparse.ArgumentParser, without: Sequence[str] = ()) ->
             group.add_argument(flag, dest=name, help=row["what"], **how)
 
 
+def given_options(args: argparse.Namespace) -> dict:
+    """The options of decoding that were given, by name."""
+    from ..decoding.options import ROWS
+
+    return {n: v for n in ROWS if (v := getattr(args, n, None)) is not None}
+
+
 def run(args: argparse.Namespace) -> None:
     from .. import generate
     from ..decoding.cycle import positions_for
@@ -85,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
         if args.draft
         else None
     )
-    options = {n: v for n in ROWS if (v := getattr(args, n, None)) is not None}
+    options = given_options(args)
     ids = tokenizer.encode(prompt, allowed_special="all")
     story = partial(generate, model, tokenizer, ids, stop=args.stop, draft=draft)
     stream, applied = story(**options), Options(**options).on(model)

@@ -91,11 +91,11 @@ def run(args: argparse.Namespace) -> None:
 
 def _draw(args: argparse.Namespace) -> None:
     """Write the drawing of the model into a file."""
-    from ..loading import open_checkpoint
+    from ..loading import config_of
     from ..machine.files import write_atomically
     from ..page.drawing import drawing, words_of
 
     check_output("--svg", args.svg, (".svg",))
-    picture = drawing(open_checkpoint(args.model).config, args.here, words_of(args.language))
+    picture = drawing(config_of(args.model), args.here, words_of(args.language))
     write_atomically(Path(args.svg), picture.encode())
     write(f"{args.svg}: {len(picture):,} characters")
