@@ -29,6 +29,7 @@ from .decoding.options import Options
 from .decoding.text import TextStream
 from .errors import InputError, whole_number
 from .families.family import EQUATIONS
+from .layers.cache import position_bytes
 from .machine.quota import require_memory
 from .ops import softmax
 from .protocol import Model, one_text, require_model
@@ -409,15 +410,10 @@ def _cycle(model: Model, c: CycleTimes, names: int, options: Options) -> dict:
     """A pass, and what it does with the cache: all that is kept is read, what is new is written."""
     position = 0
     if options.use_cache:
-        position = c.rows * model.new_cache(capacity=1, dtype=options.cache_dtype).nbytes
+        position = c.rows * position_bytes(model.config, options.cache_dtype or model.dtype)
     kept = position * (c.past + c.positions)
     return {
-        "kind": c.kind,
-        "rows": c.rows,
-        "positions": c.positions,
-        "past": c.past,
-        "start": c.start,
-        "end": c.end,
+        **c.about,
         "names": names,
         "kept": kept,
         "read": kept,

@@ -19,6 +19,7 @@ import numpy as np
 from .. import families
 from ..errors import InputError
 from ..families import read_config
+from ..layers.cache import position_bytes
 from ..loading import config_of, load_model, open_checkpoint
 from .convert import (
     as_folder,
@@ -79,11 +80,6 @@ class Peer:
         return took | {"decode_cpu_s": process_time() - used, "tokens": tokens}
 
 
-def cache_bytes(config, bits: int) -> int:
-    """The bytes of one position's keys and values in all layers."""
-    return 2 * config.sizes.L * config.sizes.width("KD") * bits // 8
-
-
 class MinillmNumpy(Peer):
     """minillm's readable forward on NumPy, float32, with KV cache. Another of ours overrides
     `open`, and what it changes."""
@@ -108,7 +104,7 @@ class MinillmNumpy(Peer):
         }
         sizes = {name: p.nbytes for name, p in self.model.parameters.items()}
         self.weight_bytes = bytes_read(sizes, self.model.config)
-        self.cache_bytes = cache_bytes(self.model.config, 8 * self.cache.keys.itemsize)
+        self.cache_bytes = position_bytes(self.model.config, self.cache.keys.dtype)
 
     def forget(self) -> None:
         self.cache.truncate(0)
@@ -193,7 +189,7 @@ class Transformers(Peer):
         canonical = families.of(config).canonical
         sizes = {canonical(n, config): p.nbytes for n, p in self.model.named_parameters()}
         self.weight_bytes = bytes_read(sizes, config)
-        self.cache_bytes = cache_bytes(config, self.bits)
+        self.cache_bytes = position_bytes(config, f"float{self.bits}")
 
     def forget(self) -> None:
         self.cache = self.new_cache()
@@ -257,7 +253,7 @@ class LlamaCpp(Peer):
             feature.removesuffix(" = 1") for feature in features if feature.endswith(" = 1")
         )
         self.versions = {"llama_cpp_python": llama_cpp.__version__, "built for": on}
-        self.cache_bytes = cache_bytes(config, 32 if self.cache_dtype == "float32" else 16)
+        self.cache_bytes = position_bytes(config, self.cache_dtype or "float16")
 
     def forget(self) -> None:
         self.llama.llama_memory_clear(self.llama.llama_get_memory(self.context), True)
@@ -326,7 +322,7 @@ class CTranslate2(Peer):
             "ctranslate2": ctranslate2.__version__,
             "computes in": self.generator.compute_type,
         }
-        self.cache_bytes = cache_bytes(config_of(model), 32)
+        self.cache_bytes = position_bytes(config_of(model), "float32")
 
     def measure(self, ids: Sequence[int], n_new: int) -> dict:
         times, used, tokens = [], [], []

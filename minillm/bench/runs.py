@@ -21,11 +21,12 @@ from typing import Any
 
 from ..clock.costs import step_costs
 from ..clock.limits import describe_machine
-from ..costs import FLOAT, total
+from ..costs import total
 from ..decoding import Options
 from ..decoding.generate import moments
 from ..decoding.scoring import score_long
 from ..errors import InputError, count
+from ..layers.cache import position_bytes
 from ..loading import load
 from ..machine.progress import progress_bar
 from ..model import Model
@@ -161,8 +162,8 @@ def compare_runs(
 
 
 def _count(line: Line, model: Model, context: int) -> None:
-    cost, s = total(step_costs(model.config, 1, context, choose=False).values()), model.config.sizes
-    line.parameters, line.kv_bytes = model.n_parameters, FLOAT * 2 * s.L * s.K * s.D
+    cost = total(step_costs(model.config, 1, context, choose=False).values())
+    line.parameters, line.kv_bytes = model.n_parameters, position_bytes(model.config, "float32")
     line.bytes_a_token = cost.weights + cost.cache
 
 

@@ -52,6 +52,12 @@ class CycleTimes:
         return float(self.ends[-1])
 
     @property
+    def about(self) -> dict:
+        """What it was and when, as JSON-able values; start and end in ns."""
+        names = ("kind", "rows", "positions", "past", "start", "end")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def moments(self) -> int:
         """How many tokens came from it: none from a chunk of a prompt or a draft, several from a
         verify cycle."""

@@ -187,12 +187,7 @@ class ClockReport:
         """All of it as JSON-able values, times in ns."""
         cycles = [
             {
-                "kind": c.kind,
-                "rows": c.rows,
-                "positions": c.positions,
-                "past": c.past,
-                "start": c.start,
-                "end": c.end,
+                **c.about,
                 "text": text,
                 "phases": c.sums(),
                 "steps": [

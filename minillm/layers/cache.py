@@ -7,7 +7,6 @@ touching another.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from copy import copy
 
@@ -28,6 +27,12 @@ def float_type(dtype) -> np.dtype:
     except (TypeError, ValueError):
         pass
     raise InputError(f"dtype is {short(dtype)}; it must be float16, float32 or float64")
+
+
+def position_bytes(config, dtype) -> int:
+    """Bytes of the keys and values of one position, in all layers."""
+    s = config.sizes
+    return 2 * s.L * s.K * s.D * np.dtype(dtype).itemsize
 
 
 def furthest(config) -> int:
@@ -120,7 +125,7 @@ class KVCache:
         shape = (sizes.L, batch, sizes.K, capacity, sizes.D)
         require_memory(
             f"a cache of {short(batch)} x {capacity} positions",
-            2 * math.prod(shape) * dtype.itemsize,
+            batch * capacity * position_bytes(config, dtype),
             "ask for fewer rows or positions at once",
         )
         self.keys, self.values = np.zeros(shape, dtype), np.zeros(shape, dtype)

@@ -23,7 +23,7 @@ from ..decoding.options import Options
 from ..decoding.plain import one_by_one
 from ..decoding.text import TextStream
 from ..errors import InputError, count, require_kind, short, whole_number
-from ..layers.cache import KVCache
+from ..layers.cache import KVCache, position_bytes
 from ..machine.files import as_path, read_json, write_atomically
 from ..machine.quota import require_memory
 from ..protocol import Model, require_model
@@ -115,8 +115,8 @@ class Chat:
         context = min(LONGEST, sizes.P) if context is None else whole_number("context", context, 2)
         if context > sizes.P:
             raise InputError(f"context is {context}; the model has {sizes.P} positions")
-        dtype = np.dtype(self._options.get("cache_dtype", self.model.dtype))
-        needed = 2 * sizes.L * sizes.K * sizes.D * context * dtype.itemsize
+        dtype = self._options.get("cache_dtype", self.model.dtype)
+        needed = context * position_bytes(self.model.config, dtype)
         require_memory(f"a context of {context} positions", needed, "a smaller --context")
         return context
 

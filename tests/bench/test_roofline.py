@@ -7,9 +7,8 @@ import pytest
 from minillm import GPT2, GPT2Config, kernels
 from minillm.bench import roofline
 from minillm.bench.convert import bytes_read
-from minillm.bench.peers import cache_bytes
 from minillm.clock.costs import step_costs
-from minillm.layers.cache import KVCache
+from minillm.layers.cache import KVCache, position_bytes
 from minillm.twins import n_threads, set_threads
 
 CONFIG = GPT2Config(vocab_size=97, n_positions=32, n_embd=16, n_layer=2, n_head=2)
@@ -39,7 +38,7 @@ def test_what_a_decode_step_reads_and_a_prompt_costs():
     pruned = dataclasses.replace(CONFIG, n_head=1, head_size=4, n_inner=9)
     dense = sum(cost.products for cost in step_costs(pruned, 5).values())  # masked pairs too
     assert roofline.prefill_flop(pruned, 5) == dense - 2 * 4 * 4 * (4 + 3 + 2 + 1)
-    assert cache_bytes(pruned, 32) * pruned.n_positions == KVCache(pruned).nbytes
+    assert position_bytes(pruned, "float32") * pruned.n_positions == KVCache(pruned).nbytes
 
 
 def test_the_machine_answers_as_a_peer(monkeypatch):
