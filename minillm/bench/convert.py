@@ -16,7 +16,8 @@ from tempfile import mkdtemp
 
 import numpy as np
 
-from ..checkpoints import gguf, llama_cpp
+from ..checkpoints import llama_cpp
+from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.find import find_model
 from ..errors import InputError
 from ..families.family import MATRIX, POSITIONS
@@ -53,14 +54,12 @@ def write_gguf(model: str | Path, path: str | Path, precision: str | None) -> in
             f"{precision} needs rows of whole blocks of 32; the model's C is {s.C}, its F {s.F}"
         )
     convert(source, path, precision and llama_cpp.KIND[precision])
-    return gguf_bytes_read(path)
+    return stored_bytes_read(open_checkpoint(path))
 
 
-def gguf_bytes_read(path: str | Path) -> int:
-    """The bytes that one decode step reads of a GGUF file."""
-    opened = open_checkpoint(path)
-    raw = {t.name: t.raw.nbytes for t in gguf.read(path).tensors.values()}
-    return bytes_read({n: raw[t.name] for n, t in opened.tensors.items()}, opened.config)
+def stored_bytes_read(checkpoint: Checkpoint) -> int:
+    """The bytes that one decode step reads, of matrices as the file has them."""
+    return bytes_read({n: t.nbytes for n, t in checkpoint.tensors.items()}, checkpoint.config)
 
 
 def as_folder(model: str | Path) -> Path:

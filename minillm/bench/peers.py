@@ -24,8 +24,8 @@ from ..loading import config_of, load_model, open_checkpoint
 from .convert import (
     as_folder,
     bytes_read,
-    gguf_bytes_read,
     in_another_process,
+    stored_bytes_read,
     write_ctranslate2,
     write_gguf,
 )
@@ -229,7 +229,7 @@ class LlamaCpp(Peer):
             path = Path(mkdtemp()) / "model.gguf"
             self.weight_bytes = in_another_process(write_gguf, model, path, self.precision)
         else:
-            self.weight_bytes = gguf_bytes_read(path)
+            self.weight_bytes = stored_bytes_read(source)
         self.llama, self.n_vocab = llama_cpp, config.sizes.V
         llama_cpp.llama_backend_init()
         self.model = llama_cpp.llama_model_load_from_file(

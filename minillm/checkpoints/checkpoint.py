@@ -33,14 +33,15 @@ class Tensor:
     """One tensor of a file, which is read when it is asked for.
 
     name: what the file calls it. shape: as multiplied, tables [rows,C] and matrices [in,out]. kind:
-    how it is stored, one of FLOATS or a Weight's. read() -> an array, where it lies in the mapped
-    file if that is possible, or a Weight.
+    how it is stored, one of FLOATS or a Weight's. nbytes: what it takes in the file. read() -> an
+    array, where it lies in the mapped file if that is possible, or a Weight.
     """
 
     file: Path
     name: str
     shape: tuple[int, ...]
     kind: str
+    nbytes: int
     read: Callable[[], np.ndarray | Weight]
 
     @property

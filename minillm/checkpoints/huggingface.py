@@ -83,7 +83,8 @@ def read_tensors(folder: Path, is_table: Callable[[str], bool]) -> Iterator[Tens
 def _tensor(file: Path, name: str, array: np.ndarray | Weight) -> Tensor:
     """A tensor of which nothing is read: the array, or those of the Weight, are mapped."""
     floats = "bfloat16" if array.dtype == BF16 else str(array.dtype)
-    return Tensor(file, name, array.shape, getattr(array, "kind", floats), lambda: array)
+    kind = getattr(array, "kind", floats)
+    return Tensor(file, name, array.shape, kind, array.nbytes, lambda: array)
 
 
 def save_folder(model: Model, folder: Path, dtype=None) -> None:

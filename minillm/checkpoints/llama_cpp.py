@@ -170,7 +170,8 @@ def _tensor(path: Path, family: Family, config, name, found: gguf.Tensor, memory
         return array.T if matrix else array
 
     shape = found.shape[::-1] if matrix else found.shape
-    return Tensor(path, found.name, shape, kind if blocks or kind in FLOATS else "float32", read)
+    kept = kind if blocks or kind in FLOATS else "float32"
+    return Tensor(path, found.name, shape, kept, found.raw.nbytes, read)
 
 
 def _is_paired(family: Family, name: str | None) -> bool:
