@@ -78,6 +78,21 @@ def scaled_dot_product_attention_backward(
     return d_scores @ k * scale, sum_heads(dk, K), sum_heads(dv, K)
 
 
+def turned_attention_backward(
+    d_context, kept, positions, scale, turn, step=identity, ops=numpy_ops
+):
+    """The same where the forward turned queries and keys (q_rotated, k_rotated) by `turn` before:
+    dq, dk as they were before, and dv."""
+    formed = {"q": kept["q_rotated"], "k": kept["k_rotated"], "v": kept["v"]}
+    formed |= {name: kept[name] for name in ("weights", "context") if name in kept}
+    dq, dk, dv = scaled_dot_product_attention_backward(
+        d_context, formed, positions, scale, step, ops
+    )
+    # forward was q_rotated = rotate(q), k_rotated = rotate(k)
+    dq = rotate_backward(step("q_rotated", dq), *turn)
+    return dq, rotate_backward(step("k_rotated", dk), *turn), dv
+
+
 def causal_self_attention(
     x, c_attn, c_proj, *, n_head, scale, positions, past=None, step=identity, ops=numpy_ops
 ):
@@ -183,14 +198,7 @@ def grouped_query_attention_backward(
     d_merged, d_o = linear_layer_backward(d_out, ops.merge_heads(kept["context"]), o_proj, ops)
     d_context = step("context", ops.split_heads(d_merged, n_head))
     # forward was context = attention(q_rotated, k_rotated, v)
-    formed = {"q": kept["q_rotated"], "k": kept["k_rotated"], "v": kept["v"]}
-    formed |= {name: kept[name] for name in ("weights", "context") if name in kept}
-    dq, dk, dv = scaled_dot_product_attention_backward(
-        d_context, formed, positions, scale, step, ops
-    )
-    # forward was q_rotated = rotate(q), k_rotated = rotate(k)
-    dq = rotate_backward(step("q_rotated", dq), *turn)
-    dk = rotate_backward(step("k_rotated", dk), *turn)
+    dq, dk, dv = turned_attention_backward(d_context, kept, positions, scale, turn, step, ops)
     gradients = {"o_proj": d_o}
     if q_norm:
         # forward was q_normed = rms_norm(q, **q_norm), k_normed = rms_norm(k, **k_norm)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from ... import ops as numpy_ops
-from ...layers.attention import scaled_dot_product_attention_backward
+from ...layers.attention import (
+    scaled_dot_product_attention_backward,
+    turned_attention_backward,
+)
 from ...layers.feed_forward import feed_forward_backward, swiglu_backward
-from ...layers.rope import rotate_backward
 from ...names import Part, flat
 from ...steps import identity, under
 from ...twins.backward import backward_of, linear_layer_backward
@@ -35,19 +37,14 @@ def attention_backward(
     # forward was out = linear(merge_heads(context), **c_proj)
     d_merged, d_proj = linear_layer_backward(d_out, ops.merge_heads(kept["context"]), c_proj, ops)
     d_context = step("context", ops.split_heads(d_merged, config.sizes.H))
-    # forward was context = attention(q, k, v), of the turned q and k
-    last = {"q": "q_rotated", "k": "k_rotated"} if config.rope else {}
-    formed = {name: kept[last.get(name, name)] for name in "qkv"}
-    formed |= {name: kept[name] for name in ("weights", "context") if name in kept}
+    # forward was context = attention(q, k, v), of the turned q and k where there is rotation
     scale = config.attention_scale(layer)
-    dq, dk, dv = scaled_dot_product_attention_backward(
-        d_context, formed, positions, scale, step, ops
-    )
-    if config.rope:  # forward was q_rotated = rotate(q), k_rotated = rotate(k)
-        dq = rotate_backward(step("q_rotated", dq), *turn)
-        dk = rotate_backward(step("k_rotated", dk), *turn)
+    if config.rope:
+        d_qkv = turned_attention_backward(d_context, kept, positions, scale, turn, step, ops)
+    else:
+        d_qkv = scaled_dot_product_attention_backward(d_context, kept, positions, scale, step, ops)
     # forward was q | k | v = linear(x, **c_attn): [B,T,C] -> [B,T,(H+2K)D]
-    d_qkv = [ops.merge_heads(step(name, d)) for name, d in zip("qkv", (dq, dk, dv))]
+    d_qkv = [ops.merge_heads(step(name, d)) for name, d in zip("qkv", d_qkv)]
     d_joined = step("c_attn", np.concatenate(d_qkv, axis=-1))
     dx, d_attn = linear_layer_backward(d_joined, x, c_attn, ops)
     return dx, {"c_attn": d_attn, "c_proj": d_proj}
