@@ -581,8 +581,6 @@ class DecodeStep:
             self._at(np.array(program.scales, np.float32)),
         )
         self._n_turned = 0  # positions for which there are cosines and sines
-        if program.rotation is not None:
-            self._turn(sizes.P)
         self._one_at_a_time = threading.Lock()  # there is one workspace
         self._team, self._rooms = Team(0), []
         _steps.add(self)
@@ -593,7 +591,9 @@ class DecodeStep:
         return array.ctypes.data if array.size else 0
 
     def _turn(self, n: int) -> None:
-        """Have cosines and sines for n positions, and for as many more as there are."""
+        """Have cosines and sines for n positions; each time at least twice as many as before."""
+        if n <= self._n_turned:
+            return
         n += self._n_turned
         turns = self.program.rotation(np.arange(n))
         self._turns = [np.array(numbers, order="C") for numbers in turns]
@@ -737,8 +737,8 @@ class DecodeStep:
             again = self._team.n == threads
             if not again:
                 self._gather(threads)
-            if self._n_turned and (reach := max(map(add, past, lengths))) > self._n_turned:
-                self._turn(reach)
+            if self.program.rotation is not None:
+                self._turn(max(map(add, past, lengths)))
             self._call[:] = (
                 len(tokens),
                 len(kept),
