@@ -7,13 +7,13 @@ reference's hooks follow from the declaration by role, so that another family is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..costs import Cost, Work
-from ..errors import InputError
+from ..errors import InputError, whole_number
 from ..kernels.program import Program
 from ..machine.files import read_json
 from ..machine.forms import check, short
@@ -88,6 +88,22 @@ def per_layer(block: Mapping[str, StepInfo], n: int, modules: str = "") -> dict[
         return replace(step, hook=f"{side} {modules.format(layer)}.{path}".rstrip("."))
 
     return {f"h.{i}.{name}": hooked(step, i) for i in range(n) for name, step in block.items()}
+
+
+def check_ends(eos_token_id: int | list[Any] | None) -> None:
+    """Raise InputError unless each of several ends of a text is an id."""
+    if isinstance(eos_token_id, list):
+        for i in eos_token_id:
+            whole_number("eos_token_id", i, least=0)
+
+
+def check_counts(config: Any, names: Sequence[str], layers: str) -> None:
+    """Raise InputError unless those of a config's fields that are given are from 1 to 2^31 - 1, the
+    number of layers to 1000."""
+    for name in names:
+        value, most = getattr(config, name), 1000 if name == layers else 2**31 - 1
+        if value is not None and not 1 <= value <= most:
+            raise InputError(f"{name} is {short(value)}; it must be from 1 to {most:,}")
 
 
 # What decoding adds to every pass that a token is chosen from.

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from ...errors import InputError, whole_number
+from ...errors import InputError
 from ...layers.feed_forward import gated_width
-from ...machine.forms import build, check, short
+from ...machine.forms import build, check
 from ...sizes import Sizes
-from ..family import Parameter
+from ..family import Parameter, check_counts, check_ends
 from .layout import parameters
 
 WHOLE = (
@@ -55,13 +55,8 @@ class BetweenConfig:
 
     def __post_init__(self) -> None:
         check(vars(self), BetweenConfig)
-        if isinstance(self.eos_token_id, list):
-            for i in self.eos_token_id:
-                whole_number("eos_token_id", i, least=0)
-        for name in WHOLE:
-            value, most = getattr(self, name), 1000 if name == "n_layer" else 2**31 - 1
-            if value is not None and not 1 <= value <= most:
-                raise InputError(f"{name} is {short(value)}; it must be from 1 to {most:,}")
+        check_ends(self.eos_token_id)
+        check_counts(self, WHOLE, "n_layer")
         if self.head_size is None and self.n_embd % self.n_head:
             raise InputError(
                 f"n_embd {self.n_embd} cannot be split into n_head {self.n_head} equal heads"

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from ...errors import InputError, whole_number
+from ...errors import InputError
 from ...machine.forms import build, check, short
 from ...sizes import Sizes
-from ..family import Parameter
+from ..family import Parameter, check_ends
 from .layout import parameters
 
 ACTIVATIONS = ("gelu_new", "gelu", "relu")
@@ -52,9 +52,7 @@ class GPT2Config:
 
     def __post_init__(self) -> None:
         check(vars(self), GPT2Config)
-        if isinstance(self.eos_token_id, list):
-            for i in self.eos_token_id:
-                whole_number("eos_token_id", i, least=0)
+        check_ends(self.eos_token_id)
         for name in (
             "vocab_size",
             "n_positions",

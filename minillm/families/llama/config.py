@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Self
 
-from ...errors import InputError, whole_number
+from ...errors import InputError
 from ...layers.feed_forward import gated_width
 from ...layers.rope import rope_of, scaling_of
 from ...machine.forms import build, check, short
 from ...sizes import Sizes
-from ..family import Parameter
+from ..family import Parameter, check_counts, check_ends
 from .layout import parameters
 
 WHOLE = (  # fields that count something
@@ -83,16 +83,10 @@ class LlamaConfig:
 
     def __post_init__(self) -> None:
         check(vars(self), LlamaConfig)
-        if isinstance(self.eos_token_id, list):
-            for i in self.eos_token_id:
-                whole_number("eos_token_id", i, least=0)
+        check_ends(self.eos_token_id)
         if self.num_key_value_heads is None:
             object.__setattr__(self, "num_key_value_heads", self.num_attention_heads)
-        for name in WHOLE:
-            value = getattr(self, name)
-            most = 1000 if name == "num_hidden_layers" else 2**31 - 1
-            if value is not None and not 1 <= value <= most:
-                raise InputError(f"{name} is {short(value)}; it must be from 1 to {most:,}")
+        check_counts(self, WHOLE, "num_hidden_layers")
         H, K = self.num_attention_heads, self.num_key_value_heads or 0
         if H % K:
             raise InputError(
