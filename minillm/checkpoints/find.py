@@ -198,12 +198,13 @@ def _cached(hub, name: str, file: str) -> Path | None:
     if file:
         found = hub.try_to_load_from_cache(name, file)
         return Path(found) if isinstance(found, str) else None
-    folder = Path(hub.constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
-    if len(files := [*folder.glob("snapshots/*/*.gguf")]) == 1:
-        return files[0]
     config = hub.try_to_load_from_cache(name, CONFIG)
     snapshot = Path(config).parent if isinstance(config, str) else None
-    return snapshot if snapshot and any((snapshot / f).exists() for f in (WEIGHTS, INDEX)) else None
+    if snapshot and any((snapshot / f).exists() for f in (WEIGHTS, INDEX)):
+        return snapshot
+    folder = Path(hub.constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    files = [*folder.glob("snapshots/*/*.gguf")]
+    return files[0] if len(files) == 1 else None
 
 
 @contextmanager

@@ -197,6 +197,7 @@ def test_a_gguf_file_is_fetched_where_it_is_named_or_alone(hub, ask, files, tmp_
     assert "has 2 GGUF files and no 'x.gguf': name one" in ask("some/model/x.gguf")
     hub.files |= files
     assert ask() == LOADED and "model.safetensors" in hub.downloaded()
+    assert ask(HF_HUB_OFFLINE="1") == LOADED and hub.asked == []  # the same one as with the hub
 
 
 LOADED = f"{GPT2.random(CONFIG).n_parameters} 257"
