@@ -13,10 +13,10 @@ from minillm.checkpoints.opening import open_checkpoint, save_checkpoint
 from minillm.cli import main
 from minillm.families.llama.qwen import Qwen2Config, Qwen3Config
 from minillm.loading import convert, load_model
-from minillm.model import model_of
 from minillm.weights import KINDS
 from minillm.weights.blocks import Blocks
 from minillm.weights.weight import LANES
+from tests.families.able import LLAMA3, lively
 
 SIZES = {
     "vocab_size": 320,
@@ -30,13 +30,6 @@ SIZES = {
     "rope_theta": 10_000.0,
 }
 LLAMA = LlamaConfig(**SIZES)
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 16,
-}
 MODELS = {
     "gpt2": GPT2Config(320, 64, 64, 2, 4),
     "gpt2, untied": GPT2Config(320, 64, 64, 2, 4, tie_word_embeddings=False),
@@ -56,16 +49,6 @@ MODELS = {
     "qwen3, untied": Qwen3Config(**SIZES, tie_word_embeddings=False),
 }
 IDS = np.arange(24) * 7 % 320
-
-
-def lively(config):
-    """A random model whose layers all matter."""
-    rng = np.random.default_rng(1)
-    values = {
-        name: (p.start == "ones") + 0.2 * rng.standard_normal(p.shape(config.sizes))
-        for name, p in config.layout.items()
-    }
-    return model_of(config, {name: value.astype(np.float32) for name, value in values.items()})
 
 
 @pytest.fixture

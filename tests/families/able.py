@@ -1,4 +1,4 @@
-"""What a model of any family can do; models in float64, ids [2,10]."""
+"""Models of any family, and what they can do: of models in float64, ids [2,10]."""
 
 import numpy as np
 
@@ -12,9 +12,28 @@ from minillm.compression import (
 )
 from minillm.decoding import ModelDraft, NGramDraft, Options, Request, generate_batch
 from minillm.decoding.generate import moments
-from minillm.model import Model
+from minillm.model import Model, model_of
 from minillm.weights import KINDS, store_parameters
 from tests.central import relative
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+
+
+def lively(config, dtype=np.float32, seed=0, size=0.2) -> Model:
+    """A random model whose layers all matter: norms and biases random, too."""
+    rng = np.random.default_rng(seed)
+    parameters = {
+        name: (1.0 if p.start == "ones" else 0.0)
+        + size * rng.standard_normal(p.shape(config.sizes))
+        for name, p in config.layout.items()
+    }
+    return model_of(config, {name: p.astype(dtype) for name, p in parameters.items()})
 
 
 def check_cache(model, ids, cut):

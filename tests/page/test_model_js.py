@@ -22,10 +22,10 @@ from minillm.compression import quantize
 from minillm.decoding.options import Options
 from minillm.families.gpt2.config import GPT2Config
 from minillm.families.llama.config import LlamaConfig
-from minillm.model import model_of
 from minillm.page import packing
 from minillm.page.packing import KINDS, pack
 from minillm.steps import Patch
+from tests.families.able import LLAMA3, lively
 
 TESTS = Path(__file__).resolve().parent
 GREEDY = {"do_sample": False, "max_new_tokens": 200}
@@ -63,17 +63,6 @@ def floats(text: str, *shape: int) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), np.float32).reshape(*shape or (-1,))
 
 
-def lively(config, seed=0, size=0.2):
-    """A random model whose layers all matter."""
-    rng = np.random.default_rng(seed)
-    parameters = {
-        name: (1.0 if p.start == "ones" else 0.0)
-        + size * rng.standard_normal(p.shape(config.sizes))
-        for name, p in config.layout.items()
-    }
-    return model_of(config, {name: p.astype(np.float32) for name, p in parameters.items()})
-
-
 GPT2 = {"vocab_size": 300, "n_positions": 32, "n_embd": 36, "n_layer": 2, "n_head": 3}
 LLAMA = {
     "vocab_size": 300,
@@ -83,13 +72,6 @@ LLAMA = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 32,
-}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 16,
 }
 CONFIGS = {
     "gpt2": GPT2Config(**GPT2),

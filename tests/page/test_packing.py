@@ -16,9 +16,9 @@ from minillm.errors import InputError
 from minillm.families import family as declared
 from minillm.families.gpt2.config import GPT2Config
 from minillm.families.llama.config import LlamaConfig
-from minillm.model import model_of
 from minillm.page.packing import KINDS, for_browsers, pack
 from minillm.tokenizer.patterns import FOLDED, PATTERNS
+from tests.families.able import lively
 
 CONFIGS = {  # K is no multiple of 32, rows none of 16
     "gpt2": GPT2Config(vocab_size=300, n_positions=16, n_embd=36, n_layer=2, n_head=3),
@@ -33,16 +33,6 @@ CONFIGS = {  # K is no multiple of 32, rows none of 16
         tie_word_embeddings=False,
     ),
 }
-
-
-def lively(config, seed=0):
-    """A random model whose layers all matter."""
-    rng = np.random.default_rng(seed)
-    parameters = {
-        name: (1.0 if p.start == "ones" else 0.0) + 0.2 * rng.standard_normal(p.shape(config.sizes))
-        for name, p in config.layout.items()
-    }
-    return model_of(config, {name: p.astype(np.float32) for name, p in parameters.items()})
 
 
 def unpacked(data: bytes, folder) -> tuple[dict, dict[str, np.ndarray]]:

@@ -15,7 +15,8 @@ from minillm.training import peft
 from minillm.training.lora import load_adapters, merged, save_adapters, with_adapters
 from minillm.weights import BF16, BFloat16
 from minillm.weights.lora import LoRA
-from tests.families.llama.test_llama import FAMILIES, lively
+from tests.families.able import lively
+from tests.families.llama.test_llama import FAMILIES
 
 CONFIGS = {"gpt2": GPT2Config(97, 64, 32, 2, 4), **FAMILIES}
 MATRICES = {"gpt2": "c_attn,mlp.c_proj"}

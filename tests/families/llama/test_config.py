@@ -13,8 +13,9 @@ from minillm.families import described
 from minillm.families.llama.qwen import Qwen2Config, Qwen3Config
 from minillm.loading import load_model
 from minillm.weights import BFloat16
+from tests.families.able import LLAMA3, lively
 
-from .test_llama import FAMILIES, LLAMA3, VARIANTS, lively
+from .test_llama import FAMILIES, VARIANTS
 
 CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
 every_family = pytest.mark.parametrize("name", CONFIGS)

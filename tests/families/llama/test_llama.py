@@ -15,7 +15,7 @@ from minillm.decoding import plain
 from minillm.families.llama.qwen import Qwen2Config, Qwen3Config
 from minillm.layers.cache import SlidingCache
 from minillm.loading import load_model
-from minillm.model import Model, model_of
+from minillm.model import model_of
 from minillm.steps import Patch
 from minillm.training.language import LanguageModel
 from minillm.training.lora import merged, with_adapters
@@ -23,7 +23,14 @@ from minillm.training.optimizers import OPTIMIZERS
 from minillm.weights import KINDS, store_parameters
 from minillm.weights.lora import LoRA
 from tests.central import central_differences, relative
-from tests.families.able import check_cache, check_decoding, check_fused, check_smaller
+from tests.families.able import (
+    LLAMA3,
+    check_cache,
+    check_decoding,
+    check_fused,
+    check_smaller,
+    lively,
+)
 
 SIZES = {
     "vocab_size": 97,
@@ -40,30 +47,13 @@ CONFIG = LlamaConfig(**SIZES)
 IDS = np.arange(20).reshape(2, 10) * 3 % 97
 
 
-def lively(config=CONFIG, dtype=np.float64, seed=0) -> Model:
-    """A random model whose layers all matter: norms and biases random, too."""
-    rng = np.random.default_rng(seed)
-    parameters = {
-        name: (1.0 if p.start == "ones" else 0.0) + 0.2 * rng.standard_normal(p.shape(config.sizes))
-        for name, p in config.layout.items()
-    }
-    return model_of(config, {name: p.astype(dtype) for name, p in parameters.items()})
-
-
 FAMILIES = {  # a config of each
     "llama": CONFIG,
     "qwen2": Qwen2Config(**SIZES),
     "qwen3": Qwen3Config(**SIZES | {"head_dim": 10}),
 }
-MODELS = {name: lively(config) for name, config in FAMILIES.items()}
+MODELS = {name: lively(config, np.float64) for name, config in FAMILIES.items()}
 MODEL = MODELS["llama"]
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 16,
-}
 VARIANTS = FAMILIES | {
     name: dataclasses.replace(FAMILIES[name.split()[0]], **changes)
     for name, changes in {
@@ -119,7 +109,7 @@ def test_every_step_and_gradient_is_transformers(config, tmp_path):
 @every_variant
 def test_gradients_are_central_differences(config):
     small = {"num_hidden_layers": 1, "vocab_size": 5, "hidden_size": 4, "intermediate_size": 3}
-    objective = LanguageModel(lively(dataclasses.replace(config, **small, head_dim=4)))
+    objective = LanguageModel(lively(dataclasses.replace(config, **small, head_dim=4), np.float64))
     batch = (IDS[:, :4] % 5, IDS[:, 1:5] % 5)
     _, gradients = objective.loss_and_gradients(batch)
     for name, gradient in gradients.items():
@@ -138,7 +128,7 @@ def test_cached_equals_uncached(cut, model):
 @pytest.mark.parametrize("kind", KINDS)
 @every_variant
 def test_the_fused_step_equals_the_readable_forward(kind, config):
-    check_fused(lively(config), IDS, kind)
+    check_fused(lively(config, np.float64), IDS, kind)
 
 
 @every_model
@@ -261,7 +251,7 @@ def test_what_it_costs(config, kind):
 
 @every_variant
 def test_steps_are_those_declared(config):
-    model = lively(config)
+    model = lively(config, np.float64)
     steps = model.family.steps(config)
     assert [*model.trace([1, 2])] == [*steps] == model.step_names
     for name, parameter in config.layout.items():
