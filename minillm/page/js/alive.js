@@ -2,7 +2,7 @@
 /** A page with the model inside: another text, another word, both by the browser alone. */
 
 import {record} from "./live.js";
-import {page, unpacked} from "./main.js";
+import {page, typing, unpacked} from "./main.js";
 import {Model} from "./model.js";
 import {Patching} from "./patch.js";
 import {el, token} from "./views.js";
@@ -29,17 +29,7 @@ class Alive {
     this.note = el("p", {class: "soft"});
     $("state").before(el("label", {class: "group"}, this.label, " ", this.warmth, " ", this.warm));
     $("ask").after(this.note);
-    $("ask").hidden = false;
-    $("prompt").value = page.run?.header.text.prompt ?? "";
-    $("ask").addEventListener("submit", (/** @type {Event} */ event) => {
-      event.preventDefault();
-      this.write($("prompt").value);
-    });
-    $("prompt").addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
-      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-      event.preventDefault();
-      $("ask").requestSubmit();
-    });
+    typing(page.run?.header.text.prompt ?? "", (text) => this.write(text));
     this.warmth.addEventListener("input", () => this.translate());
     this.warmth.addEventListener("change", () => this.write($("prompt").value));
     $("language").addEventListener("click", () => this.translate());

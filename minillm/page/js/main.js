@@ -168,6 +168,7 @@ export class Page {
   }
 
   #allCards() {
+    this.parts = [];  // those that were to follow are drawn now
     for (const part of this.#cards()) part();
   }
 
@@ -418,6 +419,22 @@ export function unpacked(base64) {
   return data.buffer;
 }
 
+/** Show where a text is typed: Enter sends it, with Shift it ends a line. @param {string} text
+ * @param {(text: string) => void} send */
+export function typing(text, send) {
+  $("ask").hidden = false;
+  $("prompt").value = text;
+  $("ask").addEventListener("submit", (/** @type {Event} */ event) => {
+    event.preventDefault();
+    send($("prompt").value);
+  });
+  $("prompt").addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    $("ask").requestSubmit();
+  });
+}
+
 /** Lines of JSON, as they come from the server. @param {Response} response */
 async function* lines(response) {
   const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
@@ -437,18 +454,7 @@ class Asking {
   /** @param {Page} page @param {{text: string}} asked */
   constructor(page, asked) {
     this.page = page;
-    $("ask").hidden = false;
-    $("prompt").value = asked.text;
-    $("ask").addEventListener("submit", (/** @type {Event} */ event) => {
-      event.preventDefault();
-      this.ask({text: $("prompt").value});
-    });
-    $("prompt").addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
-      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-        event.preventDefault();
-        $("ask").requestSubmit();
-      }
-    });
+    typing(asked.text, (text) => this.ask({text}));
     page.branch = (ids) => this.ask({ids});
     this.ask(asked);
   }
