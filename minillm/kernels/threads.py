@@ -78,10 +78,12 @@ def _from_environment() -> int | None:
 _limit = _from_environment()
 
 # What a team loses by waiting, less a third of its time, which is about what it gains, adds up to a
-# debt, in ns. Above PATIENCE, fewer threads work for REST times as long as the debt: beside
-# neighbours that stay, trying again costs a few hundredths of the time.
-PATIENCE, REST = 5_000_000, 60
-_debt, _useful, _until = 0.0, 1, 0  # how many threads are of use until when (perf_counter_ns)
+# debt, in ns. Above PATIENCE, fewer threads work for as many times as long as the debt: few times
+# at first, since most disturbances pass, and twice as many whenever the debt is back within SOON (ns),
+# up to MOST_REST: beside neighbours that stay, trying again costs a few hundredths of the time.
+PATIENCE, SOON, FIRST_REST, MOST_REST = 5_000_000, 200_000_000, 4, 64
+_debt, _rest = 0.0, FIRST_REST
+_useful, _until = 1, 0  # how many threads are of use until when (perf_counter_ns)
 
 
 def threads_now() -> int:
@@ -93,11 +95,12 @@ def threads_now() -> int:
 
 def judge(threads: int, took: float, lost: float) -> None:
     """Take account of a team's work that took so many ns, `lost` of them waiting."""
-    global _debt, _useful, _until
+    global _debt, _rest, _useful, _until
     _debt = max(_debt + lost - took / 3, 0.0)
     if _debt > PATIENCE:
-        _useful, _until = max(threads // 2, 1), time.perf_counter_ns() + REST * int(_debt)
-        _debt = 0.0
+        this = time.perf_counter_ns()
+        _rest = min(2 * _rest, MOST_REST) if this < _until + SOON else FIRST_REST
+        _useful, _until, _debt = max(threads // 2, 1), this + _rest * int(_debt), 0.0
 
 
 def pool(workers: int) -> ThreadPoolExecutor:

@@ -127,6 +127,21 @@ def test_who_waits_long_sleeps_and_fewer_threads_work_for_a_while(rested):
     assert threads.threads_now() == 2 == threads.n_threads()
 
 
+def test_rests_are_short_at_first_and_longer_where_the_neighbours_stay(rested, monkeypatch):
+    threads.set_threads(2)
+    at = 1_000_000_000_000
+    monkeypatch.setattr(threads.time, "perf_counter_ns", lambda: at)
+    rests = []
+    for _ in range(7):
+        threads.judge(2, took=9_000_000, lost=9_000_000)  # a debt of 6 ms
+        rests.append((threads._until - at) / 6e6)
+        at = threads._until + threads.SOON // 2
+    assert rests == [4, 8, 16, 32, 64, 64, 64]
+    at += threads.SOON  # quiet for a while: what comes now is another disturbance
+    threads.judge(2, took=9_000_000, lost=9_000_000)
+    assert (threads._until - at) / 6e6 == 4
+
+
 def test_short_waits_keep_all_threads(rested):
     threads.set_threads(8)
     for _ in range(1000):  # a thread is woken late, and what follows makes up for it
