@@ -14,6 +14,7 @@ import mmap
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from ..machine.files import MOST_BYTES, atomic_file, open_regular, parse_json
 from ..machine.forms import check, short
 from ..weights import BF16, Weight
 
-DTYPES = {
+DTYPES: dict[str, Any] = {
     "F64": np.float64,
     "F32": np.float32,
     "F16": np.float16,

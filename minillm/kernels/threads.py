@@ -79,8 +79,8 @@ _limit = _from_environment()
 
 # What a team loses by waiting, less a third of its time, which is about what it gains, adds up to a
 # debt, in ns. Above PATIENCE, fewer threads work for as many times as long as the debt: few times
-# at first, since most disturbances pass, and twice as many whenever the debt is back within SOON (ns),
-# up to MOST_REST: beside neighbours that stay, trying again costs a few hundredths of the time.
+# at first, since most disturbances pass, and twice as many whenever the debt is back within SOON
+# ns, up to MOST_REST: beside neighbours that stay, trying again costs a few hundredths of the time.
 PATIENCE, SOON, FIRST_REST, MOST_REST = 5_000_000, 200_000_000, 4, 64
 _debt, _rest = 0.0, FIRST_REST
 _useful, _until = 1, 0  # how many threads are of use until when (perf_counter_ns)

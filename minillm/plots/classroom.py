@@ -25,6 +25,7 @@ def class_table(report: ClassReport, ax=None):
 
     On the right, if any, the commonest mistake of each exercise and how many made it.
     """
+    from matplotlib.artist import Artist
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch, Rectangle
 
@@ -87,7 +88,7 @@ def class_table(report: ClassReport, ax=None):
         mistakes.set_yticks(range(len(names)), [common.get(name, "") for name in names], fontsize=8)
         mistakes.tick_params(length=0)
         mistakes.set_ylabel("commonest mistake\n(how many students)", fontsize=8)
-    handles = [
+    handles: list[Artist] = [
         Patch(facecolor=shade, edgecolor="0.5", label=f"{sign}  {state}".strip())
         for state, (sign, shade) in STATE_STYLES.items()
         if state in used
@@ -102,7 +103,5 @@ def class_table(report: ClassReport, ax=None):
         }
         handles.append(Line2D([], [], label="near-copy", **frame))
     ax.set_xlabel("student (how many are right)")
-    ax.get_figure().legend(
-        handles=handles, fontsize=8, loc="outside upper center", ncols=len(handles)
-    )
+    ax.figure.legend(handles=handles, fontsize=8, loc="outside upper center", ncols=len(handles))
     return ax

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ..decoding import Options
 from ..decoding.generate import moments
@@ -60,12 +61,14 @@ def pretrain(
     the model to start from. start: fine-tune this model. tokenizer: a model whose tokenizer to use;
     else one is trained on the text.
     """
-    before = run_to_resume(out, Settings) if resume else {"format": FORMAT}
+    before: dict[str, Any] = run_to_resume(out, Settings) if resume else {"format": FORMAT}
     data = data or (before.get("data") and Path(before["data"]))
     start = start or before.get("start")
     if data is None:
         raise InputError("--data is needed: a folder with .txt files, or one text file")
-    first, words = load(start, "float32", "numpy") if start is not None else (None, None)
+    first, own = load(start, "float32", "numpy") if start is not None else (None, None)
+    if first and not own:
+        raise InputError(f"{start} has no tokenizer, which the text needs")
     plan = plan_of(settings_of, before, start, first)
     ops = training_twin(kernels, plan.precision)
 
@@ -74,10 +77,8 @@ def pretrain(
     everything = {"format": before["format"], "data": str(data), "start": start} | plan.to_dict()
     if world.rank == 0:
         check_folder(out, everything, curve, resume)
-        if start is None:
-            words = (
-                Tokenizer.from_pretrained(out) if resume else tokenizer_for(data, plan, tokenizer)
-            )
+        resumed = Tokenizer.from_pretrained(out) if resume else None
+        words = own or resumed or tokenizer_for(data, plan, tokenizer)
         words.save(out)
         token_files(data, out / "tokens", words, plan.val_fraction, changed=not resume)
     world.barrier()

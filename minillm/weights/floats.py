@@ -8,14 +8,14 @@ from .weight import BF16, LANES, Weight, narrowed, widened
 
 
 class FloatWeight(Weight):
-    """One number a weight: {"panels": [P, K, 16]} of `stored`, converted by `to_stored` and
+    """One number a weight: {"panels": [P, K, 16]} of `element`, converted by `to_stored` and
     `to_float`."""
 
-    stored: type
+    element: type
 
     @classmethod
     def layout(cls, k):
-        return {"panels": ((k, LANES), cls.stored)}
+        return {"panels": ((k, LANES), cls.element)}
 
     @classmethod
     def encode(cls, rows):
@@ -40,7 +40,7 @@ class FloatWeight(Weight):
 class Float32(FloatWeight):
     """float32, 4 bytes a weight: the same numbers, in panels."""
 
-    kind, stored = "float32", np.float32
+    kind, element = "float32", np.float32
 
     @staticmethod
     def to_stored(x):
@@ -55,7 +55,7 @@ class BFloat16(FloatWeight):
     """The upper half of a float32, 2 bytes a weight: its full range, 8 bits of precision. Kept as
     uint16."""
 
-    kind, stored = "bfloat16", np.uint16
+    kind, element = "bfloat16", np.uint16
 
     @staticmethod
     def to_stored(x):
@@ -77,7 +77,7 @@ class Float16(FloatWeight):
     bfloat16's uint16.
     """
 
-    kind, stored = "float16", np.int16
+    kind, element = "float16", np.int16
 
     @staticmethod
     def to_stored(x):

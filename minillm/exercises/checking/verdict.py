@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ WIDENED = (
     " math.sqrt(2), 2**0.5 and np.zeros(n, x.dtype) do not"
 )
 TINY = 8  # numbers: an array of no more is written out
-WRITTEN = {
+WRITTEN: Any = {
     "float_kind": "{:.4}".format,
     "int": str,
     "bool": str,
@@ -81,7 +82,7 @@ def is_widened(got, want) -> bool:
 _DIFFERENT = object()
 
 
-def _leaves(path: str, got, want) -> Iterator[tuple[str, object, object]]:
+def _leaves(path: str, got, want) -> Iterator[tuple[str, Any, Any]]:
     """Yield (path, got, want) for every array, number and text; (_, sentence, _DIFFERENT) where the
     structure differs."""
 
