@@ -10,6 +10,7 @@ from typing import Any
 
 from ...errors import InputError
 from ...layers.feed_forward import gated_width
+from ...layers.rope import check_within
 from ...machine.forms import build, check
 from ...sizes import Sizes
 from ..family import Parameter, check_counts, check_ends
@@ -66,8 +67,7 @@ class BetweenConfig:
             raise InputError(f"n_head {s.H} cannot share n_kv_head {s.K} equally")
         if self.rope and s.D % 2:
             raise InputError(f"the head size is {s.D}; rotation needs pairs, an even number")
-        if not 0 < self.rope_theta < 1e12:
-            raise InputError(f"rope_theta is {self.rope_theta}; it must be above 0")
+        check_within("rope_theta", self.rope_theta)
         if not 0 <= self.norm_epsilon < 1:
             raise InputError(f"norm_epsilon is {self.norm_epsilon}; it must be in [0, 1)")
 
