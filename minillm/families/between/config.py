@@ -13,7 +13,7 @@ from ...layers.feed_forward import gated_width
 from ...layers.rope import check_within
 from ...machine.forms import build, check
 from ...sizes import Sizes
-from ..family import Parameter, check_counts, check_ends
+from ..family import Parameter, check_counts, check_ends, none_means
 from .layout import parameters
 
 WHOLE = (
@@ -38,9 +38,9 @@ class BetweenConfig:
     n_embd: int = 128  # C
     n_layer: int = 2  # L
     n_head: int = 4  # H
-    n_kv_head: int | None = None  # K; None means H
-    n_inner: int | None = None  # F; None means 4C, or 8/3 C in whole 32s where it is gated
-    head_size: int | None = None  # D; None means C / H
+    n_kv_head: int | None = none_means("n_head")  # K
+    n_inner: int | None = none_means("4 n_embd; gated, 8/3 n_embd in whole 32s")  # F
+    head_size: int | None = none_means("n_embd / n_head")  # D
     rms_norm: bool = False
     rope: bool = False
     swiglu: bool = False
