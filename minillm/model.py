@@ -28,7 +28,7 @@ from .ids import checked_ids
 from .layers.cache import KVCache, check_fits, float_type
 from .machine.quota import require_memory
 from .names import tree
-from .parameters import Parameters, check_shapes
+from .parameters import Parameters, check_shapes, check_types
 from .steps import Observer, Step, Trace, checked, identity
 from .twins.choose import twin
 from .twins.portable import Portable
@@ -58,6 +58,8 @@ class Model:
         check_shapes(parameters, self.family.shapes(config))
         if isinstance(parameters, Unread):
             parameters = parameters.read()
+        table = next(name for name, p in self.layout.items() if p.role == TABLE)
+        check_types(parameters, table)
         fused, program = abilities(ops).fused, self.family.program
         refused = not (fused and program) or fused.refusal(program(config, parameters))
         self._fused = None if refused else fused
@@ -65,7 +67,7 @@ class Model:
         self._arrays = {name: keep(p) for name, p in parameters.items()}
         self.weights, self._step = tree(self._arrays), None
         self.parameters = Parameters({name: read_only(p) for name, p in self._arrays.items()})
-        self._table = self.parameters[next(n for n, p in self.layout.items() if p.role == TABLE)]
+        self._table = self.parameters[table]
 
     def __setattr__(self, name: str, value) -> None:
         if name in ("config", "family", "parameters", "ops", "weights") and hasattr(self, name):

@@ -82,3 +82,16 @@ def check_shapes(parameters: Mapping, shapes: Mapping[str, tuple[int, ...]]) -> 
             raise InputError(f"{where(name)} {has}; this config needs {shape}{hint}")
         if isinstance(p, np.ndarray) and (p.dtype.kind != "f" or p.itemsize > 8):
             raise InputError(f"{where(name)} is {p.dtype}; it must be float16, float32 or float64")
+
+
+def check_types(parameters: Mapping, table: str) -> None:
+    """Raise InputError unless all arrays have the dtype of the parameter `table`, and no Weight a
+    wider one: then logits have it, too."""
+    working = parameters[table].dtype
+    for name, p in parameters.items():
+        found = getattr(p, "dtype", working)
+        if found != working and (isinstance(p, np.ndarray) or not np.can_cast(found, working)):
+            raise InputError(
+                f"parameter {name} is {found} and {table} {working}; give all in one dtype:"
+                " array.astype(...)"
+            )

@@ -207,6 +207,10 @@ class Patch:
             value = _like(value, new, f"the patch of {name}").astype(dtype, copy=False)
         return self.then(name, value)
 
+    def __repr__(self) -> str:
+        then = "" if self.then is identity else f", then {short(self.then)}"
+        return f"Patch({short([*self.replacements])}{then})"
+
 
 def _like(value: Any, new: Any, what: str) -> np.ndarray:
     """Return `new` as an array; InputError unless it can take the place of `value`."""
@@ -246,6 +250,9 @@ class Relay:
         return (
             np.asarray(self.reference[name], dtype=value.dtype) if name in self.reference else value
         )
+
+    def __repr__(self) -> str:
+        return f"Relay(a reference of {count(len(self.reference), 'step')})"
 
 
 __getattr__ = moved.names_of("steps")

@@ -5,25 +5,29 @@ working under its old name."""
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from textwrap import wrap
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, OLD = ROOT / "docs" / "api.md", ROOT / "tests" / "data" / "v0_1" / "names.txt"
+BOUND = (property, cached_property, classmethod, staticmethod)  # what a class may hold, too
 ABOUT = """# The public names
 
-What minillm exports, and what the README and the notebooks import, by module. These names keep
-working for one version after they have moved, and a FutureWarning says where they are. All others
-may change at any time. `python tests/test_api.py` writes this page.
+What minillm exports, and what the README and the notebooks import, by module; of a class also its
+methods and properties, but for those that a class above has, too. These names keep working for one
+version after they have moved, and a FutureWarning says where they are. All others may change at any
+time. `python tests/test_api.py` writes this page.
 """
 
 
@@ -58,28 +62,84 @@ def value_of(module: str, name: str) -> object:
     return getattr(within, name) if hasattr(within, name) else import_module(f"{module}.{name}")
 
 
+def first_sentence(doc: str | None) -> str:
+    first = " ".join((doc or "").strip().partition("\n\n")[0].split())
+    return re.split(r"(?<=[.?!])\s", first, maxsplit=1)[0].removesuffix(".")
+
+
 def described(value: object) -> str:
-    """The first sentence about a module, a function or a class; of other values what they are."""
-    if isinstance(value, ModuleType) or callable(value):
-        first = (value.__doc__ or "").strip().partition("\n\n")[0]
-        sentence = re.split(r"(?<=[.?!])\s", " ".join(first.split()), maxsplit=1)[0]
-        return sentence.removesuffix(".")
+    """The first sentence about a module, a function, a class or a property; of other values what
+    they are."""
+    if isinstance(value, (ModuleType, *BOUND)) or callable(value):
+        return first_sentence(value.__doc__)
     if isinstance(value, Mapping):
         return f"a table of {', '.join(map(str, value))}"
     return f"`{value!r}`" if len(repr(value)) < 80 else f"a {type(value).__name__}"
 
 
+class Default:
+    """A default value as the page shows it."""
+
+    def __init__(self, value: object):
+        self.value = value
+
+    def __repr__(self) -> str:
+        name = getattr(self.value, "__name__", "").rpartition(".")[2]
+        shown = name or repr(self.value)
+        return shown if len(shown) < 40 and " object at " not in shown else "..."
+
+
+def signature(value: object) -> str:
+    """How something is called, without types; "" for what is not called, or says nothing."""
+    if isinstance(value, ModuleType) or not callable(value):
+        return ""
+    try:
+        said = inspect.signature(value)
+    except (TypeError, ValueError):
+        return ""
+    empty = inspect.Parameter.empty
+    parameters = [
+        p.replace(annotation=empty, default=p.default if p.default is empty else Default(p.default))
+        for p in said.parameters.values()
+        if p.name != "self"
+    ]
+    return str(said.replace(parameters=parameters, return_annotation=empty))
+
+
+def members(kind: type) -> Iterable[tuple[str, object]]:
+    """(name and signature, what it is) of the public methods and properties of a class, inherited
+    from others of the package or its own."""
+    found: dict[str, object] = {}
+    for base in reversed(kind.__mro__):
+        if base.__module__.partition(".")[0] == "minillm":
+            found |= vars(base)
+    for name, value in found.items():
+        if isinstance(value, (FunctionType, *BOUND)) and (name[0] != "_" or name == "__call__"):
+            yield name.replace("__call__", "") + signature(getattr(kind, name)), value
+
+
 def page() -> str:
     """What docs/api.md should hold."""
-    lines, before = [ABOUT.rstrip()], ""
+    lines, before, told = [ABOUT.rstrip()], "", []
+
+    def tell(indent: str, name: str, value: object) -> None:
+        line = f"{indent}- `{name}`: {described(value)}".removesuffix(": ")
+        how = {"break_on_hyphens": False, "break_long_words": False}
+        lines.extend(wrap(line, 100, subsequent_indent=f"{indent}  ", **how))
+
     for module, name in public():
         if module != before:
             about = described(import_module(module)).removeprefix("minillm: ")
             lines += [f"## {module}", "", *wrap(f"{about}.", 100), ""]
             before = module
         if name:
-            line = f"- `{name}`: {described(value_of(module, name))}"
-            lines += wrap(line, 100, subsequent_indent="  ", break_on_hyphens=False)
+            value = value_of(module, name)
+            tell("", name + signature(value), value)
+            of_it = members(value) if isinstance(value, type) else ()
+            for member, what in of_it:
+                if not any(what is other for other in told):  # as of GPT2, Llama's are Model's
+                    told.append(what)
+                    tell("  ", member, what)
     return "\n".join(lines).replace("\n## ", "\n\n## ") + "\n"
 
 

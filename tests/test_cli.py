@@ -326,7 +326,10 @@ def test_info_counts(cli):
     values = json.loads(cli("info", "tales-draft", "--json")[1])
     assert values["n_parameters"] == 986_624 and values["bytes"]["weights"] == 4 * 986_624
     assert values["bytes"]["cache_per_token"] == 2 * 2 * 128 * 4
-    assert "986,624 parameters in 28 tensors" in cli("info", "tales-draft")[1]
+    shown = cli("info", "tales-draft")[1]
+    assert "986,624 parameters in 28 tensors" in shown
+    assert re.search(r"^n_inner +None: 4 n_embd$", shown, re.M)
+    assert re.search(r"^head_size +None: n_embd / n_head$", shown, re.M)
 
 
 def test_verify_says_ok_and_its_exit_code_says_so_too(cli, tmp_path):

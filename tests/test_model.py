@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from minillm import GPT2, GPT2Config, InputError, ops
+from minillm import GPT2, GPT2Config, InputError, kernels, ops
 from minillm.families.gpt2 import step_names
+from minillm.weights import store
 
 CONFIG = GPT2Config(vocab_size=61, n_positions=16, n_embd=21, n_layer=2, n_head=3)
 MODEL = GPT2.random(CONFIG, seed=1)
@@ -279,6 +280,34 @@ def test_parameters_must_be_floats_that_a_model_computes_with(name, dtype):
         pytest.skip("this system has no longer floats")
     with pytest.raises(InputError, match=f"^parameter {name} is .*; it must be float16, float32"):
         GPT2(CONFIG, MODEL.parameters | {name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "dtype"),
+    [
+        ("h.0.ln_1.bias", np.float32, np.float64),
+        ("ln_f.weight", np.float64, np.float32),
+        ("wpe.weight", np.float16, np.float32),
+        ("wte.weight", np.float32, np.float64),
+    ],
+)
+def test_parameters_must_be_of_one_type(name, table, dtype):
+    """Else logits have one that model.dtype does not say."""
+    mixed = {n: p.astype(dtype if n == name else table) for n, p in MODEL.parameters.items()}
+    first = name if name != "wte.weight" else "wpe.weight"
+    says = rf"^parameter {first} is \w+ and wte.weight \w+; give all in one dtype"
+    for twin in (ops, kernels):
+        with pytest.raises(InputError, match=says):
+            GPT2(CONFIG, mixed, twin)
+
+
+def test_stored_matrices_give_float32_or_what_is_wider():
+    stored = {n: store(p, "bfloat16") for n, p in MODEL.matrices().items()}
+    of = {t: {n: p.astype(t) for n, p in MODEL.parameters.items()} for t in ("float16", "float64")}
+    with pytest.raises(InputError, match=r"is float32 and wte.weight float16"):
+        GPT2(CONFIG, of["float16"] | stored)
+    model = GPT2(CONFIG, of["float64"] | stored)
+    assert model(IDS).dtype == model.dtype == np.float64
 
 
 def test_what_is_too_large_for_a_type_becomes_its_largest():

@@ -67,7 +67,10 @@ def test_train_goes_on_from_the_sample(elsewhere, capsys):
     run = ("train", "--out", "run", "--kernels", "numpy")
     new = ("--data", "fables.txt", "--preset", "tiny", "--vocab-size", "300", "--n-embd", "16")
     assert main([*run, *new, "--steps", "1", "--warmup", "0"]) == 0
-    assert "bits per byte" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "bits per byte" in said.out and not said.out.endswith("\n\n\n")
+    next_ = 'run: written; next: minillm generate "Once upon a time" --model run\n'
+    assert said.err.endswith(next_)
     assert main([*run, "--resume"]) == 0  # the run knows where the sample lies
 
 

@@ -280,6 +280,10 @@ def test_a_trace_says_which_names_are_near():
 def test_a_trace_is_shown_in_one_line_and_in_notebooks_as_a_table():
     assert repr(MODEL.trace(IDS)) == "Trace(35 steps: wte (1, 5, 8) to logits (1, 5, 31))"
     assert repr(Trace()) == "Trace(0 steps)"
+    assert repr(Patch({"h.0.attn": 0, "logits": np.zeros(9)})) == "Patch(['h.0.attn', 'logits'])"
+    assert repr(Patch({"a": 1}, then=Trace())) == "Patch(['a'], then Trace(0 steps))"
+    assert len(repr(Patch(dict.fromkeys(map(str, range(10**4)))))) < 100
+    assert repr(Relay({"a": np.zeros(3)})) == "Relay(a reference of 1 step)"
     trace = Trace({"a<b": np.array([[-3.0, 2.0]]), "next": 7})
     assert repr(trace) == "Trace(2 steps: a<b (1, 2) to next ())"
     page = trace._repr_html_()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
@@ -16,6 +17,7 @@ from ..families.gpt2.config import GPT2Config
 from ..machine.progress import progress_bar
 from ..twins.threads import set_threads
 from ..weights import store
+from .run import lasting
 
 ROWS, WIDTH = 512, 768
 BLAS = "BLAS"
@@ -25,6 +27,7 @@ NUMPY = "two_pass"
 MEASURES = (BLAS, PEAK, NUMPY)  # what the others of a group are compared with
 LONG = 0.1  # seconds for which each is repeated in a round
 PAUSE = 0.15  # before each: BLAS lets idle threads spin, on the next one's cores
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -54,6 +57,8 @@ def run(rounds: int = 5, threads: int = 2) -> list[Rung]:
     if not kernels.available():
         raise InputError("the ladders need Numba: python -m pip install numba")
     rungs = _rungs(threads)
+    seconds = (rounds + 1) * len(rungs) * (PAUSE + LONG)
+    log.info("%s rungs in turn, %s times: %s at least", len(rungs), rounds + 1, lasting(seconds))
     with progress_bar("timings") as update:
         for turn in range(rounds + 1):
             for done, rung in enumerate(rungs):

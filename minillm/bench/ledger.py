@@ -57,6 +57,7 @@ class Entry:
     bits_per_byte: float | None = None
     change: float | None = None  # of the bits per byte, as a share
     divergence: float | None = None  # bits a token
+    middle_half: tuple[float, float] | None = None  # of the speed-ups of the rounds
     missing: str | None = None
 
     def rate(self, kind: str) -> float | None:
@@ -141,9 +142,9 @@ def ledger(
                 prefill, decode = _speed(way, ids, n_prompt, n_new)
                 entry.prefill.append(prefill)
                 entry.decode.append(decode)
-                entry.speed_up = median(
-                    mine / theirs for mine, theirs in zip(entry.decode, entries[0].decode)
-                )
+                ratios = [mine / theirs for mine, theirs in zip(entry.decode, entries[0].decode)]
+                low, entry.speed_up, high = np.quantile(ratios, (0.25, 0.5, 0.75)).tolist()
+                entry.middle_half = low, high
     return entries
 
 

@@ -17,6 +17,7 @@ HEADINGS = (
     "prefill/s",
     "decode/s",
     "speed-up",
+    "middle half",
     "weights",
     "cache",
     "bits/byte",
@@ -99,8 +100,8 @@ class LedgerReport(Saved):
                 f" {self.rounds} rounds, in each"
             ),
             (
-                "of which every lever has its turn; speed-up: decode / plain, the median over"
-                f" rounds.{quality}"
+                "of which every lever has its turn; speed-up: decode / plain, median and middle"
+                f" half over rounds.{quality}"
             ),
             "Exact by: a test in tests/decoding/test_levers.py.",
             f"{machine['processor']}, {self.entries[0].threads} threads; {machine['time'][:10]};",
@@ -120,6 +121,7 @@ def row(e: Entry) -> tuple:
         number(e.rate("prefill"), ",.0f"),
         number(e.rate("decode"), ",.1f"),
         number(e.speed_up, ".2f"),
+        "-" if e.middle_half is None else "{:.2f} to {:.2f}".format(*e.middle_half),
         *("-" if e.missing else f"{n / 1e6:,.1f} MB" for n in (e.weight_bytes, e.cache_bytes)),
         number(e.bits_per_byte, ".4f"),
         number(e.change, "+.2%"),

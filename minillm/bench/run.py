@@ -3,6 +3,7 @@ hits all alike."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -11,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from time import sleep
+from time import perf_counter, sleep
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, count
 from ..loading import config_of
 from ..machine.child import Child, Ended
 from ..machine.forms import short
@@ -37,6 +38,7 @@ FOLDER_VARIABLES = ("TMPDIR", "TEMP", "TMP")
 PAUSE = 0.3
 WORKER = ("-m", "minillm.bench.worker")
 PACKAGE = Path(__file__).resolve().parents[2]  # where this minillm is imported from
+log = logging.getLogger(__name__)
 
 
 def for_processor(name: str) -> dict[str, str]:
@@ -198,6 +200,7 @@ def started(
         prefix="minillm-bench-", ignore_cleanup_errors=True
     ) as scratch:
         try:
+            log.info("loading %s, each in a process of its own", ", ".join(names))
             with progress_bar("peers") as update:
                 for done, name in enumerate((MACHINE, *names)):
                     update("loading", done, 1 + len(names))
@@ -212,11 +215,24 @@ def started(
 
 
 def in_rounds(rounds: int, one_round: Callable[[bool], None]) -> None:
-    """Call one_round(whether it counts) once to warm up, and then `rounds` times."""
+    """Call one_round(whether it counts) once to warm up, and then `rounds` times; say how long that
+    takes when the first tells it."""
+    log.info("measuring in turn: a round to warm up, and %s", count(rounds, "round that counts"))
+    begin = perf_counter()
     with progress_bar("rounds") as update:
         for turn in range(rounds + 1):
+            if turn == 1:
+                seconds = perf_counter() - begin
+                log.info(
+                    "a round takes %s, all about %s", *map(lasting, (seconds, rounds * seconds))
+                )
             update("measuring", turn, rounds + 1)
             one_round(turn > 0)
+
+
+def lasting(seconds: float) -> str:
+    """Some time in words."""
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.0f} minutes"
 
 
 def limits_of(workers: dict[str, _Worker]) -> dict:

@@ -20,6 +20,7 @@ from .common import (
     check_output,
     harmless,
     load,
+    say_written,
     table,
     text_of,
     write,
@@ -78,6 +79,7 @@ def _all(chat, args: argparse.Namespace, options: dict) -> None:
         how = [f"stored as {model.stored}", f"computed by {abilities(model.ops).name}"]
         how += ["drawn" if drawn else "greedy", *(f"{n} {v}" for n, v in options.items())]
         write_atomically(args.out, prompts.page(args.model, results, ", ".join(how)).encode())
+        say_written(args.out)
     if args.json:
         return write_json({task: [vars(m) for m in marked] for task, marked in results.items()})
     rows = [(task, sum(m.right for m in marked), len(marked)) for task, marked in results.items()]

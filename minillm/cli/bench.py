@@ -22,7 +22,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, count
-from .common import PICTURES, check_output, table, write, write_json
+from .common import PICTURES, check_output, say_written, table, write, write_json
 
 if TYPE_CHECKING:
     from ..bench import PeerComparison
@@ -428,6 +428,7 @@ def _draw(comparison: PeerComparison, path: str) -> None:
     for kind, ax in zip(("decode", "prefill"), figure.subplots(1, 2)):
         plots.rates(comparison, kind, ax)
     figure.savefig(path, dpi=150)
+    say_written(path)
 
 
 def _first_difference(ours: list[int], theirs: list[int]) -> int:

@@ -13,13 +13,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 
 from ..errors import InputError
 from ..machine.files import lines_of
 from ..samples import own_or_sample
 from ..tasks.settings import KINDS, ClassifySettings
-from .common import PICTURES, add_compute, check_output, table, text_of, write, write_json
+from .common import (
+    PICTURES,
+    add_compute,
+    check_output,
+    say_next,
+    say_written,
+    table,
+    text_of,
+    write,
+    write_json,
+)
 from .train import add_settings, given, write_json_line
 
 
@@ -191,6 +202,8 @@ def train(args: argparse.Namespace) -> None:
         plots.classification_page(result, read_metrics(args.out / METRICS), args.out.name).savefig(
             args.plot, dpi=150
         )
+    say_written(args.plot)
+    say_next(args.out, f"minillm classify predict {shlex.quote(str(args.out))} TEXT")
 
 
 def show(record: dict) -> None:
@@ -332,3 +345,4 @@ def clock(args: argparse.Namespace) -> None:
         from .. import plots
 
         plots.length_page(times).savefig(args.plot, dpi=150)
+        say_written(args.plot)

@@ -27,6 +27,7 @@ from .common import (
     add_text,
     check_output,
     load,
+    say_written,
     table,
     text_of,
     write,
@@ -110,6 +111,7 @@ def run(args: argparse.Namespace) -> None:
             growth = measure_growth(update=update)
     if args.trace:
         write_trace(report, model.new_cache(capacity=1).nbytes, args.trace)
+        say_written(args.trace)
     if args.record:
         from ..record import record
 
@@ -123,10 +125,12 @@ def run(args: argparse.Namespace) -> None:
             max_new_tokens=args.max_new_tokens,
             do_sample=False,
         ).write(args.record)
+        say_written(args.record)
     if args.plot:
         from ..plots import clock_page
 
         clock_page(report, growth).savefig(args.plot, dpi=150)
+        say_written(args.plot)
     if args.json:
         write_json(report.to_dict() | {"growth": growth.to_dict() if growth else None})
         return
@@ -227,6 +231,7 @@ def limits_of(model, args: argparse.Namespace, update):
     limits = measure(model.ops, [model.stored], update, [weights])
     if args.limits:
         limits.save(args.limits)
+        say_written(args.limits)
     return limits
 
 

@@ -162,6 +162,18 @@ def check_output(option: str, path, formats: Sequence[str] = ()) -> None:
         raise InputError(f"{option} {path}: it cannot be written")
 
 
+def say_written(*paths) -> None:
+    """Say on stderr, where it is no part of the result, which files are there now; None is none."""
+    for path in paths:
+        if path is not None:
+            print(f"{path}: written", file=sys.stderr)
+
+
+def say_next(folder: Path, command: str) -> None:
+    """Say on stderr that a run is finished, and what takes its folder."""
+    print(f"{folder}: written; next: {command}", file=sys.stderr)
+
+
 def write(text: str, end: str = "\n") -> None:
     """Print now, with a question mark for whatever the terminal's encoding lacks."""
     encoding = sys.stdout.encoding or "utf-8"

@@ -28,6 +28,7 @@ from .common import (
     check_output,
     join,
     load,
+    say_written,
     table,
     text_of_file,
     write,
@@ -118,8 +119,7 @@ def run(args: argparse.Namespace) -> int | None:
     show(report, args)
     if args.plot or args.save:
         draw(report, args)
-    if args.save:
-        report.save(args.save)
+    save(report, args)
     return 130 if interrupted else 2 if any(e.missing for e in entries) else 0
 
 
@@ -146,11 +146,21 @@ def compare_runs(args: argparse.Namespace) -> None:
         write_json(report.to_dict())
     else:
         write("\n".join([table(runs.HEADINGS, report.rows(), "<<>>>>>>>"), *report.verdicts()]))
-    for path in (args.plot, args.save and f"{args.save}.png"):
-        if path:
-            plots.runs_page(lines).savefig(path, dpi=150)
+    for path in pictures(args):
+        plots.runs_page(lines).savefig(path, dpi=150)
+    save(report, args)
+
+
+def pictures(args: argparse.Namespace) -> list[str]:
+    """The files that show the result."""
+    return [str(path) for path in (args.plot, args.save and f"{args.save}.png") if path]
+
+
+def save(report, args: argparse.Namespace) -> None:
+    """Write page and values, where they are wanted, and say what is there."""
     if args.save:
         report.save(args.save)
+    say_written(args.plot, *(f"{args.save}{ending}" for ending in SAVED if args.save))
 
 
 def list_levers() -> None:
@@ -215,7 +225,7 @@ def show(report, args: argparse.Namespace) -> None:
     if args.json:
         write_json(report.to_dict())
         return
-    write("\n".join([table(HEADINGS, report.rows(), "<>>>>>>>><"), *map(str, report.fits)]))
+    write("\n".join([table(HEADINGS, report.rows(), "<>>>>>>>>><"), *map(str, report.fits)]))
     for e in report.entries:
         if e.missing:
             print(f"minillm: {e.levers}: {e.missing}", file=sys.stderr)
@@ -226,9 +236,8 @@ def draw(report, args: argparse.Namespace) -> None:
 
     title = f"{report.model}: what each lever buys, and what it costs"
     figure = plots.ledger_page(report.entries, report.fits, title)
-    for path in (args.plot, args.save and f"{args.save}.png"):
-        if path:
-            figure.savefig(path, dpi=150)
+    for path in pictures(args):
+        figure.savefig(path, dpi=150)
 
 
 def command(args: argparse.Namespace) -> str:

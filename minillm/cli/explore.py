@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import InputError
-from .common import add_compute, check_output, load, write
+from .common import add_compute, check_output, load, say_written, write
 from .generate import add_options, given_options
 
 TEXT = "Once upon a time, there was a little girl"
@@ -85,6 +85,7 @@ def run(args: argparse.Namespace) -> None:
         packed = pack(model, tokenizer, args.live) if args.live else b""
         made = page(answer(text, True, lambda said: None), packed).encode()
         write_atomically(Path(args.save), made)
+        say_written(args.save)
         return
     serve(model, text, answer, args)
 

@@ -69,7 +69,8 @@ def run(args: argparse.Namespace) -> None:
         return
     write(f"{checkpoint.path}\n")
     for field in dataclasses.fields(config):
-        write(f"{field.name:<32} {getattr(config, field.name)}")
+        value, means = getattr(config, field.name), field.metadata.get("none")
+        write(f"{field.name:<32} {value}{f': {means}' if value is None and means else ''}")
     rows = [
         (
             name,

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import InputError
-from .common import PICTURES, check_output, table, write, write_json
+from .common import PICTURES, check_output, say_written, table, write, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> None:
         figure = Figure(figsize=(11, 4.5), layout="constrained")
         plots.training_curves(curves, args.over, figure.subplots(1, 2))
         figure.savefig(args.plot, dpi=150)
+        say_written(args.plot)
 
 
 def _table(curve) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..errors import count
-from .common import PICTURES, check_output, table, write, write_json
+from .common import PICTURES, check_output, say_written, table, write, write_json
 
 SIGNS = {
     "not started": ".",
@@ -103,6 +103,7 @@ def report(args) -> None:
         from ..plots import class_table
 
         class_table(result).get_figure().savefig(args.plot, dpi=150)
+    say_written(args.csv, args.plot)
     if args.json:
         write_json(
             {

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 from pathlib import Path
 
 from ..errors import InputError
 from ..samples import own_or_sample
 from ..training.settings import Plan, Settings, presets, settings
-from .common import add_compute, join, write
+from .common import add_compute, join, say_next, write
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,6 +112,9 @@ def run(args: argparse.Namespace) -> None:
         world=ranks,
         echo=write_json_line if args.json else show,
     )
+    if not ranks.rank:
+        model = shlex.quote(str(args.out))
+        say_next(args.out, f'minillm generate "{Settings.sample_prompt}" --model {model}')
 
 
 def write_json_line(record: dict) -> None:
@@ -122,7 +126,7 @@ def write_json_line(record: dict) -> None:
 def show(record: dict) -> None:
     """One line for a validation; a sample as it is."""
     if "sample" in record:
-        write(f"\n{record['sample']}\n")
+        write(f"\n{record['sample'].rstrip()}\n")
         return
     parts = [f"step {record['step']:>6}"]
     for name, value in record.items():

@@ -103,6 +103,7 @@ def _serve(model: Model, waiting: deque[Row], n_rows: int, step) -> Iterator[tup
         min(n_rows, len(waiting)), capacity, waiting[0].text.options.cache_dtype
     )
     running: list[Row] = []
+    used = cache.view(slice(0))  # the rows that run; kept, since a new one is looked at anew
     while waiting or running:
         entering = [waiting.popleft() for _ in range(min(len(waiting), cache.batch - len(running)))]
         if entering:  # they are read in a pass of their own, after the rows that run
@@ -111,7 +112,9 @@ def _serve(model: Model, waiting: deque[Row], n_rows: int, step) -> Iterator[tup
             )
             running += entering
         else:
-            yield from _cycle(model, running, cache.view(slice(len(running))), step)
+            if used.batch != len(running):
+                used = cache.view(slice(len(running)))
+            yield from _cycle(model, running, used, step)
         for place in reversed(range(len(running))):
             if running[place].done:
                 cache.move(len(running) - 1, place)

@@ -46,11 +46,15 @@ def best_beams(model: Model, text: Continuation, step: Step = identity) -> list[
     the knobs."""
     ids, n_new, options, stop_tokens = text.ids, text.left, text.options, text.stop_tokens
     n, penalty = options.num_beams, options.length_penalty
+    if n > (V := model.config.sizes.V):
+        raise InputError(
+            f"num_beams is {short(n)}; it must be at most {V}, as many as the model has tokens"
+        )
     # So many that n remain even if all that can stop do.
     n_candidates = max(2, 1 + len(stop_tokens)) * n
     cache = text.new_cache(model)
     # Of each beam the cache, and its copy where beams change places; scores and their order.
-    each = 2 * cache.nbytes + 32 * model.config.sizes.V
+    each = 2 * cache.nbytes + 32 * V
     require_memory(f"{short(n)} beams", n * each, "a smaller num_beams")
     running, fresh = [Beam(ids, (), 0.0)], [ids]
     finished: list[tuple[float, Beam]] = []  # (score / length**penalty, beam), the best first

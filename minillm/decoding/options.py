@@ -353,10 +353,11 @@ class Options:
     def distribution(self, logits, ids, ops=numpy_ops):
         """Return the probabilities [V] from which the next token is drawn; ids are the tokens so
         far, ops the twin."""
-        logits = self.penalised(logits, ids)
-        for function, value in self._filters:
-            logits = function(logits, value)
-        return ops.softmax(logits)
+        with np.errstate(invalid="ignore"):  # nothing but -inf gives NaN, which `choose` refuses
+            logits = self.penalised(logits, ids)
+            for function, value in self._filters:
+                logits = function(logits, value)
+            return ops.softmax(logits)
 
     @cached_property
     def _penalties(self) -> list[tuple[Callable, float]]:

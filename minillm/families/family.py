@@ -90,6 +90,11 @@ def per_layer(block: Mapping[str, StepInfo], n: int, modules: str = "") -> dict[
     return {f"h.{i}.{name}": hooked(step, i) for i in range(n) for name, step in block.items()}
 
 
+def none_means(what: str) -> Any:
+    """A field of a config that is None unless given, and what that means, which info tells."""
+    return field(default=None, metadata={"none": what})
+
+
 def check_ends(eos_token_id: int | list[Any] | None) -> None:
     """Raise InputError unless each of several ends of a text is an id."""
     if isinstance(eos_token_id, list):

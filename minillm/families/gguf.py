@@ -17,7 +17,6 @@ from ..errors import InputError
 from ..machine.forms import short
 
 HARMLESS = {  # of any architecture: they describe what the computation does not use
-    "vocab_size",
     "rope.scaling.original_context_length",
     "rope.scaling.finetuned",
     "rope.scaling.yarn_log_multiplier",
@@ -72,6 +71,17 @@ class Settings:
             found = "missing" if value is None else short(value)
             raise InputError(f"the key {key} is {found}; minillm needs a {_word(form)}")
         return value
+
+    @property
+    def vocab_size(self) -> int:
+        """V, of the token table; InputError where the key says another."""
+        V = self.shapes.get("token_embd.weight", (0,))[0]
+        if (said := self.whole("vocab_size", V)) != V:
+            raise InputError(
+                f"the key {self.architecture}.vocab_size is {short(said)}; token_embd.weight has"
+                f" {V:,} rows"
+            )
+        return V
 
     def token(self, name: str) -> int | None:
         """The id of a special token of the tokenizer, or None."""

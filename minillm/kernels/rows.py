@@ -133,7 +133,8 @@ def layer_norm(x, weight, bias, eps=1e-5):
     """Give every row mean 0 and variance 1, then scale and shift: (x - mean) / sqrt(variance + eps)
     * w + b.
 
-    x: [..., C]; weight, bias: [C] -> [..., C].
+    x: [..., C]; weight, bias: [C] -> [..., C]. Adds in another order than the textbook: where a
+    row's sum comes near the largest float32, 3e38, one of the two may overflow, to NaN, alone.
     """
     x = working(x)
     require(weight=(weight, x.shape[-1:]), bias=(bias, x.shape[-1:]))

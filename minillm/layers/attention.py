@@ -41,6 +41,7 @@ def scaled_dot_product_attention(q, k, v, positions, scale, step=identity, ops=n
     [B,H,T,D]. A twin with an `attention` of its own, which forms no scores, is asked when nobody
     looks at them.
     """
+    # The same in one, where a twin has it and nobody looks: to read, go on below.
     if times_only(step) and (own := abilities(ops).attention) is not None:
         return step("context", own(q, k, v, positions, scale))
     k, v = (repeat_heads(a, q.shape[1]) for a in (k, v))  # [B,K,S,D] -> [B,H,S,D]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from itertools import combinations
 
 import numpy as np
 
@@ -59,9 +60,11 @@ def check_fits(cache, config, batch: int) -> None:
         )
     except AttributeError:
         raise InputError("keys, values and lengths of a cache must be arrays of NumPy") from None
-    if cache.fitting != (config, batch, form):
+    known, (keys, values, counts) = cache.fitting
+    same = keys is k and values is v and counts is lengths
+    if not same or known != (config, batch, form):
         _check_form(cache, config, batch)
-        cache.fitting = config, batch, form
+        cache.fitting = (config, batch, form), (k, v, lengths)
     numbers, capacity = lengths.tolist(), cache.capacity
     if min(numbers) < 0 or max(numbers) > capacity:
         raise InputError(f"the cache has lengths {numbers}, outside 0 to {capacity}")
@@ -100,6 +103,29 @@ def _check_form(cache, config, batch: int) -> None:
             f"the cache holds lengths of {lengths.dtype} {lengths.shape}; they must be int64"
             f" ({batch},), writable"
         )
+    if _overlaps(keys) or _overlaps(lengths):  # values have the strides of keys
+        raise InputError(
+            f"the cache's keys {keys.shape} or lengths overlap: with strides of {keys.strides} and"
+            f" {lengths.strides} bytes several lie in the same memory"
+        )
+    for pair in combinations((keys, values, lengths), 2):
+        if np.shares_memory(*pair):  # quick to tell, since nothing in an array overlaps
+            raise InputError(
+                "keys, values and lengths of the cache share memory: give each its own"
+            )
+
+
+def _overlaps(array: np.ndarray) -> bool:
+    """Whether entries of an array may share memory: an axis steps over less than what those with
+    shorter steps reach."""
+    if array.flags.c_contiguous:
+        return False
+    reach = array.itemsize
+    for stride, size in sorted((abs(a), n) for a, n in zip(array.strides, array.shape) if n > 1):
+        if stride < reach:
+            return True
+        reach += stride * (size - 1)
+    return False
 
 
 class KVCache:
@@ -111,7 +137,8 @@ class KVCache:
     """
 
     one_at_a_time = False  # whether a pass may add only one position to each row
-    fitting: tuple | None = None  # what `check_fits` found to fit: config, rows, form of the arrays
+    # What `check_fits` found to fit: config, rows and form of the arrays, and these themselves.
+    fitting: tuple = None, (None, None, None)
 
     def __init__(self, config, batch: int = 1, capacity: int | None = None, dtype=np.float32):
         require("config", config, "sizes", "model.new_cache() makes a cache of the model's")
@@ -189,7 +216,8 @@ class KVCache:
         kept = int(self.lengths.max())
         for mine, room in ((self.keys, larger.keys), (self.values, larger.values)):
             room[:, :, :, :kept] = mine[:, :, :, :kept]
-        vars(self).update(keys=larger.keys, values=larger.values)  # both, even at a Ctrl-C
+        # all at once, even at a Ctrl-C
+        vars(self).update(keys=larger.keys, values=larger.values, fitting=KVCache.fitting)
 
     def _row(self, name: str, row) -> int:
         """The number of a row; InputError where the cache has no such row."""
@@ -242,6 +270,7 @@ class KVCache:
         """A cache of this kind that holds other arrays."""
         other = copy(self)
         other.keys, other.values, other.lengths = keys, values, lengths
+        other.fitting = KVCache.fitting  # which would keep our arrays in memory
         return other
 
 

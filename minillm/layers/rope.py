@@ -18,6 +18,14 @@ import numpy as np
 from ..errors import InputError
 from ..machine.forms import build, check, short
 
+LEAST, MOST = 1e-6, 1e12  # of theta and of every number of a scaling: angles stay finite
+
+
+def check_within(name: str, value: float) -> None:
+    """Raise InputError unless a number by which frequencies are made is one that float32 bears."""
+    if not LEAST <= value <= MOST:
+        raise InputError(f"{name} is {short(value)}; it must be from {LEAST:g} to {MOST:g}")
+
 
 def rotation(
     positions: Any,
@@ -47,6 +55,7 @@ def frequencies(
     [D/2] of `dtype`."""
     if D % 2:
         raise InputError(f"RoPE turns pairs of numbers: heads of size {D} cannot be, as it is odd")
+    check_within("rope_theta", theta)
     return scaling_of(scaling)(1.0 / float(theta) ** (np.arange(0, D, 2, dtype=dtype) / D))
 
 
@@ -74,8 +83,7 @@ class Default:
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            if not 0 < value < math.inf:
-                raise InputError(f"{name} is {short(value)}; it must be a number above 0")
+            check_within(name, value)
 
     def __call__(self, frequency):
         return frequency
@@ -125,8 +133,11 @@ class Factors:
     factors: list[Any]  # D/2 numbers
 
     def __post_init__(self):
-        if not all(type(f) in (int, float) and 0 < f < math.inf for f in self.factors):
-            raise InputError(f"factors are {short(self.factors)}; they must be numbers above 0")
+        if not all(type(f) in (int, float) and LEAST <= f <= MOST for f in self.factors):
+            raise InputError(
+                f"factors are {short(self.factors)}; they must be numbers from {LEAST:g} to"
+                f" {MOST:g}"
+            )
 
     def __call__(self, frequency):
         if len(self.factors) != len(frequency):

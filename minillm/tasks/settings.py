@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..training.settings import Plan, at_least, knob, one_of
+from ..training.settings import Plan, above_0, at_least, knob, one_of
 
 KINDS, POOLS = ("transformer", "lstm", "bag-of-words"), ("mean", "last")
 
@@ -40,11 +40,8 @@ class ClassifySettings(Plan):
     warmup: int | None = at_least(
         0, "steps in which the learning rate rises; a tenth of all if not given", None
     )
-    lr: float | None = knob(
-        None,
-        "highest learning rate, if not what suits the kind of model",
-        check=lambda v: v > 0,
-        allowed="above 0",
+    lr: float | None = above_0(
+        1000, "highest learning rate, if not what suits the kind of model", None
     )
     final_lr: float = knob(
         0.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TypedDict
 
@@ -102,6 +103,8 @@ def load_adapters(model: Model, folder: str | Path) -> Model:
         if not (a.ndim == b.ndim == 2 and a.shape[1] == b.shape[0] and a.dtype == b.dtype == "f4"):
             what = f"{a.dtype} {a.shape} and {b.dtype} {b.shape}"
             raise InputError(f"{file}: the adapter of {short(name)} is {what}: no pair of float32")
+        if not math.isfinite(scale):
+            raise InputError(f"{folder}: the scale of {short(name)} is {scale}; needed: a number")
         weight, shape = model.parameters.get(name), (a.shape[0], b.shape[1])
         if weight is None or weight.shape != shape:
             found = "missing" if weight is None else weight.shape

@@ -44,6 +44,16 @@ def at_least(least, what: str, default, **kwargs):
     )
 
 
+def above_0(most, what: str, default, **kwargs):
+    return knob(
+        default,
+        what,
+        check=lambda v: 0 < v <= most,
+        allowed=f"above 0, at most {most:g}",
+        **kwargs,
+    )
+
+
 def one_of(names: tuple[str, ...], what: str, default):
     return knob(default, what, check=lambda v: v in names, allowed=", ".join(names), choices=names)
 
@@ -62,7 +72,7 @@ class Plan:
         "optimiser; muon is for the matrices inside the blocks, adamw the rest",
         "adamw",
     )
-    lr: float = knob(1e-3, "highest learning rate", check=lambda v: v > 0, allowed="above 0")
+    lr: float = above_0(1000, "highest learning rate", 1e-3)
     warmup: int = at_least(0, "steps in which the learning rate rises", 100)
     schedule: str = one_of(
         ("cosine", "linear", "constant"), "how the learning rate falls", "cosine"
@@ -73,16 +83,19 @@ class Plan:
         check=lambda v: 0 <= v <= 1,
         allowed="0 to 1",
     )
-    weight_decay: float = at_least(0, "decay of matrices (biases and norms have none)", 0.1)
+    weight_decay: float = knob(
+        0.1,
+        "decay of matrices (biases and norms have none)",
+        check=lambda v: 0 <= v <= 1000,
+        allowed="0 to 1000",
+    )
     beta1: float = knob(
         0.9, "AdamW's memory for gradients", check=lambda v: 0 <= v < 1, allowed="0 to below 1"
     )
     beta2: float = knob(
         0.95, "AdamW's memory for their squares", check=lambda v: 0 <= v < 1, allowed="0 to below 1"
     )
-    clip: float = knob(
-        1.0, "longest gradient, all together", check=lambda v: v > 0, allowed="above 0"
-    )
+    clip: float = above_0(1e30, "longest gradient, all together", 1.0)
     precision: str = one_of(
         ("float32", "bfloat16"),
         "numbers that are multiplied; sums and weights stay float32",
@@ -130,7 +143,10 @@ class Settings(Plan):
     )
     n_positions: int = at_least(2, "most positions the model can see", 256)
     rope_theta: float = knob(
-        10000.0, "base of the rotation", check=lambda v: v > 0, allowed="above 0"
+        10000.0,
+        "base of the rotation",
+        check=lambda v: 1e-6 <= v <= 1e12,  # as layers/rope.py has it, which needs NumPy
+        allowed="1e-06 to 1e+12",
     )
     rms_norm: bool = knob(False, "of family between: RMSNorm, without biases")
     rope: bool = knob(False, "of family between: rotation instead of a table of positions")
@@ -153,9 +169,7 @@ class Settings(Plan):
     lora_rank: int = at_least(
         0, "rank of LoRA adapters, which alone are trained then; 0 trains everything", 0
     )
-    lora_alpha: float = knob(
-        16.0, "adapters count alpha / rank times", check=lambda v: v > 0, allowed="above 0"
-    )
+    lora_alpha: float = above_0(1e6, "adapters count alpha / rank times", 16.0)
     lora_matrices: str = knob(
         "", "names of the matrices with adapters, as in c_attn,c_proj; none: those of q, k and v"
     )

@@ -173,7 +173,7 @@ into *pieces* with a pattern (a *regular expression*), and merges only within a 
 # %% id="01-pattern"
 sample = "The dragon's 3 heads, all  named Æsop,\n\n  didn't\nSLEEP..."
 meanings = {
-    r"'s|'t|'re|'ve|'m|'ll|'d": "English endings behind an apostrophe, lower case only",
+    r"'s|'t|'re|'ve|'m|'ll|'d": "English endings after an apostrophe, lower case only",
     r" ?\p{L}+": "letters of any script, with one space before them if there is one",
     r" ?\p{N}+": "digits, likewise",
     r" ?[^\s\p{L}\p{N}]+": "whatever is neither space nor letter nor digit, likewise",
@@ -191,7 +191,7 @@ assert "".join(piece for _, piece in found) == sample
 
 # %% [markdown] id="01-pattern-read"
 r"""
-Two details have consequences. The space belongs to the word *behind* it, so that a word within a sentence and the same
+Two details have consequences. The space belongs to the word *after* it, so that a word within a sentence and the same
 word at the start of a line are different pieces. And the endings are in lower case: `DON'T` is cut otherwise than
 `don't`.
 

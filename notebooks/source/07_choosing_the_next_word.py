@@ -255,7 +255,7 @@ rewards. Decoding is such a game:
 | --- | --- |
 | state $s$ | the prefix: all tokens so far |
 | action $a$ | the next token |
-| next state | the prefix with the token behind it, $s a$ |
+| next state | the prefix with the token after it, $s a$ |
 | reward | $\log P(a \mid s)$ |
 | end | after $H$ turns, or at a token that ends the text |
 

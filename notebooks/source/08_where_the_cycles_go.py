@@ -125,9 +125,9 @@ one tick? A generous answer for today's processors is 64: two units, each multip
 
 # %% id="08-ticks-by-counting"
 FLOP_A_TICK = 64  # of one core with 512-bit vectors, two units, 2 FLOP each: few are better
-for behind in (16, config.n_positions - 1):
-    flops = total(step_costs(config, T=1, past=behind).values()).flops
-    print(f"behind {behind:>4} tokens: {flops / 1e6:6.2f} MFLOP, at least {flops / FLOP_A_TICK:,.0f} ticks of one core")
+for past in (16, config.n_positions - 1):
+    flops = total(step_costs(config, T=1, past=past).values()).flops
+    print(f"after {past:>4} tokens: {flops / 1e6:6.2f} MFLOP, at least {flops / FLOP_A_TICK:,.0f} ticks of one core")
 
 assert np.median(ticks) > 10_000, "one step of the model is far more than one tick"
 
@@ -408,7 +408,7 @@ plots.show(
     ax,
     "Milliseconds of one pass over its number of tokens, both axes logarithmic. Measured dots lie on the fitted "
     "curve, which follows the dashed straight term at the left and the steeper dotted quadratic term at the right; "
-    "a grey band marks where both are equal. Below, squares: one token behind a cache, almost flat.",
+    "a grey band marks where both are equal. Below, squares: one token with a cache, almost flat.",
 )
 ratio = growth.passes / growth.predicted_passes
 print(f"measured / predicted over all lengths: median {np.median(ratio):.2f}, from {ratio.min():.2f} to {ratio.max():.2f}")
@@ -441,7 +441,7 @@ plots.generation_growth(growth, ax)
 plots.show(
     ax,
     "Seconds to generate n tokens over n, both logarithmic. Without a cache the curve bends upwards, ever"
-    " steeper, and nears slope three behind a grey band; with a cache it stays low and nearly straight with slope one. The gap "
+    " steeper, and nears slope three after a grey band; with a cache it stays low and nearly straight with slope one. The gap "
     "widens to the right.",
 )
 C, n = NARROW.n_embd, 9 * NARROW.n_embd

@@ -76,11 +76,11 @@ r"""
 The first piece is right: it has everything before it. All others are not. Each begins as if a text began there, with
 nothing before it, and at position 0.
 
-Now what this costs. The loss of each token is sorted by how far behind a cut it stands, and averaged over all pieces of
+Now what this costs. The loss of each token is sorted by how far after a cut it stands, and averaged over all pieces of
 all texts. (Even the right loss goes up and down, since a dozen texts are few. The difference is steadier: it compares the
 same tokens.)
 
-**Guess, then run.** How many bits does the token right behind a cut lose? After how many tokens has a piece recovered?
+**Guess, then run.** How many bits does the token right after a cut lose? After how many tokens has a piece recovered?
 """
 
 # %% id="11-loss-after-the-cut-figure"
@@ -88,21 +88,21 @@ cut = {carry: [run_segments(model, text, length, carry) for text in texts] for c
 bits = {carry: np.mean([run.by_position() for run in runs], axis=0) / np.log(2) for carry, runs in cut.items()}
 lost = bits[False] - bits[True]
 figure, (both, gap) = plt.subplots(2, 1, figsize=(8, 5.6), sharex=True, layout="constrained")
-behind = np.arange(1, length + 1)
-both.plot(behind, bits[False], "o-", color="black", label="each piece alone")
-both.plot(behind, bits[True], "s--", color="0.5", markerfacecolor="white", label="with the cache carried")
+after = np.arange(1, length + 1)
+both.plot(after, bits[False], "o-", color="black", label="each piece alone")
+both.plot(after, bits[True], "s--", color="0.5", markerfacecolor="white", label="with the cache carried")
 both.set(ylabel="loss of the next token (bits)", title=f"Loss after the cut, pieces of {length}")
 both.legend()
-gap.bar(behind, lost, color="0.75", edgecolor="black")
+gap.bar(after, lost, color="0.75", edgecolor="black")
 gap.set(xlabel="tokens of the piece that the model has seen", ylabel="lost by the cut (bits)", xlim=(0, length + 1))
 plots.show(
     figure,
     "Two panels over the number of tokens seen since the cut. Above, the loss in bits: the solid line, pieces run alone, "
     "begins far above the dashed line, pieces with the cache carried over; both go up and down together, since some places "
-    "have harder tokens. Below, bars of the difference: highest behind the cut, then falling, but not to zero.",
+    "have harder tokens. Below, bars of the difference: highest after the cut, then falling, but not to zero.",
 )
 print(
-    f"the first token behind a cut loses {lost[0]:.2f} bits, the mean token {lost.mean():.2f}, the last of a piece {lost[-1]:.2f}"
+    f"the first token after a cut loses {lost[0]:.2f} bits, the mean token {lost.mean():.2f}, the last of a piece {lost[-1]:.2f}"
 )
 assert lost[0] > lost[length // 2 :].mean() and lost.mean() > 0
 
@@ -368,7 +368,7 @@ likely, the greedy text may then part: that, and nothing else, is allowed to mak
 r"""
 ### Calculate it beforehand
 
-Let each guess be right with probability $a$, if those before it were. (This is more than the share above: behind a wrong
+Let each guess be right with probability $a$, if those before it were. (This is more than the share above: after a wrong
 guess the rest of a round is thrown away, and there it was counted as not right.) A round of $k$ guesses then yields in the
 mean
 

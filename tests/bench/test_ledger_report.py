@@ -1,6 +1,7 @@
 """A ledger's page and values, of entries that nobody measured."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -22,8 +23,9 @@ def report():
 
 
 def test_what_was_not_measured_is_a_dash():
-    cells = ("plain", "11", "5.0", "1.00", "2.0 MB", "0.5 MB", "1.5000", "-", "-")
+    cells = ("plain", "11", "5.0", "1.00", "-", "2.0 MB", "0.5 MB", "1.5000", "-", "-")
     assert row(ENTRIES[0]) == (*cells, "is the reference")
+    assert row(replace(ENTRIES[0], middle_half=(0.904, 1.25)))[4] == "0.90 to 1.25"
     assert row(ENTRIES[1]) == ("skip:9", *["-"] * (len(HEADINGS) - 1))
 
 

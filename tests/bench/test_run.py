@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -183,7 +184,12 @@ def test_the_command_names_what_is_missing_and_draws(compare, capsys, tmp_path):
         main([*args, "--peers", "engine,minillm-steady", "--plot", str(tmp_path / "rates.png")])
         == 0
     )
-    out = capsys.readouterr().out
+    out, said = capsys.readouterr()
+    told = said.splitlines()  # at once, where nothing shows a bar; how long, when that is known
+    assert told[0].startswith("loading engine-") and "in a process of its own" in told[0]
+    assert told[1] == "measuring in turn: a round to warm up, and 1 round that counts"
+    assert re.fullmatch(r"a round takes \d+\.\d s, all about \d+\.\d s", told[2])
+    assert told[3] == f"{tmp_path / 'rates.png'}: written"
     assert (
         "engine-absent: missing (no_such_library is not installed)" in out
         and "differ from" in out

@@ -211,6 +211,8 @@ def test_sampling_goes_along(tmp_path):
         ({"llama.block_count": 0}, "num_hidden_layers is 0"),
         ({"llama.block_count": 3}, "parameter model.layers.2.* is missing"),
         ({"llama.embedding_length": 128}, r"needs \(320, 128\)"),
+        ({"llama.vocab_size": 5}, "llama.vocab_size is 5; token_embd.weight has 320 rows"),
+        ({"llama.rope.freq_base": 1e-30}, "rope_theta is 1e-30; it must be from"),
         ({"llama.expert_count": 8}, "llama.expert_count is 8; minillm does not know it"),
         ({"llama.rope.scaling.type": "yarn"}, "rope.scaling.type is 'yarn'; minillm reads linear"),
         ({"llama.rope.dimension_count": 8}, "rope.dimension_count is 8; minillm needs 16"),

@@ -42,7 +42,7 @@ def cli(capsys):
 
 def test_train_and_predict(cli, data, tmp_path):
     run = tmp_path / "run"
-    code, out, _ = cli(
+    code, out, said = cli(
         "train",
         "--data",
         data,
@@ -59,6 +59,10 @@ def test_train_and_predict(cli, data, tmp_path):
         and "accuracy 100.00%: 24 of 24 held-out texts" in out
     )
     assert (tmp_path / "p.png").stat().st_size > 10_000
+    assert said.splitlines() == [
+        f"{tmp_path / 'p.png'}: written",
+        f"{run}: written; next: minillm classify predict {run} TEXT",
+    ]
     code, out, _ = cli("predict", run, "a dreary day")
     assert code == 0 and out.splitlines()[2].split()[0] == "down"
     (tmp_path / "lines.txt").write_text("so glad\n\nso grey\n")

@@ -56,7 +56,8 @@ def check_nesting(events):
 
 def test_the_command_draws_and_tabulates(cli, tmp_path):
     args = (TALE, "--model", "tales-draft", "--max-new-tokens", "3")
-    code, out, _ = cli(*args, "--no-limits", "--trace", str(tmp_path / "t.json"))
+    code, out, said = cli(*args, "--no-limits", "--trace", str(tmp_path / "t.json"))
+    assert said == f"{tmp_path / 't.json'}: written\n"
     assert (
         code == 0
         and "feed forward" in out

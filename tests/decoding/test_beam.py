@@ -5,6 +5,7 @@ import pytest
 
 import minillm
 from minillm import GPT2, GPT2Config, InputError
+from minillm.machine import quota
 from minillm.ops import log_softmax
 from tests.decoding.test_generate import MODEL, PROMPT
 
@@ -25,16 +26,21 @@ def test_beams_as_many_as_texts_find_the_best_of_all():
     assert MODEL.generate(PROMPT, 2, num_beams=61)[-2:].tolist() == [int(i) for i in best]
 
 
-def test_more_beams_than_fit_are_refused_before_they_are_made():
+def test_more_beams_than_can_be_are_refused_before_they_are_made(monkeypatch):
     """As a generation_config.json may ask for, too."""
     many = MODEL.config.to_dict() | {"generation": {"num_beams": 10**30}}
     del many["model_type"], many["architectures"]
     for model, more in (
-        (MODEL, {"num_beams": 10**12}),
+        (MODEL, {"num_beams": 62}),
+        (MODEL, {"num_beams": 10**5}),
         (GPT2(GPT2Config(**many), MODEL.parameters), {}),
     ):
-        with pytest.raises(InputError, match=r"10+ beams would .*: a smaller num_beams"):
+        with pytest.raises(InputError, match=r"num_beams is (62|10+); it must be at most 61, "):
             model.generate(PROMPT, 8, **more)
+    monkeypatch.setattr(quota, "free_bytes", lambda: 100_000)
+    monkeypatch.setattr(quota, "SMALL", 0)
+    with pytest.raises(InputError, match=r"61 beams would .*: a smaller num_beams"):
+        MODEL.generate(PROMPT, 8, num_beams=61)
 
 
 def test_beam_moments():

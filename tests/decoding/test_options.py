@@ -245,6 +245,7 @@ def test_no_ngram_is_repeated(how, n):
 
 
 @pytest.mark.parametrize("how", [{}, {"num_beams": 3}, {"temperature": 2.0}])
+@pytest.mark.filterwarnings("error")
 def test_where_every_token_is_forbidden(how):
     tiny = GPT2.random(GPT2Config(vocab_size=3, n_positions=9, n_embd=4, n_layer=1, n_head=1))
     with pytest.raises(InputError, match=r"no token can be chosen|forbid every token"):

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import as_strided
 
 from minillm import GPT2, GPT2Config, InputError, kernels, ops
 from minillm.compression import prune_heads, skip_layers
@@ -48,6 +49,30 @@ def at_an_odd_address(array):
     return np.zeros(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
 
 
+def in_memory(choose):
+    """A cache of other arrays: (keys, values) -> (keys, values) or (keys, values, lengths)."""
+    cache = MODEL.new_cache(2)
+    names = ("keys", "values", "lengths")
+    vars(cache).update(zip(names, choose(cache.keys, cache.values)))
+    return cache
+
+
+def shifted(keys, values):
+    n, D = keys.size, keys.shape[-1]
+    both = np.zeros(n + D, keys.dtype)
+    return both[:n].reshape(keys.shape), both[D:].reshape(keys.shape)
+
+
+def overlapping(axis, stride):
+    """A cache with another step along an axis of keys and values."""
+
+    def stepped(array):
+        strides = [stride if i == axis else s for i, s in enumerate(array.strides)]
+        return as_strided(array, array.shape, strides)
+
+    return in_memory(lambda *arrays: map(stepped, arrays))
+
+
 FOREIGN = {
     "fewer layers": lambda: other(n_layer=2),
     "more layers": lambda: other(n_layer=4),
@@ -81,6 +106,14 @@ FOREIGN = {
     "read-only values": lambda: changed("values", read_only),
     "an odd address": lambda: changed("values", at_an_odd_address),
     "a list of keys": lambda: changed("keys", np.ndarray.tolist),
+    "values that are keys": lambda: in_memory(lambda k, v: (k, k)),
+    "values that are a view of keys": lambda: in_memory(lambda k, v: (k, k[:, ::-1][:, ::-1])),
+    "values that begin within keys": lambda: in_memory(shifted),
+    "lengths within keys": lambda: in_memory(lambda k, v: (k, v, k.view(np.int64)[0, 0, 0, :2, 0])),
+    "lengths in one place": lambda: changed("lengths", lambda n: as_strided(n, n.shape, (0,))),
+    "rows in one place": lambda: overlapping(1, 0),
+    "layers in one place": lambda: overlapping(0, 0),
+    "heads that overlap": lambda: overlapping(2, 48),
     "a negative length": lambda: changed("lengths", lambda n: n - [0, 1]),
     "a length beyond": lambda: changed("lengths", lambda n: n + [17, 0]),
     "more lengths": lambda: changed("lengths", lambda n: np.zeros(3, np.int64)),
@@ -132,6 +165,15 @@ def test_what_fitted_once_is_looked_at_again_when_it_is_another():
         model(IDS[:, 1:], cache)
         with pytest.raises(InputError, match="the cache holds"):  # the same cache, another model
             skip_layers(model, 1)(IDS[:, :1], cache)
+
+
+def test_keys_and_values_may_lie_among_each_other():
+    """Layer by layer in one array, for one."""
+    for model in twins():
+        both = np.zeros((3, 2, *model.new_cache(2).keys.shape[1:]), np.float32)
+        cache, plain = in_memory(lambda *_, b=both: (b[:, 0], b[:, 1])), model.new_cache(2)
+        for column in IDS.T[..., None]:
+            np.testing.assert_array_equal(model(column, cache), model(column, plain))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

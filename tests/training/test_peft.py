@@ -3,6 +3,7 @@
 The tests with `peft` itself are live."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -105,6 +106,7 @@ def test_the_scale_with_rslora(folder):
         ({"layer_replication": [[0, 2]]}, "layer_replication is"),
         ({"alpha_pattern": {"(a+)+": 2}}, r"alpha_pattern has '\(a\+\)\+'; minillm reads names"),
         ({"lora_alpha": "3"}, "lora_alpha is '3'; it must be of type float"),
+        ({"lora_alpha": math.inf}, "the scale of .* is inf; needed: a number"),
     ],
     ids=str,
 )

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from minillm import InputError
+from minillm.tasks.settings import ClassifySettings
 from minillm.training.settings import Settings, presets, settings
 
 
@@ -31,8 +32,11 @@ def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path):
         ("recompute = 1", "recompute is 1; it must be of type bool"),
         ("schedule = 3", "schedule is 3; it must be of type str"),
         ("steps = 0", "steps is 0; it must be at least 1"),
-        ("lr = nan", "lr is nan; it must be above 0"),
+        ("lr = nan", "lr is nan; it must be above 0, at most 1000"),
         ("lr = 0", "lr is 0; it must be above 0"),
+        ("lr = 1e4", "lr is 10000.0; it must be above 0, at most 1000"),
+        ("weight_decay = 1e9", "weight_decay is 1000000000.0; it must be 0 to 1000"),
+        ("rope_theta = 1e-300", r"rope_theta is 1e-300; it must be 1e-06 to 1e\+12"),
         ("beta2 = 1.0", "beta2 is 1.0; it must be 0 to below 1"),
         ("optimizer = 'adam'", "optimizer is 'adam'; it must be adamw, muon, sgd"),
         ("context = 300", "context is 300; the model has n_positions 256"),
@@ -44,6 +48,16 @@ def test_what_cannot_be(toml, said, tmp_path):
     (tmp_path / "s.toml").write_text(toml)
     with pytest.raises(InputError, match=said):
         settings(file=tmp_path / "s.toml")
+
+
+@pytest.mark.parametrize("kind", [Settings, ClassifySettings])
+def test_no_number_may_be_infinite_or_nan(kind):
+    numbers = [f.name for f in dataclasses.fields(kind) if str(f.type).startswith("float")]
+    assert len(numbers) >= 7
+    for name in numbers:
+        for value in (float("inf"), float("-inf"), float("nan"), 1e300):
+            with pytest.raises(InputError, match=rf"{name} is -?(inf|nan|1e\+300); it must be"):
+                kind(**{name: value})
 
 
 def test_unknown_presets_and_missing_files(tmp_path):

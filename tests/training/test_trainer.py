@@ -247,7 +247,7 @@ def test_a_batch_that_cannot_be_shared(tmp_path):
 
 
 def test_what_is_not_finite_ends_with_one_line_and_keeps_the_checkpoint(tmp_path, recwarn):
-    t = trainer(tmp_path, lr=1e300, clip=1e300, optimizer="sgd", checkpoint_every=1)
+    t = trainer(tmp_path, Cliff(), lr=1000, clip=1e30, optimizer="sgd", checkpoint_every=1)
     said = (
         r"step \d: the loss is (inf|nan), the gradient .*; the last checkpoint is kept in"
         r" .*lower lr"
@@ -261,6 +261,14 @@ def test_what_is_not_finite_ends_with_one_line_and_keeps_the_checkpoint(tmp_path
     with pytest.raises(InputError, match="step 1: the loss is nan"):
         trainer(tmp_path / "none", Broken()).run()
     assert trainer(tmp_path / "none").load_checkpoint()  # of step 0
+
+
+class Cliff(Parabola):
+    """The parabola near 0, and infinity."""
+
+    def loss_and_gradients(self, batch, n):
+        loss, gradients = super().loss_and_gradients(batch, n)
+        return loss if np.abs(self.parameters["w"]).max() < 1e6 else np.inf, gradients
 
 
 class Broken(Parabola):

@@ -1,5 +1,5 @@
-"""What a student's code reaches for, read from its compiled form: the package's own functions, and
-whatever leads to them. Nothing is run.
+"""What a student's code reaches for, read from its compiled form: the package's own functions,
+whatever leads to them, and other libraries. Nothing is run.
 
 It is the last question, asked of answers whose values are right; a check in another process leaves
 only this way to a mark without work. It finds what a student writes, not what an expert hides.
@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import dis
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 
 from ...moved import place_of
@@ -23,10 +25,16 @@ LEADS_ANYWHERE = """
     f_back f_locals f_globals f_builtins tb_frame gi_frame cr_frame eval exec compile globals vars
     getattr attrgetter methodcaller breakpoint
 """
+OFFERED = """
+    numpy numba math cmath __future__ abc array bisect collections contextlib copy dataclasses
+    decimal difflib enum fractions functools heapq itertools json numbers operator random re
+    statistics string struct textwrap time typing unicodedata warnings
+"""  # what an answer may import: it is to be written, and other libraries have it ready
 HARMLESS = """
     __name__ __file__ __doc__ __init__ __len__ __call__ __getitem__ __future__ __annotations__
     __version__
 """
+ONLY = "an answer imports numpy, math and what else of Python's own computes, no other library"
 GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME")
 NAMELESS = ("LOAD_CONST", "LOAD_FAST", "LOAD_DEREF", "LOAD_CLOSURE", "LOAD_SPECIAL")
 
@@ -53,8 +61,8 @@ def imported(code: CodeType) -> Names:
 
 
 def of_function(function: Callable) -> tuple[list[CodeType], Names]:
-    """Return the code of a function and of those that it calls, and what of the package it finds
-    under whatever name among its globals, defaults and closures."""
+    """Return the code of a function and of those that it calls, and what of the package and of
+    other libraries it finds under whatever name among its globals, defaults and closures."""
     codes: list[CodeType] = []
     found: Names = set()
     seen: list[object] = []
@@ -66,10 +74,10 @@ def of_function(function: Callable) -> tuple[list[CodeType], Names]:
         seen.append(value)
         value = getattr(value, "py_func", value)  # as Numba wraps it
         if isinstance(value, ModuleType):
-            if _of_package(value.__name__):
+            if not _is_offered(value.__name__):
                 found.add((value.__name__, ""))
-        elif _of_package(str(getattr(value, "__module__", ""))):
-            found.add((value.__module__, getattr(value, "__name__", type(value).__name__)))
+        elif _is_installed(module := _module_of(value)):
+            found.add((module, getattr(value, "__name__", type(value).__name__)))
         elif isinstance(value, FunctionType):
             own = [*nested(value.__code__)]
             codes += own
@@ -90,9 +98,11 @@ def of_function(function: Callable) -> tuple[list[CodeType], Names]:
 
 def borrowed(codes: Iterable[CodeType], found: Names, allowed: Names) -> str:
     """Return, in a sentence, the first that reaches for the package's own beyond `allowed`, or for
-    what leads anywhere; "" if nothing does."""
+    what leads anywhere, or for another library; "" if nothing does."""
+    codes = [*codes]
     for module, name in sorted(found - allowed):
-        return f"it uses minillm's own {name or module.partition('.')[2]}"
+        if _of_package(module):
+            return f"it uses minillm's own {name or module.partition('.')[2]}"
     for code in codes:
         for module, name, line in _imports(code):
             if _of_package(module) and (module, name) not in allowed:
@@ -101,7 +111,16 @@ def borrowed(codes: Iterable[CodeType], found: Names, allowed: Names) -> str:
             hidden = word.startswith("__") and word not in HARMLESS.split()
             if word in LEADS_ANYWHERE.split() or hidden or _of_package(word):
                 return f"line {line} uses {word}, which can lead to minillm's own: leave it out"
-    return ""
+    others = [
+        *(f"it uses {module}" for module, _ in sorted(found) if not _of_package(module)),
+        *(
+            f"line {line} imports {module or name}"
+            for code in codes
+            for module, name, line in _imports(code)
+            if not (_of_package(module) or _is_offered(module))
+        ),
+    ]
+    return f"{others[0]}: {ONLY}" if others else ""
 
 
 def uses(codes: Iterable[CodeType], words: Iterable[str]) -> tuple[str, int] | None:
@@ -122,6 +141,24 @@ def loops(codes: Iterable[CodeType]) -> bool:
 
 def _of_package(module: str) -> bool:
     return module.partition(".")[0] == PACKAGE
+
+
+def _is_offered(module: str) -> bool:
+    return module.partition(".")[0] in OFFERED.split()
+
+
+def _is_installed(module: str) -> bool:
+    """Whether a module is the package's, or of a library that is not offered."""
+    file = getattr(sys.modules.get(module.partition(".")[0]), "__file__", None) or ""
+    return _of_package(module) or (
+        not _is_offered(module) and bool({"site-packages", "dist-packages"} & {*Path(file).parts})
+    )
+
+
+def _module_of(value: object) -> str:
+    """The name of the module that a value, or what it is bound to, is defined in."""
+    owner = value if getattr(value, "__module__", None) else getattr(value, "__self__", value)
+    return str(getattr(owner, "__module__", None) or type(owner).__module__)
 
 
 def _imports(code: CodeType) -> Iterator[tuple[str, str, int]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import log, prod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,11 +36,13 @@ class Question:
 
 @dataclass(frozen=True)
 class Claim:
-    """A misconception that is in print, the chapter that takes it apart, and what is true."""
+    """A misconception that is in print, the chapter that takes it apart, and what is true. about:
+    the facts, a word each, that another question may be about, too."""
 
     chapter: int
     says: str
     true: str
+    about: str = ""
 
 
 CLAIMS = (
@@ -49,12 +52,14 @@ CLAIMS = (
         "softmax(Q K^T / sqrt(d_k) + mask) V. With the factor outside, the weights of a row sum to"
         " 1/sqrt(d_k); divided by d_k inside, the scores of unit-variance q and k deviate by"
         " 1/sqrt(d_k) only (0.125 at d_k = 64), so the weights are nearly uniform.",
+        "scale",
     ),
     Claim(
         3,
         "Q K^T = softmax^-1(Q K^T / d_k), and softmax(S) = softmax(S / d_k) / sqrt(d_k).",
         "softmax has no inverse, since softmax(x + c) = softmax(x). The rows of the two sides sum"
         " to 1 and to 1/sqrt(d_k): they cannot be equal.",
+        "scale shift",
     ),
     Claim(
         3,
@@ -62,12 +67,14 @@ CLAIMS = (
         "32 is the score q k, not d_k, which is 3; and V was summed. One key alone has weight 1 and"
         " gives [7, 8, 9]; read as three tokens with d_k = 1, causal attention gives [7, 7.8808,"
         " 8.9480].",
+        "attention",
     ),
     Claim(
         3,
         "Only W_Q and W_K project the input, and each token sees all others.",
         "W_V projects too (and W_O what comes out); GPT-2 masks: a token sees itself and earlier"
         " ones only.",
+        "mask",
     ),
     Claim(
         6,
@@ -129,6 +136,7 @@ CLAIMS = (
         "The loss of a text of T tokens sums over t = 1 to T.",
         "T tokens give T - 1 predictions: nothing predicts the first, unless <|endoftext|> is put"
         " in front.",
+        "predictions",
     ),
     Claim(
         6,
@@ -136,6 +144,7 @@ CLAIMS = (
         " new word).",
         "max_length counts the prompt: up to 45 new tokens follow, fewer if the model ends the"
         " text.",
+        "max_length",
     ),
     Claim(
         14,
@@ -144,37 +153,48 @@ CLAIMS = (
         "out[-1] is the last example of the batch: out[:, -1] is the last step (the last real one,"
         " if rows are padded). And a classifier gives one label a text; an LLM a distribution over"
         " the next token, again and again.",
+        "last",
     ),
 )
 
-Maker = Callable[[np.random.Generator], tuple[str, str]]
-MAKERS: list[tuple[int, int, Maker]] = []
+
+class Maker(NamedTuple):
+    """What makes questions: rng -> (text, answer), with its chapter, its minutes, and the facts
+    that it is about, as a Claim has them."""
+
+    chapter: int
+    minutes: int
+    make: Callable[[np.random.Generator], tuple[str, str]]
+    about: str = ""
+
+
+MAKERS: list[Maker] = []
 
 
 def exam(seed: int, count: int = 12, chapters: set[int] | None = None) -> list[Question]:
-    """Return `count` different questions in the order of the course, a third of them claims; fewer
-    if there are no more."""
+    """Return `count` questions in the order of the course, no two about the same fact, a third of
+    them claims; fewer if there are no more."""
     count, seed = whole_number("count", count), whole_number("seed", seed, least=0)
     if chapters is not None:
         numbers = several("chapters", chapters, "the numbers of chapters")
         chapters = {whole_number("a chapter", chapter, least=0) for chapter in numbers}
     rng = np.random.default_rng(seed)
-    made = [made for made in MAKERS if chapters is None or made[0] in chapters]
+    makers = [maker for maker in MAKERS if chapters is None or maker.chapter in chapters]
     claims = [claim for claim in CLAIMS if chapters is None or claim.chapter in chapters]
-    if not made and not claims:
+    if not makers and not claims:
         raise InputError(
             f"there are no questions of chapter {short(min(chapters or (), default=None))}"
         )
-    n_claims = min(len(claims), max(count // 3, count - len(made)))
-    questions = [
-        Question(
-            chapter,
-            minutes,
-            *make(np.random.default_rng([seed, MAKERS.index((chapter, minutes, make))])),
-        )
-        for chapter, minutes, make in _drawn(rng, made, count - n_claims)
-    ]
-    for claim in _drawn(rng, claims, n_claims):
+    n_claims, known = min(len(claims), max(count // 3, count - len(makers))), set[str]()
+    drawn = _drawn(rng, makers, count - n_claims, known)
+    claims = _drawn(rng, claims, n_claims, known)
+    others = [maker for maker in makers if maker not in drawn]
+    drawn += _drawn(rng, others, count - len(drawn) - len(claims), known)
+    questions = []
+    for maker in drawn:
+        own = np.random.default_rng([seed, MAKERS.index(maker)])
+        questions.append(Question(maker.chapter, maker.minutes, *maker.make(own)))
+    for claim in claims:
         text = (
             f'In print: "{claim.says}" What is wrong with it, how would one see it in numbers, and'
             " what is true?"
@@ -183,15 +203,22 @@ def exam(seed: int, count: int = 12, chapters: set[int] | None = None) -> list[Q
     return sorted(questions, key=lambda q: q.chapter)
 
 
-def _drawn(rng, pool: list, count: int) -> list:
-    return [pool[i] for i in rng.permutation(len(pool))[:count]]
+def _drawn(rng, pool: list, count: int, known: set[str]) -> list:
+    """At most `count` of a pool, about none of the `known` facts; theirs become known."""
+    drawn = []
+    for i in rng.permutation(len(pool)):
+        about = {*pool[i].about.split()}
+        if len(drawn) < count and not about & known:
+            drawn.append(pool[i])
+            known |= about
+    return drawn
 
 
-def _question(chapter: int, minutes: int):
-    """Add a maker: rng -> (text, answer)."""
+def _question(chapter: int, minutes: int, about: str = ""):
+    """Add a Maker."""
 
-    def add(make: Maker) -> Maker:
-        MAKERS.append((chapter, minutes, make))
+    def add(make: Callable) -> Callable:
+        MAKERS.append(Maker(chapter, minutes, make, about))
         return make
 
     return add
@@ -241,7 +268,7 @@ def _merges(rng):
     )
 
 
-@_question(2, 3)
+@_question(2, 3, "shift")
 def _softmax(rng):
     weights = rng.permutation([1, 2, 3, 4, 5])[:3]
     shown = ", ".join("0" if w == 1 else f"ln {w}" for w in weights)
@@ -273,7 +300,7 @@ def _perplexity(rng):
     )
 
 
-@_question(2, 2)
+@_question(2, 2, "predictions")
 def _predictions(rng):
     n, lead = int(rng.integers(20, 200)), bool(rng.integers(2))
     where = "with <|endoftext|> put in front" if lead else "with nothing in front"
@@ -286,7 +313,7 @@ def _predictions(rng):
     )
 
 
-@_question(3, 8)
+@_question(3, 8, "attention")
 def _attention(rng):
     q, k, v = (rng.integers(low, high, 3) for low, high in ((1, 3), (0, 3), (1, 9)))
     shaped = [x.astype(float).reshape(1, 1, 3, 1) for x in (q, k, v)]
@@ -304,7 +331,7 @@ def _attention(rng):
     )
 
 
-@_question(3, 4)
+@_question(3, 4, "scale")
 def _scale(rng):
     d = int(rng.choice([16, 64, 256]))
     return (
@@ -320,7 +347,7 @@ def _scale(rng):
     )
 
 
-@_question(3, 3)
+@_question(3, 3, "mask")
 def _visible(rng):
     n = int(rng.integers(8, 60))
     mask = causal_mask(np.arange(n)[None], n)
@@ -420,7 +447,7 @@ def _cache(rng):
     )
 
 
-@_question(6, 2)
+@_question(6, 2, "max_length")
 def _max_length(rng):
     prompt, most = int(rng.integers(3, 20)), int(rng.integers(30, 100))
     return (
@@ -655,7 +682,7 @@ def _adamw(rng):
     )
 
 
-@_question(14, 3)
+@_question(14, 3, "last")
 def _last(rng):
     b, t, c = (int(n) for n in rng.choice([3, 5, 7, 8, 16, 32], 3, replace=False))
     return (

@@ -108,8 +108,7 @@ class ClassReport:
         return dict(sorted(pairs.items(), key=lambda pair: -len(pair[1])))
 
     def csv(self) -> str:
-        """Return the table: a row for each student, a column for each exercise, and a last row of
-        commonest mistakes."""
+        """Return the table: a row for each student, a column for each exercise."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["student", "id", "late", "right", *self.exercises, "near-copies", "notes"])
@@ -128,12 +127,6 @@ class ClassReport:
                     [row.student, row.id, late, row.right, *states, copies, "; ".join(row.notes)],
                 )
             )
-        common = self.commonest()
-        cells = [
-            f"{c.mistake} ({c.students})" if (c := common.get(name)) else ""
-            for name in self.exercises
-        ]
-        writer.writerow(["commonest mistake", "", "", "", *cells, "", ""])
         return text.getvalue()
 
 

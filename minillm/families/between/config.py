@@ -10,9 +10,10 @@ from typing import Any
 
 from ...errors import InputError
 from ...layers.feed_forward import gated_width
+from ...layers.rope import check_within
 from ...machine.forms import build, check
 from ...sizes import Sizes
-from ..family import Parameter, check_counts, check_ends
+from ..family import Parameter, check_counts, check_ends, none_means
 from .layout import parameters
 
 WHOLE = (
@@ -37,9 +38,9 @@ class BetweenConfig:
     n_embd: int = 128  # C
     n_layer: int = 2  # L
     n_head: int = 4  # H
-    n_kv_head: int | None = None  # K; None means H
-    n_inner: int | None = None  # F; None means 4C, or 8/3 C in whole 32s where it is gated
-    head_size: int | None = None  # D; None means C / H
+    n_kv_head: int | None = none_means("n_head")  # K
+    n_inner: int | None = none_means("4 n_embd; gated, 8/3 n_embd in whole 32s")  # F
+    head_size: int | None = none_means("n_embd / n_head")  # D
     rms_norm: bool = False
     rope: bool = False
     swiglu: bool = False
@@ -66,8 +67,7 @@ class BetweenConfig:
             raise InputError(f"n_head {s.H} cannot share n_kv_head {s.K} equally")
         if self.rope and s.D % 2:
             raise InputError(f"the head size is {s.D}; rotation needs pairs, an even number")
-        if not 0 < self.rope_theta < 1e12:
-            raise InputError(f"rope_theta is {self.rope_theta}; it must be above 0")
+        check_within("rope_theta", self.rope_theta)
         if not 0 <= self.norm_epsilon < 1:
             raise InputError(f"norm_epsilon is {self.norm_epsilon}; it must be in [0, 1)")
 

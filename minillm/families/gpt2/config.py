@@ -10,7 +10,7 @@ from typing import Any
 from ...errors import InputError
 from ...machine.forms import build, check, short
 from ...sizes import Sizes
-from ..family import Parameter, check_ends
+from ..family import Parameter, check_ends, none_means
 from .layout import parameters
 
 ACTIVATIONS = ("gelu_new", "gelu", "relu")
@@ -32,10 +32,9 @@ class GPT2Config:
     n_embd: int = 768  # C
     n_layer: int = 12  # L
     n_head: int = 12  # H
-    n_inner: int | None = None  # F; None means 4C
-    head_size: int | None = (
-        None  # D; None means C / H. Not GPT-2's: a model whose heads were pruned has H D < C
-    )
+    n_inner: int | None = none_means("4 n_embd")  # F
+    # D; not GPT-2's: a model whose heads were pruned has H D < C
+    head_size: int | None = none_means("n_embd / n_head")
     activation_function: str = "gelu_new"
     layer_norm_epsilon: float = 1e-5
     scale_attn_weights: bool = True

@@ -3,9 +3,12 @@
 Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), section 2.3.
 Reference: GPT2LMHeadModel of Hugging Face transformers, eager attention. The letters are those of
 sizes.py. `weights` is the tree of the parameters by their checkpoint names, so that
-weights["h"][0]["attn"]["c_attn"]["bias"] is h.0.attn.c_attn.bias; every intermediate passes `step`
-under its name; `ops` has the functions to compute with; `keep` picks the positions whose logits are
-wanted: of a prompt, the last.
+weights["h"][0]["attn"]["c_attn"]["bias"] is h.0.attn.c_attn.bias; `keep` picks the positions whose
+logits are wanted: of a prompt, the last.
+
+Two arguments go along everywhere, and to read what GPT-2 computes both can be passed over:
+step("name", value) is value, which somebody may look at; ops.layer_norm, ops.linear, ... are the
+functions of ops.py, or faster ones that are equal.
 """
 
 from __future__ import annotations
@@ -29,18 +32,13 @@ def hidden(
 ):
     """All of it up to the head: ids, positions [B,T] -> the last hidden state [B,T,C]."""
     x = embed(ids, weights, positions, step)  # [B,T] -> [B,T,C]
-    for i, weights_of_layer in enumerate(weights["h"]):
+    for i, h in enumerate(weights["h"]):
         x = block(  # [B,T,C] -> [B,T,C]
-            x,
-            **weights_of_layer,
-            config=config,
-            layer=i,
-            positions=positions,
-            past=cache and cache.layer(i),
-            step=under(f"h.{i}.", step),
-            ops=ops,
-        )
-    return step("ln_f", ops.layer_norm(x[keep], **weights["ln_f"], eps=config.layer_norm_epsilon))
+            x, h["ln_1"], h["attn"], h["ln_2"], h["mlp"],
+            config=config, layer=i, positions=positions, past=cache and cache.layer(i),
+            step=under(f"h.{i}.", step), ops=ops,
+        )  # fmt: skip
+    return step("ln_f", norm(x[keep], weights["ln_f"], config, ops))
 
 
 def embed(ids, weights, positions, step=identity):
@@ -58,29 +56,24 @@ def block(
 
     ln_1, attn, ln_2, mlp: the weights of one layer under their names; past: its keys and values.
     """
-    normed = step("ln_1", ops.layer_norm(x, **ln_1, eps=config.layer_norm_epsilon))
+    normed = step("ln_1", norm(x, ln_1, config, ops))
     attended = causal_self_attention(
-        normed,
-        attn["c_attn"],
-        attn["c_proj"],
-        n_head=config.n_head,
-        scale=config.attention_scale(layer),
-        positions=positions,
-        past=past,
-        step=under("attn.", step),
-        ops=ops,
-    )
+        normed, attn["c_attn"], attn["c_proj"], n_head=config.n_head,
+        scale=config.attention_scale(layer), positions=positions, past=past,
+        step=under("attn.", step), ops=ops,
+    )  # fmt: skip
     x = step("attn.residual", x + attended)
-    normed = step("ln_2", ops.layer_norm(x, **ln_2, eps=config.layer_norm_epsilon))
+    normed = step("ln_2", norm(x, ln_2, config, ops))
     changed = feed_forward(
-        normed,
-        mlp["c_fc"],
-        mlp["c_proj"],
-        activation=config.activation_function,
-        step=under("mlp.", step),
-        ops=ops,
-    )
+        normed, mlp["c_fc"], mlp["c_proj"], activation=config.activation_function,
+        step=under("mlp.", step), ops=ops,
+    )  # fmt: skip
     return step("mlp.residual", x + changed)
+
+
+def norm(x, weights, config, ops=numpy_ops):
+    """Every row with mean 0 and variance 1, scaled and shifted: [B,T,C] -> [B,T,C]."""
+    return ops.layer_norm(x, weights["weight"], weights["bias"], config.layer_norm_epsilon)
 
 
 def unembed(x, weights, step=identity, ops=numpy_ops):

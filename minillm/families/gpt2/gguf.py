@@ -12,7 +12,7 @@ def read(settings: Settings) -> GPT2Config:
     """The config of what a file says; llama.cpp computes GELU by tanh."""
     s, shapes = settings, settings.shapes
     return GPT2Config(
-        vocab_size=shapes.get("token_embd.weight", (0,))[0],
+        vocab_size=s.vocab_size,
         n_positions=s.whole("context_length"),
         n_embd=s.whole("embedding_length"),
         n_layer=s.whole("block_count"),

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from ...errors import InputError
 from ...layers.feed_forward import gated_width
-from ...layers.rope import rope_of, scaling_of
+from ...layers.rope import check_within, rope_of, scaling_of
 from ...machine.forms import build, check, short
 from ...sizes import Sizes
 from ..family import Parameter, check_counts, check_ends
@@ -109,8 +109,7 @@ class LlamaConfig:
             raise InputError(f"hidden_act is {short(self.hidden_act)}; {self.model_type} has silu")
         if not 0 <= self.rms_norm_eps < 1:
             raise InputError(f"rms_norm_eps is {self.rms_norm_eps}; it must be in [0, 1)")
-        if not 0 < self.rope_theta < 1e12:
-            raise InputError(f"rope_theta is {self.rope_theta}; it must be above 0")
+        check_within("rope_theta", self.rope_theta)
         scaling_of(self.rope_scaling)
 
     @property

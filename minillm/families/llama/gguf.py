@@ -41,7 +41,7 @@ def shared(s: Settings) -> dict[str, Any]:
             raise InputError("rope.scaling.type and rope_freqs.weight are given; needed: one")
         scaling = {"rope_type": "factors", "factors": s.factors}
     return {
-        "vocab_size": s.shapes.get("token_embd.weight", (0,))[0],
+        "vocab_size": s.vocab_size,
         "tie_word_embeddings": "output.weight" not in s.shapes,
         "hidden_size": C,
         "intermediate_size": s.whole("feed_forward_length"),

@@ -1,5 +1,7 @@
 """The package's own function is no answer, whatever way leads to it."""
 
+import sys
+
 import pytest
 
 from minillm.exercises import check, exercise
@@ -46,6 +48,47 @@ def test_the_packages_own_function_is_no_answer(tmp_path, case, where):
     file.write_text(text)
     result = check("softmax", tmp_path if where == "file" else namespace(text))
     assert result.status == "not as asked" and "minillm's own" in result.message, result
+
+
+LIBRARY = {
+    "by its name": "from other import softmax\n",
+    "by another": "from other import softmax as s\nsoftmax = lambda x: s(x)\n",
+    "by its module": "import other\n\n\ndef softmax(x):\n    return other.softmax(x)\n",
+    "inside": "def softmax(x):\n    from other import softmax as s\n    return s(x)\n",
+    "bound": "from other import bound\n\n\ndef softmax(x):\n    return bound(x)\n",
+}
+
+
+@pytest.mark.parametrize("case", LIBRARY)
+@pytest.mark.parametrize("where", ["file", "notebook"])
+def test_another_librarys_function_is_no_answer(tmp_path, monkeypatch, case, where):
+    """As torch.softmax is: of a library that is installed."""
+    installed = tmp_path / "site-packages"
+    installed.mkdir()
+    (installed / "other.py").write_text(
+        "from minillm.ops import softmax as ours\n\n\nclass Owner:\n    bound = ours\n\n\n"
+        "def softmax(x):\n    return ours(x)\n\n\nbound = softmax.__call__\n"
+    )
+    monkeypatch.syspath_prepend(str(installed))
+    monkeypatch.setenv("PYTHONPATH", str(installed), prepend=":")
+    monkeypatch.delitem(sys.modules, "other", raising=False)
+    (tmp_path / "0203_softmax.py").write_text(LIBRARY[case])
+    result = check("softmax", tmp_path if where == "file" else namespace(LIBRARY[case]))
+    assert result.status == "not as asked", result
+    assert "other: an answer imports numpy, math" in result.message, result
+
+
+def test_what_of_pythons_own_computes_may_be_imported(tmp_path):
+    text = (
+        "from __future__ import annotations\n\nimport itertools\nimport math\nimport numpy as np\n"
+        "from functools import partial\n\n\ndef softmax(x):\n"
+        "    e = np.vectorize(math.exp)(x - x.max(-1, keepdims=True)).astype(x.dtype)\n"
+        "    [*itertools.islice(e.flat, 1)]\n"
+        "    return partial(np.divide, e)(e.sum(-1, keepdims=True))\n"
+    )
+    (tmp_path / "0203_softmax.py").write_text(text)
+    for where in (tmp_path, namespace(text)):
+        assert (result := check("softmax", where)).right, result
 
 
 FOUND = {

@@ -14,8 +14,8 @@ from minillm.exercises.teacher import exam
 
 
 def made(name, seed):
-    maker = next(m for _, _, m in exam.MAKERS if m.__name__ == name)
-    return maker(np.random.default_rng(seed))
+    maker = next(m for m in exam.MAKERS if m.make.__name__ == name)
+    return maker.make(np.random.default_rng(seed))
 
 
 def test_a_seed_gives_the_same_questions_and_another_gives_others():
@@ -26,11 +26,24 @@ def test_a_seed_gives_the_same_questions_and_another_gives_others():
     questions = exam.exam(7)
     assert len(questions) == 12 and sum(q.text.startswith("In print") for q in questions) == 4
     assert [q.chapter for q in questions] == sorted(q.chapter for q in questions)
-    assert len({q.text for q in exam.exam(3, 99)}) == len(exam.MAKERS) + len(exam.CLAIMS)
+
+
+def test_no_two_questions_of_a_paper_are_about_the_same_fact():
+    """Seed 7 had two on max_length, the one with the other's answer."""
+    two = re.compile("max_length.* counts the prompt: up to|since max_length counts")
+    for seed in range(40):
+        paper = [q.answer for q in exam.exam(seed)]
+        assert len(paper) == 12 and sum(bool(two.search(answer)) for answer in paper) <= 1, seed
+    everything = exam.exam(3, 99)
+    about = [kind.about.split() for kind in (*exam.MAKERS, *exam.CLAIMS)]
+    facts = {fact for facts in about for fact in facts}
+    assert len(facts) == 7 and all(sum(fact in facts for facts in about) > 1 for fact in facts)
+    alone = sum(not facts for facts in about)
+    assert alone < len(everything) == len({q.text for q in everything}) <= alone + len(facts)
 
 
 def test_every_question_can_be_made_from_any_seed():
-    for _, minutes, maker in exam.MAKERS:
+    for _, minutes, maker, _ in exam.MAKERS:
         pairs = {maker(np.random.default_rng(seed)) for seed in range(60)}
         assert len(pairs) > 5 or maker.__name__ in ("_scale", "_predictions"), maker.__name__
         for text, answer in pairs:

@@ -173,7 +173,7 @@ def test_the_ledgers_models_have_the_same_number_of_parameters():
         ({"rope": True, "head_size": 3}, "the head size is 3; rotation needs pairs"),
         ({"n_inner": 0}, "n_inner is 0; it must be from 1"),
         ({"rope": "yes"}, "rope is 'yes'; it must be of type bool"),
-        ({"rope_theta": 0.0}, "rope_theta is 0.0; it must be above 0"),
+        ({"rope_theta": 1e-300}, "rope_theta is 1e-300; it must be from 1e-06"),
         ({"norm_epsilon": 1.0}, "norm_epsilon is 1.0; it must be in"),
         ({"eos_token_id": [-1]}, "eos_token_id is -1"),
     ],
