@@ -14,6 +14,7 @@ import math
 import mmap
 import struct
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -46,6 +47,7 @@ SCALARS = {  # number of a type -> its format in struct, little-endian
     11: "<q",
     12: "<d",
 }
+WHOLE, REAL = (4, 5, 11, 10), (6, 12)  # types that are written: the first that holds a number
 
 
 # ---- types of tensors
@@ -354,19 +356,18 @@ def write(
     path: str | Path,
     metadata: Mapping[str, object],
     tensors: Iterable[tuple[str, tuple[int, ...], str, Callable[[], np.ndarray]]],
-    types: Mapping[str, int] | None = None,
     update: Callable[[int], None] = lambda done: None,
 ) -> None:
     """Write a GGUF file of version 3: tensors are (name, shape, type, function that gives the bytes
     as an array of any type), asked for one at a time; update: called with how many are written.
 
     Whole numbers of the metadata are U32, floats F32, lists of texts or numbers arrays (I32, F32),
-    unless `types` {key: number of a type} says otherwise.
+    those that do not fit of a wider type.
     """
     tensors = list(tensors)
     head = bytearray(MAGIC + struct.pack("<IQQ", 3, len(tensors), len(metadata)))
     for key, value in metadata.items():
-        head += _text(key) + _value(value, (types or {}).get(key))
+        head += _text(key) + _value(value)
     offset, lengths = 0, []
     for name, shape, kind, _ in tensors:
         t = TYPES[kind]
@@ -387,23 +388,29 @@ def write(
 
 
 def _text(text: str) -> bytes:
-    raw = text.encode("utf-8")
+    raw = text.encode("utf-8", "replace")  # a folder's name may be no UTF-8
     return struct.pack("<Q", len(raw)) + raw
 
 
-def _value(value, kind: int | None = None) -> bytes:
+def _value(value) -> bytes:
     """A value with its type before it."""
     if isinstance(value, bool):
         return struct.pack("<I?", 7, value)
-    if isinstance(value, int):
-        return struct.pack("<I", kind or 4) + struct.pack(SCALARS[kind or 4], value)
-    if isinstance(value, float):
-        return struct.pack("<If", 6, value)
     if isinstance(value, str):
         return struct.pack("<I", STRING) + _text(value)
+    if not isinstance(value, list | tuple):
+        kind, raw = _packed([value], REAL if isinstance(value, float) else WHOLE)
+        return struct.pack("<I", kind) + raw
     head = struct.pack("<I", ARRAY)
     if value and isinstance(value[0], str):
         return head + struct.pack("<IQ", STRING, len(value)) + b"".join(map(_text, value))
-    whole = not any(isinstance(v, float) for v in value)
-    array = np.asarray(value, "<i4" if whole else "<f4")
-    return head + struct.pack("<IQ", 5 if whole else 6, len(value)) + array.tobytes()
+    kind, raw = _packed(value, REAL if any(isinstance(v, float) for v in value) else (5, *WHOLE))
+    return head + struct.pack("<IQ", kind, len(value)) + raw
+
+
+def _packed(values, kinds: tuple[int, ...]) -> tuple[int, bytes]:
+    """The first of some types of numbers that holds all values, and their bytes."""
+    for kind in kinds:
+        with suppress(struct.error, OverflowError):
+            return kind, struct.pack(f"<{len(values)}{SCALARS[kind][-1]}", *values)
+    raise ValueError(f"no type of GGUF holds {short(values)}")

@@ -139,10 +139,11 @@ def save_card(folder: Path, about: Mapping[str, object]) -> None:
     """Write a card that keeps a model's name and licence, unless there is one."""
     if (folder / CARD).exists():
         return
-    front = [f"{key}: {v}" for key in CARD_KEYS if (v := about.get(f"general.{key}"))]
+    said = ((key, about.get(f"general.{key}")) for key in CARD_KEYS)
+    front = [f"{key}: {one_line(str(value))}" for key, value in said if value]
     title = str(about.get("general.name", folder.resolve().name))
     lines = ["---", *front, "library_name: transformers", "---", "", f"# {one_line(title)}", ""]
-    write_atomically(folder / CARD, "\n".join(lines).encode())
+    write_atomically(folder / CARD, "\n".join(lines).encode(errors="replace"))
 
 
 def _as_stored(name: str, array: np.ndarray, kind: str) -> np.ndarray:

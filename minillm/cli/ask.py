@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..errors import InputError
 from .common import (
     add_compute,
     add_model,
@@ -52,6 +53,9 @@ def run(args: argparse.Namespace) -> None:
     from ..tasks.chat import Chat
 
     check_output("--out", args.out)
+    others = ("out", "json") if args.task != "all" else ("text", *VALUES)
+    if surplus := [name for name in others if getattr(args, name)]:
+        raise InputError(f"ask {args.task} does nothing with {surplus[0]}: leave it out")
     if args.task != "all":
         values = {name: getattr(args, name) for name in VALUES}
         prompt = prompts.prompt_of(args.task, text=text_of(args), **values)

@@ -15,7 +15,7 @@ from pathlib import Path
 from traceback import format_exception
 
 from ..errors import InputError
-from ..machine.files import read_text
+from ..machine.files import read_text, require_place
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -153,7 +153,7 @@ def check_output(option: str, path, formats: Sequence[str] = ()) -> None:
     (None is none)."""
     if path is None:
         return
-    path = Path(path)
+    require_place(path := Path(path))
     if formats and path.suffix.lower() not in formats:
         raise InputError(f"{option} {path}: the name must end in one of {', '.join(formats)}")
     if not path.absolute().parent.is_dir():

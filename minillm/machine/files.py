@@ -31,7 +31,8 @@ TEMPORARY = re.compile(r"\.minillm-[0-9a-f]{16}\.tmp")
 def as_path(value, name: str = "folder") -> Path:
     """Return `value` as a Path; InputError for what is no name, for one that is too long, and for
     "", which would be the current folder."""
-    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+    named = isinstance(value, str | os.PathLike) and os.fspath(value)
+    if not named or "\0" in named:
         raise InputError(f"{name} is {short(value)}; it must be the name of a {name}")
     path = Path(value)
     try:
@@ -172,6 +173,13 @@ def _array(file, data=None):
     return array.reshape(shape, order="F" if fortran else "C")
 
 
+def require_place(path: Path) -> None:
+    """Raise InputError where a file would take the place of a device or a pipe: renamed to
+    /dev/null, as root can, it would stand there for everybody."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path}: a device or a pipe is there, no file; give another name")
+
+
 @contextmanager
 def atomic_file(path: Path):
     """Open a temporary file beside `path` for writing bytes; rename it to `path` only when all is
@@ -180,6 +188,7 @@ def atomic_file(path: Path):
     Each writer, be it a thread or a process, has one of its own, whose name cannot be foreseen. It
     is made anew: where something has its name, be it a link, FileExistsError.
     """
+    require_place(path)
     temporary, file = path.with_name(f".minillm-{secrets.token_hex(8)}.tmp"), None
     try:
         with open(temporary, "xb") as file:

@@ -61,6 +61,15 @@ def test_what_is_written_is_read(file):
         assert np.array_equal(t.rows(1, 2)[0], t.read()[1]) and t.read().dtype == np.float32
 
 
+def test_numbers_of_every_size_are_kept(tmp_path):
+    """Other programs write types that we read and do not write: what does not fit takes a wider
+    one."""
+    numbers = [-1, 2**32 - 1, 2**32, -(2**63), 2**64 - 1, 1e300, [-1, 2**31], [2**63], [1.0, 1e300]]
+    metadata = {f"general.{i}": number for i, number in enumerate(numbers)}
+    gguf.write(tmp_path / "m.gguf", metadata, [])
+    assert gguf.read(tmp_path / "m.gguf").metadata == metadata
+
+
 def test_q4_1_by_hand():
     """Two halves, then 16 bytes: low nibbles are numbers 0 to 15, high ones 16 to 31."""
     raw = np.zeros((1, 20), np.uint8)

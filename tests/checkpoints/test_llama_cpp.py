@@ -3,6 +3,7 @@ line for what is broken or unknown."""
 
 import dataclasses
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -274,6 +275,17 @@ def test_convert(tmp_path, tokenizer, capsys):
     assert "license: apache-2.0" in (tmp_path / "back" / "README.md").read_text()
     assert main(["convert", there, back]) == 2
     assert capsys.readouterr().err == f"minillm: {back} is there; --force writes over it\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every name is Unicode")
+def test_convert_where_a_name_is_no_utf_8(tmp_path):
+    """A file's general.name and a folder's card hold the folder's name."""
+    odd = [tmp_path / f"caf\udce9{n}" for n in (1, 2)]  # Latin-1, as Python reads it
+    lively(LLAMA).save_pretrained(odd[0])
+    convert(odd[0], tmp_path / "m.gguf")
+    assert gguf.read(tmp_path / "m.gguf").metadata["general.name"] == "caf?1"
+    convert(odd[0], odd[1])
+    assert (odd[1] / "README.md").read_text("utf-8").endswith("# caf?1\n")
 
 
 def test_convert_keeps_what_is_stored(tmp_path):

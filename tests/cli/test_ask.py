@@ -25,3 +25,16 @@ def test_one_thing_and_all(file, capsys, tmp_path, monkeypatch):  # noqa: F811
 def test_what_is_missing_is_said_before_a_model_is_loaded(capsys):
     assert main(["ask", "question", "It rains.", "--model", "nowhere"]) == 2
     assert "the task question needs question" in capsys.readouterr().err
+
+
+def test_what_a_task_does_nothing_with_is_said(capsys):
+    given = {
+        "question": ["summary", "It rains.", "--question", "Where?"],
+        "out": ["summary", "It rains.", "--out", "page.md"],
+        "json": ["code", "double(n)", "--json"],
+        "text": ["all", "It rains."],
+        "labels": ["all", "--labels", "yes, no"],
+    }
+    for name, words in given.items():
+        assert main(["ask", *words, "--model", "nowhere"]) == 2
+        assert f"{words[0]} does nothing with {name}: leave it out" in capsys.readouterr().err

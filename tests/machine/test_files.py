@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import sys
 import threading
 
 import pytest
 
+from minillm.cli.common import check_output
 from minillm.errors import InputError
 from minillm.machine import files
-from minillm.machine.files import atomic_file, lines_of, read_bytes, read_json, write_atomically
+from minillm.machine.files import (
+    as_path,
+    atomic_file,
+    lines_of,
+    read_bytes,
+    read_json,
+    write_atomically,
+)
 
 
 @pytest.fixture
@@ -91,6 +100,22 @@ def test_a_folder_in_the_place_of_a_file_is_named(path):
         write_atomically(path, b"new")
     assert error.value.filename == str(path) and not error.value.filename2
     assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on Windows")
+def test_no_file_takes_the_place_of_a_pipe_or_a_device(path):
+    """As root, a file that is renamed to /dev/null would stand there for everybody."""
+    os.mkfifo(path)
+    with pytest.raises(InputError, match=r"a device or a pipe is there, no file"):
+        write_atomically(path, b"x")
+    assert stat.S_ISFIFO(path.stat().st_mode) and [*path.parent.iterdir()] == [path]
+    with pytest.raises(InputError, match="a device or a pipe"):
+        check_output("--plot", path)
+
+
+def test_a_name_holds_no_zero_byte():
+    with pytest.raises(InputError, match=r"folder is 'a\\x00b'; it must be the name of a folder"):
+        as_path("a\0b")
 
 
 def test_threads_that_write_the_same_file_do_not_meet(path):

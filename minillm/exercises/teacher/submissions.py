@@ -196,8 +196,9 @@ def _read(path: Path) -> list[Found]:
 
 
 def _folder(folder: Path) -> Iterator[Found]:
-    files = (Path(where, name) for where, _, names in os.walk(folder) for name in names)
-    for file in sorted(files):
+    unread: list[OSError] = []
+    walk = os.walk(folder, onerror=unread.append)
+    for file in sorted(Path(where, name) for where, _, names in walk for name in names):
         place = file.relative_to(folder).parts
         if file.is_symlink() or not file.is_file() or _hidden(place):
             continue
@@ -216,6 +217,11 @@ def _folder(folder: Path) -> Iterator[Found]:
         except OSError as error:
             found.problem = f"{shown(file.name)}: cannot be read ({error.strerror})"
         yield found
+    for error in unread:
+        place = Path(error.filename).relative_to(folder).parts
+        if not place:
+            raise InputError(f"{folder}: cannot be read ({error.strerror})")
+        yield Found((*place, "."), problem=f"the folder cannot be read ({error.strerror})")
 
 
 def _zip(stream: BinaryIO, place: tuple[str, ...], left: Left, depth: int, who=()) -> list[Found]:

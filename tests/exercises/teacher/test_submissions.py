@@ -1,11 +1,13 @@
 """A class checked again: whose file is whose, what is unusable, states, commonest mistakes,
 near-copies, the tables."""
 
+import errno
 import io
 import os
 import re
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -200,6 +202,27 @@ def test_a_file_that_cannot_be_read(tmp_path, make, says):
     }
     students = read(zip_of(tmp_path / "class.zip", files))
     assert says in students["B"].notes[0] and students["A"].files
+
+
+def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
+    """Root may read everything, hence the system's answer is made here."""
+    for name in ("ann", "bob"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / SOFTMAX).write_text("x = 1")
+    scan, closed = os.scandir, [tmp_path / "bob"]
+
+    def scandir(path):
+        if Path(path) in closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    ann, bob = read(tmp_path).values()
+    assert (ann.student, bob.student) == ("ann", "bob") and ann.files and not bob.files
+    assert bob.notes == ["the folder cannot be read (Permission denied)"]
+    closed.append(tmp_path)
+    with pytest.raises(InputError, match=r"cannot be read \(Permission denied\)"):
+        read(tmp_path)
 
 
 def test_huge_zips_are_not_unpacked(tmp_path, monkeypatch):
