@@ -28,6 +28,7 @@ FLOORS = (
     ("page",),
     ("exercises",),
     ("bench", "published"),
+    ("engines",),
     ("warm_up",),
     ("tasks",),
     ("training",),
@@ -122,6 +123,10 @@ PROVEN_ELSEWHERE = {
     "tests/decoding/test_levers.py: proofs that a way of decoding is exact, and their gallery": (
         "decoding.batch",
         "decoding.speculative",
+    ),
+    "tests/engines/test_llama_cpp.py: an engine is seen as a whole": (
+        "engines.engine",
+        "engines.stamps",
     ),
     "tests/exercises/catalogue/test_chapters.py: one gallery proves every exercise": (
         "exercises.catalogue.answers",

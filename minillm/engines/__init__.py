@@ -2,10 +2,11 @@
 
 from ..errors import require_one_of
 from .engine import Engine
+from .llama_cpp import LlamaCpp
 
-__all__ = ["ENGINES", "Engine", "engine"]
+__all__ = ["ENGINES", "Engine", "LlamaCpp", "engine"]
 
-ENGINES: dict[str, type[Engine]] = {}  # by the name that --engine takes
+ENGINES: dict[str, type[Engine]] = {LlamaCpp.name: LlamaCpp}  # by the name that --engine takes
 
 
 def engine(name: str) -> type[Engine]:

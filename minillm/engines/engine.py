@@ -8,15 +8,17 @@ shapes. What the engine does at once is one step, under the last of its names.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import ops as numpy_ops
-from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.checkpoint import Checkpoint, Tensor
 from ..checkpoints.opening import open_checkpoint
-from ..errors import InputError
+from ..errors import InputError, whole_number
 from ..families.family import MATRIX
 from ..ids import checked_ids
 from ..layers.cache import position_bytes
@@ -41,10 +43,24 @@ class Engine:
     ops = numpy_ops  # with which a token is chosen
     dtype = np.dtype(np.float32)  # of its logits
 
-    def __init__(self, model: str | Path | Checkpoint):
+    def __init__(
+        self, model: str | Path | Checkpoint, threads: int | None = None, dtype: str | None = None
+    ):
         self.checkpoint = open_checkpoint(model)
         self.config, self.family = self.checkpoint.config, self.checkpoint.family
         self._held: Held | None = None  # whose positions the engine holds
+        self.room = 1  # how many positions the text may come to have
+
+    @classmethod
+    @contextmanager
+    def needed(cls) -> Iterator[None]:
+        """Turn a missing package, imported within, into the line that says what to install."""
+        try:
+            yield
+        except ImportError as error:
+            raise InputError(
+                f"{cls.name} is not there ({error}): python -m pip install {cls.package}"
+            ) from None
 
     def read(self, ids: list[int], past: int, last: bool, step: Observer) -> np.ndarray:
         """Forget what is from position `past` on, read ids [T]: their logits [T,V], with `last`
@@ -76,9 +92,10 @@ class Engine:
         past = 0 if cache is None else int(cache.lengths[0])
         if past and cache is not self._held:
             raise InputError(f"{self.name} holds one text, and that is another cache's by now")
-        room = self.config.sizes.P if cache is None else cache.capacity
-        if past + T > room:
-            raise InputError(f"{past + T} positions do not fit: there is room for {room}")
+        most = self.config.sizes.P if cache is None else cache.capacity
+        if past + T > most:
+            raise InputError(f"{past + T} positions do not fit: there is room for {most}")
+        self.room = T if cache is None else most
         self._held = cache
         step = checked(step, lambda: self.step_names)
         logits = self.read(rows[0].tolist(), past, last, Observer.of(step))
@@ -90,7 +107,8 @@ class Engine:
         """Return what stands for the engine's own cache, empty."""
         if batch != 1 or dtype not in (None, self.cache_dtype):
             raise InputError(f"{self.name} keeps one row of {self.cache_dtype} here")
-        return Held(self.config.sizes.P if capacity is None else capacity)
+        capacity = self.config.sizes.P if capacity is None else whole_number("capacity", capacity)
+        return Held(capacity, capacity * position_bytes(self.config, self.cache_dtype))
 
     def trace(self, ids: Any, cache: Held | None = None, **kwargs: Any) -> Trace:
         """Return every intermediate that the engine has, by its step name."""
@@ -105,6 +123,16 @@ class Engine:
         """Its name and version: llama.cpp 0.3.36."""
         return f"{self.name} {next(iter(self.versions.values()))}"
 
+    def own_count(self) -> float | None:
+        """ms that the engine itself has counted for a token, where it counts, since it was last
+        asked."""
+        return None
+
+    @property
+    def unknown(self) -> dict[str, int]:
+        """What it computes in a pass and no step is known of, and how many times."""
+        return {}
+
     @property
     def stored(self) -> str:
         """In which form the model's file has its matrices, or most of them."""
@@ -115,21 +143,16 @@ class Engine:
         return max(sizes, key=sizes.__getitem__)
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the parameters in their file."""
-        return sum(tensor.nbytes for tensor in self.checkpoint.tensors.values())
-
-    @property
-    def position_bytes(self) -> int:
-        """Bytes of the keys and values of one position."""
-        return position_bytes(self.config, self.cache_dtype)
+    def parameters(self) -> Mapping[str, Tensor]:
+        """Its parameters, as the model's file has them: unread."""
+        return self.checkpoint.tensors
 
 
 class Held:
     """How many positions of a text an engine holds: what stands for its own cache."""
 
-    def __init__(self, capacity: int):
-        self.capacity, self.lengths = capacity, np.zeros(1, np.int64)
+    def __init__(self, capacity: int, nbytes: int):
+        self.capacity, self.nbytes, self.lengths = capacity, nbytes, np.zeros(1, np.int64)
 
     def truncate(self, length: int) -> None:
         """Forget what is from `length` on."""
