@@ -124,10 +124,8 @@ PROVEN_ELSEWHERE = {
         "decoding.batch",
         "decoding.speculative",
     ),
-    "tests/engines/test_llama_cpp.py: an engine is seen as a whole": (
-        "engines.engine",
-        "engines.stamps",
-    ),
+    "tests/engines/test_engine.py: looking has its price": ("engines.price",),
+    "tests/engines/test_llama_cpp.py: stamps that llama.cpp gives": ("engines.stamps",),
     "tests/exercises/catalogue/test_chapters.py: one gallery proves every exercise": (
         "exercises.catalogue.answers",
         *(f"exercises.catalogue.chapter_{n:02}" for n in range(16)),

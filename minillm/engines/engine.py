@@ -49,7 +49,7 @@ class Engine:
         self.checkpoint = open_checkpoint(model)
         self.config, self.family = self.checkpoint.config, self.checkpoint.family
         self._held: Held | None = None  # whose positions the engine holds
-        self.room = 1  # how many positions the text may come to have
+        self.room = 1  # the most positions that a text has had
 
     @classmethod
     @contextmanager
@@ -95,7 +95,7 @@ class Engine:
         most = self.config.sizes.P if cache is None else cache.capacity
         if past + T > most:
             raise InputError(f"{past + T} positions do not fit: there is room for {most}")
-        self.room = T if cache is None else most
+        self.room = max(self.room, past + T)
         self._held = cache
         step = checked(step, lambda: self.step_names)
         logits = self.read(rows[0].tolist(), past, last, Observer.of(step))

@@ -25,10 +25,11 @@ from ..loading import convert
 from ..steps import Observer, Step, identity, local_name
 from ..twins.choose import twin
 from ..twins.threads import checked_threads, n_threads
-from .engine import Engine
+from .engine import Engine, Held
 from .nodes import PARTS, Graph, graph_of, is_last, places
 
 CHUNK = 512  # positions of a prompt that are one graph: llama.cpp's n_ubatch
+LEAST = 512  # positions of a context
 
 
 class Loaded:
@@ -212,6 +213,13 @@ class LlamaCpp(Engine):
         rows = [view.read(chunk, not last, step) for chunk in chunks]
         return rows[-1] if last else np.concatenate(rows)
 
+    def new_cache(self, batch: int = 1, capacity: int | None = None, dtype: Any = None) -> Held:
+        cache = super().new_cache(batch, capacity, dtype)
+        self.room = max(self.room, capacity or 1)
+        for kind in [*self._views]:  # now, before a clock runs
+            self._view(kind)
+        return cache
+
     def _view(self, kind: type[View]) -> View:
         if kind not in self._views or self._views[kind].room < self.room:
             self._views.pop(kind, None)  # before another one takes its memory
@@ -273,9 +281,10 @@ class View:
     """A context, and the text that it holds; this one looks at nothing."""
 
     def __init__(self, engine: LlamaCpp, **options: Any):
-        self.engine, self.room, self.text = engine, engine.room, []
+        room = max(LEAST, 1 << (engine.room - 1).bit_length())
+        self.engine, self.room, self.text = engine, min(room, engine.config.sizes.P), []
         self.context = engine.loaded.context(
-            engine.room, engine.threads, engine.cache_dtype, **engine.options, **options
+            self.room, engine.threads, engine.cache_dtype, **engine.options, **options
         )
         self.context.read([0])  # the first call of a context is slow
         self.context.forget()

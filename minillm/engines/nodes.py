@@ -26,7 +26,7 @@ SHARED = {
     "attn.scores": "kq:MUL_MAT",
     "attn.weights": "kq_soft_max:SOFT_MAX",
     "attn.context": "kqv:MUL_MAT kqv_out:CONT FLASH_ATTN_EXT",
-    "attn.out": "attn_out:MUL_MAT attn_out:ADD attn.context>MUL_MAT attn.out>ADD",
+    "attn.out": "attn_out:MUL_MAT attn.context>MUL_MAT attn_out:ADD attn.out>ADD",
     "attn.residual": "ffn_inp:ADD",
     "mlp.residual": "l_out:ADD",
     "logits": "result_output:MUL_MAT",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from statistics import mean, median
+from statistics import mean, median, quantiles
 from time import perf_counter_ns
 from typing import Any
 
@@ -36,24 +36,26 @@ class Price:
     own: float | None
 
     @property
-    def share(self) -> float:
-        """By how much looking makes a token longer: the median of the differences / that of the
-        times without."""
-        more = median(b - a for a, b in zip(self.without, self.looking))
-        return more / median(self.without)
+    def shares(self) -> list[float]:
+        """By how much looking makes a token longer: the three quartiles of the differences / the
+        median of the times without. Where they are far apart, others were at work."""
+        more = quantiles(b - a for a, b in zip(self.without, self.looking))
+        return [ns / median(self.without) for ns in more]
 
     def to_dict(self) -> dict:
         """As JSON-able values."""
-        return asdict(self) | {"share": self.share}
+        return asdict(self) | {"shares": self.shares}
 
     def summary(self) -> list[str]:
         """Sentences, for below a clock's table."""
         a, b = (median(times) / 1e6 for times in (self.without, self.looking))
         logits = "the same" if self.same else "NOT THE SAME"
+        low, middle, high = self.shares
         lines = [
             f"{self.engine}, {count(self.threads, 'thread')}, matrices in {self.stored}",
-            f"looking costs {self.share:+.1%}: {a:,.3f} ms a token without, {b:,.3f} with"
-            f" {count(self.stamps, 'stamp')} ({len(self.without)} tokens in turn; logits {logits})",
+            f"looking costs {middle:+.1%} (quartiles {low:+.1%}, {high:+.1%}): {a:,.3f} ms a token"
+            f" without, {b:,.3f} with {count(self.stamps, 'stamp')}; {len(self.without)} tokens in"
+            f" turn, logits {logits}",
         ]
         if self.own:
             lines.append(
@@ -72,6 +74,8 @@ def price(engine: Engine, ids: Sequence[int], n: int = 32, every_step: bool = Fa
     cache, clock = engine.new_cache(capacity=len(ids) + n), Clock(every_step)
     times: dict[bool, list[int]] = {False: [], True: []}
     logits, same = engine(ids, cache, last=True), True
+    cache.truncate(0)
+    engine(ids, cache, last=True, step=Clock(every_step))  # now both have read the prompt
     engine.own_count()  # from here on
     for i in range(n):
         token, found = int(logits[-1].argmax()), {}

@@ -92,8 +92,11 @@ def test_its_price_is_measured_in_turn(ours):
     found = price(ours, IDS, n=6)
     assert len(found.without) == len(found.looking) == 6 and found.same and found.stamps == 2
     lines = found.summary()
-    assert lines[0].startswith("ours 1, 1 thread") and "6 tokens in turn; logits the same" in lines[1]
-    assert found.to_dict()["share"] == found.share
+    assert (
+        lines[0].startswith("ours 1, 1 thread") and "6 tokens in turn, logits the same" in lines[1]
+    )
+    low, middle, high = found.to_dict()["shares"]
+    assert low <= middle <= high
 
 
 def test_a_recording_is_timed_by_it_and_valued_by_the_model(ours):
