@@ -127,12 +127,12 @@ def run(args: argparse.Namespace) -> None:
             from ..engines.price import price
 
             ids = tokenizer.encode(text, allowed_special="all")
-            looked = price(model, ids, every_step=args.every_step)
+            looked = price(model, ids, max(32, args.max_new_tokens), args.every_step)
         limits = None if args.no_limits else limits_of(model, args, update)
         for each in reports.values():
             each.limits = limits
         growth = None
-        if args.plot:
+        if args.plot and not args.engine:  # which is of minillm's own
             from ..clock.growth import measure_growth
 
             growth = measure_growth(update=update)

@@ -85,7 +85,14 @@ class Context:
         self.context = self.llama.llama_init_from_model(loaded.model, chosen)
         if not self.context:
             raise InputError(f"llama.cpp makes no context of {positions} positions")
-        finalize(self, self.llama.llama_free, self.context)
+        # with the model at hand, which must outlive it whatever is collected first
+        finalize(
+            self,
+            lambda free, context, _: free(context),
+            self.llama.llama_free,
+            self.context,
+            loaded,
+        )
         self.threads = self.llama.llama_n_threads(self.context)
         self.n_vocab = self.llama.llama_vocab_n_tokens(
             self.llama.llama_model_get_vocab(loaded.model)
@@ -262,8 +269,7 @@ class LlamaCpp(Engine):
         return names
 
     def own_count(self) -> float | None:
-        """ms that llama.cpp itself has counted for a token read alone, while a clock looked on,
-        since it was last asked."""
+        """ms that llama.cpp itself has counted for a token, while a clock looked on."""
         if Stamps not in self._views:
             return None
         context, llama = self._views[Stamps].context.context, self.loaded.llama
@@ -331,7 +337,7 @@ class Stamps(View):
         ends = {i: s for i, s in graph.ends.items() if s != "logits" and (every_step or is_last(s))}
         self.asked = Asked((graph, every_step), [*ends], [*ends.values()])
         self.book.wanted[:] = 0
-        self.book.wanted[self.asked.places] = 1
+        self.book.wanted[[*ends]] = 1
 
     def read(self, ids: list[int], every: bool, step: Observer) -> np.ndarray:
         if self.asked.of != (self.graph, every_step := not step.times_only):
@@ -339,22 +345,22 @@ class Stamps(View):
         self.book.begin()
         logits = super().read(ids, every, step)
         end = self.now()
-        _, places, names = self.asked
+        _, at, names = self.asked
         if (graph := self.engine.graph(self.book.asked)) is not self.graph:
             self.graph = graph
-            places = [i for i in places if i in graph.ends]
-            names = [graph.ends[i] for i in places]
+            at = [i for i in at if i in graph.ends]
+            names = [graph.ends[i] for i in at]
         assert step.stamps is not None
-        step.stamps([*names, "logits"], [*self.book.ticks[places].tolist(), end])
+        step.stamps([*names, "logits"], [*self.book.ticks[at].tolist(), end])
         return logits
 
 
 class Asked(NamedTuple):
-    """Which nodes are wanted: of which graph, and whether those of every step; their places in it,
-    and the steps that end there."""
+    """Which nodes are wanted: of which graph, and whether those of every step; where they are in
+    it, and the steps that end there."""
 
     of: object
-    places: list[int]
+    at: list[int]
     names: list[str]
 
 
@@ -388,6 +394,8 @@ class Values(View):
         self.n_keys = len(self.text) + len(ids)
         try:
             logits = super().read(ids, every, step)
+            if self.engine.graph(np.array(self.asked)).ends != self.ends and self.error is None:
+                self.error = InputError("llama.cpp computes this pass by another graph than others")
         finally:
             self.step = identity
             if self.error is not None:

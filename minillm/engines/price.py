@@ -71,6 +71,8 @@ class Price:
 def price(engine: Engine, ids: Sequence[int], n: int = 32, every_step: bool = False) -> Price:
     """Let the engine continue ids by n tokens, the likeliest, and read each of them twice, with a
     clock and without, now one first and now the other."""
+    P = engine.config.sizes.P
+    n, ids = min(n, P - 1), ids[: P - min(n, P - 1)]
     cache, clock = engine.new_cache(capacity=len(ids) + n), Clock(every_step)
     times: dict[bool, list[int]] = {False: [], True: []}
     logits, same = engine(ids, cache, last=True), True

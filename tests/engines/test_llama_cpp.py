@@ -3,11 +3,14 @@ its effect, and looking changes nothing."""
 
 import builtins
 import importlib.util
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from minillm import InputError
+from minillm.checkpoints.find import find_model
 from minillm.cli import main
 from minillm.clock import Clock
 from minillm.decoding import Options
@@ -113,6 +116,23 @@ class TestLive:
         file.write_bytes(b"GGUF")
         with pytest.raises(InputError, match=r"a\.gguf"):
             LlamaCpp(file)
+
+
+@pytest.mark.live
+@needs_engine
+def test_the_page_s_code_says_what_the_page_says(capsys):
+    try:
+        find_model("smollm2")
+    except InputError as error:
+        pytest.skip(str(error))
+    page = (Path(__file__).parents[2] / "docs" / "engines.md").read_text("utf-8")
+    pieces = re.findall(r"```python\n(.*?)```\n\n((?:    [^\n]*\n)+)", page, re.S)
+    names: dict = {}
+    for code, expected in pieces:
+        exec(code, names)
+        said = [line.strip() for line in expected.splitlines()]
+        assert capsys.readouterr().out.splitlines() == said
+    assert len(pieces) == 2
 
 
 def test_without_it_the_command_says_what_to_install(monkeypatch, capsys):
