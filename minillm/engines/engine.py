@@ -40,7 +40,7 @@ class Engine:
     threads: int
     versions: dict[str, str]
     step_names: list[str]
-    ops = numpy_ops  # with which a token is chosen
+    ops: Any = numpy_ops  # with which a token is chosen
     dtype = np.dtype(np.float32)  # of its logits
 
     def __init__(

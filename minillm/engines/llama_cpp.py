@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -206,9 +207,9 @@ class LlamaCpp(Engine):
         self.cache_dtype = cache_dtype
         self.options = {} if flash is None else {"flash_attn_type": int(flash)}
         self.nodes = Nodes(llama_cpp)
-        self.paired = bool(self.family.gguf.paired)
+        self.paired = bool(self.family.gguf and self.family.gguf.paired)
         self._graphs: dict[bytes, Graph] = {}
-        self._views: dict[type[View], View] = {}
+        self._views: dict[type[View], Any] = {}
         self._text: list[int] = []
 
     def read(self, ids: list[int], past: int, last: bool, step: Observer) -> np.ndarray:
@@ -227,7 +228,7 @@ class LlamaCpp(Engine):
             self._view(kind)
         return cache
 
-    def _view(self, kind: type[View]) -> View:
+    def _view(self, kind: type[View]) -> Any:
         if kind not in self._views or self._views[kind].room < self.room:
             self._views.pop(kind, None)  # before another one takes its memory
             self._views[kind] = kind(self)
@@ -259,8 +260,8 @@ class LlamaCpp(Engine):
         if changed:
             self.nodes.put(node, numbers)
 
-    @property
-    def step_names(self) -> list[str]:
+    @cached_property
+    def step_names(self) -> list[str]:  # type: ignore[override]
         """The steps whose values it has, in the order in which it forms them."""
         names = []
         for name in self._view(Values).ends.values():
@@ -288,7 +289,8 @@ class View:
 
     def __init__(self, engine: LlamaCpp, **options: Any):
         room = max(LEAST, 1 << (engine.room - 1).bit_length())
-        self.engine, self.room, self.text = engine, min(room, engine.config.sizes.P), []
+        self.engine, self.room = engine, min(room, engine.config.sizes.P)
+        self.text: list[int] = []
         self.context = engine.loaded.context(
             self.room, engine.threads, engine.cache_dtype, **engine.options, **options
         )
@@ -326,7 +328,7 @@ class Stamps(View):
         self.book, callback = Book(), engine.loaded.llama.ggml_backend_sched_eval_callback
         super().__init__(
             engine,
-            cb_eval=ctypes.cast(stamp.address, callback),
+            cb_eval=ctypes.cast(ctypes.c_void_p(stamp.address), callback),
             cb_eval_user_data=self.book.all.ctypes.data,
             no_perf=False,
         )
@@ -370,7 +372,7 @@ class Values(View):
     def __init__(self, engine: LlamaCpp):
         self.asked: list[int] = []
         self.ends: dict[int, str] = {}
-        self.step: Step = identity
+        self.step: Any = identity
         self.n_keys = 1
         self.error: BaseException | None = None
         llama = engine.loaded.llama

@@ -75,7 +75,7 @@ def graph_of(nodes: Iterable[tuple[str, str]], family: str, n_layers: int) -> Gr
     """Map a graph's nodes, each (name, operation), in order."""
     table = {
         node: (step, place)
-        for step, several in STEPS[family].items()
+        for step, several in STEPS.get(family, {}).items()
         for place, node in enumerate(several.split())
     }
     seen: dict[str, tuple[int, int]] = {}  # step: which of its nodes, and where that is
@@ -85,10 +85,9 @@ def graph_of(nodes: Iterable[tuple[str, str]], family: str, n_layers: int) -> Gr
         if operation in NOTHING:
             continue
         base, _, layer = name.partition("-")
-        unnamed = base.startswith("node_")
-        keys = [operation, f"{'' if unnamed else base}{'>' if unnamed else ':'}{operation}"]
-        if unnamed:
-            keys.append(local_name(last) + keys[1])
+        keys = [operation, f"{base}:{operation}"]
+        if base.startswith("node_"):  # it has no name, and is of the layer of the step before
+            keys[1:] = [f">{operation}", f"{local_name(last)}>{operation}"]
             layer = last.removeprefix("h.").partition(".")[0]
         if WITHIN.intersection(keys) and keys[1] not in table:
             continue

@@ -54,8 +54,8 @@ class Price:
         lines = [
             f"{self.engine}, {count(self.threads, 'thread')}, matrices in {self.stored}",
             f"looking costs {middle:+.1%} (quartiles {low:+.1%}, {high:+.1%}): {a:,.3f} ms a token"
-            f" without, {b:,.3f} with {count(self.stamps, 'stamp')}; {len(self.without)} tokens in"
-            f" turn, logits {logits}",
+            f" without, {b:,.3f} with {count(self.stamps, 'stamp')}",
+            f"of {len(self.without)} tokens, each read with and without, in turn; logits {logits}",
         ]
         if self.own:
             lines.append(
