@@ -335,8 +335,10 @@ class Stamps(View):
         self.graph, self.asked = engine.graph(self.book.asked), Asked({}, [], [])
 
     def ask(self, graph: Graph, every_step: bool) -> None:
-        """Want the nodes of a graph at which steps end, or phases: the fewer, the less it costs."""
-        ends = {i: s for i, s in graph.ends.items() if s != "logits" and (every_step or is_last(s))}
+        """Want the nodes of a graph at which steps end, or phases: the fewer, the less it costs.
+        Rows of tables are within `embed`; the logits are there when llama.cpp returns."""
+        chosen = (lambda s: s not in ("wte", "wpe", "logits")) if every_step else is_last
+        ends = {i: step for i, step in graph.ends.items() if chosen(step)}
         self.asked = Asked((graph, every_step), [*ends], [*ends.values()])
         self.book.wanted[:] = 0
         self.book.wanted[[*ends]] = 1
