@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -122,6 +126,20 @@ class Context:
         return np.ctypeslib.as_array(ctypes.cast(row, ctypes.POINTER(ctypes.c_float)), shape)
 
 
+def check_survival(path: Path) -> None:
+    """Raise InputError for a file that llama.cpp ends the process on, as on norms in float16: a
+    child reads a token with it first."""
+    code = f"import sys; from {__name__} import Loaded; Loaded(sys.argv[1]).context(1, 1).read([0])"
+    found = {"PYTHONPATH": os.pathsep.join(sys.path), "GGML_NO_BACKTRACE": "1"}
+    command = [sys.executable, "-c", code, str(path)]
+    child = subprocess.run(command, capture_output=True, env=os.environ | found, check=False)
+    if child.returncode:
+        said = child.stderr.decode(errors="replace").split("\n")
+        why = next((line for line in reversed(said) if line.strip()), "it says nothing")
+        why = re.sub(r"^.*\.cpp:\d+: ", "", why)  # where in its source
+        raise InputError(f"llama.cpp cannot compute with {path}: {why:.300}")
+
+
 class Nodes:
     """What libggml-base, which lies beside the package, says of a node by its address."""
 
@@ -200,6 +218,8 @@ class LlamaCpp(Engine):
             path = Path(self._folder.name) / "model.gguf"
             convert(checkpoint, path, dtype)
             checkpoint = open_checkpoint(path)
+        else:
+            check_survival(checkpoint.path)
         super().__init__(checkpoint)
         self.loaded = Loaded(checkpoint.path)
         self.versions = self.loaded.versions

@@ -17,6 +17,7 @@ from minillm.decoding import Options
 from minillm.decoding.generate import moments
 from minillm.engines import LlamaCpp
 from minillm.engines.price import price
+from minillm.loading import convert
 from minillm.steps import Patch
 from tests.engines.small import CONFIGS, L, saved
 
@@ -111,10 +112,15 @@ class TestLive:
             assert part in out
         assert file.exists()
 
-    def test_a_file_that_it_cannot_load_is_one_line(self, tmp_path):
+    def test_a_file_that_ends_the_process_is_one_line(self, tmp_path):
+        """A token that is there twice, which minillm reads and llama.cpp aborts on."""
         file = tmp_path / "a.gguf"
-        file.write_bytes(b"GGUF")
-        with pytest.raises(InputError, match=r"a\.gguf"):
+        convert("tales-draft", file)
+        one = (1).to_bytes(8, "little")  # the length of a token
+        file.write_bytes(file.read_bytes().replace(one + b"b", one + b"a", 1))
+        with pytest.raises(
+            InputError, match=r"llama\.cpp cannot compute with .*a\.gguf: GGML_ASSERT"
+        ):
             LlamaCpp(file)
 
 
