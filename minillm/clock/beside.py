@@ -13,6 +13,8 @@ WIDTH = 50  # characters of the longest bar
 def beside(reports: Mapping[str, ClockReport], mark: str = "█") -> list[str]:
     """Return lines: for each phase of a decode cycle a bar and the ms of either engine, {name:
     report}; then who is faster where."""
+    if not all(report.decode for report in reports.values()):
+        return ["nothing to put side by side: a token after the first is needed"]
     times = {
         name: {row.phase: row.decode / 1e6 for row in report.rows if not row.part}
         for name, report in reports.items()

@@ -1,6 +1,8 @@
 """Two engines on one time scale: who is faster, and where."""
 
-from minillm.clock.beside import verdict
+from types import SimpleNamespace
+
+from minillm.clock.beside import beside, verdict
 
 
 def test_the_verdict_says_where_the_faster_one_gains_and_loses():
@@ -9,3 +11,9 @@ def test_the_verdict_says_where_the_faster_one_gains_and_loses():
     b = {**phases, "attend": 3.0, "feed forward": 3.5, "cycle": 8.0}
     said = "a takes 6% less than b: it gains in attend 1.000 ms; it loses in feed forward 0.500 ms"
     assert verdict({"a": a, "b": b}) == verdict({"b": b, "a": a}) == said
+
+
+def test_without_a_decode_cycle_there_is_nothing_to_compare():
+    report = SimpleNamespace(decode=[])
+    (line,) = beside({"a": report, "b": report})
+    assert "a token after the first" in line

@@ -51,6 +51,7 @@ def main() -> None:
             max_new_tokens=6,
             do_sample=False,
             attention=[],
+            tries=20,
         )
         recording.write(HERE / f"tales-llama-{'steps' if every_step else 'phases'}.recording")
 
