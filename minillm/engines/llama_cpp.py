@@ -25,7 +25,7 @@ import numpy as np
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.opening import open_checkpoint
 from ..clock.clock import counter
-from ..errors import InputError
+from ..errors import InputError, require_one_of
 from ..loading import convert
 from ..steps import Observer, Step, identity, local_name
 from ..twins.choose import twin
@@ -224,7 +224,7 @@ class LlamaCpp(Engine):
         self.loaded = Loaded(checkpoint.path)
         self.versions = self.loaded.versions
         self.threads = n_threads(twin()) if threads is None else checked_threads(threads)
-        self.cache_dtype = cache_dtype
+        self.cache_dtype = require_one_of("cache_dtype", cache_dtype, ("float32", "float16"))
         self.options = {} if flash is None else {"flash_attn_type": int(flash)}
         self.nodes = Nodes(llama_cpp)
         self.paired = bool(self.family.gguf and self.family.gguf.paired)
