@@ -24,18 +24,24 @@ def load(
     dtype and kernels: see Model.from_pretrained.
     """
     checkpoint = open_checkpoint(name_or_path)
+    tokenizer = tokenizer_of(checkpoint)
+    return load_model(checkpoint, dtype, kernels), tokenizer
+
+
+def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer:
+    """Return the tokenizer of a checkpoint; InputError where there is none, or one that has more
+    tokens than the model."""
     if (tokenizer := checkpoint.tokenizer) is None:
         raise InputError(
             f"{checkpoint.path} has no tokenizer (tokenizer.json, or vocab.json and merges.txt);"
             " minillm.loading.load_model gives the model alone"
         )
-    model = load_model(checkpoint, dtype, kernels)
-    if tokenizer.vocab_size > model.config.sizes.V:
+    if tokenizer.vocab_size > checkpoint.config.sizes.V:
         raise InputError(
             f"{checkpoint.path}: the tokenizer has {tokenizer.vocab_size} tokens, the model"
-            f" {model.config.sizes.V}"
+            f" {checkpoint.config.sizes.V}"
         )
-    return model, tokenizer
+    return tokenizer
 
 
 def load_model(

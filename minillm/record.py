@@ -55,6 +55,7 @@ def record(
     tokenizer: Tokenizer,
     prompt: str | Sequence[int],
     *,
+    engine: Any = None,
     stop: Sequence[str] | str = (),
     limits: Limits | Callable[[], Limits | None] | None = None,
     name: str = "",
@@ -68,6 +69,7 @@ def record(
 ) -> Recording:
     """Generate after `prompt` and return the recording of it.
 
+    engine: another engine with the same model (engines.Engine), which is timed in its place.
     limits: the machine's, see clock.measure, or what gives them when they are needed; without,
     nothing is predicted. name: what the model is called. candidates, lens: how many words of each
     moment and of each of its layers. attention: the positions whose attention is kept, None for as
@@ -85,7 +87,9 @@ def record(
     chosen.require_plain("a recording", use_cache=chosen.use_cache)
     n = chosen.new_tokens(len(ids), model.config.sizes.P)
     require_memory(f"the logits of {n} tokens", 4 * n * model.config.sizes.V, "fewer tokens")
-    clock, emitted, logits = _timed(model, tokenizer, ids, chosen, stop, every_step, tries, told)
+    clock, emitted, logits = _timed(
+        engine or model, tokenizer, ids, chosen, stop, every_step, tries, told
+    )
     if callable(limits):
         limits = limits()
     if limits is not None and model.stored not in limits.row:
@@ -103,12 +107,18 @@ def record(
     mentioned = {*ids, *(m.id for m in emitted), *values["candidates.ids"].ravel().tolist()}
     mentioned |= {*values["lens.ids"].ravel().tolist()}
     pieces = tokenizer.explain(prompt, allowed_special="all") if isinstance(prompt, str) else []
-    machine = describe_machine()
+    machine, about = describe_machine(), _model(model, name)
+    kept_as = chosen.cache_dtype or model.dtype
+    if engine is not None:
+        machine["versions"] |= engine.versions
+        about |= {"twin": engine.title, "threads": engine.threads}
+        kept_as = engine.cache_dtype
+    position = position_bytes(model.config, kept_as) if chosen.use_cache else 0
     header: Any = {
         "version": VERSION,
         "made": machine.pop("time"),
         "machine": machine,
-        "model": _model(model, name),
+        "model": about,
         "steps": steps,
         "text": {
             "prompt": prompt if isinstance(prompt, str) else tokenizer.readable(ids),
@@ -127,7 +137,7 @@ def record(
             }
             for m in emitted
         ],
-        "cycles": [_cycle(model, c, lists.index(c.names), chosen) for c in cycles],
+        "cycles": [_cycle(c, lists.index(c.names), position) for c in cycles],
         "names": [list(names) for names in lists],
         "attention": kept,
         "clock": {
@@ -406,11 +416,10 @@ def _steps(model: Model, traced: Traced) -> list[dict]:
     return [*entries.values()]
 
 
-def _cycle(model: Model, c: CycleTimes, names: int, options: Options) -> dict:
-    """A pass, and what it does with the cache: all that is kept is read, what is new is written."""
-    position = 0
-    if options.use_cache:
-        position = c.rows * position_bytes(model.config, options.cache_dtype or model.dtype)
+def _cycle(c: CycleTimes, names: int, position: int) -> dict:
+    """A pass, and what it does with the cache, in which a position takes so many bytes: all that is
+    kept is read, what is new is written."""
+    position *= c.rows
     kept = position * (c.past + c.positions)
     return {
         **c.about,

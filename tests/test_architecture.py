@@ -28,6 +28,7 @@ FLOORS = (
     ("page",),
     ("exercises",),
     ("bench", "published"),
+    ("engines",),
     ("warm_up",),
     ("tasks",),
     ("training",),
@@ -123,6 +124,8 @@ PROVEN_ELSEWHERE = {
         "decoding.batch",
         "decoding.speculative",
     ),
+    "tests/engines/test_engine.py: looking has its price": ("engines.price",),
+    "tests/engines/test_llama_cpp.py: stamps that llama.cpp gives": ("engines.stamps",),
     "tests/exercises/catalogue/test_chapters.py: one gallery proves every exercise": (
         "exercises.catalogue.answers",
         *(f"exercises.catalogue.chapter_{n:02}" for n in range(16)),

@@ -7,7 +7,6 @@ the libraries there; whatever it writes goes into a temporary folder, which `run
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from time import perf_counter, process_time
 import numpy as np
 
 from .. import families
+from ..engines.llama_cpp import Loaded
 from ..errors import InputError
 from ..families import read_config
 from ..layers.cache import position_bytes
@@ -221,7 +221,7 @@ class LlamaCpp(Peer):
     precision: str | None = "F32"
 
     def load(self, model: str, threads: int) -> None:
-        import llama_cpp
+        import llama_cpp  # noqa: F401  before a file is written in vain
 
         source = open_checkpoint(model)
         config, path = source.config, source.path
@@ -230,46 +230,16 @@ class LlamaCpp(Peer):
             self.weight_bytes = in_another_process(write_gguf, model, path, self.precision)
         else:
             self.weight_bytes = stored_bytes_read(source)
-        self.llama, self.n_vocab = llama_cpp, config.sizes.V
-        llama_cpp.llama_backend_init()
-        self.model = llama_cpp.llama_model_load_from_file(
-            str(path).encode(), llama_cpp.llama_model_default_params()
-        )
-        if not self.model:
-            raise InputError(f"llama.cpp cannot load its GGUF file of {model}")
-        options = llama_cpp.llama_context_default_params()
-        options.n_ctx = config.sizes.P
-        options.n_threads = threads
-        options.n_threads_batch = threads
-        if self.cache_dtype:
-            types = {"float32": llama_cpp.GGML_TYPE_F32, "float16": llama_cpp.GGML_TYPE_F16}
-            options.type_k = options.type_v = types[self.cache_dtype]
-        self.context = llama_cpp.llama_init_from_model(self.model, options)
-        if not self.context:
-            raise InputError(f"llama.cpp makes no context of {config.sizes.P} positions")
-        self.threads = llama_cpp.llama_n_threads(self.context)
-        features = llama_cpp.llama_print_system_info().decode().replace("CPU : ", "").split(" | ")
-        on = " ".join(
-            feature.removesuffix(" = 1") for feature in features if feature.endswith(" = 1")
-        )
-        self.versions = {"llama_cpp_python": llama_cpp.__version__, "built for": on}
+        loaded = Loaded(path)
+        self.context = loaded.context(config.sizes.P, threads, self.cache_dtype)
+        self.threads, self.versions = self.context.threads, loaded.versions
         self.cache_bytes = position_bytes(config, self.cache_dtype or "float16")
 
     def forget(self) -> None:
-        self.llama.llama_memory_clear(self.llama.llama_get_memory(self.context), True)
+        self.context.forget()
 
     def read(self, ids) -> int:
-        array = (self.llama.llama_token * len(ids))(*ids)
-        if code := self.llama.llama_decode(
-            self.context, self.llama.llama_batch_get_one(array, len(ids))
-        ):
-            raise InputError(f"llama_decode returned {code}")
-        logits = self.llama.llama_get_logits_ith(self.context, -1)
-        return int(
-            np.ctypeslib.as_array(
-                ctypes.cast(logits, ctypes.POINTER(ctypes.c_float)), (self.n_vocab,)
-            ).argmax()
-        )
+        return int(self.context.read(ids).argmax())
 
 
 class LlamaCppF16(LlamaCpp):

@@ -6,6 +6,7 @@ minillm clock "The king" --dtype int8 --plot clock.png --trace clock.json
 minillm clock "The king" --record king.recording
 minillm clock "The king" --every-step --kernels numpy
 minillm clock "The king" --draft tales-draft     draft and verify cycles on the same time line
+minillm clock "The king" --engine llama.cpp --model smollm2 --beside     inside another engine
 minillm clock --predict 32,500 --dtype int8      measured / predicted, the memory measured in turn
 """
 
@@ -49,7 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--every-step",
         action="store_true",
-        help="time every step of the readable forward, not the faster one that generates",
+        help="time every step of the readable forward, not the faster one that generates; of"
+        " another engine all steps that it has, not phases alone",
+    )
+    parser.add_argument(
+        "--engine", metavar="NAME", help="look into another engine with the model: llama.cpp"
+    )
+    parser.add_argument(
+        "--beside", action="store_true", help="with --engine: minillm beside it, in turn"
     )
     parser.add_argument(
         "--draft",
@@ -88,6 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from ..clock.beside import beside
     from ..clock.diagram import diagram
     from ..clock.export import write_trace
     from ..machine.progress import progress_bar
@@ -101,11 +110,30 @@ def run(args: argparse.Namespace) -> None:
     check_output("--record", args.record)
     if args.record and args.draft:
         raise InputError(f"--record is of plain decoding: leave out --draft {args.draft}")
-    model, tokenizer = load(args)
+    if args.engine and args.draft:
+        raise InputError(f"--engine is of plain decoding: leave out --draft {args.draft}")
+    if args.beside and not args.engine:
+        raise InputError("--beside puts minillm beside another engine: add --engine llama.cpp")
+    if args.engine:
+        model, own, tokenizer = load_engine(args)
+    else:
+        model, tokenizer = load(args)
+        own = model
     with progress_bar("steps", show=not args.json) as update:
-        report = timed(model, tokenizer, text, args, update)
+        several = {args.engine: model, "minillm": own} if args.beside else {"": model}
+        reports = in_turn(several, tokenizer, text, args, update)
+        report = next(iter(reports.values()))
+        looked = None
+        if args.engine:
+            from ..engines.price import price
+
+            ids = tokenizer.encode(text, allowed_special="all")
+            looked = price(model, ids, max(32, args.max_new_tokens), args.every_step)
+        limits = None if args.no_limits else limits_of(model, args, update)
+        for each in reports.values():
+            each.limits = limits
         growth = None
-        if args.plot:
+        if args.plot and not args.engine:  # which is of minillm's own
             from ..clock.growth import measure_growth
 
             growth = measure_growth(update=update)
@@ -116,10 +144,11 @@ def run(args: argparse.Namespace) -> None:
         from ..record import record
 
         record(
-            model,
+            own,
             tokenizer,
             text,
-            limits=report.limits,
+            engine=model if args.engine else None,
+            limits=limits,
             name=args.model,
             every_step=args.every_step,
             max_new_tokens=args.max_new_tokens,
@@ -132,7 +161,12 @@ def run(args: argparse.Namespace) -> None:
         clock_page(report, growth).savefig(args.plot, dpi=150)
         say_written(args.plot)
     if args.json:
-        write_json(report.to_dict() | {"growth": growth.to_dict() if growth else None})
+        found = report.to_dict() | {"growth": growth.to_dict() if growth else None}
+        if looked:
+            found["engine"] = looked.to_dict()
+        if args.beside:
+            found["beside"] = reports["minillm"].to_dict()
+        write_json(found)
         return
     encoding = (sys.stdout.encoding or "ascii").lower()
     write(
@@ -140,12 +174,26 @@ def run(args: argparse.Namespace) -> None:
     )
     headings, lines = report.table()
     write("\n" + table(headings, lines, "<>>>>>>>><"[: len(headings)]))
-    write("\n".join([*report.summary(), *(growth.summary() if growth else [])]))
+    notes = [*report.summary(), *(growth.summary() if growth else [])]
+    notes += looked.summary() if looked else []
+    if args.beside:
+        mark = "█" if encoding.startswith("utf") else "#"
+        notes += ["", *beside(reports, mark)]
+    write("\n".join(notes))
+
+
+def in_turn(models: dict, tokenizer, text: str, args: argparse.Namespace, update) -> dict:
+    """{name: ClockReport} of several models, the fastest of three runs each, in turn: what disturbs
+    one disturbs all. One alone runs once."""
+    runs = [
+        {name: timed(model, tokenizer, text, args, update) for name, model in models.items()}
+        for _ in range(3 if len(models) > 1 else 1)
+    ]
+    return {name: min((r[name] for r in runs), key=lambda r: r.wall) for name in models}
 
 
 def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
-    """Generate once to warm up (kernels compile, memory is touched), then under the clock, and
-    measure the limits."""
+    """Generate once to warm up (kernels compile, memory is touched), then under the clock."""
     from ..clock import Clock, ClockReport
     from ..decoding import Options
     from ..decoding.drafts import named_draft
@@ -165,14 +213,28 @@ def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
             emitted.setdefault(cycle, [])
         emitted[moment.cycle].append(moment.id)
         update("generating", number + 1, args.max_new_tokens)
-    limits = None if args.no_limits else limits_of(model, args, update)
-    return ClockReport(
-        clock,
-        model.config,
-        model.stored,
-        limits,
-        [tokenizer.readable(ids) for ids in emitted.values()],
-    )
+    texts = [tokenizer.readable(ids) for ids in emitted.values()]
+    return ClockReport(clock, model.config, model.stored, texts=texts)
+
+
+def load_engine(args: argparse.Namespace):
+    """Return another engine with the model, minillm's own of the same file, as it is stored there
+    (None where nobody asks), and the tokenizer."""
+    from dataclasses import replace
+
+    from ..engines import engine
+    from ..loading import load_model, tokenizer_of
+    from ..twins.choose import twin
+    from ..twins.threads import set_threads
+
+    if args.threads is not None:
+        set_threads(args.threads)
+    other = engine(args.engine)(args.model, args.threads, args.dtype)
+    other.ops = twin(args.kernels)
+    own = None
+    if args.beside or args.record:
+        own = load_model(replace(other.checkpoint, as_stored=True), kernels=args.kernels)
+    return other, own, tokenizer_of(other.checkpoint)
 
 
 def predict(args: argparse.Namespace) -> None:

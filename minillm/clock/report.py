@@ -339,6 +339,9 @@ class ClockReport:
 
 def label(parts: Sequence[str], steps: Mapping[str, StepInfo]) -> str:
     """What an interval holds: (h.0.attn.scores, h.0.attn.weights) -> "scores + softmax". Where
-    nothing is computed, as for views, is named only where it is timed apart."""
+    nothing is computed, as for views, is named only where it is timed apart; of many, the ends."""
     working = [part for part in parts if steps[part].cost] or parts
-    return " + ".join(steps[part].label for part in working)
+    labels = [steps[part].label for part in working]
+    if len(labels) > 4:
+        return f"{labels[0]} to {labels[-1]} ({len(labels)} steps)"
+    return " + ".join(labels)

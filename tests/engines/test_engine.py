@@ -1,0 +1,113 @@
+"""What every engine has from its base: one text at a time, clocked and traced as a Model is. The
+engine of this file is minillm itself."""
+
+import numpy as np
+import pytest
+
+import minillm
+from minillm import InputError
+from minillm.clock import Clock, ClockReport
+from minillm.decoding import Options
+from minillm.decoding.generate import moments
+from minillm.engines import Engine, engine
+from minillm.engines.price import price
+from minillm.record import record
+from minillm.steps import Patch
+
+IDS = [5, 6, 7, 8]
+
+
+class Ours(Engine):
+    """minillm's own model, as an engine."""
+
+    name, package, threads, versions = "ours", "minillm", 1, {"minillm": "1"}
+
+    def __init__(self, model="tales-draft", threads=None, dtype=None):
+        super().__init__(model)
+        self.model = minillm.load(self.checkpoint, kernels="numpy")[0]
+        self.cache, self.step_names = self.model.new_cache(), self.model.step_names
+
+    def read(self, ids, past, last, step):
+        self.cache.truncate(past)
+        looked = {} if step.stamps else {"step": step}
+        logits = self.model(ids, self.cache, last=last, **looked)
+        if step.stamps:
+            clock = step.step
+            names = ["embed", "logits"] if step.times_only else self.step_names
+            step.stamps(names, [clock._now() for _ in names])
+        return logits
+
+
+@pytest.fixture(scope="module")
+def ours():
+    return Ours()
+
+
+def test_it_decodes_as_the_model(ours):
+    options = Options(max_new_tokens=5, do_sample=False)
+    expected = [m.id for m in moments(ours.model, IDS, options)]
+    assert [m.id for m in moments(ours, IDS, options)] == expected
+
+
+@pytest.mark.parametrize("every_step", [False, True])
+def test_a_clock_is_told(ours, every_step):
+    clock = Clock(every_step)
+    list(moments(ours, IDS, Options(max_new_tokens=3, do_sample=False), clock))
+    cycles = clock.cycles()
+    assert [c.kind for c in cycles] == ["prefill", "decode", "decode"]
+    steps = ours.step_names if every_step else ["embed", "logits"]
+    assert [*cycles[1].names] == [*steps, "probs", "next"]
+    report = ClockReport(clock, ours.config, ours.stored)
+    assert report.rows[-1].decode > 0 and report.inside > 0.5
+
+
+def test_values_are_seen_and_replaced(ours):
+    trace = ours.trace(IDS)
+    assert [*trace] == ours.step_names and trace["h.0.attn.weights"].shape[2:] == (4, 4)
+    off = {"h.0.attn.out": np.zeros_like}
+    patched = ours(IDS, step=Patch(off))
+    np.testing.assert_array_equal(patched, ours.model(IDS, step=Patch(off)))
+    with pytest.raises(InputError, match="no step 'h\\.0\\.x'"):
+        ours(IDS, step=Patch({"h.0.x": 0}))
+
+
+def test_one_text_at_a_time(ours):
+    first, other = ours.new_cache(), ours.new_cache(capacity=6)
+    ours(IDS, first)
+    ours(IDS, other, last=True)
+    with pytest.raises(InputError, match="holds one text"):
+        ours([9], first)
+    with pytest.raises(InputError, match="7 positions do not fit: there is room for 6"):
+        ours([9, 9, 9], other)
+    other.truncate(2)
+    again = ours([7, 8], other, last=True)
+    np.testing.assert_allclose(again, ours(IDS, last=True), rtol=1e-4, atol=1e-5)  # other sums
+    with pytest.raises(InputError, match="one text"):
+        ours([IDS, IDS])
+    with pytest.raises(InputError, match="one row of float32"):
+        ours.new_cache(batch=2)
+
+
+def test_its_price_is_measured_in_turn(ours):
+    found = price(ours, IDS, n=6)
+    assert len(found.without) == len(found.looking) == 6 and found.same and found.stamps == 2
+    lines = found.summary()
+    assert lines[0].startswith("ours 1, 1 thread")
+    assert lines[2].startswith("of 6 tokens") and lines[2].endswith("logits the same")
+    low, middle, high = found.to_dict()["shares"]
+    assert low <= middle <= high
+
+
+def test_a_recording_is_timed_by_it_and_valued_by_the_model(ours):
+    tokenizer = ours.checkpoint.tokenizer
+    made = record(ours.model, tokenizer, "Once upon", engine=ours, max_new_tokens=3)
+    assert made.header["model"]["twin"] == "ours 1"
+    assert made.header["names"][0] == ["embed", "logits", "probs", "next"]
+    assert made.header["machine"]["versions"]["minillm"] == "1"
+    assert made.header["runs"]["difference"] < 1e-4  # one pass, and one a token
+
+
+def test_engines_are_known_by_name():
+    assert engine("llama.cpp").name == "llama.cpp"
+    with pytest.raises(InputError, match=r"engine is 'vllm'; it must be one of llama\.cpp"):
+        engine("vllm")
