@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from copy import deepcopy
 from functools import partial
 from inspect import signature
 from itertools import groupby
@@ -73,6 +74,9 @@ class Transformers(Engine):
         unseen = ATTENTION if getattr(self.config, "reorder_and_upcast_attn", False) else ()
         self.step_names = [name for name in self.steps if local_name(name) not in unseen]
         self.now, _ = counter()
+        self._watched: dict[bool, Any] = {}  # by whether they note every step
+        self._names: list[str] = []
+        self._ticks: list[int] = []
 
     @property
     def stored(self) -> str:
@@ -84,15 +88,16 @@ class Transformers(Engine):
             self._state = self.new_state()
         elif (surplus := self._state.get_seq_length() - past) > 0:
             self._state.crop(-surplus)
-        names: list[str] = []
-        ticks: list[int] = []
-        with ExitStack() as watching:
-            watching.enter_context(self.torch.no_grad())
+        model, watching = self.model, ExitStack()
+        self._names.clear()
+        self._ticks.clear()
+        held, self._held = self._held, None  # nothing, if the pass breaks off between two layers
+        with watching, self.torch.no_grad():
             if step.stamps is not None:
-                self._stamp(watching, names, ticks, every_step=not step.times_only)
+                model = self._stamped(every_step=not step.times_only)
             elif not step.times_only:
                 self._show(watching, step, last)
-            result = self.model(
+            result = model(
                 self.torch.tensor([ids]),
                 use_cache=True,
                 logits_to_keep=int(last),
@@ -100,36 +105,30 @@ class Transformers(Engine):
             )
             logits = result.logits[0].numpy()
         if step.stamps is not None:
-            step.stamps([*names, "logits"], [*ticks, self.now()])
+            step.stamps([*self._names, "logits"], [*self._ticks, self.now()])
+        self._held = held
         return logits
 
-    def _hook(self, watching: ExitStack, hook: str, function: Callable[[Any], None]) -> None:
-        """Call function(tensor) with what a module gives (">") or is given ("<"), until the end of
-        the pass."""
-        side, path = hook.split()
-        module = self.model.get_submodule(path)
-        if side == ">":
-            handle = module.register_forward_hook(lambda module, given, output: function(output))
-        else:
-            handle = module.register_forward_pre_hook(lambda module, given: function(given[0]))
-        watching.callback(handle.remove)
-
-    def _stamp(
-        self, watching: ExitStack, names: list[str], ticks: list[int], every_step: bool
-    ) -> None:
-        """Note when the steps end that modules form, or, of them, the last one of each phase."""
+    def _stamped(self, every_step: bool) -> Any:
+        """The same modules once more, with the same parameters, that note when the steps end that
+        they form, or, of these, the last one of each phase."""
+        if every_step in self._watched:
+            return self._watched[every_step]
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        model = self._watched[every_step] = deepcopy(self.model, {id(t): t for t in tensors})
         hooked = [name for name, step in self.steps.items() if step.hook]
         if not every_step:
             hooked = [[*several][-1] for _, several in groupby(hooked, phase_and_layer)]
         hooked.remove("logits")  # which are there when the pass returns
-        now = self.now
+        names, ticks, now = self._names, self._ticks, self.now
 
         def stamp(name: str, tensor: Any) -> None:
-            names.append(name)
             ticks.append(now())
+            names.append(name)
 
         for name in hooked:
-            self._hook(watching, self.steps[name].hook, partial(stamp, name))
+            hook(model, self.steps[name].hook, partial(stamp, name))
+        return model
 
     def _show(self, watching: ExitStack, step: Observer, last: bool) -> None:
         """Hand every value to `step`, and on what it returns: written into the tensor, which is
@@ -167,7 +166,7 @@ class Transformers(Engine):
         before_q = None if "attn.q" in whole else names[names.index("attn.q") - 1]
         for name, info in self.steps.items():
             if info.hook:
-                self._hook(watching, info.hook, partial(formed, name))
+                watching.callback(hook(self.model, info.hook, partial(formed, name)).remove)
 
         class Inside(torch.overrides.TorchFunctionMode):
             """What eager attention forms: after the first product its multiple, and softmax."""
@@ -200,6 +199,16 @@ class Transformers(Engine):
         watching.enter_context(patch.object(home, "eager_attention_forward", attention))
         if (turn := getattr(home, "apply_rotary_pos_emb", None)) is not None:
             watching.enter_context(patch.object(home, "apply_rotary_pos_emb", rotated))
+
+
+def hook(model: Any, where: str | None, function: Callable[[Any], None]) -> Any:
+    """Call function(tensor) with what a module gives (">") or is given ("<"), until the handle that
+    this returns is removed."""
+    side, path = str(where).split()
+    module = model.get_submodule(path)
+    if side == ">":
+        return module.register_forward_hook(lambda module, given, output: function(output))
+    return module.register_forward_pre_hook(lambda module, given: function(given[0]))
 
 
 def phase_and_layer(name: str) -> tuple[str, str]:

@@ -103,6 +103,12 @@ def test_a_step_that_fails_leaves_nothing_behind(both):
     with pytest.raises(RuntimeError):
         theirs(IDS, step=fails)
     assert np.array_equal(theirs(IDS), before)
+    cache = theirs.new_cache(capacity=16)
+    theirs(IDS, cache)
+    with pytest.raises(RuntimeError):
+        theirs([1], cache, step=fails)
+    with pytest.raises(InputError, match="another cache's"):
+        theirs([1], cache)
 
 
 def test_one_line_without_the_package(monkeypatch):
