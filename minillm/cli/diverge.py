@@ -4,10 +4,11 @@ rounding, how far apart they are before the text shows it, and both texts.
 minillm diverge tales tales:int8 "Once upon a time"        as stored in 8 bits
 minillm diverge tales@numpy tales@numba "The king"         by other functions
 minillm diverge tales ./tuned "The king" --json            weights that were changed
+minillm diverge tales tales@transformers "The king"        another engine (or @llama.cpp)
 minillm diverge tales tales "The king" --seed 1,2          other draws
 
 A model is MODEL[:DTYPE][@KERNELS]. A step counts as different if it is so from the same inputs, by
-more than both sides' rounding, which is measured: minillm/bench/diverge.py has the rule.
+more than both sides' rounding, which is measured: minillm/bench/rounding.py has the rule.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ OTHERS = ("seed", "num_beams", "num_return_sequences", "window")  # options of g
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = (
         "a folder, a GGUF file, a bundled name or a hub name, and after it :DTYPE and @KERNELS if"
-        " need be: tales:int8@numba"
+        " need be: tales:int8@numba, or an engine, tales@transformers"
     )
     parser.add_argument("a", metavar="A", help=what)
     parser.add_argument("b", metavar="B", help="the other one")
