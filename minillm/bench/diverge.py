@@ -113,16 +113,17 @@ def diverge(
 ) -> Divergence:
     """Let both continue `ids` and find where they part: see the head of this file.
 
-    seeds: with what each draws. options: see decoding.Options; greedy, and 32 max_new_tokens,
-    unless they say otherwise. Raises InputError for models whose steps cannot be compared, and for
-    what does not fit.
+    seeds: with what each draws. options: see decoding.Options; without them greedy, and 64
+    max_new_tokens or as many as fit. Raises InputError for models whose steps cannot be compared,
+    and for what does not fit.
     """
     require_alike(a, b)
-    options = {"max_new_tokens": 32, "do_sample": seeds != (None, None)} | options
+    n, P = len(ids), min(model.config.sizes.P for model in (a, b))
+    plain = {"max_new_tokens": max(1, min(64, P - n)), "do_sample": seeds != (None, None)}
+    options = plain | {"num_beams": 1} | options
     side_a, side_b = (
         Writer(model, options | {"seed": seed}, tokenizer) for model, seed in zip((a, b), seeds)
     )
-    n, P = len(ids), min(model.config.sizes.P for model in (a, b))
     if n + options["max_new_tokens"] > P:
         raise InputError(
             f"{n} ids of a text and {options['max_new_tokens']} new ones are more than the"

@@ -23,7 +23,11 @@ from .common import add_text, text_of, write, write_json
 from .generate import add_options, given_options
 from .verify import kind_of
 
-OTHERS = ("seed", "num_beams", "num_return_sequences", "window")  # options of generate's alone
+# options of generate that a comparison moment by moment has no use for
+OTHERS = (
+    *("seed", "max_length", "num_beams", "num_return_sequences", "length_penalty"),
+    *("early_stopping", "window", "on_full", "chunk", "use_cache"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +52,9 @@ def run(args: argparse.Namespace) -> None:
     from ..bench.diverge import diverge
     from ..twins.threads import set_threads
 
-    seeds = seeds_of(args.seed)
+    seeds, options = seeds_of(args.seed), given_options(args)
+    if args.seed is None and (options.get("do_sample") or options.get("temperature")):
+        raise InputError("to draw tokens, give --seed N, or --seed N,N for A and B")
     text = text_of(args)
     if args.threads is not None:
         set_threads(args.threads)
@@ -58,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
             f"{args.a} and {args.b} have different vocabularies: a text is other ids to each"
         )
     ids = tokenizer.encode(text, allowed_special="all")
-    found = diverge(a, b, ids, tokenizer, seeds, **given_options(args))
+    found = diverge(a, b, ids, tokenizer, seeds, **options)
     if args.json:
         texts = {
             name: tokenizer.readable(text) if text else None

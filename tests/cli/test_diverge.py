@@ -64,6 +64,7 @@ def test_models_are_spelt_with_dtype_and_kernels(tmp_path):
         (("tales-draft", "nowhere", "The king"), "nowhere"),
         (("tales-draft", "tales-draft", ""), "the prompt is empty"),
         (("tales-draft", "tales-draft", "The king", "--seed", "one"), "--seed one"),
+        (("tales-draft", "tales-draft", "The king", "--temperature", "2"), "give --seed N"),
         (("tales-draft", "tales-draft", "The king", "--max-new-tokens", "999"), "positions"),
     ],
     ids=lambda v: " ".join(v)[:40] if isinstance(v, tuple) else "",
