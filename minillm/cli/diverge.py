@@ -26,7 +26,7 @@ from .verify import kind_of
 # options of generate that a comparison moment by moment has no use for
 OTHERS = (
     *("seed", "max_length", "num_beams", "num_return_sequences", "length_penalty"),
-    *("early_stopping", "window", "on_full", "chunk", "use_cache"),
+    *("early_stopping", "window", "on_full", "chunk", "use_cache", "cache_dtype"),
 )
 
 
