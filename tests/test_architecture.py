@@ -92,6 +92,7 @@ PROVEN_ELSEWHERE = {
         "bench.peers",
         "bench.worker",
     ),
+    "tests/bench/test_diverge.py: what is beyond rounding is found": ("bench.rounding",),
     "tests/checkpoints/test_folder.py: a folder is opened, read and written as a whole": (
         "checkpoints.checkpoint",
         "checkpoints.huggingface",

@@ -22,6 +22,7 @@ from . import (
     compare,
     convert,
     course,
+    diverge,
     exercises,
     explore,
     generate,
@@ -50,6 +51,7 @@ COMMANDS = (
     clock,
     bench,
     compare,
+    diverge,
     train,
     plot,
     classify,
@@ -82,6 +84,10 @@ class Parser(argparse.ArgumentParser):
             command.add_arguments(self)
             self.set_defaults(run=command.run)
         known, rest = super().parse_known_args(args, namespace)
+        if len(rest) == 1 and rest[0][:1] != "-" and getattr(known, "text", "") is None:
+            known.text = (
+                rest.pop()
+            )  # which argparse misses where options part it from what precedes
         if rest:  # said here, a subcommand's name is in the message
             words = [w for w in (getattr(known, "text", None), *rest) if w]
             flags = [w.partition("=")[0] for w in rest if w.startswith("-") and w != "-"]

@@ -4,6 +4,9 @@ minillm verify                  all bundled models against their stored referenc
 minillm verify FOLDER --all     every step of one model
 minillm verify gpt2             OpenAI's weights against published facts
 minillm verify gpt2 --live      and every step against an installed transformers
+minillm verify tales --engine transformers "The king"    every step as an engine forms it now, each
+                                from the engine's inputs, and which of its switches explain what
+                                differs
 """
 
 from __future__ import annotations
@@ -25,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder, a GGUF file, a bundled name or a hub name (default: all bundled models)",
     )
     parser.add_argument(
+        "text", nargs="?", help=f"with --engine: what both read (default: {LIVE_TEXT!r})"
+    )
+    parser.add_argument(
+        "--engine", metavar="NAME", help="against an engine of others: transformers or llama.cpp"
+    )
+    parser.add_argument(
         "--live",
         action="store_true",
         help="against an installed transformers, not the stored reference",
@@ -44,7 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..checkpoints.find import bundled_names
 
-    results = [check(name, args) for name in ([args.model] if args.model else bundled_names())]
+    if args.engine:
+        if args.live:
+            raise InputError("--live is against transformers as well: leave out one of both")
+        results = [check_engine(args)]
+    elif args.text is not None:
+        raise InputError(f"the text {args.text!r:.60} is for --engine: give that, too")
+    else:
+        results = [check(name, args) for name in ([args.model] if args.model else bundled_names())]
     if args.json:
         write_json(results)
     return 0 if all(result["ok"] for result in results) else 1
@@ -69,6 +85,39 @@ def check(name: str, args: argparse.Namespace) -> dict:
         result |= {"ok": result["ok"] and all(f["ok"] for f in facts), "published": facts}
     say("")
     return result
+
+
+def check_engine(args: argparse.Namespace) -> dict:
+    """Compare every step with an engine of others, by its switches one after another."""
+    import numpy as np
+
+    from ..bench.engines import compare_engine
+    from ..engines import engine
+    from ..loading import load_model, open_checkpoint
+
+    kind = engine(args.engine)
+    checkpoint = open_checkpoint(args.model or "tales")
+    model, tokenizer = load_model(checkpoint, kernels=args.kernels), checkpoint.tokenizer
+    text = LIVE_TEXT if args.text is None else args.text
+    ids = tokenizer.encode(text, allowed_special="all") if tokenizer else np.arange(8).tolist()
+    outcomes = compare_engine(kind, checkpoint, model, ids)
+    if not args.json:
+        write(f"{checkpoint.path} against {outcomes[0].title}: {count(len(ids), 'id')}\n")
+        write(in_rounding([outcome.steps for outcome in outcomes], by_kind=not args.all) + "\n")
+        for number, outcome in enumerate(outcomes):
+            first = next(iter(outcome.differing), None)
+            verdict = f"the first beyond rounding is {first}" if first else "all within rounding"
+            how = f"+{number} {outcome.switches[-1]}" if number else "as it is"
+            write(f"{how}: {verdict}; logits of both {outcome.logits:.1e} apart")
+        if rest := {kind_of(step.name) for step in outcomes[-1].differing}:
+            write(f"no switch explains {', '.join(sorted(rest))}")
+    return {
+        "model": str(checkpoint.path),
+        "engine": outcomes[0].title,
+        "ok": not outcomes[-1].differing,
+        "ids": ids,
+        "outcomes": [outcome.to_dict() for outcome in outcomes],
+    }
 
 
 def check_steps(folder: Path, model, tokenizer, args: argparse.Namespace, say) -> dict:
@@ -131,18 +180,37 @@ def check_facts(published: dict, model, tokenizer, say) -> list[dict]:
     return facts
 
 
+def in_rounding(outcomes: list, by_kind: bool) -> str:
+    """A line for every step, or for the worst of its kind over all layers: how far apart it is, in
+    the rounding of both; one outcome beside another."""
+    columns: list[dict] = []
+    for steps in outcomes:
+        worst: dict = {}
+        for step in steps:
+            kind = kind_of(step.name) if by_kind else step.name
+            worst[kind] = max(worst.get(kind, step), step, key=lambda s: s.times)
+        columns.append({k: f"{s.times:,.2f} {'DIFF' * s.differs:<4}" for k, s in worst.items()})
+    kinds = max(columns, key=len)
+    rows = [(kind, *(column.get(kind, "") for column in columns)) for kind in kinds]
+    headings = ["apart, in rounding", "as it is     "]
+    headings += [f"+{number}     " for number in range(1, len(outcomes))]
+    return table(headings, rows, "<" + ">" * len(outcomes))
+
+
+def kind_of(name: str) -> str:
+    """A step's name over all layers: h.3.ln_1 -> h.*.ln_1."""
+    return re.sub(r"^h\.\d+\.", "h.*.", name)
+
+
 def comparison(reports: dict, by_kind: bool) -> str:
     """A line for every step, or for the worst of its kind over all layers; dtypes side by side."""
-    kind_of = {
-        d.name: re.sub(r"^h\.\d+\.", "h.*.", d.name) if by_kind else d.name
-        for d in next(iter(reports.values()))
-    }
+    kinds = {d.name: kind_of(d.name) if by_kind else d.name for d in next(iter(reports.values()))}
     rows = []
-    for kind in dict.fromkeys(kind_of.values()):
+    for kind in dict.fromkeys(kinds.values()):
         row = [kind]
         for report in reports.values():
             worst = max(
-                (d for d in report if kind_of[d.name] == kind),
+                (d for d in report if kinds[d.name] == kind),
                 key=lambda d: (d.status != "OK", d.relative),
             )
             row += [worst.status, f"{worst.largest:.1e}", f"{worst.relative:.1e}"]

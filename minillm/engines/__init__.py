@@ -3,10 +3,12 @@
 from ..errors import require_one_of
 from .engine import Engine
 from .llama_cpp import LlamaCpp
+from .transformers import Transformers
 
-__all__ = ["ENGINES", "Engine", "LlamaCpp", "engine"]
+__all__ = ["ENGINES", "Engine", "LlamaCpp", "Transformers", "engine"]
 
-ENGINES: dict[str, type[Engine]] = {LlamaCpp.name: LlamaCpp}  # by the name that --engine takes
+# by the name that --engine takes
+ENGINES: dict[str, type[Engine]] = {cls.name: cls for cls in (LlamaCpp, Transformers)}
 
 
 def engine(name: str) -> type[Engine]:

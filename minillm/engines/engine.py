@@ -37,6 +37,8 @@ class Engine:
     name = ""
     package = ""
     cache_dtype = "float32"  # of its keys and values
+    # Where it may differ from minillm by choice: what to say, the options of __init__ that end it.
+    switches: Mapping[str, Mapping[str, Any]] = {}
     threads: int
     versions: dict[str, str]
     step_names: list[str]

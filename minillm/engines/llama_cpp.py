@@ -13,7 +13,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -198,6 +198,11 @@ class LlamaCpp(Engine):
     """
 
     name, package = "llama.cpp", "llama-cpp-python"
+    switches: Mapping[str, Mapping[str, Any]] = {
+        "keys and values in float32": {"cache_dtype": "float32"},
+        "flash attention off": {"flash": False},
+        "matrices in float32, to which it rounds no activations": {"dtype": "float32"},
+    }
 
     def __init__(
         self,

@@ -1,0 +1,126 @@
+"""An engine against minillm: the first step that differs, and the switch that explains it. The
+engine of this file is minillm itself, and rounds one step unless it is told not to."""
+
+import json
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+import minillm
+from minillm.bench.engines import compare_engine
+from minillm.cli import main
+from minillm.engines import ENGINES, Engine
+from minillm.loading import open_checkpoint
+
+IDS = [5, 6, 7, 8]
+
+
+class Rough(Engine):
+    """minillm's own model, whose step `at` is rounded to float16, unless `fine`."""
+
+    name, package, threads, versions = "rough", "minillm", 1, {"minillm": "1"}
+    switches: ClassVar = {
+        "one that changes nothing": {"idle": True},
+        "float32 there": {"fine": True},
+    }
+    at = "h.1.mlp.act"
+
+    def __init__(self, model, threads=None, dtype=None, idle=False, fine=False):
+        super().__init__(model)
+        self.model, _ = minillm.load(self.checkpoint, kernels="numpy")
+        self.fine, self.step_names = fine, self.model.step_names
+
+    def read(self, ids, past, last, step):
+        def rounded(name, value):
+            if name == self.at and not self.fine:
+                value = value.astype(np.float16).astype(np.float32)
+            return step(name, value)
+
+        return self.model(ids, last=last, step=rounded)
+
+
+class Wrong(Rough):
+    """One that no switch makes equal, and that does not form every step."""
+
+    def read(self, ids, past, last, step):
+        def wrong(name, value):
+            value = value * np.float32(1.001) if name == "h.0.ln_2" else value
+            return value if name.endswith(".scores") else step(name, value)
+
+        return self.model(ids, last=last, step=wrong)
+
+
+def compared(kind):
+    checkpoint = open_checkpoint("tales-draft")
+    model, _ = minillm.load(checkpoint, kernels="numpy")
+    return compare_engine(kind, checkpoint, model, IDS)
+
+
+def test_the_first_step_that_differs_and_the_switch_that_explains_it():
+    outcomes = compared(Rough)
+    assert [len(outcome.switches) for outcome in outcomes] == [0, 1, 2]
+    assert [[step.name for step in outcome.differing] for outcome in outcomes] == [
+        [Rough.at],
+        [Rough.at],
+        [],
+    ]
+    assert outcomes[0].logits > 1e-4 > outcomes[2].logits == 0.0
+
+
+def test_what_no_switch_explains_stays():
+    outcomes = compared(Wrong)
+    assert len(outcomes) == 3 and [s.name for s in outcomes[2].differing] == ["h.0.ln_2"]
+    assert not any(step.name.endswith("scores") for step in outcomes[0].steps)
+
+
+@pytest.mark.parametrize(("kind", "code"), [(Rough, 0), (Wrong, 1)])
+def test_verify_says_so(kind, code, monkeypatch, capsys):
+    monkeypatch.setitem(ENGINES, "rough", kind)
+    arguments = ["verify", "tales-draft", "--engine", "rough", "The king"]
+    assert main(arguments) == code
+    words = capsys.readouterr().out
+    assert "tales-draft against rough 1: 2 ids" in words
+    assert ("no switch explains h.*.ln_2" in words) == bool(code)
+    assert ("+2 float32 there: all within rounding" in words) == (not code)
+    assert main([*arguments, "--json"]) == code
+    [found] = json.loads(capsys.readouterr().out)
+    assert found["ok"] == (not code) and len(found["outcomes"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tales-draft", "The king"], "the text 'The king' is for --engine"),
+        (["tales-draft", "--engine", "vllm"], "engine is 'vllm'; it must be one of"),
+        (["tales-draft", "--engine", "llama.cpp", "--live"], "leave out one of both"),
+    ],
+)
+def test_unusable_arguments_are_one_line(arguments, message, capsys):
+    assert main(["verify", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("model", ["tales", "tales-llama"])
+def test_transformers_is_equal_within_rounding(model):
+    pytest.importorskip("transformers")
+    checkpoint = open_checkpoint(model)
+    ours, tokenizer = minillm.load(checkpoint, kernels="numpy")
+    ids = tokenizer.encode("Once upon a time there was a king who had a daughter")
+    [only] = compare_engine(ENGINES["transformers"], checkpoint, ours, ids)
+    assert len(only.steps) == len(ours.step_names) and only.logits < 1e-4
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(("model", "rest"), [("tales-llama", set()), ("tales-draft", {"mlp.act"})])
+def test_llama_cpp_is_equal_with_its_switches(model, rest):
+    """Its GELU is a table of float16 numbers, which no switch takes away."""
+    pytest.importorskip("llama_cpp")
+    checkpoint = open_checkpoint(model)
+    ours, tokenizer = minillm.load(checkpoint, kernels="numpy")
+    ids = tokenizer.encode("Once upon a time there was a king who had a daughter")
+    outcomes = compare_engine(ENGINES["llama.cpp"], checkpoint, ours, ids)
+    assert len(outcomes) == 4 and outcomes[0].differing[0].name.startswith("h.0.attn.")
+    assert {step.name.split(".", 2)[2] for step in outcomes[-1].differing} == rest
