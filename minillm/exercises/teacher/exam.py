@@ -205,7 +205,7 @@ def exam(seed: int, count: int = 12, chapters: set[int] | None = None) -> list[Q
 
 def _drawn(rng, pool: list, count: int, known: set[str]) -> list:
     """At most `count` of a pool, about none of the `known` facts; theirs become known."""
-    drawn = []
+    drawn: list = []
     for i in rng.permutation(len(pool)):
         about = {*pool[i].about.split()}
         if len(drawn) < count and not about & known:
