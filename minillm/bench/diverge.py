@@ -51,7 +51,7 @@ class Divergence:
     parting: int | None
     crossed: list[int] | None
     apart: list[float]
-    candidates: dict[int, tuple[float, float]]
+    candidates: dict[int, tuple[float, ...]]
     moment: int | None
     steps: list[Compared]
     formed: int
@@ -65,9 +65,7 @@ class Divergence:
 class Writer(Side):
     """A side that continues a text; options: of decoding, by name."""
 
-    def __init__(
-        self, model: Model, options: Mapping[str, Any], tokenizer: Tokenizer | None = None
-    ):
+    def __init__(self, model: Any, options: Mapping[str, Any], tokenizer: Tokenizer | None = None):
         super().__init__(model)
         self.options, self.tokenizer = options, tokenizer
 

@@ -71,7 +71,7 @@ class Compared:
 class Side:
     """One of two that are compared: a model, or an engine of others with one."""
 
-    def __init__(self, model: Model | Engine):
+    def __init__(self, model: Any):  # a Model or an Engine, which are called alike
         self.model = model
 
     @cached_property

@@ -82,15 +82,16 @@ def load_spelled(spelling: str):
     from ..engines import ENGINES
     from ..loading import tokenizer_of
 
-    name, found = spelling, {"@": None, ":": None}
-    for sign in found:
+    name, parts = spelling, {}
+    for sign in "@:":
         head, _, tail = name.rpartition(sign)
         if head and not os.path.exists(name):
-            name, found[sign] = head, tail
-    if found["@"] in ENGINES:
-        other = ENGINES[found["@"]](name, dtype=found[":"])
+            name, parts[sign] = head, tail
+    kernels, dtype = parts.get("@"), parts.get(":")
+    if kernels in ENGINES:
+        other = ENGINES[kernels](name, dtype=dtype)
         return other, tokenizer_of(other.checkpoint)
-    return minillm.load(name, dtype=found[":"], kernels=found["@"])
+    return minillm.load(name, dtype, kernels)
 
 
 def seeds_of(text: str | None) -> tuple[int | None, int | None]:

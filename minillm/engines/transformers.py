@@ -134,6 +134,8 @@ class Transformers(Engine):
         """Hand every value to `step`, and on what it returns: written into the tensor, which is
         what everything that follows reads."""
         torch, D, scope = self.torch, self.config.sizes.D, ""
+        projections: Any = self.family.projections
+        modes: Any = torch.overrides
 
         def give(name: str, tensor: Any) -> None:
             shown = tensor.numpy().copy()
@@ -154,7 +156,7 @@ class Transformers(Engine):
             give(name, tensor)
             if local == before_q:
                 layer = int(scope.split(".")[1])
-                for part, its in zip("qkv", self.family.projections({name: tensor}, layer)):
+                for part, its in zip("qkv", projections({name: tensor}, layer)):
                     give(f"{scope}attn.{part}", heads(its))
 
         def heads(tensor: Any) -> Any:
@@ -168,7 +170,7 @@ class Transformers(Engine):
             if info.hook:
                 watching.callback(hook(self.model, info.hook, partial(formed, name)).remove)
 
-        class Inside(torch.overrides.TorchFunctionMode):
+        class Inside(modes.TorchFunctionMode):
             """What eager attention forms: after the first product its multiple, and softmax."""
 
             n_products = 0
@@ -195,9 +197,10 @@ class Transformers(Engine):
                 give(f"{scope}attn.{part}_rotated", tensor)
             return both
 
-        eager = home.eager_attention_forward
+        eager: Any = home.eager_attention_forward
+        turn: Any = getattr(home, "apply_rotary_pos_emb", None)
         watching.enter_context(patch.object(home, "eager_attention_forward", attention))
-        if (turn := getattr(home, "apply_rotary_pos_emb", None)) is not None:
+        if turn is not None:
             watching.enter_context(patch.object(home, "apply_rotary_pos_emb", rotated))
 
 
