@@ -31,8 +31,8 @@ TEMPORARY = re.compile(r"\.minillm-[0-9a-f]{16}\.tmp")
 def as_path(value, name: str = "folder") -> Path:
     """Return `value` as a Path; InputError for what is no name, for one that is too long, and for
     "", which would be the current folder."""
-    named = isinstance(value, str | os.PathLike) and os.fspath(value)
-    if not named or "\0" in named:
+    given = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
+    if not given or "\0" in given:
         raise InputError(f"{name} is {short(value)}; it must be the name of a {name}")
     path = Path(value)
     try:
