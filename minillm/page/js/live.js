@@ -54,7 +54,7 @@ export async function record(model, prompt, options, about, told = async () => t
       text, ids, merges: merges.map((m) => [m.rank, m.at, readable(m.left), readable(m.right)]),
     }))},
     tokens: Object.fromEntries([...seen.mentioned].map((id) => [id, decode(id)])),
-    options: {...settled(options, model.header.generation), use_cache},
+    options: {...settled(options, model.header.generation), use_cache, seed: options.seed},
     moments: moments.map((m, cycle) => (
       {id: m.id, text: m.text, logprob: m.logprob, cycle, finish: m.finish}
     )),
