@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("--beside is for --save page.html; a served page offers its levers")
     args.model = args.model or ("tales-draft" if args.live else "tales")
     model, tokenizer = load(args)
-    options = given_options(args)
+    options = {"seed": 1} | given_options(args)  # so that levers draw the same text
     if not {"max_new_tokens", "max_length"} & options.keys():
         options["max_new_tokens"] = WORDS
     answer = answerer(model, tokenizer, args, options)

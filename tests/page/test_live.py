@@ -156,7 +156,8 @@ def test_temperature_draws_what_python_draws(live, opened):
     _, model, tokenizer = live
     opened.locator("#temperature").fill("1.2")
     opened.locator("#top_k").fill("20")
-    settings = {"temperature": 1.2, "top_k": 20, "seed": 1, "max_new_tokens": 40}
+    shown = {"temperature": 1.2, "top_k": 20, "top_p": 1, "min_p": 0}  # not the model's own min_p
+    settings = shown | {"seed": 1, "max_new_tokens": 40}
     moments = minillm.generate(model, tokenizer, PROMPT, **settings)
     assert ask(opened, PROMPT) == PROMPT + "".join(m.text for m in moments)
 
