@@ -22,6 +22,7 @@ from .generate import add_options, given_options
 TEXT = "Once upon a time, there was a little girl"
 WORDS = 40  # how many are written unless told otherwise
 DRAWING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "seed")  # a page's handles
+CANDIDATES = 50  # of each word: as far as the handle of top-k goes, so that what it leaves is exact
 TRIES = 5  # of the timed run; neighbours on the machine only slow it down
 HUBS = {
     "JUPYTERHUB_USER": "a hub",
@@ -138,6 +139,7 @@ def answerer(model, tokenizer, args: argparse.Namespace, options: dict):
                 draft=draft,
                 limits=None if args.no_limits else limits,
                 name=args.model,
+                candidates=CANDIDATES,
                 tries=TRIES,
                 told=lambda moment: told({"word": moment.text}),
                 **(first | asked["drawing"] if "drawing" in asked else options) | more,

@@ -6,11 +6,12 @@ import {bytes, digits, percent, say} from "./words.js";
 
 /** @typedef {import("./recording.js").Run} Run */
 
-const CELL = 11, LEAST = 3;  // pixels of a position
+const CELL = 16, LEAST = 3;  // pixels of a position
 
 /** @param {Run} run @param {number} cycle */
 export function kept(run, cycle) {
   const {kind, positions, past, kept, read, written} = run.cycles[cycle], all = past + positions;
+  const counted = (/** @type {number} */ n) => n === 1 ? say("position.1") : say("position.n", {n: digits(n)});
   const {weights} = run.total(cycle).cost, next = run.cycles[cycle + 1];
   if (!kept) {
     return [
@@ -18,15 +19,15 @@ export function kept(run, cycle) {
       strip(run, 0, all),
     ];
   }
-  const each = kept / all, forgotten = next && next.kept ? Math.max(0, all - next.past) : 0;
+  const {sizes} = run.header.model, each = kept / all, forgotten = next && next.kept ? Math.max(0, all - next.past) : 0;
   /** @param {string} what @param {number} n @param {number} size */
   const row = (what, n, size) => el("tr", {},
     el("th", {scope: "row"}, el("span", {class: `swatch ${what}`, "aria-hidden": true}), say(`kept.${what}`)),
     el("td", {class: "number"}, digits(n)), el("td", {class: "number"}, bytes(size)));
   return [
     el("p", {class: "look"}, say(kind === "draft" ? "look.kept.draft" : "look.kept", {
-      written: digits(positions), size: bytes(written), n: digits(past), read: bytes(read - written),
-      share: percent(read / (read + weights)), at: digits(Math.ceil(weights / each)),
+      written: counted(positions), size: bytes(written), n: counted(past), read: bytes(read - written),
+      share: percent(read / (read + weights)), P: digits(sizes.P), full: bytes(sizes.P * each), weights: bytes(weights),
     })),
     strip(run, past, all),
     el("table", {class: "numbers"},
@@ -35,8 +36,8 @@ export function kept(run, cycle) {
       el("tbody", {}, row("old", past, read - written), row("new", positions, written),
         forgotten ? row("forgotten", forgotten, forgotten * each) : null,
         row("all", all - forgotten, kept - forgotten * each))),
-    el("p", {class: "soft"}, say("kept.each", {
-      each: bytes(each), layers: run.layers, heads: run.header.model.sizes.K, width: run.header.model.sizes.D,
+    kind === "draft" ? null : el("p", {class: "soft"}, say("kept.each", {
+      each: bytes(each), layers: run.layers, heads: sizes.K, width: sizes.D,
     })),
   ];
 }

@@ -6,7 +6,7 @@ import {largest, settled, softmax} from "./decoding.js";
 import {Run} from "./recording.js";
 
 const TRIES = 40, MOST_MS = 1500; // timed runs; no more of them after so long
-const CANDIDATES = 10, LENS = 3;
+const CANDIDATES = 50, LENS = 3;
 
 /** @typedef {import("./model.js").Model} Model */
 /** @typedef {import("./model.js").Moment} Moment */

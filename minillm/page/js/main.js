@@ -80,8 +80,8 @@ export class Page {
         : say(`lever.${how || what === "no-cache" ? what : "stored"}`, {how: how ?? what});
     }
     for (const place of document.querySelectorAll("[data-source]")) {
-      const about = this.sources[/** @type {HTMLElement} */ (place).dataset.source ?? ""];
-      place.replaceChildren(source(about));
+      const view = /** @type {HTMLElement} */ (place).dataset.source ?? "";
+      place.replaceChildren(source(say(`equation.${view}`), this.sources[view]));
     }
     const {run, scope} = this;
     if (!run || !scope) return;
@@ -136,10 +136,10 @@ export class Page {
     $("runs-tabs").replaceChildren(...this.runs.map((run, n) => {
       const before = this.runs[Math.max(0, n - 1)].ids, own = run.ids;
       const from = n ? own.findIndex((id, at) => id !== before[at]) : run.position(0) + 1;
-      const words = own.slice(from < 0 ? -3 : from).slice(0, 4).map((id) => run.word(id)).join("");
+      const words = from < 0 ? "=" : own.slice(from, from + 4).map((id) => run.word(id)).join("");
       return el("button", {
         type: "button", "aria-pressed": String(run === this.run), onclick: () => this.show(run),
-      }, `${n + 1} `, el("bdi", {}, named(words, 24)), ` (${lever(run, this.runs[0])})`);
+      }, `${n + 1} ${lever(run, this.runs[0])}: `, el("bdi", {}, named(words, 24)));
     }));
   }
 

@@ -60,7 +60,7 @@ export function facts(run) {
         n: digits(guesses.each),
       }));
     }
-    const wide = run.lasted(0) / run.lasted(typical);
+    const wide = run.lasted(0) / run.each;
     if (first.positions > 1) {
       const ratio = n / wide;
       found.push(say(wide > 1.15 ? "fact.first" : "fact.first.same", {
@@ -71,7 +71,7 @@ export function facts(run) {
     if (run.predicts) {
       const {cost, predicted, binds} = all, read = cost.weights + cost.cache;
       found.push(say(`fact.binds.${BINDS[binds]}`, {
-        time: duration(predicted), read: bytes(read), flops: flops(cost.products + cost.elements),
+        what: say(guesses.checked ? "a.check" : "a.word"), time: duration(predicted), read: bytes(read), flops: flops(cost.products + cost.elements),
         share: percent(predicted / run.lasted(typical)),
       }));
     }
@@ -120,8 +120,8 @@ export function threads(n) {
 }
 
 /** What a view rests on: its equation, and the lines of minillm that it comes from.
- * @param {{equation: string, file: string, line: number, code: string}} about */
-export function source({equation, file, line, code}) {
+ * @param {string} equation @param {{file: string, line: number, code: string}} about */
+export function source(equation, {file, line, code}) {
   return el("details", {class: "source"},
     el("summary", {}, el("span", {class: "equation"}, equation), el("span", {class: "soft"}, ` ${file}:${line}`)),
     el("pre", {tabindex: 0}, el("code", {}, code)));
@@ -163,6 +163,8 @@ export function mark(place, upTo, picked) {
 
 // ---- candidates
 
+const LISTED = 10;  // words, and the one that came
+
 /** @param {Run} run @param {number} moment
  * @param {?import("./sampling.js").How} moved how the word would be drawn; null: as it was
  * @param {?((id: number) => void)} branch what is done to go on with another word, where it can be */
@@ -170,7 +172,7 @@ export function candidates(run, moment, moved = null, branch = null) {
   const all = run.candidates(moment), came = run.chosen(moment), id = run.moments[moment].id;
   const how = moved ?? run.header.options, V = run.header.model.sizes.V;
   const {after, kept} = moved || !how.temperature ? reshaped(all, V, how) : recorded(all);
-  const listed = all.map((c, n) => ({...c, drawn: after[n]}));
+  const listed = all.map((c, n) => ({...c, drawn: after[n]})).filter((c, n) => n < LISTED || c.id === id);
   if (!all.some((c) => c.id === id)) {  // it is one of those of which only the sum is known
     const most = Math.exp((came.logit - all[0].logit) / how.temperature) * after[0][1];
     listed.push({id, ...came, drawn: moved ? [0, kept === null ? most : 0] : [came.after, came.after]});
