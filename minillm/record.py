@@ -91,7 +91,7 @@ def record(
     n = chosen.new_tokens(len(ids), model.config.sizes.P)
     require_memory(f"the logits of {n} tokens", 4 * n * model.config.sizes.V, "fewer tokens")
     if engine is not None and draft is not None:
-        raise InputError("a draft is recorded with minillm's own forward: leave out engine, or draft")
+        raise InputError("a draft is recorded with minillm itself: leave out engine, or draft")
     run = engine or model, tokenizer, ids, chosen, stop, draft
     clock, emitted, logits = _timed(*run, every_step, tries, told)
     if callable(limits):

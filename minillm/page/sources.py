@@ -41,7 +41,7 @@ def sources(config: Any) -> dict[str, dict]:
 
 
 def _place(source: Any) -> dict:
-    function = source.fget if isinstance(source, property) else source
+    function: Any = source.fget if isinstance(source, property) else source
     lines, first = inspect.getsourcelines(function)
     indent = len(lines[0]) - len(lines[0].lstrip())
     code = "\n".join(line[indent:].rstrip() for line in lines[:MOST_LINES])

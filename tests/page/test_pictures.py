@@ -1,10 +1,11 @@
 """What the page looks like: a dozen small pictures of fixed recordings, compared with those that
 were looked at. `python tests/page/test_pictures.py` takes them anew.
 
-A picture is the whole page at an eighth of its size, in 16 greys. Worst mean difference seen without
-a change, on a busy machine: 0.0 of 255 in all of them; the smallest seen with one thing hidden (of
-cache, norms, handles, facts, map, lens in light-1280): 1.7, the handles. A page of another height
-fails anyway. Where the fonts are others, text runs otherwise, and nothing is compared.
+A picture is the whole page at an eighth of its size, in 16 greys. Worst mean difference seen
+without a change, on a busy machine: 0.0 of 255 in all of them; the smallest seen with one thing
+hidden (of cache, norms, handles, facts, map, lens in light-1280): 1.7, the handles. A page of
+another height fails anyway. Where the fonts are others, text runs otherwise, and nothing is
+compared.
 """
 
 from __future__ import annotations
