@@ -26,6 +26,7 @@ from .clock.limits import describe_machine
 from .decoding.cycle import Moment, shown
 from .decoding.generate import moments
 from .decoding.options import Options
+from .decoding.speculative import Draft
 from .decoding.text import TextStream
 from .errors import InputError, whole_number
 from .families.family import EQUATIONS
@@ -57,6 +58,7 @@ def record(
     *,
     engine: Any = None,
     stop: Sequence[str] | str = (),
+    draft: Draft | None = None,
     limits: Limits | Callable[[], Limits | None] | None = None,
     name: str = "",
     candidates: int = CANDIDATES,
@@ -69,13 +71,14 @@ def record(
 ) -> Recording:
     """Generate after `prompt` and return the recording of it.
 
-    engine: another engine with the same model (engines.Engine), which is timed in its place.
-    limits: the machine's, see clock.measure, or what gives them when they are needed; without,
-    nothing is predicted. name: what the model is called. candidates, lens: how many words of each
-    moment and of each of its layers. attention: the positions whose attention is kept, None for as
-    many as fit into some 150 kB, evenly spread. every_step: time the readable forward, and so each
-    step, not the fused one that generates. tries: how often it is timed, over the same tokens; the
-    fastest run is kept. told: is given each moment as it comes, in the first run. options: see
+    engine: another engine with the same model (engines.Engine), which is timed in its place. draft:
+    guesses tokens in the timed run, see decoding.speculative; not with an engine. limits: the
+    machine's, see clock.measure, or what gives them when they are needed; without, nothing is
+    predicted. name: what the model is called. candidates, lens: how many words of each moment and
+    of each of its layers. attention: the positions whose attention is kept, None for as many as fit
+    into some 150 kB, evenly spread. every_step: time the readable forward, and so each step, not
+    the fused one that generates. tries: how often it is timed, over the same tokens; the fastest
+    run is kept. told: is given each moment as it comes, in the first run. options: see
     decoding.Options. InputError for what is not plain decoding: beams, a window, sliding, several
     texts.
     """
@@ -87,13 +90,15 @@ def record(
     chosen.require_plain("a recording", use_cache=chosen.use_cache)
     n = chosen.new_tokens(len(ids), model.config.sizes.P)
     require_memory(f"the logits of {n} tokens", 4 * n * model.config.sizes.V, "fewer tokens")
-    clock, emitted, logits = _timed(
-        engine or model, tokenizer, ids, chosen, stop, every_step, tries, told
-    )
+    if engine is not None and draft is not None:
+        raise InputError("a draft is recorded with minillm itself: leave out engine, or draft")
+    run = engine or model, tokenizer, ids, chosen, stop, draft
+    clock, emitted, logits = _timed(*run, every_step, tries, told)
     if callable(limits):
         limits = limits()
-    if limits is not None and model.stored not in limits.row:
-        raise InputError(f"the limits are of {', '.join(limits.row)}, not of {model.stored}")
+    for computes in (model, getattr(draft, "model", model)):
+        if limits is not None and computes.stored not in limits.row:
+            raise InputError(f"the limits are of {', '.join(limits.row)}, not of {computes.stored}")
     positions = len(ids) + len(emitted) - 1
     kept = _positions(attention, positions, model.config.sizes)
     traced = Traced(model, [m.id for m in emitted], logits, positions, kept, candidates, lens)
@@ -101,7 +106,9 @@ def record(
     for _ in zip(emitted, moments(model, ids, Options(**given), traced, tokenizer=tokenizer)):
         pass
     cycles, passes = clock.cycles(), [c for m in emitted for c in (*m.before, m.cycle)]
-    numbers_of = {cycle: number for number, cycle in enumerate(passes)}
+    numbers_of = {cycle: number for number, cycle in enumerate(dict.fromkeys(passes))}
+    guesser = getattr(draft, "model", model)
+    models = [guesser if cycle.kind == "draft" else model for cycle in cycles]
     lists = list(dict.fromkeys(cycle.names for cycle in cycles))
     steps, values = _steps(model, traced), traced.arrays()
     mentioned = {*ids, *(m.id for m in emitted), *values["candidates.ids"].ravel().tolist()}
@@ -114,6 +121,7 @@ def record(
         about |= {"twin": engine.title, "threads": engine.threads}
         kept_as = engine.cache_dtype
     position = position_bytes(model.config, kept_as) if chosen.use_cache else 0
+    drafted = position_bytes(guesser.config, guesser.dtype)  # a draft's cache is its own
     header: Any = {
         "version": VERSION,
         "made": machine.pop("time"),
@@ -126,7 +134,8 @@ def record(
             "pieces": [_piece(piece) for piece in pieces],
         },
         "tokens": {str(i): _word(tokenizer, i) for i in sorted(mentioned)},
-        "options": {n: v for n, v in asdict(chosen).items() if n not in ("given", "defaults")},
+        "options": {n: v for n, v in asdict(chosen).items() if n not in ("given", "defaults")}
+        | _draft(draft),
         "moments": [
             {
                 "id": m.id,
@@ -137,7 +146,10 @@ def record(
             }
             for m in emitted
         ],
-        "cycles": [_cycle(c, lists.index(c.names), position) for c in cycles],
+        "cycles": [
+            _cycle(c, lists.index(c.names), drafted if c.kind == "draft" else position)
+            for c in cycles
+        ],
         "names": [list(names) for names in lists],
         "attention": kept,
         "clock": {
@@ -151,9 +163,9 @@ def record(
             "origin": ORIGIN,
         },
     }
-    arrays = values | _times(cycles) | {"costs": _costs(model, cycles, steps)}
+    arrays = values | _times(cycles) | {"costs": _costs(models, cycles, steps)}
     if limits is not None:
-        arrays |= _predicted(model, cycles, limits)
+        arrays |= _predicted(models, cycles, limits)
     return Recording(header, arrays)
 
 
@@ -175,7 +187,7 @@ class Listening:
 
 
 class Again(Clock):
-    """A clock that hands on the tokens of an earlier run."""
+    """A clock that hands on the tokens of an earlier run; a draft guesses its own."""
 
     def __init__(self, every_step: bool, tokens: Iterable[int]):
         super().__init__(every_step)
@@ -183,7 +195,9 @@ class Again(Clock):
 
     def __call__(self, name: str, value: Any) -> Any:
         value = super().__call__(name, value)
-        return next(self.tokens, value) if name == "next" else value
+        if name == "next" and self._begun[-1][0] != "draft":
+            return next(self.tokens, value)
+        return value
 
 
 def _timed(
@@ -192,22 +206,27 @@ def _timed(
     ids: list[int],
     options: Options,
     stop: Sequence[str] | str,
+    draft: Draft | None,
     every_step: bool,
     tries: int,
     told: Callable[[Moment], object],
 ) -> tuple[Clock, list[Moment], list[np.ndarray]]:
     """Generate under the clock, after a few tokens that are not counted (kernels compile, memory is
     touched): the clock, the moments, and the logits [V] of each, of the fastest run."""
-    for _ in islice(moments(model, ids, options, Clock(every_step), tokenizer=tokenizer), 2):
+    few = 8 if draft else 2  # until it has guessed
+    for _ in islice(moments(model, ids, options, Clock(every_step), draft, tokenizer), few):
         pass
     runs: list[tuple[Clock, list[Moment], list[np.ndarray]]] = []
     for _ in range(whole_number("tries", tries)):
         clock = Again(every_step, [m.id for m in runs[0][1]]) if runs else Clock(every_step)
         listening: Any = Listening(model)
         text, emitted, logits = TextStream(tokenizer, stop), [], []
-        for moment in moments(listening, ids, options, clock, tokenizer=tokenizer):
+        for moment in moments(listening, ids, options, clock, draft, tokenizer):
             emitted.append(moment := shown(moment, text))
-            logits.append(listening.logits.reshape(-1, listening.logits.shape[-1])[-1].copy())
+            row = -1
+            if moment.cycle.kind == "verify":  # which decides several
+                row = sum(m.cycle == moment.cycle for m in emitted) - 1
+            logits.append(listening.logits.reshape(-1, listening.logits.shape[-1])[row].copy())
             if not runs:
                 told(moment)
             if moment.finish:
@@ -367,27 +386,35 @@ def _times(cycles: Sequence[CycleTimes]) -> dict[str, np.ndarray]:
     }
 
 
-def _costs(model: Model, cycles: Sequence[CycleTimes], steps: list[dict]) -> np.ndarray:
+def _costs(models: Sequence[Model], cycles: Sequence[CycleTimes], steps: list[dict]) -> np.ndarray:
     """[cycles, steps, 5]: products, elements, weights, cache, values (see costs.Cost) of each step,
     in one layer."""
     names = [f"h.0.{step['name']}" if step["layered"] else step["name"] for step in steps]
     table = np.zeros((len(cycles), len(names), 5), np.float32)
-    for row, c in zip(table, cycles):
-        costs = step_costs(model.config, c.positions, c.past, c.rows, model.stored)
+    for row, model, c in zip(table, models, cycles):
+        costs = step_costs(model.config, c.positions, c.past, c.rows, model.stored, _asked(c))
         for cell, name in zip(row, names):
             cell[:] = [*vars(costs[name]).values()]
     return table
 
 
-def _predicted(model: Model, cycles: Sequence[CycleTimes], limits: Limits) -> dict[str, np.ndarray]:
+def _predicted(
+    models: Sequence[Model], cycles: Sequence[CycleTimes], limits: Limits
+) -> dict[str, np.ndarray]:
     found = []
-    for c in cycles:
-        parts = predict(model.config, limits, c.names, c.positions, c.past, c.rows, model.stored)
+    for model, c in zip(models, cycles):
+        about = c.names, c.positions, c.past, c.rows, model.stored, _asked(c)
+        parts = predict(model.config, limits, *about)
         found += [parts[name] for name in c.names]
     return {
         "predicted.seconds": np.array([p.seconds for p in found], np.float32),
         "predicted.binds": np.array([BINDS.index(p.binds) for p in found], np.uint8),
     }
+
+
+def _asked(c: CycleTimes) -> int:
+    """Of how many positions logits are formed."""
+    return c.positions if c.kind == "verify" else 1
 
 
 def _steps(model: Model, traced: Traced) -> list[dict]:
@@ -428,6 +455,16 @@ def _cycle(c: CycleTimes, names: int, position: int) -> dict:
         "read": kept,
         "written": position * c.positions,
     }
+
+
+def _draft(draft: Draft | None) -> dict:
+    """What guessed, as the options say it."""
+    if draft is None:
+        return {}
+    if (guesser := getattr(draft, "model", None)) is None:
+        return {"draft": "ngram"}
+    sizes = guesser.config.sizes
+    return {"draft": f"{sizes.L} \u00d7 {sizes.C}, {guesser.stored}"}
 
 
 def _model(model: Model, name: str) -> dict:

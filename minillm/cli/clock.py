@@ -283,14 +283,15 @@ def predict(args: argparse.Namespace) -> None:
     )
 
 
-def limits_of(model, args: argparse.Namespace, update):
-    """The limits of the file that --limits names, else measured now (and kept there)."""
+def limits_of(model, args: argparse.Namespace, update, kinds=()):
+    """The limits of the file that --limits names, else measured now (and kept there); kinds: of
+    storage, besides the model's."""
     from ..clock import Limits, measure
 
     if args.limits and Path(args.limits).exists():
         return Limits.load(args.limits)
     weights = sum(p.nbytes for p in model.parameters.values())
-    limits = measure(model.ops, [model.stored], update, [weights])
+    limits = measure(model.ops, [model.stored, *kinds], update, [weights])
     if args.limits:
         limits.save(args.limits)
         say_written(args.limits)

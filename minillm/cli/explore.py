@@ -2,6 +2,7 @@
 
 minillm explore "Once upon a time"
 minillm explore "The king" --model tales-draft --save king.html
+minillm explore --save king.html --beside int8 --beside draft:ngram    two ways to compute it, too
 minillm explore --save king.html --live     the page holds the model, too, and goes on by itself
 minillm explore --no-open     says the address, for a browser elsewhere
 """
@@ -20,6 +21,8 @@ from .generate import add_options, given_options
 
 TEXT = "Once upon a time, there was a little girl"
 WORDS = 40  # how many are written unless told otherwise
+DRAWING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "seed")  # a page's handles
+CANDIDATES = 50  # of each word: as far as the handle of top-k goes, so that what it leaves is exact
 TRIES = 5  # of the timed run; neighbours on the machine only slow it down
 HUBS = {
     "JUPYTERHUB_USER": "a hub",
@@ -48,6 +51,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of --save: put the model inside, its matrices stored so (default: %(const)s)",
     )
     parser.add_argument(
+        "--beside",
+        action="append",
+        default=[],
+        metavar="LEVER",
+        help=(
+            "of --save: the same text computed in another way, too, on the same time scale:"
+            " no-cache, int8 (or another kind of --dtype), cache:float16, draft:HOW (as in"
+            " `minillm generate`) or threads:N; may be given often"
+        ),
+    )
+    parser.add_argument(
         "--limits",
         metavar="FILE",
         help="take the machine's limits from FILE; where there is none, write it",
@@ -71,9 +85,11 @@ def run(args: argparse.Namespace) -> None:
     check_output("--limits", args.limits)
     if args.live and not args.save:
         raise InputError("--live puts the model into a page: give --save page.html, too")
+    if args.beside and not args.save:
+        raise InputError("--beside is for --save page.html; a served page offers its levers")
     args.model = args.model or ("tales-draft" if args.live else "tales")
     model, tokenizer = load(args)
-    options = given_options(args)
+    options = {"seed": 1} | given_options(args)  # so that levers draw the same text
     if not {"max_new_tokens", "max_length"} & options.keys():
         options["max_new_tokens"] = WORDS
     answer = answerer(model, tokenizer, args, options)
@@ -83,7 +99,8 @@ def run(args: argparse.Namespace) -> None:
         from ..page.static import page
 
         packed = pack(model, tokenizer, args.live) if args.live else b""
-        made = page(answer(text, True, lambda said: None), packed).encode()
+        asked = [{"lever": lever} for lever in ("", *args.beside)]
+        made = page([answer(text, one, lambda said: None) for one in asked], packed).encode()
         write_atomically(Path(args.save), made)
         say_written(args.save)
         return
@@ -92,40 +109,54 @@ def run(args: argparse.Namespace) -> None:
 
 def answerer(model, tokenizer, args: argparse.Namespace, options: dict):
     """Return what continues a text and gives its recording, telling meanwhile what comes; limits
-    are measured once, when they are first asked for."""
+    are measured once for each kind of storage and number of threads, when they are first needed."""
+    from ..loading import load as load_model
+    from ..page.levers import pulled
     from ..record import record
+    from ..twins.threads import n_threads
     from .clock import limits_of
 
-    known: list = []
+    known: dict = {}
+    first = {name: value for name, value in options.items() if name not in DRAWING}
 
-    def answer(prompt: str | list[int], cache: bool, told: Callable[[dict], None]):
-        def limits():
-            if not known:
-                told({"measuring": True})
-                known.append(limits_of(model, args, lambda what, done, total: None))
-            return known[0]
+    def answer(prompt: str | list[int], asked, told: Callable[[dict], None]):
+        lever = asked.get("lever", "")
+        with pulled(lever, model, tokenizer, load_model) as (one, draft, more):
+            kinds = sorted({one.stored, getattr(draft, "model", one).stored})
 
-        told({"prompt": prompt if isinstance(prompt, str) else tokenizer.readable(prompt)})
-        return record(
-            model,
-            tokenizer,
-            prompt,
-            limits=None if args.no_limits else limits,
-            name=args.model,
-            tries=TRIES,
-            told=lambda moment: told({"word": moment.text}),
-            **options if cache else options | {"use_cache": False},
-        )
+            def limits():
+                key = (*kinds, n_threads(model.ops))
+                if key not in known:
+                    told({"measuring": True})
+                    known[key] = limits_of(one, args, lambda what, done, total: None, kinds)
+                return known[key]
+
+            told({"prompt": prompt if isinstance(prompt, str) else tokenizer.readable(prompt)})
+            return record(
+                one,
+                tokenizer,
+                prompt,
+                draft=draft,
+                limits=None if args.no_limits else limits,
+                name=args.model,
+                candidates=CANDIDATES,
+                tries=TRIES,
+                told=lambda moment: told({"word": moment.text}),
+                **(first | asked["drawing"] if "drawing" in asked else options) | more,
+            )
 
     return answer
 
 
 def serve(model, text: str, answer, args: argparse.Namespace) -> None:
     """Answer until Ctrl-C."""
+    from ..page.levers import offered
     from ..page.server import Server
     from ..page.static import html
 
-    server = Server(html(model.config, ask={"text": text}), answer, args.port, args.allow_host)
+    levers = offered(model, ("tales-draft",) if args.model == "tales" else ())
+    made = html(model.config, ask={"text": text, "levers": levers})
+    server = Server(made, answer, args.port, args.allow_host)
     try:
         write(f"{server.address}  (Ctrl-C ends it)")
         if hub := next((what for name, what in HUBS.items() if os.environ.get(name)), None):

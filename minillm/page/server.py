@@ -26,18 +26,31 @@ from ..recording import Recording, to_bytes
 MOST_BODY = 100_000  # bytes of a request
 SLOW = 15  # seconds that a client may take to say what it wants, or to take what it is given
 MOST_AT_ONCE = 32  # connections
-# run(prompt, cache, told) -> a recording. The prompt is text, or ids; cache: whether there is one;
-# told is given what is written meanwhile: {"word": ...}.
 Prompt = str | list[int]
-Run = Callable[[Prompt, bool, Callable[[dict], None]], Recording]
+
+
+class Drawing(TypedDict, total=False):
+    """How the next token is drawn, as decoding.Options has it."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    seed: int
 
 
 class Asked(TypedDict, total=False):
-    """What a page asks for."""
+    """What a page asks for: a text, or ids, to continue; how to draw, where not as at first; which
+    lever to pull (page.levers)."""
 
     text: str
     ids: list[int]
-    cache: bool
+    drawing: Drawing
+    lever: str
+
+
+# run(prompt, asked, told) -> a recording. told is given what is written meanwhile: {"word": ...}.
+Run = Callable[[Prompt, Asked, Callable[[dict], None]], Recording]
 
 
 HEADERS = {
@@ -127,7 +140,7 @@ class Handler(BaseHTTPRequestHandler):
             self._tell({"waiting": True})
             self.server.one_at_a_time.acquire()
         try:
-            recording = self.server.run(prompt, asked.get("cache", True), self._tell)
+            recording = self.server.run(prompt, asked, self._tell)
             self._tell({"recording": base64.b64encode(to_bytes(recording)).decode()})
         except InputError as error:
             self._tell({"error": str(error)})

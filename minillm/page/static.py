@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,12 @@ from ..clock.costs import step_costs, steps_of
 from ..recording import Recording, to_bytes
 from ..steps import local_name
 from .drawing import CSS, drawing, words_of
+from .sources import sources
 
 FILES = Path(__file__).with_name("js")
-MODULES = ("words", "recording", "scope", "views", "main")  # each imports from those before it
+MODULES = (  # each imports from those before it
+    *("words", "recording", "scope", "sampling", "views", "handles", "kept", "main"),
+)
 ALIVE = (  # and what a page with the model inside has besides
     *("ops", "packed", "attention", "gpt2", "llama", "random", "decoding", "tokenizer", "model"),
     *("live", "patch", "alive"),
@@ -30,17 +33,22 @@ ALIVE = (  # and what a page with the model inside has besides
 LANGUAGES = ("en", "zh")
 
 
-def page(recording: Recording, packed: bytes = b"") -> str:
-    """Return a page that shows a recording, which is inside it: one file that needs nothing.
+def page(recording: Recording | Sequence[Recording], packed: bytes = b"") -> str:
+    """Return a page that shows a recording, which is inside it: one file that needs nothing; of
+    several, the first above the second, and the others to choose from.
 
     packed: a model (packing.pack) that goes along, so that the page continues other texts itself.
     """
-    family = families.described(described := recording.header["model"]["config"])
-    return html(family.config.from_dict(described), recording, packed=packed)
+    recordings = [recording] if isinstance(recording, Recording) else [*recording]
+    family = families.described(described := recordings[0].header["model"]["config"])
+    return html(family.config.from_dict(described), recordings, packed=packed)
 
 
 def html(
-    config: Any, recording: Recording | None = None, ask: dict | None = None, packed: bytes = b""
+    config: Any,
+    recordings: Sequence[Recording] = (),
+    ask: dict | None = None,
+    packed: bytes = b"",
 ) -> str:
     """Return the page of a model with this config; ask: what it asks the server that it comes from
     for, before anybody types another text; packed: the model itself."""
@@ -64,7 +72,8 @@ def html(
         "script": script,
         "texts": _json(texts),
         "ask": _json(ask),
-        "recording": base64.b64encode(to_bytes(recording)).decode() if recording else "",
+        "sources": _json(sources(config)),
+        "recording": " ".join(base64.b64encode(to_bytes(r)).decode() for r in recordings),
         "map": "".join(maps),
         "model": _model(config, packed) if packed else "",
     }

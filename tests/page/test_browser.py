@@ -10,12 +10,15 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from minillm import recording
+from minillm import GPT2Config, recording
+from minillm.page.server import Server
+from minillm.page.static import html
 from minillm.page.static import page as page_of
 from minillm.recording import Recording, shapes
 
@@ -128,6 +131,89 @@ def test_arrows_move_among_the_heads(open_page):
     pressed = page.locator(".head[aria-pressed=true]")
     assert (pressed.get_attribute("data-layer"), pressed.get_attribute("data-head")) == ("1", "0")
     assert page.evaluate("document.activeElement.dataset.head") == "0"
+
+
+def test_handles_move_by_keys_and_the_shares_follow(open_page):
+    page = open_page()
+    page.focus("#scope")
+    page.keyboard.press("Home")
+    page.wait_for_timeout(200)
+    shares = page.locator("#candidates tbody td:nth-child(4)")
+    assert shares.first.inner_text() == "100%" and "exact" in page.inner_text("#candidates")
+    page.focus("#temperature")
+    for _ in range(30):
+        page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.id") == "temperature"
+    assert "between two numbers" in page.inner_text("#candidates")
+    assert "–" in shares.first.inner_text()
+    page.focus("#top_k")
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    assert "3 words can be drawn. These shares are exact." in page.inner_text("#candidates")
+    z = MADE.arrays["candidates.logits"][0, :3].astype(np.float64) / 1.5
+    wanted = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+    said = [float(text.rstrip("%")) for text in shares.all_inner_texts()[:3]]
+    np.testing.assert_allclose(said, 100 * wanted, atol=0.51)
+
+
+def test_handles_move_by_the_pointer(open_page):
+    page = open_page()
+    page.click("#temperature")  # in the middle
+    assert page.input_value("#temperature") == "1"
+    assert page.locator("#min_p").is_enabled() and page.locator("#draw").is_hidden()
+
+
+def test_every_view_has_a_sentence_an_equation_and_a_source(open_page):
+    page = open_page()
+    page.focus("#scope")
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(200)
+    for language in ("en", "zh"):
+        assert page.locator("html").get_attribute("lang") == language
+        for card in page.locator(".views > section").all():
+            assert len(card.locator(".look").first.inner_text()) > 15
+            card.locator(".source > summary").focus()
+            page.keyboard.press("Enter")
+            assert "minillm/" in card.locator(".source summary").inner_text()
+            assert card.locator(".source pre").is_visible()
+            page.keyboard.press("Enter")
+        assert page.locator("#step .look").count() == 1
+        page.click("#language")
+
+
+def test_the_cache_shows_positions_and_bytes(open_page):
+    page = open_page()
+    page.click("[data-moment='5'] .body")
+    page.wait_for_timeout(200)
+    cycle = MADE.header["cycles"][5]
+    rows = page.locator("#kept tbody tr").all_inner_texts()
+    assert [int(row.split("\t")[1]) for row in rows] == [
+        cycle["past"], 1, cycle["past"] + 1,
+    ]  # fmt: skip
+    assert f"{cycle['kept'] / 1e3:.3g}" in rows[2]
+    assert page.locator("#kept canvas").get_attribute("aria-label") == (
+        f"{cycle['past']} positions are read, 1 are written"
+    )
+
+
+def beside(lever):
+    """The fixed recording as if by a lever: half as fast, and another word at the end."""
+    header = copy.deepcopy(MADE.header)
+    for cycle in header["cycles"]:
+        cycle |= {"start": cycle["start"] * 2, "end": cycle["end"] * 2, **lever}
+    header["options"]["use_cache"] = False
+    header["moments"][-1]["id"] = header["moments"][0]["id"]
+    arrays = {**MADE.arrays, "times.ends": MADE.arrays["times.ends"] * 2}
+    return Recording(header, arrays)
+
+
+def test_saved_levers_stand_beside_each_other(open_page):
+    page = open_page([MADE, beside({"kept": 0, "read": 0, "written": 0})])
+    said = page.locator("#compared").inner_text()
+    assert "0.5 times as long" in said and "part at word 16" in said and "without cache" in said
+    page.click("#runs-tabs button >> nth=1")
+    assert "2 times as long" in page.locator("#compared").inner_text()
+    assert page.locator("#ask").is_hidden()
 
 
 def test_everything_is_reached_by_the_pointer(open_page):
@@ -268,15 +354,20 @@ def keep(page, name):
         page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_text_is_inert(open_page, name):
-    header, text = copy.deepcopy(MADE.header), HOSTILE[name]
+def hostile(text):
+    """The fixed recording with a text in every place that others can fill."""
+    header = copy.deepcopy(MADE.header)
     header["tokens"] = dict.fromkeys(header["tokens"], text)
     header["text"]["prompt"] = header["model"]["name"] = text
     header["machine"]["processor"] = text
     for moment in header["moments"]:
         moment["text"] = text
-    page = open_page(Recording(header, MADE.arrays), width=360)
+    return Recording(header, MADE.arrays)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_text_is_inert(open_page, name):
+    page = open_page(hostile(HOSTILE[name]), width=360)
     page.click("main > details > summary")
     page.focus("#scope")
     for key in ("ArrowRight", "Enter", "ArrowLeft"):
@@ -382,10 +473,14 @@ def test_a_lever_is_shown_beside_what_it_changes(open_page, served):
     page = open_page(address=served[1])
     page.wait_for_selector("[data-moment='11']")
     assert page.locator("#beside-view").is_hidden()
-    page.check("#no-cache")
-    page.click("#go")
+    page.select_option("#lever", "no-cache")
     sync_api.expect(page.locator("#compared")).to_contain_text("It is the same text.")
     assert "There is no cache" in page.locator("#facts").inner_text()
+    assert "Nothing is kept" in page.locator("#kept").inner_text()
+    page.focus("#lever")
+    page.keyboard.type("draft: n")  # by its name, as a list is chosen from without a pointer
+    sync_api.expect(page.locator("#facts")).to_contain_text("A draft guesses")
+    sync_api.expect(page.locator("#compared")).to_contain_text("It is the same text.")
     first, second = (page.locator(f"#{name}").bounding_box() for name in ("scope", "beside"))
     assert first["width"] == second["width"] and second["y"] > first["y"]
     keep(page, "lever")
@@ -395,6 +490,51 @@ def test_two_pages_run_at_once(open_page, served):
     pages = [open_page(address=served[1]) for _ in range(2)]
     for page in pages:
         page.wait_for_selector("[data-moment='11']")
+
+
+def test_a_text_goes_on_as_the_handles_stand(open_page, served):
+    page = open_page(address=served[1])
+    page.wait_for_selector("[data-moment='11']")
+    page.click("[data-moment='2'] .body")
+    page.fill("#temperature", "1.5")
+    page.fill("#top_k", "5")
+    page.click("#draw")
+    sync_api.expect(page.locator("#runs-tabs button")).to_have_count(2)
+    tab = page.locator("#runs-tabs button >> nth=1").inner_text()
+    assert "temperature 1.5, top-k 5, seed 1" in tab
+    given = page.locator("#words .given").all_inner_texts()
+    page.click("#runs-tabs button >> nth=0")
+    assert page.locator("#words").inner_text().startswith("".join(given))
+
+
+@pytest.fixture
+def slow_server():
+    """A server in a thread that tells a word and then nothing more, until it is let go."""
+    go = threading.Event()
+
+    def answer(prompt, asked, told):
+        told({"prompt": prompt})
+        told({"word": " first"})
+        go.wait(30)
+        raise ConnectionAbortedError
+
+    server = Server(html(GPT2Config(n_layer=1), ask={"text": "Once", "levers": []}), answer)
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    ).start()
+    yield server, go
+    go.set()
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_page_says_that_its_server_has_gone_while_it_wrote(open_page, slow_server):
+    server, go = slow_server
+    page = open_page(address=server.address)
+    sync_api.expect(page.locator("#words")).to_have_text("Once first")
+    go.set()  # the connection ends without a recording, as when the process is killed
+    sync_api.expect(page.locator("#state")).to_contain_text("The server has gone")
+    assert page.locator("#words").inner_text() == "Once first"  # what was written stays
 
 
 def test_a_page_says_that_its_server_has_gone(open_page, served):

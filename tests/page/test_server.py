@@ -20,7 +20,7 @@ RECORDINGS = Path(__file__).parents[1] / "data" / "recordings"
 MADE = recording.read(RECORDINGS / "tales-draft.recording")
 
 
-def answer(text, cache, told):
+def answer(text, asked, told):
     if text == "wrong":
         raise InputError("this text cannot be continued")
     if text == "broken":
@@ -107,6 +107,18 @@ REFUSED = {
     "no JSON": ({"method": "POST", "path": "/{token}/run", "body": "x"}, 400),
     "no text": ({"method": "POST", "path": "/{token}/run", "body": '{"a": "b"}'}, 400),
     "no ids": ({"method": "POST", "path": "/{token}/run", "body": '{"ids": ["a"]}'}, 400),
+    "no lever": (
+        {"method": "POST", "path": "/{token}/run", "body": '{"text": "a", "lever": 3}'},
+        400,
+    ),
+    "no temperature": (
+        {
+            "method": "POST",
+            "path": "/{token}/run",
+            "body": '{"text": "a", "drawing": {"temperature": "hot"}}',
+        },
+        400,
+    ),
     "no string": ({"method": "POST", "path": "/{token}/run", "body": '{"text": 3}'}, 400),
 }
 

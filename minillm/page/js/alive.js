@@ -1,6 +1,7 @@
 // @ts-check
 /** A page with the model inside: another text, another word, both by the browser alone. */
 
+import {drawnAs} from "./handles.js";
 import {record} from "./live.js";
 import {page, typing, unpacked} from "./main.js";
 import {Model} from "./model.js";
@@ -21,17 +22,13 @@ class Alive {
     this.turn = 0;
     /** @type {Model | undefined} */
     this.made = undefined;
-    this.warmth = /** @type {HTMLInputElement} */ (el("input", {
-      id: "temperature", type: "range", min: 0, max: 2, step: 0.05, value: 0,
-    }));
-    this.warm = el("output", {for: "temperature"});
-    this.label = el("span");
     this.note = el("p", {class: "soft"});
-    $("state").before(el("label", {class: "group"}, this.label, " ", this.warmth, " ", this.warm));
     $("ask").after(this.note);
     typing(page.run?.header.text.prompt ?? "", (text) => this.write(text));
-    this.warmth.addEventListener("input", () => this.translate());
-    this.warmth.addEventListener("change", () => this.write($("prompt").value));
+    page.offer(["no-cache"], () => {
+      const {text, options} = page.run?.header ?? {};
+      this.write(text.pieces.length ? text.prompt : text.ids, drawnAs(options));
+    });
     $("language").addEventListener("click", () => this.translate());
     page.branch = (ids) => this.write(ids);
     const views = /** @type {HTMLElement} */ (document.querySelector(".views"));
@@ -46,29 +43,23 @@ class Alive {
     return (this.made ??= new Model(unpacked($("model").textContent)));
   }
 
-  get temperature() {
-    return Number(this.warmth.value);
-  }
-
   translate() {
-    this.label.textContent = say("temperature");
-    this.warm.textContent = this.temperature ? this.temperature.toFixed(2) : say("temperature.0");
     const {source, ticks_per_second: ticks} = page.run?.header.clock ?? {};
     const tick = duration(source === "performance.now" ? 1e9 / ticks : 1e5);
     this.note.textContent = say("live", {tick});
   }
 
-  /** Continue a text, or ids, which is a branch. @param {string | number[]} prompt */
-  async write(prompt) {
-    const turn = ++this.turn, {temperature} = this;
+  /** Continue a text, or ids, which is a branch. @param {string | number[]} prompt
+   * @param {import("./model.js").Options} [drawing] */
+  async write(prompt, drawing = page.drawing) {
+    const turn = ++this.turn;
     this.#say(this.made ? "live.running" : "live.loading");
     page.pause(true);
     await new Promise((done) => setTimeout(done)); // so that it is seen
     try {
-      const how = temperature ? {temperature, seed: 1} : {do_sample: false};
       const given = typeof prompt === "string" ? prompt : this.model.tokenizer.decode(prompt);
       $("words").replaceChildren(token(given, {class: "token given"}));
-      const options = {...how, max_new_tokens: MOST, use_cache: !$("no-cache").checked};
+      const options = {...drawing, max_new_tokens: MOST, use_cache: $("lever").value !== "no-cache"};
       const run = await record(this.model, prompt, options, this.about, async (moment) => {
         $("words").append(token(moment.text));
         await new Promise((done) => setTimeout(done));

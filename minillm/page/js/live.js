@@ -6,7 +6,7 @@ import {largest, settled, softmax} from "./decoding.js";
 import {Run} from "./recording.js";
 
 const TRIES = 40, MOST_MS = 1500; // timed runs; no more of them after so long
-const CANDIDATES = 10, LENS = 3;
+const CANDIDATES = 50, LENS = 3;
 
 /** @typedef {import("./model.js").Model} Model */
 /** @typedef {import("./model.js").Moment} Moment */
@@ -54,7 +54,7 @@ export async function record(model, prompt, options, about, told = async () => t
       text, ids, merges: merges.map((m) => [m.rank, m.at, readable(m.left), readable(m.right)]),
     }))},
     tokens: Object.fromEntries([...seen.mentioned].map((id) => [id, decode(id)])),
-    options: {...settled(options, model.header.generation), use_cache},
+    options: {...settled(options, model.header.generation), use_cache, seed: options.seed},
     moments: moments.map((m, cycle) => (
       {id: m.id, text: m.text, logprob: m.logprob, cycle, finish: m.finish}
     )),

@@ -1,10 +1,12 @@
 // @ts-check
 /** The page: wires a recording to the views, and keys, pointer and time to what is picked. */
 
+import {Handles, drawnAs} from "./handles.js";
+import {kept} from "./kept.js";
 import {read} from "./recording.js";
 import {Scope} from "./scope.js";
-import {attention, candidates, compared, cycle, el, facts, lens, mark, norms, step, table, telling, text, token,
-  tokens} from "./views.js";
+import {attention, candidates, compared, cycle, el, facts, here, lens, lever, mark, norms, source, step, table,
+  telling, text, threads, token, tokens} from "./views.js";
 import {digits, named, plain, say, speak, spoken} from "./words.js";
 
 /** @typedef {import("./recording.js").Run} Run */
@@ -26,6 +28,11 @@ export class Page {
     /** @type {?((ids: number[]) => void)} */ this.branch = null;  // how to go on after some ids
     /** Told of what is picked, where there is more to show.
      * @type {?((run: Run, moment: number) => void)} */ this.cards = null;
+    this.sources = JSON.parse($("sources").textContent);
+    this.handles = new Handles($("handles"), () => this.#candidates(), () => {
+      const {run, moment} = this;
+      if (run) this.branch?.(run.ids.slice(0, run.position(moment) + 1));
+    });
     this.#controls();
   }
 
@@ -37,6 +44,7 @@ export class Page {
     this.run = run;
     if (!this.runs.includes(run)) this.runs.push(run);
     this.at = telling(run);
+    this.handles.set(run.header.options);
     const canvas = el("canvas", {
       id: "scope", tabindex: 0, role: "slider", "aria-valuemin": 0,
       "aria-valuemax": run.cycles.length - 1,
@@ -65,13 +73,23 @@ export class Page {
       place.setAttribute("aria-label", say(place.dataset.label ?? ""));
       place.title = say(place.dataset.label ?? "");
     }
+    this.handles.translate(Boolean(this.branch));
+    for (const option of $("lever").options) {
+      const [what, how] = option.value.split(":");
+      option.textContent = !what ? say("lever.none") : what === "threads" ? threads(Number(how))
+        : say(`lever.${how || what === "no-cache" ? what : "stored"}`, {how: how ?? what});
+    }
+    for (const place of document.querySelectorAll("[data-source]")) {
+      const view = /** @type {HTMLElement} */ (place).dataset.source ?? "";
+      place.replaceChildren(source(say(`equation.${view}`), this.sources[view]));
+    }
     const {run, scope} = this;
     if (!run || !scope) return;
     const {model, runs, machine} = run.header;
     $("lead").textContent = say("lead", {
       title: model.title, name: plain(model.name).slice(0, 60), parameters: model.parameters.toLocaleString(spoken()),
       layers: run.layers, heads: run.heads, twin: model.twin,
-      threads: model.threads === 1 ? say("threads.1") : say("threads.n", {n: model.threads}),
+      threads: threads(model.threads),
     });
     $("facts").replaceChildren(...facts(run).map((fact) => el("li", {}, fact)),
       ...(run.predicts ? [] : [el("li", {class: "soft"}, say("no.prediction"))]));
@@ -85,11 +103,19 @@ export class Page {
       $("beside").setAttribute("aria-label", say("beside"));
     }
     this.#tabs();
-    $("table").replaceChildren(table(run, (n) => this.pick(n)));
+    $("table").replaceChildren(...table(run, (n) => this.pick(n)));
     scope.unfold(scope.detail);
     this.#picked();
     this.#allCards();
     this.#factor();
+  }
+
+  /** Let a lever be chosen: "no-cache", "int8", "draft:ngram" (page/levers.py).
+   * @param {string[]} names @param {() => void} chosen */
+  offer(names, chosen) {
+    $("lever").replaceChildren(...["", ...names].map((value) => el("option", {value})));
+    $("lever").addEventListener("change", chosen);
+    this.translate();
   }
 
   /** The run that was shown before, under this one and on its time scale. */
@@ -110,11 +136,10 @@ export class Page {
     $("runs-tabs").replaceChildren(...this.runs.map((run, n) => {
       const before = this.runs[Math.max(0, n - 1)].ids, own = run.ids;
       const from = n ? own.findIndex((id, at) => id !== before[at]) : run.position(0) + 1;
-      const words = own.slice(from < 0 ? -3 : from).slice(0, 4).map((id) => run.word(id)).join("");
-      const lever = run.header.options.use_cache ? "" : ` (${say("no.cache")})`;
+      const words = from < 0 ? "=" : own.slice(from, from + 4).map((id) => run.word(id)).join("");
       return el("button", {
         type: "button", "aria-pressed": String(run === this.run), onclick: () => this.show(run),
-      }, `${n + 1} `, el("bdi", {}, named(words, 24)), lever);
+      }, `${n + 1} ${lever(run, this.runs[0])}: `, el("bdi", {}, named(words, 24)));
     }));
   }
 
@@ -144,17 +169,26 @@ export class Page {
   #cards() {
     const {run, scope, moment} = this;
     if (!run || !scope) return [];
-    const branch = this.branch && ((/** @type {number} */ id) => {
-      this.branch?.([...run.ids.slice(0, run.position(moment) + 1), id]);
-    });
     return [
+      () => $("here").textContent = here(run, scope.cycle, scope.interval < 0 ? null
+        : run.interval(scope.cycle, scope.interval)),
       () => $("cycle").replaceChildren(...only(cycle(run, scope.cycle, (i) => this.open(i)))),
-      () => $("candidates").replaceChildren(...only(candidates(run, moment, branch))),
+      () => this.#candidates(),
+      () => $("kept").replaceChildren(...only(kept(run, scope.cycle))),
       () => $("lens").replaceChildren(...only(lens(run, moment))),
       () => this.#attention(run, moment),
       () => $("norms").replaceChildren(...only(norms(run, moment))),
       () => this.cards?.(run, moment),
     ];
+  }
+
+  #candidates() {
+    const {run, moment, handles} = this;
+    if (!run) return;
+    const branch = this.branch && ((/** @type {number} */ id) => {
+      this.branch?.([...run.ids.slice(0, run.position(moment) + 1), id]);
+    });
+    $("candidates").replaceChildren(...candidates(run, moment, handles.moved ? handles.how : null, branch));
   }
 
   /** @param {Run} run @param {number} moment */
@@ -194,6 +228,11 @@ export class Page {
       if (last !== undefined) return last;
     }
     return run.moments.length - 1;
+  }
+
+  /** How the next text is drawn: as the handles stand; a draw of its own for each run. */
+  get drawing() {
+    return this.handles.options(this.runs.length);
   }
 
   /** The last moment that the sweep has reached, -1 before the first. */
@@ -451,23 +490,31 @@ async function* lines(response) {
 
 /** Typing a text, and what the server answers: words as they come, then their recording. */
 class Asking {
-  /** @param {Page} page @param {{text: string}} asked */
+  /** @param {Page} page @param {{text: string, levers: string[]}} asked */
   constructor(page, asked) {
     this.page = page;
     typing(asked.text, (text) => this.ask({text}));
+    page.offer(asked.levers, () => {
+      if (!page.run) return;
+      const {text, options} = page.run.header;
+      this.ask(text.pieces.length ? {text: text.prompt} : {ids: text.ids}, drawnAs(options));
+    });
     page.branch = (ids) => this.ask({ids});
-    this.ask(asked);
+    this.ask({text: asked.text});
   }
 
-  /** @param {{text: string} | {ids: number[]}} what */
-  async ask(what) {
+  /** @param {{text: string} | {ids: number[]}} what
+   * @param {Record<string, number>} [drawing] as the server thinks best, before there is a run */
+  async ask(what, drawing = this.page.run && this.page.drawing) {
     this.stop?.abort();
     const stop = this.stop = new AbortController();
     this.#say("state.running");
     this.page.pause(true);
     try {
       const response = await fetch("run", {
-        method: "POST", body: JSON.stringify({...what, cache: !$("no-cache").checked}), signal: stop.signal,
+        method: "POST", signal: stop.signal, body: JSON.stringify({
+          ...what, drawing, lever: $("lever").value,
+        }),
         headers: {"Content-Type": "application/json"},
       });
       if (!response.ok) throw new Error(String(response.status));
@@ -509,4 +556,7 @@ export const page = new Page();
 page.translate();
 const asked = JSON.parse($("asked").textContent);
 if (asked) new Asking(page, asked);
-if ($("recording").textContent.trim()) page.show(read(unpacked($("recording").textContent)));
+const inside = $("recording").textContent.split(" ").filter(Boolean)
+  .map((/** @type {string} */ packed) => read(unpacked(packed)));
+page.runs.push(...inside);
+for (const run of inside.slice(0, 2).reverse()) page.show(run);

@@ -83,7 +83,7 @@ export class Patching {
     const controls = [...this.labels].flatMap(([control, label]) => [label, control]);
     this.opened = /** @type {HTMLDetailsElement} */ (el("details", {},
       el("summary", {}, this.title), this.look, el("p", {class: "times"}, ...controls),
-      this.answer));
+      this.answer, el("div", {"data-source": "patch"})));
     this.opened.addEventListener("toggle", () => this.draw());
     place.append(el("section", {class: "card", id: "patch"}, this.opened));
   }

@@ -74,7 +74,9 @@ export class Run {
     const order = this.steps.filter((s) => !s.layered);
     const before = order.findIndex((s) => s.phase === "unembed");
     const whole = order.slice(0, before).map((s) => [s.name, s.name]);
-    for (let layer = 0; layer < this.layers; layer++) {
+    const deep = names.filter((name) => name.startsWith("h.")).map((name) => 1 + Number(name.split(".")[1]));
+    const layers = Math.max(...deep, 0) || this.layers;  // a draft has fewer
+    for (let layer = 0; layer < layers; layer++) {
       for (const s of this.steps) if (s.layered) whole.push([`h.${layer}.${s.name}`, s.name]);
     }
     whole.push(...order.slice(before).map((s) => [s.name, s.name]));
@@ -161,14 +163,30 @@ export class Run {
     return this.cycles[cycle].end - this.cycles[cycle].start;
   }
 
-  /** The cycle whose duration is the median of those that bring a word each: the decode cycles,
-   * without a cache all but the first; -1 without one. */
+  /** The cycle whose duration is the median of those that bring words: the decode cycles, with a draft
+   * its checks, without a cache all but the first; -1 without one. */
   get typical() {
     const later = this.cycles.map((_, n) => n).slice(1).filter((n) => this.momentsOf[n].length);
-    const decode = later.filter((n) => this.cycles[n].kind === "decode");
-    const found = decode.length ? decode : later;
+    const of = (/** @type {string} */ kind) => later.filter((n) => this.cycles[n].kind === kind);
+    const found = [of("verify"), of("decode"), later].find((some) => some.length) ?? [];
     found.sort((a, b) => this.lasted(a) - this.lasted(b));
     return found.length ? found[found.length >> 1] : -1;
+  }
+
+  /** How long a word takes after the first: the median, or where cycles bring several, the mean. */
+  get each() {
+    if (this.typical < 0) return this.end;
+    if (!this.guesses.checked) return this.lasted(this.typical);
+    const {cycle} = this.moments[0], later = this.moments.length - this.momentsOf[cycle].length;
+    return (this.end - this.cycles[cycle].end) / later;
+  }
+
+  /** How many guesses of a draft were checked and kept, and how many words a check brought. */
+  get guesses() {
+    const checks = this.cycles.map((_, n) => n).filter((n) => this.cycles[n].kind === "verify");
+    const words = checks.reduce((sum, n) => sum + this.momentsOf[n].length, 0);
+    const fed = checks.reduce((sum, n) => sum + this.cycles[n].positions, 0);
+    return {kept: words - checks.length, checked: fed - checks.length, each: words / checks.length};
   }
 
   get end() {

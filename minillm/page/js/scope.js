@@ -192,6 +192,11 @@ export class Scope {
     c.beginPath();
     c.rect(this.left, 0, width - this.left, height);
     c.clip();
+    if (this.from >= run.end) {  // of the run below, which was faster
+      c.fillStyle = this.soft;
+      c.textAlign = "left";
+      c.fillText(say("scope.over", {time: duration(run.end)}), this.left + 6, this.words + this.lane / 2);
+    }
     const first = this.at(this.from), last = this.at(this.to);
     this.#narrow(first, last);
     for (let n = first; n <= last; n++) this.#column(c, n);

@@ -3,6 +3,7 @@
  * and the scope as a table. */
 
 import {BINDS, PHASES} from "./recording.js";
+import {OFF, recorded, reshaped} from "./sampling.js";
 import {bytes, digits, duration, flops, named, percent, plain, quoted, say, spoken, visible} from "./words.js";
 
 /** @typedef {import("./recording.js").Run} Run */
@@ -22,12 +23,16 @@ export function el(tag, about = {}, ...children) {
   return element;
 }
 
-/** A bar that fills a share of its row, with a label for those who do not see it.
- * @param {number} share @param {string} kind */
-export function bar(share, kind) {
-  const fill = el("span", {class: `fill ${kind}`});
-  fill.style.width = `${100 * Math.max(0, Math.min(1, share))}%`;
-  return el("span", {class: "bar", "aria-hidden": true}, fill);
+/** A bar that fills a share of its row, and faintly what may be more.
+ * @param {number} share @param {string} kind @param {number} [most] */
+export function bar(share, kind, most = share) {
+  /** @param {number} share @param {string} more */
+  const fill = (share, more = "") => {
+    const part = el("span", {class: `fill ${kind} ${more}`});
+    part.style.width = `${100 * Math.max(0, Math.min(1, share))}%`;
+    return part;
+  };
+  return el("span", {class: "bar", "aria-hidden": true}, fill(share), most > share ? fill(most - share, "maybe") : null);
 }
 
 /** @param {string} phase */
@@ -43,12 +48,19 @@ export function facts(run) {
     const all = run.total(typical), times = PHASES.map((phase) => ({
       phase, net: run.total(typical, (i) => i.phase === phase).net,
     })).sort((a, b) => b.net - a.net);
+    const guesses = run.guesses;
     found.push(say("fact.word", {
-      time: duration(run.lasted(typical)), a: percent(times[0].net / all.net),
+      time: duration(run.each), a: percent(times[0].net / all.net),
       phaseA: say(`doing.${times[0].phase}`), b: percent(times[1].net / all.net),
       phaseB: say(`doing.${times[1].phase}`),
     }));
-    const wide = run.lasted(0) / run.lasted(typical);
+    if (guesses.checked) {
+      found.push(say("fact.draft", {
+        kept: guesses.kept, checked: guesses.checked, share: percent(guesses.kept / guesses.checked),
+        n: digits(guesses.each),
+      }));
+    }
+    const wide = run.lasted(0) / run.each;
     if (first.positions > 1) {
       const ratio = n / wide;
       found.push(say(wide > 1.15 ? "fact.first" : "fact.first.same", {
@@ -59,7 +71,7 @@ export function facts(run) {
     if (run.predicts) {
       const {cost, predicted, binds} = all, read = cost.weights + cost.cache;
       found.push(say(`fact.binds.${BINDS[binds]}`, {
-        time: duration(predicted), read: bytes(read), flops: flops(cost.products + cost.elements),
+        what: say(guesses.checked ? "a.check" : "a.word"), time: duration(predicted), read: bytes(read), flops: flops(cost.products + cost.elements),
         share: percent(predicted / run.lasted(typical)),
       }));
     }
@@ -76,13 +88,43 @@ export function facts(run) {
 export function compared(run, other) {
   const from = run.header.text.ids.length, ids = run.ids;
   const parts = ids.findIndex((id, n) => id !== other.ids[n]);
-  const each = (/** @type {Run} */ r) => r.typical < 0 ? r.end : r.lasted(r.typical);
   return say("compared", {
-    time: duration(each(run)), other: duration(each(other)), times: digits(each(run) / each(other)),
+    now: lever(run, other), before: lever(other, run), time: duration(run.each), other: duration(other.each),
+    times: digits(run.each / other.each),
     text: parts < 0 ? say("same.text") : say("parts.at", {
       n: Math.max(1, parts - from + 1), word: quoted(run.word(ids[parts])),
     }),
   });
+}
+
+/** How a run was computed and written, in as far as it is not plain, or not as another one was.
+ * @param {Run} run @param {Run} other */
+export function lever(run, other) {
+  const {options, model} = run.header, before = other.header;
+  const off = {...OFF, temperature: 0, seed: null};
+  const drawn = options.temperature ? Object.entries(off).filter(([name, off]) => (options[name] ?? off) !== off)
+    .map(([name]) => `${say(name)} ${options[name]}`) : [];
+  return [
+    options.use_cache ? "" : say("lever.no-cache"),
+    options.draft ? say("lever.draft", {how: plain(options.draft).slice(0, 40)}) : "",
+    options.cache_dtype ? say("lever.cache", {how: options.cache_dtype}) : "",
+    model.stored !== before.model.stored ? say("lever.stored", {how: model.stored}) : "",
+    model.threads !== before.model.threads ? threads(model.threads) : "",
+    ...drawn,
+  ].filter(Boolean).join(", ") || say("lever.none");
+}
+
+/** @param {number} n */
+export function threads(n) {
+  return n === 1 ? say("threads.1") : say("threads.n", {n});
+}
+
+/** What a view rests on: its equation, and the lines of minillm that it comes from.
+ * @param {string} equation @param {{file: string, line: number, code: string}} about */
+export function source(equation, {file, line, code}) {
+  return el("details", {class: "source"},
+    el("summary", {}, el("span", {class: "equation"}, equation), el("span", {class: "soft"}, ` ${file}:${line}`)),
+    el("pre", {tabindex: 0}, el("code", {}, code)));
 }
 
 // ---- the text
@@ -121,38 +163,55 @@ export function mark(place, upTo, picked) {
 
 // ---- candidates
 
+const LISTED = 10;  // words, and the one that came
+
 /** @param {Run} run @param {number} moment
+ * @param {?import("./sampling.js").How} moved how the word would be drawn; null: as it was
  * @param {?((id: number) => void)} branch what is done to go on with another word, where it can be */
-export function candidates(run, moment, branch = null) {
+export function candidates(run, moment, moved = null, branch = null) {
   const all = run.candidates(moment), came = run.chosen(moment), id = run.moments[moment].id;
-  const listed = all.some((c) => c.id === id) ? all : [...all, {id, ...came}];
-  const most = Math.max(...listed.map((c) => Math.max(c.before, c.after)));
-  const differs = listed.some((c) => Math.abs(c.before - c.after) > 5e-4);
-  const greedy = run.header.options.temperature === 0;
+  const how = moved ?? run.header.options, V = run.header.model.sizes.V;
+  const {after, kept} = moved || !how.temperature ? reshaped(all, V, how) : recorded(all);
+  const listed = all.map((c, n) => ({...c, drawn: after[n]})).filter((c, n) => n < LISTED || c.id === id);
+  if (!all.some((c) => c.id === id)) {  // it is one of those of which only the sum is known
+    const most = Math.exp((came.logit - all[0].logit) / how.temperature) * after[0][1];
+    listed.push({id, ...came, drawn: moved ? [0, kept === null ? most : 0] : [came.after, came.after]});
+  }
+  const most = Math.max(...listed.map((c) => Math.max(c.before, c.drawn[1])));
+  const second = all.find((c) => c.id !== id)?.id ?? id;
+  const exact = listed.every(({drawn: [least, most]}) => most - least < 5e-4);
+  const key = came.rank > 0 ? "look.candidates.drawn"
+    : came.before > 0.6 ? "look.candidates.sure" : "look.candidates.open";
   const rows = listed.map((c) => el("tr", {class: c.id === id ? "here" : ""},
     el("th", {scope: "row"}, branch && c.id !== id ? el("button", {
       class: "link", type: "button", title: say("branch"), onclick: () => branch(c.id),
     }, el("bdi", {}, visible(run.word(c.id)))) : el("bdi", {}, visible(run.word(c.id))),
     c.id === id ? ` ✓` : ""),
-    el("td", {class: "wide"}, bar(c.before / most, "before"),
-      differs ? bar(c.after / most, "after") : null),
+    el("td", {class: "wide"}, bar(c.before / most, "before"), bar(c.drawn[0] / most, "after", c.drawn[1] / most)),
     el("td", {class: "number"}, percent(c.before)),
-    differs ? el("td", {class: "number"}, c.after ? percent(c.after) : "–") : null,
+    el("td", {class: "number"}, between(c.drawn)),
     el("td", {class: "number soft"}, digits(c.logit))));
-  const key = came.rank > 0 ? "look.candidates.drawn"
-    : came.before > 0.6 ? "look.candidates.sure" : "look.candidates.open";
   return [
     el("p", {class: "look"}, say(key, {
-      word: quoted(run.word(id)), p: percent(came.before), rank: came.rank + 1,
-      second: quoted(run.word(all.find((c) => c.id !== id)?.id ?? id)),
-    }), greedy ? ` ${say("look.greedy")}` : ""),
+      word: quoted(run.word(id)), p: percent(came.before), rank: came.rank + 1, second: quoted(run.word(second)),
+      other: percent(all.find((c) => c.id !== id)?.before ?? 0),
+    })),
     el("table", {class: "bars"},
       el("thead", {}, el("tr", {}, el("th", {scope: "col"}, say("word")), el("td"),
-        el("th", {scope: "col", class: "number"}, say(differs ? "before" : "probability")),
-        differs ? el("th", {scope: "col", class: "number"}, say("after")) : null,
+        el("th", {scope: "col", class: "number"}, say("before")),
+        el("th", {scope: "col", class: "number"}, say("after")),
         el("th", {scope: "col", class: "number"}, say("logit")))),
       el("tbody", {}, ...rows)),
+    el("p", {role: "status"}, say(!how.temperature ? "look.greedy" : kept === null ? "look.drawn.all" : kept === 1
+      ? "look.drawn.one" : "look.drawn", {n: kept ?? 0}),
+    " ", say(exact ? "exact" : "exact.not", {n: all.length, V: digits(V)})),
   ];
+}
+
+/** A share, or between which two it is. @param {[number, number]} share */
+function between([least, most]) {
+  if (most - least < 5e-4) return most ? percent(most) : "–";
+  return `${percent(least)} – ${percent(most)}`;
 }
 
 // ---- a cycle, a step
@@ -160,18 +219,21 @@ export function candidates(run, moment, branch = null) {
 /** One cycle by its phases. @param {Run} run @param {number} cycle
  * @param {(interval: number) => void} pick */
 export function cycle(run, cycle, pick) {
-  const {kind, positions, past, kept, read, written} = run.cycles[cycle], all = run.total(cycle);
+  const {kind, positions, past} = run.cycles[cycle], all = run.total(cycle);
   const rows = PHASES.map((phase) => ({phase, ...run.total(cycle, (i) => i.phase === phase)}))
     .filter((row) => row.net > 0);
+  const by = (/** @type {(row: typeof rows[0]) => number} */ key) => [...rows].sort((a, b) => key(b) - key(a))[0];
+  const longest = by((row) => row.net), far = by((row) => row.net - row.predicted);
   const first = (/** @type {string} */ phase) => {
     const mine = run.intervals(cycle).map((i, n) => ({i, n})).filter(({i}) => i.phase === phase);
     return mine.sort((a, b) => b.i.net - a.i.net)[0].n;
   };
   return [
-    el("p", {class: "look"}, say(`look.${kind}`, {positions, past, all: past + positions}),
-      " ", kept ? say("look.cache", {
-        kept: bytes(kept), read: bytes(read), written: bytes(written),
-      }) : say("look.no.cache")),
+    el("p", {class: "look"}, say(`look.${kind}`, {positions, past, all: past + positions}), " ",
+      say(run.predicts ? "look.cycle" : "look.cycle.plain", {
+        phase: say(`doing.${longest.phase}`), share: percent(longest.net / all.net),
+        far: say(`phase.${far.phase}`), time: duration(far.net), predicted: duration(far.predicted),
+      })),
     el("div", {class: "scroll"}, el("table", {class: "numbers"},
       el("thead", {}, el("tr", {}, ...["part", "measured", "predicted", "limit", "bytes", "flops"]
         .filter((what) => run.predicts || !["predicted", "limit"].includes(what))
@@ -205,8 +267,12 @@ export function step(run, cycle, n) {
   const cost = run.costs(cycle, i.steps), several = i.steps.length > 1;
   const where = i.layer < 0 ? say(`phase.${i.phase}`)
     : `${say(`phase.${i.phase}`)}, ${say("layer", {n: i.layer})}`;
-  const most = Math.max(i.net, i.predicted || 0);
+  const most = Math.max(i.net, i.predicted || 0), whole = run.total(cycle).net;
   return [
+    el("p", {class: "look"}, say(run.predicts ? "look.step" : "look.step.plain", {
+      label: run.steps[i.steps.at(-1) ?? 0].label, where, share: percent(i.net / whole), time: duration(i.net),
+      times: digits(i.net / i.predicted), limit: run.predicts ? say(`limit.${BINDS[i.binds]}`) : "",
+    })),
     el("div", {class: "timed"}, el("h3", {}, swatch(i.phase), `${run.steps[i.steps.at(-1) ?? 0].label}`,
       el("span", {class: "soft"}, ` ${i.name} · ${where}`)),
     el("dl", {class: "times"},
@@ -425,7 +491,22 @@ export function table(run, pick) {
       ...PHASES.map((phase) => el("td", {class: "number"},
         duration(run.total(n, (i) => i.phase === phase).net))));
   });
-  return el("table", {class: "numbers"},
+  const later = run.cycles.map((_, n) => n).slice(1).sort((a, b) => run.lasted(b) - run.lasted(a));
+  return [el("p", {class: "look"}, later.length ? say("look.table", {
+    n: run.cycles.length, slow: later[0], time: duration(run.lasted(later[0])),
+    fast: later[later.length - 1], least: duration(run.lasted(later[later.length - 1])),
+  }) : ""), el("table", {class: "numbers"},
     el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", {scope: "col"}, say(head))))),
-    el("tbody", {}, ...rows));
+    el("tbody", {}, ...rows))];
+}
+
+/** Where in the drawing of the model one is, in words. @param {Run} run @param {number} cycle
+ * @param {?import("./recording.js").Interval} i */
+export function here(run, cycle, i) {
+  const longest = run.intervals(cycle).reduce((a, b) => b.net > a.net ? b : a), {net} = run.total(cycle);
+  const shown = i ?? longest;
+  const where = `${shown.layer < 0 ? "" : `${say("layer", {n: shown.layer})}, `}${say(`phase.${shown.phase}`)}`;
+  return say(i ? "look.map.here" : "look.map", {
+    where, label: run.steps[shown.steps.at(-1) ?? 0].label, share: percent(shown.net / net),
+  });
 }

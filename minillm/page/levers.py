@@ -1,0 +1,54 @@
+"""Levers of the page: the same text computed in another way, to stand beside the plain one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..compression import quantize
+from ..decoding.drafts import named_draft
+from ..decoding.speculative import Draft
+from ..errors import InputError, short
+from ..protocol import Model
+from ..tokenizer import Tokenizer
+from ..twins.threads import n_threads, set_threads
+from ..weights import KINDS
+
+KNOWN = f"no-cache, {', '.join(KINDS)}, cache:float16, draft:HOW or threads:N"
+
+
+def offered(model: Model, drafts: tuple[str, ...] = ()) -> list[str]:
+    """The levers that a page offers for a model; drafts: what could guess for it."""
+    found = ["no-cache", *(k for k in ("int8", "int4") if k != model.stored), "cache:float16"]
+    found += [f"draft:{name}" for name in (*drafts, "ngram")]
+    return [*found, "threads:1"] if n_threads(model.ops) > 1 else found
+
+
+@contextmanager
+def pulled(
+    lever: str, model: Model, tokenizer: Tokenizer, load: Callable[..., Any]
+) -> Iterator[tuple[Model, Draft | None, dict]]:
+    """The model, the draft and the options of decoding that a lever asks for, while it is pulled;
+    "" is none. load: opens a draft by its name. InputError for another lever."""
+    what, _, how = lever.partition(":")
+    threads = n_threads(model.ops)
+    draft: Draft | None = None
+    options: dict = {}
+    if what == "draft" and how:
+        draft = named_draft(how, model, tokenizer, load)
+    elif what == "cache" and how:
+        options = {"cache_dtype": how}
+    elif what == "threads" and how.isdecimal() and len(how) < 5:
+        set_threads(int(how))
+    elif lever == "no-cache":
+        options = {"use_cache": False}
+    elif lever in KINDS:
+        model = quantize(model, lever)
+    elif lever:
+        raise InputError(f"lever {short(lever)} is not known; known: {KNOWN}")
+    try:
+        yield model, draft, options
+    finally:
+        if what == "threads":
+            set_threads(threads)
