@@ -4,6 +4,7 @@ minillm explore "Once upon a time"
 minillm explore "The king" --model tales-draft --save king.html
 minillm explore --save king.html --beside int8 --beside draft:ngram    two ways to compute it, too
 minillm explore --save king.html --live     the page holds the model, too, and goes on by itself
+minillm explore --kernels answers --watch    your functions, anew whenever a file is saved
 minillm explore --no-open     says the address, for a browser elsewhere
 """
 
@@ -62,6 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ),
     )
     parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="of --kernels FOLDER: compute anew whenever a file in it is saved",
+    )
+    parser.add_argument(
         "--limits",
         metavar="FILE",
         help="take the machine's limits from FILE; where there is none, write it",
@@ -87,12 +93,20 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("--live puts the model into a page: give --save page.html, too")
     if args.beside and not args.save:
         raise InputError("--beside is for --save page.html; a served page offers its levers")
+    folder = folder_of(args)
+    if args.watch and not folder:
+        raise InputError("--watch looks at your functions: give --kernels FOLDER, too")
+    if folder and (args.live or args.beside):
+        raise InputError("--live and --beside are of a model, not of a folder of your functions")
     args.model = args.model or ("tales-draft" if args.live else "tales")
-    model, tokenizer = load(args)
     options = {"seed": 1} | given_options(args)  # so that levers draw the same text
     if not {"max_new_tokens", "max_length"} & options.keys():
         options["max_new_tokens"] = WORDS
-    answer = answerer(model, tokenizer, args, options)
+    if folder:
+        model, answer, state = own_answerer(folder, args, options)
+    else:
+        model, tokenizer = load(args)
+        answer, state = answerer(model, tokenizer, args, options), None
     if args.save:
         from ..machine.files import write_atomically
         from ..page.packing import pack
@@ -100,11 +114,38 @@ def run(args: argparse.Namespace) -> None:
 
         packed = pack(model, tokenizer, args.live) if args.live else b""
         asked = [{"lever": lever} for lever in ("", *args.beside)]
-        made = page([answer(text, one, lambda said: None) for one in asked], packed).encode()
-        write_atomically(Path(args.save), made)
+        made = [run for one in asked for run in answer(text, one, lambda said: None)]
+        if folder:
+            made.reverse()
+        write_atomically(Path(args.save), page(made, packed).encode())
         say_written(args.save)
         return
-    serve(model, text, answer, args)
+    serve(model, text, answer, args, state)
+
+
+def folder_of(args: argparse.Namespace) -> Path | None:
+    """The folder of exercises that a model is to compute with, None where it computes with a twin
+    of the package's."""
+    from ..twins.choose import NAMES
+
+    name = args.kernels or os.environ.get("MINILLM_KERNELS") or "auto"
+    return Path(name).resolve() if name not in NAMES and os.path.isdir(name) else None
+
+
+def own_answerer(folder: Path, args: argparse.Namespace, options: dict):
+    """Return the model, what gives the recordings of the kernels, the textbook and a folder's
+    functions, and what changes when one of its files is saved; all of them on one thread."""
+    from ..page.own import Own
+    from ..twins.threads import set_threads
+
+    if args.dtype:
+        raise InputError("--dtype is of a model that a twin of minillm computes; leave it out")
+    set_threads(1 if args.threads is None else args.threads)
+    own = Own(folder, args.model, options)
+    def answer(prompt: str | list[int], asked, told: Callable[[dict], None]):
+        return own(prompt, asked.get("drawing", {}), told, asked.get("again", False))
+
+    return own.model, answer, own.state if args.watch else None
 
 
 def answerer(model, tokenizer, args: argparse.Namespace, options: dict):
@@ -117,6 +158,7 @@ def answerer(model, tokenizer, args: argparse.Namespace, options: dict):
     from .clock import limits_of
 
     known: dict = {}
+    reference = reference_of(args.model)
     first = {name: value for name, value in options.items() if name not in DRAWING}
 
     def answer(prompt: str | list[int], asked, told: Callable[[dict], None]):
@@ -132,7 +174,7 @@ def answerer(model, tokenizer, args: argparse.Namespace, options: dict):
                 return known[key]
 
             told({"prompt": prompt if isinstance(prompt, str) else tokenizer.readable(prompt)})
-            return record(
+            yield record(
                 one,
                 tokenizer,
                 prompt,
@@ -140,6 +182,7 @@ def answerer(model, tokenizer, args: argparse.Namespace, options: dict):
                 limits=None if args.no_limits else limits,
                 name=args.model,
                 candidates=CANDIDATES,
+                reference=reference,
                 tries=TRIES,
                 told=lambda moment: told({"word": moment.text}),
                 **(first | asked["drawing"] if "drawing" in asked else options) | more,
@@ -148,15 +191,25 @@ def answerer(model, tokenizer, args: argparse.Namespace, options: dict):
     return answer
 
 
-def serve(model, text: str, answer, args: argparse.Namespace) -> None:
+def reference_of(name: str):
+    """The reference stored beside a model, None where there is none."""
+    from ..checkpoints.find import bundled_names, find_folder
+    from ..reference import beside
+
+    there = name in bundled_names() or os.path.isdir(name)
+    return beside(find_folder(name)) if there else None
+
+
+def serve(model, text: str, answer, args: argparse.Namespace, state=None) -> None:
     """Answer until Ctrl-C."""
     from ..page.levers import offered
     from ..page.server import Server
     from ..page.static import html
 
     levers = offered(model, ("tales-draft",) if args.model == "tales" else ())
-    made = html(model.config, ask={"text": text, "levers": levers})
-    server = Server(made, answer, args.port, args.allow_host)
+    ask = {"text": text, "levers": [] if folder_of(args) else levers}
+    more = {"state": state} if state else {}
+    server = Server(html(model.config, ask=ask), answer, args.port, args.allow_host, **more)
     try:
         write(f"{server.address}  (Ctrl-C ends it)")
         if hub := next((what for name, what in HUBS.items() if os.environ.get(name)), None):

@@ -3,6 +3,7 @@
 
 import {Handles, drawnAs} from "./handles.js";
 import {kept} from "./kept.js";
+import {proof} from "./proof.js";
 import {read} from "./recording.js";
 import {Scope} from "./scope.js";
 import {attention, candidates, compared, cycle, el, facts, here, lens, lever, mark, norms, source, step, table,
@@ -20,6 +21,7 @@ export class Page {
   constructor() {
     this.still = matchMedia("(prefers-reduced-motion: reduce)");
     this.playing = false;
+    this.painted = false;  // by the distance from a reference
     /** @type {(() => void)[]} */ this.parts = [];  // cards that are yet to be drawn
     this.at = {layer: 0, head: -1};
     /** @type {Run | undefined} */ this.run = undefined;
@@ -51,6 +53,12 @@ export class Page {
     });
     $("scope").replaceWith(canvas);
     this.scope = new Scope(/** @type {HTMLCanvasElement} */ (canvas), run, () => this.#picked());
+    $("proof-card").hidden = $("paint").hidden = !run.compared;
+    if (run.compared?.against === "textbook") {  // somebody looks for what is wrong
+      $("proof-card").parentElement.prepend($("proof-card"));
+      this.painted = true;
+    }
+    this.paint(this.painted);
     canvas.addEventListener("pointerdown", () => this.pause(true));
     this.#beside();
     text(run, $("words"), (moment) => this.pick(run.moments[moment].cycle));
@@ -102,6 +110,7 @@ export class Page {
       $("compared").textContent = compared(run, this.other);
       $("beside").setAttribute("aria-label", say("beside"));
     }
+    if (run.compared) $("proof").replaceChildren(...proof(run, this.runs));
     this.#tabs();
     $("table").replaceChildren(...table(run, (n) => this.pick(n)));
     scope.unfold(scope.detail);
@@ -367,6 +376,7 @@ export class Page {
     $("whole").onclick = () => this.scope?.fit(true);
     $("one").onclick = () => this.scope?.fit(false);
     $("close").onclick = () => this.close();
+    $("paint").onclick = () => this.paint(!this.painted);
     for (const button of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-unfold]"))) {
       button.onclick = () => this.unfold(button.dataset.unfold ?? "phases");
     }
@@ -385,6 +395,15 @@ export class Page {
       this.#playButton();
     };
     document.addEventListener("keydown", (event) => this.#key(event));
+  }
+
+  /** Paint steps by their distance from the reference. @param {boolean} on */
+  paint(on) {
+    this.painted = on;
+    $("paint").setAttribute("aria-pressed", String(on));
+    if (!this.scope) return;
+    this.scope.paint = on;
+    this.scope.draw();
   }
 
   /** @param {string} detail */
@@ -526,11 +545,12 @@ class Asking {
         if (said.word !== undefined) $("words").append(token(said.word));
         if (said.measuring) this.#say("state.measuring");
         if (said.error !== undefined) this.#wrong(plain(said.error));
+        else if (said.watching && !$("state").textContent) this.#say("state.watching");
         if (said.recording) {
           this.#say("");
           this.page.show(read(unpacked(said.recording)));
         }
-        over ||= said.error !== undefined || Boolean(said.recording);
+        over = !said.watching && (over || said.error !== undefined || Boolean(said.recording));
       }
       if (!over) this.#wrong(say("state.gone"));
     } catch (error) {
