@@ -24,6 +24,7 @@ PACKAGE = TESTS.parent / "minillm"
 # with stands: `checkpoints` knows tokenizers, which what finds and reads files does not.
 FLOORS = (
     ("", "__main__", "cli"),
+    ("page.notebook",),
     ("plots",),
     ("page",),
     ("exercises",),

@@ -22,9 +22,6 @@ from .generate import add_options, given_options
 
 TEXT = "Once upon a time, there was a little girl"
 WORDS = 40  # how many are written unless told otherwise
-DRAWING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "seed")  # a page's handles
-CANDIDATES = 50  # of each word: as far as the handle of top-k goes, so that what it leaves is exact
-TRIES = 5  # of the timed run; neighbours on the machine only slow it down
 HUBS = {
     "JUPYTERHUB_USER": "a hub",
     "COLAB_RELEASE_TAG": "Colab",
@@ -86,6 +83,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
 
+    from ..page.answering import answerer
+    from .clock import limits_of
+
     text = TEXT if args.text is None else args.text
     check_output("--save", args.save, (".html", ".htm"))
     check_output("--limits", args.limits)
@@ -102,11 +102,18 @@ def run(args: argparse.Namespace) -> None:
     options = {"seed": 1} | given_options(args)  # so that levers draw the same text
     if not {"max_new_tokens", "max_length"} & options.keys():
         options["max_new_tokens"] = WORDS
+
+    def measure(model, kinds):
+        return limits_of(model, args, lambda what, done, total: None, kinds)
+
     if folder:
         model, answer, state = own_answerer(folder, args, options)
     else:
         model, tokenizer = load(args)
-        answer, state = answerer(model, tokenizer, args, options), None
+        limits = None if args.no_limits else measure
+        reference = reference_of(args.model)
+        answer = answerer(model, tokenizer, args.model, options, limits, reference)
+        state = None
     if args.save:
         from ..machine.files import write_atomically
         from ..page.packing import pack
@@ -142,53 +149,11 @@ def own_answerer(folder: Path, args: argparse.Namespace, options: dict):
         raise InputError("--dtype is of a model that a twin of minillm computes; leave it out")
     set_threads(1 if args.threads is None else args.threads)
     own = Own(folder, args.model, options)
+
     def answer(prompt: str | list[int], asked, told: Callable[[dict], None]):
         return own(prompt, asked.get("drawing", {}), told, asked.get("again", False))
 
     return own.model, answer, own.state if args.watch else None
-
-
-def answerer(model, tokenizer, args: argparse.Namespace, options: dict):
-    """Return what continues a text and gives its recording, telling meanwhile what comes; limits
-    are measured once for each kind of storage and number of threads, when they are first needed."""
-    from ..loading import load as load_model
-    from ..page.levers import pulled
-    from ..record import record
-    from ..twins.threads import n_threads
-    from .clock import limits_of
-
-    known: dict = {}
-    reference = reference_of(args.model)
-    first = {name: value for name, value in options.items() if name not in DRAWING}
-
-    def answer(prompt: str | list[int], asked, told: Callable[[dict], None]):
-        lever = asked.get("lever", "")
-        with pulled(lever, model, tokenizer, load_model) as (one, draft, more):
-            kinds = sorted({one.stored, getattr(draft, "model", one).stored})
-
-            def limits():
-                key = (*kinds, n_threads(model.ops))
-                if key not in known:
-                    told({"measuring": True})
-                    known[key] = limits_of(one, args, lambda what, done, total: None, kinds)
-                return known[key]
-
-            told({"prompt": prompt if isinstance(prompt, str) else tokenizer.readable(prompt)})
-            yield record(
-                one,
-                tokenizer,
-                prompt,
-                draft=draft,
-                limits=None if args.no_limits else limits,
-                name=args.model,
-                candidates=CANDIDATES,
-                reference=reference,
-                tries=TRIES,
-                told=lambda moment: told({"word": moment.text}),
-                **(first | asked["drawing"] if "drawing" in asked else options) | more,
-            )
-
-    return answer
 
 
 def reference_of(name: str):

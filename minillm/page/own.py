@@ -44,9 +44,9 @@ class Own:
         told: Callable[[dict], None],
         again: bool = False,
     ) -> Iterator[Recording]:
-        """Yield the recordings; drawing: options that a page asks for; again: only the folder's. What is wrong with that is an InputError,
-        after the others have come."""
-        options = {"seed": 0, **self.options, **drawing}  # alike for all, so that texts can be
+        """Yield the recordings; drawing: options that a page asks for; again: only the folder's,
+        whose InputError, if something is wrong with it, comes after the others."""
+        options = {"seed": 1, **self.options, **drawing}  # alike for all, to compare their texts
         told({"prompt": prompt if isinstance(prompt, str) else self.tokenizer.readable(prompt)})
         for model in () if again else self.models.values():
             yield record(

@@ -507,11 +507,48 @@ async function* lines(response) {
   }
 }
 
+/** What the server says. @param {object} body @param {AbortSignal} signal */
+async function* served(body, signal) {
+  const headers = {"Content-Type": "application/json"};
+  const response = await fetch("run", {method: "POST", signal, body: JSON.stringify(body), headers});
+  if (!response.ok) throw new Error(String(response.status));
+  yield* lines(response);
+}
+
+let turns = 0;
+
+/** What the notebook says in whose frame the page stands. @param {object} body
+ * @param {AbortSignal} signal */
+async function* framed(body, signal) {
+  const turn = ++turns, said = /** @type {any[]} */ ([]);
+  let wake = () => {};
+  signal.addEventListener("abort", () => wake());
+  const hear = (/** @type {MessageEvent} */ {source, data}) => {
+    if (source !== parent || data?.minillm?.turn !== turn) return;
+    said.push(data.minillm.said);
+    wake();
+  };
+  addEventListener("message", hear);
+  parent.postMessage({minillm: {...body, turn}}, "*");
+  try {
+    while (!signal.aborted) {
+      for (const one of said.splice(0)) {
+        if (one.over) return;
+        yield one;
+      }
+      await new Promise((done) => wake = () => done(undefined));
+    }
+  } finally {
+    removeEventListener("message", hear);
+  }
+}
+
 /** Typing a text, and what the server answers: words as they come, then their recording. */
 class Asking {
-  /** @param {Page} page @param {{text: string, levers: string[]}} asked */
+  /** @param {Page} page @param {{text: string, levers: string[], framed?: boolean}} asked */
   constructor(page, asked) {
     this.page = page;
+    this.answers = asked.framed ? framed : served;
     typing(asked.text, (text) => this.ask({text}));
     page.offer(asked.levers, () => {
       if (!page.run) return;
@@ -519,7 +556,7 @@ class Asking {
       this.ask(text.pieces.length ? {text: text.prompt} : {ids: text.ids}, drawnAs(options));
     });
     page.branch = (ids) => this.ask({ids});
-    this.ask({text: asked.text});
+    if (!$("recording").textContent.trim()) this.ask({text: asked.text});
   }
 
   /** @param {{text: string} | {ids: number[]}} what
@@ -530,15 +567,9 @@ class Asking {
     this.#say("state.running");
     this.page.pause(true);
     try {
-      const response = await fetch("run", {
-        method: "POST", signal: stop.signal, body: JSON.stringify({
-          ...what, drawing, lever: $("lever").value,
-        }),
-        headers: {"Content-Type": "application/json"},
-      });
-      if (!response.ok) throw new Error(String(response.status));
+      const body = {...what, drawing, lever: $("lever").value};
       let over = false;
-      for await (const said of lines(response)) {
+      for await (const said of this.answers(body, stop.signal)) {
         if (stop !== this.stop) return;
         if (said.waiting) this.#say("state.waiting");
         if (said.prompt !== undefined) $("words").replaceChildren(token(said.prompt, {class: "token given"}));
