@@ -224,6 +224,13 @@ PROVEN_ELSEWHERE = {
         "weights.lora",
         "weights.weight",
     ),
+    "tests/page/test_notebook.py: what a notebook shows is answered, and drawn": (
+        "page.answering",
+        "plots.scope",
+    ),
+    "tests/page/test_own.py: a student's functions are recorded there, and shown here": (
+        "exercises.student.recorded",
+    ),
 }
 
 

@@ -39,7 +39,7 @@ HEIGHT = 900  # pixels of the frame
 WIDGET = """
 function render({model, el}) {
   const frame = document.createElement("iframe");
-  frame.sandbox = "allow-scripts";
+  frame.sandbox = "allow-scripts allow-forms";  // its policy lets it send none
   frame.title = model.get("title");
   frame.style.cssText = `width:100%;height:${model.get("height")}px;border:0`;
   frame.srcdoc = model.get("page");
@@ -179,8 +179,8 @@ class Explored:
         shows the richest that it can."""
         alt = words(self.recording)
         frame = (
-            f'<iframe title="minillm" sandbox="allow-scripts" width="100%" height="{self.height}"'
-            f' style="border:0" srcdoc="{html.escape(self.page)}"></iframe>'
+            '<iframe title="minillm" sandbox="allow-scripts allow-forms" width="100%"'
+            f' height="{self.height}" style="border:0" srcdoc="{html.escape(self.page)}"></iframe>'
         )
         bundle = {
             "text/plain": alt,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..exercises.student.folder import require
 from ..exercises.student.recorded import recorded
 from ..loading import load
 from ..record import record
@@ -26,6 +27,7 @@ class Own:
     """
 
     def __init__(self, folder: Path, name: str, options: Mapping[str, Any]):
+        require(folder)
         self.folder, self.name, self.options = folder, name, dict(options)
         self.models: dict[str, Any] = {}
         for twin in TWINS:
