@@ -3,7 +3,7 @@
 
 import {Handles, drawnAs} from "./handles.js";
 import {kept} from "./kept.js";
-import {proof} from "./proof.js";
+import {proof, verdict} from "./proof.js";
 import {read} from "./recording.js";
 import {Scope} from "./scope.js";
 import {attention, candidates, compared, cycle, el, facts, here, lens, lever, mark, norms, source, step, table,
@@ -99,7 +99,8 @@ export class Page {
       layers: run.layers, heads: run.heads, twin: model.twin,
       threads: threads(model.threads),
     });
-    $("facts").replaceChildren(...facts(run).map((fact) => el("li", {}, fact)),
+    const yours = run.compared?.against === "textbook" ? [el("li", {}, verdict(run).words)] : [];
+    $("facts").replaceChildren(...yours, ...facts(run).map((fact) => el("li", {}, fact)),
       ...(run.predicts ? [] : [el("li", {class: "soft"}, say("no.prediction"))]));
     $("runs").textContent = say("runs", {
       difference: digits(runs.difference), machine: plain(String(machine.processor ?? "")).slice(0, 100),

@@ -22,11 +22,22 @@ export function peers(run, runs) {
   return [...found.values()];
 }
 
+/** The first step that differs, else the farthest; in a sentence. @param {Run} run */
+export function verdict(run) {
+  const all = run.distances, {against, positions, tolerance} = run.compared;
+  const first = all.find((d) => d.distance > tolerance) ?? null;
+  const shown = first ?? all.reduce((a, b) => (b.distance > a.distance ? b : a));
+  const where = shown.layer < 0 ? "" : `, ${say("layer", {n: shown.layer})}`;
+  return {first, words: el("p", {class: `look${first ? " wrong" : ""}`},
+    say(first ? "look.proof.differs" : "look.proof.agrees", {
+      against: say(`proof.${against}`), step: `${run.steps[shown.step].name}${where}`,
+      distance: apart(shown.distance), n: all.indexOf(shown), all: all.length, positions, tolerance: digits(tolerance),
+    }))};
+}
+
 /** @param {Run} run @param {Run[]} runs */
 export function proof(run, runs) {
-  const all = run.distances, {against, positions, tolerance} = run.compared;
-  const first = all.find((d) => d.distance > tolerance), far = all.reduce((a, b) => (b.distance > a.distance ? b : a));
-  const shown = first ?? far, where = shown.layer < 0 ? "" : `, ${say("layer", {n: shown.layer})}`;
+  const all = run.distances, {tolerance} = run.compared, {first, words} = verdict(run);
   const beside = peers(run, runs), several = beside.length > 1;
   const rows = run.steps.map((step, n) => {
     const mine = all.filter((d) => d.step === n);
@@ -37,10 +48,7 @@ export function proof(run, runs) {
   const times = (picks) => several ? beside.map((r, at) =>
     el("td", {class: "number"}, duration(r.total(cycles[at], picks).net))) : [];
   return [
-    el("p", {class: `look${first ? " wrong" : ""}`}, say(first ? "look.proof.differs" : "look.proof.agrees", {
-      against: say(`proof.${against}`), step: `${shown.step >= 0 ? run.steps[shown.step].name : ""}${where}`,
-      distance: apart(shown.distance), n: all.indexOf(shown), all: all.length, positions, tolerance: digits(tolerance),
-    })),
+    words,
     several ? el("p", {}, say("look.proof.times", {
       times: beside.map((r, at) => `${twin(r.header.model.twin)} ${duration(r.lasted(cycles[at]))}`).join(", "),
     })) : "",

@@ -224,7 +224,7 @@ export class Scope {
       const y = this.#top(n);
       c.fillStyle = this.ink;
       c.fillText(shorten(c, lane.name, this.left - 28), this.left - 18, y + this.lane / 2);
-      if (lane.phase) this.#fill(c, lane.phase, this.left - 14, y + this.lane / 2 - 5, 9, 10, true);
+      if (lane.phase && !this.paint) this.#fill(c, lane.phase, this.left - 14, y + this.lane / 2 - 5, 9, 10, true);
       c.fillStyle = this.grid;
       c.fillRect(this.left, y + this.lane + GAP / 2, this.width - this.left - RIGHT, 1);
     });
