@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .loading import load as load
     from .model import GPT2 as GPT2
     from .model import Llama as Llama
+    from .page.notebook import explore as explore
     from .tasks.chat import Chat as Chat
     from .tokenizer import Tokenizer as Tokenizer
     from .twins.twin import Twin
@@ -30,6 +31,7 @@ ROOMS = {
     "Llama": "model",
     "LlamaConfig": "families.llama.config",
     "Tokenizer": "tokenizer",
+    "explore": "page.notebook",
     "generate": "decoding",
     "load": "loading",
 }

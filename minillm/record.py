@@ -28,13 +28,15 @@ from .decoding.generate import moments
 from .decoding.options import Options
 from .decoding.speculative import Draft
 from .decoding.text import TextStream
+from .differences import diff
 from .errors import InputError, whole_number
 from .families.family import EQUATIONS
 from .layers.cache import position_bytes
 from .machine.quota import require_memory
 from .ops import softmax
 from .protocol import Model, one_text, require_model
-from .recording import BINDS, ONE, VERSION, Recording
+from .recording import BINDS, FARTHEST, ONE, VERSION, Recording
+from .reference import TOLERANCES, Reference
 from .steps import Patch, local_name, phase_of
 from .tokenizer import Tokenizer, require_tokenizer
 from .twins.threads import n_threads
@@ -47,7 +49,7 @@ ORIGIN = {
     "steps.shapes": "traced", "candidates": "traced", "chosen": "traced", "lens": "traced",
     "norms": "traced", "attention": "traced", "limits": "measured", "predicted": "computed",
     "costs": "computed", "cycles.kept": "computed", "cycles.read": "computed",
-    "cycles.written": "computed",
+    "cycles.written": "computed", "distances": "traced",
 }  # fmt: skip
 
 
@@ -64,6 +66,8 @@ def record(
     candidates: int = CANDIDATES,
     lens: int = LENS,
     attention: Iterable[int] | None = None,
+    reference: Reference | None = None,
+    against: str = "reference",
     every_step: bool = False,
     tries: int = 1,
     told: Callable[[Moment], object] = lambda moment: None,
@@ -76,11 +80,11 @@ def record(
     machine's, see clock.measure, or what gives them when they are needed; without, nothing is
     predicted. name: what the model is called. candidates, lens: how many words of each moment and
     of each of its layers. attention: the positions whose attention is kept, None for as many as fit
-    into some 150 kB, evenly spread. every_step: time the readable forward, and so each step, not
-    the fused one that generates. tries: how often it is timed, over the same tokens; the fastest
-    run is kept. told: is given each moment as it comes, in the first run. options: see
-    decoding.Options. InputError for what is not plain decoding: beams, a window, sliding, several
-    texts.
+    into some 150 kB, evenly spread. reference: with which every step is compared; against: what it
+    is called. every_step: time the readable forward, and so each step, not the fused one that
+    generates. tries: how often it is timed, over the same tokens; the fastest run is kept. told: is
+    given each moment as it comes, in the first run. options: see decoding.Options. InputError for
+    what is not plain decoding: beams, a window, sliding, several texts.
     """
     require_model(model)
     require_tokenizer(tokenizer)
@@ -166,6 +170,14 @@ def record(
     arrays = values | _times(cycles) | {"costs": _costs(models, cycles, steps)}
     if limits is not None:
         arrays |= _predicted(models, cycles, limits)
+    if reference is not None:
+        positions = reference.ids.size
+        header["compared"] = {
+            "against": against,
+            "positions": positions,
+            "tolerance": TOLERANCES[np.dtype(np.float32)],
+        }
+        arrays["distances"] = _distances(model, steps, reference)
     return Recording(header, arrays)
 
 
@@ -415,6 +427,20 @@ def _predicted(
 def _asked(c: CycleTimes) -> int:
     """Of how many positions logits are formed."""
     return c.positions if c.kind == "verify" else 1
+
+
+def _distances(model: Model, steps: list[dict], reference: Reference) -> np.ndarray:
+    """[steps, L]: max |ours - reference| / max |reference| of each step in each layer; -1 where
+    either has no such step. A step that belongs to no layer stands in the first column."""
+    trace = model.trace(reference.ids)
+    found = diff(trace, reference.steps, names=[n for n in trace if n in reference.steps])
+    table = np.full((len(steps), model.config.sizes.L), -1, np.float32)
+    rows = {step["name"]: row for row, step in enumerate(steps)}
+    for d in found:
+        if (row := rows.get(local := local_name(d.name))) is not None:
+            layer = 0 if local == d.name else int(d.name.split(".")[1])
+            table[row, layer] = FARTHEST if d.status == "SHAPE" else min(d.relative, FARTHEST)
+    return table
 
 
 def _steps(model: Model, traced: Traced) -> list[dict]:

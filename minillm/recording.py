@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -24,6 +24,7 @@ VERSION = 1
 BINDS = ("memory", "arithmetic", "waiting")  # what predicted.binds numbers
 ONE = 65535  # an attention weight of 1, as it is stored
 MOST_VALUES = 10**8  # numbers of an array
+FARTHEST = 1e9  # the distance of a value that is not finite, or of another shape
 
 
 class StepEntry(TypedDict):
@@ -128,6 +129,15 @@ class RunsEntry(TypedDict):
     origin: dict[str, str]
 
 
+class ComparedEntry(TypedDict):
+    """With what every step was compared ("reference", the stored one, or "textbook"), on how many
+    positions, and within what share of its largest value a step agrees."""
+
+    against: str
+    positions: int
+    tolerance: float
+
+
 class Header(TypedDict):
     """All that is no array."""
 
@@ -146,6 +156,7 @@ class Header(TypedDict):
     clock: ClockEntry
     limits: LimitsEntry | None
     runs: RunsEntry
+    compared: NotRequired[ComparedEntry]
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,6 +246,8 @@ def shapes(header: Header) -> dict[str, tuple[tuple[int | None, ...], str]]:
     if header["limits"] is not None:
         found["predicted.seconds"] = ((intervals,), "float32")
         found["predicted.binds"] = ((intervals,), "uint8")
+    if "compared" in header:
+        found["distances"] = ((len(header["steps"]), L), "float32")
     return found
 
 

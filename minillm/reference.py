@@ -64,6 +64,11 @@ class Reference:
         return cls(ids, Trace(steps), greedy)
 
 
+def beside(folder: str | Path) -> Reference | None:
+    """Return the reference stored beside a model, None where there is none."""
+    return Reference.load(folder) if (as_path(folder) / REFERENCE_FILE).is_file() else None
+
+
 def verify(model: Model, reference: Reference, dtype=np.float32) -> StepDifferences:
     """Run `model` as `dtype` on the reference's ids and compare every step, within TOLERANCES."""
     require_kind("reference", reference, Reference, "a Reference: Reference.load(folder)")

@@ -24,6 +24,7 @@ PACKAGE = TESTS.parent / "minillm"
 # with stands: `checkpoints` knows tokenizers, which what finds and reads files does not.
 FLOORS = (
     ("", "__main__", "cli"),
+    ("page.notebook",),
     ("plots",),
     ("page",),
     ("exercises",),
@@ -222,6 +223,13 @@ PROVEN_ELSEWHERE = {
         "weights.implicit",
         "weights.lora",
         "weights.weight",
+    ),
+    "tests/page/test_notebook.py: what a notebook shows is answered, and drawn": (
+        "page.answering",
+        "plots.scope",
+    ),
+    "tests/page/test_own.py: a student's functions are recorded there, and shown here": (
+        "exercises.student.recorded",
     ),
 }
 

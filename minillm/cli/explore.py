@@ -4,6 +4,7 @@ minillm explore "Once upon a time"
 minillm explore "The king" --model tales-draft --save king.html
 minillm explore --save king.html --beside int8 --beside draft:ngram    two ways to compute it, too
 minillm explore --save king.html --live     the page holds the model, too, and goes on by itself
+minillm explore --kernels answers --watch    your functions, anew whenever a file is saved
 minillm explore --no-open     says the address, for a browser elsewhere
 """
 
@@ -21,9 +22,6 @@ from .generate import add_options, given_options
 
 TEXT = "Once upon a time, there was a little girl"
 WORDS = 40  # how many are written unless told otherwise
-DRAWING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "seed")  # a page's handles
-CANDIDATES = 50  # of each word: as far as the handle of top-k goes, so that what it leaves is exact
-TRIES = 5  # of the timed run; neighbours on the machine only slow it down
 HUBS = {
     "JUPYTERHUB_USER": "a hub",
     "COLAB_RELEASE_TAG": "Colab",
@@ -62,6 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ),
     )
     parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="of --kernels FOLDER: compute anew whenever a file in it is saved",
+    )
+    parser.add_argument(
         "--limits",
         metavar="FILE",
         help="take the machine's limits from FILE; where there is none, write it",
@@ -80,6 +83,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
 
+    from ..page.answering import answerer
+    from .clock import limits_of
+
     text = TEXT if args.text is None else args.text
     check_output("--save", args.save, (".html", ".htm"))
     check_output("--limits", args.limits)
@@ -87,12 +93,27 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("--live puts the model into a page: give --save page.html, too")
     if args.beside and not args.save:
         raise InputError("--beside is for --save page.html; a served page offers its levers")
+    folder = folder_of(args)
+    if args.watch and not folder:
+        raise InputError("--watch looks at your functions: give --kernels FOLDER, too")
+    if folder and (args.live or args.beside):
+        raise InputError("--live and --beside are of a model, not of a folder of your functions")
     args.model = args.model or ("tales-draft" if args.live else "tales")
-    model, tokenizer = load(args)
     options = {"seed": 1} | given_options(args)  # so that levers draw the same text
     if not {"max_new_tokens", "max_length"} & options.keys():
         options["max_new_tokens"] = WORDS
-    answer = answerer(model, tokenizer, args, options)
+
+    def measure(model, kinds):
+        return limits_of(model, args, lambda what, done, total: None, kinds)
+
+    if folder:
+        model, answer, state = own_answerer(folder, args, options)
+    else:
+        model, tokenizer = load(args)
+        limits = None if args.no_limits else measure
+        reference = reference_of(args.model)
+        answer = answerer(model, tokenizer, args.model, options, limits, reference)
+        state = None
     if args.save:
         from ..machine.files import write_atomically
         from ..page.packing import pack
@@ -100,63 +121,60 @@ def run(args: argparse.Namespace) -> None:
 
         packed = pack(model, tokenizer, args.live) if args.live else b""
         asked = [{"lever": lever} for lever in ("", *args.beside)]
-        made = page([answer(text, one, lambda said: None) for one in asked], packed).encode()
-        write_atomically(Path(args.save), made)
+        made = [run for one in asked for run in answer(text, one, lambda said: None)]
+        if folder:
+            made.reverse()
+        write_atomically(Path(args.save), page(made, packed).encode())
         say_written(args.save)
         return
-    serve(model, text, answer, args)
+    serve(model, text, answer, args, state)
 
 
-def answerer(model, tokenizer, args: argparse.Namespace, options: dict):
-    """Return what continues a text and gives its recording, telling meanwhile what comes; limits
-    are measured once for each kind of storage and number of threads, when they are first needed."""
-    from ..loading import load as load_model
-    from ..page.levers import pulled
-    from ..record import record
-    from ..twins.threads import n_threads
-    from .clock import limits_of
+def folder_of(args: argparse.Namespace) -> Path | None:
+    """The folder of exercises that a model is to compute with, None where it computes with a twin
+    of the package's."""
+    from ..twins.choose import NAMES
 
-    known: dict = {}
-    first = {name: value for name, value in options.items() if name not in DRAWING}
+    name = args.kernels or os.environ.get("MINILLM_KERNELS") or "auto"
+    return Path(name).resolve() if name not in NAMES and os.path.isdir(name) else None
+
+
+def own_answerer(folder: Path, args: argparse.Namespace, options: dict):
+    """Return the model, what gives the recordings of the kernels, the textbook and a folder's
+    functions, and what changes when one of its files is saved; all of them on one thread."""
+    from ..page.own import Own
+    from ..twins.threads import set_threads
+
+    if args.dtype:
+        raise InputError("--dtype is of a model that a twin of minillm computes; leave it out")
+    set_threads(1 if args.threads is None else args.threads)
+    own = Own(folder, args.model, options)
 
     def answer(prompt: str | list[int], asked, told: Callable[[dict], None]):
-        lever = asked.get("lever", "")
-        with pulled(lever, model, tokenizer, load_model) as (one, draft, more):
-            kinds = sorted({one.stored, getattr(draft, "model", one).stored})
+        return own(prompt, asked.get("drawing", {}), told, asked.get("again", False))
 
-            def limits():
-                key = (*kinds, n_threads(model.ops))
-                if key not in known:
-                    told({"measuring": True})
-                    known[key] = limits_of(one, args, lambda what, done, total: None, kinds)
-                return known[key]
-
-            told({"prompt": prompt if isinstance(prompt, str) else tokenizer.readable(prompt)})
-            return record(
-                one,
-                tokenizer,
-                prompt,
-                draft=draft,
-                limits=None if args.no_limits else limits,
-                name=args.model,
-                candidates=CANDIDATES,
-                tries=TRIES,
-                told=lambda moment: told({"word": moment.text}),
-                **(first | asked["drawing"] if "drawing" in asked else options) | more,
-            )
-
-    return answer
+    return own.model, answer, own.state if args.watch else None
 
 
-def serve(model, text: str, answer, args: argparse.Namespace) -> None:
+def reference_of(name: str):
+    """The reference stored beside a model, None where there is none."""
+    from ..checkpoints.find import bundled_names, find_folder
+    from ..reference import beside
+
+    there = name in bundled_names() or os.path.isdir(name)
+    return beside(find_folder(name)) if there else None
+
+
+def serve(model, text: str, answer, args: argparse.Namespace, state=None) -> None:
     """Answer until Ctrl-C."""
     from ..page.levers import offered
     from ..page.server import Server
     from ..page.static import html
 
     levers = offered(model, ("tales-draft",) if args.model == "tales" else ())
-    made = html(model.config, ask={"text": text, "levers": levers})
-    server = Server(made, answer, args.port, args.allow_host)
+    ask = {"text": text, "levers": [] if folder_of(args) else levers}
+    more = {"state": state} if state else {}
+    server = Server(html(model.config, ask=ask), answer, args.port, args.allow_host, **more)
     try:
         write(f"{server.address}  (Ctrl-C ends it)")
         if hub := next((what for name, what in HUBS.items() if os.environ.get(name)), None):

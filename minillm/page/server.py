@@ -14,6 +14,7 @@ import json
 import secrets
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,6 +27,7 @@ from ..recording import Recording, to_bytes
 MOST_BODY = 100_000  # bytes of a request
 SLOW = 15  # seconds that a client may take to say what it wants, or to take what it is given
 MOST_AT_ONCE = 32  # connections
+WATCHING = 0.3  # seconds between two looks at what may change
 Prompt = str | list[int]
 
 
@@ -47,10 +49,12 @@ class Asked(TypedDict, total=False):
     ids: list[int]
     drawing: Drawing
     lever: str
+    again: bool  # after something that the server watches has changed
 
 
-# run(prompt, asked, told) -> a recording. told is given what is written meanwhile: {"word": ...}.
-Run = Callable[[Prompt, Asked, Callable[[dict], None]], Recording]
+# run(prompt, asked, told) -> recordings, as they are made. told is given what is written meanwhile:
+# {"word": ...}.
+Run = Callable[[Prompt, Asked, Callable[[dict], None]], Iterable[Recording]]
 
 
 HEADERS = {
@@ -65,14 +69,22 @@ HEADERS = {
 
 class Server(ThreadingHTTPServer):
     """Serves `page` (HTML) and answers texts by `run`, one at a time; names: hosts besides this
-    machine's own by which it may be called, as a proxy's. InputError for a port that is taken."""
+    machine's own by which it may be called, as a proxy's; state: what a text is continued anew for
+    when it changes. InputError for a port that is taken."""
 
     daemon_threads = True
     block_on_close = False
     request_queue_size = MOST_AT_ONCE
 
-    def __init__(self, page: str, run: Run, port: int = 0, names: Iterable[str] = ()):
-        self.page, self.run = page.encode(), run
+    def __init__(
+        self,
+        page: str,
+        run: Run,
+        port: int = 0,
+        names: Iterable[str] = (),
+        state: Callable[[], object] = lambda: None,
+    ):
+        self.page, self.run, self.state = page.encode(), run, state
         self.token = secrets.token_urlsafe(16)
         self.one_at_a_time = threading.Lock()
         self.places = threading.BoundedSemaphore(MOST_AT_ONCE)
@@ -136,18 +148,32 @@ class Handler(BaseHTTPRequestHandler):
         except (InputError, KeyError):
             return self.send_error(400)
         self._begin(200, "application/x-ndjson; charset=utf-8")
+        try:
+            state = self.server.state()
+            self._run(prompt, asked)
+            while state is not None:
+                while (now := self.server.state()) == state:
+                    time.sleep(WATCHING)
+                    self._tell({"watching": True})
+                state = now
+                self._run(prompt, asked | {"again": True})
+        except OSError:  # nobody listens any more
+            pass
+
+    def _run(self, prompt: Prompt, asked: Asked) -> None:
+        """Continue a text, one at a time."""
         if not self.server.one_at_a_time.acquire(blocking=False):
             self._tell({"waiting": True})
             self.server.one_at_a_time.acquire()
         try:
-            recording = self.server.run(prompt, asked, self._tell)
-            self._tell({"recording": base64.b64encode(to_bytes(recording)).decode()})
+            for recording in self.server.run(prompt, asked, self._tell):
+                self._tell({"recording": base64.b64encode(to_bytes(recording)).decode()})
         except InputError as error:
             self._tell({"error": str(error)})
         except MemoryError:
             self._tell({"error": "not enough memory"})
-        except OSError:  # nobody listens any more
-            pass
+        except OSError:
+            raise
         except Exception as error:  # whose words are for the terminal alone
             self.log_error("%s: %s", type(error).__name__, one_line(str(error)))
             self._tell({"error": "something is wrong in minillm; the terminal says what"})

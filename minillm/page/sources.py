@@ -12,6 +12,7 @@ from ..clock.clock import CycleTimes
 from ..clock.prediction import Prediction
 from ..decoding.options import Options
 from ..decoding.speculative import speculate
+from ..differences import diff
 from ..layers.attention import scaled_dot_product_attention
 from ..layers.cache import position_bytes
 from ..record import Traced
@@ -30,6 +31,7 @@ VIEWS: dict[str, Callable | type | property] = {
     "kept": position_bytes,
     "tokens": merge_by_hand,
     "beside": speculate,
+    "proof": diff,
     "patch": Patch,
 }
 

@@ -24,7 +24,7 @@ from .sources import sources
 
 FILES = Path(__file__).with_name("js")
 MODULES = (  # each imports from those before it
-    *("words", "recording", "scope", "sampling", "views", "handles", "kept", "main"),
+    *("words", "recording", "scope", "sampling", "views", "handles", "kept", "proof", "main"),
 )
 ALIVE = (  # and what a page with the model inside has besides
     *("ops", "packed", "attention", "gpt2", "llama", "random", "decoding", "tokenizer", "model"),
@@ -40,8 +40,13 @@ def page(recording: Recording | Sequence[Recording], packed: bytes = b"") -> str
     packed: a model (packing.pack) that goes along, so that the page continues other texts itself.
     """
     recordings = [recording] if isinstance(recording, Recording) else [*recording]
-    family = families.described(described := recordings[0].header["model"]["config"])
-    return html(family.config.from_dict(described), recordings, packed=packed)
+    return html(configured(recordings[0]), recordings, packed=packed)
+
+
+def configured(recording: Recording) -> Any:
+    """The config of the model that a recording is of."""
+    family = families.described(described := recording.header["model"]["config"])
+    return family.config.from_dict(described)
 
 
 def html(
@@ -51,7 +56,8 @@ def html(
     packed: bytes = b"",
 ) -> str:
     """Return the page of a model with this config; ask: what it asks the server that it comes from
-    for, before anybody types another text; packed: the model itself."""
+    (framed: the page in which it stands) for, before anybody types another text; packed: the model
+    itself."""
     style, script = _file("style.css") + CSS, bundle(MODULES + (ALIVE if packed else ()))
     policy = {
         "default-src": "'none'",
@@ -59,7 +65,7 @@ def html(
         "style-src": _hash(style),
         "base-uri": "'none'",
         "form-action": "'none'",
-        **({"connect-src": "'self'"} if ask else {}),
+        **({"connect-src": "'self'"} if ask and not ask.get("framed") else {}),
     }
     texts = {language: json.loads(_file(f"{language}.json")) for language in LANGUAGES}
     maps = (

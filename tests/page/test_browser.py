@@ -85,6 +85,63 @@ def overflows(page):
     return page.evaluate("document.documentElement.scrollWidth - innerWidth")
 
 
+# ---- beside a reference
+
+
+def compared(distances, against="textbook"):
+    """The fixed recording, compared: distances by step and layer, 1e-7 elsewhere."""
+    header = copy.deepcopy(MADE.header)
+    header["compared"] = {"against": against, "positions": 5, "tolerance": 2e-5}
+    names = [step["name"] for step in header["steps"]]
+    table = np.full((len(names), header["model"]["sizes"]["L"]), 1e-7, np.float32)
+    table[[names.index("probs"), names.index("next")]] = -1
+    for (name, layer), distance in distances.items():
+        table[names.index(name), layer] = distance
+    return Recording(header, MADE.arrays | {"distances": table})
+
+
+def test_the_first_step_that_differs_is_red(open_page):
+    page = open_page(compared({("attn.weights", 1): 0.25, ("mlp.act", 1): 1e9}))
+    said = page.locator("#proof .look")
+    assert "attn.weights, layer 1: by 25% of its largest value" in said.inner_text()
+    assert "wrong" in said.get_attribute("class")
+    first = page.locator("#proof tr.here")
+    assert first.count() == 1 and "\u2717 softmax layer 1" in first.inner_text()
+    assert "no comparison" in page.locator("#proof").inner_text()
+    assert page.locator("#paint").get_attribute("aria-pressed") == "true"
+    page.focus("#paint")  # by keys
+    page.keyboard.press("Enter")
+    assert page.locator("#paint").get_attribute("aria-pressed") == "false"
+    page.focus("#scope")
+    page.keyboard.press("Home")
+    page.keyboard.press("Enter")
+    assert "of its largest value away from the textbook" in page.locator("#step").inner_text()
+
+
+def test_the_scope_is_painted_by_distance(open_page):
+    """Where it is red: the picture has the colour of what differs, and without it has not."""
+
+    reds = """() => {
+        const c = document.getElementById("scope"), context = c.getContext("2d");
+        const {data: d} = context.getImageData(0, 0, c.width, c.height);
+        let n = 0;
+        for (let i = 0; i < d.length; i += 4) n += d[i] > 190 && d[i + 1] < 60 && d[i + 2] < 80;
+        return n;
+    }"""
+    page = open_page(compared({("logits", 0): 0.5}, "reference"))
+    page.wait_for_timeout(100)
+    before = page.evaluate(reds)
+    page.click("#paint")
+    page.wait_for_timeout(100)
+    assert page.evaluate(reds) > before + 50
+    assert "transformers" in page.locator("#proof .look").inner_text()
+
+
+def test_without_a_reference_nothing_is_said_of_one(open_page):
+    page = open_page()
+    assert page.locator("#proof-card").is_hidden() and page.locator("#paint").is_hidden()
+
+
 # ---- by keys, by pointer
 
 
@@ -288,7 +345,7 @@ def test_axe_finds_nothing(open_page):
     from axe_playwright_python.sync_playwright import Axe
 
     for scheme in ("light", "dark"):
-        page = open_page(color_scheme=scheme)
+        page = open_page(compared({("attn.weights", 1): 0.25}), color_scheme=scheme)
         page.evaluate("document.querySelector('main > details').open = true")
         page.focus("#scope")
         page.keyboard.press("Enter")

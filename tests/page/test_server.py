@@ -28,7 +28,7 @@ def answer(text, asked, told):
     for word in text.split():
         told({"word": word})
         time.sleep(0.02 if text.startswith("slow") else 0)
-    return MADE
+    yield MADE
 
 
 @pytest.fixture(scope="module")

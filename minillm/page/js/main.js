@@ -3,6 +3,7 @@
 
 import {Handles, drawnAs} from "./handles.js";
 import {kept} from "./kept.js";
+import {proof, verdict} from "./proof.js";
 import {read} from "./recording.js";
 import {Scope} from "./scope.js";
 import {attention, candidates, compared, cycle, el, facts, here, lens, lever, mark, norms, source, step, table,
@@ -20,6 +21,7 @@ export class Page {
   constructor() {
     this.still = matchMedia("(prefers-reduced-motion: reduce)");
     this.playing = false;
+    this.painted = false;  // by the distance from a reference
     /** @type {(() => void)[]} */ this.parts = [];  // cards that are yet to be drawn
     this.at = {layer: 0, head: -1};
     /** @type {Run | undefined} */ this.run = undefined;
@@ -51,6 +53,12 @@ export class Page {
     });
     $("scope").replaceWith(canvas);
     this.scope = new Scope(/** @type {HTMLCanvasElement} */ (canvas), run, () => this.#picked());
+    $("proof-card").hidden = $("paint").hidden = !run.compared;
+    if (run.compared?.against === "textbook") {  // somebody looks for what is wrong
+      $("proof-card").parentElement.prepend($("proof-card"));
+      this.painted = true;
+    }
+    this.paint(this.painted);
     canvas.addEventListener("pointerdown", () => this.pause(true));
     this.#beside();
     text(run, $("words"), (moment) => this.pick(run.moments[moment].cycle));
@@ -91,7 +99,8 @@ export class Page {
       layers: run.layers, heads: run.heads, twin: model.twin,
       threads: threads(model.threads),
     });
-    $("facts").replaceChildren(...facts(run).map((fact) => el("li", {}, fact)),
+    const yours = run.compared?.against === "textbook" ? [el("li", {}, verdict(run).words)] : [];
+    $("facts").replaceChildren(...yours, ...facts(run).map((fact) => el("li", {}, fact)),
       ...(run.predicts ? [] : [el("li", {class: "soft"}, say("no.prediction"))]));
     $("runs").textContent = say("runs", {
       difference: digits(runs.difference), machine: plain(String(machine.processor ?? "")).slice(0, 100),
@@ -102,6 +111,7 @@ export class Page {
       $("compared").textContent = compared(run, this.other);
       $("beside").setAttribute("aria-label", say("beside"));
     }
+    if (run.compared) $("proof").replaceChildren(...proof(run, this.runs));
     this.#tabs();
     $("table").replaceChildren(...table(run, (n) => this.pick(n)));
     scope.unfold(scope.detail);
@@ -367,6 +377,7 @@ export class Page {
     $("whole").onclick = () => this.scope?.fit(true);
     $("one").onclick = () => this.scope?.fit(false);
     $("close").onclick = () => this.close();
+    $("paint").onclick = () => this.paint(!this.painted);
     for (const button of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-unfold]"))) {
       button.onclick = () => this.unfold(button.dataset.unfold ?? "phases");
     }
@@ -385,6 +396,15 @@ export class Page {
       this.#playButton();
     };
     document.addEventListener("keydown", (event) => this.#key(event));
+  }
+
+  /** Paint steps by their distance from the reference. @param {boolean} on */
+  paint(on) {
+    this.painted = on;
+    $("paint").setAttribute("aria-pressed", String(on));
+    if (!this.scope) return;
+    this.scope.paint = on;
+    this.scope.draw();
   }
 
   /** @param {string} detail */
@@ -488,11 +508,48 @@ async function* lines(response) {
   }
 }
 
+/** What the server says. @param {object} body @param {AbortSignal} signal */
+async function* served(body, signal) {
+  const headers = {"Content-Type": "application/json"};
+  const response = await fetch("run", {method: "POST", signal, body: JSON.stringify(body), headers});
+  if (!response.ok) throw new Error(String(response.status));
+  yield* lines(response);
+}
+
+let turns = 0;
+
+/** What the notebook says in whose frame the page stands. @param {object} body
+ * @param {AbortSignal} signal */
+async function* framed(body, signal) {
+  const turn = ++turns, said = /** @type {any[]} */ ([]);
+  let wake = () => {};
+  signal.addEventListener("abort", () => wake());
+  const hear = (/** @type {MessageEvent} */ {source, data}) => {
+    if (source !== parent || data?.minillm?.turn !== turn) return;
+    said.push(data.minillm.said);
+    wake();
+  };
+  addEventListener("message", hear);
+  parent.postMessage({minillm: {...body, turn}}, "*");
+  try {
+    while (!signal.aborted) {
+      for (const one of said.splice(0)) {
+        if (one.over) return;
+        yield one;
+      }
+      await new Promise((done) => wake = () => done(undefined));
+    }
+  } finally {
+    removeEventListener("message", hear);
+  }
+}
+
 /** Typing a text, and what the server answers: words as they come, then their recording. */
 class Asking {
-  /** @param {Page} page @param {{text: string, levers: string[]}} asked */
+  /** @param {Page} page @param {{text: string, levers: string[], framed?: boolean}} asked */
   constructor(page, asked) {
     this.page = page;
+    this.answers = asked.framed ? framed : served;
     typing(asked.text, (text) => this.ask({text}));
     page.offer(asked.levers, () => {
       if (!page.run) return;
@@ -500,7 +557,7 @@ class Asking {
       this.ask(text.pieces.length ? {text: text.prompt} : {ids: text.ids}, drawnAs(options));
     });
     page.branch = (ids) => this.ask({ids});
-    this.ask({text: asked.text});
+    if (!$("recording").textContent.trim()) this.ask({text: asked.text});
   }
 
   /** @param {{text: string} | {ids: number[]}} what
@@ -511,26 +568,21 @@ class Asking {
     this.#say("state.running");
     this.page.pause(true);
     try {
-      const response = await fetch("run", {
-        method: "POST", signal: stop.signal, body: JSON.stringify({
-          ...what, drawing, lever: $("lever").value,
-        }),
-        headers: {"Content-Type": "application/json"},
-      });
-      if (!response.ok) throw new Error(String(response.status));
+      const body = {...what, drawing, lever: $("lever").value};
       let over = false;
-      for await (const said of lines(response)) {
+      for await (const said of this.answers(body, stop.signal)) {
         if (stop !== this.stop) return;
         if (said.waiting) this.#say("state.waiting");
         if (said.prompt !== undefined) $("words").replaceChildren(token(said.prompt, {class: "token given"}));
         if (said.word !== undefined) $("words").append(token(said.word));
         if (said.measuring) this.#say("state.measuring");
         if (said.error !== undefined) this.#wrong(plain(said.error));
+        else if (said.watching && !$("state").textContent) this.#say("state.watching");
         if (said.recording) {
           this.#say("");
           this.page.show(read(unpacked(said.recording)));
         }
-        over ||= said.error !== undefined || Boolean(said.recording);
+        over = !said.watching && (over || said.error !== undefined || Boolean(said.recording));
       }
       if (!over) this.#wrong(say("state.gone"));
     } catch (error) {

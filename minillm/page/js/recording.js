@@ -53,8 +53,10 @@ export class Run {
     this.layers = header.model.sizes.L;
     this.heads = header.model.sizes.H;
     this.predicts = header.limits !== null;
+    this.compared = header.compared ?? null;  // with a reference, step by step
     /** @type {Map<string, number>} */
     this.numbers = new Map(this.steps.map((step, n) => [step.name, n]));
+    /** @type {{name: string, phase: string, layer: number, steps: number[]}[][]} */
     this.covered = header.names.map((/** @type {string[]} */ names) => this.#cover(names));
     /** @type {number[]} */ this.firsts = [];  // of each cycle: its first interval
     let first = 0;
@@ -156,6 +158,31 @@ export class Run {
     }
     if (this.predicts && all.length) sum.binds = bound.indexOf(Math.max(...bound));
     return {...sum, cost: this.costs(cycle, steps)};
+  }
+
+  /** How far a step of a layer is from the reference, as a share of its largest value; -1 where
+   * there is nothing to compare with. @param {number} step @param {number} layer -1 for any */
+  distance(step, layer) {
+    if (!this.compared) return -1;
+    const all = this.arrays.distances.subarray(step * this.layers, (step + 1) * this.layers);
+    return layer < 0 || !this.steps[step].layered ? Math.max(...all) : all[layer];
+  }
+
+  /** All that was compared, in the order in which it is computed.
+   * @returns {{step: number, layer: number, distance: number}[]} */
+  get distances() {
+    const order = this.steps.map((_, n) => n), layered = order.filter((n) => this.steps[n].layered);
+    const after = order.filter((n) => n > layered[layered.length - 1]);
+    const layers = Array.from({length: this.layers}, (_, layer) => layered.map((step) => ({step, layer})));
+    return [...order.filter((n) => n < layered[0]).map((step) => ({step, layer: -1})), ...layers.flat(),
+      ...after.map((step) => ({step, layer: -1}))]
+      .map((at) => ({...at, distance: this.distance(at.step, at.layer)})).filter((at) => at.distance >= 0);
+  }
+
+  /** What is said of a distance by its colour. @param {number} distance */
+  kind(distance) {
+    const {tolerance} = this.compared ?? {};
+    return distance < 0 ? "choose" : distance > tolerance ? "differs" : distance > tolerance / 20 ? "near" : "agrees";
   }
 
   /** How long a cycle took. @param {number} cycle */

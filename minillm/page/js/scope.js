@@ -13,7 +13,8 @@ const LANE = {phases: 34, layers: 20, steps: 17};  // of a font of 12 pixels, as
 const WORDS = 64, AXIS = 30, NAMES = 124, NARROW = 84;
 const COARSE = 0.8;  // pixels of a mean interval below which shares are drawn
 /** @type {Record<string, string>} */
-export const HATCH = {embed: "dots", attend: "", "feed forward": "", unembed: "lines", choose: "cross"};
+export const HATCH = {embed: "dots", attend: "", "feed forward": "", unembed: "lines", choose: "cross",
+  agrees: "", near: "lines", differs: "cross"};
 
 /** Whole numbers times 1, 2 or 5 and a power of ten: the ticks of an axis.
  * @param {number} from @param {number} to @param {number} most */
@@ -42,6 +43,7 @@ export class Scope {
   /** @type {{name: string, phase: string}[]} */ lanes = [];
   coarse = false;
   steep = false;
+  paint = false;  // steps by their distance from the reference, not by phase
   waiting = false;  // for the next frame
   /** @type {?Scope} */ beside = null;  // another run's, which follows this one
   /** @type {?Record<string, number>[]} */ sums = null;
@@ -184,7 +186,7 @@ export class Scope {
     this.grid = colour("grid");
     this.mark = colour("here");
     this.paper = colour("paper");
-    this.colours = Object.fromEntries(PHASES.map((p) => [p, colour(p.replace(" ", "-"))]));
+    this.colours = Object.fromEntries([...PHASES, "agrees", "near", "differs"].map((p) => [p, colour(p.replace(" ", "-"))]));
     c.font = `${this.font}px ${style.fontFamily}`;
     c.textBaseline = "middle";
     this.#labels(c);
@@ -222,7 +224,7 @@ export class Scope {
       const y = this.#top(n);
       c.fillStyle = this.ink;
       c.fillText(shorten(c, lane.name, this.left - 28), this.left - 18, y + this.lane / 2);
-      if (lane.phase) this.#fill(c, lane.phase, this.left - 14, y + this.lane / 2 - 5, 9, 10, true);
+      if (lane.phase && !this.paint) this.#fill(c, lane.phase, this.left - 14, y + this.lane / 2 - 5, 9, 10, true);
       c.fillStyle = this.grid;
       c.fillRect(this.left, y + this.lane + GAP / 2, this.width - this.left - RIGHT, 1);
     });
@@ -258,7 +260,7 @@ export class Scope {
         let bottom = this.#top(lane) + this.lane;
         phases.forEach((share, p) => {
           const tall = this.lane * share / this.tallest;
-          if (tall > 0.05) this.#fill(c, PHASES[p], left, bottom - tall, right - left - gap, tall, right - left > 8);
+          if (tall > 0.05) this.#fill(c, this.#look(PHASES[p], this.detail === "layers" ? lane - 1 : -1), left, bottom - tall, right - left - gap, tall, right - left > 8);
           bottom -= tall;
         });
       });
@@ -266,7 +268,7 @@ export class Scope {
       run.intervals(n).forEach((i, number) => {
         const x = this.x(i.start), w = Math.max(this.x(i.end) - x, 0.5), y = this.#top(this.laneOf(i));
         if (x + w < this.left || x > this.width) return;
-        this.#fill(c, i.phase, x, y, w, this.lane, w > 2);
+        this.#fill(c, this.#look(i.phase, i.layer, i.steps), x, y, w, this.lane, w > 2);
         if (picked && number === this.interval) {
           c.strokeStyle = this.mark;
           c.lineWidth = 3;
@@ -333,6 +335,15 @@ export class Scope {
       return row;
     });
     return this.sums[n][phase];
+  }
+
+  /** What a part is painted as: its phase, or how far the farthest of its steps is from the reference.
+   * @param {string} phase @param {number} layer @param {number[]} [steps] of the phase, if not named */
+  #look(phase, layer, steps) {
+    const {run} = this;
+    if (!this.paint || !run.compared) return phase;
+    const mine = steps ?? run.steps.map((_, n) => n).filter((n) => run.steps[n].phase === phase);
+    return run.kind(Math.max(-1, ...mine.map((n) => run.distance(n, layer))));
   }
 
   /** A rectangle of a phase: its colour, its hatch where there is room.

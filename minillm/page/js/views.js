@@ -108,10 +108,21 @@ export function lever(run, other) {
     options.use_cache ? "" : say("lever.no-cache"),
     options.draft ? say("lever.draft", {how: plain(options.draft).slice(0, 40)}) : "",
     options.cache_dtype ? say("lever.cache", {how: options.cache_dtype}) : "",
+    model.twin !== before.model.twin ? twin(model.twin) : "",
     model.stored !== before.model.stored ? say("lever.stored", {how: model.stored}) : "",
     model.threads !== before.model.threads ? threads(model.threads) : "",
     ...drawn,
   ].filter(Boolean).join(", ") || say("lever.none");
+}
+
+/** Whose functions computed. @param {string} name */
+export function twin(name) {
+  return say(["numpy", "numba"].includes(name) ? `twin.${name}` : "twin.own");
+}
+
+/** How far a step is from a reference, as a share of its largest value. @param {number} distance */
+export function apart(distance) {
+  return distance >= 1e9 ? say("proof.never") : distance < 1e-3 ? digits(distance) : percent(distance);
 }
 
 /** @param {number} n */
@@ -291,13 +302,16 @@ export function step(run, cycle, n) {
     several ? el("p", {class: "soft"}, say("together", {n: i.steps.length})) : null,
     ...i.steps.map((number) => {
       const {name, equation, letters, file, line, code, shapes} = run.steps[number];
-      const shape = shapes[kind] ?? Object.values(shapes)[0];
+      const shape = shapes[kind] ?? Object.values(shapes)[0], away = run.distance(number, i.layer);
       return el("div", {class: "formed"},
         el("p", {class: "equation"}, el("b", {}, name), " = ", equation,
           letters ? el("span", {class: "soft"}, ` [${letters.replaceAll(" ", ",")}]`) : null,
           shape?.length ? el("span", {class: "soft"}, ` = ${shape.join(" × ")}`) : null),
         file ? el("pre", {}, el("code", {}, code)) : null,
-        file ? el("p", {class: "soft source"}, `${file}:${line}`) : null);
+        file ? el("p", {class: "soft source"}, `${file}:${line}`) : null,
+        away < 0 ? null : el("p", {class: run.kind(away) === "differs" ? "wrong" : "soft"},
+          el("span", {class: "swatch", "data-phase": run.kind(away), "aria-hidden": true}),
+          say("proof.step", {distance: apart(away), against: say(`proof.${run.compared.against}`)})));
     })),
   ];
 }

@@ -1,0 +1,70 @@
+"""What a page asks for, answered by a model: another text, another word, other handles, a lever."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ..clock import Limits
+from ..loading import load
+from ..record import record
+from ..recording import Recording
+from ..reference import Reference
+from ..twins.threads import n_threads
+from .levers import pulled
+
+DRAWING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "seed")  # a page's handles
+CANDIDATES = 50  # of each word: as far as the handle of top-k goes, so that what it leaves is exact
+TRIES = 5  # of the timed run; neighbours on the machine only slow it down
+
+# limits(model, kinds) -> those of the machine, for matrices that are stored so.
+Measure = Callable[[Any, list[str]], Limits | None]
+
+
+def answerer(
+    model: Any,
+    tokenizer: Any,
+    name: str,
+    options: Mapping[str, Any],
+    limits: Measure | None = None,
+    reference: Reference | None = None,
+) -> Callable[..., Iterator[Recording]]:
+    """Return answer(prompt, asked, told), which continues a text and gives its recording.
+
+    asked: see server.Asked; told: is given meanwhile what comes, {"word": ...}. limits: asked once
+    for each kind of storage and number of threads, when they are first needed.
+    """
+    known: dict = {}
+    first = {name: value for name, value in options.items() if name not in DRAWING}
+
+    def answer(
+        prompt: str | list[int], asked: Mapping[str, Any], told: Callable[[dict], None]
+    ) -> Iterator[Recording]:
+        lever = asked.get("lever", "")
+        with pulled(lever, model, tokenizer, load) as (one, draft, more):
+            kinds = sorted({one.stored, getattr(draft, "model", one).stored})
+
+            def measured() -> Limits | None:
+                assert limits is not None
+                key = (*kinds, n_threads(model.ops))
+                if key not in known:
+                    told({"measuring": True})
+                    known[key] = limits(one, kinds)
+                return known[key]
+
+            told({"prompt": prompt if isinstance(prompt, str) else tokenizer.readable(prompt)})
+            yield record(
+                one,
+                tokenizer,
+                prompt,
+                draft=draft,
+                limits=measured if limits else None,
+                name=name,
+                candidates=CANDIDATES,
+                reference=reference,
+                tries=TRIES,
+                told=lambda moment: told({"word": moment.text}),
+                **(first | asked["drawing"] if "drawing" in asked else options) | more,
+            )
+
+    return answer
