@@ -30,6 +30,7 @@ from .decoding.text import TextStream
 from .errors import InputError, whole_number
 from .families.family import EQUATIONS
 from .layers.cache import position_bytes
+from .machine.load import Load
 from .machine.quota import require_memory
 from .ops import softmax
 from .protocol import Model, one_text, require_model
@@ -87,11 +88,13 @@ def record(
     chosen.require_plain("a recording", use_cache=chosen.use_cache)
     n = chosen.new_tokens(len(ids), model.config.sizes.P)
     require_memory(f"the logits of {n} tokens", 4 * n * model.config.sizes.V, "fewer tokens")
+    others = Load()
     clock, emitted, logits = _timed(
         engine or model, tokenizer, ids, chosen, stop, every_step, tries, told
     )
     if callable(limits):
         limits = limits()
+    busy = others.share()
     if limits is not None and model.stored not in limits.row:
         raise InputError(f"the limits are of {', '.join(limits.row)}, not of {model.stored}")
     positions = len(ids) + len(emitted) - 1
@@ -117,7 +120,7 @@ def record(
     header: Any = {
         "version": VERSION,
         "made": machine.pop("time"),
-        "machine": machine,
+        "machine": machine | {"busy": busy},
         "model": about,
         "steps": steps,
         "text": {

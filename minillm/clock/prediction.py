@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..costs import FLOAT
 from ..moved import names_of
 from ..steps import phase_of
 from .costs import Cost, covered, folded, step_costs, steps_of, total
@@ -49,6 +50,7 @@ def predict(
     batch: int = 1,
     kind: str = "float32",
     kept: int = 1,
+    cached: int = FLOAT,
 ) -> dict[str, Prediction]:
     """Return {name formed: Prediction} of one pass; the arguments are those of costs.step_costs.
 
@@ -60,7 +62,7 @@ def predict(
     """
     names, steps = list(names), steps_of(config)
     fused = next(iter(steps)) not in names
-    costs = step_costs(config, T, past, batch, kind, kept, choose="next" in names)
+    costs = step_costs(config, T, past, batch, kind, kept, "next" in names, cached)
     everything = total(costs.values())
     once_a_pass = everything.weights + everything.cache
     parts = covered(names, config)
