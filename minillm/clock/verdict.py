@@ -174,8 +174,8 @@ class OneToken:
             near = rate > 1.5 * self.limits.bandwidth[max(self.limits.bandwidth)]
             where = "the processor's caches give" if near else "the memory gives"
             return (
-                f"{share} of that is reading {size(once)} of {self.read()} at {rate / 1e9:,.1f}"
-                f" GB/s, the most that {where}{self.on(' ')}."
+                f"{share} of that is reading {size(once)} of {self.read()} at {size(rate)}/s,"
+                f" the most that {where}{self.on(' ')}."
             )
         if binds == ARITHMETIC:
             rate = self.cost.flops / self.parts[ARITHMETIC]

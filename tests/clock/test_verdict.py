@@ -39,7 +39,7 @@ def test_reading_binds():
     assert found.binds == "reading" and found.shares["reading"] > 0.98
     assert found.sentences["answer"] == "Each token costs 16.7 ms, which is 60 tokens/s."
     assert found.sentences["binds"] == (
-        "All of that is reading 498 MB of weights at 30.0 GB/s, the most that the memory gives 2"
+        "All of that is reading 498 MB of weights at 30 GB/s, the most that the memory gives 2"
         " threads."
     )
     assert found.sentences["change"] == (
