@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from .. import families
+from ..checkpoints import llama_cpp
 from ..clock.clock import CycleTimes
 from ..clock.costs import formed, steps_of
 from ..clock.limits import Limits
@@ -117,10 +118,13 @@ def weight_bytes(config, kind: str) -> int:
 
 
 def described(model: str | Path) -> Any:
-    """The config of a model by its name or folder, by a config.json alone, or by a GGUF file."""
+    """The config of a model by its name or folder, by a config.json alone, or by the beginning of
+    a GGUF file."""
     path = Path(model)
     if path.suffix.lower() == ".json" and path.is_file():
         return families.parse_config(read_json(path, dict), path)
+    if path.suffix.lower() == ".gguf" and path.is_file():
+        return llama_cpp.config_in(path)
     return config_of(model)
 
 

@@ -17,6 +17,7 @@ from minillm.bench.datasheet import (
     weight_bytes,
 )
 from minillm.bench.datasheet_report import DatasheetReport, plain
+from minillm.checkpoints.opening import config_of, save_checkpoint
 from minillm.clock import Limits, machines
 from minillm.clock.machines import Constants, Machine
 from minillm.families.llama.qwen import Qwen2Config, Qwen3Config
@@ -130,6 +131,15 @@ def test_a_config_alone_is_enough(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(SHAPES["qwen3"].to_dict()))
     assert described(path) == described(tmp_path) == SHAPES["qwen3"]
+
+
+def test_the_beginning_of_a_gguf_file_is_enough(tmp_path):
+    whole, begun = tmp_path / "whole.gguf", tmp_path / "begun.gguf"
+    save_checkpoint(Model.random(SHAPES["llama"]), whole)
+    begun.write_bytes(whole.read_bytes()[:2000])
+    assert described(begun) == described(whole)
+    with pytest.raises(InputError, match="cut short"):
+        config_of(begun)
 
 
 def test_nothing_is_markdown():
