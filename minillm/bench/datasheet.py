@@ -28,7 +28,7 @@ from ..clock.prediction import predict
 from ..clock.verdict import ARITHMETIC, OVERHEAD, READING, Evidence, Verdict, divided, verdict
 from ..costs import FLOAT, stored_bytes
 from ..errors import InputError
-from ..families.family import MATRIX, TABLE
+from ..families.family import CHOOSE, MATRIX, TABLE
 from ..layers.cache import position_bytes
 from ..loading import config_of
 from ..machine.files import read_json
@@ -94,14 +94,16 @@ def by_limits(
     context: int,
     batch: int = 1,
     cached: int = FLOAT,
+    choose: bool = True,
 ) -> Predicted:
     """What a pass takes by the limits: what is TOKEN, the last of `context` positions, or FIRST,
     all of them as a prompt; in each of `batch` rows. cached: bytes of a number in the cache.
-    InputError for a kind whose rate is not known."""
+    choose: whether probabilities are formed. InputError for a kind whose rate is not known."""
     if kind not in limits.row or kind not in limits.rows:
         raise InputError(f"the machine has no rate of {kind}, but of {', '.join(limits.row)}")
     T, past = (1, context - 1) if what == TOKEN else (context, 0)
     names = formed(config, fused=batch * T <= FUSED)
+    names = [name for name in names if choose or name not in CHOOSE]
     found = predict(config, limits, names, T, past, batch, kind, cached=cached)
     return Predicted(divided(found.values()))
 

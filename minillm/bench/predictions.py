@@ -1,9 +1,9 @@
 """Predicted against measured: how wrong a datasheet is.
 
 Every engine and kind of storage reads prompts and decodes in a process of its own, in turn with a
-look at the machine's memory. Two constants for each engine, kind and pass are fitted on some models
-(least squares of relative errors) and tested on the others. An error is predicted / measured - 1,
-the median over the rounds.
+look at the machine's memory; of the logits it takes the largest, without probabilities. Two
+constants for each engine, kind and pass are fitted on some models (least squares of relative
+errors) and tested on the others. An error is predicted / measured - 1, the median over the rounds.
 """
 
 from __future__ import annotations
@@ -188,13 +188,13 @@ def measured(
                         at = {TOKEN: n + (n_new + 1) // 2, FIRST: n}
                         for what, seconds in took.items():
                             shape = kind, what, at[what], 1, CACHED[engine]
-                            point = points[peer, n, what]
-                            point.seconds.append(seconds)
-                            point.predicted.append(by_limits(config, now, *shape))
+                            found = by_limits(config, now, *shape, choose=False)
+                            points[peer, n, what].seconds.append(seconds)
+                            points[peer, n, what].predicted.append(found)
 
         in_rounds(rounds, one_round)
     for (peer, *_), point in points.items():
-        point.missing = missing[peer] or (None if point.seconds else "it was never asked")
+        point.missing = missing[peer]
     return [*points.values()]
 
 

@@ -160,6 +160,11 @@ def measured(sheet, args: argparse.Namespace) -> list:
     with predictions.model_of(model) as folder:
         what = sheet.name, folder, limits, [sheet.engine], sheet.kinds, args.contexts
         points = predictions.measured(*what, args.new, args.rounds)
+    if why := all(point.missing for point in points) and points[0].missing:
+        raise InputError(
+            f'{sheet.engine} cannot be measured: {why}; pip install "minillm-gpt2[bench]" brings'
+            " the engines"
+        )
     for point in points:
         point.constants = sheet.machine.fitted.get(point.key)
     return points

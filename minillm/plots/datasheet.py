@@ -86,7 +86,7 @@ def predicted_against_measured(report: PredictionErrors, ax=None):
     for (engine, fitted), some in groups.items():
         values = [median(p.seconds) for p in some], [median(p.forecasts) for p in some]
         face = "black" if fitted else "white"
-        label = f"{engine}, {'fitted on' if fitted else 'tested'}"
+        label = f"{engine}, {'fitted' if fitted else 'tested'}"
         ax.plot(*values, marks[engine], color="black", markerfacecolor=face, label=label)
     ends = np.array(ax.get_xlim())
     ends[0] = min(median(p.seconds) for p in points) / 1.5

@@ -2,6 +2,7 @@
 one small model measured."""
 
 import json
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -76,21 +77,61 @@ def test_what_is_missing_is_told_and_not_counted():
     assert fitted(report.points, ["m2"]) == {}
 
 
-@pytest.mark.skipif(not kernels.available(), reason="Numba is not installed")
-def test_a_model_is_measured(tmp_path, monkeypatch):
+SMALL = GPT2Config(vocab_size=48, n_positions=64, n_embd=32, n_layer=1, n_head=2)
+
+
+class Engine:
+    """Answers as a worker does, until it breaks: a prompt takes 2 s, each token 0.5 s."""
+
+    def __init__(self, answers: int):
+        self.answers, self.asked = answers, []
+
+    def answer(self, request: dict) -> dict:
+        self.asked.append(len(request["ids"]))
+        if len(self.asked) > self.answers:
+            return {"missing": "it broke"}
+        return {"prefill_s": 2.0, "decode_s": 0.5 * request["n_new"]}
+
+
+def test_every_peer_is_asked_in_turn_and_by_the_limits_of_the_moment(tmp_path, monkeypatch):
+    GPT2.random(SMALL).save_pretrained(tmp_path)
+    peers = {"minillm-float32": Engine(99), "llama.cpp-F32": Engine(3), "llama.cpp-Q8_0": None}
+    said = {name: {} if peer else {"missing": "no"} for name, peer in peers.items()}
+    rates = iter(range(1, 99))
+
+    @contextmanager
+    def started(names, folder, threads):
+        assert [*names] == ["minillm-float32", "minillm-int8", *[*peers][1:]] and threads == 2
+        yield peers, said | {"minillm-int8": {"missing": "no"}}
+
     monkeypatch.setattr(predictions, "PAUSE", 0)
-    config = GPT2Config(vocab_size=48, n_positions=64, n_embd=32, n_layer=1, n_head=2)
-    GPT2.random(config).save_pretrained(tmp_path)
+    monkeypatch.setattr(predictions, "started", started)
+    monkeypatch.setattr(predictions, "limits_of", lambda _: {"bandwidth": 1e9 * next(rates)})
+    what = ["minillm", "llama.cpp"], ["float32", "int8", "float64"]
+    found = predictions.measured("a", tmp_path, LIMITS, *what, [8, 9, 62], n_new=4, rounds=2)
+    assert len(found) == 16 and peers["minillm-float32"].asked == [8, 9] * 3
+    token, first = (p for p in found if (p.kind, p.engine, p.context) == ("float32", "minillm", 8))
+    assert (token.what, token.seconds, first.seconds) == (TOKEN, [0.5, 0.5], [2.0, 2.0])
+    at = [LIMITS.with_memory(rate) for rate in (3e9, 5e9)]  # the first round warms up
+    shape = "float32", TOKEN, 10
+    assert token.predicted == [by_limits(SMALL, one, *shape, choose=False) for one in at]
+    missing = {p.engine + p.kind: p.missing for p in found if p.missing}
+    assert missing["llama.cppfloat32"] == "it broke" and missing["minillmint8"] == "no"
+    with pytest.raises(InputError, match="nothing to measure of a: no context and 60 tokens"):
+        predictions.measured("a", tmp_path, LIMITS, *what, [8], n_new=60)
+
+
+@pytest.mark.live
+@pytest.mark.skipif(not kernels.available(), reason="Numba is not installed")
+def test_a_model_is_measured(tmp_path):
+    GPT2.random(SMALL).save_pretrained(tmp_path)
     one = replace(LIMITS, threads=1)
-    what = ["minillm"], ["float32", "float64"], [8, 64]
-    found = predictions.measured("a", tmp_path, one, *what, n_new=3, rounds=2)
+    found = predictions.measured("a", tmp_path, one, ["minillm"], ["float32"], [8], 3, rounds=2)
     assert [(p.kind, p.context, p.what) for p in found] == [
         ("float32", 8, TOKEN),
         ("float32", 8, FIRST),
     ]
     assert all(len(p.seconds) == len(p.predicted) == 2 and p.error > -1 for p in found)
-    with pytest.raises(InputError, match="nothing to measure of a: no context and 60 tokens"):
-        predictions.measured("a", tmp_path, one, *what, n_new=60)
 
 
 def test_what_cannot_be_is_said():
