@@ -25,6 +25,7 @@ from .limits import FAR, MOST, Limits, measure
 VERSION = 1
 PUBLISHED = Path(__file__).with_name("machines.json")
 LONGEST = 200  # characters of a name or a source
+MOST_LIMITS = 64  # numbers of threads in a file
 
 
 class ConstantsEntry(TypedDict):
@@ -135,8 +136,11 @@ class Machine:
         if entry["memory"] is not None and entry["memory"] <= 0:
             raise InputError(f"{where}: memory is {entry['memory']}; bytes are needed")
         limits = [Limits.from_dict(found, f"{where}: limits") for found in entry["limits"]]
-        if not limits or len({found.threads for found in limits}) < len(limits):
-            raise InputError(f"{where}: limits are needed, once for each number of threads")
+        if not 0 < len({found.threads for found in limits}) == len(limits) <= MOST_LIMITS:
+            raise InputError(
+                f"{where}: limits are needed, once for each number of threads, at most"
+                f" {MOST_LIMITS}"
+            )
         fitted = {}
         for engine, by_kind in entry["fitted"].items():
             for kind, by_pass in by_kind.items():
