@@ -251,27 +251,22 @@ class Datasheet:
     @property
     def levers(self) -> list[Lever]:
         """What each change gives, the one that gives most first."""
-        base, n = self.kinds[0], self.middle
-        without = self.predicted(base, TOKEN, n).seconds
-        found = {
-            f"{kind} instead of {base}": 1 / self.predicted(kind, TOKEN, n).seconds
-            for kind in self.kinds[1:]
+        base, n, now = self.kinds[0], self.middle, self.limits.threads
+        half = self.config.resized(L=max(1, self.sizes.L // 2))
+        passes = {f"{k} instead of {base}": self.predicted(k, TOKEN, n) for k in self.kinds[1:]}
+        passes |= {
+            f"{limits.threads} instead of {now} threads": self.predicted(base, TOKEN, n, 1, limits)
+            for limits in self.machine.limits
+            if limits.threads != now
         }
-        found["8 texts at once"] = 8 / self.predicted(base, TOKEN, n, 8).seconds
-        found["half of the layers"] = (
-            1
-            / self.predicted(
-                base, TOKEN, n, config=self.config.resized(L=max(1, self.sizes.L // 2))
-            ).seconds
-        )
-        found["half of the context"] = 1 / self.predicted(base, TOKEN, max(1, n // 2)).seconds
+        passes["half of the layers"] = self.predicted(base, TOKEN, n, config=half)
+        passes["half of the context"] = self.predicted(base, TOKEN, max(1, n // 2))
         if CACHED[self.engine] == FLOAT:
-            found["a float16 cache"] = 1 / self.predicted(base, TOKEN, n, cached=2).seconds
-        for limits in self.machine.limits:
-            if limits.threads != self.limits.threads:
-                seconds = self.predicted(base, TOKEN, n, limits=limits).seconds
-                found[f"{limits.threads} instead of {self.limits.threads} threads"] = 1 / seconds
-        levers = [Lever(what, rate, rate * without) for what, rate in found.items()]
+            passes["a float16 cache"] = self.predicted(base, TOKEN, n, cached=2)
+        rates = {what: 1 / found.seconds for what, found in passes.items()}
+        rates["8 texts at once"] = 8 / self.predicted(base, TOKEN, n, 8).seconds
+        without = self.predicted(base, TOKEN, n).seconds
+        levers = [Lever(what, rate, rate * without) for what, rate in rates.items()]
         return sorted(levers, key=lambda lever: -lever.rate)
 
     @property

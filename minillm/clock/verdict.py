@@ -187,9 +187,8 @@ class OneToken:
         waiting = percent(min(1.0, self.parts[OVERHEAD] / overhead))
         return (
             f"{share} of that is neither reading nor arithmetic, but overhead, some"
-            f" {duration(overhead / names)} for each of"
-            f" {count(names, 'step')}; calls and threads that wait for one another explain"
-            f" {waiting} of it."
+            f" {duration(overhead / names)} for each of {count(names, 'step')}; calls and"
+            f" threads that wait for one another explain {waiting} of it."
         )
 
     def on(self, before: str) -> str:
@@ -198,13 +197,10 @@ class OneToken:
 
     def read(self) -> str:
         """What is read, in words."""
-        if self.cost.cache < self.cost.weights / 10:
-            return "weights"
-        return (
-            "keys and values"
-            if self.cost.weights < self.cost.cache / 10
-            else ("weights, keys and values")
-        )
+        weights, cache = self.cost.weights, self.cost.cache
+        if min(weights, cache) > max(weights, cache) / 10:
+            return "weights, keys and values"
+        return "weights" if weights > cache else "keys and values"
 
     def change(self, binds: str) -> tuple[dict[str, float], str]:
         """What to change: {lever: tokens/s}, and the sentence."""
@@ -212,7 +208,8 @@ class OneToken:
         texts = _seconds(self.predictions(texts=TEXTS))
         together = TEXTS / self.instead(texts)
         all_at_once = f"{TEXTS} texts at once would give {rate_of(together)} together"
-        idle = self.cores is not None and self.threads < self.cores
+        cores = self.cores or 0  # 0: nobody said
+        idle = self.threads < cores
         if binds == READING:
             if (kind := NARROWER.get(self.kind)) and self.cost.weights > self.cost.cache / 2:
                 after = self.instead(_seconds(self.predictions(kind)))
@@ -229,15 +226,15 @@ class OneToken:
                 levers[f"batch of {TEXTS}"] = together
                 said.append(f"The weights are narrow already; {all_at_once}")
             if idle:
-                said.append(f"more threads help as far as {self.cores} cores read faster than that")
-            elif self.cores is not None:
+                said.append(f"more threads help as far as {cores} cores read faster than that")
+            elif cores:
                 said.append("more threads will not help")
         elif binds == ARITHMETIC:
             if idle:
-                after = self.seconds - self.parts[ARITHMETIC] * (1 - self.threads / self.cores)
-                levers[f"{self.cores} threads"] = 1 / after
+                after = self.seconds - self.parts[ARITHMETIC] * (1 - self.threads / cores)
+                levers[f"{cores} threads"] = 1 / after
                 said.append(
-                    f"{self.cores} threads instead of {self.threads} would give up to"
+                    f"{cores} threads instead of {self.threads} would give up to"
                     f" {rate_of(1 / after)}"
                 )
             said.append("fewer bytes will not help, less arithmetic will, as of a smaller model")
