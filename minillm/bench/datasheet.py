@@ -110,13 +110,15 @@ def by_limits(
 
 def weight_bytes(config, kind: str) -> int:
     """Bytes of all parameters with matrices and tables stored as `kind`, the rest in float32."""
-    sizes = config.sizes
-    return sum(
-        stored_bytes(*shape[:: 1 if p.role == MATRIX else -1], kind)
-        if p.role in (MATRIX, TABLE)
-        else FLOAT * prod(shape)
-        for p, shape in ((p, p.shape(sizes)) for p in config.layout.values())
-    )
+    found = 0
+    for p in config.layout.values():
+        shape = p.shape(config.sizes)
+        if p.role in (MATRIX, TABLE):
+            n_in, n_out = shape if p.role == MATRIX else shape[::-1]
+            found += stored_bytes(n_in, n_out, kind)
+        else:
+            found += FLOAT * prod(shape)
+    return found
 
 
 def described(model: str | Path) -> Any:

@@ -59,20 +59,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="of --errors: names of models, of which constants are fitted on the first two",
     )
+    parser.add_argument(
+        "--contexts",
+        type=int,
+        nargs="+",
+        default=[32, 128, 448],
+        metavar="N",
+        help="of --measure and --errors: prompts of so many tokens (default: 32 128 448)",
+    )
     for name, default, what in (
-        ("contexts", [32, 128, 448], "of --measure and --errors: prompts of so many tokens"),
         ("new", 16, "tokens to decode after each"),
         ("rounds", 5, "rounds, of which the median counts"),
     ):
-        several = {"nargs": "+"} if isinstance(default, list) else {}
-        said = " ".join(map(str, default)) if several else default
         parser.add_argument(
             f"--{name}",
             type=int,
             default=default,
             metavar="N",
-            help=f"{what} (default: {said})",
-            **several,
+            help=f"{what} (default: %(default)s)",
         )
     parser.add_argument("--html", action="store_true", help="print a page with its figure")
     parser.add_argument("--json", action="store_true", help="print JSON")
