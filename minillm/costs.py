@@ -85,7 +85,8 @@ class Work:
     cost.
 
     kind: how matrices are stored. kept: positions whose logits are formed (1 while generating, T
-    while scoring). Axes are written in the letters of sizes.py: "C", "HD KD KD".
+    while scoring). cached: bytes of a number in the cache. Axes are written in the letters of
+    sizes.py: "C", "HD KD KD".
     """
 
     sizes: Sizes
@@ -94,6 +95,7 @@ class Work:
     batch: int = 1
     kind: str = "float32"
     kept: int = 1
+    cached: int = FLOAT
 
     @property
     def rows(self) -> int:
@@ -145,11 +147,11 @@ class Work:
     @property
     def _half_cache(self) -> int:
         """Bytes of all keys, or of all values."""
-        return FLOAT * self.batch * (self.past + self.T) * self.sizes.width("KD")
+        return self.cached * self.batch * (self.past + self.T) * self.sizes.width("KD")
 
     def scores(self) -> Cost:
         """q k^T, scaled; new keys and values are written to the cache, all keys read."""
-        new = 2 * FLOAT * self.rows * self.sizes.width("KD")
+        new = 2 * self.cached * self.rows * self.sizes.width("KD")
         values = FLOAT * (self.rows * self.sizes.width("HD") + self.pairs)
         return Cost(2.0 * self.pairs * self.sizes.D, self.pairs, 0, self._half_cache + new, values)
 

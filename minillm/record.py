@@ -32,6 +32,7 @@ from .differences import diff
 from .errors import InputError, whole_number
 from .families.family import EQUATIONS
 from .layers.cache import position_bytes
+from .machine.load import Load
 from .machine.quota import require_memory
 from .ops import softmax
 from .protocol import Model, one_text, require_model
@@ -97,9 +98,11 @@ def record(
     if engine is not None and draft is not None:
         raise InputError("a draft is recorded with minillm itself: leave out engine, or draft")
     run = engine or model, tokenizer, ids, chosen, stop, draft
+    others = Load()
     clock, emitted, logits = _timed(*run, every_step, tries, told)
     if callable(limits):
         limits = limits()
+    busy = others.share()
     for computes in (model, getattr(draft, "model", model)):
         if limits is not None and computes.stored not in limits.row:
             raise InputError(f"the limits are of {', '.join(limits.row)}, not of {computes.stored}")
@@ -129,7 +132,7 @@ def record(
     header: Any = {
         "version": VERSION,
         "made": machine.pop("time"),
-        "machine": machine,
+        "machine": machine | {"busy": busy},
         "model": about,
         "steps": steps,
         "text": {

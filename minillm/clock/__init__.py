@@ -11,6 +11,7 @@ from .limits import Limits, measure
 from .phases import PHASES
 from .prediction import predict, predicted_seconds
 from .report import ClockReport
+from .verdict import Evidence, Verdict, verdict
 
 __all__ = [
     "PHASES",
@@ -18,13 +19,16 @@ __all__ = [
     "ClockReport",
     "Cost",
     "CycleTimes",
+    "Evidence",
     "Limits",
+    "Verdict",
     "groups",
     "measure",
     "predict",
     "predicted_seconds",
     "step_costs",
     "total",
+    "verdict",
 ]
 
 __getattr__ = names_of("clock")

@@ -5,7 +5,7 @@ taken round by round."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
@@ -18,7 +18,6 @@ from .clock import Clock
 from .limits import Limits
 from .prediction import predict, predicted_seconds
 
-FAR = 2**26  # bytes from which an array lies in memory: what is measured anew
 READ, CYCLES = 2**27, 3  # bytes for one look at the memory; cycles between two looks
 
 
@@ -67,7 +66,7 @@ def check_predictions(
             for _ in range(CYCLES):
                 cache.truncate(past)
                 run_cycle(model, [[0]], cache, clock)
-            now = _with_memory(limits, (before + look()) / 2)
+            now = limits.with_memory((before + look()) / 2)
             cycles = clock.cycles()
             seconds = float(np.mean([cycle.net.sum() for cycle in cycles])) / 1e9
             times.append(
@@ -93,10 +92,3 @@ class _Memory:
         start = perf_counter()
         self.read_everything(self.array)
         return READ / (perf_counter() - start)
-
-
-def _with_memory(limits: Limits, rate: float) -> Limits:
-    """The limits with another rate for what lies in memory."""
-    return replace(
-        limits, bandwidth={s: r for s, r in limits.bandwidth.items() if s < FAR} | {FAR: rate}
-    )

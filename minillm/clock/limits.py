@@ -13,7 +13,7 @@ import math
 import os
 import platform
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -21,7 +21,7 @@ from time import perf_counter
 import numpy as np
 
 from .. import kernels
-from ..errors import InputError
+from ..errors import InputError, short
 from ..machine.files import read_json
 from ..machine.forms import build, check
 from ..machine.progress import Update
@@ -30,7 +30,9 @@ from ..twins.twin import abilities
 from ..weights import store
 
 ARRAYS = tuple(2**n for n in range(16, 29, 2))  # 64 KiB to 256 MiB
+FAR = 2**26  # bytes from which an array lies in memory
 BEST_OF = 5
+MOST = 1e24  # of a rate in a file
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,39 @@ class Limits:
     def load(cls, path: str | Path) -> Limits:
         """Read what `save` wrote; InputError names the file."""
         where = f"{path}: not limits as `minillm clock --limits` writes them"
-        values = read_json(path, dict)
-        rates = check(values.get("bandwidth"), dict[str, float], f"{where}: bandwidth")
-        if not rates or not all(size.isdecimal() and len(size) < 19 for size in rates):
+        return cls.from_dict(read_json(path, dict), where)
+
+    @classmethod
+    def from_dict(cls, values: dict, where: str) -> Limits:
+        """The limits that a table of a file describes; InputError, beginning with `where`, for what
+        is missing, and for what is no rate or no time."""
+        sized = check(values.get("bandwidth"), dict[str, float], f"{where}: bandwidth")
+        if not sized or not all(n.isdecimal() and int(n[:19]) > 0 and len(n) < 19 for n in sized):
             raise InputError(f"{where}: bandwidth needs sizes in bytes, and their rates")
-        return build(cls, values | {"bandwidth": {int(n): r for n, r in rates.items()}}, where)
+        limits = build(cls, values | {"bandwidth": {int(n): r for n, r in sized.items()}}, where)
+        if not {"float32"} <= limits.row.keys() & limits.rows.keys():
+            raise InputError(f"{where}: row and rows need the rate of float32, which attention has")
+        rates = [*sized.values(), *limits.row.values(), *limits.rows.values(), limits.elements]
+        if wrong := [rate for rate in rates if not MOST >= rate >= 1 / MOST]:
+            raise InputError(f"{where}: {short(wrong[0])} is no rate, in bytes or FLOP a second")
+        times = (limits.call, limits.launch, limits.meet)
+        if wrong := [seconds for seconds in times if not MOST >= seconds >= 0]:
+            raise InputError(f"{where}: {short(wrong[0])} is no number of seconds")
+        if not 1 <= limits.threads < 1 << 20:
+            raise InputError(f"{where}: threads is {short(limits.threads)}")
+        return limits
+
+    def with_kinds(self, kinds: Iterable[str], like: str) -> Limits:
+        """These limits with the rates of `like` for kinds of storage that were not measured."""
+        row, rows = (
+            dict.fromkeys(kinds, of.get(like, of["float32"])) for of in (self.row, self.rows)
+        )
+        return replace(self, row=row | self.row, rows=rows | self.rows)
+
+    def with_memory(self, rate: float) -> Limits:
+        """These limits with another rate for what lies in memory."""
+        near = {size: r for size, r in self.bandwidth.items() if size < FAR}
+        return replace(self, bandwidth=near | {FAR: rate})
 
 
 def measure(

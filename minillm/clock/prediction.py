@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..costs import FLOAT, Work
 from ..moved import names_of
-from ..steps import phase_of
+from ..steps import local_name, phase_of
 from .costs import Cost, covered, folded, step_costs, steps_of, total
 from .limits import Limits
 
@@ -49,6 +50,7 @@ def predict(
     batch: int = 1,
     kind: str = "float32",
     kept: int = 1,
+    cached: int = FLOAT,
 ) -> dict[str, Prediction]:
     """Return {name formed: Prediction} of one pass; the arguments are those of costs.step_costs.
 
@@ -57,16 +59,19 @@ def predict(
     threads; without it the fused step, where all threads run from the beginning, still awake from
     the last token, and meet after some steps. Weights and cache come round once a pass, so they are
     read at the bandwidth of all of them together; activations, used at once, at that of themselves.
+    Scores that are never formed as a whole, since the context comes in the same step, are not read.
     """
     names, steps = list(names), steps_of(config)
     fused = next(iter(steps)) not in names
-    costs = step_costs(config, T, past, batch, kind, kept, choose="next" in names)
+    costs = step_costs(config, T, past, batch, kind, kept, "next" in names, cached)
     everything = total(costs.values())
     once_a_pass = everything.weights + everything.cache
-    parts = covered(names, config)
+    parts, scores = covered(names, config), 4 * FLOAT * Work(config.sizes, T, past, batch).pairs
     predictions = {}
     for name, cost in folded(costs, names).items():
-        infos = [steps[part] for part in parts[name]]
+        infos, values = [steps[part] for part in parts[name]], cost.values
+        if {"attn.scores", "attn.context"} <= {local_name(part) for part in parts[name]}:
+            values -= scores  # written and read, before and after softmax
         inside = phase_of(parts[name][0]) in ("attend", "feed forward")
         rows = batch * (T if inside else kept)
         stored = (
@@ -75,6 +80,8 @@ def predict(
             else kind
         )
         rate = (limits.row if rows == 1 else limits.rows)[stored]
+        if fused:  # whose product with a few rows is that with one row, for each
+            rate = max(rate, limits.row[stored])
         if fused:
             waiting = limits.meet * sum(info.meets for info in infos)
         else:
@@ -84,7 +91,7 @@ def predict(
         predictions[name] = Prediction(
             cost,
             (cost.weights + cost.cache) / limits.bandwidth_at(once_a_pass)
-            + cost.values / limits.bandwidth_at(cost.values),
+            + values / limits.bandwidth_at(values),
             cost.products / rate + cost.elements / limits.elements,
             waiting,
         )

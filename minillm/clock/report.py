@@ -18,6 +18,7 @@ from .costs import Cost, covered, step_costs, steps_of, total
 from .limits import Limits
 from .phases import PHASES
 from .prediction import Prediction, predict
+from .verdict import Evidence, Verdict, verdict
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,10 @@ class Row:
 
 class ClockReport:
     """Everything that the views show. kind: how the model's matrices are stored; texts: what each
-    cycle emitted."""
+    cycle emitted; busy: the share of the machine that others took meanwhile, where somebody looked.
+    """
+
+    busy: float | None = None
 
     def __init__(
         self,
@@ -64,6 +68,11 @@ class ClockReport:
         self.cycles = clock.cycles()
         if not self.cycles:
             raise InputError("the clock has seen no cycle that came to an end")
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the times say, in words."""
+        return verdict(Evidence.of_report(self))
 
     @property
     def prefill(self) -> CycleTimes:
@@ -225,6 +234,8 @@ class ClockReport:
             "wall_ns": self.wall,
             "inside": self.inside,
             "kind": self.kind,
+            "busy": self.busy,
+            "verdict": self.verdict.to_dict(),
             "limits": vars(self.limits) if self.limits else None,
             "table": rows,
             "cycles": cycles,
@@ -329,7 +340,10 @@ class ClockReport:
             )
             for line in lines
         )
-        drawn, notes = escape(diagram(self)), "<br>".join(map(escape, self.summary()))
+        drawn, notes = (
+            escape(diagram(self)),
+            "<br>".join(map(escape, [*self.summary(), str(self.verdict)])),
+        )
         body = "".join(f"<tr>{row}</tr>" for row in rows)
         return (
             f"<pre style='line-height:1.1'>{drawn}</pre>"

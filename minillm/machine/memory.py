@@ -9,8 +9,12 @@ import sys
 
 def free_bytes() -> int | None:
     """How much memory the system can give."""
-    if (free := _table("/proc/meminfo", "MemAvailable")) is not None:
-        return free
+    free = _table("/proc/meminfo", "MemAvailable")
+    return total_bytes() if free is None else free
+
+
+def total_bytes() -> int | None:
+    """How much memory the machine has."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):

@@ -20,6 +20,13 @@ from .clock import (
     roofline,
     time_line,
 )
+from .datasheet import (
+    class_roofline,
+    datasheet_page,
+    predicted_against_measured,
+    rates_by_batch,
+    times_by_context,
+)
 from .inside import cached_scores, errors_by_step, prefix_tree, residual_norms
 from .tasks import (
     classification_page,
@@ -34,11 +41,13 @@ __all__ = [
     "against_limits",
     "bars",
     "cached_scores",
+    "class_roofline",
     "class_table",
     "classification_page",
     "classifier_curve",
     "clock_page",
     "confusion_matrix",
+    "datasheet_page",
     "errors_by_step",
     "generation_growth",
     "heat_map",
@@ -46,9 +55,11 @@ __all__ = [
     "length_page",
     "likeliest",
     "phases_by_token",
+    "predicted_against_measured",
     "prefix_tree",
     "prompt_growth",
     "rates",
+    "rates_by_batch",
     "residual_norms",
     "roofline",
     "runs_page",
@@ -58,5 +69,6 @@ __all__ = [
     "thread_speed_up",
     "time_by_length",
     "time_line",
+    "times_by_context",
     "training_curves",
 ]

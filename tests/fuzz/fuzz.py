@@ -24,10 +24,16 @@ from pathlib import Path
 import numpy as np
 
 from minillm import GPT2, GPT2Config, InputError, Llama, LlamaConfig, Tokenizer, load, recording
+from minillm.bench import lab
+from minillm.bench.datasheet import Datasheet
+from minillm.bench.datasheet_report import DatasheetReport
+from minillm.bench.predictions import Point
 from minillm.checkpoints import gguf as gguf_files
 from minillm.checkpoints import safetensors
 from minillm.checkpoints.opening import save_checkpoint
 from minillm.clock.limits import Limits
+from minillm.clock.machines import Constants, Machine
+from minillm.clock.verdict import Evidence, verdict
 from minillm.families import read_config
 from minillm.families.gpt2 import step_names
 from minillm.families.llama.qwen import Qwen3Config
@@ -220,8 +226,35 @@ def a_recording(folder: Path) -> None:
 def read_recording(folder: Path) -> None:
     made = recording.read(folder / "recording.safetensors")
     made.text, made.seconds, repr(made)
+    str(verdict(Evidence.of_recording(made)))
     for cycle in range(len(made.header["cycles"])):
         made.arrays["times.ends"][made.intervals(cycle)].sum()
+
+
+A_MACHINE = Machine(
+    "A processor", "measured here", True, 10**10, (LIMITS,),
+    {("minillm", "int8", "token"): Constants(0.8, 1e-6, ("tales",))},
+)  # fmt: skip
+
+
+def sheet_of(machine: Machine) -> Datasheet:
+    """A datasheet that says all it can."""
+    sheet = Datasheet("a", CONFIG, machine, kinds=["float32", "int8"])
+    DatasheetReport(sheet, "").page(None)
+    return sheet
+
+
+def a_lab_file(folder: Path) -> None:
+    sheet = sheet_of(A_MACHINE)
+    point = Point("a", "minillm", "int8", 8, "token", 7)
+    point.predicted, point.seconds = [sheet.predicted("int8", "token", 8)] * 2, [1e-3, 2e-3]
+    sheet.measured = [point]
+    (folder / "lab.json").write_text(json.dumps(lab.to_dict(sheet)))
+
+
+def read_lab_file(folder: Path) -> None:
+    labs = lab.read_all([folder / "lab.json"])
+    lab.table(labs), json.dumps(lab.values(labs), allow_nan=False)
 
 
 FORMATS: dict[str, tuple[Callable, Callable]] = {
@@ -248,6 +281,11 @@ FORMATS: dict[str, tuple[Callable, Callable]] = {
     "tokenizer-in-gguf": (a_tokenizer_in_gguf, read_tokenizer_in_gguf),
     "gguf": (a_gguf_file, read_gguf_file),
     "table": (a_table, lambda folder: read_examples(folder / "a.csv")),
+    "machine": (
+        lambda folder: A_MACHINE.save(folder / "machine.json"),
+        lambda folder: sheet_of(Machine.load(folder / "machine.json")),
+    ),
+    "lab": (a_lab_file, read_lab_file),
     "limits": (
         lambda folder: LIMITS.save(folder / "limits.json"),
         lambda folder: Limits.load(folder / "limits.json").bandwidth_at(1e7),

@@ -1,0 +1,108 @@
+"""Measure a laptop for a class, or put the files of a class together.
+
+minillm lab                         measure this machine, show the file, ask, write lab.json
+minillm lab anna.json --yes         without being asked
+minillm lab merge *.json --plot class.png      one roofline and one table of all
+
+The file says what the processor is, what it can do, and what one model takes on it, predicted and
+measured: no user, no name of the machine, no path. All of it is shown before it is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from ..errors import InputError
+from .common import PICTURES, check_output, harmless, table, write, write_json
+
+KINDS = ("float32", "int8")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="where to write (default: lab.json); or the word merge, and the files of a class",
+    )
+    parser.add_argument("--model", default="tales", help="a bundled model (default: %(default)s)")
+    parser.add_argument("--threads", type=int, metavar="N", help="how many threads (default: all)")
+    parser.add_argument(
+        "--rounds", type=int, default=5, metavar="N", help="of measuring (default: %(default)s)"
+    )
+    parser.add_argument("--yes", action="store_true", help="write the file without asking")
+    parser.add_argument("--json", action="store_true", help="of merge: print JSON")
+    parser.add_argument("--plot", metavar="FILE.png", help="of merge: draw the roofline")
+
+
+def run(args: argparse.Namespace) -> int | None:
+    if args.files[:1] == ["merge"]:
+        merge(args)
+        return None
+    if len(args.files) > 1:
+        raise InputError(f"several files: to put them together, minillm lab merge {args.files[0]}")
+    if args.json or args.plot:
+        raise InputError("--json and --plot are of minillm lab merge FILE...")
+    return measure(args)
+
+
+def measure(args: argparse.Namespace) -> int:
+    """Measure, show, ask, write; 1 where the answer was no."""
+    from ..bench import lab, predictions
+    from ..bench.datasheet import Datasheet
+    from ..checkpoints.find import PACKAGES, bundled_names
+    from ..clock.machines import measure_machine
+    from ..errors import require_one_of
+    from ..loading import config_of
+    from ..machine.files import write_atomically
+    from ..machine.progress import progress_bar
+    from ..twins.choose import twin
+    from ..twins.threads import checked_threads, n_threads
+
+    path = Path(*args.files or ["lab.json"])
+    check_output("FILE", path, (".json",))
+    require_one_of("--model", args.model, [*bundled_names(), *PACKAGES])
+    if args.rounds < 1:
+        raise InputError(f"--rounds is {args.rounds}; it must be at least 1")
+    if not (args.yes or (sys.stdin and sys.stdin.isatty())):
+        raise InputError("the file is shown, and asked about, on a terminal: else add --yes")
+    most = checked_threads(args.threads) if args.threads is not None else n_threads(twin())
+    with progress_bar("steps") as update:
+        machine = measure_machine(twin(), KINDS, (1, most), update)
+    sheet = Datasheet(args.model, config_of(args.model), machine, kinds=KINDS)
+    limits = predictions.limits_now(sheet.config, KINDS, most)
+    with predictions.model_of(args.model) as folder:
+        what = args.model, folder, limits, ["minillm"], KINDS, [32, 128]
+        sheet.measured = predictions.measured(*what, rounds=args.rounds)
+    text = json.dumps(lab.to_dict(sheet), indent=1) + "\n"
+    write(text, end="")
+    write(f"this is all that {path} will hold: no user, no name of the machine, no path")
+    if not args.yes and input(f"write {path}? [y/N] ").strip().lower() not in ("y", "yes"):
+        write("nothing was written")
+        return 1
+    write_atomically(path, text.encode())
+    return 0
+
+
+def merge(args: argparse.Namespace) -> None:
+    """Print the files of a class as one table, and draw them."""
+    from ..bench import lab
+
+    check_output("--plot", args.plot, PICTURES)
+    if not (files := args.files[1:]):
+        raise InputError("minillm lab merge needs files: those that minillm lab wrote")
+    labs = lab.read_all(files)
+    if args.plot:
+        from matplotlib.figure import Figure
+
+        from .. import plots
+
+        figure = Figure(figsize=(8, 6), layout="constrained")
+        plots.class_roofline(labs, figure.subplots())
+        figure.savefig(args.plot, dpi=150)
+    if args.json:
+        return write_json(lab.values(labs))
+    write(harmless(table(lab.HEADINGS, lab.table(labs), "<>><<<>>>>")))

@@ -1,0 +1,146 @@
+"""A datasheet from limits that are made up, so that what must come out is known; its pages."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from minillm import GPT2Config, InputError, LlamaConfig
+from minillm.bench.datasheet import (
+    FIRST,
+    TOKEN,
+    Datasheet,
+    by_limits,
+    described,
+    nodes,
+    weight_bytes,
+)
+from minillm.bench.datasheet_report import DatasheetReport, plain
+from minillm.checkpoints.opening import config_of, save_checkpoint
+from minillm.clock import Limits, machines
+from minillm.clock.machines import Constants, Machine
+from minillm.families.llama.qwen import Qwen2Config, Qwen3Config
+from minillm.model import Model
+from minillm.weights import KINDS, store_parameters
+
+GPT2_124M = GPT2Config()
+SMALL = {"num_hidden_layers": 2, "vocab_size": 300, "hidden_size": 64, "head_dim": 16}
+SMALL |= {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 96}
+SHAPES = {
+    "gpt2": GPT2Config(vocab_size=300, n_positions=64, n_embd=32, n_layer=3, n_head=2),
+    "untied": GPT2Config(300, 64, 32, 3, 2, tie_word_embeddings=False),
+    "llama": LlamaConfig(**SMALL),
+    "qwen2": Qwen2Config(**SMALL, tie_word_embeddings=False),
+    "qwen3": Qwen3Config(**SMALL),
+}
+
+
+def machine(bandwidth=1e10, rate=math.inf, fitted=None, threads=(1, 2)) -> Machine:
+    """As many threads, as fast a memory."""
+    rates = dict.fromkeys(KINDS, rate)
+    limits = tuple(
+        Limits({"cores": 2}, n, {2**26: n * bandwidth}, rates, rates, 1e18, 0.0, 0.0, 0.0)
+        for n in threads
+    )
+    return Machine("Made up", "measured here", True, 10**9, limits, fitted or {})
+
+
+def test_a_token_reads_the_weights_and_a_prompt_computes():
+    found = by_limits(GPT2_124M, machine().limits_of(1), "float32", TOKEN, 32)
+    assert found.seconds == pytest.approx(124.4e6 * 4 / 1e10, rel=0.02)
+    assert found.binds == "reading"
+    limits = machine(bandwidth=1e15, rate=1e11).limits_of(1)
+    found = by_limits(GPT2_124M, limits, "float32", FIRST, 512)
+    blocks = 12 * 2 * (12 * 512 * 768**2 + 2 * 512**2 * 768)
+    assert found.seconds == pytest.approx((blocks + 2 * 768 * 50257) / 1e11, rel=0.01)
+    assert found.binds == "arithmetic"
+
+
+def test_a_cache_of_fewer_bits_is_read_faster():
+    times = [
+        by_limits(GPT2_124M, machine().limits_of(1), "int4", TOKEN, 1024, 1, c) for c in (4, 2)
+    ]
+    saved = 12 * 768 * 2 * 2 * 1024 / 1e10
+    assert times[0].seconds - times[1].seconds == pytest.approx(saved, rel=0.01)
+
+
+def test_constants_scale_the_roof_and_count_nodes():
+    by_engine = {("minillm", "float32", TOKEN): Constants(0.5, 1e-5)}
+    sheets = [Datasheet("a", GPT2_124M, machine(fitted=f)) for f in ({}, by_engine)]
+    without, with_ = (sheet.predicted("float32", TOKEN, 100).seconds for sheet in sheets)
+    assert with_ == pytest.approx(2 * without + 1e-5 * nodes(GPT2_124M))
+    assert sheets[0].predicted("int8", TOKEN, 100) == sheets[1].predicted("int8", TOKEN, 100)
+    assert nodes(GPT2_124M) == 12 * 12 + 7
+
+
+@pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
+def test_weights_are_as_large_as_a_model_of_them(config):
+    model = Model.random(config)
+    for kind in KINDS:
+        stored = store_parameters(model.parameters, kind, model.layout)
+        assert weight_bytes(config, kind) == sum(p.nbytes for p in stored.values()), kind
+
+
+@pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
+def test_a_sheet_of_every_family_in_all_its_forms(config):
+    sheet = Datasheet("a|<b>", config, machine(), kinds=["float32", "int8"])
+    report = DatasheetReport(sheet, "minillm datasheet")
+    values = json.loads(json.dumps(report.to_dict()))
+    assert len(values["token"]) == 2 * len(sheet.lengths) == len(values["first"])
+    assert values["parameters"] == sum(p.size for p in Model.random(config).parameters.values())
+    assert values["levers"] == sorted(values["levers"], key=lambda lever: -lever["rate"])
+    page, html = report.page("a.png"), report.html("<svg></svg>")
+    assert "a\\|\\<b\\>" in page and "a|&lt;b&gt;" in html and "<b>" not in html
+    assert page.count("\n## ") == html.count("<h2>") == 7 and "Each token costs" in page
+    assert "![" in page and "![" not in report.page(None)
+
+
+def test_levers_say_what_each_change_gives():
+    sheet = Datasheet("a", GPT2_124M, machine(), kinds=["float32", "int8"], threads=2)
+    levers = {lever.what: lever for lever in sheet.levers}
+    assert levers["int8 instead of float32"].times == pytest.approx(3.1, abs=0.1)
+    assert levers["1 instead of 2 threads"].times == pytest.approx(0.5)
+    assert 1.4 < levers["half of the layers"].times < 1.6
+    assert 5 < levers["8 texts at once"].times < 8
+    sentence = sheet.verdict.sentences["change"]
+    assert f"int8 would give {levers['int8 instead of float32'].rate:,.0f} tokens/s" in sentence
+
+
+def test_one_text_of_a_published_machine():
+    sheet = Datasheet("a", GPT2_124M, machines.find("H100"))
+    page = DatasheetReport(sheet, "").page(None)
+    assert "Predicted only, from published figures" in page and "thread" not in page
+    assert sheet.predicted("float16", TOKEN, 32).seconds > 124e6 * 2 / 3.35e12
+
+
+def test_what_cannot_be_is_said():
+    with pytest.raises(InputError, match="has no limits for 3 threads, but for 1, 2"):
+        Datasheet("a", GPT2_124M, machine(), threads=3)
+    with pytest.raises(InputError, match="engine is 'x'; it must be one of minillm"):
+        Datasheet("a", GPT2_124M, machine(), engine="x")
+    with pytest.raises(InputError, match="kind 'int3' is none of float32"):
+        Datasheet("a", GPT2_124M, machine(), kinds=["int3"])
+    limits = machine().limits_of(1)
+    without = replace(limits, row={"float32": 1.0}, rows={"float32": 1.0})
+    with pytest.raises(InputError, match="no rate of int8, but of float32"):
+        by_limits(GPT2_124M, without, "int8", TOKEN, 10)
+
+
+def test_a_config_alone_is_enough(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(SHAPES["qwen3"].to_dict()))
+    assert described(path) == described(tmp_path) == SHAPES["qwen3"]
+
+
+def test_the_beginning_of_a_gguf_file_is_enough(tmp_path):
+    whole, begun = tmp_path / "whole.gguf", tmp_path / "begun.gguf"
+    save_checkpoint(Model.random(SHAPES["llama"]), whole)
+    begun.write_bytes(whole.read_bytes()[:2000])
+    assert described(begun) == described(whole)
+    with pytest.raises(InputError, match="cut short"):
+        config_of(begun)
+
+
+def test_nothing_is_markdown():
+    assert plain("a|b*c_[d]<e>`") == "a\\|b\\*c\\_\\[d\\]\\<e\\>\\`"

@@ -1,0 +1,96 @@
+"""A class's files: what they hold, and what they may not."""
+
+import getpass
+import json
+import os
+import platform
+
+import pytest
+
+from minillm import GPT2Config, InputError
+from minillm.bench import lab
+from minillm.bench.datasheet import Datasheet, by_limits, nodes
+from minillm.bench.predictions import Point
+from minillm.clock import Limits
+from minillm.clock.machines import Machine
+
+RATES = {"float32": 1e11, "int8": 2e11}
+LIMITS = Limits({"cores": 2}, 2, {2**26: 2e10}, RATES, RATES, 1e12, 0.0, 0.0, 0.0)
+CONFIG = GPT2Config(vocab_size=300, n_positions=64, n_embd=32, n_layer=3, n_head=2)
+
+
+def entry(model: str = "tales", slower: float = 2.0) -> dict:
+    """What a laptop's file says."""
+    machine = Machine("A processor", "measured here", True, None, (LIMITS,))
+    sheet = Datasheet(model, CONFIG, machine, kinds=["float32", "int8"])
+    for what in ("token", "first"):
+        point = Point(model, "minillm", "int8", 32, what, nodes(CONFIG))
+        point.predicted = [by_limits(CONFIG, LIMITS, "int8", what, 32)] * 3
+        point.seconds = [slower * point.predicted[0].seconds * n for n in (1, 1, 9)]
+        sheet.measured = [*sheet.measured, point]
+    return json.loads(json.dumps(lab.to_dict(sheet)))
+
+
+@pytest.fixture
+def files(tmp_path):
+    def write(*entries):
+        paths = [tmp_path / f"{n}.json" for n in range(len(entries))]
+        for path, values in zip(paths, entries):
+            path.write_text(json.dumps(values))
+        return paths
+
+    return write
+
+
+def test_files_of_a_class_are_one_table(files):
+    labs = lab.read_all(files(entry(), entry(slower=1.0)))
+    assert [one.label for one in labs] == ["1: A processor", "2: A processor"]
+    rows = lab.table(labs)
+    assert len(rows) == 4 and all(len(row) == len(lab.HEADINGS) for row in rows)
+    assert rows[0][1:7] == ("20.0", "100", "minillm", "int8", "token", "32")
+    assert [row[-1] for row in rows] == ["-50 %", "-50 %", "+0 %", "+0 %"]
+    assert [row["error"] for row in lab.values(labs)] == pytest.approx([-0.5, -0.5, 0, 0])
+
+
+def test_no_user_no_host_and_no_path_is_in_it():
+    text = json.dumps(entry())
+    for private in (getpass.getuser(), platform.node(), os.getcwd(), os.path.expanduser("~")):
+        assert private not in text
+    assert "/" not in text.replace("GB/s", "").replace("tokens/s", "").replace("MB/s", "")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("version", 3, "of version 3; `minillm lab` writes 1"),
+        ("rows", [{}], "rows.0..engine is missing"),
+        ("rows", 7, "rows is 7"),
+        ("machine", {}, "machine: a machine of version None"),
+        ("model", "a\x1b[2J", "is no name"),
+        ("rows.seconds", [], "is not above 0"),
+        ("rows.seconds", [float("nan")], "is not above 0"),
+        ("rows.bytes", 0.0, "is not above 0"),
+        ("rows.predicted", float("inf"), "is not above 0"),
+    ],
+)
+def test_what_cannot_be_is_one_line(files, place, value, message):
+    values, (outer, _, inner) = entry(), place.partition(".")
+    if inner:
+        values["rows"][0][inner] = value
+    else:
+        values[outer] = value
+    with pytest.raises(InputError, match=message) as error:
+        lab.read_all(files(values))
+    assert "0.json" in str(error.value) and len(str(error.value)) < 600
+
+
+def test_a_class_compares_one_model(files):
+    with pytest.raises(InputError, match=r"1.json is of 'other', .*0.json of 'tales'"):
+        lab.read_all(files(entry(), entry("other")))
+
+
+def test_nothing_measured_is_no_file():
+    machine = Machine("A processor", "measured here", True, None, (LIMITS,))
+    sheet = Datasheet("tales", CONFIG, machine, kinds=["int8"])
+    with pytest.raises(InputError, match="nothing could be measured: it was not tried"):
+        lab.to_dict(sheet)

@@ -1,0 +1,116 @@
+"""minillm datasheet, as it is typed."""
+
+import json
+
+import pytest
+
+from minillm.cli import main
+from minillm.clock import machines
+from minillm.clock.limits import Limits
+
+pytest.importorskip("matplotlib").use("Agg")
+RATES = {"float32": 9e10, "int8": 1e11}
+LIMITS = Limits({"cores": 2}, 1, {2**16: 1e11, 2**28: 2e10}, RATES, RATES, 5e9, 1e-6, 1e-5, 1e-7)
+MACHINE = machines.Machine("Made\x0bup", "measured here", True, 10**10, (LIMITS,))
+
+
+@pytest.fixture
+def cli(capsys):
+    def call(*args):
+        try:
+            code = main(["datasheet", *args])
+        except SystemExit as exit:
+            code = exit.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def machine(tmp_path):
+    path = tmp_path / "machine.json"
+    machines.replace(MACHINE, name="Made up").save(path)
+    return str(path)
+
+
+def test_a_sheet_of_a_published_machine(cli):
+    code, out, _ = cli("tales-draft", "--machine", "a100")
+    assert code == 0 and out.startswith("# Datasheet: tales-draft on NVIDIA A100 80GB SXM\n")
+    assert "Predicted only" in out and "    minillm datasheet tales-draft --machine a100" in out
+    assert "a100" in cli("--machine", "?")[1]
+
+
+def test_all_forms_of_a_sheet(cli, machine, tmp_path):
+    what = ("tales-draft", "--machine", machine)
+    code, out, _ = cli(*what, "--json")
+    values = json.loads(out)
+    assert code == 0 and values["token"][0]["kind"] == "float32" and str(tmp_path) not in out
+    html = cli(*what, "--html")[1]
+    assert html.startswith("<!doctype html>") and "<svg" in html and "<!DOCTYPE svg" not in html
+    code, out, _ = cli(*what, "--kinds", "int8", "--save", str(tmp_path / "it"))
+    assert code == 0 and "![" not in out
+    assert "](it.png)" in (tmp_path / "it.md").read_text()
+    assert (tmp_path / "it.png").stat().st_size > 10_000
+    assert [*json.loads((tmp_path / "it.json").read_text())["bytes"]["weights"]] == ["int8"]
+
+
+def test_a_config_alone(cli, machine, tmp_path):
+    config = {"model_type": "qwen3", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 99}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    code, out, _ = cli(str(tmp_path / "config.json"), "--machine", machine)
+    assert code == 0 and f"# Datasheet: {tmp_path.name.replace('_', chr(92) + '_')} on" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--machine", "b300"], "machine 'b300' is no file, and none of a100"),
+        (["no-such-model", "--machine", "a100"], "no-such-model"),
+        (["tales", "--machine", "a100", "--threads", "2"], "has no limits for 2 threads"),
+        (["tales", "--machine", "a100", "--measure"], "--measure is of this machine"),
+        (["tales", "--kinds", "int3"], "--kinds is 'int3'; it must be one of float32"),
+        (["tales", "--engine", "x"], "--engine is 'x'; it must be one of minillm"),
+        (["tales", "--engine", "minillm", "llama.cpp"], "several engines and --models go with"),
+        (["tales", "--errors"], "--errors takes --models, and none of MODEL"),
+        (["--errors", "--models", "tales", "tales-draft"], "--errors needs three models"),
+        (["tales", "--rounds", "0"], "--rounds is 0; it must be at least 1"),
+        (["tales", "--contexts", "3", "-1"], "--contexts is [3, -1]"),
+        (["tales", "--plot", "a.xyz"], "--plot a.xyz: the name must end in"),
+        (["tales", "--save-machine", "no/such/a.json"], "there is no such folder"),
+    ],
+    ids=lambda v: " ".join(v)[:40] if isinstance(v, list) else "",
+)
+def test_bad_input_is_one_line(cli, args, message):
+    code, out, err = cli(*args)
+    assert (code, out) == (2, "") and message in err and err.count("\n") == 1
+
+
+def test_this_machine_is_saved_and_errors_are_printed(cli, tmp_path, monkeypatch):
+    from minillm.bench import predictions
+    from minillm.bench.datasheet import FIRST, TOKEN, by_limits, nodes
+    from minillm.loading import config_of
+
+    made = machines.replace(MACHINE, name="Made up")
+    monkeypatch.setattr(machines, "measure_machine", lambda *_, **__: made)
+    code, out, _ = cli("--save-machine", str(tmp_path / "this.json"))
+    assert (code, out) == (0, f"{tmp_path / 'this.json'}: Made up, measured here\n")
+
+    def measured(name, folder, limits, engines, kinds, contexts, n_new, rounds):
+        config, points = config_of(folder), []
+        for engine in engines:
+            for what in (TOKEN, FIRST):
+                point = predictions.Point(name, engine, "int8", 32, what, nodes(config))
+                point.predicted = [by_limits(config, limits, "int8", what, 32)]
+                point.seconds = [2 * point.predicted[0].known]
+                points.append(point)
+        return points
+
+    monkeypatch.setattr(predictions, "limits_now", lambda *_: LIMITS)
+    monkeypatch.setattr(predictions, "measured", measured)
+    what = ("--errors", "--models", "tales", "tales-llama", "tales-draft", "--save-machine")
+    code, out, _ = cli(*what, str(tmp_path / "b.json"), "--save", str(tmp_path / "e"))
+    assert code == 0 and "all" in out and "0.0%" in out and "fitted" in out
+    assert "Errors of models on which nothing was fitted" in (tmp_path / "e.md").read_text()
+    constants = machines.Machine.load(tmp_path / "b.json").fitted["minillm", "int8", "token"]
+    assert constants.share == pytest.approx(0.5) and constants.models == ("tales", "tales-llama")

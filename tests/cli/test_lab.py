@@ -1,0 +1,90 @@
+"""minillm lab, as it is typed."""
+
+import json
+import sys
+
+import pytest
+
+from minillm.bench import predictions
+from minillm.bench.datasheet import by_limits, nodes
+from minillm.cli import main
+from minillm.clock import machines
+from minillm.clock.limits import Limits
+from minillm.loading import config_of
+
+pytest.importorskip("matplotlib").use("Agg")
+RATES = {"float32": 9e10, "int8": 1e11}
+LIMITS = Limits({"cores": 2}, 1, {2**16: 1e11, 2**28: 2e10}, RATES, RATES, 5e9, 1e-6, 1e-5, 1e-7)
+MACHINE = machines.Machine("Made up", "measured here", True, 10**10, (LIMITS,))
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch):
+    def measured(name, folder, limits, engines, kinds, contexts, rounds):
+        config = config_of(folder)
+        point = predictions.Point(name, "minillm", "int8", 32, "token", nodes(config))
+        point.predicted = [by_limits(config, limits, "int8", "token", 32)]
+        point.seconds = [2 * point.predicted[0].seconds]
+        return [point]
+
+    monkeypatch.setattr(machines, "measure_machine", lambda *_, **__: MACHINE)
+    monkeypatch.setattr(predictions, "limits_now", lambda *_: LIMITS)
+    monkeypatch.setattr(predictions, "measured", measured)
+
+    def call(*args):
+        try:
+            code = main(["lab", *args])
+        except SystemExit as exit:
+            code = exit.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_what_is_written_is_what_was_shown(cli, tmp_path):
+    path = tmp_path / "a.json"
+    code, out, _ = cli(str(path), "--yes")
+    assert code == 0 and out.startswith(path.read_text())
+    assert json.loads(path.read_text())["machine"]["name"] == "Made up"
+
+
+def test_on_a_terminal_it_asks(cli, tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    for answer, code in (("n", 1), ("", 1), ("y", 0)):
+        assert not path.exists()
+        monkeypatch.setattr("builtins.input", lambda question, said=answer: said)
+        assert cli(str(path))[0] == code
+    assert path.exists()
+
+
+def test_a_class_is_put_together(cli, tmp_path):
+    paths = [str(tmp_path / name) for name in ("a.json", "b.json")]
+    for path in paths:
+        cli(path, "--yes")
+    code, out, _ = cli("merge", *paths, "--plot", str(tmp_path / "class.png"))
+    assert code == 0 and out.count("Made up") == 2 and "-50 %" in out
+    assert (tmp_path / "class.png").stat().st_size > 10_000
+    assert len(json.loads(cli("merge", *paths, "--json")[1])) == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "on a terminal: else add --yes"),
+        (["merge"], "minillm lab merge needs files"),
+        (["a.json", "b.json"], "several files: to put them together"),
+        (["a.txt", "--yes"], "FILE a.txt: the name must end in one of .json"),
+        (["no/such/a.json", "--yes"], "there is no such folder"),
+        (["--model", "/home/anna/model"], "--model is '/home/anna/model'; it must be one of tales"),
+        (["--rounds", "0"], "--rounds is 0"),
+        (["--json"], "--json and --plot are of minillm lab merge"),
+        (["merge", "no-such-file.json"], "no-such-file.json: there is no such file"),
+    ],
+    ids=lambda v: " ".join(v)[:40] if isinstance(v, list) else "",
+)
+def test_bad_input_is_one_line(cli, args, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = cli(*args)
+    assert (code, out) == (2, "") and message in err and err.count("\n") == 1

@@ -1,0 +1,152 @@
+"""What is said of a run, each sentence of times that are made so that it is true."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minillm import GPT2Config, recording
+from minillm.clock import Evidence, Limits, predict, verdict
+from minillm.clock.clock import CycleTimes
+from minillm.clock.costs import formed
+from minillm.clock.prediction import predicted_seconds
+from minillm.clock.verdict import duration, percent, size
+
+CONFIG = GPT2Config()
+RECORDED = Path(__file__).parents[1] / "data" / "recordings" / "tales-draft.recording"
+NAMES = tuple(formed(CONFIG))
+FAST = 1e18
+
+
+def limits(bandwidth=FAST, row=FAST, meet=0.0, threads=2, cores=2) -> Limits:
+    rates = {"float32": row, "int8": row}
+    return Limits({"cores": cores}, threads, {2**26: bandwidth}, rates, rates, FAST, 0.0, 0.0, meet)
+
+
+def run(limits, kind="float32", slower=1.0, tokens=12, busy=None) -> Evidence:
+    """A run whose decode cycles took `slower` times what the limits say."""
+    cycles = []
+    for past in range(31, 31 + tokens):
+        found = predict(CONFIG, limits, NAMES, 1, past, kind=kind)
+        net = slower * 1e9 * np.array([found[name].seconds for name in NAMES])
+        cycles.append(CycleTimes("decode", 1, 1, past, 0.0, NAMES, np.cumsum(net), net))
+    return Evidence(CONFIG, kind, cycles, limits, busy)
+
+
+def test_reading_binds():
+    found = verdict(run(limits(bandwidth=3e10, row=1e11)))
+    assert found.binds == "reading" and found.shares["reading"] > 0.98
+    assert found.sentences["answer"] == "Each token costs 16.7 ms, which is 60 tokens/s."
+    assert found.sentences["binds"] == (
+        "All of that is reading 498 MB of weights at 30 GB/s, the most that the memory gives 2"
+        " threads."
+    )
+    assert found.sentences["change"] == (
+        "27 % of the bytes, 27 % of the time: int8 would give 219 tokens/s; more threads will not"
+        " help."
+    )
+    assert found.sentences["uncertain"] == ""
+    told = predict(CONFIG, limits(3e10, 1e11), NAMES, 1, 37, kind="int8")
+    assert found.levers["int8"] == pytest.approx(1 / predicted_seconds(told), rel=0.01)
+
+
+def test_what_the_limits_do_not_explain_stays():
+    found = verdict(run(limits(bandwidth=3e10, row=1e11), slower=1.25))
+    assert found.shares["reading"] == pytest.approx(0.8, abs=0.01)
+    assert 1 / found.levers["int8"] > (0.27 + 0.14) * found.seconds
+
+
+def test_narrow_weights_have_texts_at_once():
+    found = verdict(run(limits(bandwidth=3e10).with_kinds(["int4"], "int8"), "int4"))
+    assert "narrow already; 8 texts at once would give" in found.sentences["change"]
+    assert found.levers["batch of 8"] > 5 / found.seconds
+
+
+def test_keys_and_values_are_read_too():
+    config = replace(CONFIG, n_positions=2**20)
+    names = tuple(formed(config))
+    found = predict(config, limits(bandwidth=3e10), names, 1, 2**19)
+    net = 1e9 * np.array([found[name].seconds for name in names])
+    cycle = CycleTimes("decode", 1, 1, 2**19, 0.0, names, np.cumsum(net), net)
+    said = verdict(Evidence(config, "float32", [cycle], limits(bandwidth=3e10))).sentences
+    assert "39.1 GB of keys and values" in said["binds"] and "shorter context" in said["change"]
+
+
+def test_caches_are_told_from_memory():
+    near = replace(limits(), bandwidth={2**20: 1e11, 2**29: 1e11, 2**35: 1e10})
+    assert "the processor's caches give" in verdict(run(near)).sentences["binds"]
+
+
+def test_arithmetic_binds():
+    found = verdict(run(limits(bandwidth=1e12, row=1e10)))
+    assert found.binds == "arithmetic" and found.shares["arithmetic"] > 0.9
+    assert (
+        "is arithmetic: 250 MFLOP, at 10.0 GFLOP/s at most on 2 threads" in found.sentences["binds"]
+    )
+    assert "fewer bytes will not help" in found.sentences["change"].lower() and not found.levers
+
+
+def test_overhead_binds():
+    found = verdict(run(limits(bandwidth=1e12, row=1e13, meet=1e-4)))
+    assert found.binds == "overhead" and found.shares["overhead"] > 0.8
+    assert "for each of 89 steps" in found.sentences["binds"]
+    assert "8 texts at once would give" in found.sentences["change"]
+    assert "explain 100 % of it" in found.sentences["binds"]
+    assert found.levers["batch of 8"] > 4 / found.seconds
+
+
+def test_a_busy_machine_is_said():
+    found = verdict(run(limits(bandwidth=3e10), slower=2.0, busy=0.2))
+    assert found.sentences["uncertain"] == (
+        "Measured while the machine was 20 % busy with other work, which may be the overhead."
+    )
+    assert not verdict(run(limits(bandwidth=3e10), busy=0.02)).sentences["uncertain"]
+
+
+def test_one_thread_of_several():
+    found = verdict(run(limits(bandwidth=1e10, threads=1, cores=8)))
+    assert "the memory gives 1 thread." in found.sentences["binds"]
+    assert "more threads help as far as 8 cores read faster" in found.sentences["change"]
+    found = verdict(run(limits(bandwidth=1e12, row=1e9, threads=2, cores=8)))
+    assert found.levers["8 threads"] == pytest.approx(4 / found.seconds, rel=0.05)
+    assert "8 threads instead of 2 would give up to" in found.sentences["change"]
+
+
+def test_few_tokens_and_uneven_ones():
+    assert (
+        "Only 3 tokens after the first"
+        in verdict(run(limits(3e10), tokens=3)).sentences["uncertain"]
+    )
+    uneven = run(limits(bandwidth=3e10))
+    cycles = [replace(c, net=c.net * (1 + i % 3)) for i, c in enumerate(uneven.cycles)]
+    assert (
+        "Half of the tokens took" in verdict(replace(uneven, cycles=cycles)).sentences["uncertain"]
+    )
+
+
+def test_faster_than_the_limits():
+    said = verdict(run(limits(bandwidth=3e10), slower=0.5)).sentences
+    assert said["uncertain"].startswith("It was 2.0 times as fast as the limits allow")
+
+
+def test_no_limits_and_no_decode():
+    found = verdict(replace(run(limits(3e10)), limits=None))
+    assert found.sentences["uncertain"] == "What binds it is unknown without limits."
+    prefill = replace(run(limits(3e10)).cycles[0], kind="prefill")
+    assert "The first token took" in str(verdict(Evidence(CONFIG, "float32", [prefill])))
+    guessed = [replace(prefill, kind="draft"), replace(prefill, kind="verify", names=("next",) * 4)]
+    assert "guesses and their checks together" in str(verdict(Evidence(CONFIG, "int8", guessed)))
+
+
+def test_a_recording_is_evidence():
+    made = recording.read(RECORDED)
+    found = verdict(Evidence.of_recording(made))
+    decode = [c for c in made.header["cycles"] if c["kind"] == "decode"]
+    assert 0.5 < found.seconds * 1e9 / np.median([c["end"] - c["start"] for c in decode]) < 1.05
+    assert sum(found.shares.values()) == pytest.approx(1) and found.sentences["change"]
+
+
+def test_numbers_as_they_are_said():
+    assert (percent(0.934), duration(0.0084), duration(2e-6)) == ("93 %", "8.4 ms", "2 us")
+    assert (duration(0.1234), size(2.5e8), size(1.25e9)) == ("123 ms", "250 MB", "1.25 GB")

@@ -1,0 +1,43 @@
+"""How busy the machine is with others' work, by counters that are made up."""
+
+import os
+
+import pytest
+
+from minillm.machine import load
+
+
+@pytest.fixture
+def counters(tmp_path, monkeypatch):
+    """write(busy, idle) sets the system's counters, in seconds of all processors."""
+    monkeypatch.setattr(load, "STAT", str(tmp_path / "stat"))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    own = [0.0]
+    monkeypatch.setattr(os, "times", lambda: (own[0], 0.0, 0.0, 0.0, 0.0))
+    tick = os.sysconf("SC_CLK_TCK")
+
+    def write(busy, idle, ours=0.0):
+        own[0] = ours
+        words = [busy * tick, 0, 0, idle * tick, 0, 0, 0, 0, 7, 7]
+        (tmp_path / "stat").write_text("cpu  " + " ".join(str(round(w)) for w in words) + "\n")
+
+    return write
+
+
+@pytest.mark.skipif(not hasattr(os, "sysconf"), reason="Windows counts otherwise")
+def test_others_are_what_is_busy_and_not_ours(counters):
+    counters(100, 100)
+    others = load.Load()
+    assert others.share() is None  # no time has passed
+    counters(103, 101, ours=2)
+    assert others.share() == pytest.approx(1 / 4)
+    counters(103, 101, ours=9)  # counted in steps: ours may seem more than all
+    assert others.share() == 0
+
+
+def test_a_system_that_does_not_say(tmp_path, monkeypatch):
+    for text in (None, "", "cpu 1 2", "cpu a b c d e f"):
+        monkeypatch.setattr(load, "STAT", str(tmp_path / "stat"))
+        if text is not None:
+            (tmp_path / "stat").write_text(text)
+        assert load.Load().share() is None
