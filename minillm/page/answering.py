@@ -35,7 +35,8 @@ def answerer(
     for each kind of storage and number of threads, when they are first needed.
     """
     known: dict = {}
-    first = {name: value for name, value in options.items() if name not in DRAWING}
+    given = dict(options)
+    first = {name: value for name, value in given.items() if name not in DRAWING}
 
     def answer(
         prompt: str | list[int], asked: Mapping[str, Any], told: Callable[[dict], None]
@@ -64,7 +65,7 @@ def answerer(
                 reference=reference,
                 tries=TRIES,
                 told=lambda moment: told({"word": moment.text}),
-                **(first | asked["drawing"] if "drawing" in asked else options) | more,
+                **(first | asked["drawing"] if "drawing" in asked else given) | more,
             )
 
     return answer
