@@ -580,7 +580,7 @@ class DecodeStep:
             sizes.D,
             self._at(np.array(program.scales, np.float32)),
         )
-        self._n_turned = 0  # positions for which there are cosines and sines
+        self._turned = range(0)  # positions for which there are cosines and sines
         self._one_at_a_time = threading.Lock()  # there is one workspace
         self._team, self._rooms = Team(0), []
         _steps.add(self)
@@ -590,15 +590,26 @@ class DecodeStep:
         self._kept_alive.append(array)
         return array.ctypes.data if array.size else 0
 
-    def _turn(self, n: int) -> None:
-        """Have cosines and sines for n positions; each time at least twice as many as before."""
-        if n <= self._n_turned:
+    def _turn(self, first: int, end: int) -> None:
+        """Have cosines and sines for the positions first to end.
+
+        Up to the model's last position for all from 0 on, each time for at least twice as many as
+        before; beyond it, where a sliding window goes on for ever, for as many as the model has.
+        """
+        if self._turned.start <= first and end <= self._turned.stop:
             return
-        n += self._n_turned
-        turns = self.program.rotation(np.arange(n))
+        P, D = self.program.sizes.P, self.program.sizes.D
+        if end <= P:
+            first, end = 0, min(end + self._turned.stop, P)
+        else:
+            end = max(end, first + P)
+        turns = self.program.rotation(np.arange(first, end))
+        self._turned = range(0)  # none, if a Ctrl-C comes now
         self._turns = [np.array(numbers, order="C") for numbers in turns]
-        self._job[[Job.COSINES, Job.SINES]] = [numbers.ctypes.data for numbers in self._turns]
-        self._n_turned = n
+        # the kernel counts from where position 0 would be
+        places = [numbers.ctypes.data - 4 * (D // 2) * first for numbers in self._turns]
+        self._job[[Job.COSINES, Job.SINES]] = places
+        self._turned = range(first, end)
 
     def _fill(self, row, step: Instruction, layers) -> None:
         """Write an instruction into its row of the table; layers: counts those that attend."""
@@ -738,7 +749,7 @@ class DecodeStep:
             if not again:
                 self._gather(threads)
             if self.program.rotation is not None:
-                self._turn(max(map(add, past, lengths)))
+                self._turn(min(past), max(map(add, past, lengths)))
             self._call[:] = (
                 len(tokens),
                 len(kept),
