@@ -93,6 +93,7 @@ PROVEN_ELSEWHERE = {
         "bench.against",
         "bench.busy",
         "bench.peers",
+        "bench.stored",
         "bench.worker",
     ),
     "tests/bench/test_diverge.py: what is beyond rounding is found": ("bench.rounding",),

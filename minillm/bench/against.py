@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-
 from .peers import choose
 from .run import program, run
 
@@ -57,8 +55,8 @@ def against(
                 line.missing = mine.missing or (theirs.missing and f"{other}: {theirs.missing}")
                 if not line.missing:
                     line.this, line.other = (median(getattr(r, kind)) for r in (mine, theirs))
-                    quartiles = np.quantile(mine.ratios(theirs, kind), (0.25, 0.5, 0.75)).tolist()
-                    line.ratio, line.middle_half = quartiles[1], (quartiles[0], quartiles[2])
+                    line.ratio = mine.ratio(theirs, kind)
+                    line.middle_half = mine.middle_half(theirs, kind)
                     line.same_tokens = mine.tokens == theirs.tokens
                 lines.append(line)
     return lines

@@ -8,6 +8,7 @@ out.
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -55,6 +56,21 @@ def write_gguf(model: str | Path, path: str | Path, precision: str | None) -> in
         )
     convert(source, path, precision and llama_cpp.KIND[precision])
     return stored_bytes_read(open_checkpoint(path))
+
+
+def requantize(path: str | Path, target: str | Path, file_type: str) -> None:
+    """Write a GGUF file anew with its matrices in another type (llama_cpp.FILE_TYPE), by llama.cpp,
+    which leaves the table of tokens in a wider one where it thinks best."""
+    import llama_cpp as engine
+
+    silent = engine.llama_log_callback(lambda level, text, data: None)
+    engine.llama_log_set(silent, ctypes.c_void_p())
+    engine.llama_backend_init()
+    options = engine.llama_model_quantize_default_params()
+    options.ftype, options.allow_requantize = llama_cpp.FILE_TYPE[file_type], True
+    files = (str(name).encode() for name in (path, target))
+    if code := engine.llama_model_quantize(*files, ctypes.byref(options)):
+        raise InputError(f"llama.cpp cannot write {path} as {file_type} (code {code})")
 
 
 def stored_bytes_read(checkpoint: Checkpoint) -> int:

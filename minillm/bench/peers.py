@@ -12,15 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 from time import perf_counter, process_time
+from typing import Any
 
 import numpy as np
 
 from .. import families
+from ..decoding.cycle import read
 from ..engines.llama_cpp import Loaded
 from ..errors import InputError
 from ..families import read_config
 from ..layers.cache import position_bytes
 from ..loading import config_of, load_model, open_checkpoint
+from ..machine.memory import peak_bytes
+from ..tasks.chat import CHUNK
 from .convert import (
     as_folder,
     bytes_read,
@@ -35,8 +39,8 @@ class Peer:
     """What `run` needs to know of an engine, and how it is timed.
 
     load(model, threads) sets versions, threads (as the engine itself reports them, where it does),
-    weight_bytes (of all weights that one decode step reads) and cache_bytes (of the keys and values
-    of one position).
+    weight_bytes (of all weights that one decode step reads), cache_bytes (of the keys and values of
+    one position) and libraries (the memory held before there was a model, None where unknown).
     """
 
     bits: int | None = 32  # how a weight is stored, for the groups of --peers
@@ -47,9 +51,13 @@ class Peer:
     threads: int
     weight_bytes: int
     cache_bytes: int
+    libraries: int | None = None
 
     def load(self, model: str, threads: int) -> None:
         raise NotImplementedError
+
+    def make_room(self, n: int) -> None:
+        """Have a cache for n positions at least; one that grows by itself needs nothing."""
 
     def forget(self) -> None:
         """Empty the cache."""
@@ -71,6 +79,7 @@ class Peer:
     def measure(self, ids: Sequence[int], n_new: int) -> dict:
         """Return the seconds of prefill and of n_new decode steps, the processor time of the
         latter, and the n_new + 1 tokens."""
+        self.make_room(len(ids) + n_new)
         start = perf_counter()
         tokens = [self.prefill(ids)]
         first, used = perf_counter(), process_time()
@@ -81,8 +90,10 @@ class Peer:
 
 
 class MinillmNumpy(Peer):
-    """minillm's readable forward on NumPy, float32, with KV cache. Another of ours overrides
-    `open`, and what it changes."""
+    """minillm's readable forward on NumPy, float32, with KV cache; prompts are read as chat reads
+    them, 512 positions at a time. Another of ours overrides `open`, and what it changes."""
+
+    cache: Any = None
 
     def open(self, model: str, threads: int):
         """Return the model."""
@@ -93,8 +104,9 @@ class MinillmNumpy(Peer):
 
         from ..version import __version__
 
+        self.libraries = peak_bytes()
         self.model = self.open(model, threads)
-        self.cache = self.model.new_cache(dtype=self.cache_dtype)
+        self.make_room(1)
         blas = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
         self.threads = max((pool["num_threads"] for pool in blas), default=1)
         self.versions = {
@@ -106,8 +118,16 @@ class MinillmNumpy(Peer):
         self.weight_bytes = bytes_read(sizes, self.model.config)
         self.cache_bytes = position_bytes(self.model.config, self.cache.keys.dtype)
 
+    def make_room(self, n: int) -> None:
+        if self.cache is None or self.cache.capacity < n:
+            self.cache = self.model.new_cache(capacity=n, dtype=self.cache_dtype)
+
     def forget(self) -> None:
         self.cache.truncate(0)
+
+    def prefill(self, ids) -> int:
+        self.forget()
+        return int(read(self.model, ids, self.cache, CHUNK)[0].argmax())
 
     def read(self, ids) -> int:
         return int(self.model(ids, self.cache, last=True)[-1].argmax())
@@ -127,6 +147,9 @@ class MinillmFloat32(MinillmNumpy):
     def load(self, model: str, threads: int) -> None:
         import numba
 
+        from ..kernels import decode, softmax  # noqa: F401 (counts as a library)
+
+        softmax(np.zeros((1, 16), np.float32))  # with its first kernel Numba readies itself: 56 MB
         super().load(model, threads)
         self.threads = threads
         self.versions = {"minillm": self.versions["minillm"], "numba": numba.__version__}
@@ -179,6 +202,7 @@ class Transformers(Peer):
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         self.torch, self.new_cache = torch, transformers.DynamicCache
+        self.libraries = peak_bytes()
         folder = as_folder(model)
         self.model = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, self.dtype)
@@ -214,11 +238,12 @@ class LlamaCpp(Peer):
     matrix in `precision`.
 
     As it comes, but for the threads: float16 KV cache unless told otherwise, flash attention where
-    it chooses so, batches of
-    512. The context is the model's.
+    it chooses so, batches of 512. The context is as long as the longest run needs.
     """
 
     precision: str | None = "F32"
+    context: Any = None
+    room = 0
 
     def load(self, model: str, threads: int) -> None:
         import llama_cpp  # noqa: F401  before a file is written in vain
@@ -230,10 +255,16 @@ class LlamaCpp(Peer):
             self.weight_bytes = in_another_process(write_gguf, model, path, self.precision)
         else:
             self.weight_bytes = stored_bytes_read(source)
-        loaded = Loaded(path)
-        self.context = loaded.context(config.sizes.P, threads, self.cache_dtype)
-        self.threads, self.versions = self.context.threads, loaded.versions
+        self.libraries = peak_bytes()
+        self.loaded, self.threads = Loaded(path), threads
+        self.make_room(1)
+        self.threads, self.versions = self.context.threads, self.loaded.versions
         self.cache_bytes = position_bytes(config, self.cache_dtype or "float16")
+
+    def make_room(self, n: int) -> None:
+        if n > self.room:
+            self.context = None  # first: two take twice the memory
+            self.context, self.room = self.loaded.context(n, self.threads, self.cache_dtype), n
 
     def forget(self) -> None:
         self.context.forget()
@@ -282,6 +313,7 @@ class CTranslate2(Peer):
     def load(self, model: str, threads: int) -> None:
         import ctranslate2
 
+        self.libraries = peak_bytes()
         target = mkdtemp()
         self.weight_bytes = in_another_process(write_ctranslate2, model, target, self.precision)
         self.generator = ctranslate2.Generator(

@@ -24,6 +24,7 @@ class Machine:
         self.versions = {"numpy": np.__version__}
         self.weight_bytes = 0
         self.cache_bytes = 0
+        self.libraries = None
 
     def measure(self, ids, n_new: int) -> dict:
         """Return bytes/s read from an array far beyond any cache, and FLOP/s of BLAS's float32

@@ -89,8 +89,15 @@ class PeerResult:
     prefill: list[float] = field(default_factory=list)
     decode: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
-    peak_bytes: int | None = None
+    peak_bytes: int | None = None  # of the whole process, in the whole run
+    libraries: int | None = None  # of it, what was taken before there was a model
     missing: str | None = None
+
+    @property
+    def model_bytes(self) -> int | None:
+        """The peak above what the libraries took; None where the system or the peer does not
+        say."""
+        return self.peak_bytes and self.libraries and self.peak_bytes - self.libraries
 
     def ratios(self, other: PeerResult, kind: str) -> list[float]:
         """self / other, round by round: of "prefill" or "decode"."""
@@ -99,6 +106,11 @@ class PeerResult:
     def ratio(self, other: PeerResult, kind: str) -> float:
         """The median of `ratios`."""
         return median(self.ratios(other, kind))
+
+    def middle_half(self, other: PeerResult, kind: str) -> tuple[float, float]:
+        """The quartiles of `ratios`."""
+        low, high = np.quantile(self.ratios(other, kind), (0.25, 0.75)).tolist()
+        return low, high
 
 
 @dataclass
@@ -166,26 +178,42 @@ def run(
     the others go on. Raises InputError for a peer that is unknown, and where none could be
     measured.
     """
+    (one,) = run_lengths(folder, names, [n_prompt], n_new, rounds, threads, cache_dtype)
+    return one
+
+
+def run_lengths(
+    folder: str | Path,
+    names: str | Sequence[str],
+    prompts: Sequence[int],
+    n_new: int = 64,
+    rounds: int = 5,
+    threads: int = 2,
+    cache_dtype: str | None = None,
+) -> list[PeerComparison]:
+    """The same with prompts of several lengths, all in turn in each round: a comparison of each.
+    What a peer holds at most is that of the whole run."""
     names = choose(names)
     config = config_of(folder)
-    if n_prompt + n_new > config.sizes.P:
-        raise InputError(
-            f"{n_prompt} + {n_new} tokens do not fit the model's {config.sizes.P} positions"
-        )
-    request = {
-        "ids": np.random.default_rng(0).integers(0, config.sizes.V, n_prompt).tolist(),
-        "n_new": n_new,
-    }
-    comparison = PeerComparison(n_prompt, n_new, prefill_flop(config, n_prompt) / n_prompt)
+    if (n := max(prompts)) + n_new > config.sizes.P:
+        raise InputError(f"{n} + {n_new} tokens do not fit the model's {config.sizes.P} positions")
+    ids = np.random.default_rng(0).integers(0, config.sizes.V, n).tolist()
+    comparisons = [PeerComparison(n, n_new, prefill_flop(config, n) / n) for n in prompts]
     with started(names, folder, threads, cache_dtype) as (workers, said):
-        for name in names:
-            result = PeerResult(name, **said[name])
-            result.bytes_per_token = result.weight_bytes + result.cache_bytes * (
-                n_prompt + (n_new + 1) / 2
-            )
-            comparison.results.append(result)
-        in_rounds(rounds, lambda keep: _one_round(comparison, workers, request, keep))
-    return checked(comparison)
+        for comparison in comparisons:
+            for name in names:
+                result = PeerResult(name, **said[name])
+                result.bytes_per_token = result.weight_bytes + result.cache_bytes * (
+                    comparison.n_prompt + (n_new + 1) / 2
+                )
+                comparison.results.append(result)
+
+        def one_round(keep: bool) -> None:
+            for comparison in comparisons:
+                _one_round(comparison, workers, ids[: comparison.n_prompt], keep)
+
+        in_rounds(rounds, one_round)
+    return [checked(comparison) for comparison in comparisons]
 
 
 @contextmanager
@@ -258,7 +286,7 @@ def checked(comparison):
 
 
 def _one_round(
-    comparison: PeerComparison, workers: dict[str, _Worker], request: dict, keep: bool
+    comparison: PeerComparison, workers: dict[str, _Worker], ids: list[int], keep: bool
 ) -> None:
     limits = limits_of(workers)
     if keep:
@@ -267,7 +295,7 @@ def _one_round(
     # Every other round backwards, so that nobody always comes first.
     for result in comparison.measured[:: (-1) ** len(comparison.flops)]:
         sleep(PAUSE)
-        answer = workers[result.name].answer(request)
+        answer = workers[result.name].answer({"ids": ids, "n_new": comparison.n_new})
         result.missing = answer.get("missing")
         if result.missing:
             continue

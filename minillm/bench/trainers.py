@@ -7,22 +7,35 @@ import tempfile
 from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter, sleep
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
 from ..families.gpt2.config import GPT2Config
+from ..families.llama.config import LlamaConfig
 from ..machine.memory import peak_bytes
 from .roofline import prefill_flop
 from .run import PAUSE, checked, in_rounds, limits_of, started
 
-# What can be compared: a shape, and a batch [B,T] of it.
-SHAPES = {
+# What can be compared: a shape, and a batch [B,T] of it. "llama" is as large as "small".
+SHAPES: dict[str, tuple[Any, tuple[int, int]]] = {
     "small": (
-        {"n_layer": 6, "n_head": 8, "n_embd": 256, "vocab_size": 4096, "n_positions": 256},
+        GPT2Config(n_layer=6, n_head=8, n_embd=256, vocab_size=4096, n_positions=256),
         (16, 256),
     ),
-    "124m": ({}, (4, 64)),
+    "124m": (GPT2Config(), (4, 64)),
+    "llama": (
+        LlamaConfig(
+            num_hidden_layers=6,
+            num_attention_heads=8,
+            num_key_value_heads=4,
+            hidden_size=256,
+            vocab_size=4096,
+            max_position_embeddings=256,
+        ),
+        (16, 256),
+    ),
 }
 STEPS = 2  # of each peer in each round
 
@@ -38,7 +51,7 @@ class MinillmTraining:
 
         from ..kernels.blocked import Training
         from ..loading import load_model
-        from ..model import GPT2
+        from ..model import model_of
         from ..training.language import LanguageModel
         from ..training.optimizers import AdamW
         from ..training.trainer import keep_memory
@@ -50,7 +63,7 @@ class MinillmTraining:
         self.threads, self.versions = threads, {"minillm": __version__, "numba": numba.__version__}
         self.libraries = peak_bytes()
         model, ops = load_model(folder, "float32", "numpy"), Training(self.precision)
-        self.objective = LanguageModel(GPT2(model.config, model.parameters, ops))
+        self.objective = LanguageModel(model_of(model.config, model.parameters, ops))
         self.optimizer = AdamW(ops, weight_decay=0.1, betas=(0.9, 0.95))
 
     def step(self, ids, targets) -> float:
@@ -59,13 +72,12 @@ class MinillmTraining:
         return loss
 
     def measure(self, rows) -> dict:
-        """Return the seconds of STEPS steps on rows [B,T+1] of ids, the loss of the last, and the
-        memory before the model."""
+        """Return the seconds of STEPS steps on rows [B,T+1] of ids, and the loss of the last."""
         rows = np.array(rows)
         start = perf_counter()
         for _ in range(STEPS):
             loss = self.step(rows[:, :-1], rows[:, 1:])
-        return {"seconds": perf_counter() - start, "loss": loss, "libraries": self.libraries}
+        return {"seconds": perf_counter() - start, "loss": loss}
 
 
 class MinillmTrainingBfloat16(MinillmTraining):
@@ -75,7 +87,7 @@ class MinillmTrainingBfloat16(MinillmTraining):
 
 
 class TorchTraining(MinillmTraining):
-    """torch eager: GPT2LMHeadModel of transformers with eager attention and no dropout, and
+    """torch eager: the model of transformers with eager attention and no dropout, and
     torch.optim.AdamW."""
 
     def load(self, folder: str, threads: int) -> None:
@@ -89,7 +101,7 @@ class TorchTraining(MinillmTraining):
         self.versions = {"transformers": transformers.__version__, "torch": torch.__version__}
         self.libraries = peak_bytes()
         self.torch = torch
-        self.model = transformers.GPT2LMHeadModel.from_pretrained(
+        self.model = transformers.AutoModelForCausalLM.from_pretrained(
             folder, attn_implementation="eager", dtype=torch.float32
         ).eval()
         kinds = [
@@ -135,7 +147,8 @@ class TrainerResult:
     rates: list[float] = field(default_factory=list)
     loss: float | None = None
     peak_bytes: int | None = None  # of the whole process
-    step_bytes: int | None = None  # of it, beyond what its libraries took before there was a model
+    libraries: int | None = None  # of it, what was taken before there was a model
+    step_bytes: int | None = None  # of it, the rest
     missing: str | None = None
 
 
@@ -171,24 +184,24 @@ def run(shape: str, names: str, rounds: int = 5, threads: int = 2) -> TrainerCom
 
     Raises InputError for an unknown peer, and where none could be measured.
     """
-    from ..model import GPT2
+    from ..model import Model
 
     chosen = list(TRAINERS) if names == "all" else [name.strip() for name in names.split(",")]
     if unknown := [name for name in chosen if name not in TRAINERS]:
         raise InputError(f"peer {unknown[0]!r} does not train; known: all, {', '.join(TRAINERS)}")
-    values, (B, T) = SHAPES[shape]
-    config = GPT2Config(**values)
+    config, (B, T) = SHAPES[shape]
     comparison = TrainerComparison(
         shape, (B, T), step_flop(config, B, T) / (B * T), [TrainerResult(name) for name in chosen]
     )
     request = {"rows": np.random.default_rng(0).integers(0, config.sizes.V, (B, T + 1)).tolist()}
     with tempfile.TemporaryDirectory(prefix="minillm-bench-", ignore_cleanup_errors=True) as folder:
-        GPT2.random(config, seed=0).save_pretrained(folder)
+        Model.random(config, seed=0).save_pretrained(folder)
         with started(chosen, folder, threads) as (workers, said):
             for result in comparison.results:
                 first = said[result.name]
                 result.missing = first.get("missing")
                 result.versions, result.threads = first.get("versions", {}), first.get("threads", 0)
+                result.libraries = first.get("libraries")
             in_rounds(rounds, lambda keep: _one_round(comparison, workers, request, keep))
     return checked(comparison)
 
@@ -208,7 +221,7 @@ def _note(result: TrainerResult, answer: dict, tokens: int, keep: bool) -> None:
     if result.missing:
         return
     result.loss, result.peak_bytes = answer["loss"], answer["peak_bytes"]
-    if result.peak_bytes and answer["libraries"]:
-        result.step_bytes = result.peak_bytes - answer["libraries"]
+    if result.peak_bytes and result.libraries:
+        result.step_bytes = result.peak_bytes - result.libraries
     if keep:
         result.rates.append(tokens / answer["seconds"])

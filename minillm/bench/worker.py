@@ -1,9 +1,9 @@
 """One peer in its own process: `python -m minillm.bench.worker PEER FOLDER THREADS [CACHE_DTYPE]`,
 spoken to in lines of JSON.
 
-Answers {"versions", "threads", "weight_bytes", "cache_bytes"} or {"missing": reason} once, then,
-for each line {"ids": prompt, "n_new": n}, what the peer's `measure` returns, and the peak memory so
-far. Whatever else the peer's libraries print on standard output goes to standard error.
+Answers SAID or {"missing": reason} once, then, for each line {"ids": prompt, "n_new": n}, what the
+peer's `measure` returns, and the peak memory so far. Whatever else the peer's libraries print on
+standard output goes to standard error.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from ..machine.memory import peak_bytes
 from .peers import PEERS
 from .roofline import MACHINE, Machine
 from .trainers import TRAINERS
+
+SAID = ("versions", "threads", "weight_bytes", "cache_bytes", "libraries")  # see peers.Peer
 
 
 def main() -> None:
@@ -41,9 +43,7 @@ def main() -> None:
     except InputError as error:
         answer({"missing": str(error)})
         return
-    answer(
-        {key: getattr(peer, key) for key in ("versions", "threads", "weight_bytes", "cache_bytes")}
-    )
+    answer({key: getattr(peer, key) for key in SAID})
     while True:
         answer(peer.measure(**listen()) | {"peak_bytes": peak_bytes()})
 

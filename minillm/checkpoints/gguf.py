@@ -239,18 +239,19 @@ class Reader:
 
     def texts(self, n: int, what: str) -> list[str]:
         """The next n texts: of a vocabulary, hence without a call for each part of each."""
-        view, at, texts = self.data.data, self.at, []
-        for _ in range(n):
-            length = int.from_bytes(view[at : at + 8], "little")
-            if at + 8 + length > len(view):
-                raise self.wrong(f"the file ends inside {what}, at byte {len(view):,}")
-            texts.append(bytes(view[at + 8 : at + 8 + length]))
-            at += 8 + length
-        self.at = at
+        view, at, texts, length_at = self.data.data, self.at, [], struct.Struct("<Q").unpack_from
+        last = len(view) - 8
         try:
-            return [text.decode("utf-8") for text in texts]
+            for _ in range(n):
+                start = at + 8
+                at = start + length_at(view, at)[0] if at <= last else len(view) + 1
+                if at > len(view):
+                    raise self.wrong(f"the file ends inside {what}, at byte {len(view):,}")
+                texts.append(str(view[start:at], "utf-8"))
         except UnicodeDecodeError:
             raise self.wrong(f"{what} is no UTF-8") from None
+        self.at = at
+        return texts
 
     def value(self, kind: int, what: str):
         """The next value of a type of the metadata."""

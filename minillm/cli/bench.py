@@ -6,8 +6,10 @@ minillm bench --peers 8-bit --context 900    decode after a prompt of 900 tokens
 minillm bench --processor haswell            compiled as for a processor without AVX-512 and VNNI
 minillm bench --model tales --rounds 9 --json --plot rates.png
 minillm bench --model smollm2                each matrix as the file has it, beside llama.cpp
-minillm bench --train small                  the training step against torch (or 124m)
+minillm bench --model smollm2 --stored Q4_1,Q4_0,Q8_0,F16,F32 --prompt 32,512,900
+minillm bench --train small                  the training step against torch (or 124m, llama)
 minillm bench --busy 4 --model tales         decode beside four busy processes
+minillm bench --start                        until chat, generate, probs and others say a word
 minillm bench --ladders                      kernels rung by rung, beside BLAS and the peak
 minillm bench --against ../minillm-0.1       this minillm beside another: is it slower?
 """
@@ -21,11 +23,11 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from ..errors import InputError, count
+from ..errors import InputError, count, short
 from .common import PICTURES, check_output, say_written, table, write, write_json
 
 if TYPE_CHECKING:
-    from ..bench import PeerComparison
+    from ..bench import PeerComparison, PeerResult
 
 RANDOM = "GPT-2 124M, random"
 STORED = "llama.cpp-stored,minillm-stored"
@@ -51,12 +53,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             " and llama.cpp's of 32 bits; against another minillm its own of float32 and int8)"
         ),
     )
-    for names, default, what in (
-        (
-            ("--prompt", "--context"),
-            32,
-            "tokens of the prompt: read in prefill, and the context that decode starts from",
+    parser.add_argument(
+        "--prompt",
+        "--context",
+        default="32",
+        metavar="N[,N...]",
+        help=(
+            "tokens of the prompt: read in prefill, and the context that decode starts from; of"
+            " several lengths all have their turn in each round (default: %(default)s)"
         ),
+    )
+    parser.add_argument(
+        "--stored",
+        metavar="TYPE[,TYPE...]",
+        help=(
+            "with a GGUF file: the file in each of these types, Q4_1,Q4_0,Q8_0,F16,F32, say, as"
+            " llama.cpp writes it anew; and the memory that the model takes"
+        ),
+    )
+    for names, default, what in (
         (("--new",), 64, "tokens to decode"),
         (("--threads",), 2, "threads for each peer"),
     ):
@@ -79,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--train",
-        choices=("small", "124m"),
+        choices=("small", "124m", "llama"),
         help="compare the training step instead, of this shape",
     )
     parser.add_argument(
@@ -102,6 +117,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ),
     )
     parser.add_argument(
+        "--start",
+        action="store_true",
+        help="instead: the time from a command's start to its first word, of several commands",
+    )
+    parser.add_argument(
         "--ladders",
         action="store_true",
         help="instead: the rungs of kernels/ladders beside BLAS and the peak",
@@ -114,7 +134,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from .. import bench
-    from ..bench import against, busy
+    from ..bench import against, busy, stored
     from ..checkpoints.find import find_model
     from ..families.gpt2.config import GPT2Config
     from ..model import GPT2
@@ -122,7 +142,9 @@ def run(args: argparse.Namespace) -> None:
 
     if args.rounds is None:
         args.rounds = 5 if args.against is None else against.ROUNDS
-    for name in ("prompt", "new", "rounds", "threads"):
+    prompts = _lengths(args.prompt)
+    args.prompt = prompts[0]
+    for name in ("new", "rounds", "threads"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name} is {getattr(args, name)}; it must be at least 1")
     checked_threads(args.threads)
@@ -141,6 +163,11 @@ def run(args: argparse.Namespace) -> None:
         return _training(args)
     if args.ladders:
         return _ladders(args)
+    if args.start:
+        return _start(args)
+    several = args.stored or len(prompts) > 1
+    if several and (args.busy or args.against or args.plot):
+        raise InputError("several prompts, and --stored, take none of --busy, --against and --plot")
     sizes = (args.prompt, args.new, args.rounds, args.threads)
     with tempfile.TemporaryDirectory(prefix="minillm-bench-") as temporary:
         folder = find_model(args.model) if args.model else Path(temporary)
@@ -156,13 +183,96 @@ def run(args: argparse.Namespace) -> None:
                 models["tales"] = find_model("tales")
             lines = against.against(args.against, models, args.peers, *sizes, args.cache_dtype)
             return _against(lines, args)
+        if several:
+            how = (stored.checked_types(args.stored), prompts, *sizes[1:], args.cache_dtype)
+            return _stored(stored.run(folder, args.peers, *how), args)
         comparison = bench.run(folder, args.peers, *sizes, args.cache_dtype)
     if args.json:
-        _write_json(comparison, args.model or RANDOM)
+        write_json({"model": args.model or RANDOM} | _values(comparison))
     else:
         _write_tables(comparison, args.rounds)
     if args.plot:
         _draw(comparison, args.plot)
+
+
+def _lengths(text: str) -> list[int]:
+    """The lengths in "32,900"."""
+    try:
+        if min(lengths := [int(n) for n in text.split(",")]) >= 1:
+            return lengths
+    except ValueError:
+        pass
+    raise InputError(f"--prompt is {short(text)}; it is a number of at least 1, or several: 32,900")
+
+
+def _stored(found: list, args: argparse.Namespace) -> None:
+    if args.json:
+        what = {"model": args.model, "new": args.new, "rounds": args.rounds}
+        of = [
+            {"type": t.type, "file_bytes": t.file_bytes, "runs": [*map(_values, t.comparisons)]}
+            for t in found
+        ]
+        return write_json(what | {"types": of})
+    rows, held = [], []
+    for in_type in found:
+        for comparison in in_type.comparisons:
+            first = comparison.measured[0]
+            for r in comparison.measured:
+                row = [in_type.type, comparison.n_prompt, r.name]
+                for kind in ("decode", "prefill"):
+                    row += [f"{median(getattr(r, kind)):,.1f}", f"{r.ratio(first, kind):.2f}"]
+                    row += ["{:.2f}-{:.2f}".format(*r.middle_half(first, kind))]
+                    row += [f"{comparison.share(r, kind):.0%}"]
+                rows.append([*row, _tokens(comparison, r)])
+        for r in comparison.measured:
+            KV = r.cache_bytes * (max(c.n_prompt for c in in_type.comparisons) + args.new)
+            due = in_type.file_bytes + KV
+            took = f"{r.model_bytes / 1e6:,.0f}" if r.model_bytes else "?"
+            ratio = f"{r.model_bytes / due:.2f}" if r.model_bytes else "?"
+            sizes = [f"{n / 1e6:,.1f}" for n in (in_type.file_bytes, KV)]
+            held.append([in_type.type, r.name, *sizes, took, ratio])
+    write(f"{args.model}: tokens/s of decode ({args.new} tokens after a prompt) and of prefill")
+    headings = ["type", "prompt", "peer", "decode", "ratio", "middle half", "of read"]
+    headings += ["prefill", "ratio", "middle half", "of GEMM", "greedy tokens"]
+    write(table(headings, rows, "<><>>>>>>>><"))
+    write("\nmemory at its peak, above what the libraries took (imports, Numba's own start): MB")
+    write(table(["type", "peer", "file", "KV", "peak", "of file + KV"], held, "<<>>>>"))
+    write(
+        f"\nmedians of {count(args.rounds, 'interleaved round')}; ratio to the first of a type,"
+        " round by round; of read, of GEMM: of what the"
+    )
+    for in_type in found:
+        read, multiply = (
+            median(rate for c in in_type.comparisons for rate in getattr(c, name)) / 1e9
+            for name in ("bandwidth", "flops")
+        )
+        write(f"machine did meanwhile, {in_type.type}: {read:.1f} GB/s, {multiply:,.0f} GFLOP/s")
+        _write_versions(in_type.comparisons[0].results)
+
+
+def _start(args: argparse.Namespace) -> None:
+    from ..bench import start
+
+    starts = start.run(args.model or "smollm2", args.rounds, args.threads)
+    if args.json:
+        return write_json([vars(one) for one in starts])
+    rows = [
+        [
+            one.name,
+            f"{median(one.seconds):.2f}",
+            f"{min(one.seconds):.2f}-{max(one.seconds):.2f}",
+            f"{median(one.processor):.2f}" if one.processor else "?",
+            " ".join(one.arguments),
+        ]
+        for one in starts
+        if not one.missing
+    ]
+    write("seconds from the start of a process to its first character, and of processor time")
+    write(table(["", "median", "range", "processor", "command"], rows, "<>>><"))
+    write(f"\nmedians of {count(args.rounds, 'round')}, after one to warm up")
+    for one in starts:
+        if one.missing:
+            write(f"{one.name}: missing ({one.missing})")
 
 
 def _training(args: argparse.Namespace) -> None:
@@ -343,16 +453,6 @@ def _write_tables(comparison: PeerComparison, rounds: int) -> None:
             f"{comparison.share(result, kind):.0%}",
         ]
 
-    def tokens(result) -> str:
-        if result is comparison.reference:
-            return "reference"
-        theirs = comparison.reference.tokens
-        return (
-            "same"
-            if result.tokens == theirs
-            else f"differ from {_first_difference(result.tokens, theirs)}"
-        )
-
     def peak(result) -> str:
         return f"{result.peak_bytes / 1e6:,.0f}" if result.peak_bytes else "?"
 
@@ -361,7 +461,11 @@ def _write_tables(comparison: PeerComparison, rounds: int) -> None:
         " tokens/s"
     )
     headings = ["peer", "median", "range", "ratio", "MB/token", "GB/s", "of read", "greedy tokens"]
-    write(table(headings, [[*rates(r, "decode"), tokens(r)] for r in measured], "<>>>>>><"))
+    write(
+        table(
+            headings, [[*rates(r, "decode"), _tokens(comparison, r)] for r in measured], "<>>>>>><"
+        )
+    )
     write(
         f"\nprefill of {count(comparison.n_prompt, 'token')}: tokens/s; time to the first token;"
         " peak memory of the whole run"
@@ -387,8 +491,20 @@ def _write_tables(comparison: PeerComparison, rounds: int) -> None:
         f"{comparison.reference.name}; measured between: reading {read:.1f} GB/s, float32 GEMM"
         f" {multiply:,.0f} GFLOP/s"
     )
+    _write_versions(comparison.results)
+
+
+def _tokens(comparison: PeerComparison, result: PeerResult) -> str:
+    if result is comparison.reference:
+        return "reference"
+    pairs = zip(result.tokens, comparison.reference.tokens)
+    first = next((i for i, (ours, theirs) in enumerate(pairs) if ours != theirs), None)
+    return "same" if first is None else f"differ from {first}"
+
+
+def _write_versions(results: list[PeerResult]) -> None:
     said: dict[str, list[str]] = {}  # what is the same for several is said once
-    for r in comparison.results:
+    for r in results:
         what = (
             f"missing ({r.missing})"
             if r.missing
@@ -399,8 +515,8 @@ def _write_tables(comparison: PeerComparison, rounds: int) -> None:
         write(f"{', '.join(names)}: {what}")
 
 
-def _write_json(comparison: PeerComparison, model: str) -> None:
-    what = {"model": model, "prompt": comparison.n_prompt, "new": comparison.n_new}
+def _values(comparison: PeerComparison) -> dict:
+    what = {"prompt": comparison.n_prompt, "new": comparison.n_new}
     limits = {
         "bandwidth": comparison.bandwidth,
         "flops": comparison.flops,
@@ -408,15 +524,16 @@ def _write_json(comparison: PeerComparison, model: str) -> None:
     }
     results = []
     for result in comparison.results:
-        derived = {}
+        derived: dict[str, object] = {}
         if not result.missing:
             for kind in ("decode", "prefill"):
                 derived[f"{kind}_ratio"] = result.ratio(comparison.measured[0], kind)
                 derived[f"{kind}_share"] = comparison.share(result, kind)
             derived["first_token_s"] = comparison.n_prompt / median(result.prefill)
             derived["same_tokens"] = result.tokens == comparison.reference.tokens
+            derived["model_bytes"] = result.model_bytes
         results.append(vars(result) | derived)
-    write_json(what | limits | {"results": results})
+    return what | limits | {"results": results}
 
 
 def _draw(comparison: PeerComparison, path: str) -> None:
@@ -429,7 +546,3 @@ def _draw(comparison: PeerComparison, path: str) -> None:
         plots.rates(comparison, kind, ax)
     figure.savefig(path, dpi=150)
     say_written(path)
-
-
-def _first_difference(ours: list[int], theirs: list[int]) -> int:
-    return next(i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b)

@@ -22,6 +22,10 @@ from .finite import checked_logits
 from .options import Options
 from .text import TextStream
 
+# Positions that are read at once at most: what a pass takes beside the cache grows with them, as
+# logits everywhere do, and with the vocabulary. Longer texts are read in pieces, which is exact.
+AT_ONCE = 1024
+
 
 @dataclass(frozen=True)
 class Cycle:
@@ -155,8 +159,8 @@ def read(
     chunk: int | None,
     step: Step = identity,
 ):
-    """Run the model over one text's new ids [T], `chunk` at a time or all at once: the last logits
-    [V], and the cycles.
+    """Run the model over one text's new ids [T], `chunk` at a time (None: all at once, up to
+    AT_ONCE): the last logits [V], and the cycles.
 
     Chunked prefill. Causality makes it exact: what position p computes depends on positions up to p
     only, and their keys and values are in the cache already, so a prompt cut anywhere gives the
@@ -167,11 +171,9 @@ def read(
     (2023).
     """
     kind = "decode" if len(ids) == 1 and cache is not None and cache.lengths.any() else "prefill"
-    cycles = []
-    for start in range(0, len(ids), chunk or len(ids)):
-        logits, cycle = run_cycle(
-            model, [ids[start : start + (chunk or len(ids))]], cache, step, kind
-        )
+    chunk, cycles = len(ids) if cache is None else chunk or AT_ONCE, []
+    for start in range(0, len(ids), chunk):
+        logits, cycle = run_cycle(model, [ids[start : start + chunk]], cache, step, kind)
         cycles.append(cycle)
     return logits[0], cycles
 

@@ -4,7 +4,7 @@ per byte."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from ..machine.distributed import ALONE, World
 from ..machine.progress import progress_bar
 from ..protocol import Model, one_text, require_model
 from ..tokenizer import Tokenizer, cut_at_ends, require_tokenizer, well_formed
+from .cycle import AT_ONCE
 from .finite import checked_logits
 
 
@@ -49,9 +50,27 @@ def score(model: Model, ids: Sequence[int]) -> Score:
             f"{len(ids):,} tokens do not fit the model's {model.config.sizes.P} positions:"
             " shorten the text"
         )
-    logits, targets = checked_logits(model, ids[None])[0, :-1], ids[1:]
-    of_targets = np.take_along_axis(logits, targets[:, None], axis=-1)
-    return Score(-model.ops.cross_entropy(logits, targets), 1 + (logits > of_targets).sum(axis=-1))
+    logprobs, ranks = [], []
+    for logits, targets in _predicted(model, ids, ids[1:]):
+        of_targets = np.take_along_axis(logits, targets[:, None], axis=-1)
+        logprobs.append(-model.ops.cross_entropy(logits, targets))
+        ranks.append(1 + (logits > of_targets).sum(axis=-1))
+    return Score(np.concatenate(logprobs), np.concatenate(ranks))
+
+
+def _predicted(
+    model: Model, ids: np.ndarray, targets: np.ndarray, first: int = 0, known: int = 0
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the logits [t,V] after ids [T], at most AT_ONCE at a time, and the targets [t] that
+    follow there, as many as there are; known: how many need none. first: the position of ids[0],
+    for errors."""
+    cache = model.new_cache(capacity=len(ids)) if len(ids) > AT_ONCE else None
+    for start in range(0, len(ids), AT_ONCE):
+        (logits,) = checked_logits(model, ids[None, start : start + AT_ONCE], cache, first=first)
+        following = targets[start : start + AT_ONCE]
+        skip = max(known - start, 0)
+        if skip <= len(following):
+            yield logits[skip : len(following)], following[skip:]
 
 
 def next_logprobs(model: Model, ids: Sequence[int]) -> np.ndarray:
@@ -133,10 +152,10 @@ def score_long(
 
         def nats_of(start: int) -> np.ndarray:
             update("scoring", start // stride, len(starts))
-            inputs, targets = ids[start : start + window], ids[start + 1 : start + window + 1]
-            (logits,) = checked_logits(model, inputs[None, : len(targets)], first=start)
-            losses = model.ops.cross_entropy(logits[known(start) :], targets[known(start) :])
-            return losses.astype(np.float64)
+            targets = ids[start + 1 : start + window + 1]
+            inputs = ids[start : start + len(targets)]
+            parts = _predicted(model, inputs, targets, start, known(start))
+            return np.concatenate([model.ops.cross_entropy(*part) for part in parts], dtype=float)
 
         def known(start: int) -> int:  # what earlier windows have predicted of this one
             return window - stride if start else 0

@@ -122,6 +122,7 @@ class Room(IntEnum):
     NOT_FINITE = 7  # 1: numbers that are not finite were to be put into blocks
 
 
+LONG = 256  # places of a context from which heads are cut, so that all threads have as much to do
 ROW, JOB, PLACE, ROOM = (len(columns) for columns in (Row, Job, Place, Room))
 NOT_FINITE = int(Room.NOT_FINITE)
 
@@ -339,9 +340,9 @@ def cached_attention(dtype):
         """The thread's key-value heads of one layer, for every new position: put key and value into
         the cache, then let the queries that share them attend.
 
-        Where these heads are fewer than threads, contexts are cut into stretches: a thread has its
-        part of all heads' contexts side by side, and writes the keys that lie there, and reads no
-        others.
+        Where heads are fewer than threads, or long contexts would give some thread a head more,
+        contexts are cut into stretches: a thread has its part of all heads' contexts side by side,
+        and writes the keys that lie there, and reads no others.
         """
         row, job = row_at(at_row, ROW, np.int64), row_at(at_job, JOB, np.int64)
         room, places = row_at(at_room, ROOM, np.int64), array_at(at_places, R, PLACE, np.int64)
@@ -354,6 +355,10 @@ def cached_attention(dtype):
         context = array_at(row[Row.TO], R, row[Row.TO_WIDTH], np.float32)
         parts = array_at(job[Job.PARTS], threads * R * H, D + 2, np.float32)
         in_stretches = threads > K
+        if K % threads:
+            for r in range(R):
+                if places[r, Place.FILLED] >= LONG:
+                    in_stretches = True
         if in_stretches:
             end = (K * (thread + 1) - 1) // threads + 1
         for head in range(first, end):
@@ -362,7 +367,8 @@ def cached_attention(dtype):
             for r in range(R):
                 position = places[r, Place.POSITION]
                 place = position % S
-                start, stop = stretch(places[r, Place.FILLED], head, K, thread, threads)
+                filled = places[r, Place.FILLED]
+                start, stop = stretch(filled, head, K, thread, threads, in_stretches)
                 if start <= place < stop:
                     key = array_at(places[r, Place.KEYS_AT] + there, S, D, dtype)[place]
                     value = array_at(places[r, Place.VALUES_AT] + there, S, D, dtype)[place]
@@ -377,7 +383,8 @@ def cached_attention(dtype):
                         value[d] = stored_like(new_value[d], value[d])
             for r in range(R):
                 position = places[r, Place.POSITION]
-                start, stop = stretch(places[r, Place.FILLED], head, K, thread, threads)
+                filled = places[r, Place.FILLED]
+                start, stop = stretch(filled, head, K, thread, threads, in_stretches)
                 stop = min(stop, position + 1)
                 keys = array_at(places[r, Place.KEYS_AT] + there, stop, D, dtype)[start:]
                 values = array_at(places[r, Place.VALUES_AT] + there, stop, D, dtype)[start:]
@@ -405,11 +412,11 @@ def cached_attention(dtype):
 
 
 @helper
-def stretch(filled, head, K, thread, threads):
+def stretch(filled, head, K, thread, threads, in_stretches):
     """The places of a head's context that are the thread's: all, or its part where K heads side by
     side are cut into one part for each thread."""
     start, stop = 0, filled
-    if threads > K:
+    if in_stretches:
         start = filled * max(K * thread - threads * head, 0) // threads
         stop = filled * min(K * (thread + 1) - threads * head, threads) // threads
     return start, stop
@@ -580,7 +587,7 @@ class DecodeStep:
             sizes.D,
             self._at(np.array(program.scales, np.float32)),
         )
-        self._n_turned = 0  # positions for which there are cosines and sines
+        self._turned = range(0)  # positions for which there are cosines and sines
         self._one_at_a_time = threading.Lock()  # there is one workspace
         self._team, self._rooms = Team(0), []
         _steps.add(self)
@@ -590,15 +597,26 @@ class DecodeStep:
         self._kept_alive.append(array)
         return array.ctypes.data if array.size else 0
 
-    def _turn(self, n: int) -> None:
-        """Have cosines and sines for n positions; each time at least twice as many as before."""
-        if n <= self._n_turned:
+    def _turn(self, first: int, end: int) -> None:
+        """Have cosines and sines for the positions first to end.
+
+        Up to the model's last position for all from 0 on, each time for at least twice as many as
+        before; beyond it, where a sliding window goes on for ever, for as many as the model has.
+        """
+        if self._turned.start <= first and end <= self._turned.stop:
             return
-        n += self._n_turned
-        turns = self.program.rotation(np.arange(n))
+        P, D = self.program.sizes.P, self.program.sizes.D
+        if end <= P:
+            first, end = 0, min(end + self._turned.stop, P)
+        else:
+            end = max(end, first + P)
+        turns = self.program.rotation(np.arange(first, end))
+        self._turned = range(0)  # none, if a Ctrl-C comes now
         self._turns = [np.array(numbers, order="C") for numbers in turns]
-        self._job[[Job.COSINES, Job.SINES]] = [numbers.ctypes.data for numbers in self._turns]
-        self._n_turned = n
+        # the kernel counts from where position 0 would be
+        places = [numbers.ctypes.data - 4 * (D // 2) * first for numbers in self._turns]
+        self._job[[Job.COSINES, Job.SINES]] = places
+        self._turned = range(first, end)
 
     def _fill(self, row, step: Instruction, layers) -> None:
         """Write an instruction into its row of the table; layers: counts those that attend."""
@@ -738,7 +756,7 @@ class DecodeStep:
             if not again:
                 self._gather(threads)
             if self.program.rotation is not None:
-                self._turn(max(map(add, past, lengths)))
+                self._turn(min(past), max(map(add, past, lengths)))
             self._call[:] = (
                 len(tokens),
                 len(kept),
@@ -781,7 +799,7 @@ class DecodeStep:
         s = self.program.sizes
         self._team = Team(threads)
         self._rooms += [self._room(i) for i in range(len(self._rooms), threads)]
-        n_parts = threads * self.MOST * s.H if threads > s.K else 0
+        n_parts = threads * self.MOST * s.H if s.K % threads else 0
         self._parts = np.zeros((n_parts, s.D + 2), np.float32)
         self._job[[Job.THREADS, Job.STATE]] = threads, self._team.state.ctypes.data
         self._job[Job.PARTS] = self._parts.ctypes.data if n_parts else 0

@@ -132,10 +132,8 @@ class Tokenizer:
         ids = {tokens[i]: i for i in whole}  # an added token may be one that merges make, too
         ids |= {token: i for i, token in enumerate(tokens) if i not in whole}
         self._byte_ids = [ids.get(bytes([b]), -1) for b in range(256)]
-        # (left, right) -> (rank, id of the merged token)
-        self._ranks = {
-            (a, b): (rank, ids[tokens[a] + tokens[b]]) for rank, (a, b) in enumerate(merges)
-        }
+        self._ranks = dict(zip(merges, range(len(merges))))  # (left, right) -> rank
+        self._merged = [ids[tokens[a] + tokens[b]] for a, b in merges]  # by rank
         self._split = cutter(self.pattern)
         kept = special_tokens.values()
         self._whole = (
@@ -279,7 +277,7 @@ class Tokenizer:
 
         def propose(left: int, right: int) -> None:
             if left >= 0 and right >= 0 and (pair := (ids[left], ids[right])) in self._ranks:
-                heapq.heappush(candidates, (self._ranks[pair][0], left, *pair))
+                heapq.heappush(candidates, (self._ranks[pair], left, *pair))
 
         for i in range(len(ids) - 1):
             propose(i, i + 1)
@@ -290,7 +288,7 @@ class Tokenizer:
                 continue  # one of the two has meanwhile been merged with another neighbour
             if record:
                 record(Merge(rank, alive.count(1, 0, i), self.tokens[left], self.tokens[right]))
-            ids[i], ids[j], alive[j] = self._ranks[left, right][1], -1, 0
+            ids[i], ids[j], alive[j] = self._merged[rank], -1, 0
             after[i] = after[j]
             if after[i] >= 0:
                 before[after[i]] = i

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import accumulate
+from operator import add
 from pathlib import Path
 from typing import NamedTuple
 
@@ -210,26 +212,38 @@ def _refuse_unknown(file: Path, model: dict, parts: Parts) -> None:
             )
 
 
-Pairs = Iterator[tuple[str, str, str]]  # (where it stands, left, right)
+class Pairs(NamedTuple):
+    """The merges of a file, the earliest learnt first: their left and right parts, and where the
+    i-th of them stands."""
+
+    lefts: Sequence[str]
+    rights: Sequence[str]
+    where: Callable[[int], str]
 
 
 def pairs_of(file: Path, merges: list) -> Pairs:
     """The merges of tokenizer.json, "a b" (up to version 0.19 of the library) or ["a", "b"]."""
-    for number, merge in enumerate(merges):
-        pair = merge.split(" ") if isinstance(merge, str) else merge
-        where = f"{file}, merge {number}"
-        if not isinstance(pair, list) or [*map(type, pair)] != [str, str]:
-            raise InputError(f"{where}: {merge!r:.60} is not a pair of tokens")
-        yield where, *pair
+    if {*map(type, merges)} == {str} and {merge.count(" ") for merge in merges} == {1}:
+        parts = " ".join(merges).split(" ")  # all at once, as there are many
+    else:
+        parts = []
+        for i, merge in enumerate(merges):
+            pair = merge.split(" ") if isinstance(merge, str) else merge
+            if not isinstance(pair, list) or [*map(type, pair)] != [str, str]:
+                raise InputError(f"{file}, merge {i}: {merge!r:.60} is not a pair of tokens")
+            parts += pair
+    return Pairs(parts[::2], parts[1::2], lambda i: f"{file}, merge {i}")
 
 
 def _pairs_of_lines(file: Path) -> Pairs:
     """The merges of merges.txt, one a line, after a #version line or without one."""
-    for number, line in enumerate(_text(file).split("\n"), 1):
-        line = line.rstrip("\r")
-        if line and not (number == 1 and line.startswith("#version")):
-            left, _, right = line.partition(" ")
-            yield f"{file}, line {number}", left, right
+    lines = {i: line.rstrip("\r") for i, line in enumerate(_text(file).split("\n"), 1)}
+    if lines[1].startswith("#version"):
+        del lines[1]
+    numbers = [i for i, line in lines.items() if line]
+    cut = [lines[i].partition(" ") for i in numbers]
+    lefts, rights = [left for left, _, _ in cut], [right for _, _, right in cut]
+    return Pairs(lefts, rights, lambda i: f"{file}, line {numbers[i]}")
 
 
 def byte_level(
@@ -248,7 +262,7 @@ def byte_level(
     is neither a byte nor made by a merge. whole: pieces may be tokens that no merge makes.
     """
     vocab = _table(vocab_file, vocab)
-    if not all(type(i) is int for i in vocab.values()):
+    if not {*map(type, vocab.values())} <= {int}:
         raise InputError(f"{vocab_file}: not a table of tokens and their ids")
     made = byte_to_char().values() & vocab.keys()
     missing = sorted(set(byte_to_char().values()) - made)
@@ -257,22 +271,23 @@ def byte_level(
             f"{vocab_file}: the byte {missing[0]!r} (of 256) is missing: not a byte-level"
             " vocabulary"
         )
-    merges, parts = [], dict[str, str]()
-    for where, left, right in pairs:
-        for token in (left, right, left + right):
-            if token not in vocab:
+    lefts, rights, where = pairs
+    results, parts = [*map(add, lefts, rights)], {*lefts, *rights}
+    made.update(results)
+    if not (vocab.keys() >= made and vocab.keys() >= parts):
+        for i, merge in enumerate(zip(lefts, rights, results)):
+            if lacking := [token for token in merge if token not in vocab]:
                 raise InputError(
-                    f"{where}: {left!r:.60} with {right!r:.60} needs {token!r:.60}, which is not in"
-                    " the vocabulary"
+                    f"{where(i)}: {merge[0]!r:.60} with {merge[1]!r:.60} needs {lacking[0]!r:.60},"
+                    " which is not in the vocabulary"
                 )
-        merges.append((vocab[left], vocab[right]))
-        made.add(left + right)
-        parts |= {left: where, right: where}
-    if not whole and (unmade := [token for token in parts if token not in made]):
+    if not whole and not made >= parts:
+        of_each = enumerate(zip(lefts, rights))
+        i, token = next((i, t) for i, pair in of_each for t in pair if t not in made)
         raise InputError(
-            f"{parts[unmade[0]]}: {unmade[0]!r:.60} is merged, but it is neither a byte nor made by"
-            " a merge"
+            f"{where(i)}: {token!r:.60} is merged, but it is neither a byte nor made by a merge"
         )
+    merges = [*zip(map(vocab.__getitem__, lefts), map(vocab.__getitem__, rights))]
 
     ids, special, ordinary = dict(vocab), dict[str, int](), dict[str, int]()
     normalized: set[str] = set()
@@ -311,17 +326,20 @@ def byte_level(
         token, i = twice[0]
         raise InputError(f"{vocab_file}: {token!r:.60} has the id {i}, and so has {by_id[i]!r:.60}")
     raw, byte_of = {*special, *ordinary} - made, char_to_byte()
+    written = [token for token in ids if token not in raw]
+    together = "".join(written)  # one text is turned into bytes far faster than its words
+    if not byte_of.keys() >= set(together):
+        token = next(token for token in written if not byte_of.keys() >= set(token))
+        raise InputError(
+            f"{vocab_file}: the token {token!r:.60} is not written in the characters of a"
+            " byte-level vocabulary"
+        )
+    data = together.translate({ord(char): byte for char, byte in byte_of.items()}).encode("latin-1")
     tokens: list[bytes | None] = [None] * (max(by_id) + 1)
-    for token, i in ids.items():
-        if token in raw:
-            tokens[i] = token.encode()
-        elif byte_of.keys() >= set(token):
-            tokens[i] = bytes(byte_of[char] for char in token)
-        else:
-            raise InputError(
-                f"{vocab_file}: the token {token!r:.60} is not written in the characters of a"
-                " byte-level vocabulary"
-            )
+    for token, end in zip(written, accumulate(map(len, written))):
+        tokens[ids[token]] = data[end - len(token) : end]
+    for token in raw:
+        tokens[ids[token]] = token.encode()
     return Parts(tokens, merges, special, ordinary, normalized, config)
 
 

@@ -67,10 +67,12 @@ def read(metadata: Mapping[str, object], path: str | Path) -> Parts:
     if odd := {*types} - {NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED}:
         raise wrong(f"{KEY}token_type has {short(min(odd))}; minillm knows 1 to 5")
 
-    vocab: dict[str, int] = {}
-    for i, (token, kind) in enumerate(zip(tokens, types)):
-        if kind != UNUSED and vocab.setdefault(token, i) != i:
-            raise wrong(f"the tokens {vocab[token]} and {i} are both {short(token)}")
+    used = [i for i, kind in enumerate(types) if kind != UNUSED]
+    vocab = {tokens[i]: i for i in used}
+    if len(vocab) < len(used):
+        first: dict[str, int] = {}
+        i = next(i for i in used if first.setdefault(tokens[i], i) != i)
+        raise wrong(f"the tokens {first[tokens[i]]} and {i} are both {short(tokens[i])}")
     added = [
         {"id": i, "content": tokens[i], "special": kind != USER_DEFINED}
         for i, kind in enumerate(types)

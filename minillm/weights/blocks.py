@@ -74,14 +74,18 @@ class Blocks(Weight):
         arrays = {name: allocate(shape, dtype) for name, (shape, dtype) in cls.shapes(n, k).items()}
         for start in range(0, n, SLAB):
             rows = raw[start : start + SLAB]
-            rows = np.pad(rows, ((0, -len(rows) % LANES), (0, 0))).reshape(-1, k // BLOCK, size)
+            if missing := -len(rows) % LANES:
+                rows = np.pad(rows, ((0, missing), (0, 0)))
+            rows = rows.reshape(-1, k // BLOCK, size)
             panels, at = slice(start // LANES, (start + len(rows)) // LANES), 0
             for name, width in cls.ggml.items():
-                part = rows[..., at : at + width]
-                if name == "values":
-                    arrays[name][panels] = in_panels(part ^ np.uint8(cls.flipped))
+                part, to = rows[..., at : at + width], arrays[name][panels]
+                if name == "values":  # four bytes side by side stay so: as one number
+                    words = part.view(np.uint32).reshape(-1, LANES, k // BLOCK, width // 4)
+                    to.view(np.uint32)[..., 0] = words.transpose(0, 2, 3, 1)
+                    to ^= np.uint8(cls.flipped)
                 else:
-                    arrays[name][panels] = in_panels(np.ascontiguousarray(part).view("<i2")[..., 0])
+                    to[:] = in_panels(part.view("<i2")[..., 0])
                 at += width
             if release:
                 release(raw)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from minillm import GPT2, GPT2Config, InputError, bench
-from minillm.bench import convert
+from minillm.bench import convert, stored
 from minillm.loading import load_model
 
 CONFIG = GPT2Config(vocab_size=300, n_positions=64, n_embd=64, n_layer=2, n_head=4)
@@ -128,6 +128,24 @@ def test_every_matrix_is_in_the_type_asked_for(saved, tmp_path, precision, step)
         largest, off = np.abs(blocks).max(1, keepdims=True), np.abs(back.reshape(-1, 32) - blocks)
         # half a step, at one end of Q4_0's range a whole one; the scale is a float16
         assert (off <= (step + (2**-11 if "_" in precision else 0)) * largest + 1e-7).all()
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("file_type", ["Q4_0", "Q8_0", "F16", "F32"])
+def test_llama_cpp_writes_a_file_in_another_type(saved, tmp_path, file_type):
+    """All matrices of the blocks have the type; the tokens' table is the head, too."""
+    pytest.importorskip("llama_cpp", reason="needs the extra bench: pip install -e '.[bench]'")
+    source, target = tmp_path / "source.gguf", tmp_path / "target.gguf"
+    convert.write_gguf(saved(), source, "Q4_1")
+    convert.in_another_process(convert.requantize, source, target, file_type)
+    before, after = load_model(source), load_model(target)
+    assert stored.type_of(source) == "Q4_1" and stored.type_of(target) == file_type
+    for name, p in before.parameters.items():
+        p, q = (a.dense() if hasattr(a, "dense") else a for a in (p, after.parameters[name]))
+        step = {"Q4_0": 1 / 8, "Q8_0": 1 / 128, "F16": 2**-11, "F32": 0}[file_type]
+        assert np.abs(p - q).max() <= step * np.abs(p).max() + 1e-7, name
+    with pytest.raises(InputError, match=r"llama.cpp cannot write .* as F16 \(code 1\)"):
+        convert.in_another_process(convert.requantize, tmp_path / "none.gguf", target, "F16")
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ from time import sleep
 import numpy as np
 import pytest
 
-from minillm import GPT2Config, InputError, bench
-from minillm.bench import against, busy, roofline, worker
+from minillm import GPT2, GPT2Config, InputError, bench
+from minillm.bench import against, busy, roofline, stored, worker
 from minillm.bench import run as run_function
+from minillm.bench.convert import requantize, write_gguf
 from minillm.bench.peers import GROUPS, PEERS, Peer, choose
 from minillm.cli import main
 from minillm.machine.child import NO_ANSWER
@@ -340,6 +341,43 @@ def test_beside_busy_neighbours_everybody_is_measured_in_turn(compare, monkeypat
     assert main([*args, "0"]) == 2 and "--busy is 0; it must be" in capsys.readouterr().err
     with pytest.raises(InputError, match="no peer could be measured: engine-absent: no_such"):
         busy.run(compare.folder, "engine-absent", 1, 2, 2, 1, threads=1)
+
+
+def test_a_file_in_several_types_after_several_prompts(compare, monkeypatch, tmp_path, capsys):
+    """All lengths of a prompt have their turn in each round; what the file is not is made."""
+    model, file, made = GPT2.random(CONFIG), tmp_path / "model.gguf", []
+    model.save_pretrained(compare.folder)
+    write_gguf(compare.folder, file, "F32")
+
+    def converted(function, source, target, kind):
+        assert (function, source) == (requantize, file)
+        made.append((kind, write_gguf(source, target, kind)))
+
+    monkeypatch.setattr(stored, "in_another_process", converted)
+    peers = "engine-other,minillm-steady"
+    sizes = ["--prompt", "2,4", "--new", "6", "--rounds", "2", "--peers", peers]
+    args = ["bench", "--model", str(file), *sizes, "--stored", "F32,F16"]
+    assert main(args) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    turns = [[kind, n, peer] for kind in ("F32", "F16") for n in "24" for peer in peers.split(",")]
+    assert [line[:3] for line in lines[3:11]] == turns and lines[10][-1] == "reference"
+    assert [kind for kind, _ in made] == ["F16"]
+    assert main([*args, "--json"]) == 0
+    types = json.loads(capsys.readouterr().out)["types"]
+    assert [[run["prompt"] for run in found["runs"]] for found in types] == [[2, 4], [2, 4]]
+    assert types[0]["file_bytes"] == file.stat().st_size > 1.5 * types[1]["file_bytes"]
+    for run in types[0]["runs"]:
+        assert [len(r["decode"]) for r in run["results"]] == [2, 2] == [len(run["bandwidth"])] * 2
+    for words, message in (
+        (["--stored", "Q9"], "type 'Q9' is unknown; known: F32, F16"),
+        (["--prompt", "2,no"], "--prompt is '2,no'; it is a number of at least 1, or several"),
+        (["--prompt", "2,0"], "--prompt is '2,0'"),
+        (["--prompt", "2,30"], "30 + 6 tokens do not fit the model's 32 positions"),
+        (["--busy", "1"], "take none of --busy"),
+        (["--model", str(compare.folder)], "is a folder; minillm convert"),
+    ):
+        assert main([*args, *words]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_neighbours_go_whatever_happens(compare):

@@ -4,17 +4,27 @@ import json
 
 import pytest
 
-from minillm import GPT2Config, InputError
+from minillm import GPT2Config, InputError, LlamaConfig
 from minillm.bench import trainers
 from minillm.bench.peers import PEERS
 from minillm.cli import main
 
-TINY = ({"n_layer": 1, "n_head": 2, "n_embd": 16, "vocab_size": 50, "n_positions": 8}, (2, 8))
+TINY = GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=50, n_positions=8), (2, 8)
+LLAMA = LlamaConfig(
+    num_hidden_layers=1,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    hidden_size=16,
+    intermediate_size=32,
+    vocab_size=50,
+    max_position_embeddings=8,
+)
 
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     monkeypatch.setitem(trainers.SHAPES, "small", TINY)
+    monkeypatch.setitem(trainers.SHAPES, "llama", (LLAMA, (2, 8)))
 
 
 def test_the_arithmetic_of_a_step():
@@ -22,7 +32,7 @@ def test_the_arithmetic_of_a_step():
     three times."""
     L, C, T, B, V = 1, 16, 8, 2, 50
     matrices, pairs = 12 * C * C * L, T * (T + 1) // 2
-    assert trainers.step_flop(GPT2Config(**TINY[0]), B, T) == 3 * B * (
+    assert trainers.step_flop(TINY[0], B, T) == 3 * B * (
         2 * T * (matrices + V * C) + 4 * C * pairs * L
     )
 
@@ -57,10 +67,11 @@ def test_minillm_alone(capsys):
 
 
 @pytest.mark.live
-def test_all_do_the_same_work(capsys):
+@pytest.mark.parametrize("shape", ["small", "llama"])
+def test_all_do_the_same_work(shape, capsys):
     """The losses after six steps from the same weights: float32 to 1e-4, bfloat16 to 1e-2."""
     pytest.importorskip("transformers")
-    assert main(["bench", "--train", "small", "--rounds", "2", "--threads", "1"]) == 0
+    assert main(["bench", "--train", shape, "--rounds", "2", "--threads", "1"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[3:6]]
     assert [line[0] for line in lines] == ["torch-eager", "minillm", "minillm-mixed"]
     torch, ours, halves = (float(line[-2]) for line in lines)

@@ -17,7 +17,7 @@ from minillm.loading import convert, load_model
 from minillm.weights import KINDS
 from minillm.weights.blocks import Blocks
 from minillm.weights.weight import LANES
-from tests.families.able import LLAMA3, lively
+from tests.families.able import LLAMA3, lively, llama_cpp_logits
 
 SIZES = {
     "vocab_size": 320,
@@ -324,22 +324,11 @@ def test_llama_cpp_says_the_same(name, tmp_path, tokenizer):
     by the table of 16-bit numbers from which llama.cpp has its GELU (worst seen: 2e-5 and 3e-3, for
     logits up to 10)."""
     theirs = pytest.importorskip("llama_cpp")
-    model = lively(MODELS[name])
-    save_checkpoint(model, tmp_path / "m.gguf", None, tokenizer)
-    engine = theirs.Llama(
-        str(tmp_path / "m.gguf"),
-        logits_all=True,
-        n_ctx=64,
-        n_threads=1,
-        verbose=False,
-        type_k=0,
-        type_v=0,
-        flash_attn=False,
-    )
-    assert engine.tokenize(b"the lowest story", add_bos=False) == tokenizer.encode(
-        "the lowest story"
-    )
-    engine.eval(IDS.tolist())
+    model, file = lively(MODELS[name]), tmp_path / "m.gguf"
+    save_checkpoint(model, file, None, tokenizer)
+    engine = theirs.Llama(str(file), vocab_only=True, verbose=False)
+    text = "the lowest story"
+    assert engine.tokenize(text.encode(), add_bos=False) == tokenizer.encode(text)
     tolerance = 1e-2 if "gpt2" in name else 1e-4
-    found = np.array(engine.scores[: len(IDS)])
+    found = llama_cpp_logits(file, IDS.tolist())
     np.testing.assert_allclose(found, model(IDS), atol=tolerance, rtol=0)

@@ -446,6 +446,17 @@ def test_moments_name_their_cycles():
     ] == sorted(times[:2])
 
 
+def test_a_long_prompt_is_read_in_pieces(monkeypatch):
+    """Without being asked for, where there is a cache that keeps what was read."""
+    expected = continued(n=3)
+    monkeypatch.setattr("minillm.decoding.cycle.AT_ONCE", 4)
+    found = continued(n=3)
+    assert [c.positions for c in (*found[0].before, found[0].cycle)] == [4, 4, 3]
+    assert_same(found, expected)
+    (first, *_) = continued(n=3, use_cache=False)
+    assert (first.before, first.cycle.positions) == ((), 11)
+
+
 def test_a_text_ends_where_it_would_without_a_draft():
     expected = continued(n=30)
     stop = expected[17].id

@@ -42,6 +42,19 @@ def test_too_long_a_text_is_refused():
         score(MODEL, [0] * 9)
 
 
+def test_what_is_read_in_pieces_scores_the_same(monkeypatch):
+    """Pieces of 3 of a text of 5, of 3, of 4 whose last has no target left; a window, too."""
+    whole = [score(MODEL, IDS[:n]) for n in (3, 4, 5)]
+    long = score_long(LONG, TOKENIZER, TEXT, 8, 3)
+    monkeypatch.setattr("minillm.decoding.scoring.AT_ONCE", 3)
+    for n, expected in zip((3, 4, 5), whole):
+        found = score(MODEL, IDS[:n])
+        np.testing.assert_allclose(found.logprobs, expected.logprobs, rtol=1e-12)
+        assert found.ranks.tolist() == expected.ranks.tolist()
+    found = score_long(LONG, TOKENIZER, TEXT, 8, 3)
+    np.testing.assert_allclose(found.nats, long.nats, rtol=1e-12)
+
+
 # ---- long texts
 
 TOKENIZER = Tokenizer.train([], 257)  # every byte its own token

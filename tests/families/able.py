@@ -36,6 +36,17 @@ def lively(config, dtype=np.float32, seed=0, size=0.2) -> Model:
     return model_of(config, {name: p.astype(dtype) for name, p in parameters.items()})
 
 
+def llama_cpp_logits(file, ids) -> np.ndarray:
+    """Logits [T,V] as llama.cpp has them of a GGUF file, with its KV cache in F32 and without flash
+    attention, so that it rounds as float32 does; one thread."""
+    import llama_cpp
+
+    how = {"logits_all": True, "type_k": 0, "type_v": 0, "flash_attn": False}
+    engine = llama_cpp.Llama(str(file), n_ctx=64, n_threads=1, verbose=False, **how)
+    engine.eval(ids)
+    return np.array(engine.scores[: len(ids)])
+
+
 def check_cache(model, ids, cut):
     """Cached equals uncached, and the cache holds key-value heads."""
     s, cache = model.config.sizes, model.new_cache(2)

@@ -171,6 +171,22 @@ def test_several_positions_of_several_rows(kind, n_threads, parts):
         threads.set_threads(None)
 
 
+@pytest.mark.parametrize("n_threads", [1, 2, 4])
+def test_long_contexts_are_cut_where_heads_do_not_share_out_evenly(n_threads):
+    """Three heads for two threads, and for four; from 256 places on, in two rows of one pass."""
+    long = dataclasses.replace(SMALL, n_positions=300)
+    model = stored(random_model(long), "float32")
+    ids = np.random.default_rng(1).integers(0, 131, (2, 280))
+    threads.set_threads(n_threads)
+    try:
+        step, cache = fused(model), model.new_cache(2)
+        model(ids[:, :250], cache)
+        passes = [step(part, cache) for part in np.split(ids[:, 250:], [3, 4, 16], axis=1)]
+        close(np.concatenate(passes, axis=1), model(ids)[:, 250:], "float32")
+    finally:
+        threads.set_threads(None)
+
+
 def test_ragged_rows():
     model = stored(random_model(SMALL), "float32")
     ids, lengths = (

@@ -163,6 +163,9 @@ def test_a_window_goes_on_beyond_the_positions_of_the_training(model, ops):
     found = np.stack([model([i], cache)[0] for i in ids])
     # in float32 angles are off by position x 6e-8; worst seen 1.1e-6
     assert relative(found, expected) < (1e-5 if ops else 1e-12)
+    if ops:  # 64 positions, and beyond them never more
+        step = model._decode_step
+        assert step._turned.stop > n and all(len(numbers) == 64 for numbers in step._turns)
 
 
 @every_model
