@@ -14,7 +14,7 @@ import numpy as np
 from .. import families
 from ..errors import InputError, one_line
 from ..families.family import MATRIX, TABLE
-from ..machine.files import read_bytes, write_atomically
+from ..machine.files import open_regular, write_atomically
 from ..machine.forms import short
 from ..protocol import Model
 from ..tokenizer import Tokenizer
@@ -119,7 +119,7 @@ def save_folder(model: Model, folder: Path, dtype=None) -> None:
             write_atomically(folder / file, (json.dumps(table, indent=2) + "\n").encode())
 
 
-CARD, MOST_CARD = "README.md", 1_000_000
+CARD, MOST_CARD = "README.md", 100_000
 CARD_KEYS = ("license", "base_model")  # of the card's front matter, kept as general.*
 
 
@@ -127,7 +127,8 @@ def read_card(folder: Path) -> dict[str, str]:
     """Name and licence of a folder's model, by GGUF's keys."""
     about = {"general.name": folder.resolve().name}
     if (path := folder / CARD).is_file():
-        text = read_bytes(path, MOST_CARD).decode(errors="replace")
+        with open_regular(path) as file:  # the front matter is at its beginning
+            text = file.read(MOST_CARD).decode(errors="replace")
         front = re.match(r"---\r?\n(.*?)\n---", text, re.DOTALL)
         for key, value in re.findall(r"^(\w+):[ ]*(\S+)\s*$", front[1] if front else "", re.M):
             if key in CARD_KEYS:

@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "text", nargs="?", help="the text; every line of standard input if left out or -"
     )
     predict.add_argument("--file", type=own_or_sample, help="take every line of this file")
-    predict.add_argument("--encoding", default="utf-8", help="of the file (default: %(default)s)")
+    predict.add_argument("--encoding", help="of the file (default: utf-8)")
     predict.add_argument("--json", action="store_true", help="print a line of JSON for each text")
     add_compute(predict)
 
@@ -238,7 +238,9 @@ def predict(args: argparse.Namespace) -> None:
 
     classifier = load_classifier(args.folder, args.kernels)
     one = args.file is None and args.text not in (None, "-")
-    text = read_text(args.file, args.encoding) if args.file else text_of(args)
+    if args.encoding and not args.file:
+        raise InputError("--encoding is of the file that --file names")
+    text = read_text(args.file, args.encoding or "utf-8") if args.file else text_of(args)
     texts = [text] if one else [line for line in lines_of(text) if line.strip()]
     if not (text.strip() and texts):
         raise InputError(f"{args.file or 'the text'} is empty: there is nothing to classify")

@@ -18,7 +18,7 @@ import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, one_line
 from .forms import check, short
 
 MOST_BYTES = 16_000_000  # of a structured file; the largest are tokenizers', of a few million
@@ -58,7 +58,8 @@ def open_regular(path: str | Path):
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
     except (OSError, ValueError, TypeError) as error:  # a zero byte in a name; no name at all
-        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{one_line(str(path))}: {why}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # first: `open` refuses a folder by number
         os.close(descriptor)
         raise InputError(f"{path}: not a regular file, but a folder, a pipe or a device")

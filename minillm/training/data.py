@@ -11,6 +11,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypedDict
@@ -39,6 +40,8 @@ def text_files(data: Path) -> list[Path]:
     """The file itself, or the *.txt files of a folder; InputError where there is none."""
     if not data.exists():
         raise InputError(f"--data {data}: there is no such folder or file")
+    if data.is_dir() and not os.access(data, os.R_OK):
+        raise InputError(f"--data {data}: this folder cannot be read")
     files = sorted(data.glob("*.txt")) if data.is_dir() else [data]
     if not files:
         raise InputError(f"--data {data}: no .txt file in this folder")

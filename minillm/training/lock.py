@@ -47,9 +47,13 @@ def held(folder: Path):
                 f" for it, or choose another folder{hint}"
             )
         path.unlink(missing_ok=True)
-        file = open(path, "xb")  # noqa: SIM115
-        file.write(json.dumps(mine).encode())
-        file.flush()
+        file = open(path, "xb", buffering=0)  # noqa: SIM115
+        try:
+            file.write(json.dumps(mine).encode())
+        except OSError as error:  # a full disk, which names no file
+            file.close()
+            path.unlink(missing_ok=True)
+            raise InputError(f"{path}: {error.strerror}") from None
     try:
         with file:  # which stays open, so that on Windows nobody can delete it
             yield

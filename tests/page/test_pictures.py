@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 
 from minillm.page.static import page as page_of
+
+pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
 from tests.page.test_browser import CHROMIUM, HOSTILE, MADE, beside, hostile, long_recording
 
 FOLDER = Path(__file__).parents[1] / "data" / "pages"

@@ -177,3 +177,17 @@ def test_no_group_of_processes_holds_a_lock(tmp_path, process):
     (tmp_path / LOCK).write_text(json.dumps(mine))
     with held(tmp_path):
         pass
+
+
+@posix
+def test_where_nothing_can_be_written_the_file_is_named(tmp_path):
+    full = (
+        "import resource, signal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", full + HOLD, str(tmp_path)], capture_output=True, text=True
+    )
+    assert f"InputError: {tmp_path / LOCK}: File too large" in done.stderr
+    assert not (tmp_path / LOCK).exists()

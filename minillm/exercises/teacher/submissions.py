@@ -200,9 +200,13 @@ def _folder(folder: Path) -> Iterator[Found]:
     walk = os.walk(folder, onerror=unread.append)
     for file in sorted(Path(where, name) for where, _, names in walk for name in names):
         place = file.relative_to(folder).parts
-        if file.is_symlink() or not file.is_file() or _hidden(place):
+        if _hidden(place) or not (file.is_symlink() or file.is_file()):
             continue
         found = Found(place)
+        if file.is_symlink():
+            found.problem = f"{shown(file.name)}: is a link, which is not followed"
+            yield found
+            continue
         try:
             size = file.stat().st_size
             if file.suffix.lower() == ".zip":
