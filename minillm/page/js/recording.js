@@ -182,7 +182,7 @@ export class Run {
   /** What is said of a distance by its colour. @param {number} distance */
   kind(distance) {
     const {tolerance} = this.compared ?? {};
-    return distance < 0 ? "choose" : distance > tolerance ? "differs" : distance > tolerance / 20 ? "near" : "agrees";
+    return distance < 0 ? "choose" : distance > tolerance ? "differs" : distance > tolerance / 3 ? "near" : "agrees";
   }
 
   /** How long a cycle took. @param {number} cycle */
