@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from ..costs import FLOAT, Work
 from ..moved import names_of
-from ..steps import local_name, phase_of
+from ..steps import local_name as local
+from ..steps import phase_of
 from .costs import Cost, covered, folded, step_costs, steps_of, total
 from .limits import Limits
 
@@ -70,7 +71,7 @@ def predict(
     predictions = {}
     for name, cost in folded(costs, names).items():
         infos, values = [steps[part] for part in parts[name]], cost.values
-        if {"attn.scores", "attn.context"} <= {local_name(part) for part in parts[name]}:
+        if {"attn.scores", "attn.context"} <= {local(part) for part in parts[name]}:
             values -= scores  # written and read, before and after softmax
         inside = phase_of(parts[name][0]) in ("attend", "feed forward")
         rows = batch * (T if inside else kept)

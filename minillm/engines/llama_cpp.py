@@ -31,7 +31,7 @@ from ..steps import Observer, Step, identity, local_name
 from ..twins.choose import twin
 from ..twins.threads import checked_threads, n_threads
 from .engine import Engine, Held
-from .nodes import PARTS, Graph, graph_of, is_last, places
+from .nodes import Graph, graph_of, is_last, places
 
 CHUNK = 512  # positions of a prompt that are one graph: llama.cpp's n_ubatch
 LEAST = 512  # positions of a context
@@ -232,7 +232,8 @@ class LlamaCpp(Engine):
         self.cache_dtype = require_one_of("cache_dtype", cache_dtype, ("float32", "float16"))
         self.options = {} if flash is None else {"flash_attn_type": int(flash)}
         self.nodes = Nodes(llama_cpp)
-        self.paired = bool(self.family.gguf and self.family.gguf.paired)
+        assert self.family.gguf is not None  # since it has come as a GGUF file
+        self.form = self.family.gguf
         self._graphs: dict[bytes, Graph] = {}
         self._views: dict[type[View], Any] = {}
         self._text: list[int] = []
@@ -264,7 +265,7 @@ class LlamaCpp(Engine):
         key = addresses.tobytes()
         if key not in self._graphs:
             nodes = self.nodes.names(addresses.tolist())
-            graph = graph_of(nodes, self.family.name, self.config.sizes.L)
+            graph = graph_of(nodes, self.form.nodes, self.config.sizes.L)
             same = [g for g in self._graphs.values() if g == graph]
             self._graphs[key] = (same or [graph])[0]
         return self._graphs[key]
@@ -273,7 +274,9 @@ class LlamaCpp(Engine):
         """Give the values that a node holds to `step`, and the node what it returns."""
         local = local_name(name)
         numbers, changed = self.nodes.value(node), False
-        for place in places(local, numbers, self.config.sizes, n_keys, self.paired):
+        within = self.form.parts.get(local, ())
+        sizes, paired = self.config.sizes, bool(self.form.paired)
+        for place in places(local, numbers, sizes, n_keys, paired, within):
             scale = 1.0
             if place.step == "attn.scores":  # scaled where softmax is taken
                 scale = self.config.attention_scale(int(name.split(".")[1]))
@@ -291,7 +294,9 @@ class LlamaCpp(Engine):
         names = []
         for name in self._view(Values).ends.values():
             local = local_name(name)
-            names += [name.removesuffix(local) + n for n in (local, *PARTS.get(local, ()))]
+            names += [
+                name.removesuffix(local) + n for n in (local, *self.form.parts.get(local, ()))
+            ]
         return names
 
     def own_count(self) -> float | None:
@@ -362,8 +367,10 @@ class Stamps(View):
     def ask(self, graph: Graph, every_step: bool) -> None:
         """Want the nodes of a graph at which steps end, or phases: the fewer, the less it costs.
         Rows of tables are within `embed`; the logits are there when llama.cpp returns."""
-        chosen = (lambda s: s not in ("wte", "wpe", "logits")) if every_step else is_last
-        ends = {i: step for i, step in graph.ends.items() if chosen(step)}
+        steps = [*graph.ends.items()]
+        first = next((n for n, (_, step) in enumerate(steps) if step == "embed"), 0)
+        chosen = (lambda step: step != "logits") if every_step else is_last
+        ends = {i: step for i, step in steps[first:] if chosen(step)}
         self.asked = Asked((graph, every_step), [*ends], [*ends.values()])
         self.book.wanted[:] = 0
         self.book.wanted[[*ends]] = 1

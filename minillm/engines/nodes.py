@@ -1,14 +1,15 @@
-"""The nodes of llama.cpp's graphs as minillm's steps: by name, operation and order, a family each.
+"""The nodes of llama.cpp's graphs as minillm's steps: by name, operation and order.
 
 A name can stand for several nodes (`Qcur-3` is the product, then that with the bias, then that
-turned by position), and versions differ. So a step lists the nodes that form it, in order, and ends
-at the last of them that there is. A node that stands nowhere here, or out of order, is told of and
-never guessed at: its time goes to the step that ends next.
+turned by position), and versions differ. So a family lists the nodes that form each step, in order
+(families.gguf.GGUF.nodes), and a step ends at the last of them that there is. A node that stands
+nowhere there, or out of order, is told of and never guessed at: its time goes to the step that ends
+next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,47 +21,6 @@ NOTHING = {"NONE", "VIEW", "RESHAPE", "PERMUTE", "TRANSPOSE"}  # operations that
 WITHIN = {  # on the way to a step's end: a norm before its weights, the cache, rows that are kept
     *("norm:NORM", "norm:RMS_NORM", "norm_w:MUL", "SET_ROWS", "CPY", "CONT", ">GET_ROWS"),
 }
-# What forms each step: "name:OPERATION"; an OPERATION whatever its name; or, of nodes without a
-# name, "step>OPERATION", the step being the one that ended before.
-SHARED = {
-    "attn.scores": "kq:MUL_MAT",
-    "attn.weights": "kq_soft_max:SOFT_MAX",
-    "attn.context": "kqv:MUL_MAT kqv_out:CONT FLASH_ATTN_EXT",
-    "attn.out": "attn_out:MUL_MAT attn.context>MUL_MAT attn_out:ADD attn.out>ADD",
-    "attn.residual": "ffn_inp:ADD",
-    "mlp.residual": "l_out:ADD",
-    "logits": "result_output:MUL_MAT",
-}
-GPT2 = SHARED | {
-    "wte": "inp_embd:GET_ROWS embd:GET_ROWS",
-    "wpe": "pos_embd:GET_ROWS",
-    "embed": "inpL:ADD",
-    "ln_1": "attn_norm:ADD",
-    "attn.c_attn": "wqkv:MUL_MAT bqkv:ADD wqkv_b:ADD",
-    "ln_2": "ffn_norm:ADD",
-    "mlp.c_fc": "ffn_up:MUL_MAT ffn_up_b:ADD",
-    "mlp.act": "ffn_gelu:GELU",
-    "mlp.out": "ffn_down:MUL_MAT ffn_out:ADD",
-    "ln_f": "result_norm:ADD",
-}
-LLAMA = SHARED | {
-    "embed": "inp_embd:GET_ROWS embd:GET_ROWS",
-    "ln_1": "attn_norm:MUL",
-    "attn.q": "Qcur:MUL_MAT Qcur:ADD",
-    "attn.k": "Kcur:MUL_MAT Kcur:ADD",
-    "attn.v": "Vcur:MUL_MAT Vcur:ADD",
-    "attn.q_rotated": "Qcur:ROPE",
-    "attn.k_rotated": "Kcur:ROPE",
-    "ln_2": "ffn_norm:MUL",
-    "mlp.gate": "ffn_gate:MUL_MAT ffn_gate_b:ADD",
-    "mlp.up": "ffn_up:MUL_MAT ffn_up_b:ADD",
-    "mlp.act": "ffn_swiglu:SWIGLU",
-    "mlp.out": "ffn_down:MUL_MAT ffn_out:MUL_MAT ffn_out:ADD",
-    "ln_f": "result_norm:MUL",
-}
-QWEN3 = LLAMA | {"attn.q_normed": "Qcur_normed:MUL", "attn.k_normed": "Kcur_normed:MUL"}
-PARTS = {"attn.c_attn": ("attn.q", "attn.k", "attn.v")}  # steps that lie in another's node
-STEPS = {"gpt2": GPT2, "llama": LLAMA, "qwen2": LLAMA, "qwen3": QWEN3}
 
 
 class Graph(NamedTuple):
@@ -71,11 +31,12 @@ class Graph(NamedTuple):
     unknown: dict[str, int]
 
 
-def graph_of(nodes: Iterable[tuple[str, str]], family: str, n_layers: int) -> Graph:
-    """Map a graph's nodes, each (name, operation), in order."""
+def graph_of(nodes: Iterable[tuple[str, str]], formed: Mapping[str, str], n_layers: int) -> Graph:
+    """Map a graph's nodes, each (name, operation), in order; formed: what forms each step of the
+    family (families.gguf.GGUF.nodes)."""
     table = {
         node: (step, place)
-        for step, several in STEPS.get(family, {}).items()
+        for step, several in formed.items()
         for place, node in enumerate(several.split())
     }
     seen: dict[str, tuple[int, int]] = {}  # step: which of its nodes, and where that is
@@ -125,12 +86,14 @@ class Place(NamedTuple):
         self.view[:] = value.reshape(self.view.shape)
 
 
-def places(step: str, node: np.ndarray, sizes: Sizes, n_keys: int, paired: bool) -> list[Place]:
+def places(
+    step: str, node: np.ndarray, sizes: Sizes, n_keys: int, paired: bool, within: Sequence[str] = ()
+) -> list[Place]:
     """The steps, without their layer, whose values a node's numbers hold, float32 as llama.cpp has
     them: its own, and what lies in it.
 
     n_keys: S, of which llama.cpp keeps more. paired: whether q and k have neighbours where ours are
-    i and i + D/2, as GGUF holds a Llama's.
+    i and i + D/2, as GGUF holds a Llama's. within: the q, k and v that lie in the step's node.
     """
     H, K, D = sizes.H, sizes.K, sizes.D
 
@@ -150,9 +113,7 @@ def places(step: str, node: np.ndarray, sizes: Sizes, n_keys: int, paired: bool)
         return [heads(local, node)]
     view = node.reshape(-1, node.shape[-1])  # [T,C]
     found = [Place(step, view, (1, *view.shape))]
-    if step in PARTS:
+    if within:
         thirds = np.split(view, np.cumsum([H * D, K * D]), axis=1)
-        found += [
-            heads(name.removeprefix("attn."), part) for name, part in zip(PARTS[step], thirds)
-        ]
+        found += [heads(name.removeprefix("attn."), part) for name, part in zip(within, thirds)]
     return found

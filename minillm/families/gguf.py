@@ -22,6 +22,16 @@ HARMLESS = {  # of any architecture: they describe what the computation does not
     "rope.scaling.yarn_log_multiplier",
 }
 
+NODES = {  # what every family has; see GGUF
+    "attn.scores": "kq:MUL_MAT",
+    "attn.weights": "kq_soft_max:SOFT_MAX",
+    "attn.context": "kqv:MUL_MAT kqv_out:CONT FLASH_ATTN_EXT",
+    "attn.out": "attn_out:MUL_MAT attn.context>MUL_MAT attn_out:ADD attn.out>ADD",
+    "attn.residual": "ffn_inp:ADD",
+    "mlp.residual": "l_out:ADD",
+    "logits": "result_output:MUL_MAT",
+}
+
 
 @dataclass(frozen=True)
 class GGUF:
@@ -32,6 +42,9 @@ class GGUF:
     [D/2], where a tensor says it and no key; None elsewhere. paired: the parameters, without
     ".weight" and their layer, whose rows stand so that RoPE turns neighbours, 2i with 2i + 1, where
     ours are i and i + D/2. The names of tensors are Family.elsewhere["gguf"].
+    nodes: the nodes of llama.cpp's graph that form each step, in order: "name:OPERATION"; an
+    OPERATION whatever its name; or, of nodes without a name, "step>OPERATION", the step being the
+    one that ended before. parts: the steps that lie in another's node.
     """
 
     architecture: str
@@ -39,6 +52,8 @@ class GGUF:
     write: Callable[[Any], dict[str, Any]]
     factors: Callable[[Any], np.ndarray | None] = lambda config: None
     paired: tuple[str, ...] = ()
+    nodes: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass

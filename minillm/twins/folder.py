@@ -25,6 +25,7 @@ class FolderTwin:
         textbook = {name: f for name, f in vars(ops).items() if not name.startswith("_")}
         vars(self).update(textbook | dict(own))
         self.name, self.folder = str(folder or "your own functions"), folder
+        self.own = [*own]  # their names
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         return super().__reduce__() if self.folder is None else (open_folder, (self.folder,))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minillm import families
-from minillm.engines.nodes import NOTHING, PARTS, WITHIN, graph_of, is_last, places
+from minillm.engines.nodes import NOTHING, WITHIN, graph_of, is_last, places
 from minillm.recording import read
 from minillm.sizes import Sizes
 from minillm.steps import local_name
@@ -16,12 +16,13 @@ from tests.engines.small import CONFIGS, L
 
 DATA = Path(__file__).parents[1] / "data" / "engines"
 GRAPHS = json.loads((DATA / "nodes.json").read_text("utf-8"))
+QKV = families.gpt2.gguf.FORMAT.parts["attn.c_attn"]
 NAMES = [name for name in GRAPHS if name != "versions"]
 
 
 def mapped(name, nodes=None):
     config = CONFIGS[name.split()[0]]
-    return graph_of(nodes or GRAPHS[name], families.of(config).name, L), config
+    return graph_of(nodes or GRAPHS[name], families.of(config).gguf.nodes, L), config
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -30,7 +31,7 @@ def test_every_step_ends_once_and_nothing_is_unknown(name):
     assert not graph.unknown
     found = [*graph.ends.values()]
     assert len({*found}) == len(found) and [*graph.ends] == sorted(graph.ends)
-    parts = {f"h.{i}.{part}" for i in range(L) for part in PARTS["attn.c_attn"]}
+    parts = {f"h.{i}.{part}" for i in range(L) for part in QKV}
     missing = {*families.of(config).steps(config)} - {*found} - (parts if "gpt2" in name else set())
     scores = {f"h.{i}.attn.{step}" for i in range(L) for step in ("scores", "weights")}
     same = set() if "gpt2" in name else {"wte"}  # which is `embed`
@@ -84,7 +85,8 @@ def test_values_lie_where_ours_do():
     assert k.shape == (1, 2, 3, 6)
     (weights,) = places("attn.weights", np.zeros((1, 4, 3, 256), np.float32), SIZES, 5, False)
     assert weights.shape == (1, 4, 3, 5)
-    joined = places("attn.c_attn", np.zeros((1, 1, 3, 48), np.float32), SIZES, 3, False)
+    numbers = np.zeros((1, 1, 3, 48), np.float32)
+    joined = places("attn.c_attn", numbers, SIZES, 3, False, QKV)
     assert [(p.step, p.shape) for p in joined] == [
         ("attn.c_attn", (1, 3, 48)),
         *((f"attn.{n}", (1, 4 if n == "q" else 2, 3, 6)) for n in "qkv"),

@@ -17,7 +17,7 @@ answer = answering(printed=2)
 listen, _ = listening()
 while True:
     said = listen()
-    print("this is no answer")
+    print("this is no answer", flush=True)
     answer({"said": said})
 """
 

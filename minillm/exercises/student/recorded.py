@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ... import load, ops
+from ... import load
 from ...errors import InputError
 from ...machine.child import Ended, answering
 from ...record import record
@@ -74,8 +74,7 @@ def main() -> None:
     with redirect_stdout(Printed()):
         try:
             twin: Any = own.of_folder(Path(folder))
-            yours = [n for n in own.OF_OPS if getattr(twin, n, None) is not getattr(ops, n, None)]
-            twin.name = f"{Path(folder).name}: {', '.join(yours) or 'none yet'}"
+            twin.name = f"{Path(folder).name}: {', '.join(twin.own) or 'none yet'}"
             plain, tokenizer = load(name, kernels="numpy")
             model, _ = load(name, kernels=twin)
             text = json.loads(prompt)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..gguf import GGUF, Settings
+from ..gguf import GGUF, NODES, Settings
 from .config import GPT2Config
 
 
@@ -39,4 +39,22 @@ def write(config: GPT2Config) -> dict[str, Any]:
     }
 
 
-FORMAT = GGUF("gpt2", read, write)
+FORMAT = GGUF(
+    "gpt2",
+    read,
+    write,
+    nodes=NODES
+    | {
+        "wte": "inp_embd:GET_ROWS embd:GET_ROWS",
+        "wpe": "pos_embd:GET_ROWS",
+        "embed": "inpL:ADD",
+        "ln_1": "attn_norm:ADD",
+        "attn.c_attn": "wqkv:MUL_MAT bqkv:ADD wqkv_b:ADD",
+        "ln_2": "ffn_norm:ADD",
+        "mlp.c_fc": "ffn_up:MUL_MAT ffn_up_b:ADD",
+        "mlp.act": "ffn_gelu:GELU",
+        "mlp.out": "ffn_down:MUL_MAT ffn_out:ADD",
+        "ln_f": "result_norm:ADD",
+    },
+    parts={"attn.c_attn": ("attn.q", "attn.k", "attn.v")},
+)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...errors import InputError, short
 from ...layers.rope import scaling_of
-from ..gguf import GGUF, Settings
+from ..gguf import GGUF, NODES, Settings
 from .config import LlamaConfig
 
 
@@ -91,4 +91,20 @@ def factors(config: Any) -> np.ndarray | None:
     return np.asarray(frequency / scaling_of(config.rope_scaling)(frequency), np.float32)
 
 
-FORMAT = GGUF("llama", read, write, factors, ("self_attn.q_proj", "self_attn.k_proj"))
+LLAMA_NODES = NODES | {
+    "embed": "inp_embd:GET_ROWS embd:GET_ROWS",
+    "ln_1": "attn_norm:MUL",
+    "attn.q": "Qcur:MUL_MAT Qcur:ADD",
+    "attn.k": "Kcur:MUL_MAT Kcur:ADD",
+    "attn.v": "Vcur:MUL_MAT Vcur:ADD",
+    "attn.q_rotated": "Qcur:ROPE",
+    "attn.k_rotated": "Kcur:ROPE",
+    "ln_2": "ffn_norm:MUL",
+    "mlp.gate": "ffn_gate:MUL_MAT ffn_gate_b:ADD",
+    "mlp.up": "ffn_up:MUL_MAT ffn_up_b:ADD",
+    "mlp.act": "ffn_swiglu:SWIGLU",
+    "mlp.out": "ffn_down:MUL_MAT ffn_out:MUL_MAT ffn_out:ADD",
+    "ln_f": "result_norm:MUL",
+}
+PAIRED = ("self_attn.q_proj", "self_attn.k_proj")
+FORMAT = GGUF("llama", read, write, factors, PAIRED, LLAMA_NODES)

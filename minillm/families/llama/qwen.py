@@ -164,5 +164,11 @@ def inexpressible(engine: str, config: LlamaConfig) -> str | None:
 NORMED_GGUF = layout.GGUF | {
     f"model.layers.{{}}.self_attn.{part}_norm": f"blk.{{}}.attn_{part}_norm" for part in "qk"
 }
-QWEN2_GGUF = GGUF("qwen2", lambda s: Qwen2Config(**gguf.shared(s)), gguf.write)
-QWEN3_GGUF = GGUF("qwen3", lambda s: Qwen3Config(**gguf.shared(s)), gguf.write)
+NORMED_NODES = gguf.LLAMA_NODES | {
+    "attn.q_normed": "Qcur_normed:MUL",
+    "attn.k_normed": "Kcur_normed:MUL",
+}
+QWEN2_GGUF = GGUF(
+    "qwen2", lambda s: Qwen2Config(**gguf.shared(s)), gguf.write, nodes=gguf.LLAMA_NODES
+)
+QWEN3_GGUF = GGUF("qwen3", lambda s: Qwen3Config(**gguf.shared(s)), gguf.write, nodes=NORMED_NODES)
