@@ -11,13 +11,13 @@ from .. import families
 from ..clock.clock import CycleTimes
 from ..clock.prediction import Prediction
 from ..decoding.options import Options
-from ..decoding.speculative import speculate
 from ..differences import diff
 from ..layers.attention import scaled_dot_product_attention
 from ..layers.cache import position_bytes
 from ..record import Traced
 from ..steps import Patch
 from ..tokenizer.bpe import merge_by_hand
+from .levers import pulled
 
 PACKAGE = Path(__file__).parents[1]
 MOST_LINES = 60  # of a source that are shown
@@ -30,7 +30,7 @@ VIEWS: dict[str, Callable | type | property] = {
     "norms": Traced.__call__,
     "kept": position_bytes,
     "tokens": merge_by_hand,
-    "beside": speculate,
+    "beside": pulled,
     "proof": diff,
     "patch": Patch,
 }
@@ -43,7 +43,7 @@ def sources(config: Any) -> dict[str, dict]:
 
 
 def _place(source: Any) -> dict:
-    function: Any = source.fget if isinstance(source, property) else source
+    function: Any = inspect.unwrap(source.fget if isinstance(source, property) else source)
     lines, first = inspect.getsourcelines(function)
     indent = len(lines[0]) - len(lines[0].lstrip())
     code = "\n".join(line[indent:].rstrip() for line in lines[:MOST_LINES])

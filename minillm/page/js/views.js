@@ -91,10 +91,17 @@ export function compared(run, other) {
   return say("compared", {
     now: lever(run, other), before: lever(other, run), time: duration(run.each), other: duration(other.each),
     times: digits(run.each / other.each),
-    text: parts < 0 ? say("same.text") : say("parts.at", {
+    text: parts < 0 ? say(alike(run, other) ? "same.numbers" : "same.text") : say("parts.at", {
       n: Math.max(1, parts - from + 1), word: quoted(run.word(ids[parts])),
     }),
-  });
+  }) + (run.header.model.twin === "numba" && run.header.options.use_cache !== other.header.options.use_cache
+    ? ` ${say("compared.fused")}` : "");
+}
+
+/** Whether two runs compute the same numbers, in whatever order. @param {Run} run @param {Run} other */
+function alike(run, other) {
+  const [a, b] = [run, other].map(({header: {model, options}}) => [model.stored, model.twin, options.cache_dtype, options.draft].join());
+  return a === b;
 }
 
 /** How a run was computed and written, in as far as it is not plain, or not as another one was.
@@ -204,7 +211,7 @@ export function candidates(run, moment, moved = null, branch = null) {
     el("td", {class: "number soft"}, digits(c.logit))));
   return [
     el("p", {class: "look"}, say(key, {
-      word: quoted(run.word(id)), p: percent(came.before), rank: came.rank + 1, second: quoted(run.word(second)),
+      word: quoted(run.word(id)), p: percent(came.rank > 0 ? came.after : came.before), rank: came.rank + 1, second: quoted(run.word(second)),
       other: percent(all.find((c) => c.id !== id)?.before ?? 0),
     })),
     el("table", {class: "bars"},
