@@ -288,7 +288,7 @@ class Datasheet:
             ]
         )
         cycle = CycleTimes("decode", 1, 1, past, 0.0, tuple(names), np.cumsum(net), net)
-        return verdict(Evidence(self.config, kind, [cycle], self.limits))
+        return verdict(Evidence(self.config, kind, [cycle], self.limits, cached=cached))
 
     def to_dict(self) -> dict:
         """JSON-able values."""

@@ -36,7 +36,7 @@ class Changed:
 class Divergence:
     """What was found. ids_a, ids_b: both texts, of which the first n_prompt ids are the prompt's;
     parting: the moment at which their tokens part, None where they do not; crossed: what A writes
-    where it is given B's token there.
+    where it is given B's token there, None where B's text ends with it.
 
     apart: half the sum of |p_a - p_b| over the vocabulary at each moment, up to that one.
     candidates: {id: (P by A, P by B)} of the two tokens that part. moment: the first at which any
@@ -136,8 +136,9 @@ def diverge(
     if parting is not None:
         both = probs_a[parting], probs_b[parting]
         candidates = {i: tuple(float(probs[i]) for probs in both) for i in pairs[parting]}
-        cache.truncate(n + parting)  # back to before they part, and on with B's token
-        crossed, *_ = side_a.write(ids_b[: n + parting + 1], parting + 1, cache)
+        if len(ids_b) > (there := n + parting + 1):
+            cache.truncate(n + parting)  # back to before they part, and on with B's token
+            crossed, *_ = side_a.write(ids_b[:there], parting + 1, cache)
         apart = apart[: parting + 1]
     moment, steps, formed = first_steps(side_a, side_b, ids_a, n)
     reasons = changed(side_a.exact, side_b.exact, steps[0].name) if steps else []

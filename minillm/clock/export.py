@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from ..machine.files import write_atomically
 from ..steps import phase_of
 from .report import ClockReport
 
@@ -60,8 +61,8 @@ def trace_events(report: ClockReport, bytes_per_position: int) -> dict:
 
 
 def write_trace(report: ClockReport, bytes_per_position: int, path: str | Path) -> None:
-    """Write the trace as JSON."""
-    Path(path).write_text(json.dumps(trace_events(report, bytes_per_position)), encoding="utf-8")
+    """Write the trace as JSON, all or nothing."""
+    write_atomically(Path(path), json.dumps(trace_events(report, bytes_per_position)).encode())
 
 
 def _complete(name: str, category: str, begin: float, end: float, args: dict) -> dict:

@@ -22,7 +22,7 @@ import numpy as np
 
 from .. import kernels
 from ..errors import InputError, short
-from ..machine.files import read_json
+from ..machine.files import read_json, write_atomically
 from ..machine.forms import build, check
 from ..machine.progress import Update
 from ..twins.threads import n_threads
@@ -65,8 +65,8 @@ class Limits:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write them as JSON, with the machine's description."""
-        Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        """Write them as JSON, with the machine's description, all or nothing."""
+        write_atomically(Path(path), (json.dumps(asdict(self), indent=2) + "\n").encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Limits:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import families
+from ..costs import FLOAT
 from ..errors import count
 from ..recording import Recording
 from ..weights import KINDS
@@ -32,18 +33,21 @@ NARROWER = {"float64": "float32", "float32": "int8", "bfloat16": "int8", "float1
 NARROWER |= {"int8": "int4"}
 TEXTS = 8  # at once, in what is said of batches
 BUSY, SPREAD, FEW = 0.05, 0.2, 8  # from which, or below which, a verdict is uncertain
+LITTLE = 1.1  # times as fast: below, a change hardly helps
 
 
 @dataclass(frozen=True)
 class Evidence:
     """What a verdict is made of. kind: how the model's matrices are stored; busy: the share of the
-    machine that others took meanwhile, None where nobody looked."""
+    machine that others took meanwhile, None where nobody looked; cached: bytes of a number in the
+    cache."""
 
     config: Any
     kind: str
     cycles: Sequence[CycleTimes]
     limits: Limits | None = None
     busy: float | None = None
+    cached: int = FLOAT
 
     @classmethod
     def of_report(cls, report: ClockReport) -> Evidence:
@@ -101,8 +105,13 @@ def verdict(evidence: Evidence) -> Verdict:
     if not decode:
         return Verdict(sentences={"answer": _without_decode(evidence.cycles)})
     times = np.array([max(cycle.net.sum(), 1.0) for cycle in decode]) / 1e9
-    seconds = float(np.median(times))
+    seconds, rows = float(np.median(times)), decode[len(decode) // 2].rows
     answer = f"Each token costs {duration(seconds)}, which is {per_second(seconds)}."
+    if rows > 1:
+        answer = (
+            f"A token in each of {rows} texts costs {duration(seconds)}, which is"
+            f" {rate_of(rows / seconds)} together."
+        )
     if evidence.limits is None:
         said = {"answer": answer, "uncertain": _uncertain(evidence, times, None)}
         said["uncertain"] = f"What binds it is unknown without limits. {said['uncertain']}".strip()
@@ -126,6 +135,7 @@ class OneToken:
     def __init__(self, evidence: Evidence, cycle: CycleTimes, seconds: float):
         assert evidence.limits
         self.config, self.kind, self.cycle = evidence.config, evidence.kind, cycle
+        self.cached = evidence.cached
         self.seconds = seconds
         self.limits = evidence.limits.with_kinds([*KINDS, self.kind], self.kind)
         cores = self.limits.machine.get("cores")
@@ -136,14 +146,16 @@ class OneToken:
     def costs(self, kind: str) -> Cost:
         """All of a cycle's work with matrices stored as `kind`."""
         c = self.cycle
-        return total(step_costs(self.config, c.positions, c.past, c.rows, kind).values())
+        shape = c.positions, c.past, c.rows
+        return total(step_costs(self.config, *shape, kind, cached=self.cached).values())
 
     def predictions(self, kind: str = "", texts: int = 1) -> dict[str, Prediction]:
         """What the limits say, also of matrices stored otherwise, and of several such cycles in
         one."""
         c = self.cycle
         shape = c.positions, c.past, c.rows * texts
-        return predict(self.config, self.limits, c.names, *shape, kind or self.kind)
+        kind = kind or self.kind
+        return predict(self.config, self.limits, c.names, *shape, kind, cached=self.cached)
 
     @property
     def predicted(self) -> float:
@@ -203,27 +215,29 @@ class OneToken:
         return "weights" if weights > cache else "keys and values"
 
     def change(self, binds: str) -> tuple[dict[str, float], str]:
-        """What to change: {lever: tokens/s}, and the sentence."""
-        levers, said = {}, []
-        texts = _seconds(self.predictions(texts=TEXTS))
-        together = TEXTS / self.instead(texts)
-        all_at_once = f"{TEXTS} texts at once would give {rate_of(together)} together"
+        """What to change: {lever: tokens/s of all texts together}, and the sentence."""
+        levers, said, rows = {}, [], self.cycle.rows
+        texts = TEXTS * rows
+        together = texts / self.instead(_seconds(self.predictions(texts=TEXTS)))
+        all_at_once = f"{texts} texts at once would give {rate_of(together)} together"
         cores = self.cores or 0  # 0: nobody said
         idle = self.threads < cores
+        kind = NARROWER.get(self.kind)
+        narrower = self.instead(_seconds(self.predictions(kind))) if kind else self.seconds
+        helps = self.seconds / narrower >= LITTLE
+        would_give = f"{kind} would give {rate_of(rows / narrower)}"
         if binds == READING:
-            if (kind := NARROWER.get(self.kind)) and self.cost.weights > self.cost.cache / 2:
-                after = self.instead(_seconds(self.predictions(kind)))
+            if kind and self.cost.weights > self.cost.cache / 2:
                 bytes_, cost = self.cost.weights + self.cost.cache, self.costs(kind)
-                levers[kind] = 1 / after
+                levers[kind] = rows / narrower
                 said.append(
                     f"{percent((cost.weights + cost.cache) / bytes_)} of the bytes,"
-                    f" {percent(after / self.seconds)} of the time: {kind} would give"
-                    f" {rate_of(1 / after)}"
+                    f" {percent(narrower / self.seconds)} of the time: {would_give}"
                 )
             elif self.cost.weights <= self.cost.cache / 2:
                 said.append("A shorter context, or a cache of fewer bits, would be read faster")
             else:
-                levers[f"batch of {TEXTS}"] = together
+                levers[f"batch of {texts}"] = together
                 said.append(f"The weights are narrow already; {all_at_once}")
             if idle:
                 said.append(f"more threads help as far as {cores} cores read faster than that")
@@ -232,16 +246,37 @@ class OneToken:
         elif binds == ARITHMETIC:
             if idle:
                 after = self.seconds - self.parts[ARITHMETIC] * (1 - self.threads / cores)
-                levers[f"{cores} threads"] = 1 / after
+                levers[f"{cores} threads"] = rows / after
                 said.append(
                     f"{cores} threads instead of {self.threads} would give up to"
-                    f" {rate_of(1 / after)}"
+                    f" {rate_of(rows / after)}"
                 )
-            said.append("fewer bytes will not help, less arithmetic will, as of a smaller model")
+            if kind and helps:
+                levers[kind] = rows / narrower
+                said.append(f"{would_give}, and less arithmetic will help, as of a smaller model")
+            else:
+                said.append(
+                    "fewer bytes will not help, less arithmetic will, as of a smaller model"
+                )
         else:
-            levers[f"batch of {TEXTS}"] = together
+            levers[f"batch of {texts}"] = together
             said.append(f"Several texts share it: {all_at_once}")
-            said.append("narrower matrices and more threads would hardly help")
+            little = []
+            if kind and helps:
+                levers[kind] = rows / narrower
+                said.append(would_give)
+            else:
+                little.append("narrower matrices")
+            # all cores may read and compute as much faster as there are more of them
+            least = self.shares[OVERHEAD]
+            least += (1 - least) * self.threads / cores if idle else 1 - least
+            if least * LITTLE <= 1:
+                rate = rate_of(rows / (least * self.seconds))
+                said.append(f"{cores} threads instead of {self.threads} would give {rate} at most")
+            else:
+                little.append("more threads")
+            if little:
+                said.append(f"{' and '.join(little)} would hardly help")
         text = "; ".join(said)
         return levers, text[0].upper() + text[1:] + "."
 
@@ -261,6 +296,8 @@ def _seconds(predictions: Mapping[str, Prediction]) -> float:
 
 
 def _without_decode(cycles: Sequence[CycleTimes]) -> str:
+    if not cycles:
+        return "Nothing was timed."
     tokens = sum(cycle.moments for cycle in cycles)
     wall = (cycles[-1].end - cycles[0].start) / 1e9
     if tokens < 2:
@@ -282,7 +319,8 @@ def _uncertain(evidence: Evidence, times: np.ndarray, work: OneToken | None) -> 
         which = ", which may be the overhead" if work and work.shares[OVERHEAD] > 0.3 else ""
         said.append(f"Measured while the machine was {percent(busy)} busy with other work{which}.")
     if len(times) < FEW:
-        said.append(f"Only {count(len(times), 'token')} after the first were timed.")
+        were = "was" if len(times) == 1 else "were"
+        said.append(f"Only {count(len(times), 'token')} after the first {were} timed.")
     elif high - low > SPREAD * np.median(times):
         said.append(f"Half of the tokens took {duration(low)} to {duration(high)}.")
     if work and work.predicted > 1.15 * work.seconds:

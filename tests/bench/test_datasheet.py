@@ -107,6 +107,15 @@ def test_levers_say_what_each_change_gives():
     assert f"int8 would give {levers['int8 instead of float32'].rate:,.0f} tokens/s" in sentence
 
 
+def test_the_words_and_the_tables_have_the_same_cache():
+    sheet = Datasheet("a", GPT2_124M, machines.find("h100"), "llama.cpp")
+    answer, change = (sheet.verdict.sentences[part] for part in ("answer", "change"))
+    token = sheet.entry("float32", TOKEN, 512)
+    assert f"{token.rate:,.0f} tokens/s" in answer
+    levers = {lever.what: lever for lever in sheet.levers}
+    assert f"int8 would give {levers['int8 instead of float32'].rate:,.0f} tokens/s" in change
+
+
 def test_one_text_of_a_published_machine():
     sheet = Datasheet("a", GPT2_124M, machines.find("H100"))
     page = DatasheetReport(sheet, "").page(None)

@@ -152,6 +152,13 @@ def test_texts_are_those_that_each_writes_and_branch_where_they_part():
     assert found.crossed == model.generate(branch, NEW - m - 1).tolist()
 
 
+def test_texts_that_part_at_the_last_token_have_no_branch():
+    model, other = MODELS[0], lively(CONFIGS[0], seed=2)
+    parting = diverge(model, other, IDS, max_new_tokens=NEW).parting
+    found = diverge(model, other, IDS, max_new_tokens=parting + 1)
+    assert found.parting == parting and found.crossed is None
+
+
 def test_draws_alone_are_said_to_be_draws():
     model = MODELS[0]
     options = {"max_new_tokens": NEW, "temperature": 2.0}

@@ -64,3 +64,20 @@ def test_the_check_of_nesting_can_fail(report):
     layer["dur"] *= 3
     with pytest.raises(AssertionError, match="ends after"):
         check_nesting(events)
+
+
+def test_what_is_there_stays_until_all_is_written(report, tmp_path, monkeypatch):
+    """A trace, and limits, come under their names when they are whole."""
+    trace, limits = tmp_path / "a.json", tmp_path / "limits.json"
+    for path in (trace, limits):
+        path.write_text("before")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    for write in (lambda: write_trace(report, 100, trace), lambda: LIMITS.save(limits)):
+        with pytest.raises(OSError):
+            write()
+    assert trace.read_text() == limits.read_text() == "before"
+    assert len([*tmp_path.iterdir()]) == 2

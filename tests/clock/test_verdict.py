@@ -96,6 +96,48 @@ def test_overhead_binds():
     assert found.levers["batch of 8"] > 4 / found.seconds
 
 
+def test_what_helps_beside_the_largest_part():
+    least = run(limits(bandwidth=1e12, row=1e13, meet=1e-4)).limits
+    assert (
+        "narrower matrices and more threads would hardly help"
+        in verdict(run(least)).sentences["change"]
+    )
+    found = verdict(run(limits(bandwidth=3e10, threads=1, cores=4), slower=2.2))
+    assert found.binds == "overhead" and found.shares["reading"] > 0.4
+    assert found.levers["int8"] > 1.4 / found.seconds
+    assert "int8 would give" in found.sentences["change"]
+    assert "4 threads instead of 1 would give" in found.sentences["change"]
+    assert "hardly" not in found.sentences["change"]
+    mixed = limits(bandwidth=1e11, row=1e11)
+    mixed = replace(mixed, row=mixed.row | {"int8": 4e11}, rows=mixed.rows | {"int8": 4e11})
+    mixed = replace(mixed, row=mixed.row | {"float32": 4e10}, rows=mixed.rows | {"float32": 4e10})
+    found = verdict(run(mixed))
+    assert found.binds == "arithmetic" and found.levers["int8"] > 1.1 / found.seconds
+    assert "fewer bytes will not help" not in found.sentences["change"].lower()
+
+
+def test_a_token_in_each_of_several_texts():
+    one = run(limits(bandwidth=3e10, meet=1e-4)).cycles[0]
+    found = predict(CONFIG, limits(bandwidth=3e10, meet=1e-4), NAMES, 1, 31, 4)
+    net = 1e9 * np.array([found[name].seconds for name in NAMES])
+    cycle = replace(one, rows=4, ends=np.cumsum(net), net=net)
+    found = verdict(Evidence(CONFIG, "float32", [cycle], limits(bandwidth=3e10, meet=1e-4)))
+    together = 4 / found.seconds
+    assert found.sentences["answer"] == (
+        f"A token in each of 4 texts costs {duration(found.seconds)}, which is"
+        f" {together:,.0f} tokens/s together."
+    )
+    assert found.levers["int8"] > 2 * together
+
+
+def test_a_cache_of_16_bits_is_read_as_such():
+    evidence = run(limits(bandwidth=3e10), tokens=1)
+    cycles = [replace(evidence.cycles[0], past=1000)]
+    wide = verdict(replace(evidence, cycles=cycles)).sentences["binds"]
+    half = verdict(replace(evidence, cycles=cycles, cached=2)).sentences["binds"]
+    assert "569 MB" in wide and "532 MB" in half
+
+
 def test_a_busy_machine_is_said():
     found = verdict(run(limits(bandwidth=3e10), slower=2.0, busy=0.2))
     assert found.sentences["uncertain"] == (
@@ -128,6 +170,12 @@ def test_few_tokens_and_uneven_ones():
 def test_faster_than_the_limits():
     said = verdict(run(limits(bandwidth=3e10), slower=0.5)).sentences
     assert said["uncertain"].startswith("It was 2.0 times as fast as the limits allow")
+
+
+def test_no_cycles_and_one():
+    assert str(verdict(Evidence(CONFIG, "float32", []))) == "Nothing was timed."
+    said = verdict(run(limits(3e10), tokens=1)).sentences["uncertain"]
+    assert said == "Only 1 token after the first was timed."
 
 
 def test_no_limits_and_no_decode():
