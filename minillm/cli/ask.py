@@ -11,6 +11,7 @@ minillm ask all --out docs/ask-smollm2.md      a hundred fixed items, marked by 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from ..errors import InputError
@@ -65,7 +66,10 @@ def run(args: argparse.Namespace) -> None:
         return _all(chat, args, options)
     for moment in chat.send(prompt):
         write(harmless(moment.text), end="")
-    return write("")
+    write("")
+    if moment.finish == "length":
+        print("[the answer was cut off: --max-new-tokens]", file=sys.stderr)
+    return None
 
 
 def _all(chat, args: argparse.Namespace, options: dict) -> None:

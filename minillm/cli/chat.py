@@ -163,7 +163,8 @@ class Terminal:
         if finish == "interrupted":
             say("[stopped]")
         elif finish == "length":
-            say("[the answer was cut off: --max-new-tokens or --context]")
+            full = self.chat.stats.used >= self.chat.stats.context
+            say(f"[the answer was cut off: --{'context' if full else 'max-new-tokens'}]")
         if self.says_stats and not self.json:
             self.do_stats("")
 

@@ -1,7 +1,7 @@
 """Write a model in another form: a folder as Hugging Face lays it out, or a GGUF file.
 
 minillm convert tales tales.gguf
-minillm convert smollm2 smollm2/ --dtype float32
+minillm convert smollm2 answers/ --dtype float32
 """
 
 from __future__ import annotations

@@ -40,10 +40,8 @@ def verdict(times: Mapping[str, Mapping[str, float]]) -> str:
 
     def listed(sign: int) -> str:
         some = sorted((p for p in PHASES if sign * gains[p] > 0), key=lambda p: -sign * gains[p])
-        return ", ".join(f"{p} {sign * gains[p]:,.3f} ms" for p in some) or "nowhere"
+        return ", ".join(f"{p} {sign * gains[p]:,.3f} ms" for p in some)
 
     less = 1 - a["cycle"] / b["cycle"]
-    return (
-        f"{one} takes {less:.0%} less than {other}: it gains in {listed(1)}; it loses in"
-        f" {listed(-1)}"
-    )
+    lost = f"; it loses in {listed(-1)}" if listed(-1) else ", and loses nowhere"
+    return f"{one} takes {less:.0%} less than {other}: it gains in {listed(1)}{lost}"

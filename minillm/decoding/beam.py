@@ -19,6 +19,8 @@ from ..protocol import Model
 from ..steps import Step, identity
 from .cycle import Continuation, Cycle, Moment, run_cycle
 
+MOST_BEAMS = 4096
+
 
 @dataclass(frozen=True)
 class Beam:
@@ -46,15 +48,13 @@ def best_beams(model: Model, text: Continuation, step: Step = identity) -> list[
     the knobs."""
     ids, n_new, options, stop_tokens = text.ids, text.left, text.options, text.stop_tokens
     n, penalty = options.num_beams, options.length_penalty
-    if n > (V := model.config.sizes.V):
-        raise InputError(
-            f"num_beams is {short(n)}; it must be at most {V}, as many as the model has tokens"
-        )
+    if n > MOST_BEAMS:
+        raise InputError(f"num_beams is {short(n)}; it must be at most {MOST_BEAMS:,}")
     # So many that n remain even if all that can stop do.
     n_candidates = max(2, 1 + len(stop_tokens)) * n
     cache = text.new_cache(model)
     # Of each beam the cache, and its copy where beams change places; scores and their order.
-    each = 2 * cache.nbytes + 32 * V
+    each = 2 * cache.nbytes + 32 * model.config.sizes.V
     require_memory(f"{short(n)} beams", n * each, "a smaller num_beams")
     running, fresh = [Beam(ids, (), 0.0)], [ids]
     finished: list[tuple[float, Beam]] = []  # (score / length**penalty, beam), the best first

@@ -125,9 +125,9 @@ one tick? A generous answer for today's processors is 64: two units, each multip
 
 # %% id="08-ticks-by-counting"
 FLOP_A_TICK = 64  # of one core with 512-bit vectors, two units, 2 FLOP each: few are better
-for past in (16, config.n_positions - 1):
-    flops = total(step_costs(config, T=1, past=past).values()).flops
-    print(f"after {past:>4} tokens: {flops / 1e6:6.2f} MFLOP, at least {flops / FLOP_A_TICK:,.0f} ticks of one core")
+for n in (16, config.n_positions - 1):
+    flops = total(step_costs(config, T=1, past=n).values()).flops
+    print(f"after {n:>4} tokens: {flops / 1e6:6.2f} MFLOP, at least {flops / FLOP_A_TICK:,.0f} ticks of one core")
 
 assert np.median(ticks) > 10_000, "one step of the model is far more than one tick"
 

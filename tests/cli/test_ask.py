@@ -24,7 +24,7 @@ def test_one_thing_and_all(file, capsys, tmp_path, monkeypatch):  # noqa: F811
 
 def test_what_is_missing_is_said_before_a_model_is_loaded(capsys):
     assert main(["ask", "question", "It rains.", "--model", "nowhere"]) == 2
-    assert "the task question needs question" in capsys.readouterr().err
+    assert "the task question needs --question" in capsys.readouterr().err
 
 
 def test_what_a_task_does_nothing_with_is_said(capsys):

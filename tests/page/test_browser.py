@@ -531,7 +531,9 @@ def test_a_lever_is_shown_beside_what_it_changes(open_page, served):
     page.wait_for_selector("[data-moment='11']")
     assert page.locator("#beside-view").is_hidden()
     page.select_option("#lever", "no-cache")
-    sync_api.expect(page.locator("#compared")).to_contain_text("since the same numbers are computed")
+    sync_api.expect(page.locator("#compared")).to_contain_text(
+        "since the same numbers are computed"
+    )
     assert "There is no cache" in page.locator("#facts").inner_text()
     assert "Nothing is kept" in page.locator("#kept").inner_text()
     page.focus("#lever")

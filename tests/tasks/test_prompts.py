@@ -87,7 +87,7 @@ def test_a_page_shows_every_answer():
 
 def test_what_a_prompt_needs():
     assert prompt_of("translation", text="{language}", language="French").endswith("{language}")
-    with pytest.raises(InputError, match="the task translation needs language"):
+    with pytest.raises(InputError, match="the task translation needs --language"):
         prompt_of("translation", text="a")
     with pytest.raises(InputError, match="task is 'x'; it must be one of question, summary"):
         prompt_of("x")

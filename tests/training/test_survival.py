@@ -63,7 +63,9 @@ def finish(fork):
     def call(data, out):
         done = fork(data, out)
         said = r"(minillm: )?.*checkpoint.safetensors: there is no such file; going on from .*\n"
-        assert done["code"] == 0 and re.fullmatch(f"({said})?", done["err"]), done["err"]
+        assert done["code"] == 0 and re.fullmatch(
+            f"({said})?.*: written; next: .*\n", done["err"]
+        ), done["err"]
         return done
 
     return call
