@@ -163,7 +163,7 @@ def values(labs: Sequence[Lab]) -> list[dict[str, Any]]:
     """The same for JSON."""
     return [
         {"machine": lab.label, "bandwidth": lab.bandwidth, "rate": lab.rate}
-        | {name: row[name] for name in RowEntry.__annotations__}  # not what else a file says
+        | {n: v for n, v in row.items() if n in RowEntry.__annotations__}  # not what else it says
         | {"error": error(row)}
         for lab in labs
         for row in lab.rows

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " another engine all steps that it has, not phases alone",
     )
     parser.add_argument(
-        "--engine", metavar="NAME", help="look into another engine with the model: llama.cpp"
+        "--engine", metavar="NAME", help="look into llama.cpp or transformers with the model"
     )
     parser.add_argument(
         "--beside", action="store_true", help="with --engine: minillm beside it, in turn"

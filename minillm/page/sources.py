@@ -43,7 +43,8 @@ def sources(config: Any) -> dict[str, dict]:
 
 
 def _place(source: Any) -> dict:
-    function: Any = inspect.unwrap(source.fget if isinstance(source, property) else source)
+    given: Any = source.fget if isinstance(source, property) else source
+    function = inspect.unwrap(given)
     lines, first = inspect.getsourcelines(function)
     indent = len(lines[0]) - len(lines[0].lstrip())
     code = "\n".join(line[indent:].rstrip() for line in lines[:MOST_LINES])
