@@ -104,6 +104,8 @@ class Judge:
         logits [V] with a twin, a step as well.
         """
         past = int(self.caches[0].lengths[0])
+        # llama.cpp leaves out the other positions in the last layer already
+        last = last and not isinstance(self.sides[self.lead].model, Engine)
 
         def run(number: int, model: Any, cache: Any, step: Step) -> None:
             logits = model(ids[past:], cache, last=last, step=step)

@@ -72,3 +72,12 @@ def test_models_are_spelt_with_dtype_and_kernels(tmp_path):
 def test_what_cannot_be_compared_is_one_line(cli, arguments, message):
     code, out, err = cli(*arguments)
     assert (code, out) == (2, "") and message in err and err.count("\n") == 1
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("name", ["llama.cpp", "transformers"])
+def test_a_prompt_of_several_tokens_in_another_engine(cli, name):
+    """llama.cpp leaves positions out that nobody asks the logits of."""
+    pytest.importorskip({"llama.cpp": "llama_cpp"}.get(name, name))
+    code, out, _ = cli("tales-llama", f"tales-llama@{name}", *ARGUMENTS)
+    assert code == 0 and "A tales-llama: The king" in out
