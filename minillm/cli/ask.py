@@ -11,7 +11,6 @@ minillm ask all --out docs/ask-smollm2.md      a hundred fixed items, marked by 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from ..errors import InputError
@@ -22,6 +21,7 @@ from .common import (
     check_output,
     harmless,
     load,
+    say,
     say_written,
     table,
     text_of,
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         write(harmless(moment.text), end="")
     write("")
     if moment.finish == "length":
-        print("[the answer was cut off: --max-new-tokens]", file=sys.stderr)
+        say("[the answer was cut off: --max-new-tokens]")
     return None
 
 

@@ -19,7 +19,7 @@ from time import perf_counter
 
 from ..errors import InputError, count
 from ..machine.files import read_text
-from .common import add_compute, add_model, harmless, load, write
+from .common import add_compute, add_model, harmless, load, say, write
 from .generate import add_options, given_options, stats
 
 HELP = """/edit [TEXT]    say TEXT instead of your last message; without TEXT, change that
@@ -247,9 +247,3 @@ def needed(text: str, how: str) -> str:
     if not text:
         raise InputError(f"a name is missing: {how}")
     return text
-
-
-def say(text: str) -> None:
-    """Print what is no answer, at once."""
-    sys.stdout.flush()
-    print(text, file=sys.stderr, flush=True)

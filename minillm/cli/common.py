@@ -162,6 +162,12 @@ def check_output(option: str, path, formats: Sequence[str] = ()) -> None:
         raise InputError(f"{option} {path}: it cannot be written")
 
 
+def say(text: str) -> None:
+    """Print what is no answer, at once."""
+    sys.stdout.flush()
+    print(text, file=sys.stderr, flush=True)
+
+
 def say_written(*paths) -> None:
     """Say on stderr, where it is no part of the result, which files are there now; None is none."""
     for path in paths:
