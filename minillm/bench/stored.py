@@ -10,7 +10,6 @@ from pathlib import Path
 
 from ..checkpoints.llama_cpp import FILE_TYPE, TYPE
 from ..errors import InputError
-from ..families.family import MATRIX
 from ..loading import open_checkpoint
 from .convert import in_another_process, requantize
 from .run import PeerComparison, run_lengths
@@ -38,11 +37,7 @@ def checked_types(names: str | None) -> list[str] | None:
 
 def type_of(path: str | Path) -> str:
     """The type that most of a file's matrices have."""
-    checkpoint, sizes = open_checkpoint(path), dict[str, int]()
-    for name, tensor in checkpoint.tensors.items():
-        if (parameter := checkpoint.config.layout.get(name)) and parameter.role == MATRIX:
-            sizes[tensor.kind] = sizes.get(tensor.kind, 0) + tensor.size
-    return TYPE[max(sizes, key=sizes.__getitem__)]
+    return TYPE[open_checkpoint(path).stored]
 
 
 def run(

@@ -82,6 +82,15 @@ class Checkpoint:
         return self.read_tokenizer()
 
     @property
+    def stored(self) -> str:
+        """In which form the matrices lie, or most of their numbers."""
+        sizes: dict[str, int] = {}
+        for name, tensor in self.tensors.items():
+            if (parameter := self.config.layout.get(name)) and parameter.role == MATRIX:
+                sizes[tensor.kind] = sizes.get(tensor.kind, 0) + tensor.size
+        return max(sizes, key=sizes.__getitem__)
+
+    @property
     def about(self) -> dict[str, Any]:
         """What is known of the model besides, such as general.license."""
         return self.read_about()

@@ -19,7 +19,6 @@ from .. import ops as numpy_ops
 from ..checkpoints.checkpoint import Checkpoint, Tensor
 from ..checkpoints.opening import open_checkpoint
 from ..errors import InputError, whole_number
-from ..families.family import MATRIX
 from ..ids import checked_ids
 from ..layers.cache import position_bytes
 from ..steps import Observer, Step, Trace, checked, identity
@@ -138,11 +137,7 @@ class Engine:
     @property
     def stored(self) -> str:
         """In which form the model's file has its matrices, or most of them."""
-        sizes: dict[str, int] = {}
-        for name, tensor in self.checkpoint.tensors.items():
-            if self.config.layout[name].role == MATRIX:
-                sizes[tensor.kind] = sizes.get(tensor.kind, 0) + tensor.size
-        return max(sizes, key=sizes.__getitem__)
+        return self.checkpoint.stored
 
     @property
     def parameters(self) -> Mapping[str, Tensor]:
