@@ -106,9 +106,11 @@ def _row(sheet: Datasheet, point: Point) -> RowEntry:
 def read(path: str | Path, number: int) -> Lab:
     """Read a laptop's file; InputError names it, and what in it cannot be."""
     entry = read_json(path, dict)
-    if entry.get("version") != VERSION:
+    if "version" not in entry or "rows" not in entry:
+        raise InputError(f"{path}: not a file that `minillm lab` writes")
+    if entry["version"] != VERSION:
         raise InputError(
-            f"{path}: of version {short(entry.get('version'))}; `minillm lab` writes {VERSION}"
+            f"{path}: of version {short(entry['version'])}; `minillm lab` writes {VERSION}"
         )
     entry = check(entry, LabEntry, path)
     texts = [entry["model"], *(row[n] for row in entry["rows"] for n in ("engine", "kind", "what"))]

@@ -21,7 +21,7 @@ import textwrap
 from pathlib import Path
 from statistics import median
 
-from ..errors import InputError
+from ..errors import InputError, short
 from .common import (
     PICTURES,
     add_compute,
@@ -159,9 +159,9 @@ def run(args: argparse.Namespace) -> None:
         ).write(args.record)
         say_written(args.record)
     if args.plot:
-        from ..plots import clock_page
+        from .. import plots
 
-        clock_page(report, growth).savefig(args.plot, dpi=150)
+        plots.save(plots.clock_page(report, growth), args.plot)
         say_written(args.plot)
     if args.json:
         found = report.to_dict() | {"growth": growth.to_dict() if growth else None}
@@ -198,10 +198,13 @@ def in_turn(models: dict, tokenizer, text: str, args: argparse.Namespace, update
 
 def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
     """Generate once to warm up (kernels compile, memory is touched), then under the clock."""
+    import numpy as np
+
     from ..clock import Clock, ClockReport
     from ..decoding import Options
     from ..decoding.drafts import named_draft
     from ..decoding.generate import moments
+    from ..engines import Engine
     from ..loading import load as load_model
 
     ids = tokenizer.encode(text, allowed_special="all")
@@ -218,7 +221,10 @@ def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
         emitted[moment.cycle].append(moment.id)
         update("generating", number + 1, args.max_new_tokens)
     texts = [tokenizer.readable(ids) for ids in emitted.values()]
-    return ClockReport(clock, model.config, model.stored, texts=texts)
+    whose = {}
+    if isinstance(model, Engine):
+        whose = {"engine": model.name, "cached": np.dtype(model.cache_dtype).itemsize}
+    return ClockReport(clock, model.config, model.stored, texts=texts, **whose)
 
 
 def load_engine(args: argparse.Namespace):
@@ -242,12 +248,17 @@ def load_engine(args: argparse.Namespace):
 
 
 def predict(args: argparse.Namespace) -> None:
-    """Print measured and predicted decode times."""
+    """Print measured and predicted decode times, of minillm's own fused step."""
     from ..clock.check import check_predictions
     from ..loading import load_model
     from ..machine.progress import progress_bar
     from ..twins.threads import set_threads
 
+    others = ("engine", "beside", "draft", "plot", "trace", "record", "every_step", "no_limits")
+    if given := [name for name in others if getattr(args, name)]:
+        raise InputError(f"--predict goes without --{given[0].replace('_', '-')}: leave out one")
+    if args.text is not None:
+        raise InputError(f"--predict needs no prompt: leave out {short(args.text)}")
     if not re.fullmatch(r"\s*[0-9]{1,9}\s*(,\s*[0-9]{1,9}\s*)*", args.predict):
         raise InputError(
             f"--predict {args.predict}: give contexts as whole numbers with commas between, like"

@@ -64,6 +64,10 @@ class Limits:
             )
         )
 
+    def in_caches(self, nbytes: float) -> bool:
+        """Whether so much is read faster than memory gives it: from the processor's caches."""
+        return self.bandwidth_at(nbytes) > 1.5 * self.bandwidth[max(self.bandwidth)]
+
     def save(self, path: str | Path) -> None:
         """Write them as JSON, with the machine's description, all or nothing."""
         write_atomically(Path(path), (json.dumps(asdict(self), indent=2) + "\n").encode())

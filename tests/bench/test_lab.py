@@ -84,6 +84,12 @@ def test_what_cannot_be_is_one_line(files, place, value, message):
     assert "0.json" in str(error.value) and len(str(error.value)) < 600
 
 
+@pytest.mark.parametrize("values", [{}, {"version": 1}, {"rows": []}, {"model_type": "gpt2"}])
+def test_another_file_is_not_taken_for_one(files, values):
+    with pytest.raises(InputError, match=r"0.json: not a file that `minillm lab` writes"):
+        lab.read_all(files(values))
+
+
 def test_a_class_compares_one_model(files):
     with pytest.raises(InputError, match=r"1.json is of 'other', .*0.json of 'tales'"):
         lab.read_all(files(entry(), entry("other")))

@@ -35,7 +35,7 @@ def test_the_report_in_all_its_forms(report):
     assert values["table"][-1]["phase"] == "cycle" and values["table"][-1]["predicted_s"] > 0
     html = report._repr_html_()
     assert (
-        html.count("<tr>") == len(report.rows) + 1
+        html.count("<tr>") == len(report.table()[1]) + 1
         and "embed" in html
         and "first token after" in html
     )

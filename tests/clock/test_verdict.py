@@ -39,12 +39,12 @@ def test_reading_binds():
     assert found.binds == "reading" and found.shares["reading"] > 0.98
     assert found.sentences["answer"] == "Each token costs 16.7 ms, which is 60 tokens/s."
     assert found.sentences["binds"] == (
-        "All of that is reading 498 MB of weights at 30 GB/s, the most that the memory gives 2"
+        "All of that is reading 495 MB of weights at 30 GB/s, the most that the memory gives 2"
         " threads."
     )
     assert found.sentences["change"] == (
-        "27 % of the bytes, 27 % of the time: int8 would give 219 tokens/s; more threads will not"
-        " help."
+        "Matrices in int8 would give 219 tokens/s, with 27 % of the bytes in 27 % of the time; more"
+        " threads will not help."
     )
     assert found.sentences["uncertain"] == ""
     told = predict(CONFIG, limits(3e10, 1e11), NAMES, 1, 37, kind="int8")
@@ -70,7 +70,8 @@ def test_keys_and_values_are_read_too():
     net = 1e9 * np.array([found[name].seconds for name in names])
     cycle = CycleTimes("decode", 1, 1, 2**19, 0.0, names, np.cumsum(net), net)
     said = verdict(Evidence(config, "float32", [cycle], limits(bandwidth=3e10))).sentences
-    assert "39.1 GB of keys and values" in said["binds"] and "shorter context" in said["change"]
+    assert "495 MB of weights and 38.7 GB of keys and values" in said["binds"]
+    assert "shorter context" in said["change"]
 
 
 def test_caches_are_told_from_memory():
@@ -90,9 +91,12 @@ def test_arithmetic_binds():
 def test_overhead_binds():
     found = verdict(run(limits(bandwidth=1e12, row=1e13, meet=1e-4)))
     assert found.binds == "overhead" and found.shares["overhead"] > 0.8
-    assert "for each of 89 steps" in found.sentences["binds"]
+    assert "overhead, what minillm takes longer than the limits" in found.sentences["binds"]
+    assert "for each of the 89 steps that were timed, 7 a layer" in found.sentences["binds"]
     assert "8 texts at once would give" in found.sentences["change"]
-    assert "explain 100 % of it" in found.sentences["binds"]
+    assert "threads that wait for one another explain 100 % of it" in found.sentences["binds"]
+    alone = verdict(run(limits(bandwidth=1e12, row=1e13, meet=1e-4, threads=1)))
+    assert "calls explain 100 % of it" in alone.sentences["binds"]
     assert found.levers["batch of 8"] > 4 / found.seconds
 
 
@@ -135,21 +139,58 @@ def test_a_cache_of_16_bits_is_read_as_such():
     cycles = [replace(evidence.cycles[0], past=1000)]
     wide = verdict(replace(evidence, cycles=cycles)).sentences["binds"]
     half = verdict(replace(evidence, cycles=cycles, cached=2)).sentences["binds"]
-    assert "569 MB" in wide and "532 MB" in half
+    assert "495 MB of weights and 73.9 MB of keys and values" in wide
+    assert "495 MB of weights and 36.9 MB of keys and values" in half
 
 
 def test_a_busy_machine_is_said():
-    found = verdict(run(limits(bandwidth=3e10), slower=2.0, busy=0.2))
+    found = verdict(run(limits(bandwidth=3e10), busy=0.2))
     assert found.sentences["uncertain"] == (
-        "Measured while the machine was 20 % busy with other work, which may be the overhead."
+        "Measured while the machine was 20 % busy with other work."
     )
+    assert found.levers and "int8 would give" in found.sentences["change"]
     assert not verdict(run(limits(bandwidth=3e10), busy=0.02)).sentences["uncertain"]
+
+
+@pytest.mark.parametrize(("busy", "slower"), [(0.25, 1.0), (0.05, 1.5)])
+def test_nothing_is_said_of_causes_where_others_may_be_the_cause(busy, slower):
+    found = verdict(run(limits(bandwidth=3e10), slower=slower, busy=busy))
+    assert [*found.sentences] == ["answer", "uncertain"]
+    assert not found.levers and not found.shares and not found.binds
+    assert found.sentences["uncertain"] == (
+        f"Measured while the machine was {percent(busy)} busy with other work, too busy to tell"
+        " what binds it and what would help: measure it when it is idle."
+    )
+
+
+@pytest.mark.parametrize("slower", [1.0, 4.0])
+def test_what_is_predicted_of_minillm_is_said_of_no_other_engine(slower):
+    evidence = replace(run(limits(bandwidth=3e10), slower=slower), engine="llama.cpp")
+    found = verdict(evidence)
+    assert not found.levers and found.sentences["change"] == (
+        "What llama.cpp would gain from fewer bits, more threads or several texts is not predicted."
+    )
+    assert ("reading 495 MB of weights" in found.sentences["binds"]) == (slower == 1)
+    assert (slower == 1) or found.sentences["binds"] == (
+        "75 % of that is what llama.cpp takes longer than the limits of reading and arithmetic: in"
+        " its kernels, in its calls, and where its threads wait for one another."
+    )
+
+
+def test_what_the_limits_do_not_explain_is_no_reason_to_give_up():
+    """Overhead that is neither calls nor waiting may be the kernels', which fewer bytes shorten."""
+    said = verdict(run(limits(bandwidth=3e10), slower=20.0)).sentences
+    assert "the limits do not tell how much narrower matrices and more threads" in said["change"]
+    assert "explain 0 % of it" in said["binds"] and "hardly" not in said["change"]
 
 
 def test_one_thread_of_several():
     found = verdict(run(limits(bandwidth=1e10, threads=1, cores=8)))
     assert "the memory gives 1 thread." in found.sentences["binds"]
-    assert "more threads help as far as 8 cores read faster" in found.sentences["change"]
+    assert (
+        "8 threads instead of 1 help as far as they read faster together: --threads 8 tells"
+        in found.sentences["change"]
+    )
     found = verdict(run(limits(bandwidth=1e12, row=1e9, threads=2, cores=8)))
     assert found.levers["8 threads"] == pytest.approx(4 / found.seconds, rel=0.05)
     assert "8 threads instead of 2 would give up to" in found.sentences["change"]
@@ -183,8 +224,34 @@ def test_no_limits_and_no_decode():
     assert found.sentences["uncertain"] == "What binds it is unknown without limits."
     prefill = replace(run(limits(3e10)).cycles[0], kind="prefill")
     assert "The first token took" in str(verdict(Evidence(CONFIG, "float32", [prefill])))
-    guessed = [replace(prefill, kind="draft"), replace(prefill, kind="verify", names=("next",) * 4)]
-    assert "guesses and their checks together" in str(verdict(Evidence(CONFIG, "int8", guessed)))
+    chunk = replace(prefill, positions=31, names=NAMES[:-1])
+    assert "31 positions took" in str(verdict(Evidence(CONFIG, "float32", [chunk])))
+
+
+def test_guesses_and_their_checks():
+    """Per round a draft of 1 ms, a check of four guesses of 3 ms, which gives three tokens."""
+
+    def cycle(kind, start, ms, positions, tokens):
+        ends = start * 1e6 + np.linspace(0, ms * 1e6, tokens + 2)[1:]
+        names = ("logits", *["next"] * tokens)
+        return CycleTimes(kind, 1, positions, 9, start * 1e6, names, ends, np.diff(ends, prepend=0))
+
+    rounds = [
+        c
+        for start in range(50, 90, 4)
+        for c in (cycle("draft", start, 1, 1, 4), cycle("verify", start + 1, 3, 5, 3))
+    ]
+    prompt = cycle("prefill", 0, 50, 20, 1)
+    evidence = Evidence(CONFIG, "int8", [prompt, *rounds], limits(3e10), 0.3)
+    assert verdict(evidence).sentences == {
+        "answer": "Each token costs 1.33 ms on average, which is 750 tokens/s, guesses and their"
+        " checks together.",
+        "binds": "10 checks of 40 guessed tokens gave 30 tokens, 3.0 a check; guessing took 25 % of"
+        " the time.",
+        "uncertain": "Measured while the machine was 30 % busy with other work.",
+    }
+    found = verdict(replace(evidence, cycles=rounds[:2], busy=None)).sentences
+    assert found["uncertain"] == "Only 3 tokens after the first were timed."
 
 
 def test_a_recording_is_evidence():

@@ -86,6 +86,11 @@ def test_one_text_at_a_time(ours):
         ours([IDS, IDS])
     with pytest.raises(InputError, match="one row of float32"):
         ours.new_cache(batch=2)
+    with pytest.raises(InputError, match="cache capacity 513: the model has 512 positions"):
+        ours.new_cache(capacity=513)
+    for length in (-1, 1.5, "2"):
+        with pytest.raises(InputError, match="length is"):
+            other.truncate(length)
 
 
 def test_its_price_is_measured_in_turn(ours):

@@ -75,6 +75,23 @@ class TestLive:
             engine(IDS, step=Patch({"h.0.x": 0}))
         assert near(engine(IDS, step=lambda name, value: value), model(IDS))
 
+    def test_a_step_may_read_something_else_but_not_look_into_it(self, both):
+        model, engine = both
+        cache, other = engine.new_cache(), engine.new_cache()
+
+        def reads(value):
+            other.truncate(0)
+            assert near(engine(IDS[::-1], other), model(IDS[::-1]))
+            return value
+
+        assert near(engine(IDS, cache, step=Patch({"h.1.attn.out": reads})), model(IDS))
+        assert near(engine([4], cache), model([*IDS, 4])[-1:])
+        with pytest.raises(InputError, match="another cache's"):
+            engine([4], other)
+        with pytest.raises(InputError, match="cannot look into another pass"):
+            engine(IDS, step=Patch({"h.1.attn.out": lambda value: engine.trace(IDS)["embed"]}))
+        assert near(engine(IDS), model(IDS))
+
     @pytest.mark.parametrize("every_step", [False, True])
     def test_a_clock_sees_phases_or_steps_and_changes_nothing(self, both, every_step):
         _, engine = both
@@ -108,7 +125,7 @@ class TestLive:
         args += ["--no-limits", "--max-new-tokens", "2", "--threads", "1"]
         assert main([*args, "--beside", "--record", str(file)]) == 0
         out = capsys.readouterr().out
-        for part in ("llama.cpp 0.", "looking costs", "itself counts", "it loses in"):
+        for part in ("llama.cpp 0.", "looking costs", "itself counts", "it gains in", "loses "):
             assert part in out
         assert file.exists()
 
@@ -122,6 +139,14 @@ class TestLive:
             InputError, match=r"llama\.cpp cannot compute with .*a\.gguf: GGML_ASSERT"
         ):
             LlamaCpp(file)
+
+
+@pytest.mark.live
+@needs_engine
+@pytest.mark.parametrize("flash", ["yes", 1, -1, np.array([True, False])])
+def test_flash_is_true_false_or_none(flash):
+    with pytest.raises(InputError, match=r"flash is .*; it must be True, False or None"):
+        LlamaCpp("tales-draft", 1, flash=flash)
 
 
 @pytest.mark.live
