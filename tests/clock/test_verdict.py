@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import minillm
 from minillm import GPT2Config, recording
-from minillm.clock import Evidence, Limits, predict, verdict
+from minillm.clock import Clock, Evidence, Limits, predict, verdict
 from minillm.clock.clock import CycleTimes
 from minillm.clock.costs import formed
 from minillm.clock.prediction import predicted_seconds
 from minillm.clock.verdict import duration, percent, size
+from minillm.decoding import ModelDraft, Options
+from minillm.decoding.generate import moments
 
 CONFIG = GPT2Config()
 RECORDED = Path(__file__).parents[1] / "data" / "recordings" / "tales-draft.recording"
@@ -252,6 +255,65 @@ def test_guesses_and_their_checks():
     }
     found = verdict(replace(evidence, cycles=rounds[:2], busy=None)).sentences
     assert found["uncertain"] == "Only 3 tokens after the first were timed."
+
+
+ENGINES = RECORDED.parents[1] / "engines"
+LONGER = "takes longer than the limits of reading and arithmetic: "
+THEIRS = (
+    "% of that is what {0} " + LONGER + "in its kernels, in its calls, and where its threads wait"
+    " for one another. What {0} would gain from fewer bits, more threads or several texts is not"
+    " predicted. Only 5 tokens after the first were timed."
+)
+
+
+@pytest.mark.parametrize(
+    ("file", "cached", "said"),
+    [
+        (
+            RECORDED,
+            4,
+            "Each token costs 410 us, which is 2,441 tokens/s. 78 % of that is overhead, what"
+            f" minillm {LONGER}some 16.7 us for each of the 19 steps that were timed, 7 a layer;"
+            " calls explain 0 % of it. Several texts share it: 8 texts at once would give 13,013"
+            " tokens/s together; 2 threads instead of 1 would give 2,749 tokens/s at most; the"
+            " limits do not tell how much narrower matrices would help. Half of the tokens took"
+            " 334 us to 524 us.",
+        ),
+        (
+            ENGINES / "tales-llama-phases.recording",
+            2,
+            "Each token costs 283 us, which is 3,529 tokens/s. 81 " + THEIRS.format("llama.cpp"),
+        ),
+        (
+            ENGINES / "tales-llama-transformers-phases.recording",
+            4,
+            "Each token costs 2.15 ms, which is 465 tokens/s. Measured while the machine was 59 %"
+            " busy with other work, too busy to tell what binds it and what would help: measure it"
+            " when it is idle. Only 5 tokens after the first were timed.",
+        ),
+    ],
+    ids=["minillm", "llama.cpp", "transformers"],
+)
+def test_what_is_said_of_recorded_runs(file, cached, said):
+    evidence = Evidence.of_recording(recording.read(file))
+    assert evidence.cached == cached
+    assert str(verdict(evidence)) == said
+    if evidence.busy:
+        found = verdict(replace(evidence, busy=0.0))
+        assert THEIRS.format(evidence.engine) in str(found) and not found.levers
+
+
+def test_guesses_of_a_run():
+    """The model guesses for itself, so that all is right: five tokens a check."""
+    model, tokenizer = minillm.load("tales-draft", kernels="numpy")
+    clock, options = Clock(), Options(max_new_tokens=11, do_sample=False)
+    draft = ModelDraft(model, n_tokens=4)
+    emitted = list(moments(model, tokenizer.encode("The king"), options, clock, draft))
+    assert len(emitted) == 11
+    evidence = Evidence(model.config, "float32", clock.cycles())
+    assert "2 checks of 8 guessed tokens gave 10 tokens, 5.0 a check; guessing took" in str(
+        verdict(evidence)
+    )
 
 
 def test_a_recording_is_evidence():
