@@ -116,10 +116,12 @@ def read(path: str | Path, number: int) -> Lab:
     texts = [entry["model"], *(row[n] for row in entry["rows"] for n in ("engine", "kind", "what"))]
     if wrong := [text for text in texts if len(text) > LONGEST or not text.isprintable()]:
         raise InputError(f"{path}: {short(wrong[0])} is no name")
+    if not entry["rows"]:
+        raise InputError(f"{path}: nothing was measured")
     for row in entry["rows"]:
         figures = [row["flops"], row["bytes"], row["predicted"], row["context"], *row["seconds"]]
         if not row["seconds"] or not all(1 / MOST <= n <= MOST for n in figures):
-            raise InputError(f"{path}: a figure of {short(row)} is not above 0")
+            raise InputError(f"{path}: a figure of {short(row)} is 0 or less, or beyond {MOST:g}")
     machine = Machine.from_dict(entry["machine"], f"{path}: machine")
     return Lab(f"{number}: {machine.name}", entry["model"], machine, entry["rows"])
 

@@ -113,6 +113,8 @@ def run(args: argparse.Namespace) -> None:
     if len(args.engine) > 1 or args.models:
         raise InputError("several engines and --models go with --errors")
     config = described(args.model or "tales")
+    if args.measure:
+        require_weights([args.model or "tales"])
     machine = machines.find(args.machine) if args.machine else measured_machine(args)
     if args.save_machine:
         machine.save(args.save_machine)
@@ -129,10 +131,20 @@ def run(args: argparse.Namespace) -> None:
     show(sheet, args)
 
 
+def require_weights(models) -> None:
+    """Raise InputError, before anything is measured, for a model that is not there."""
+    from ..bench.predictions import SHAPES
+    from ..checkpoints.find import find_model
+
+    for name in models:
+        if name not in SHAPES:
+            find_model(name)
+
+
 def kinds_for(args: argparse.Namespace, machine) -> list[str]:
     """The kinds that are asked for, else those of KINDS that the machine has rates of."""
     known = machine.limits[-1].row
-    return list(args.kinds or [kind for kind in KINDS if kind in known])
+    return [*dict.fromkeys(args.kinds or [kind for kind in KINDS if kind in known])]
 
 
 def measured_machine(args: argparse.Namespace):
@@ -222,7 +234,6 @@ def errors(args: argparse.Namespace) -> None:
 
     from .. import plots
     from ..bench import predictions
-    from ..checkpoints.find import find_model
     from ..twins.choose import twin
     from ..twins.threads import n_threads
 
@@ -231,9 +242,7 @@ def errors(args: argparse.Namespace) -> None:
     models = args.models or predictions.MODELS
     if len({*models}) < max(3, len(models)):
         raise InputError("--errors needs three models, each once: two to fit on, and one to test")
-    for name in models:  # before the first is measured
-        if name not in predictions.SHAPES:
-            find_model(name)
+    require_weights(models)
     threads = args.threads or n_threads(twin())
     report, found = predictions.errors(
         models,

@@ -107,7 +107,7 @@ def check_engine(args: argparse.Namespace) -> dict:
         where = "" if args.all else ", where it is most in any layer"
         write(f"how far apart a step is, in rounding of both{where}; blank: it is within another")
         for number, switch in enumerate(outcomes[-1].switches, 1):
-            write(f"+{number}: {switch}" + (", and what stands above" if number > 1 else ""))
+            write(f"+{number}: {switch}" + (", and those above" if number > 1 else ""))
         write("\n" + in_rounding([o.steps for o in outcomes], by_kind=not args.all) + "\n")
         before = ""
         for number, outcome in enumerate(outcomes):

@@ -102,7 +102,7 @@ def test_verify_says_so(kind, code, monkeypatch, capsys):
     words = capsys.readouterr().out
     assert "tales-draft against rough 1: 2 ids" in words
     assert ("no switch explains h.*.ln_2" in words) == bool(code)
-    assert "+1: one that changes nothing\n+2: float32 there, and what stands above\n" in words
+    assert "+1: one that changes nothing\n+2: float32 there, and those above\n" in words
     assert ("+2: all within rounding" in words) == (not code)
     assert f"\n+1: again {kind.at if not code else 'h.0.ln_2'}, " in words
     assert main([*arguments, "--json"]) == code
