@@ -201,6 +201,7 @@ def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
     import numpy as np
 
     from ..clock import Clock, ClockReport
+    from ..costs import FLOAT
     from ..decoding import Options
     from ..decoding.drafts import named_draft
     from ..decoding.generate import moments
@@ -221,10 +222,10 @@ def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
         emitted[moment.cycle].append(moment.id)
         update("generating", number + 1, args.max_new_tokens)
     texts = [tokenizer.readable(ids) for ids in emitted.values()]
-    whose = {}
+    engine, cached = "", FLOAT
     if isinstance(model, Engine):
-        whose = {"engine": model.name, "cached": np.dtype(model.cache_dtype).itemsize}
-    return ClockReport(clock, model.config, model.stored, texts=texts, **whose)
+        engine, cached = model.name, np.dtype(model.cache_dtype).itemsize
+    return ClockReport(clock, model.config, model.stored, None, texts, engine, cached)
 
 
 def load_engine(args: argparse.Namespace):

@@ -58,8 +58,11 @@ def test_a_picture_is_written_all_or_nothing(tmp_path):
     with pytest.raises(OSError, match="no more"):
         plots.save(Broken(), path)
     assert path.read_bytes() == b"before" and len([*tmp_path.iterdir()]) == 1
+    held = path.open("rb")
     plots.save(figure, path)
     assert path.read_bytes().startswith(b"\x89PNG") and len([*tmp_path.iterdir()]) == 1
+    assert held.read() == b"before"  # another file was renamed to its place
+    held.close()
     plots.save(figure, tmp_path / "a.svg")
     assert b"<svg" in (tmp_path / "a.svg").read_bytes()
 
