@@ -134,7 +134,8 @@ def run(args: argparse.Namespace) -> None:
             looked = price(model, ids, max(32, args.max_new_tokens), args.every_step)
         limits = None if args.no_limits else limits_of(model, args, update)
         for each in reports.values():
-            each.limits, each.busy = limits, load_of_others.share()
+            each.limits = limits.without_waiting() if limits and each.engine else limits
+            each.busy = load_of_others.share()
         growth = None
         if args.plot and not args.engine:  # which is of minillm's own
             from ..clock.growth import measure_growth
@@ -151,7 +152,7 @@ def run(args: argparse.Namespace) -> None:
             tokenizer,
             text,
             engine=model if args.engine else None,
-            limits=limits,
+            limits=report.limits,
             name=args.model,
             every_step=args.every_step,
             max_new_tokens=args.max_new_tokens,

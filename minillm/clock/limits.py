@@ -105,6 +105,10 @@ class Limits:
         )
         return replace(self, row=row | self.row, rows=rows | self.rows)
 
+    def without_waiting(self) -> Limits:
+        """These limits without what our own functions and threads wait: for engines of others."""
+        return replace(self, call=0.0, launch=0.0, meet=0.0)
+
     def with_memory(self, rate: float) -> Limits:
         """These limits with another rate for what lies in memory."""
         near = {size: r for size, r in self.bandwidth.items() if size < FAR}

@@ -326,11 +326,12 @@ class ClockReport:
                 f"limits, {count(self.limits.threads, 'thread')}: {self._reading()}; {rates}"
             )
         if self.limits and self.decode:
+            waiting = "" if self.engine else ", and waiting: calls, and threads that meet"
             lines += [
-                "predicted: reading or arithmetic, whichever takes longer at these limits, and"
-                " waiting: calls, and threads that meet",
+                "predicted: reading or arithmetic, whichever takes longer at these limits"
+                + waiting,
                 "of limit: predicted / measured, above 100% where it was faster; bound by: the"
-                " longest of the three, where all are a tenth of the time",
+                " longest of these, where all are a tenth of the time",
             ]
         return lines
 

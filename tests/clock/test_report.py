@@ -75,6 +75,7 @@ def test_a_phase_that_is_not_divided_stands_once():
     assert [line[0] for line in lines] == [
         *("embed", "attend", "feed forward", "unembed", "choose", "  probs", "  next", "cycle")
     ]
+    assert "waiting" not in "".join(report.summary())  # which is minillm's
     binds = {line[0]: line[headings.index("bound by")] for line in lines}
     assert binds["attend"] == "" and binds["  probs"] != ""  # of 2 ms the limits explain nothing
 

@@ -3,6 +3,7 @@ its effect, and looking changes nothing."""
 
 import builtins
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from minillm import InputError
 from minillm.checkpoints.find import find_model
 from minillm.cli import main
-from minillm.clock import Clock
+from minillm.clock import Clock, Limits
 from minillm.decoding import Options
 from minillm.decoding.generate import moments
 from minillm.engines import LlamaCpp
@@ -128,6 +129,17 @@ class TestLive:
         for part in ("llama.cpp 0.", "looking costs", "itself counts", "it gains in", "loses "):
             assert part in out
         assert file.exists()
+
+    def test_minillm_s_waiting_is_not_predicted_of_it(self, tmp_path, capsys):
+        file = tmp_path / "limits.json"
+        rates = {"float16": 1e12, "float32": 1e12}
+        Limits({}, 1, {2**26: 1e12}, rates, rates, 1e12, 1.0, 1.0, 1.0).save(file)
+        args = ["clock", "Once", "--engine", "llama.cpp", "--model", "tales-llama", "--json"]
+        args += ["--limits", str(file), "--max-new-tokens", "2", "--threads", "1", "--beside"]
+        assert main(args) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["table"][-1]["predicted_s"] < 0.1 < found["beside"]["table"][-1]["predicted_s"]
+        assert not found["verdict"]["levers"]
 
     def test_a_file_that_ends_the_process_is_one_line(self, tmp_path):
         """A token that is there twice, which minillm reads and llama.cpp aborts on."""

@@ -38,7 +38,7 @@ def main(name: str) -> None:
             "Once upon a time",
             engine=engine,
             name="tales-llama",
-            limits=measure(engine.ops, [engine.stored]),
+            limits=measure(engine.ops, [engine.stored]).without_waiting(),
             every_step=every_step,
             max_new_tokens=6,
             do_sample=False,
