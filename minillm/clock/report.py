@@ -132,31 +132,15 @@ class ClockReport:
 
     def costs(self, cycle: CycleTimes | None) -> dict[str, Cost]:
         """What one cycle has to do, by step name; nothing for no cycle."""
-        return (
-            step_costs(
-                self.config,
-                cycle.positions,
-                cycle.past,
-                cycle.rows,
-                self.kind,
-                cached=self.cached,
-            )
-            if cycle
-            else {}
-        )
+        if cycle is None:
+            return {}
+        shape = cycle.positions, cycle.past, cycle.rows, self.kind
+        return step_costs(self.config, *shape, cached=self.cached)
 
     def predictions(self, cycle: CycleTimes) -> dict[str, Prediction]:
         """What the limits say of one cycle; needs limits."""
-        return predict(
-            self.config,
-            self.limits,
-            cycle.names,
-            cycle.positions,
-            cycle.past,
-            cycle.rows,
-            self.kind,
-            cached=self.cached,
-        )
+        shape = cycle.positions, cycle.past, cycle.rows, self.kind
+        return predict(self.config, self.limits, cycle.names, *shape, cached=self.cached)
 
     @property
     def far_bandwidth(self) -> float:

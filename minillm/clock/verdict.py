@@ -76,9 +76,9 @@ class Evidence:
             cycles.append(
                 CycleTimes(*form, tuple(header["names"][c["names"]]), c["start"] + ends, net)
             )
-            if c["kind"] == "decode" and c["kept"]:
-                numbers = c["rows"] * (c["past"] + c["positions"]) * position_bytes(config, "int8")
-                cached = c["kept"] // numbers
+            numbers = c["rows"] * (c["past"] + c["positions"]) * position_bytes(config, "int8")
+            if c["kind"] == "decode" and numbers:
+                cached = min(c["kept"] // numbers, 8) or FLOAT
         busy = machine.get("busy")
         return cls(
             config,
@@ -122,11 +122,11 @@ def verdict(evidence: Evidence) -> Verdict:
         return Verdict(sentences=said)
     times = np.array([max(cycle.net.sum(), 1.0) for cycle in decode]) / 1e9
     seconds, rows = float(np.median(times)), decode[len(decode) // 2].rows
-    each, together = (
-        ("Each token", "") if rows == 1 else (f"A token in each of {rows} texts", " together")
-    )
+    what, together = "Each token", ""
+    if rows > 1:
+        what, together = f"A token in each of {rows} texts", " together"
     answer = (
-        f"{each} {evidence.verb} {duration(seconds)}, which is {rate_of(rows / seconds)}{together}."
+        f"{what} {evidence.verb} {duration(seconds)}, which is {rate_of(rows / seconds)}{together}."
     )
     if evidence.limits is None:
         unknown = ["What binds it is unknown without limits.", _uncertain(evidence, times)]
@@ -346,7 +346,8 @@ def _without_decode(cycles: Sequence[CycleTimes]) -> str:
 def _with_guesses(evidence: Evidence) -> dict[str, str]:
     """The sentences of a run in which tokens were guessed, and the guesses checked."""
     after = [*dropwhile(lambda cycle: cycle.kind == "prefill", evidence.cycles)]
-    wall, tokens = after[-1].end - after[0].start, sum(cycle.moments for cycle in after)
+    wall = max(after[-1].end - after[0].start, 1.0)
+    tokens = sum(cycle.moments for cycle in after) or 1
     checks = [cycle for cycle in after if cycle.kind == "verify"]
     guessed, known = (sum(n) for n in zip(*((c.positions - 1, c.moments) for c in checks)))
     guessing = sum(cycle.gross.sum() for cycle in after if cycle.kind == "draft")

@@ -303,6 +303,27 @@ def test_what_is_said_of_recorded_runs(file, cached, said):
         assert THEIRS.format(evidence.engine) in str(found) and not found.levers
 
 
+@pytest.mark.parametrize("kind", ["decode", "verify", "draft", "prefill"])
+def test_no_recording_is_too_strange_for_words(kind):
+    """What recording.read lets through: nothing read, written, or emitted; no time; far too much
+    kept."""
+    made = recording.read(RECORDED)
+    [*cycles] = ({**c, "kind": kind} for c in made.header["cycles"])
+    for strange in (
+        {"rows": 0, "positions": 0, "past": 0},
+        {"kept": 0},
+        {"kept": 2**62},
+        {"end": 0, "start": 0},
+    ):
+        header = made.header | {"cycles": [c | strange for c in cycles]}
+        for names in (header["names"], [["logits"] * len(n) for n in header["names"]]):
+            evidence = Evidence.of_recording(
+                recording.Recording(header | {"names": names}, made.arrays)
+            )
+            assert evidence.cached == 4 or strange.get("kept")
+            assert str(verdict(evidence))
+
+
 def test_guesses_of_a_run():
     """The model guesses for itself, so that all is right: five tokens a check."""
     model, tokenizer = minillm.load("tales-draft", kernels="numpy")
