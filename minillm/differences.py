@@ -54,6 +54,19 @@ class StepDifferences(list):
         return "\n".join(map(str, self))
 
 
+def apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """|a - b| in float64: 0 where both are the same, infinities too, and inf where either is
+    NaN."""
+    with np.errstate(invalid="ignore"):
+        distance = np.abs(np.asarray(a, np.float64) - b)
+    return np.where(a == b, 0.0, np.nan_to_num(distance, nan=np.inf, posinf=np.inf))
+
+
+def sizes(x: np.ndarray) -> np.ndarray:
+    """|x|, and 0 where it is not finite: what a tolerance may be a share of."""
+    return np.where(np.isfinite(x), np.abs(x), 0)
+
+
 def diff(
     trace: Mapping[str, np.ndarray],
     reference: Mapping[str, np.ndarray],
@@ -63,8 +76,9 @@ def diff(
     """Compare a trace with a reference, step by step, in the reference's order (or that of
     `names`).
 
-    A step is OK when max |ours - theirs| <= tolerance * max |theirs|; `tolerance` may depend on the
-    step's name. A NaN on either side is a DIFF.
+    A step is OK when max |ours - theirs| <= tolerance * max |theirs|, of finite numbers;
+    `tolerance` may depend on the step's name. A NaN on either side is a DIFF, and so is an infinity
+    that the other lacks.
     """
     for what, given in (("trace", trace), ("reference", reference)):
         require_kind(what, given, Mapping, "{step name: array}")
@@ -83,12 +97,10 @@ def diff(
         if ours.shape != theirs.shape:
             report.append(Difference(name, "SHAPE", note=f"{ours.shape}, reference {theirs.shape}"))
             continue
-        with np.errstate(invalid="ignore"):
-            distance = np.abs(ours.astype(np.float64) - theirs)
-        distance[np.isnan(distance)] = np.inf
+        distance = apart(ours, theirs)
         index = np.unravel_index(distance.argmax(), distance.shape) if distance.size else ()
         largest = float(distance[index]) if distance.size else 0.0
-        scale = float(np.abs(theirs).max()) if theirs.size else 0.0
+        scale = float(sizes(theirs).max(initial=0.0))
         limit = tolerance(name) if callable(tolerance) else tolerance
         report.append(
             Difference(

@@ -97,13 +97,15 @@ def record(
     require_memory(f"the logits of {n} tokens", 4 * n * model.config.sizes.V, "fewer tokens")
     if engine is not None and draft is not None:
         raise InputError("a draft is recorded with minillm itself: leave out engine, or draft")
-    run = engine or model, tokenizer, ids, chosen, stop, draft
+    timed = engine or model
+    run = timed, tokenizer, ids, chosen, stop, draft
     others = Load()
     clock, emitted, logits = _timed(*run, every_step, tries, told)
     if callable(limits):
         limits = limits()
     busy = others.share()
-    for computes in (model, getattr(draft, "model", model)):
+    guesser = getattr(draft, "model", timed)
+    for computes in (timed, guesser):
         if limits is not None and computes.stored not in limits.row:
             raise InputError(f"the limits are of {', '.join(limits.row)}, not of {computes.stored}")
     positions = len(ids) + len(emitted) - 1
@@ -114,8 +116,7 @@ def record(
         pass
     cycles, passes = clock.cycles(), [c for m in emitted for c in (*m.before, m.cycle)]
     numbers_of = {cycle: number for number, cycle in enumerate(dict.fromkeys(passes))}
-    guesser = getattr(draft, "model", model)
-    models = [guesser if cycle.kind == "draft" else model for cycle in cycles]
+    models = [guesser if cycle.kind == "draft" else timed for cycle in cycles]
     lists = list(dict.fromkeys(cycle.names for cycle in cycles))
     steps, values = _steps(model, traced), traced.arrays()
     mentioned = {*ids, *(m.id for m in emitted), *values["candidates.ids"].ravel().tolist()}
@@ -125,7 +126,7 @@ def record(
     kept_as = chosen.cache_dtype or model.dtype
     if engine is not None:
         machine["versions"] |= engine.versions
-        about |= {"twin": engine.title, "threads": engine.threads}
+        about |= {"twin": engine.title, "threads": engine.threads, "stored": engine.stored}
         kept_as = engine.cache_dtype
     position = position_bytes(model.config, kept_as) if chosen.use_cache else 0
     drafted = position_bytes(guesser.config, guesser.dtype)  # a draft's cache is its own

@@ -6,7 +6,7 @@ import pytest
 from minillm import GPT2, GPT2Config, InputError
 from minillm.decoding import Options, Request, generate_batch
 from minillm.decoding.generate import moments
-from minillm.differences import diff
+from minillm.differences import apart, diff
 from minillm.families.gpt2 import step_names
 from minillm.steps import Observer, Patch, Relay, Trace, identity, phase_of, under
 from minillm.tasks.lstm import LSTM, LSTMConfig
@@ -288,3 +288,21 @@ def test_a_trace_is_shown_in_one_line_and_in_notebooks_as_a_table():
     assert repr(trace) == "Trace(2 steps: a<b (1, 2) to next ())"
     page = trace._repr_html_()
     assert "<td>a&lt;b</td><td>(1, 2)</td><td>3</td>" in page and "<td>next</td><td>()</td>" in page
+
+
+def test_a_difference_from_what_is_not_finite_is_never_a_share_of_it():
+    """An infinity that both have is no difference; all others are, however many are infinite."""
+    nan, inf = np.nan, np.inf
+    assert apart(np.array([nan, inf, inf, -inf, 1]), np.array([nan, inf, 1, inf, 3])).tolist() == [
+        *(inf, 0, inf, inf, 2)
+    ]
+    theirs = np.array([1.0, inf, 4.0])
+    for ours, status in (
+        ([1.0, inf, 4.0], "OK"),
+        ([1.0, inf, 4.1], "DIFF"),
+        ([1.0, 2.0, 4.0], "DIFF"),
+        ([nan, inf, 4.0], "DIFF"),
+    ):
+        [found] = diff({"a": np.array(ours)}, {"a": theirs}, 1e-3)
+        assert found.status == status, ours
+    assert diff({"a": np.array([nan])}, {"a": np.array([nan])}).first

@@ -261,8 +261,10 @@ class Datasheet:
             for limits in self.machine.limits
             if limits.threads != now
         }
-        passes["half of the layers"] = self.predicted(base, TOKEN, n, config=half)
-        passes["half of the context"] = self.predicted(base, TOKEN, max(1, n // 2))
+        if self.sizes.L > 1:
+            passes["half of the layers"] = self.predicted(base, TOKEN, n, config=half)
+        if n > 1:
+            passes["half of the context"] = self.predicted(base, TOKEN, n // 2)
         if CACHED[self.engine] == FLOAT:
             passes["a float16 cache"] = self.predicted(base, TOKEN, n, cached=2)
         rates = {what: 1 / found.seconds for what, found in passes.items()}
@@ -288,7 +290,9 @@ class Datasheet:
             ]
         )
         cycle = CycleTimes("decode", 1, 1, past, 0.0, tuple(names), np.cumsum(net), net)
-        return verdict(Evidence(self.config, kind, [cycle], self.limits, cached=cached))
+        fitted = (self.engine, kind, TOKEN) in self.machine.fitted
+        verb = "would cost" if fitted else "would cost at best"
+        return verdict(Evidence(self.config, kind, [cycle], self.limits, cached=cached, verb=verb))
 
     def to_dict(self) -> dict:
         """JSON-able values."""

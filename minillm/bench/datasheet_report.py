@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 from .. import families
 from ..clock.verdict import duration, percent, rate_of, size
 from ..errors import count
-from .datasheet import Datasheet, Entry
+from .datasheet import BATCHES, Datasheet, Entry
 from .ledger_report import Saved, markdown
 from .predictions import HEADINGS as MEASURED
 
@@ -75,7 +76,7 @@ class DatasheetReport(Saved):
             ),
             self._by_kind(
                 "Several texts at once",
-                f"Tokens/s of all together, a context of {n:,}{threads}.",
+                f"Tokens/s of all together, a context of {n:,}{threads}.{self._slower()}",
                 "texts",
                 sheet.batches,
                 lambda e: str(e.batch),
@@ -96,9 +97,25 @@ class DatasheetReport(Saved):
         found += [self._memory(), self._levers()]
         if sheet.measured:
             rows = [point.row() for point in sheet.measured]
-            note = "Medians of the rounds; the limits were measured in turn with the passes."
+            note = (
+                "Medians of the rounds, of the error, too: predicted / measured - 1 in each round."
+                " The limits were measured in turn with the passes."
+            )
             found.append(Section("Predicted, then measured", note, MEASURED[:-1], rows))
         return found
+
+    def _slower(self) -> str:
+        """Why more texts give fewer tokens/s, where they do."""
+        limits, n = self.sheet.limits, self.sheet.middle
+        rates = {(e.kind, e.batch): e.rate for e in self.sheet.batches}
+        pairs = [(kind, a, b) for kind in self.sheet.kinds for a, b in pairwise(BATCHES)]
+        if not any(rates[kind, b] < rates[kind, a] for kind, a, b in pairs):
+            return ""
+        return (
+            " Where more texts give less, their keys and values no longer fit into the processor's"
+            f" caches: each text has {size(n * self.sheet.position)} of them, and what memory gives"
+            f" is {size(limits.bandwidth[max(limits.bandwidth)])}/s."
+        )
 
     def _about(self) -> str:
         sheet, machine = self.sheet, self.sheet.machine

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..checkpoints.checkpoint import Checkpoint
+from ..differences import apart
 from ..engines import Engine
 from ..model import Model
 from .rounding import Compared, Judge, Side
@@ -48,8 +49,8 @@ def compare_engine(
         options |= more
         engine = kind(checkpoint, **options)
         steps = Judge(ours, Side(engine), len(ids)).read(ids, last=False)
-        apart = float(abs(logits - engine(ids)).max())
-        outcomes.append(Outcome(tuple(switches)[1 : number + 1], engine.title, steps, apart))
+        far = float(apart(logits, engine(ids)).max())
+        outcomes.append(Outcome(tuple(switches)[1 : number + 1], engine.title, steps, far))
         if not outcomes[-1].differing:
             break
     return outcomes

@@ -106,18 +106,22 @@ def _row(sheet: Datasheet, point: Point) -> RowEntry:
 def read(path: str | Path, number: int) -> Lab:
     """Read a laptop's file; InputError names it, and what in it cannot be."""
     entry = read_json(path, dict)
-    if entry.get("version") != VERSION:
+    if "version" not in entry or "rows" not in entry:
+        raise InputError(f"{path}: not a file that `minillm lab` writes")
+    if entry["version"] != VERSION:
         raise InputError(
-            f"{path}: of version {short(entry.get('version'))}; `minillm lab` writes {VERSION}"
+            f"{path}: of version {short(entry['version'])}; `minillm lab` writes {VERSION}"
         )
     entry = check(entry, LabEntry, path)
     texts = [entry["model"], *(row[n] for row in entry["rows"] for n in ("engine", "kind", "what"))]
     if wrong := [text for text in texts if len(text) > LONGEST or not text.isprintable()]:
         raise InputError(f"{path}: {short(wrong[0])} is no name")
+    if not entry["rows"]:
+        raise InputError(f"{path}: nothing was measured")
     for row in entry["rows"]:
         figures = [row["flops"], row["bytes"], row["predicted"], row["context"], *row["seconds"]]
         if not row["seconds"] or not all(1 / MOST <= n <= MOST for n in figures):
-            raise InputError(f"{path}: a figure of {short(row)} is not above 0")
+            raise InputError(f"{path}: a figure of {short(row)} is 0 or less, or beyond {MOST:g}")
     machine = Machine.from_dict(entry["machine"], f"{path}: machine")
     return Lab(f"{number}: {machine.name}", entry["model"], machine, entry["rows"])
 

@@ -7,7 +7,8 @@ and that side's weights. It counts as half a unit in the last place of the dtype
 MOST of these at most, of the largest number at a position. A step differs where, at any position,
 max |a - b| exceeds the rounding of both together. Two that compute the same function cannot exceed
 it (the triangle inequality), two whose exact values are more than twice that apart always do; and
-what rounds by more than MOST is wrong, or rounds on purpose, as to 8 bits.
+what rounds by more than MOST is wrong, or rounds on purpose, as to 8 bits. NaN, or an infinity on
+one side alone, differs whatever the rounding.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
+from ..differences import apart, sizes
 from ..engines import Engine
 from ..errors import InputError
 from ..layers.cache import KVCache
@@ -61,9 +63,11 @@ class Compared:
         return self.largest > self.rounding
 
     def __str__(self) -> str:
+        how = "not finite"
+        if np.isfinite(self.largest):
+            how = f"apart by {self.largest:.2g}, {self.times:,.1f} times the rounding of both"
         return (
-            f"{self.name}, position {self.position}: apart by {self.largest:.2g},"
-            f" {self.times:,.1f} times the rounding of both, at {list(self.index)}:"
+            f"{self.name}, position {self.position}: {how}, at {list(self.index)}:"
             f" {self.value_a:.9g} and {self.value_b:.9g}"
         )
 
@@ -145,16 +149,15 @@ def widened(cache: KVCache, length: int) -> KVCache:
 def compared(name: str, end: int, a: Any, b: Any, exact_a: Any, exact_b: Any) -> Compared:
     """One step [..., T, width] of both and in float64; end: how many ids the text has by then."""
     a, b = np.atleast_2d(a), np.atleast_2d(b)
-    distance = abs(a.astype(np.float64) - b)
-    distance[np.isnan(distance)] = np.inf
-    largest, scale = by_position(distance), by_position(abs(a))
+    distance = apart(a, b)
+    largest, scale = by_position(distance), by_position(sizes(a))
     rounding = MOST * np.finfo(np.float64).eps / 2 * scale  # of the yardstick itself
     most = np.full(len(scale), MOST)
     if name.endswith("_rotated"):
         most += 2 * np.arange(end - len(scale), end)
     for value, wide in ((a, exact_a), (b, exact_b)):
         unit = np.finfo(value.dtype).eps / 2 * scale
-        rounding += np.clip(by_position(abs(value - wide)), unit, most * unit)
+        rounding += np.clip(by_position(apart(value, wide)), unit, most * unit)
     differs = largest > rounding
     row = int(differs.argmax() if differs.any() else (largest / (rounding + 1e-300)).argmax())
     at = distance[..., row, :]

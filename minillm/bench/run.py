@@ -245,7 +245,7 @@ def started(
 def in_rounds(rounds: int, one_round: Callable[[bool], None]) -> None:
     """Call one_round(whether it counts) once to warm up, and then `rounds` times; say how long that
     takes when the first tells it."""
-    log.info("measuring in turn: a round to warm up, and %s", count(rounds, "round that counts"))
+    log.info("measuring in turn: a round to warm up, and %s after it", count(rounds, "round"))
     begin = perf_counter()
     with progress_bar("rounds") as update:
         for turn in range(rounds + 1):

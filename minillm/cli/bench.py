@@ -544,5 +544,5 @@ def _draw(comparison: PeerComparison, path: str) -> None:
     figure = Figure(figsize=(11, 1.5 + 0.4 * len(comparison.measured)), layout="constrained")
     for kind, ax in zip(("decode", "prefill"), figure.subplots(1, 2)):
         plots.rates(comparison, kind, ax)
-    figure.savefig(path, dpi=150)
+    plots.save(figure, path)
     say_written(path)

@@ -199,9 +199,8 @@ def train(args: argparse.Namespace) -> None:
     if args.plot:
         from .. import plots
 
-        plots.classification_page(result, read_metrics(args.out / METRICS), args.out.name).savefig(
-            args.plot, dpi=150
-        )
+        page = plots.classification_page(result, read_metrics(args.out / METRICS), args.out.name)
+        plots.save(page, args.plot)
     say_written(args.plot)
     say_next(args.out, f"minillm classify predict {shlex.quote(str(args.out))} TEXT")
 
@@ -346,5 +345,5 @@ def clock(args: argparse.Namespace) -> None:
     if args.plot:
         from .. import plots
 
-        plots.length_page(times).savefig(args.plot, dpi=150)
+        plots.save(plots.length_page(times), args.plot)
         say_written(args.plot)

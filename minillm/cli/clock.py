@@ -21,7 +21,7 @@ import textwrap
 from pathlib import Path
 from statistics import median
 
-from ..errors import InputError
+from ..errors import InputError, short
 from .common import (
     PICTURES,
     add_compute,
@@ -134,7 +134,8 @@ def run(args: argparse.Namespace) -> None:
             looked = price(model, ids, max(32, args.max_new_tokens), args.every_step)
         limits = None if args.no_limits else limits_of(model, args, update)
         for each in reports.values():
-            each.limits, each.busy = limits, load_of_others.share()
+            each.limits = limits.without_waiting() if limits and each.engine else limits
+            each.busy = load_of_others.share()
         growth = None
         if args.plot and not args.engine:  # which is of minillm's own
             from ..clock.growth import measure_growth
@@ -151,7 +152,7 @@ def run(args: argparse.Namespace) -> None:
             tokenizer,
             text,
             engine=model if args.engine else None,
-            limits=limits,
+            limits=report.limits,
             name=args.model,
             every_step=args.every_step,
             max_new_tokens=args.max_new_tokens,
@@ -159,9 +160,9 @@ def run(args: argparse.Namespace) -> None:
         ).write(args.record)
         say_written(args.record)
     if args.plot:
-        from ..plots import clock_page
+        from .. import plots
 
-        clock_page(report, growth).savefig(args.plot, dpi=150)
+        plots.save(plots.clock_page(report, growth), args.plot)
         say_written(args.plot)
     if args.json:
         found = report.to_dict() | {"growth": growth.to_dict() if growth else None}
@@ -198,10 +199,14 @@ def in_turn(models: dict, tokenizer, text: str, args: argparse.Namespace, update
 
 def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
     """Generate once to warm up (kernels compile, memory is touched), then under the clock."""
+    import numpy as np
+
     from ..clock import Clock, ClockReport
+    from ..costs import FLOAT
     from ..decoding import Options
     from ..decoding.drafts import named_draft
     from ..decoding.generate import moments
+    from ..engines import Engine
     from ..loading import load as load_model
 
     ids = tokenizer.encode(text, allowed_special="all")
@@ -218,7 +223,10 @@ def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
         emitted[moment.cycle].append(moment.id)
         update("generating", number + 1, args.max_new_tokens)
     texts = [tokenizer.readable(ids) for ids in emitted.values()]
-    return ClockReport(clock, model.config, model.stored, texts=texts)
+    engine, cached = "", FLOAT
+    if isinstance(model, Engine):
+        engine, cached = model.name, np.dtype(model.cache_dtype).itemsize
+    return ClockReport(clock, model.config, model.stored, None, texts, engine, cached)
 
 
 def load_engine(args: argparse.Namespace):
@@ -242,12 +250,17 @@ def load_engine(args: argparse.Namespace):
 
 
 def predict(args: argparse.Namespace) -> None:
-    """Print measured and predicted decode times."""
+    """Print measured and predicted decode times, of minillm's own fused step."""
     from ..clock.check import check_predictions
     from ..loading import load_model
     from ..machine.progress import progress_bar
     from ..twins.threads import set_threads
 
+    others = ("engine", "beside", "draft", "plot", "trace", "record", "every_step", "no_limits")
+    if given := [name for name in others if getattr(args, name)]:
+        raise InputError(f"--predict goes without --{given[0].replace('_', '-')}: leave out one")
+    if args.text is not None:
+        raise InputError(f"--predict needs no prompt: leave out {short(args.text)}")
     if not re.fullmatch(r"\s*[0-9]{1,9}\s*(,\s*[0-9]{1,9}\s*)*", args.predict):
         raise InputError(
             f"--predict {args.predict}: give contexts as whole numbers with commas between, like"

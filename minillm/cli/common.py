@@ -70,17 +70,22 @@ def join():
     return ranks
 
 
-def load(args: argparse.Namespace):
-    """Return (model, tokenizer) as the options ask for."""
+def warn_of_no_number() -> None:
+    """Keep NumPy from warnings: what is not finite is told when it is used."""
     import numpy as np
 
+    np.seterr(over="ignore", invalid="ignore")
+
+
+def load(args: argparse.Namespace):
+    """Return (model, tokenizer) as the options ask for."""
     import minillm
 
     from ..twins.threads import set_threads
 
     if args.threads is not None:
         set_threads(args.threads)
-    np.seterr(over="ignore", invalid="ignore")  # what is not finite is told when it is used
+    warn_of_no_number()
     return minillm.load(args.model, args.dtype, args.kernels)
 
 
@@ -199,6 +204,8 @@ def harmless(text: str) -> str:
 
 
 def write_json(value) -> None:
+    """Print JSON, which has no NaN and no infinity: these are null."""
+    value = json.loads(json.dumps(value), parse_constant=lambda name: None)
     write(json.dumps(value, ensure_ascii=False, indent=2))
 
 

@@ -147,7 +147,7 @@ def compare_runs(args: argparse.Namespace) -> None:
     else:
         write("\n".join([table(runs.HEADINGS, report.rows(), "<<>>>>>>>"), *report.verdicts()]))
     for path in pictures(args):
-        plots.runs_page(lines).savefig(path, dpi=150)
+        plots.save(plots.runs_page(lines), path)
     save(report, args)
 
 
@@ -237,7 +237,7 @@ def draw(report, args: argparse.Namespace) -> None:
     title = f"{report.model}: what each lever buys, and what it costs"
     figure = plots.ledger_page(report.entries, report.fits, title)
     for path in pictures(args):
-        figure.savefig(path, dpi=150)
+        plots.save(figure, path)
 
 
 def command(args: argparse.Namespace) -> str:

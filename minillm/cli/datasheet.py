@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import textwrap
 from pathlib import Path
 
 from ..errors import InputError
@@ -92,7 +93,7 @@ def run(args: argparse.Namespace) -> None:
     from ..weights import KINDS as known
 
     if args.machine == "?":
-        return list_machines()
+        return list_machines(args.json)
     check_output("--plot", args.plot, PICTURES)
     check_output("--save-machine", args.save_machine)
     for ending in SAVED if args.save else ():
@@ -112,6 +113,8 @@ def run(args: argparse.Namespace) -> None:
     if len(args.engine) > 1 or args.models:
         raise InputError("several engines and --models go with --errors")
     config = described(args.model or "tales")
+    if args.measure:
+        require_weights([args.model or "tales"])
     machine = machines.find(args.machine) if args.machine else measured_machine(args)
     if args.save_machine:
         machine.save(args.save_machine)
@@ -128,10 +131,20 @@ def run(args: argparse.Namespace) -> None:
     show(sheet, args)
 
 
+def require_weights(models) -> None:
+    """Raise InputError, before anything is measured, for a model that is not there."""
+    from ..bench.predictions import SHAPES
+    from ..checkpoints.find import find_model
+
+    for name in models:
+        if name not in SHAPES:
+            find_model(name)
+
+
 def kinds_for(args: argparse.Namespace, machine) -> list[str]:
     """The kinds that are asked for, else those of KINDS that the machine has rates of."""
     known = machine.limits[-1].row
-    return list(args.kinds or [kind for kind in KINDS if kind in known])
+    return [*dict.fromkeys(args.kinds or [kind for kind in KINDS if kind in known])]
 
 
 def measured_machine(args: argparse.Namespace):
@@ -206,9 +219,11 @@ def keep(report, figure, args: argparse.Namespace) -> None:
     """Write what --plot and --save ask for."""
     paths = [p for p in (args.plot, args.save and f"{args.save}.png") if p]
     if paths:
+        from .. import plots
+
         drawn = figure()
         for path in paths:
-            drawn.savefig(path, dpi=150)
+            plots.save(drawn, path)
     if args.save:
         report.save(Path(args.save))
 
@@ -225,8 +240,9 @@ def errors(args: argparse.Namespace) -> None:
     if args.model or args.measure or args.machine or args.html:
         raise InputError("--errors takes --models, and none of MODEL, --machine, --measure, --html")
     models = args.models or predictions.MODELS
-    if len(models) < 3:
-        raise InputError("--errors needs three models: two to fit on, and one to test")
+    if len({*models}) < max(3, len(models)):
+        raise InputError("--errors needs three models, each once: two to fit on, and one to test")
+    require_weights(models)
     threads = args.threads or n_threads(twin())
     report, found = predictions.errors(
         models,
@@ -263,6 +279,8 @@ def command(args: argparse.Namespace) -> str:
         value = getattr(args, name)
         if name in ("contexts", "new", "rounds") and not (args.measure or args.errors):
             continue
+        if value == ["minillm"]:
+            continue
         if value is not None:
             values = value if isinstance(value, list) else [value]
             parts += [f"--{name}", *(Path(str(v)).name for v in values)]
@@ -270,9 +288,12 @@ def command(args: argparse.Namespace) -> str:
     return shlex.join(parts)
 
 
-def list_machines() -> None:
+def list_machines(as_json: bool) -> None:
+    """Print the machines whose figures are published, and where."""
     from ..clock.machines import published
 
+    if as_json:
+        return write_json({name: m.to_dict() for name, m in published().items()})
     rows = [
         (
             name,
@@ -280,9 +301,10 @@ def list_machines() -> None:
             f"{m.limits[0].bandwidth[max(m.limits[0].bandwidth)] / 1e9:,.0f}",
             f"{m.limits[0].rows['float32'] / 1e12:,.1f}",
             f"{m.limits[0].rows['float16'] / 1e12:,.0f}",
-            m.source,
         )
         for name, m in published().items()
     ]
-    write(table(("name", "machine", "GB/s", "TFLOP/s", "in 16 bits", "source"), rows, "<<>>><"))
+    write(table(("name", "machine", "GB/s", "TFLOP/s", "in 16 bits"), rows, "<<>>>") + "\n")
+    for name, m in published().items():
+        write(textwrap.fill(f"{name}: {m.source}", 100, subsequent_indent="  "))
     write("\npredicted only: no engine was measured on them")

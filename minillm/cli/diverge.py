@@ -18,8 +18,8 @@ import os
 import re
 from collections import Counter
 
-from ..errors import InputError, count
-from .common import add_text, text_of, write, write_json
+from ..errors import InputError, count, short
+from .common import add_text, text_of, warn_of_no_number, write, write_json
 from .generate import add_options, given_options
 from .verify import kind_of
 
@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> None:
     if args.seed is None and (options.get("do_sample") or options.get("temperature")):
         raise InputError("to draw tokens, give --seed N, or --seed N,N for A and B")
     text = text_of(args)
+    warn_of_no_number()
     if args.threads is not None:
         set_threads(args.threads)
     (a, tokenizer), (b, other) = map(load_spelled, (args.a, args.b))
@@ -81,6 +82,7 @@ def load_spelled(spelling: str):
 
     from ..engines import ENGINES
     from ..loading import tokenizer_of
+    from ..twins.choose import NAMES
 
     name, parts = spelling, {}
     for sign in "@:":
@@ -91,6 +93,11 @@ def load_spelled(spelling: str):
     if kernels in ENGINES:
         other = ENGINES[kernels](name, dtype=dtype)
         return other, tokenizer_of(other.checkpoint)
+    if kernels is not None and kernels not in NAMES and not os.path.isdir(kernels):
+        raise InputError(
+            f"{short(spelling)}: @ is followed by one of {', '.join((*NAMES, *ENGINES))}, or a"
+            " folder of exercises, and :DTYPE stands before it"
+        )
     return minillm.load(name, dtype, kernels)
 
 

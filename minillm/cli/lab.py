@@ -19,6 +19,7 @@ from ..errors import InputError
 from .common import PICTURES, check_output, harmless, table, write, write_json
 
 KINDS = ("float32", "int8")
+ROUNDS = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="tales", help="a bundled model (default: %(default)s)")
     parser.add_argument("--threads", type=int, metavar="N", help="how many threads (default: all)")
     parser.add_argument(
-        "--rounds", type=int, default=5, metavar="N", help="of measuring (default: %(default)s)"
+        "--rounds",
+        type=int,
+        default=ROUNDS,
+        metavar="N",
+        help="of measuring (default: %(default)s)",
     )
     parser.add_argument("--yes", action="store_true", help="write the file without asking")
     parser.add_argument("--json", action="store_true", help="of merge: print JSON")
@@ -92,6 +97,9 @@ def merge(args: argparse.Namespace) -> None:
     from ..bench import lab
 
     check_output("--plot", args.plot, PICTURES)
+    alone = {"model": "tales", "threads": None, "rounds": ROUNDS, "yes": False}
+    if given := [name for name, default in alone.items() if getattr(args, name) != default]:
+        raise InputError(f"--{given[0]} is of measuring: minillm lab merge has no use for it")
     if not (files := args.files[1:]):
         raise InputError("minillm lab merge needs files: those that minillm lab wrote")
     labs = lab.read_all(files)
@@ -102,7 +110,7 @@ def merge(args: argparse.Namespace) -> None:
 
         figure = Figure(figsize=(8, 6), layout="constrained")
         plots.class_roofline(labs, figure.subplots())
-        figure.savefig(args.plot, dpi=150)
+        plots.save(figure, args.plot)
     if args.json:
         return write_json(lab.values(labs))
     write(harmless(table(lab.HEADINGS, lab.table(labs), "<>><<<>>>>")))

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
 
         figure = Figure(figsize=(11, 4.5), layout="constrained")
         plots.training_curves(curves, args.over, figure.subplots(1, 2))
-        figure.savefig(args.plot, dpi=150)
+        plots.save(figure, args.plot)
         say_written(args.plot)
 
 

@@ -100,9 +100,9 @@ def report(args) -> None:
         # with its mark, spreadsheets read names right
         write_atomically(args.csv, result.csv().encode("utf-8-sig"))
     if args.plot:
-        from ..plots import class_table
+        from .. import plots
 
-        class_table(result).get_figure().savefig(args.plot, dpi=150)
+        plots.save(plots.class_table(result).get_figure(), args.plot)
     say_written(args.csv, args.plot)
     if args.json:
         write_json(

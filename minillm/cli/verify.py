@@ -16,7 +16,7 @@ import re
 from pathlib import Path
 
 from ..errors import InputError, count
-from .common import table, write, write_json
+from .common import table, warn_of_no_number, write, write_json
 
 LIVE_TEXT, LIVE_GREEDY = "Once upon a time there was a king who had", 20
 
@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..checkpoints.find import bundled_names
 
+    warn_of_no_number()
     if args.engine:
         if args.live:
             raise InputError("--live is against transformers as well: leave out one of both")
@@ -102,12 +103,20 @@ def check_engine(args: argparse.Namespace) -> dict:
     ids = tokenizer.encode(text, allowed_special="all") if tokenizer else np.arange(8).tolist()
     outcomes = compare_engine(kind, checkpoint, model, ids)
     if not args.json:
-        write(f"{checkpoint.path} against {outcomes[0].title}: {count(len(ids), 'id')}\n")
-        write(in_rounding([outcome.steps for outcome in outcomes], by_kind=not args.all) + "\n")
+        write(f"{checkpoint.path} against {outcomes[0].title}: {count(len(ids), 'id')}")
+        where = "" if args.all else ", where it is most in any layer"
+        write(f"how far apart a step is, in rounding of both{where}; blank: it is within another")
+        for number, switch in enumerate(outcomes[-1].switches, 1):
+            write(f"+{number}: {switch}" + (", and those above" if number > 1 else ""))
+        write("\n" + in_rounding([o.steps for o in outcomes], by_kind=not args.all) + "\n")
+        before = ""
         for number, outcome in enumerate(outcomes):
             first = next(iter(outcome.differing), None)
             verdict = f"the first beyond rounding is {first}" if first else "all within rounding"
-            how = f"+{number} {outcome.switches[-1]}" if number else "as it is"
+            if first and first.name == before:
+                verdict = f"again {first.name}, {first.times:,.1f} times the rounding of both"
+            before = first.name if first else ""
+            how = f"+{number}" if number else "as it is"
             write(f"{how}: {verdict}; logits of both {outcome.logits:.1e} apart")
         if rest := {kind_of(step.name) for step in outcomes[-1].differing}:
             write(f"no switch explains {', '.join(sorted(rest))}")
@@ -192,7 +201,7 @@ def in_rounding(outcomes: list, by_kind: bool) -> str:
         columns.append({k: f"{s.times:,.2f} {'DIFF' * s.differs:<4}" for k, s in worst.items()})
     kinds = max(columns, key=len)
     rows = [(kind, *(column.get(kind, "") for column in columns)) for kind in kinds]
-    headings = ["apart, in rounding", "as it is     "]
+    headings = ["step", "as it is     "]
     headings += [f"+{number}     " for number in range(1, len(outcomes))]
     return table(headings, rows, "<" + ">" * len(outcomes))
 

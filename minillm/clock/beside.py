@@ -21,7 +21,7 @@ def beside(reports: Mapping[str, ClockReport], mark: str = "█") -> list[str]:
     }
     scale = WIDTH / max(max(ms[phase] for phase in PHASES) for ms in times.values())
     margin, room = (max(map(len, names)) for names in (PHASES, times))
-    lines = ["a decode cycle, in ms"]
+    lines = ["a decode cycle, in ms (medians)"]
     for phase in (*PHASES, "cycle"):
         for i, (name, ms) in enumerate(times.items()):
             bar = mark * round(scale * ms[phase]) * (phase != "cycle")

@@ -8,6 +8,7 @@ work: where layers are shorter than a cell, attend and feed forward share it.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,7 +51,13 @@ def diagram(report, width: int = 100, colour: bool = False, unicode: bool = True
             _band(report.cycles[part], texts[part], moments[part], levels, corners, colour)
         )
     hidden = len(report.cycles) - columns * BANDS
-    return "\n\n".join(bands) + (f"\n\n... and {hidden} more cycles" if hidden > 0 else "")
+    how = (
+        "Columns are cycles, all equally wide. A bar is as high as the phase was long at work in"
+        " that tenth of the cycle."
+    )
+    bands.append(textwrap.fill(how, width))
+    bands += [f"... and {hidden} more cycles"] if hidden > 0 else []
+    return "\n\n".join(bands)
 
 
 def _band(

@@ -64,6 +64,10 @@ class Limits:
             )
         )
 
+    def in_caches(self, nbytes: float) -> bool:
+        """Whether so much is read faster than memory gives it: from the processor's caches."""
+        return self.bandwidth_at(nbytes) > 1.5 * self.bandwidth[max(self.bandwidth)]
+
     def save(self, path: str | Path) -> None:
         """Write them as JSON, with the machine's description, all or nothing."""
         write_atomically(Path(path), (json.dumps(asdict(self), indent=2) + "\n").encode())
@@ -100,6 +104,10 @@ class Limits:
             dict.fromkeys(kinds, of.get(like, of["float32"])) for of in (self.row, self.rows)
         )
         return replace(self, row=row | self.row, rows=rows | self.rows)
+
+    def without_waiting(self) -> Limits:
+        """These limits without what our own functions and threads wait: for engines of others."""
+        return replace(self, call=0.0, launch=0.0, meet=0.0)
 
     def with_memory(self, rate: float) -> Limits:
         """These limits with another rate for what lies in memory."""

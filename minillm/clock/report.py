@@ -3,6 +3,7 @@ the cost of measuring."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from html import escape
 
 import numpy as np
 
+from ..costs import FLOAT
 from ..errors import InputError, count
 from ..families.family import StepInfo
 from ..steps import phase_of
@@ -18,7 +20,9 @@ from .costs import Cost, covered, step_costs, steps_of, total
 from .limits import Limits
 from .phases import PHASES
 from .prediction import Prediction, predict
-from .verdict import Evidence, Verdict, verdict
+from .verdict import Evidence, Verdict, size, verdict
+
+TENTH = 0.1  # of the measured time: where the limits say less, none of them binds
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ class Row:
 
 class ClockReport:
     """Everything that the views show. kind: how the model's matrices are stored; texts: what each
-    cycle emitted; busy: the share of the machine that others took meanwhile, where somebody looked.
+    cycle emitted; engine: whose times they are, where not minillm's; cached: bytes of a number in
+    its cache; busy: the share of the machine that others took meanwhile, where somebody looked.
     """
 
     busy: float | None = None
@@ -61,7 +66,10 @@ class ClockReport:
         kind: str = "float32",
         limits: Limits | None = None,
         texts: Sequence[str] = (),
+        engine: str = "",
+        cached: int = FLOAT,
     ):
+        self.engine, self.cached = engine, cached
         self.config, self.kind, self.limits, self.texts = config, kind, limits, list(texts)
         self.source, self.ticks_per_second = clock.source, clock.ticks_per_second
         self.cost, self.n_stamps = clock.cost, clock.n_stamps
@@ -124,23 +132,15 @@ class ClockReport:
 
     def costs(self, cycle: CycleTimes | None) -> dict[str, Cost]:
         """What one cycle has to do, by step name; nothing for no cycle."""
-        return (
-            step_costs(self.config, cycle.positions, cycle.past, cycle.rows, self.kind)
-            if cycle
-            else {}
-        )
+        if cycle is None:
+            return {}
+        shape = cycle.positions, cycle.past, cycle.rows, self.kind
+        return step_costs(self.config, *shape, cached=self.cached)
 
     def predictions(self, cycle: CycleTimes) -> dict[str, Prediction]:
         """What the limits say of one cycle; needs limits."""
-        return predict(
-            self.config,
-            self.limits,
-            cycle.names,
-            cycle.positions,
-            cycle.past,
-            cycle.rows,
-            self.kind,
-        )
+        shape = cycle.positions, cycle.past, cycle.rows, self.kind
+        return predict(self.config, self.limits, cycle.names, *shape, cached=self.cached)
 
     @property
     def far_bandwidth(self) -> float:
@@ -252,8 +252,10 @@ class ClockReport:
             else []
         )
         whole = self.rows[-1]
-        lines = []
+        lines, parts = [], Counter(row.phase for row in self.rows if row.part)
         for row in self.rows:
+            if row.part and parts[row.phase] == 1:  # which is the whole phase
+                continue
             line = [f"  {row.part}" if row.part else row.phase, f"{row.prefill / 1e6:,.3f}"]
             if self.decode:
                 line += [
@@ -264,7 +266,11 @@ class ClockReport:
             if self.decode and self.limits:
                 line += [f"{row.cost.flops / 1e6:,.2f}", f"{row.cost.bytes / 1e6:,.2f}"]
                 line += (
-                    [f"{1e3 * row.predicted:,.3f}", f"{row.share:.0%}", row.binds]
+                    [
+                        f"{1e3 * row.predicted:,.3f}",
+                        f"{row.share:.0%}",
+                        row.binds if row.share >= TENTH else "",
+                    ]
                     if row.share
                     else ["", "", ""]
                 )
@@ -283,7 +289,7 @@ class ClockReport:
         lines += self._speculation()
         lines.append(
             f"phases are {self.inside:.1%} of {self.wall / 1e6:,.1f} ms; the rest is handing tokens"
-            " over"
+            " over; embed begins with the cycle, the call included"
         )
         rate = (
             f" at {self.ticks_per_second / 1e9:.3f} GHz"
@@ -295,24 +301,34 @@ class ClockReport:
             f" subtracted, {self.measuring:.2%}"
         )
         if self.limits:
-            far, row, rows = (
-                1e-9 * r
-                for r in (
-                    self.far_bandwidth,
-                    self.limits.row[self.kind],
-                    self.limits.rows[self.kind],
-                )
-            )
+            row, rows = (1e-9 * of[self.kind] for of in (self.limits.row, self.limits.rows))
             rates = (
                 f"{self.kind} products {row:,.0f} GFLOP/s (one row, in the cache), {rows:,.0f}"
                 " (many)"
             )
+            lines.append(
+                f"limits, {count(self.limits.threads, 'thread')}: {self._reading()}; {rates}"
+            )
+        if self.limits and self.decode:
+            waiting = "" if self.engine else ", and waiting: calls, and threads that meet"
             lines += [
-                f"limits, {count(self.limits.threads, 'thread')}: memory {far:.1f} GB/s; {rates}",
-                "predicted: what the tighter of the two needs (bound by); of limit: predicted /"
-                " measured, above 100% where it was faster",
+                "predicted: reading or arithmetic, whichever takes longer at these limits"
+                + waiting,
+                "of limit: predicted / measured, above 100% where it was faster; bound by: the"
+                " longest of these, where all are a tenth of the time",
             ]
         return lines
+
+    def _reading(self) -> str:
+        """How fast numbers are read: those of a decode cycle, and where these lie in the caches,
+        those in memory."""
+        memory = f"memory {size(self.far_bandwidth)}/s"
+        if not self.decode:
+            return memory
+        cost = total(self.costs(self.typical).values())
+        once = cost.weights + cost.cache
+        rate = f"{size(once)} of a token are read at {size(self.limits.bandwidth_at(once))}/s"
+        return rate + (f", from the caches ({memory})" if self.limits.in_caches(once) else "")
 
     def _speculation(self) -> list[str]:
         """What drafts and their checks took, and what came of it; nothing where there are none."""

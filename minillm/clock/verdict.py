@@ -2,15 +2,17 @@
 and what is uncertain. It works from the times alone, whichever engine was timed.
 
 A decode cycle's time is divided by the machine's limits (prediction.py): reading and arithmetic
-take what they must, whichever is longer, and the rest is overhead, such as calls, threads waiting
-for one another, and neighbours. What would be faster is predicted by the same limits; what they do
-not explain stays as it is.
+take what they must, whichever is longer, and the rest is overhead: what the engine takes longer, in
+its kernels, its calls, and where its threads wait for one another. What would be faster is
+predicted by the same limits, of minillm alone; what they do not explain stays as it is. Where
+others were at work to such an extent that the overhead may be theirs, nothing is said of causes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import dropwhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +20,7 @@ import numpy as np
 from .. import families
 from ..costs import FLOAT
 from ..errors import count
+from ..layers.cache import position_bytes
 from ..recording import Recording
 from ..weights import KINDS
 from .clock import CycleTimes
@@ -33,6 +36,7 @@ NARROWER = {"float64": "float32", "float32": "int8", "bfloat16": "int8", "float1
 NARROWER |= {"int8": "int4"}
 TEXTS = 8  # at once, in what is said of batches
 BUSY, SPREAD, FEW = 0.05, 0.2, 8  # from which, or below which, a verdict is uncertain
+TOO_BUSY, UNEXPLAINED = 0.25, 0.3  # from which nothing is said of causes; the latter where BUSY
 LITTLE = 1.1  # times as fast: below, a change hardly helps
 
 
@@ -40,7 +44,8 @@ LITTLE = 1.1  # times as fast: below, a change hardly helps
 class Evidence:
     """What a verdict is made of. kind: how the model's matrices are stored; busy: the share of the
     machine that others took meanwhile, None where nobody looked; cached: bytes of a number in the
-    cache."""
+    cache; engine: whose times they are, where not minillm's; verb: what a token does, "would cost"
+    where it is predicted."""
 
     config: Any
     kind: str
@@ -48,11 +53,14 @@ class Evidence:
     limits: Limits | None = None
     busy: float | None = None
     cached: int = FLOAT
+    engine: str = ""
+    verb: str = "costs"
 
     @classmethod
     def of_report(cls, report: ClockReport) -> Evidence:
         """What a clock's report holds."""
-        return cls(report.config, report.kind, report.cycles, report.limits, report.busy)
+        about = report.config, report.kind, report.cycles, report.limits, report.busy
+        return cls(*about, report.cached, report.engine)
 
     @classmethod
     def of_recording(cls, recording: Recording) -> Evidence:
@@ -60,7 +68,7 @@ class Evidence:
         header, arrays = recording.header, recording.arrays
         model, machine, limits = header["model"], header["machine"], header["limits"]
         config = families.parse_config(model["config"], "the recording's config")
-        cycles = []
+        cycles, cached = [], FLOAT
         for number, c in enumerate(header["cycles"]):
             part = recording.intervals(number)
             ends, net = (arrays[f"times.{what}"][part].astype(float) for what in ("ends", "net"))
@@ -68,6 +76,9 @@ class Evidence:
             cycles.append(
                 CycleTimes(*form, tuple(header["names"][c["names"]]), c["start"] + ends, net)
             )
+            numbers = c["rows"] * (c["past"] + c["positions"]) * position_bytes(config, "int8")
+            if c["kind"] == "decode" and numbers:
+                cached = min(c["kept"] // numbers, 8) or FLOAT
         busy = machine.get("busy")
         return cls(
             config,
@@ -75,15 +86,17 @@ class Evidence:
             [cycle for cycle in cycles if cycle.names],
             limits and Limits.from_dict({**limits, "machine": machine}, "the recording's limits"),
             busy if isinstance(busy, float) and 0 <= busy <= 1 else None,
+            cached,
+            model["twin"].rpartition(" ")[0],  # an engine of others has its version, too
         )
 
 
 @dataclass(frozen=True)
 class Verdict:
     """seconds: of a decode cycle, the median, None without one. shares: how it is divided between
-    reading, arithmetic and overhead; binds: the largest. levers: {what to change: tokens/s then}.
-    sentences: under "answer", "binds", "change" and "uncertain", as far as there is anything to
-    say."""
+    reading, arithmetic and overhead, and binds: the largest, where both can be told. levers: {what
+    to change: tokens/s then}. sentences: under "answer", "binds", "change" and "uncertain", as far
+    as there is anything to say."""
 
     seconds: float | None = None
     shares: Mapping[str, float] = field(default_factory=dict)
@@ -101,31 +114,32 @@ class Verdict:
 
 def verdict(evidence: Evidence) -> Verdict:
     """Return what the times of some cycles say."""
+    if any(cycle.kind == "verify" for cycle in evidence.cycles):
+        return Verdict(sentences=_with_guesses(evidence))
     decode = [cycle for cycle in evidence.cycles if cycle.kind == "decode"]
     if not decode:
-        return Verdict(sentences={"answer": _without_decode(evidence.cycles)})
+        said = {"answer": _without_decode(evidence.cycles), "uncertain": _busy(evidence)}
+        return Verdict(sentences=said)
     times = np.array([max(cycle.net.sum(), 1.0) for cycle in decode]) / 1e9
     seconds, rows = float(np.median(times)), decode[len(decode) // 2].rows
-    answer = f"Each token costs {duration(seconds)}, which is {per_second(seconds)}."
+    what, together = "Each token", ""
     if rows > 1:
-        answer = (
-            f"A token in each of {rows} texts costs {duration(seconds)}, which is"
-            f" {rate_of(rows / seconds)} together."
-        )
+        what, together = f"A token in each of {rows} texts", " together"
+    answer = (
+        f"{what} {evidence.verb} {duration(seconds)}, which is {rate_of(rows / seconds)}{together}."
+    )
     if evidence.limits is None:
-        said = {"answer": answer, "uncertain": _uncertain(evidence, times, None)}
-        said["uncertain"] = f"What binds it is unknown without limits. {said['uncertain']}".strip()
+        unknown = ["What binds it is unknown without limits.", _uncertain(evidence, times)]
+        said = {"answer": answer, "uncertain": " ".join(filter(None, unknown))}
         return Verdict(seconds, sentences=said)
     work = OneToken(evidence, decode[len(decode) // 2], seconds)
+    said = {"answer": answer, "uncertain": _uncertain(evidence, times, work)}
+    if work.drowned:
+        return Verdict(seconds, sentences=said)
     shares = work.shares
     binds = max(shares, key=lambda what: shares[what])
     levers, change = work.change(binds)
-    said = {
-        "answer": answer,
-        "binds": work.said(binds),
-        "change": change,
-        "uncertain": _uncertain(evidence, times, work),
-    }
+    said = {"answer": answer, "binds": work.said(binds), "change": change} | said
     return Verdict(seconds, shares, binds, levers, said)
 
 
@@ -135,7 +149,7 @@ class OneToken:
     def __init__(self, evidence: Evidence, cycle: CycleTimes, seconds: float):
         assert evidence.limits
         self.config, self.kind, self.cycle = evidence.config, evidence.kind, cycle
-        self.cached = evidence.cached
+        self.cached, self.engine, self.busy = evidence.cached, evidence.engine, evidence.busy or 0.0
         self.seconds = seconds
         self.limits = evidence.limits.with_kinds([*KINDS, self.kind], self.kind)
         cores = self.limits.machine.get("cores")
@@ -170,6 +184,18 @@ class OneToken:
         shares = {what: self.parts[what] / whole for what in (READING, ARITHMETIC)}
         return shares | {OVERHEAD: 1 - known / whole}
 
+    @property
+    def drowned(self) -> bool:
+        """Whether others were so busy that the overhead may be theirs."""
+        unclear = self.busy >= BUSY and self.shares[OVERHEAD] > UNEXPLAINED
+        return unclear or self.busy >= TOO_BUSY
+
+    @property
+    def explained(self) -> float:
+        """How much of the overhead is calls and waiting threads, by the limits."""
+        overhead = self.shares[OVERHEAD] * self.seconds
+        return min(1.0, self.parts[OVERHEAD] / overhead) if overhead else 1.0
+
     def instead(self, predicted: float) -> float:
         """Seconds of a cycle for which the limits say `predicted`: what they do not explain of this
         one stays, and where it was faster than they allow, that one would be as well."""
@@ -182,12 +208,11 @@ class OneToken:
         share = percent(self.shares[binds]).replace("100 %", "All")
         if binds == READING:
             once = self.cost.weights + self.cost.cache
-            rate = self.limits.bandwidth_at(once)
-            near = rate > 1.5 * self.limits.bandwidth[max(self.limits.bandwidth)]
+            near = self.limits.in_caches(once)
             where = "the processor's caches give" if near else "the memory gives"
             return (
-                f"{share} of that is reading {size(once)} of {self.read()} at {size(rate)}/s,"
-                f" the most that {where}{self.on(' ')}."
+                f"{share} of that is reading {self.read()} at"
+                f" {size(self.limits.bandwidth_at(once))}/s, the most that {where}{self.on(' ')}."
             )
         if binds == ARITHMETIC:
             rate = self.cost.flops / self.parts[ARITHMETIC]
@@ -195,12 +220,20 @@ class OneToken:
                 f"{share} of that is arithmetic: {self.cost.flops / 1e6:,.0f} MFLOP, at"
                 f" {rate / 1e9:,.1f} GFLOP/s at most{self.on(' on ')}."
             )
-        names, overhead = len(self.cycle.names), self.shares[OVERHEAD] * self.seconds
-        waiting = percent(min(1.0, self.parts[OVERHEAD] / overhead))
+        longer = "takes longer than the limits of reading and arithmetic"
+        if self.engine:
+            return (
+                f"{share} of that is what {self.engine} {longer}: in its kernels, in its calls, and"
+                " where its threads wait for one another."
+            )
+        names = self.cycle.names
+        layer = sum(name.startswith("h.0.") for name in names)
+        each = self.shares[OVERHEAD] * self.seconds / len(names)
+        why = "calls" if self.threads == 1 else "calls and threads that wait for one another"
         return (
-            f"{share} of that is neither reading nor arithmetic, but overhead, some"
-            f" {duration(overhead / names)} for each of {count(names, 'step')}; calls and"
-            f" threads that wait for one another explain {waiting} of it."
+            f"{share} of that is overhead, what minillm {longer}: some {duration(each)} for each"
+            f" of the {count(len(names), 'step')} that were timed, {layer} a layer; {why} explain"
+            f" {percent(self.explained)} of it."
         )
 
     def on(self, before: str) -> str:
@@ -208,14 +241,18 @@ class OneToken:
         return "" if self.cores is None else before + count(self.threads, "thread")
 
     def read(self) -> str:
-        """What is read, in words."""
-        weights, cache = self.cost.weights, self.cost.cache
-        if min(weights, cache) > max(weights, cache) / 10:
-            return "weights, keys and values"
-        return "weights" if weights > cache else "keys and values"
+        """What is read, in words: 538 MB of weights and 24.1 MB of keys and values."""
+        parts = {"weights": self.cost.weights, "keys and values": self.cost.cache}
+        least = sum(parts.values()) / 100
+        return " and ".join(f"{size(n)} of {what}" for what, n in parts.items() if n >= least)
 
     def change(self, binds: str) -> tuple[dict[str, float], str]:
         """What to change: {lever: tokens/s of all texts together}, and the sentence."""
+        if self.engine:
+            return {}, (
+                f"What {self.engine} would gain from fewer bits, more threads or several texts is"
+                " not predicted."
+            )
         levers, said, rows = {}, [], self.cycle.rows
         texts = TEXTS * rows
         together = texts / self.instead(_seconds(self.predictions(texts=TEXTS)))
@@ -225,14 +262,15 @@ class OneToken:
         kind = NARROWER.get(self.kind)
         narrower = self.instead(_seconds(self.predictions(kind))) if kind else self.seconds
         helps = self.seconds / narrower >= LITTLE
-        would_give = f"{kind} would give {rate_of(rows / narrower)}"
+        would_give = f"matrices in {kind} would give {rate_of(rows / narrower)}"
+        more = f"{cores} threads instead of {self.threads}"
         if binds == READING:
             if kind and self.cost.weights > self.cost.cache / 2:
                 bytes_, cost = self.cost.weights + self.cost.cache, self.costs(kind)
                 levers[kind] = rows / narrower
                 said.append(
-                    f"{percent((cost.weights + cost.cache) / bytes_)} of the bytes,"
-                    f" {percent(narrower / self.seconds)} of the time: {would_give}"
+                    f"{would_give}, with {percent((cost.weights + cost.cache) / bytes_)} of the"
+                    f" bytes in {percent(narrower / self.seconds)} of the time"
                 )
             elif self.cost.weights <= self.cost.cache / 2:
                 said.append("A shorter context, or a cache of fewer bits, would be read faster")
@@ -240,17 +278,16 @@ class OneToken:
                 levers[f"batch of {texts}"] = together
                 said.append(f"The weights are narrow already; {all_at_once}")
             if idle:
-                said.append(f"more threads help as far as {cores} cores read faster than that")
+                said.append(
+                    f"{more} help as far as they read faster together: --threads {cores} tells"
+                )
             elif cores:
                 said.append("more threads will not help")
         elif binds == ARITHMETIC:
             if idle:
                 after = self.seconds - self.parts[ARITHMETIC] * (1 - self.threads / cores)
                 levers[f"{cores} threads"] = rows / after
-                said.append(
-                    f"{cores} threads instead of {self.threads} would give up to"
-                    f" {rate_of(rows / after)}"
-                )
+                said.append(f"{more} would give up to {rate_of(rows / after)}")
             if kind and helps:
                 levers[kind] = rows / narrower
                 said.append(f"{would_give}, and less arithmetic will help, as of a smaller model")
@@ -272,11 +309,13 @@ class OneToken:
             least += (1 - least) * self.threads / cores if idle else 1 - least
             if least * LITTLE <= 1:
                 rate = rate_of(rows / (least * self.seconds))
-                said.append(f"{cores} threads instead of {self.threads} would give {rate} at most")
+                said.append(f"{more} would give {rate} at most")
             else:
                 little.append("more threads")
-            if little:
+            if little and self.explained > 0.5:
                 said.append(f"{' and '.join(little)} would hardly help")
+            elif little:
+                said.append(f"the limits do not tell how much {' and '.join(little)} would help")
         text = "; ".join(said)
         return levers, text[0].upper() + text[1:] + "."
 
@@ -298,26 +337,45 @@ def _seconds(predictions: Mapping[str, Prediction]) -> float:
 def _without_decode(cycles: Sequence[CycleTimes]) -> str:
     if not cycles:
         return "Nothing was timed."
-    tokens = sum(cycle.moments for cycle in cycles)
-    wall = (cycles[-1].end - cycles[0].start) / 1e9
-    if tokens < 2:
-        return (
-            f"The first token took {duration(wall)}; what the next ones cost, more tokens would"
-            " tell."
-        )
-    each = wall / tokens
-    return (
-        f"Each token costs {duration(each)} on average, which is {per_second(each)}, guesses and"
-        " their checks together."
-    )
+    took = duration((cycles[-1].end - cycles[0].start) / 1e9)
+    if not any(cycle.moments for cycle in cycles):
+        return f"{count(sum(c.positions for c in cycles), 'position')} took {took}."
+    return f"The first token took {took}; what the next ones cost, more tokens would tell."
 
 
-def _uncertain(evidence: Evidence, times: np.ndarray, work: OneToken | None) -> str:
-    said, busy = [], evidence.busy
+def _with_guesses(evidence: Evidence) -> dict[str, str]:
+    """The sentences of a run in which tokens were guessed, and the guesses checked."""
+    after = [*dropwhile(lambda cycle: cycle.kind == "prefill", evidence.cycles)]
+    wall = max(after[-1].end - after[0].start, 1.0)
+    tokens = sum(cycle.moments for cycle in after) or 1
+    checks = [cycle for cycle in after if cycle.kind == "verify"]
+    guessed, known = (sum(n) for n in zip(*((c.positions - 1, c.moments) for c in checks)))
+    guessing = sum(cycle.gross.sum() for cycle in after if cycle.kind == "draft")
+    each = wall / 1e9 / tokens
+    few = f"Only {count(tokens, 'token')} after the first were timed." if tokens < FEW else ""
+    return {
+        "answer": f"Each token costs {duration(each)} on average, which is {per_second(each)},"
+        " guesses and their checks together.",
+        "binds": f"{count(len(checks), 'check')} of {count(guessed, 'guessed token')} gave"
+        f" {count(known, 'token')}, {known / len(checks):.1f} a check; guessing took"
+        f" {percent(guessing / wall)} of the time.",
+        "uncertain": " ".join(filter(None, [_busy(evidence), few])),
+    }
+
+
+def _busy(evidence: Evidence, and_so: str = "") -> str:
+    """How busy others were, where that matters."""
+    if (busy := evidence.busy or 0.0) < BUSY:
+        return ""
+    return f"Measured while the machine was {percent(busy)} busy with other work{and_so}."
+
+
+def _uncertain(evidence: Evidence, times: np.ndarray, work: OneToken | None = None) -> str:
     low, high = np.percentile(times, [25, 75])
-    if busy is not None and busy >= BUSY:
-        which = ", which may be the overhead" if work and work.shares[OVERHEAD] > 0.3 else ""
-        said.append(f"Measured while the machine was {percent(busy)} busy with other work{which}.")
+    and_so = ""
+    if work and work.drowned:
+        and_so = ", too busy to tell what binds it and what would help: measure it when it is idle"
+    said = [_busy(evidence, and_so)]
     if len(times) < FEW:
         were = "was" if len(times) == 1 else "were"
         said.append(f"Only {count(len(times), 'token')} after the first {were} timed.")
@@ -328,7 +386,7 @@ def _uncertain(evidence: Evidence, times: np.ndarray, work: OneToken | None) -> 
             f"It was {work.predicted / work.seconds:.1f} times as fast as the limits allow, which"
             " were slower when they were measured: measure them again."
         )
-    return " ".join(said)
+    return " ".join(filter(None, said))
 
 
 # ---- numbers as they are said

@@ -20,7 +20,7 @@ from ..checkpoints.checkpoint import Checkpoint, Tensor
 from ..checkpoints.opening import open_checkpoint
 from ..errors import InputError, whole_number
 from ..ids import checked_ids
-from ..layers.cache import position_bytes
+from ..layers.cache import checked_capacity, position_bytes
 from ..steps import Observer, Step, Trace, checked, identity
 
 
@@ -100,6 +100,7 @@ class Engine:
         self._held = cache
         step = checked(step, lambda: self.step_names)
         logits = self.read(rows[0].tolist(), past, last, Observer.of(step))
+        self._held = cache  # again: the step may have read something else
         if cache is not None:
             cache.lengths += T
         return logits if single else logits[None]
@@ -108,7 +109,7 @@ class Engine:
         """Return what stands for the engine's own cache, empty."""
         if batch != 1 or dtype not in (None, self.cache_dtype):
             raise InputError(f"{self.name} keeps one row of {self.cache_dtype} here")
-        capacity = self.config.sizes.P if capacity is None else whole_number("capacity", capacity)
+        capacity = checked_capacity(self.config, capacity)
         return Held(capacity, capacity * position_bytes(self.config, self.cache_dtype))
 
     def trace(self, ids: Any, cache: Held | None = None, **kwargs: Any) -> Trace:
@@ -153,4 +154,4 @@ class Held:
 
     def truncate(self, length: int) -> None:
         """Forget what is from `length` on."""
-        self.lengths[:] = min(length, self.lengths[0])
+        self.lengths[:] = min(whole_number("length", length, least=0), self.lengths[0])

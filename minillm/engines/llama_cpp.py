@@ -25,7 +25,7 @@ import numpy as np
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.opening import open_checkpoint
 from ..clock.clock import counter
-from ..errors import InputError, require_one_of
+from ..errors import InputError, require_kind, require_one_of
 from ..loading import convert
 from ..steps import Observer, Step, identity, local_name
 from ..twins.choose import twin
@@ -230,6 +230,7 @@ class LlamaCpp(Engine):
         self.versions = self.loaded.versions
         self.threads = n_threads(twin()) if threads is None else checked_threads(threads)
         self.cache_dtype = require_one_of("cache_dtype", cache_dtype, ("float32", "float16"))
+        require_kind("flash", flash, bool | None, "True, False or None")
         self.options = {} if flash is None else {"flash_attn_type": int(flash)}
         self.nodes = Nodes(llama_cpp)
         assert self.family.gguf is not None  # since it has come as a GGUF file
@@ -240,11 +241,11 @@ class LlamaCpp(Engine):
 
     def read(self, ids: list[int], past: int, last: bool, step: Observer) -> np.ndarray:
         kind = Stamps if step.stamps else View if step.times_only else Values
-        view = self._view(kind)
-        view.go_to(self._text[:past])
+        view, text = self._view(kind), [*self._text[:past], *ids]
+        view.go_to(text[:past])
         chunks = [ids[i : i + CHUNK] for i in range(0, len(ids), CHUNK)]
-        self._text[past:] = ids
         rows = [view.read(chunk, not last, step) for chunk in chunks]
+        self._text = text
         return rows[-1] if last else np.concatenate(rows)
 
     def new_cache(self, batch: int = 1, capacity: int | None = None, dtype: Any = None) -> Held:
@@ -424,6 +425,11 @@ class Values(View):
         except BaseException as error:  # which would be lost in llama.cpp
             self.error = error
         return self.error is None
+
+    def go_to(self, text: list[int]) -> None:
+        if self.step is not identity:
+            raise InputError("a step that looks into llama.cpp cannot look into another pass")
+        super().go_to(text)
 
     def read(self, ids: list[int], every: bool, step: Observer) -> np.ndarray:
         self.asked, self.step, self.error = [], step, None

@@ -59,8 +59,9 @@ class Price:
         ]
         if self.own:
             lines.append(
-                f"embed to unembed are {self.inside:,.3f} ms a token; {self.engine} itself counts"
-                f" {self.own:,.3f} ({self.inside / self.own - 1:+.1%})"
+                f"of these, embed to unembed are {self.inside:,.3f} ms on average, where"
+                f" {self.engine} itself counts {self.own:,.3f} ({self.inside / self.own - 1:+.1%});"
+                " the table has medians, of its own run"
             )
         if self.unknown:
             nodes = ", ".join(f"{n} x {node}" for node, n in self.unknown.items())

@@ -70,6 +70,8 @@ class Transformers(Engine):
         ).parameters  # the cache's name there, until 5.40 and since
         self._cache = "cache" if "cache" in its else "past_key_values"
         self.new_state = transformers.DynamicCache  # keys and values of a text
+        self._state: Any = None
+        self._text: list[int] = []  # that it holds
         self.steps = self.family.steps(self.config)
         unseen = ATTENTION if getattr(self.config, "reorder_and_upcast_attn", False) else ()
         self.step_names = [name for name in self.steps if local_name(name) not in unseen]
@@ -84,30 +86,37 @@ class Transformers(Engine):
         return "float32"
 
     def read(self, ids: list[int], past: int, last: bool, step: Observer) -> np.ndarray:
-        if past == 0:
-            self._state = self.new_state()
-        elif (surplus := self._state.get_seq_length() - past) > 0:
-            self._state.crop(-surplus)
+        state, self._state = self._state, None  # which a pass that breaks off leaves uneven
+        text = [*self._text[:past], *ids]
+        if past == 0 or state is None:
+            state = self.new_state()
+            if past:
+                self._pass(self.model, text[:past], state)
+        elif (surplus := state.get_seq_length() - past) > 0:
+            state.crop(-surplus)
         model, watching = self.model, ExitStack()
         self._names.clear()
         self._ticks.clear()
-        held, self._held = self._held, None  # nothing, if the pass breaks off between two layers
-        with watching, self.torch.no_grad():
+        with watching:
             if step.stamps is not None:
                 model = self._stamped(every_step=not step.times_only)
             elif not step.times_only:
                 self._show(watching, step, last)
+            logits = self._pass(model, ids, state, last)
+        if step.stamps is not None:
+            step.stamps([*self._names, "logits"], [*self._ticks, self.now()])
+        self._state, self._text = state, text
+        return logits
+
+    def _pass(self, model: Any, ids: list[int], state: Any, last: bool = True) -> np.ndarray:
+        with self.torch.no_grad():
             result = model(
                 self.torch.tensor([ids]),
                 use_cache=True,
                 logits_to_keep=int(last),
-                **{self._cache: self._state},
+                **{self._cache: state},
             )
-            logits = result.logits[0].numpy()
-        if step.stamps is not None:
-            step.stamps([*self._names, "logits"], [*self._ticks, self.now()])
-        self._held = held
-        return logits
+        return result.logits[0].numpy()
 
     def _stamped(self, every_step: bool) -> Any:
         """The same modules once more, with the same parameters, that note when the steps end that
@@ -136,14 +145,23 @@ class Transformers(Engine):
         torch, D, scope = self.torch, self.config.sizes.D, ""
         projections: Any = self.family.projections
         modes: Any = torch.overrides
+        away = False  # while the step is at work, which may call this engine, too
 
         def give(name: str, tensor: Any) -> None:
-            shown = tensor.numpy().copy()
-            if (new := step(name, shown)) is not shown:
-                tensor.copy_(torch.from_numpy(np.ascontiguousarray(new)))
+            nonlocal away
+            if away:
+                return
+            shown, away = tensor.numpy().copy(), True
+            try:
+                if (new := step(name, shown)) is not shown:
+                    tensor.copy_(torch.from_numpy(np.ascontiguousarray(new)))
+            finally:
+                away = False
 
         def formed(name: str, output: Any) -> None:
             nonlocal scope
+            if away:
+                return
             tensor = output[0] if isinstance(output, tuple) else output
             local = local_name(name)
             scope = name.removesuffix(local)

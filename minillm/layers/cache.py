@@ -36,6 +36,15 @@ def position_bytes(config, dtype) -> int:
     return 2 * s.L * s.K * s.D * np.dtype(dtype).itemsize
 
 
+def checked_capacity(config, capacity: int | None) -> int:
+    """Return how many positions a cache may hold, None being all; InputError for more."""
+    P = config.sizes.P
+    capacity = P if capacity is None else whole_number("capacity", capacity)
+    if capacity > P:
+        raise InputError(f"cache capacity {short(capacity)}: the model has {P} positions")
+    return capacity
+
+
 def furthest(config) -> int:
     """How many positions a text can have of which a cache keeps the newest: those of the model's
     table, or, where positions are angles, as many as float32 tells apart."""
@@ -143,9 +152,7 @@ class KVCache:
     def __init__(self, config, batch: int = 1, capacity: int | None = None, dtype=np.float32):
         require("config", config, "sizes", "model.new_cache() makes a cache of the model's")
         sizes = config.sizes
-        capacity = sizes.P if capacity is None else whole_number("capacity", capacity)
-        if capacity > sizes.P:
-            raise InputError(f"cache capacity {capacity}: the model has {sizes.P} positions")
+        capacity = checked_capacity(config, capacity)
         batch, dtype = whole_number("batch", batch), float_type(dtype)
         # Zeros, not empty: what lies beyond a row's length has weight 0, and 0 * NaN would be NaN.
         # (np.zeros also leaves the memory untouched until it is used; np.zeros_like would not.)

@@ -1,7 +1,7 @@
 """Figures with matplotlib, a file for each folder whose values they show: every function takes
 ax=None, draws, and returns the axes. Readable in black and white."""
 
-from .basics import bars, heat_map, likeliest, show
+from .basics import bars, heat_map, likeliest, save, show
 from .bench import (
     ledger_page,
     rates,
@@ -63,6 +63,7 @@ __all__ = [
     "residual_norms",
     "roofline",
     "runs_page",
+    "save",
     "show",
     "speed_against_quality",
     "speeds",

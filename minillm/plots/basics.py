@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from ..clock.phases import LOOKS
 from ..errors import InputError
+from ..machine.files import write_atomically
 
 
 def axes_or_new(ax):
@@ -42,6 +44,13 @@ def show(drawn, alt: str) -> None:
     )
     display({"text/markdown": f"*In words:* {alt}", "text/plain": f"In words: {alt}"}, raw=True)
     pyplot.close(figure)
+
+
+def save(figure, path: str | Path) -> None:
+    """Write a figure into a file, all or nothing, in the format that its name ends in."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format=Path(path).suffix[1:], dpi=150)
+    write_atomically(Path(path), picture.getvalue())
 
 
 def heat_map(values, rows: Sequence[str], columns: Sequence[str], numbers: str = "", ax=None):

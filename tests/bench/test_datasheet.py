@@ -20,6 +20,7 @@ from minillm.bench.datasheet_report import DatasheetReport, plain
 from minillm.checkpoints.opening import config_of, save_checkpoint
 from minillm.clock import Limits, machines
 from minillm.clock.machines import Constants, Machine
+from minillm.clock.verdict import duration, rate_of
 from minillm.families.llama.qwen import Qwen2Config, Qwen3Config
 from minillm.model import Model
 from minillm.weights import KINDS, store_parameters
@@ -92,7 +93,7 @@ def test_a_sheet_of_every_family_in_all_its_forms(config):
     assert values["levers"] == sorted(values["levers"], key=lambda lever: -lever["rate"])
     page, html = report.page("a.png"), report.html("<svg></svg>")
     assert "a\\|\\<b\\>" in page and "a|&lt;b&gt;" in html and "<b>" not in html
-    assert page.count("\n## ") == html.count("<h2>") == 7 and "Each token costs" in page
+    assert page.count("\n## ") == html.count("<h2>") == 7 and "Each token would cost" in page
     assert "![" in page and "![" not in report.page(None)
 
 
@@ -116,9 +117,42 @@ def test_the_words_and_the_tables_have_the_same_cache():
     assert f"int8 would give {levers['int8 instead of float32'].rate:,.0f} tokens/s" in change
 
 
+def test_what_is_predicted_would_cost_that():
+    """At best, unless it is known what the engine makes of the limits."""
+    known = {("minillm", "float32", TOKEN): Constants(0.5, 0.0)}
+    for fitted, best in (({}, " at best"), (known, "")):
+        sheet = Datasheet("a", GPT2_124M, machine(fitted=fitted), threads=1)
+        token = sheet.entry("float32", TOKEN, 512)
+        assert sheet.verdict.sentences["answer"] == (
+            f"Each token would cost{best} {duration(token.seconds)}, which is"
+            f" {rate_of(token.rate)}."
+        )
+
+
+def test_why_more_texts_may_give_less_is_said():
+    sheet = Datasheet("a", SHAPES["gpt2"], machine())
+    assert "caches" not in DatasheetReport(sheet, "").page(None)
+    (one, *_) = machine().limits
+    near = replace(one, bandwidth={2**16: 1e12, 2**18: 1e12, 2**19: 1e9})
+    sheet = Datasheet("a", SHAPES["gpt2"], replace(machine(), limits=(near,)))
+    assert (
+        "Where more texts give less, their keys and values no longer fit into the processor's"
+        " caches: each text has 49.2 kB of them, and what memory gives is 1 GB/s."
+    ) in DatasheetReport(sheet, "").page(None)
+
+
+def test_half_of_one_is_no_lever():
+    one = GPT2Config(vocab_size=300, n_positions=1, n_embd=32, n_layer=1, n_head=2)
+    for config, there in ((SHAPES["gpt2"], True), (one, False)):
+        levers = {lever.what for lever in Datasheet("a", config, machine()).levers}
+        for half in ("half of the layers", "half of the context"):
+            assert (half in levers) == there
+
+
 def test_one_text_of_a_published_machine():
     sheet = Datasheet("a", GPT2_124M, machines.find("H100"))
     page = DatasheetReport(sheet, "").page(None)
+    assert "reading 495 MB of weights and 37.8 MB of keys and values at 3,350 GB/s" in page
     assert "Predicted only, from published figures" in page and "thread" not in page
     assert sheet.predicted("float16", TOKEN, 32).seconds > 124e6 * 2 / 3.35e12
 

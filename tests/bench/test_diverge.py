@@ -7,7 +7,7 @@ import pytest
 
 from minillm import GPT2Config, InputError, LlamaConfig, ops
 from minillm.bench.diverge import diverge
-from minillm.bench.rounding import Side
+from minillm.bench.rounding import Side, compared
 from minillm.exercises import exercise
 from minillm.families.family import MATRIX, POSITIONS, TABLE
 from minillm.families.llama.qwen import Qwen3Config
@@ -134,6 +134,20 @@ def test_another_function_is_found_where_the_weights_are_the_same():
     found = diverge(model, model_of(model.config, model.parameters, wrong), IDS, max_new_tokens=2)
     assert found.steps[0].name == "h.0.mlp.act" and not found.changed
     assert {step.name for step in found.steps} == {"h.0.mlp.act", "h.1.mlp.act"}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("sides", [(0,), (1,), (2, 3), (0, 1), (0, 1, 2, 3)])
+def test_no_rounding_hides_what_is_not_finite(bad, sides):
+    """a, b and both in float64, some of which are not finite in one number; equal infinities of
+    both are no difference, and neither are textbooks that overflow."""
+    values = [np.ones((1, 3, 4), np.float64 if i > 1 else np.float32) for i in range(4)]
+    for side in sides:
+        values[side][0, 1, 2] = bad
+    found = compared("h.0.ln_1", 3, *values)
+    same = sides == (2, 3) or (np.isinf(bad) and {0, 1} <= {*sides})
+    assert found.differs == (not same) and np.isfinite(found.rounding)
+    assert same or ((found.position, found.index) == (1, (0, 1, 2)) and "not finite" in str(found))
 
 
 # ---- the texts

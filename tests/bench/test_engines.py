@@ -74,6 +74,26 @@ def test_what_no_switch_explains_stays():
     assert not any(step.name.endswith("scores") for step in outcomes[0].steps)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_not_within_rounding(bad, tmp_path, capsys, monkeypatch):
+    """On both sides: in float64 it is not finite either, and so no rounding can be measured."""
+    monkeypatch.setitem(ENGINES, "rough", Rough)
+    model, tokenizer = minillm.load("tales-draft", kernels="numpy")
+    weights = model.parameters["h.1.ln_1.weight"].copy()
+    weights[3] = bad
+    model.with_parameters({"h.1.ln_1.weight": weights}).save_pretrained(tmp_path)
+    tokenizer.save(tmp_path)
+    arguments = ["verify", str(tmp_path), "--engine", "rough", "The king"]
+    assert main(arguments) == 1
+    out, err = capsys.readouterr()
+    step = "ln_1" if np.isnan(bad) else "attn.scores"  # equal infinities up to there
+    assert f"as it is: the first beyond rounding is h.1.{step}, position 0: not finite, at [" in out
+    assert not err and f"h.*.{step}, " in out[out.index("no switch explains") :]
+    assert main([*arguments, "--json"]) == 1
+    [found] = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert found["outcomes"][0]["logits"] is None
+
+
 @pytest.mark.parametrize(("kind", "code"), [(Rough, 0), (Wrong, 1)])
 def test_verify_says_so(kind, code, monkeypatch, capsys):
     monkeypatch.setitem(ENGINES, "rough", kind)
@@ -82,7 +102,9 @@ def test_verify_says_so(kind, code, monkeypatch, capsys):
     words = capsys.readouterr().out
     assert "tales-draft against rough 1: 2 ids" in words
     assert ("no switch explains h.*.ln_2" in words) == bool(code)
-    assert ("+2 float32 there: all within rounding" in words) == (not code)
+    assert "+1: one that changes nothing\n+2: float32 there, and those above\n" in words
+    assert ("+2: all within rounding" in words) == (not code)
+    assert f"\n+1: again {kind.at if not code else 'h.0.ln_2'}, " in words
     assert main([*arguments, "--json"]) == code
     [found] = json.loads(capsys.readouterr().out)
     assert found["ok"] == (not code) and len(found["outcomes"]) == 3

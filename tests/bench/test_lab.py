@@ -65,12 +65,14 @@ def test_no_user_no_host_and_no_path_is_in_it():
         ("version", 3, "of version 3; `minillm lab` writes 1"),
         ("rows", [{}], "rows.0..engine is missing"),
         ("rows", 7, "rows is 7"),
+        ("rows", [], "nothing was measured"),
+        ("rows.flops", 1e19, "or beyond 1e"),
         ("machine", {}, "machine: a machine of version None"),
         ("model", "a\x1b[2J", "is no name"),
-        ("rows.seconds", [], "is not above 0"),
-        ("rows.seconds", [float("nan")], "is not above 0"),
-        ("rows.bytes", 0.0, "is not above 0"),
-        ("rows.predicted", float("inf"), "is not above 0"),
+        ("rows.seconds", [], "is 0 or less"),
+        ("rows.seconds", [float("nan")], "is 0 or less"),
+        ("rows.bytes", 0.0, "is 0 or less"),
+        ("rows.predicted", float("inf"), "is 0 or less"),
     ],
 )
 def test_what_cannot_be_is_one_line(files, place, value, message):
@@ -82,6 +84,12 @@ def test_what_cannot_be_is_one_line(files, place, value, message):
     with pytest.raises(InputError, match=message) as error:
         lab.read_all(files(values))
     assert "0.json" in str(error.value) and len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("values", [{}, {"version": 1}, {"rows": []}, {"model_type": "gpt2"}])
+def test_another_file_is_not_taken_for_one(files, values):
+    with pytest.raises(InputError, match=r"0.json: not a file that `minillm lab` writes"):
+        lab.read_all(files(values))
 
 
 def test_a_class_compares_one_model(files):

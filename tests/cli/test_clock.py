@@ -90,6 +90,13 @@ def test_the_command_draws_and_tabulates(cli, tmp_path):
         ([TALE, "--trace", "."], "--trace .: it cannot be written"),
         ([TALE, "--limits", "README.md"], "README.md"),
         (["--predict", "3,x"], "--predict 3,x: give contexts as whole numbers"),
+        (["--predict", "32", TALE], "--predict needs no prompt: leave out 'Once upon a time'"),
+        (["--predict", "32", "--engine", "llama.cpp"], "--predict goes without --engine"),
+        (["--predict", "32", "--record", "a"], "--predict goes without --record"),
+        (["--predict", "32", "--plot", "a.png"], "--predict goes without --plot"),
+        (["--predict", "32", "--trace", "a"], "--predict goes without --trace"),
+        (["--predict", "32", "--draft", "ngram"], "--predict goes without --draft"),
+        (["--predict", "32", "--every-step"], "--predict goes without --every-step"),
     ],
     ids=lambda v: " ".join(v)[:40] if isinstance(v, list) else "",
 )

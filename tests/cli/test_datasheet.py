@@ -37,8 +37,12 @@ def machine(tmp_path):
 def test_a_sheet_of_a_published_machine(cli):
     code, out, _ = cli("tales-draft", "--machine", "a100")
     assert code == 0 and out.startswith("# Datasheet: tales-draft on NVIDIA A100 80GB SXM\n")
-    assert "Predicted only" in out and "    minillm datasheet tales-draft --machine a100" in out
-    assert "a100" in cli("--machine", "?")[1]
+    assert "Predicted only" in out and out.endswith(
+        "\n    minillm datasheet tales-draft --machine a100\n"
+    )
+    listed = cli("--machine", "?")[1]
+    assert "\na100: NVIDIA A100" in listed and max(map(len, listed.splitlines())) <= 100
+    assert json.loads(cli("--machine", "?", "--json")[1])["a100"]["measured"] is False
 
 
 def test_all_forms_of_a_sheet(cli, machine, tmp_path):
@@ -48,8 +52,8 @@ def test_all_forms_of_a_sheet(cli, machine, tmp_path):
     assert code == 0 and values["token"][0]["kind"] == "float32" and str(tmp_path) not in out
     html = cli(*what, "--html")[1]
     assert html.startswith("<!doctype html>") and "<svg" in html and "<!DOCTYPE svg" not in html
-    code, out, _ = cli(*what, "--kinds", "int8", "--save", str(tmp_path / "it"))
-    assert code == 0 and "![" not in out
+    code, out, _ = cli(*what, "--kinds", "int8", "int8", "--save", str(tmp_path / "it"))
+    assert code == 0 and "![" not in out and "| context | int8 |" in out
     assert "](it.png)" in (tmp_path / "it.md").read_text()
     assert (tmp_path / "it.png").stat().st_size > 10_000
     assert [*json.loads((tmp_path / "it.json").read_text())["bytes"]["weights"]] == ["int8"]
@@ -74,7 +78,10 @@ def test_a_config_alone(cli, machine, tmp_path):
         (["tales", "--engine", "minillm", "llama.cpp"], "several engines and --models go with"),
         (["tales", "--errors"], "--errors takes --models, and none of MODEL"),
         (["--errors", "--models", "tales", "tales-draft"], "--errors needs three models"),
+        (["--errors", "--models", "tales", "tales-draft", "tales"], "three models, each once"),
+        (["--errors", "--models", "tales", "tales-draft", "./no"], "./no"),
         (["tales", "--rounds", "0"], "--rounds is 0; it must be at least 1"),
+        (["weights/tales/config.json", "--measure"], "is a file; minillm opens .gguf, or a folder"),
         (["tales", "--contexts", "3", "-1"], "--contexts is [3, -1]"),
         (["tales", "--plot", "a.xyz"], "--plot a.xyz: the name must end in"),
         (["tales", "--save-machine", "no/such/a.json"], "there is no such folder"),

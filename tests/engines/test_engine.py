@@ -1,11 +1,13 @@
 """What every engine has from its base: one text at a time, clocked and traced as a Model is. The
 engine of this file is minillm itself."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import minillm
-from minillm import InputError
+from minillm import InputError, recording
 from minillm.clock import Clock, ClockReport
 from minillm.decoding import Options
 from minillm.decoding.generate import moments
@@ -14,6 +16,7 @@ from minillm.engines.price import price
 from minillm.record import record
 from minillm.steps import Patch
 
+DATA = Path(__file__).parents[1] / "data" / "engines"
 IDS = [5, 6, 7, 8]
 
 
@@ -86,6 +89,11 @@ def test_one_text_at_a_time(ours):
         ours([IDS, IDS])
     with pytest.raises(InputError, match="one row of float32"):
         ours.new_cache(batch=2)
+    with pytest.raises(InputError, match="cache capacity 513: the model has 512 positions"):
+        ours.new_cache(capacity=513)
+    for length in (-1, 1.5, "2"):
+        with pytest.raises(InputError, match="length is"):
+            other.truncate(length)
 
 
 def test_its_price_is_measured_in_turn(ours):
@@ -104,7 +112,36 @@ def test_a_recording_is_timed_by_it_and_valued_by_the_model(ours):
     assert made.header["model"]["twin"] == "ours 1"
     assert made.header["names"][0] == ["embed", "logits", "probs", "next"]
     assert made.header["machine"]["versions"]["minillm"] == "1"
+    assert made.header["model"]["stored"] == ours.stored
     assert made.header["runs"]["difference"] < 1e-4  # one pass, and one a token
+
+
+@pytest.mark.parametrize(
+    ("name", "engine", "steps", "apart"),
+    [
+        # float16 weights, cache and activations of llama.cpp, float32 activations of ours
+        ("tales-llama-phases", "llama.cpp", (2, 4), 0.1),
+        ("tales-llama-steps", "llama.cpp", (15, 5), 0.1),
+        ("tales-llama-transformers-phases", "transformers", (2, 4), 1e-4),
+        ("tales-llama-transformers-steps", "transformers", (13, 6), 1e-4),
+    ],
+)
+def test_a_recording_is_replayed_without_the_engine(name, engine, steps, apart):
+    """Times lie in order and fill each cycle; the tokens are minillm's likeliest, too. steps: how
+    many there are in a layer, and besides; apart: what the logits may be."""
+    made = recording.read(DATA / f"{name}.recording")
+    title, _, version = made.header["model"]["twin"].rpartition(" ")
+    assert title == engine and version in made.header["machine"]["versions"].values()
+    names, (layer, besides) = made.header["names"], steps
+    assert len(names) == 1 and names[0][-3:] == ["logits", "probs", "next"]
+    assert len(names[0]) == layer * made.header["model"]["sizes"]["L"] + besides
+    for i, cycle in enumerate(made.header["cycles"]):
+        ends = made.arrays["times.ends"][made.intervals(i)]
+        assert (np.diff(ends) > 0).all() and ends[0] > 0
+        assert ends[-1] == pytest.approx(cycle["end"] - cycle["start"], rel=1e-6)
+    assert 0 < made.header["runs"]["difference"] < apart
+    ids = made.arrays["candidates.ids"][:, 0]
+    assert [m["id"] for m in made.header["moments"]] == ids.tolist()
 
 
 def test_engines_are_known_by_name():

@@ -3,6 +3,7 @@ its effect, and looking changes nothing."""
 
 import builtins
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from minillm import InputError
 from minillm.checkpoints.find import find_model
 from minillm.cli import main
-from minillm.clock import Clock
+from minillm.clock import Clock, Limits
 from minillm.decoding import Options
 from minillm.decoding.generate import moments
 from minillm.engines import LlamaCpp
@@ -75,6 +76,23 @@ class TestLive:
             engine(IDS, step=Patch({"h.0.x": 0}))
         assert near(engine(IDS, step=lambda name, value: value), model(IDS))
 
+    def test_a_step_may_read_something_else_but_not_look_into_it(self, both):
+        model, engine = both
+        cache, other = engine.new_cache(), engine.new_cache()
+
+        def reads(value):
+            other.truncate(0)
+            assert near(engine(IDS[::-1], other), model(IDS[::-1]))
+            return value
+
+        assert near(engine(IDS, cache, step=Patch({"h.1.attn.out": reads})), model(IDS))
+        assert near(engine([4], cache), model([*IDS, 4])[-1:])
+        with pytest.raises(InputError, match="another cache's"):
+            engine([4], other)
+        with pytest.raises(InputError, match="cannot look into another pass"):
+            engine(IDS, step=Patch({"h.1.attn.out": lambda value: engine.trace(IDS)["embed"]}))
+        assert near(engine(IDS), model(IDS))
+
     @pytest.mark.parametrize("every_step", [False, True])
     def test_a_clock_sees_phases_or_steps_and_changes_nothing(self, both, every_step):
         _, engine = both
@@ -108,9 +126,20 @@ class TestLive:
         args += ["--no-limits", "--max-new-tokens", "2", "--threads", "1"]
         assert main([*args, "--beside", "--record", str(file)]) == 0
         out = capsys.readouterr().out
-        for part in ("llama.cpp 0.", "looking costs", "itself counts", "it loses in"):
+        for part in ("llama.cpp 0.", "looking costs", "itself counts", "it gains in", "loses "):
             assert part in out
         assert file.exists()
+
+    def test_minillm_s_waiting_is_not_predicted_of_it(self, tmp_path, capsys):
+        file = tmp_path / "limits.json"
+        rates = {"float16": 1e12, "float32": 1e12}
+        Limits({}, 1, {2**26: 1e12}, rates, rates, 1e12, 1.0, 1.0, 1.0).save(file)
+        args = ["clock", "Once", "--engine", "llama.cpp", "--model", "tales-llama", "--json"]
+        args += ["--limits", str(file), "--max-new-tokens", "2", "--threads", "1", "--beside"]
+        assert main(args) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["table"][-1]["predicted_s"] < 0.1 < found["beside"]["table"][-1]["predicted_s"]
+        assert not found["verdict"]["levers"]
 
     def test_a_file_that_ends_the_process_is_one_line(self, tmp_path):
         """A token that is there twice, which minillm reads and llama.cpp aborts on."""
@@ -122,6 +151,14 @@ class TestLive:
             InputError, match=r"llama\.cpp cannot compute with .*a\.gguf: GGML_ASSERT"
         ):
             LlamaCpp(file)
+
+
+@pytest.mark.live
+@needs_engine
+@pytest.mark.parametrize("flash", ["yes", 1, -1, np.array([True, False])])
+def test_flash_is_true_false_or_none(flash):
+    with pytest.raises(InputError, match=r"flash is .*; it must be True, False or None"):
+        LlamaCpp("tales-draft", 1, flash=flash)
 
 
 @pytest.mark.live

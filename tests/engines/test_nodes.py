@@ -9,7 +9,6 @@ import pytest
 
 from minillm import families
 from minillm.engines.nodes import NOTHING, WITHIN, graph_of, is_last, places
-from minillm.recording import read
 from minillm.sizes import Sizes
 from minillm.steps import local_name
 from tests.engines.small import CONFIGS, L
@@ -101,21 +100,3 @@ def test_what_is_put_is_what_is_read(step):
     place.put(new)
     np.testing.assert_array_equal(places(step, numbers, SIZES, 3, paired=True)[0].value, new)
     assert (numbers != 0).all()
-
-
-@pytest.mark.parametrize("kind", ["phases", "steps"])
-def test_a_recording_of_llama_cpp_is_replayed_without_it(kind):
-    """Times lie in order and fill each cycle; the tokens are minillm's likeliest, too."""
-    recording = read(DATA / f"tales-llama-{kind}.recording")
-    assert recording.header["model"]["twin"].startswith("llama.cpp")
-    sizes, names = recording.header["model"]["sizes"], recording.header["names"]
-    assert len(names) == 1 and names[0][-3:] == ["logits", "probs", "next"]
-    assert len(names[0]) == (2 * sizes["L"] + 4 if kind == "phases" else 15 * sizes["L"] + 5)
-    for i, cycle in enumerate(recording.header["cycles"]):
-        ends = recording.arrays["times.ends"][recording.intervals(i)]
-        assert (np.diff(ends) > 0).all() and ends[0] > 0
-        assert ends[-1] == pytest.approx(cycle["end"] - cycle["start"], rel=1e-6)
-    # float16 weights, cache and activations of llama.cpp, float32 activations of ours
-    assert 0 < recording.header["runs"]["difference"] < 0.1
-    ids = recording.arrays["candidates.ids"][:, 0]
-    assert [m["id"] for m in recording.header["moments"]] == ids.tolist()

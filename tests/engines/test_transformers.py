@@ -1,5 +1,7 @@
 """transformers as an engine: its tokens, its times and its values, looked at and replaced."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -105,10 +107,30 @@ def test_a_step_that_fails_leaves_nothing_behind(both):
     assert np.array_equal(theirs(IDS), before)
     cache = theirs.new_cache(capacity=16)
     theirs(IDS, cache)
-    with pytest.raises(RuntimeError):
-        theirs([1], cache, step=fails)
+    expected = theirs([1], cache)
+    for name in ("embed", "h.0.mlp.out", "logits"):  # before, between and after two layers
+        cache.truncate(len(IDS))
+        with pytest.raises(RuntimeError):
+            theirs([1], cache, step=Patch({name: partial(fails, name)}))
+        assert np.array_equal(theirs([1], cache), expected)
+
+
+def test_a_step_may_read_something_else(both):
+    theirs, ours = both
+    expected, trace = theirs(IDS), theirs.trace(IDS[::-1])
+    cache, other = theirs.new_cache(capacity=16), theirs.new_cache(capacity=16)
+
+    def reads(value):
+        other.truncate(0)
+        theirs(IDS[::-1], other)
+        assert np.array_equal(theirs.trace(IDS[::-1])["logits"], trace["logits"])
+        return value
+
+    everywhere = Patch(dict.fromkeys(("embed", "h.0.attn.context", "h.0.mlp.out"), reads))
+    assert np.array_equal(theirs(IDS, cache, step=everywhere), expected)
+    np.testing.assert_allclose(theirs([1], cache)[-1], ours([*IDS, 1])[-1], rtol=1e-4, atol=1e-4)
     with pytest.raises(InputError, match="another cache's"):
-        theirs([1], cache)
+        theirs([1], other)
 
 
 def test_one_line_without_the_package(monkeypatch):

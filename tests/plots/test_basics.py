@@ -1,9 +1,12 @@
 """Figures show the numbers that they were given, on the axes that they were given."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+import minillm
 from minillm import plots
 
 
@@ -41,3 +44,32 @@ def test_bars_stand_in_the_order_given_with_their_numbers():
     ax = plots.bars([2.0, 0.0, 10.0], ["a", "b", "c"], ".1f", Figure().subplots())
     assert [bar.get_width() for bar in ax.patches] == [2, 0, 10] and ax.yaxis_inverted()
     assert [text.get_text() for text in ax.texts] == ["2.0", "0.0", "10.0"]
+
+
+def test_a_picture_is_written_all_or_nothing(tmp_path):
+    figure, path = Figure(), tmp_path / "a.PNG"
+    path.write_bytes(b"before")
+
+    class Broken:
+        def savefig(self, file, **_):
+            file.write(b"half")
+            raise OSError("no more")
+
+    with pytest.raises(OSError, match="no more"):
+        plots.save(Broken(), path)
+    assert path.read_bytes() == b"before" and len([*tmp_path.iterdir()]) == 1
+    held = path.open("rb")
+    plots.save(figure, path)
+    assert path.read_bytes().startswith(b"\x89PNG") and len([*tmp_path.iterdir()]) == 1
+    assert held.read() == b"before"  # another file was renamed to its place
+    held.close()
+    plots.save(figure, tmp_path / "a.svg")
+    assert b"<svg" in (tmp_path / "a.svg").read_bytes()
+
+
+def test_no_picture_is_written_otherwise():
+    """Elsewhere savefig has a buffer: what notebooks and pages show."""
+    package = Path(minillm.__file__).parent
+    found = [p for p in package.rglob("*.py") if "savefig(" in p.read_text("utf-8")]
+    names = sorted(p.relative_to(package).as_posix() for p in found)
+    assert names == ["cli/datasheet.py", "page/notebook.py", "plots/basics.py"]
