@@ -251,7 +251,7 @@ def _decoded(line: str | bytes, number: int) -> str:
         raise InputError(f"standard input, line {number} is not UTF-8 ({error.reason})") from None
 
 
-def say_if_cut(chat, finish: str) -> None:
+def say_if_cut(chat, finish: str | None) -> None:
     """Say of an answer without an end which option gives it more room."""
     if finish == "length":
         full = chat.stats.used >= chat.stats.context
