@@ -66,6 +66,7 @@ def convert(
     InputError for what the other form cannot hold.
     """
     checkpoint = replace(open_checkpoint(source), as_stored=True)
-    model = load_model(checkpoint, kernels="numpy")
+    wide = "float64" if checkpoint.stored == "float64" else None
+    model = load_model(checkpoint, wide, kernels="numpy")
     save_checkpoint(model, target, dtype, checkpoint.tokenizer, checkpoint.about, show_progress)
     return model

@@ -145,9 +145,13 @@ def recurrent() -> Iterator[Job]:
 
 NEEDS = {  # command -> what it computes with
     "generate": (inference,),
+    "chat": (inference,),
+    "ask": (inference,),
+    "explore": (inference, limits),
     "probs": (inference,),
     "score": (inference,),
     "verify": (inference,),
+    "diverge": (inference,),
     "clock": (inference, limits),
     "compare": (inference, limits, compression),
     "bench": (inference, limits, training, ladders),

@@ -1,13 +1,15 @@
 """warmup compiles all that commands need: after it, none of them compiles anything."""
 
+import argparse
 import os
 import subprocess
 import sys
 
 import pytest
 
+from minillm.cli import COMMANDS
 from minillm.errors import InputError
-from minillm.warm_up import warm_up
+from minillm.warm_up import NEEDS, warm_up
 
 # In a process of its own, on an empty cache: warm up, then run every command and collect what is
 # compiled all the same. What the commands print goes to stderr.
@@ -76,6 +78,14 @@ def test_after_warmup_no_command_compiles_anything(tmp_path):
         timeout=900,
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr[-3000:]
+
+
+def test_every_command_that_computes_can_be_named():
+    for command in COMMANDS:
+        name, parser = command.__name__.rpartition(".")[2], argparse.ArgumentParser()
+        command.add_arguments(parser)
+        computes = "--kernels" in parser._option_string_actions and name != "info"
+        assert name in NEEDS or not computes, name
 
 
 def test_a_command_without_kernels_is_named():

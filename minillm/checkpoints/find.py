@@ -93,16 +93,18 @@ def find_model(name_or_path: str | Path) -> Path:
             return root / name
     if name in PACKAGES:
         return _in_package(name)
+    is_file = name.endswith((".gguf", ".safetensors"))
     if (
         isinstance(name_or_path, Path)
         or Path(name).is_absolute()
+        or (is_file and Path(name).parent.is_dir())
         or (name.count("/") > 1 and not name.endswith(".gguf"))
         or name.count("/") > 2
         or name.startswith(".")
         or "\\" in name
         or not name
     ):
-        kind = "file" if name.endswith(".gguf") else "folder"
+        kind = "file" if is_file else "folder"
         raise InputError(f"no {kind} {name!r}; bundled models: {', '.join(bundled_names())}")
     return _from_hub(name)
 
@@ -120,7 +122,8 @@ def _in_package(name: str) -> Path:
 def _from_hub(name: str) -> Path:
     near = get_close_matches(name, bundled_names(), 1)
     meant = f"; did you mean {near[0]}?" if near else ""
-    known = f"model {name!r} is neither a folder nor bundled ({', '.join(bundled_names())}{meant})"
+    here = "a file" if name.endswith(".gguf") else "a folder"
+    known = f"model {name!r} is neither {here} nor bundled ({', '.join(bundled_names())}{meant})"
     try:
         import huggingface_hub as hub
         import huggingface_hub.utils

@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, short
+from .chat import WITHOUT, add_context, say_if_cut
 from .common import (
     add_compute,
     add_model,
@@ -21,7 +22,6 @@ from .common import (
     check_output,
     harmless,
     load,
-    say,
     say_written,
     table,
     text_of,
@@ -32,11 +32,10 @@ from .generate import add_options, given_options
 
 WHAT = ("question", "summary", "translation", "code", "label", "all")
 VALUES = ("question", "language", "labels")
+LONGEST = 200  # tokens of an answer, unless asked for
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from .chat import WITHOUT
-
     parser.add_argument("task", choices=WHAT, help="what to ask for")
     add_text(parser, "the text that it is about")
     for name in VALUES:
@@ -45,8 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="of all: print every answer and mark")
     add_model(parser)
     parser.set_defaults(model="smollm2")
+    add_context(parser)
     add_compute(parser)
-    add_options(parser, WITHOUT)
+    add_options(parser, WITHOUT, max_new_tokens=LONGEST)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -54,21 +54,22 @@ def run(args: argparse.Namespace) -> None:
     from ..tasks.chat import Chat
 
     check_output("--out", args.out)
-    others = ("out", "json") if args.task != "all" else ("text", *VALUES)
+    if args.task == "all" and args.text is not None:
+        raise InputError(f"ask all does nothing with the text {short(args.text)}: it has its own")
+    others = VALUES if args.task == "all" else ("out", "json")
     if surplus := [name for name in others if getattr(args, name)]:
-        raise InputError(f"ask {args.task} does nothing with {surplus[0]}: leave it out")
+        raise InputError(f"ask {args.task} does nothing with --{surplus[0]}: leave it out")
     if args.task != "all":
         values = {name: getattr(args, name) for name in VALUES}
         prompt = prompts.prompt_of(args.task, text=text_of(args), **values)
     options = given_options(args)
-    chat = Chat(*load(args), **{"max_new_tokens": 200} | options)
+    chat = Chat(*load(args), context=args.context, **{"max_new_tokens": LONGEST} | options)
     if args.task == "all":
         return _all(chat, args, options)
     for moment in chat.send(prompt):
         write(harmless(moment.text), end="")
     write("")
-    if moment.finish == "length":
-        say("[the answer was cut off: --max-new-tokens]")
+    say_if_cut(chat, moment.finish)
     return None
 
 

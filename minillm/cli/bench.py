@@ -258,7 +258,7 @@ def _start(args: argparse.Namespace) -> None:
         return write_json([vars(one) for one in starts])
     rows = [
         [
-            one.name,
+            one.name + (", fresh" if one.fresh else ""),
             f"{median(one.seconds):.2f}",
             f"{min(one.seconds):.2f}-{max(one.seconds):.2f}",
             f"{median(one.processor):.2f}" if one.processor else "?",
@@ -270,6 +270,8 @@ def _start(args: argparse.Namespace) -> None:
     write("seconds from the start of a process to its first character, and of processor time")
     write(table(["", "median", "range", "processor", "command"], rows, "<>>><"))
     write(f"\nmedians of {count(args.rounds, 'round')}, after one to warm up")
+    if any(one.fresh for one in starts):
+        write("fresh: as just installed, where kernels are compiled first; started once")
     for one in starts:
         if one.missing:
             write(f"{one.name}: missing ({one.missing})")

@@ -36,6 +36,8 @@ WITHOUT += ("use_cache", "window", "chunk")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from ..tasks.chat import ANSWER
+
     add_model(parser)
     parser.set_defaults(model="smollm2")
     parser.add_argument("--system", metavar="TEXT", help="a message that stands before all others")
@@ -44,13 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="chatml, or a file with a Jinja template (default: the model's own)",
     )
-    parser.add_argument(
-        "--context",
-        type=int,
-        metavar="N",
-        help="most positions that are read; the oldest turns are dropped when they are full"
-        " (default: 4,096, or the model's if it has less)",
-    )
+    add_context(parser, "; the oldest turns are dropped when they are full")
     parser.add_argument("--load", metavar="FILE", help="go on with a conversation that was saved")
     parser.add_argument(
         "--stop", action="append", default=[], metavar="TEXT", help="end an answer before TEXT"
@@ -58,10 +54,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print a line of JSON an answer")
     parser.add_argument("--stats", action="store_true", help="say after each answer what it took")
     add_compute(parser)
-    add_options(parser, WITHOUT)
+    add_options(parser, WITHOUT, max_new_tokens=ANSWER)
 
 
-def run(args: argparse.Namespace) -> None:
+def add_context(parser: argparse.ArgumentParser, more: str = "") -> None:
+    parser.add_argument(
+        "--context",
+        type=int,
+        metavar="N",
+        help=f"most positions that are read{more} (default: 4,096, or the model's if it has less)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
     from ..tasks.chat import Chat
 
     options = given_options(args)
@@ -80,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
     )
     if args.load:
         chat.load(args.load)
-    Terminal(chat, args).talk()
+    return Terminal(chat, args).talk()
 
 
 class Terminal:
@@ -90,40 +95,46 @@ class Terminal:
         self.chat, self.json, self.says_stats = chat, args.json, args.stats
         self.interactive = sys.stdin.isatty() and sys.stdout.isatty()
         self.figures: dict | None = None
+        self.code = 0
         self.commands = {
             name.removeprefix("do_"): getattr(self, name)
             for name in dir(self)
             if name.startswith("do_")
         }
 
-    def talk(self) -> None:
-        """Answer line by line, until there is none or one is /quit."""
+    def talk(self) -> int:
+        """Answer line by line, until there is none or one is /quit; return 2 where a line of a
+        script could not be answered, else 0."""
         if self.interactive:
             with suppress(ImportError):  # not in every Python
                 import readline  # noqa: F401
             say("/help lists the commands, Ctrl-C stops an answer, /quit ends.")
-        for line in self.lines():
+        for number, line in enumerate(self.lines(), 1):
             try:
-                if line.startswith("/"):
-                    if line.strip() == "/quit":
-                        return
-                    self.command(*line[1:].partition(" ")[::2])
-                elif line.strip():
-                    self.answer(self.chat.send(line[1:] if line.startswith(" /") else line))
+                if (text := _decoded(line, number)).startswith("/"):
+                    if text.strip() == "/quit":
+                        break
+                    self.command(*text[1:].partition(" ")[::2])
+                elif text.strip():
+                    self.answer(self.chat.send(text[1:] if text.startswith(" /") else text))
             except InputError as error:
-                if not self.interactive:
-                    raise
-                say(str(error))
+                self.fail(str(error))
             except OSError as error:
-                if not self.interactive:
+                if error.filename is None:  # of what is printed: nobody reads any more
                     raise
-                say(f"{error.filename}: {error.strerror}")
+                self.fail(f"{error.filename}: {error.strerror}")
             except (KeyboardInterrupt, EOFError):  # while /edit waits
                 if not self.interactive:
                     raise
                 say("")
+        return self.code
 
-    def lines(self) -> Iterator[str]:
+    def fail(self, why: str) -> None:
+        """Say what was wrong with a line, and go on with the next."""
+        say(why if self.interactive else f"minillm: {why}")
+        self.code = 0 if self.interactive else 2
+
+    def lines(self) -> Iterator[str | bytes]:
         """What is typed or piped in, a line at a time."""
         if self.interactive:
             while True:
@@ -134,13 +145,7 @@ class Terminal:
                 except EOFError:
                     say("")
                     return
-        for number, line in enumerate(sys.stdin.buffer, 1):
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise InputError(
-                    f"standard input, line {number} is not UTF-8 ({error.reason})"
-                ) from None
+        yield from sys.stdin.buffer
 
     def answer(self, moments) -> None:
         """Print an answer as it comes; Ctrl-C ends it."""
@@ -162,9 +167,7 @@ class Terminal:
             write("" if self.interactive else "\n", end="\n")
         if finish == "interrupted":
             say("[stopped]")
-        elif finish == "length":
-            full = self.chat.stats.used >= self.chat.stats.context
-            say(f"[the answer was cut off: --{'context' if full else 'max-new-tokens'}]")
+        say_if_cut(self.chat, finish)
         if self.says_stats and not self.json:
             self.do_stats("")
 
@@ -202,7 +205,7 @@ class Terminal:
         if text:
             self.chat.system = text
         else:
-            say(harmless(self.chat.system or "[none but what the template writes]"))
+            say(self.chat.system or f"[none; the template writes]\n{self.chat.written('')}")
 
     def do_edit(self, text: str) -> None:
         if not text and self.chat.last is not None:
@@ -217,7 +220,7 @@ class Terminal:
         try:
             import readline
         except ImportError:
-            say(f"the message was: {harmless(message)}")
+            say(f"the message was: {message}")
             return input("edit> ")
         readline.set_startup_hook(lambda: readline.insert_text(message))
         try:
@@ -236,6 +239,23 @@ class Terminal:
             f"cache {used.used:,} of {used.room:,} positions, context {used.context:,}",
         ]
         return say(f"[{'; '.join(parts)}]")
+
+
+def _decoded(line: str | bytes, number: int) -> str:
+    """A line without its end."""
+    if isinstance(line, str):
+        return line
+    try:
+        return line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input, line {number} is not UTF-8 ({error.reason})") from None
+
+
+def say_if_cut(chat, finish: str | None) -> None:
+    """Say of an answer without an end which option gives it more room."""
+    if finish == "length":
+        full = chat.stats.used >= chat.stats.context
+        say(f"[the answer was cut off: --{'context' if full else 'max-new-tokens'}]")
 
 
 def rate(figures: dict) -> str:

@@ -97,6 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from ..clock import Limits
     from ..clock.beside import beside
     from ..clock.diagram import diagram
     from ..clock.export import write_trace
@@ -116,6 +117,8 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--engine is of plain decoding: leave out --draft {args.draft}")
     if args.beside and not args.engine:
         raise InputError("--beside puts minillm beside another engine: add --engine llama.cpp")
+    if args.limits and Path(args.limits).exists():
+        Limits.load(args.limits)  # raises before anything is measured
     if args.engine:
         model, own, tokenizer = load_engine(args)
     else:
@@ -125,8 +128,12 @@ def run(args: argparse.Namespace) -> None:
     with progress_bar("steps", show=not args.json) as update:
         several = {args.engine: model, "minillm": own} if args.beside else {"": model}
         reports = in_turn(several, tokenizer, text, args, update)
-        report = next(iter(reports.values()))
-        looked = None
+    report, looked = next(iter(reports.values())), None
+    encoding = (sys.stdout.encoding or "ascii").lower()
+    drawn_in = {"colour": wants_colour(), "unicode": encoding.startswith("utf")}
+    if not args.json:  # at once: the limits take seconds
+        write(diagram(report, terminal_width(), **drawn_in))
+    with progress_bar("steps", show=not args.json) as update:
         if args.engine:
             from ..engines.price import price
 
@@ -172,16 +179,12 @@ def run(args: argparse.Namespace) -> None:
             found["beside"] = reports["minillm"].to_dict()
         write_json(found)
         return
-    encoding = (sys.stdout.encoding or "ascii").lower()
-    write(
-        diagram(report, terminal_width(), colour=wants_colour(), unicode=encoding.startswith("utf"))
-    )
     headings, lines = report.table()
     write("\n" + table(headings, lines, "<>>>>>>>><"[: len(headings)]))
     notes = [*report.summary(), *(growth.summary() if growth else [])]
     notes += looked.summary() if looked else []
     if args.beside:
-        mark = "█" if encoding.startswith("utf") else "#"
+        mark = "█" if drawn_in["unicode"] else "#"
         notes += ["", *beside(reports, mark)]
     write("\n".join(notes))
     write("\n" + textwrap.fill(str(report.verdict), terminal_width()))

@@ -168,9 +168,9 @@ def check_output(option: str, path, formats: Sequence[str] = ()) -> None:
 
 
 def say(text: str) -> None:
-    """Print what is no answer, at once."""
+    """Print what is no answer, at once, with nothing in it that acts on a terminal."""
     sys.stdout.flush()
-    print(text, file=sys.stderr, flush=True)
+    print(harmless(text), file=sys.stderr, flush=True)
 
 
 def say_written(*paths) -> None:

@@ -34,20 +34,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TYPE",
         help=(
             "what matrices become: float32 (F32), float16 (F16), bfloat16 (BF16), and in a GGUF"
-            " file int8 (Q8_0), int4 (Q4_0), int4_min (Q4_1) (default: as they are stored)"
+            " file int8 (Q8_0), int4 (Q4_0), int4_min (Q4_1) (default: as they are stored; what"
+            " becomes another type, as OUT cannot hold it, is told)"
         ),
     )
     parser.add_argument("--force", action="store_true", help="write over what is there")
 
 
 def run(args: argparse.Namespace) -> None:
-    from ..loading import convert
+    from ..loading import convert, open_checkpoint
 
     if args.target.exists() and not args.force:
         raise InputError(f"{args.target} is there; --force writes over it")
     dtype = args.dtype and GGUF_TYPES.get(args.dtype.lower(), args.dtype)
-    model = convert(args.source, args.target, dtype, show_progress=True)
-    path = args.target
+    source, path = open_checkpoint(args.source), args.target
+    model = convert(source, path, dtype, show_progress=True)
+    was, now = source.stored, open_checkpoint(path).stored
+    form = now if now == was else f"{now}, which were {was}"
     files = [path] if path.is_file() else [f for f in path.iterdir() if f.is_file()]
     size = sum(f.stat().st_size for f in files)
-    write(f"{path}: {model.n_parameters:,} parameters, {size / 1e6:,.1f} MB")
+    write(f"{path}: {model.n_parameters:,} parameters, {size / 1e6:,.1f} MB, matrices as {form}")

@@ -22,6 +22,7 @@ from .generate import add_options, given_options
 
 TEXT = "Once upon a time, there was a little girl"
 WORDS = 40  # how many are written unless told otherwise
+SEED = 1  # so that levers draw the same text
 HUBS = {
     "JUPYTERHUB_USER": "a hub",
     "COLAB_RELEASE_TAG": "Colab",
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder, a bundled name or a hub name (default: tales; of --live: tales-draft)",
     )
     add_compute(parser)
-    add_options(parser)
+    add_options(parser, seed=SEED, max_new_tokens=WORDS)
     parser.add_argument(
         "--save", metavar="FILE", help="write a page with a recording inside, and end"
     )
@@ -99,7 +100,7 @@ def run(args: argparse.Namespace) -> None:
     if folder and (args.live or args.beside):
         raise InputError("--live and --beside are of a model, not of a folder of your functions")
     args.model = args.model or ("tales-draft" if args.live else "tales")
-    options = {"seed": 1} | given_options(args)  # so that levers draw the same text
+    options = {"seed": SEED} | given_options(args)
     if not {"max_new_tokens", "max_length"} & options.keys():
         options["max_new_tokens"] = WORDS
 

@@ -48,10 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_options(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -> None:
-    """One flag for each of decoding.Options; what is not given is None, and left to the model."""
-    from ..decoding.options import ROWS
+def add_options(
+    parser: argparse.ArgumentParser, without: Sequence[str] = (), **defaults: int
+) -> None:
+    """One flag for each of decoding.Options; what is not given is None, and left to the model, or
+    to the command, which tells its `defaults`."""
+    from ..decoding.options import DEFAULT_NEW_TOKENS, ROWS
 
+    defaults = {"max_new_tokens": DEFAULT_NEW_TOKENS} | defaults
     group = parser.add_argument_group(
         "decoding", "what is not given is as the model's generation_config.json says, or greedy"
     )
@@ -64,7 +68,8 @@ def add_options(parser: argparse.ArgumentParser, without: Sequence[str] = ()) ->
         how = row.get("how", kinds.get(row["kind"]))
         if how is not None and name not in without:
             flag = row.get("flag", f"--{name.replace('_', '-')}")
-            group.add_argument(flag, dest=name, help=row["what"], **how)
+            default = f" (default: {defaults[name]})" if name in defaults else ""
+            group.add_argument(flag, dest=name, help=row["what"] + default, **how)
 
 
 def given_options(args: argparse.Namespace) -> dict:

@@ -160,9 +160,7 @@ class Options:
     holds what applies, a filter that is off None, and temperature 0 where nothing is drawn.
     """
 
-    max_new_tokens: int | None = option(
-        _whole(), f"tokens to add (default {DEFAULT_NEW_TOKENS}, or as many as fit)"
-    )
+    max_new_tokens: int | None = option(_whole(), "tokens to add, or as many as fit")
     max_length: int | None = option(_whole(), "most tokens in all, the prompt counted")
     do_sample: bool = option(
         _one_of(True, False), "draw the next token, instead of taking the likeliest", False

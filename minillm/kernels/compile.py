@@ -10,6 +10,7 @@ from pathlib import Path
 import numba
 from numba.core import event
 from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.runtime import rtsys
 
 from .listeners import compile_listeners
 
@@ -54,8 +55,13 @@ class HealingCache(FunctionCache):
         self._cache_file = IndexDataCacheFile(self.cache_path, self._impl.filename_base, STAMP)
 
     def load_overload(self, signature, target_context):
+        # Numba would first fill its tables of types and functions, a quarter of the time to the
+        # first word: only compiling needs them, which fills them itself. Memory that kernels take
+        # is given by rtsys.
         try:
-            return super().load_overload(signature, target_context)
+            rtsys.initialize(target_context)
+            with self._guard_against_spurious_io_errors():
+                return self._load_overload(signature, target_context)
         except Exception:  # whatever unpickling garbage may raise
             with contextlib.suppress(OSError):
                 self.flush()

@@ -186,6 +186,12 @@ class Chat:
         answered = self.messages[-2]["content"] if self.messages else None
         return self._unanswered or answered
 
+    def written(self, text: str) -> str:
+        """What the model reads where `text` is the first message: the template's words around
+        it."""
+        prompt, marks = self._written([{"role": "user", "content": text}])
+        return marks.show(prompt)
+
     # ---- files
 
     def save(self, path: str | Path) -> None:
@@ -282,7 +288,9 @@ class Chat:
         messages = self._with_system(messages)
         marks = Marks(self.tokenizer.special_tokens, [m["content"] for m in messages])
         hidden = [{**m, "content": marks.hide(m["content"])} for m in messages]
-        return render(self.template, hidden, self.tokenizer.config), marks
+        if text := render(self.template, hidden, self.tokenizer.config):
+            return text, marks
+        raise InputError("the chat template writes nothing: give another one (--template)")
 
     def _encoded(self, prompt: str, marks: Marks) -> list[int]:
         """The ids of a text: those that are known of the answer, up to which it is the same, and

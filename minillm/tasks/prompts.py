@@ -63,7 +63,7 @@ def prompt_of(task: str, **values: str) -> str:
     if missing := [name for name in needed if not values.get(name)]:
         raise InputError(f"the task {task} needs --{' and --'.join(missing)}")
     if surplus := [name for name in values if values[name] and name not in needed]:
-        raise InputError(f"the task {task} does nothing with {surplus[0]}: leave it out")
+        raise InputError(f"the task {task} does nothing with --{surplus[0]}: leave it out")
     return re.sub(r"\{(\w+)\}", lambda found: values[found[1]], prompt)
 
 

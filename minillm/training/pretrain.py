@@ -105,6 +105,8 @@ def pretrain(
         world=world,
         echo=echo,
     )
+    if world.rank == 0 and not resume:
+        echo({"step": 0, "run": "begins"})  # at once: the first report comes after many steps
     trainer.run(resume)
     return learner.model
 

@@ -96,8 +96,9 @@ class Trainer:
         Ctrl-C and SIGTERM save first."""
         plan, main = self.plan, self.world.rank == 0
         resumed = resume and self.load_checkpoint()
-        if main and self.step == plan.steps:
-            self.echo({"step": self.step, "run": "finished"})
+        if main and resumed:
+            finished = self.step == plan.steps
+            self.echo({"step": self.step, "run": "finished" if finished else "goes on"})
         self.folder.mkdir(parents=True, exist_ok=True)
         if main:
             self._forget_later_metrics()

@@ -49,6 +49,15 @@ def test_a_folder_goes_before_a_bundled_name(elsewhere):
     assert find.find_folder("small") == Path("small")
 
 
+@pytest.mark.parametrize("name", ["x.gguf", "./x.gguf", "there/x.gguf", "model.safetensors"])
+def test_a_missing_file_is_not_sought_on_the_hub(elsewhere, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    (elsewhere / "here" / "there").mkdir()
+    assert one_line(name).startswith(f"no file {name!r}")
+    if "/" not in name:  # owner/model, where there is no such folder
+        assert "python -m pip install huggingface_hub" in one_line(f"owner/{name}")
+
+
 @pytest.mark.parametrize(
     "name",
     ["", Path("small/er"), "/nowhere", "/no/such/folder", "a/b/c", "..\\x", "../../x"],

@@ -277,6 +277,18 @@ def test_convert(tmp_path, tokenizer, capsys):
     assert capsys.readouterr().err == f"minillm: {back} is there; --force writes over it\n"
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "float64"])
+def test_convert_keeps_what_is_stored_or_says_what_became_of_it(tmp_path, capsys, kind):
+    model = lively(LLAMA)
+    model = model.astype("float64") if kind == "float64" else model.quantize(kind)
+    model.save_pretrained(tmp_path / "a")
+    wide = "float32, which were float64" if kind == "float64" else kind
+    kept = wide.partition(",")[0]
+    for source, target, form in (("a", "b", kind), ("b", "c.gguf", wide), ("c.gguf", "d", kept)):
+        assert main(["convert", str(tmp_path / source), str(tmp_path / target)]) == 0
+        assert capsys.readouterr().out.endswith(f" MB, matrices as {form}\n")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every name is Unicode")
 def test_convert_where_a_name_is_no_utf_8(tmp_path):
     """A file's general.name and a folder's card hold the folder's name."""

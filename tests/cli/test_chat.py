@@ -85,18 +85,53 @@ def _json_lines(piped):
 @pytest.mark.parametrize(
     ("lines", "why"),
     [
-        ("/teapot\n", "there is no command /teapot; /help lists them"),
-        ("/edit low\n", "nothing to edit"),
-        ("/save\n", "a name is missing: /save FILE"),
-        ("/load /nowhere/x\n", "/nowhere/x"),
-        ("low " * 900 + "\n", "the context is 512"),
-        (b"low\n\xff\n", "standard input, line 2 is not UTF-8"),
+        (b"/teapot", "there is no command /teapot; /help lists them"),
+        (b"/edit low", "no message yet: there is nothing to edit"),
+        (b"/save", "a name is missing: /save FILE"),
+        (b"/load /nowhere/x", "/nowhere/x"),
+        (b"/save /nowhere/x", "/nowhere/x: No such file or directory"),
+        (b"/load a\0b", r"a\x00b: embedded null byte"),
+        (b"low " * 900, "the context is 512"),
+        (b"\xff", "standard input, line 1 is not UTF-8"),
     ],
     ids=lambda x: str(x)[:12],
 )
-def test_what_cannot_be_ends_a_script(piped, lines, why):
-    code, _, err = piped(lines)
-    assert code == 2 and why in err.splitlines()[-1]
+def test_a_script_goes_on_after_a_line_that_cannot_be(piped, lines, why):
+    code, out, err = piped(lines + b"\nthe low\n", "--json")
+    assert code == 2 and err.count("minillm: ") == 1 and why in err
+    assert len(out.splitlines()) == 1  # the answer to what follows
+
+
+def test_what_the_template_writes_is_shown_and_missed(piped, tmp_path):
+    _, _, err = piped("/system\n/system Be brief.\n/system\n")
+    assert "[none; the template writes]\n<|im_start|>user\n<|im_end|>" in err
+    assert err.endswith("\nBe brief.\n")
+    (silent := tmp_path / "silent.jinja").write_text("{# nothing #}")
+    code, _, err = piped("the low\n", "--template", str(silent))
+    assert code == 2 and "the chat template writes nothing" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "option"),
+    [(["--max-new-tokens", "3"], "max-new-tokens"), (["--context", "40"], "context")],
+)
+def test_an_answer_that_is_cut_off_names_the_option_that_did_it(piped, capsys, file, flags, option):
+    code, _, err = piped("the low\n", "--max-new-tokens", "200", *flags)
+    assert code == 0 and f"[the answer was cut off: --{option}]" in err
+    command = ["ask", "summary", "the low", "--model", str(file)]
+    assert main([*command, "--max-new-tokens", "3"]) == 0
+    assert "[the answer was cut off: --max-new-tokens]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "tokens"), [("chat", 512), ("ask", 200), ("generate", 64), ("explore", 40)]
+)
+def test_help_says_the_default_that_holds(capsys, command, tokens):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"tokens to add, or as many as fit (default: {tokens})" in out
+    assert ("the same seed gives the same text (default: 1)" in out) == (command == "explore")
 
 
 def test_a_model_without_template_is_one_line(capsys):

@@ -44,6 +44,32 @@ def test_second_process_reads_the_cache_and_builds_a_damaged_one_anew(tmp_path):
     assert run(**folder) == ["2.0", "1"]
 
 
+MAKES_ARRAYS = """
+import sys
+import numpy as np
+from minillm.kernels.compile import jit
+
+@jit(makes_arrays=True)
+def rows(n):
+    return np.ones((n, 2))
+
+print(rows(3).sum(), "numba.np.arraymath" in sys.modules)
+if "numba.np.arraymath" not in sys.modules:
+    @jit
+    def mean(x):
+        return x.mean() + rows(2)[1, 1]
+    print(mean(rows(4)))
+"""
+
+
+def test_what_is_on_disk_needs_none_of_numbas_tables(tmp_path):
+    """Not even kernels that take memory; what is compiled after them finds the tables."""
+    (program := tmp_path / "program.py").write_text(MAKES_ARRAYS)
+    start = f"import runpy; runpy.run_path({str(program)!r})"
+    assert run(start, NUMBA_CACHE_DIR=str(tmp_path)) == ["6.0", "True"]
+    assert run(start, NUMBA_CACHE_DIR=str(tmp_path)) == ["6.0", "False", "2.0"]
+
+
 def twice(x):
     return 2 * x
 

@@ -71,12 +71,13 @@ def test_what_it_prints(cli, data, tmp_path):
     code, out, err = cli("--data", data, "--out", tmp_path / "a")
     assert code == 0 and err == written(tmp_path / "a")
     assert [line.split()[:2] for line in out.splitlines() if line.startswith("step")] == [
+        ["step", "0"],
         ["step", "3"],
         ["step", "6"],
     ]
     assert "bits per byte" in out and "king" in out
     code, out, _ = cli("--data", data, "--out", tmp_path / "b", "--json")
-    assert code == 0 and [json.loads(line)["step"] for line in out.splitlines()] == [3, 6, 6]
+    assert code == 0 and [json.loads(line)["step"] for line in out.splitlines()] == [0, 3, 6, 6]
 
 
 def test_resuming_a_finished_run_says_so(cli, finished):
