@@ -32,6 +32,7 @@ from .generate import add_options, given_options
 
 WHAT = ("question", "summary", "translation", "code", "label", "all")
 VALUES = ("question", "language", "labels")
+NEW_TOKENS = 200  # of an answer, unless told otherwise
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.set_defaults(model="smollm2")
     add_compute(parser)
-    add_options(parser, WITHOUT)
+    add_options(parser, WITHOUT, new_tokens=NEW_TOKENS)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
         values = {name: getattr(args, name) for name in VALUES}
         prompt = prompts.prompt_of(args.task, text=text_of(args), **values)
     options = given_options(args)
-    chat = Chat(*load(args), **{"max_new_tokens": 200} | options)
+    chat = Chat(*load(args), **{"max_new_tokens": NEW_TOKENS} | options)
     if args.task == "all":
         return _all(chat, args, options)
     for moment in chat.send(prompt):

@@ -48,8 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_options(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -> None:
-    """One flag for each of decoding.Options; what is not given is None, and left to the model."""
+def add_options(
+    parser: argparse.ArgumentParser, without: Sequence[str] = (), new_tokens: int | None = None
+) -> None:
+    """One flag for each of decoding.Options; what is not given is None, and left to the model, but
+    for how many tokens a command adds (None: as generate)."""
     from ..decoding.options import ROWS
 
     group = parser.add_argument_group(
@@ -64,7 +67,10 @@ def add_options(parser: argparse.ArgumentParser, without: Sequence[str] = ()) ->
         how = row.get("how", kinds.get(row["kind"]))
         if how is not None and name not in without:
             flag = row.get("flag", f"--{name.replace('_', '-')}")
-            group.add_argument(flag, dest=name, help=row["what"], **how)
+            what = row["what"]
+            if name == "max_new_tokens" and new_tokens is not None:
+                what = f"tokens to add (default {new_tokens})"
+            group.add_argument(flag, dest=name, help=what, **how)
 
 
 def given_options(args: argparse.Namespace) -> dict:
