@@ -9,7 +9,8 @@ how far one may read them as one.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import count as numbers
 from itertools import islice
@@ -23,6 +24,7 @@ import numpy as np
 from .clock import Clock, CycleTimes, Limits, predict
 from .clock.costs import step_costs, steps_of
 from .clock.limits import describe_machine
+from .decoding.batch import Request, generate_batch
 from .decoding.cycle import Moment, shown
 from .decoding.generate import moments
 from .decoding.options import Options
@@ -45,6 +47,8 @@ from .twins.twin import abilities
 
 CANDIDATES, LENS = 10, 3  # how many words of each moment, and of each layer of the lens
 ATTENTION = 150_000  # bytes of attention that are kept unless positions are named
+# options of the timed run that the traced one, which reads its tokens one by one, has no use for
+NOT_TRACED = ("use_cache", "chunk", "num_beams", "length_penalty", "early_stopping")
 ORIGIN = {
     "moments": "timed", "cycles": "timed", "times": "timed", "names": "timed", "clock": "timed",
     "steps.shapes": "traced", "candidates": "traced", "chosen": "traced", "lens": "traced",
@@ -62,6 +66,7 @@ def record(
     engine: Any = None,
     stop: Sequence[str] | str = (),
     draft: Draft | None = None,
+    batch: int = 1,
     limits: Limits | Callable[[], Limits | None] | None = None,
     name: str = "",
     candidates: int = CANDIDATES,
@@ -77,28 +82,36 @@ def record(
     """Generate after `prompt` and return the recording of it.
 
     engine: another engine with the same model (engines.Engine), which is timed in its place. draft:
-    guesses tokens in the timed run, see decoding.speculative; not with an engine. limits: the
-    machine's, see clock.measure, or what gives them when they are needed; without, nothing is
-    predicted. name: what the model is called. candidates, lens: how many words of each moment and
-    of each of its layers. attention: the positions whose attention is kept, None for as many as fit
-    into some 150 kB, evenly spread. reference: with which every step is compared; against: what it
-    is called. every_step: time the readable forward, and so each step, not the fused one that
-    generates. tries: how often it is timed, over the same tokens; the fastest run is kept. told: is
-    given each moment as it comes, in the first run. options: see decoding.Options. InputError for
-    what is not plain decoding: beams, a window, sliding, several texts.
+    guesses tokens in the timed run, see decoding.speculative; not with an engine. batch: how many
+    texts the timed run writes at once, with the seeds from `seed` on; the first of them is
+    recorded. limits: the machine's, see clock.measure, or what gives them when they are needed;
+    without, nothing is predicted. name: what the model is called. candidates, lens: how many words
+    of each moment and of each of its layers. attention: the positions whose attention is kept, None
+    for as many as fit into some 150 kB, evenly spread. reference: with which every step is
+    compared; against: what it is called. every_step: time the readable forward, and so each step,
+    not the fused one that generates. tries: how often it is timed, over the same tokens; the
+    fastest run is kept. told: is given each moment as it comes, in the first run. options: see
+    decoding.Options; of beams, the best text is recorded. InputError for a window, sliding, and
+    what does not go together.
     """
     require_model(model)
     require_tokenizer(tokenizer)
     ids = tokenizer.encode(prompt, allowed_special="all") if isinstance(prompt, str) else prompt
     ids = one_text(model, ids).tolist() if len(ids) else []
-    chosen = Options(**options).on(model)
-    chosen.require_plain("a recording", use_cache=chosen.use_cache)
+    chosen, batch = Options(**options).on(model), whole_number("batch", batch)
+    chosen.require_plain("a recording", use_cache=chosen.use_cache, num_beams=chosen.num_beams)
+    if batch > 1 or chosen.num_beams > 1:
+        what = f"a batch of {batch}" if batch > 1 else f"num_beams {chosen.num_beams}"
+        if engine is not None or draft is not None:
+            raise InputError(f"{what} is recorded of minillm alone: leave out engine and draft")
+        chosen.require_plain(what, **({} if batch > 1 else {"num_beams": chosen.num_beams}))
     n = chosen.new_tokens(len(ids), model.config.sizes.P)
-    require_memory(f"the logits of {n} tokens", 4 * n * model.config.sizes.V, "fewer tokens")
+    nbytes = 4 * n * model.config.sizes.V * chosen.num_beams
+    require_memory(f"the logits of {n} tokens", nbytes, "fewer tokens")
     if engine is not None and draft is not None:
         raise InputError("a draft is recorded with minillm itself: leave out engine, or draft")
     timed = engine or model
-    run = timed, tokenizer, ids, chosen, stop, draft
+    run = timed, tokenizer, ids, chosen, stop, draft, batch
     others = Load()
     clock, emitted, logits = _timed(*run, every_step, tries, told)
     if callable(limits):
@@ -111,7 +124,8 @@ def record(
     positions = len(ids) + len(emitted) - 1
     kept = _positions(attention, positions, model.config.sizes)
     traced = Traced(model, [m.id for m in emitted], logits, positions, kept, candidates, lens)
-    given = {n: v for n, v in chosen.given.items() if n not in ("use_cache", "chunk")}
+    given = {n: v for n, v in chosen.given.items() if n not in NOT_TRACED}
+    given |= {"do_sample": False} if chosen.num_beams > 1 else {}
     for _ in zip(emitted, moments(model, ids, Options(**given), traced, tokenizer=tokenizer)):
         pass
     cycles, passes = clock.cycles(), [c for m in emitted for c in (*m.before, m.cycle)]
@@ -143,7 +157,8 @@ def record(
         },
         "tokens": {str(i): _word(tokenizer, i) for i in sorted(mentioned)},
         "options": {n: v for n, v in asdict(chosen).items() if n not in ("given", "defaults")}
-        | _draft(draft),
+        | _draft(draft)
+        | ({"batch": batch} if batch > 1 else {}),
         "moments": [
             {
                 "id": m.id,
@@ -189,14 +204,16 @@ def record(
 
 
 class Listening:
-    """A model, and the logits that it gave last."""
+    """A model, and the logits that it gave last; with `keep`, of all passes."""
 
-    def __init__(self, model: Model):
-        self.model, self.logits = model, np.zeros(0)
+    def __init__(self, model: Model, keep: bool):
+        self.model, self.keep = model, keep
+        self.passes: list[np.ndarray] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> np.ndarray:
-        self.logits = self.model(*args, **kwargs)
-        return self.logits
+        logits = self.model(*args, **kwargs)
+        self.passes = [*(self.passes if self.keep else ()), logits.reshape(-1, logits.shape[-1])]
+        return logits
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
@@ -216,6 +233,38 @@ class Again(Clock):
         return value
 
 
+class Searching(Clock):
+    """A clock of a beam search, which chooses between two passes what goes on, and says the tokens
+    of the best text once it has ended."""
+
+    def begin(self, kind: str, rows: int, positions: int, past: int = 0) -> None:
+        if self._names:
+            self("next", None)
+        super().begin(kind, rows, positions, past)
+
+    def __call__(self, name: str, value: Any) -> Any:
+        chosen = name == "next" == self._names[-1]
+        return value if chosen else super().__call__(name, value)
+
+
+def _moments(
+    model: Model,
+    ids: list[int],
+    options: Options,
+    step: Clock,
+    draft: Draft | None,
+    tokenizer: Tokenizer,
+    batch: int,
+) -> Iterator[Moment]:
+    """The moments of the text, or of the first of a batch."""
+    if batch == 1:
+        return moments(model, ids, options, step, draft, tokenizer)
+    seeds = ({} if options.seed is None else {"seed": options.seed + n} for n in range(batch))
+    requests = [Request(ids, Options(**options.given | seed)) for seed in seeds]
+    served = generate_batch(model, requests, batch, tokenizer=tokenizer, step=step)
+    return (moment for number, moment in served if not number)
+
+
 def _timed(
     model: Model,
     tokenizer: Tokenizer,
@@ -223,26 +272,39 @@ def _timed(
     options: Options,
     stop: Sequence[str] | str,
     draft: Draft | None,
+    batch: int,
     every_step: bool,
     tries: int,
     told: Callable[[Moment], object],
 ) -> tuple[Clock, list[Moment], list[np.ndarray]]:
     """Generate under the clock, after a few tokens that are not counted (kernels compile, memory is
     touched): the clock, the moments, and the logits [V] of each, of the fastest run."""
-    few = 8 if draft else 2  # until it has guessed
-    for _ in islice(moments(model, ids, options, Clock(every_step), draft, tokenizer), few):
+    few, beams = 8 if draft else 2, options.num_beams > 1  # 8: until it has guessed
+    if batch > 1 and options.seed is None:  # of all tries the same
+        options = Options(**options.given | {"seed": int(np.random.default_rng().integers(2**31))})
+        options = options.on(model)
+    kind = Searching if beams else Clock
+    written = model, ids, options, kind(every_step), draft, tokenizer, batch
+    for _ in islice(_moments(*written), few):
         pass
     runs: list[tuple[Clock, list[Moment], list[np.ndarray]]] = []
     for _ in range(whole_number("tries", tries)):
-        clock = Again(every_step, [m.id for m in runs[0][1]]) if runs else Clock(every_step)
-        listening: Any = Listening(model)
+        clock = kind(every_step)
+        if runs and batch == 1 and not beams:
+            clock = Again(every_step, [m.id for m in runs[0][1]])
+        listening: Any = Listening(model, keep=beams)
         text, emitted, logits = TextStream(tokenizer, stop), [], []
-        for moment in moments(listening, ids, options, clock, draft, tokenizer):
+        for moment in _moments(listening, ids, options, clock, draft, tokenizer, batch):
             emitted.append(moment := shown(moment, text))
-            row = -1
+            rows, row = listening.passes[moment.index if beams else -1], -1
             if moment.cycle.kind == "verify":  # which decides several
                 row = sum(m.cycle == moment.cycle for m in emitted) - 1
-            logits.append(listening.logits.reshape(-1, listening.logits.shape[-1])[row].copy())
+            elif beams:  # the row that gave the token this probability
+                logprobs = model.ops.log_softmax(rows)[:, moment.id]
+                row = int(abs(logprobs - moment.logprob).argmin())
+            elif batch > 1:
+                row = 0
+            logits.append(rows[row].copy())
             if not runs:
                 told(moment)
             if moment.finish:
@@ -417,14 +479,15 @@ def _costs(models: Sequence[Model], cycles: Sequence[CycleTimes], steps: list[di
 def _predicted(
     models: Sequence[Model], cycles: Sequence[CycleTimes], limits: Limits
 ) -> dict[str, np.ndarray]:
-    found = []
+    seconds, binds = [], []
     for model, c in zip(models, cycles):
         about = c.names, c.positions, c.past, c.rows, model.stored, _asked(c)
-        parts = predict(model.config, limits, *about)
-        found += [parts[name] for name in c.names]
+        parts, often = predict(model.config, limits, *about), Counter(c.names)
+        seconds += [parts[name].seconds / often[name] for name in c.names]  # rows in turn
+        binds += [BINDS.index(parts[name].binds) for name in c.names]
     return {
-        "predicted.seconds": np.array([p.seconds for p in found], np.float32),
-        "predicted.binds": np.array([BINDS.index(p.binds) for p in found], np.uint8),
+        "predicted.seconds": np.array(seconds, np.float32),
+        "predicted.binds": np.array(binds, np.uint8),
     }
 
 

@@ -138,6 +138,14 @@ class ComparedEntry(TypedDict):
     tolerance: float
 
 
+class PartingEntry(TypedDict):
+    """From which computation each step was told apart, word by word, from the same inputs."""
+
+    name: str
+    stored: str
+    twin: str
+
+
 class Header(TypedDict):
     """All that is no array."""
 
@@ -157,6 +165,7 @@ class Header(TypedDict):
     limits: LimitsEntry | None
     runs: RunsEntry
     compared: NotRequired[ComparedEntry]
+    parting: NotRequired[PartingEntry]
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,6 +257,9 @@ def shapes(header: Header) -> dict[str, tuple[tuple[int | None, ...], str]]:
         found["predicted.binds"] = ((intervals,), "uint8")
     if "compared" in header:
         found["distances"] = ((len(header["steps"]), L), "float32")
+    if "parting" in header:
+        found["parting.steps"] = ((moments, len(header["steps"]), L), "float32")
+        found["parting.probabilities"] = ((moments,), "float32")
     return found
 
 

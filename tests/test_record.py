@@ -12,7 +12,7 @@ from minillm import GPT2, GPT2Config, InputError, Llama, LlamaConfig
 from minillm.cli import main
 from minillm.clock.costs import step_costs
 from minillm.clock.limits import Limits
-from minillm.decoding import Options
+from minillm.decoding import NGramDraft, Options
 from minillm.decoding.generate import moments
 from minillm.ops import softmax
 from minillm.record import record
@@ -108,6 +108,41 @@ def test_costs_and_cache_are_those_of_each_cycle(model, small_tokenizer):
     assert seconds.min() >= 0 and np.all(seconds.reshape(4, len(names)).sum(-1) > 0)
 
 
+@pytest.mark.parametrize("options", [{"do_sample": False}, {"temperature": 2.0, "seed": 3}])
+def test_of_a_batch_the_first_text_is_recorded(model, small_tokenizer, options):
+    options = {"max_new_tokens": 5, "limits": LIMITS} | options
+    alone = record(model, small_tokenizer, PROMPT, **options)
+    made = record(model, small_tokenizer, PROMPT, batch=3, tries=2, **options)
+    assert made.text == alone.text and made.header["options"]["batch"] == 3
+    assert made.header["runs"]["difference"] < 1e-4  # of logits up to 10: another order of sums
+    for one, cycle in zip(alone.header["cycles"], made.header["cycles"]):
+        assert cycle["rows"] == 3 and cycle["kept"] == 3 * one["kept"]
+    names = made.header["names"][
+        0
+    ]  # a word is chosen for each text, but for the last two at the end
+    assert names.count("next") == 3
+    seconds = made.arrays["predicted.seconds"][: len(names)]
+    choosing = [seconds[n] for n, name in enumerate(names) if name == "probs"]
+    first = alone.arrays["predicted.seconds"][alone.header["names"][0].index("probs")]
+    assert sum(choosing) < 3.01 * first  # and not three times that for each
+
+
+def test_of_beams_the_best_text_is_recorded(model, small_tokenizer):
+    options = {"max_new_tokens": 6, "num_beams": 3}
+    made = record(model, small_tokenizer, PROMPT, **options, limits=LIMITS, tries=2)
+    ids = made.header["text"]["ids"]
+    best = model.generate(ids, **options)
+    assert [*ids, *(m["id"] for m in made.header["moments"])] == [*best]
+    assert made.header["runs"]["difference"] < 1e-4  # so the rows that led to it were found
+    assert [c["rows"] for c in made.header["cycles"]] == [1, 3, 3, 3, 3, 3]
+    assert [m["cycle"] for m in made.header["moments"]] == [*range(6)]
+    assert all(names[-1] == "next" and names.count("next") == 1 for names in made.header["names"])
+    plain = softmax(model.trace([*best[:-1]])["logits"][0, len(ids) - 1 :])
+    np.testing.assert_allclose(
+        made.arrays["chosen"][:, 1], plain[range(6), best[len(ids) :]], rtol=1e-3
+    )
+
+
 def test_without_a_cache_nothing_is_kept(model, small_tokenizer):
     made = record(model, small_tokenizer, PROMPT, max_new_tokens=3, use_cache=False)
     n = len(made.header["text"]["ids"])
@@ -146,7 +181,12 @@ def test_a_prompt_may_be_ids_and_a_text_may_stop(model, small_tokenizer):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_beams": 2}, "a recording cannot be had with num_beams=2"),
+        ({"num_return_sequences": 2, "num_beams": 2}, "cannot be had with num_return_sequences=2"),
+        ({"num_beams": 2, "batch": 2}, "a batch of 2 cannot be had with num_beams=2"),
+        ({"use_cache": False, "batch": 2}, "a batch of 2 cannot be had with use_cache=False"),
+        ({"draft": NGramDraft(2), "batch": 2}, "a batch of 2 is recorded of minillm alone"),
+        ({"draft": NGramDraft(2), "num_beams": 2}, "num_beams 2 is recorded of minillm alone"),
+        ({"batch": 0}, "batch is 0"),
         ({"window": 4}, "a recording cannot be had with window=4"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"limits": Limits({}, 1, {8: 1.0}, {}, {}, 1, 1, 1, 1)}, "the limits are of"),

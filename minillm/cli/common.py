@@ -167,6 +167,12 @@ def check_output(option: str, path, formats: Sequence[str] = ()) -> None:
         raise InputError(f"{option} {path}: it cannot be written")
 
 
+def require_new(path: Path, force: bool) -> None:
+    """Raise InputError where something is there already that --force does not give up."""
+    if path.exists() and not force:
+        raise InputError(f"{path} is there; --force writes over it")
+
+
 def say(text: str) -> None:
     """Print what is no answer, at once, with nothing in it that acts on a terminal."""
     sys.stdout.flush()

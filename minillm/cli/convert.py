@@ -9,8 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..errors import InputError
-from .common import write
+from .common import require_new, write
 
 GGUF_TYPES = {
     "f32": "float32",
@@ -44,8 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from ..loading import convert, open_checkpoint
 
-    if args.target.exists() and not args.force:
-        raise InputError(f"{args.target} is there; --force writes over it")
+    require_new(args.target, args.force)
     dtype = args.dtype and GGUF_TYPES.get(args.dtype.lower(), args.dtype)
     source, path = open_checkpoint(args.source), args.target
     model = convert(source, path, dtype, show_progress=True)

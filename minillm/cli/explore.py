@@ -3,6 +3,7 @@
 minillm explore "Once upon a time"
 minillm explore "The king" --model tales-draft --save king.html
 minillm explore --save king.html --beside int8 --beside draft:ngram    two ways to compute it, too
+minillm explore --save king.html --beside model:./tuned     another model of the same shapes
 minillm explore --save king.html --live     the page holds the model, too, and goes on by itself
 minillm explore --kernels answers --watch    your functions, anew whenever a file is saved
 minillm explore --no-open     says the address, for a browser elsewhere
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import InputError
-from .common import add_compute, check_output, load, say_written, write
+from .common import add_compute, check_output, load, require_new, say_written, write
 from .generate import add_options, given_options
 
 TEXT = "Once upon a time, there was a little girl"
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save", metavar="FILE", help="write a page with a recording inside, and end"
     )
+    parser.add_argument("--force", action="store_true", help="of --save: write over what is there")
     parser.add_argument(
         "--live",
         nargs="?",
@@ -57,7 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=(
             "of --save: the same text computed in another way, too, on the same time scale:"
             " no-cache, int8 (or another kind of --dtype), cache:float16, draft:HOW (as in"
-            " `minillm generate`) or threads:N; may be given often"
+            " `minillm generate`), batch:N texts at once, beams:N, threads:N, or model:NAME,"
+            " another one of the same shapes; where weights are others it shows where the two part;"
+            " may be given often"
         ),
     )
     parser.add_argument(
@@ -90,6 +94,8 @@ def run(args: argparse.Namespace) -> None:
     text = TEXT if args.text is None else args.text
     check_output("--save", args.save, (".html", ".htm"))
     check_output("--limits", args.limits)
+    if args.save:
+        require_new(Path(args.save), args.force)
     if args.live and not args.save:
         raise InputError("--live puts the model into a page: give --save page.html, too")
     if args.beside and not args.save:
@@ -113,7 +119,8 @@ def run(args: argparse.Namespace) -> None:
         model, tokenizer = load(args)
         limits = None if args.no_limits else measure
         reference = reference_of(args.model)
-        answer = answerer(model, tokenizer, args.model, options, limits, reference)
+        parting = bool(args.save)  # nobody waits for it on a page
+        answer = answerer(model, tokenizer, args.model, options, limits, reference, parting)
         state = None
     if args.save:
         from ..machine.files import write_atomically

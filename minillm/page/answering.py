@@ -12,9 +12,11 @@ from ..recording import Recording
 from ..reference import Reference
 from ..twins.threads import n_threads
 from .levers import pulled
+from .parting import parted
 
 DRAWING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "seed")  # a page's handles
 CANDIDATES = 50  # of each word: as far as the handle of top-k goes, so that what it leaves is exact
+SMALL = 20_000_000  # parameters of a model whose steps are told apart while somebody waits
 TRIES = 5  # of the timed run; neighbours on the machine only slow it down
 
 # limits(model, kinds) -> those of the machine, for matrices that are stored so.
@@ -28,15 +30,18 @@ def answerer(
     options: Mapping[str, Any],
     limits: Measure | None = None,
     reference: Reference | None = None,
+    parting: bool = False,
 ) -> Callable[..., Iterator[Recording]]:
     """Return answer(prompt, asked, told), which continues a text and gives its recording.
 
     asked: see server.Asked; told: is given meanwhile what comes, {"word": ...}. limits: asked once
-    for each kind of storage and number of threads, when they are first needed.
+    for each kind of storage and number of threads, when they are first needed. parting: tell a
+    lever's steps apart (page.parting) of a large model, too.
     """
     known: dict = {}
     given = dict(options)
     first = {name: value for name, value in given.items() if name not in DRAWING}
+    told_apart = parting or sum(p.size for p in model.parameters.values()) <= SMALL
 
     def answer(
         prompt: str | list[int], asked: Mapping[str, Any], told: Callable[[dict], None]
@@ -53,19 +58,25 @@ def answerer(
                     known[key] = limits(one, kinds)
                 return known[key]
 
+            how = first | asked["drawing"] if "drawing" in asked else given
+            if "num_beams" in more:  # which draws nothing
+                how = first | {"seed": how.get("seed")}
             told({"prompt": prompt if isinstance(prompt, str) else tokenizer.readable(prompt)})
-            yield record(
+            recording = record(
                 one,
                 tokenizer,
                 prompt,
                 draft=draft,
                 limits=measured if limits else None,
-                name=name,
                 candidates=CANDIDATES,
-                reference=reference,
+                reference=None if "name" in more else reference,  # which is not the other model's
                 tries=TRIES,
                 told=lambda moment: told({"word": moment.text}),
-                **(first | asked["drawing"] if "drawing" in asked else given) | more,
+                **{"name": name} | how | more,
             )
+            if one is not model and told_apart:
+                told({"parting": True})
+                recording = parted(recording, model, one, name)
+            yield recording
 
     return answer

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..bench.diverge import require_alike
 from ..compression import quantize
 from ..decoding.drafts import named_draft
 from ..decoding.speculative import Draft
 from ..errors import InputError, short
-from ..protocol import Model
+from ..model import Model
 from ..tokenizer import Tokenizer
 from ..twins.threads import n_threads, set_threads
 from ..weights import KINDS
 
-KNOWN = f"no-cache, {', '.join(KINDS)}, cache:float16, draft:HOW or threads:N"
+KNOWN = (
+    f"no-cache, {', '.join(KINDS)}, cache:float16, draft:HOW, batch:N, beams:N, threads:N or"
+    " model:NAME"
+)
+
+ROWS = {"batch": "batch", "beams": "num_beams"}  # levers that are a number of rows, for `record`
+NUMBER = re.compile("[0-9]{1,4}")
 
 
 def offered(model: Model, drafts: tuple[str, ...] = ()) -> list[str]:
     """The levers that a page offers for a model; drafts: what could guess for it."""
     found = ["no-cache", *(k for k in ("int8", "int4") if k != model.stored), "cache:float16"]
-    found += [f"draft:{name}" for name in (*drafts, "ngram")]
+    found += [*(f"draft:{name}" for name in (*drafts, "ngram")), "batch:8", "beams:4"]
     return [*found, "threads:1"] if n_threads(model.ops) > 1 else found
 
 
@@ -29,8 +37,8 @@ def offered(model: Model, drafts: tuple[str, ...] = ()) -> list[str]:
 def pulled(
     lever: str, model: Model, tokenizer: Tokenizer, load: Callable[..., Any]
 ) -> Iterator[tuple[Model, Draft | None, dict]]:
-    """The model, the draft and the options of decoding that a lever asks for, while it is pulled;
-    "" is none. load: opens a draft by its name. InputError for another lever."""
+    """The model, the draft and the arguments of `record` that a lever asks for, while it is pulled;
+    "" is none. load: opens a model by its name. InputError for another lever."""
     what, _, how = lever.partition(":")
     threads = n_threads(model.ops)
     draft: Draft | None = None
@@ -39,8 +47,16 @@ def pulled(
         draft = named_draft(how, model, tokenizer, load)
     elif what == "cache" and how:
         options = {"cache_dtype": how}
-    elif what == "threads" and how.isdecimal() and len(how) < 5:
+    elif what in ROWS and NUMBER.fullmatch(how):
+        options = {ROWS[what]: int(how)}
+    elif what == "threads" and NUMBER.fullmatch(how):
         set_threads(int(how))
+    elif what == "model" and how:
+        other, its_tokenizer = load(how)
+        require_alike(model, other)
+        if its_tokenizer.tokens != tokenizer.tokens:
+            raise InputError(f"{short(how)} has another vocabulary: a text is other ids to it")
+        model, options = other, {"name": how}
     elif lever == "no-cache":
         options = {"use_cache": False}
     elif lever in KINDS:

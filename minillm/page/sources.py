@@ -8,16 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from .. import families
+from ..bench.rounding import compared
 from ..clock.clock import CycleTimes
 from ..clock.prediction import Prediction
+from ..compression import quantize
+from ..decoding.batch import generate_batch
+from ..decoding.beam import best_beams
 from ..decoding.options import Options
+from ..decoding.plain import greedy_with_cache
+from ..decoding.speculative import accept
 from ..differences import diff
 from ..layers.attention import scaled_dot_product_attention
-from ..layers.cache import position_bytes
+from ..layers.cache import LayerCache, position_bytes
+from ..loading import load
 from ..record import Traced
 from ..steps import Patch
 from ..tokenizer.bpe import merge_by_hand
-from .levers import pulled
+from ..twins.choose import twin
+from ..twins.threads import set_threads
 
 PACKAGE = Path(__file__).parents[1]
 MOST_LINES = 60  # of a source that are shown
@@ -30,15 +38,28 @@ VIEWS: dict[str, Callable | type | property] = {
     "norms": Traced.__call__,
     "kept": position_bytes,
     "tokens": merge_by_hand,
-    "beside": pulled,
+    "parting": compared,
     "proof": diff,
     "patch": Patch,
+}
+LEVERS: dict[str, Callable | type | property] = {  # of two runs that stand beside each other
+    "lever.no-cache": greedy_with_cache,
+    "lever.stored": quantize,
+    "lever.cache": LayerCache.append,
+    "lever.draft": accept,
+    "lever.batch": generate_batch,
+    "lever.beams": best_beams,
+    "lever.threads": set_threads,
+    "lever.twin": twin,
+    "lever.model": load,
+    "lever.drawn": Options.distribution,
+    "lever.text": CycleTimes.gross,
 }
 
 
 def sources(config: Any) -> dict[str, dict]:
-    """Return {view: file, line, code}; the map's is the pass of the model's family."""
-    views = VIEWS | {"map": families.of(config).hidden}
+    """Return {view or lever: file, line, code}; the map's is the pass of the model's family."""
+    views = VIEWS | LEVERS | {"map": families.of(config).hidden}
     return {name: _place(source) for name, source in views.items()}
 
 

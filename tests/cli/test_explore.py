@@ -16,8 +16,21 @@ def test_the_command_writes_a_page(tmp_path, capsys):
     file = tmp_path / "a.html"
     assert main([*args, "--max-new-tokens", "2", "--save", str(file)]) == 0
     assert file.read_text("utf-8").startswith("<!doctype html>")
+    file.write_text("mine", "utf-8")
+    assert main([*args, "--save", str(file)]) == 2
+    assert "a.html is there; --force writes over it" in capsys.readouterr().err
+    assert file.read_text("utf-8") == "mine"
+    assert main([*args, "--max-new-tokens", "2", "--save", str(file), "--force"]) == 0
+    assert file.read_text("utf-8").startswith("<!doctype html>")
     assert main([*args, "--save", str(tmp_path / "a.png")]) == 2
     assert "the name must end in one of .html" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "words"), [("explore", 40), ("ask", 200), ("generate", 64)])
+def test_help_says_how_many_words_this_command_writes(capsys, command, words):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert f"tokens to add (default {words}" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to a child")

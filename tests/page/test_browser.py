@@ -30,7 +30,10 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium: install it, or set MINILLM_CHROMIUM"),
 ]
-MADE = recording.read(Path(__file__).parents[1] / "data/recordings/tales-draft.recording")
+MADE, TALES = (
+    recording.read(Path(__file__).parents[1] / f"data/recordings/{name}.recording")
+    for name in ("tales-draft", "tales")
+)
 HOSTILE = {
     "a tag": "</script><img src=x onerror=alert(1)>",
     "a turn": "\u202eabc\u202c",
@@ -81,6 +84,13 @@ def value(page):
     return page.locator("#scope").get_attribute("aria-valuetext")
 
 
+def settle(page):
+    """Wait until all cards have followed, one a frame, however long a frame takes."""
+    page.evaluate(
+        "async () => { for (let n = 0; n < 20; n++) await new Promise(requestAnimationFrame); }"
+    )
+
+
 def overflows(page):
     return page.evaluate("document.documentElement.scrollWidth - innerWidth")
 
@@ -108,6 +118,8 @@ def test_the_first_step_that_differs_is_red(open_page):
     first = page.locator("#proof tr.here")
     assert first.count() == 1 and "\u2717 softmax layer 1" in first.inner_text()
     assert "no comparison" in page.locator("#proof").inner_text()
+    legend = page.locator("#proof .legend").inner_text()
+    assert "from a third of it on (6.7 · 10⁻⁶)" in legend and "tolerance (2.0 · 10⁻⁵)" in legend
     assert page.locator("#paint").get_attribute("aria-pressed") == "true"
     page.focus("#paint")  # by keys
     page.keyboard.press("Enter")
@@ -150,9 +162,7 @@ def test_everything_is_reached_by_keys(open_page):
     reached = []
     for _ in range(60):
         page.keyboard.press("Tab")
-        reached.append(
-            page.evaluate("document.activeElement.id || document.activeElement.className")
-        )
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
     assert {"language", "theme", "play", "back", "forward", "closer", "one", "scope"} <= {*reached}
     page.focus("#scope")
     page.keyboard.press("Home")
@@ -174,6 +184,53 @@ def test_everything_is_reached_by_keys(open_page):
     page.keyboard.press("Escape")
     assert page.locator("#step-view").is_hidden()
     assert page.evaluate("document.activeElement.id") == "scope"
+
+
+def drawn(page, what):
+    """A part of the drawing in the language that is shown."""
+    return page.locator(f"#map [lang=en] [data-{what}]")
+
+
+def test_the_drawing_opens_what_is_pointed_at(open_page):
+    page = open_page()
+    drawn(page, "step='mlp.act'").locator("rect").first.click()
+    assert "feed forward" in page.locator("#step h3").inner_text()
+    assert "mlp.act" in page.locator("#step").inner_text()
+    assert drawn(page, "step='mlp.act'").get_attribute("class") == "here"
+    assert "mlp.act" in page.locator("#step .formed.here").inner_text()
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.dataset.step") == "mlp.act"  # where one was
+    drawn(page, "layer='1'").locator("rect").click()
+    assert "layer 1" in page.locator("#step h3").inner_text()
+    drawn(page, "step='attn.scores'").locator("rect").first.click()
+    assert "layer 1" in page.locator("#step h3").inner_text()  # of the layer that was lit
+    drawn(page, "phase='unembed'").locator("> text").click()
+    assert "unembed" in page.locator("#step h3").inner_text()
+    drawn(page, "part='cache'").locator("rect").click()
+    assert page.evaluate("document.activeElement.querySelector('#kept') !== null")
+    page.click("[data-moment='2'] .body")
+    drawn(page, "part='loop'").locator("text, path").first.dispatch_event("click")
+    assert value(page).startswith("cycle 3,")
+
+
+def test_the_drawing_is_one_stop_of_tab_and_arrows_move_in_it(open_page):
+    page = open_page()
+    stops = page.locator("#map [lang=en] [tabindex='0']")
+    assert stops.count() == 1
+    stops.focus()
+    before = value(page)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    assert value(page) == before and stops.count() == 1  # time has not moved
+    page.keyboard.press("End")
+    page.keyboard.press("Home")
+    while page.evaluate("document.activeElement.dataset.step") != "attn.context":
+        page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    assert "attn.context" in page.locator("#step").inner_text()
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.dataset.step") == "attn.context"
 
 
 def test_arrows_move_among_the_heads(open_page):
@@ -273,6 +330,106 @@ def test_saved_levers_stand_beside_each_other(open_page):
     assert page.locator("#ask").is_hidden()
 
 
+def test_two_runs_stand_on_one_screen(open_page):
+    page = open_page([MADE, beside({"kept": 0})], height=720)
+    settle(page)
+    for name in ("scope", "beside"):
+        box = page.locator(f"#{name}").bounding_box()
+        assert box["y"] > 0 and box["y"] + box["height"] <= 720, name
+
+
+def altered(**header):
+    """The fixed recording with other entries of its header's parts."""
+    made = copy.deepcopy(MADE.header)
+    for part, entries in header.items():
+        made[part] |= entries
+    return Recording(made, MADE.arrays)
+
+
+@pytest.mark.parametrize(
+    ("header", "equation", "source"),
+    [
+        ({"model": {"stored": "int8"}}, "blocks of 32", "def quantize"),
+        ({"options": {"draft": "ngram"}}, "min(1, p / q)", "def accept"),
+        ({"options": {"num_beams": 4}}, "score of a text", "def best_beams"),
+        ({"model": {"threads": 9}}, "shared out", "def set_threads"),
+        ({"model": {"name": "other"}}, "other weights", "def load"),
+    ],
+)
+def test_what_stands_beside_is_explained_by_its_own_lever(open_page, header, equation, source):
+    page = open_page([MADE, altered(**header)])
+    assert page.locator("#levers details").count() == 1
+    page.click("#levers summary")
+    said = page.locator("#levers").inner_text()
+    assert equation in said and source in said
+    assert ("a guess is kept" in said) == ("draft" in header.get("options", {}))
+
+
+def rows(n, **options):
+    """The fixed recording as if `n` rows went through each pass."""
+    made = altered(options=options)
+    for cycle in made.header["cycles"]:
+        cycle["rows"] = n
+    return made
+
+
+def test_a_batch_brings_a_word_for_each_text(open_page):
+    page = open_page([rows(8, batch=8), MADE])
+    lasted = sorted(c["end"] - c["start"] for c in MADE.header["cycles"][1:])
+    said = page.locator("#facts").inner_text()
+    assert f"takes {lasted[len(lasted) // 2] / 8e3:.3g}\u202fµs" in said
+    assert "8 texts are written at once" in said
+    assert "It is the same text" in page.locator("#compared").inner_text()
+    assert "in each of 8 rows" in page.locator("#kept").inner_text()
+
+
+def test_beams_do_not_claim_the_likeliest_word(open_page):
+    made = rows(4, num_beams=4)
+    made.arrays["chosen"] = made.arrays["chosen"].copy()
+    made.arrays["chosen"][-1, 3] = 2
+    page = open_page(made)
+    said = page.locator("#candidates").inner_text()
+    assert "is only number 3 here" in said and "that 4 beams found" in said
+    assert "drawn with" not in said and "always taken" not in said
+    assert "4 beams: each cycle goes on" in page.locator("#facts").inner_text()
+
+
+def parting(first, times=4.0):
+    """The fixed recording as if told apart from another, from a moment on, in one step."""
+    header = copy.deepcopy(MADE.header)
+    header["model"]["stored"] = "int8"
+    header["parting"] = {"name": "tales-draft", "stored": "float32", "twin": "numba"}
+    header["moments"][-1]["id"] = header["moments"][0]["id"]
+    names, M = [step["name"] for step in header["steps"]], len(header["moments"])
+    table = np.full((M, len(names), header["model"]["sizes"]["L"]), 0.3, np.float32)
+    table[first:, names.index("mlp.out"), 1] = times
+    apart = np.linspace(0, 0.2, M, dtype=np.float32)
+    return Recording(header, MADE.arrays | {"parting.steps": table, "parting.probabilities": apart})
+
+
+def test_two_computations_part_before_the_text_shows_it(open_page):
+    page = open_page([MADE, parting(2)])
+    said = page.locator("#parting .look").inner_text()
+    assert (
+        "at word 3 already, contract (mlp.out), layer 1 is apart by 4 times what both round" in said
+    )
+    assert "only from word 16 on" in said and "apart by 20%" in said
+    page.click("[data-moment='1'] .body")
+    settle(page)
+    assert page.locator("#parting tr.here").count() == 0
+    strip = page.locator("#parting canvas")
+    strip.click(position={"x": strip.bounding_box()["width"] * 3.5 / 16, "y": 20})
+    settle(page)
+    assert value(page).startswith("cycle 3,")
+    assert page.locator("#parting tr.here").get_attribute("data-step") == "mlp.out"
+
+
+def test_what_does_not_part_says_so(open_page):
+    page = open_page([MADE, parting(0, times=0.9)])
+    assert "no step of 16 words differs" in page.locator("#parting .look").inner_text()
+    assert open_page().locator("#parting-card").is_hidden()
+
+
 def test_everything_is_reached_by_the_pointer(open_page):
     page = open_page()
     page.click("[data-moment='2'] .body")
@@ -303,11 +460,42 @@ def test_sentences_are_computed_from_the_run(open_page):
     said = page.locator("#facts").inner_text()
     first, *others = (c["end"] - c["start"] for c in MADE.header["cycles"])
     middle = sorted(others)[len(others) // 2]
-    assert f"Each word takes {middle / 1e3:.0f}\u202fµs" in said
+    assert f"Each word after the first takes {middle / 1e3:.0f}\u202fµs" in said
     assert f"{first / middle:.3g} times as wide" in said and "all 9 tokens" in said
     assert "compute 24 positions anew" in said and "binds" in said
     lens = page.locator("#lens tbody tr").all_inner_texts()
     assert len(lens) == 3 and lens[0].startswith("embedding") and lens[2].startswith("layer 1")
+
+
+def test_the_first_cycle_has_a_cause_that_this_run_bears_out(open_page):
+    """Where the choice of a word takes longest in it, reading the prompt is not the reason."""
+    header, arrays = copy.deepcopy(TALES.header), dict(TALES.arrays)
+    assert "because it reads all 9" in open_page(TALES).locator("#facts").inner_text()
+    first = header["cycles"][0]
+    names, more = header["names"][first["names"]], 50 * (first["end"] - first["start"])
+    for cycle in header["cycles"]:
+        cycle |= {"start": cycle["start"] + more * (cycle is not first), "end": cycle["end"] + more}
+    arrays["times.ends"], arrays["times.net"] = (
+        a.copy() for a in (arrays["times.ends"], arrays["times.net"])
+    )
+    at = names.index("probs")
+    arrays["times.ends"][at : len(names)] += more
+    arrays["times.net"][at] += more
+    said = open_page(Recording(header, arrays)).locator("#facts").inner_text()
+    assert "this is not the main reason" in said and "goes to the choice of a word" in said
+    assert "because it reads" not in said
+
+
+def test_what_is_compared_is_said_of_the_residual_stream(open_page):
+    page = open_page()
+    settle(page)
+    said = page.locator("#norms .look").inner_text()
+    L, at = MADE.header["model"]["sizes"]["L"], -1
+    norms = MADE.arrays["norms"][at]
+    grown = norms[1:] / norms[:-1]
+    top = int(grown.argmax())
+    assert f"{grown[top]:.3g} times as long" in said and "Euclidean norm" in said
+    assert f"layer {top // 2}" in said and len(norms) == 2 * L + 1
 
 
 def test_tokens_show_their_merges(open_page):
@@ -379,6 +567,22 @@ def test_it_sweeps_slowed_down(open_page):
     assert page.locator(".later").count() == stopped
     page.keyboard.press("ArrowRight")
     assert page.locator(".later").count() == 0  # whoever moves sees all of it
+
+
+def test_no_card_changes_while_it_plays(open_page):
+    page = open_page(reduced_motion="no-preference")
+    cards = "[...document.querySelectorAll('.views > section')].map((c) => c.innerText).join()"
+    before = page.evaluate(cards)
+    sync_api.expect(page.locator("[data-moment='2'].later")).to_have_count(0, timeout=30_000)
+    assert page.evaluate(cards) == before and value(page).startswith("cycle 0,")
+    page.click("[data-moment='3'] .body")
+    settle(page)
+    asked = page.evaluate(cards)
+    assert asked != before and "cycle 3, decode" in page.locator("#picked").inner_text()
+    page.click("#play")
+    sync_api.expect(page.locator("[data-moment='2'].later")).to_have_count(1)
+    sync_api.expect(page.locator("[data-moment='2'].later")).to_have_count(0, timeout=30_000)
+    assert page.evaluate(cards) == asked and value(page).startswith("cycle 3,")
 
 
 def test_without_motion_all_is_there_at_once(open_page):

@@ -59,6 +59,23 @@ def test_weights_and_cache_are_said(tales):
     assert 2 * small.header["cycles"][-1]["kept"] == large.header["cycles"][-1]["kept"]
 
 
+def test_a_batch_writes_the_same_text_and_beams_the_likeliest(tales):
+    plain, batch, beams = (recorded(lever, tales) for lever in ("", "batch:4", "beams:3"))
+    assert batch.text == plain.text and batch.header["cycles"][3]["rows"] == 4
+    assert beams.header["options"]["num_beams"] == 3
+
+    def score(made):
+        return sum(moment["logprob"] for moment in made.header["moments"])
+
+    assert score(beams) > score(plain)
+
+
+def test_another_model_is_a_lever_if_it_has_the_same_shapes(tales):
+    assert recorded("model:tales", tales).text == recorded("", tales).text
+    with pytest.raises(InputError, match="steps of other shapes"):
+        recorded("model:tales-draft", tales)
+
+
 def test_what_is_offered_can_be_pulled(tales):
     model, tokenizer = tales
     before = n_threads(model.ops)
@@ -68,8 +85,20 @@ def test_what_is_offered_can_be_pulled(tales):
     assert n_threads(model.ops) == before
 
 
-@pytest.mark.parametrize("lever", ["int7", "draft:", "draft:nobody", "threads:x", "x" * 10_000])
+REFUSED = [
+    "int7",
+    "draft:",
+    "draft:nobody",
+    "threads:x",
+    "batch:0",
+    "batch:-1",
+    "beams:x",
+    "model:",
+]
+
+
+@pytest.mark.parametrize("lever", [*REFUSED, "batch:99999", "x" * 10_000])
 def test_another_lever_is_refused(tales, lever):
-    with pytest.raises(InputError) as refused, pulled(lever, *tales, minillm.load):
-        pass
+    with pytest.raises(InputError) as refused:
+        recorded(lever, tales)
     assert len(str(refused.value)) < 400

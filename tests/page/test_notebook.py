@@ -10,6 +10,7 @@ import pytest
 import minillm
 from minillm import InputError
 from minillm.page import notebook
+from minillm.page.answering import answerer
 from minillm.recording import Recording
 
 
@@ -42,12 +43,31 @@ def test_a_recording_shows_too(explored):
     assert explored.recording.header["compared"]["against"] == "reference"
 
 
+def test_what_a_page_asks_for_is_answered_lever_by_lever():
+    """Beams draw nothing, however the handles stand; other weights are told apart."""
+    model, tokenizer = minillm.load("tales-draft", kernels="numpy")
+    answer, drawing = answerer(model, tokenizer, "tales-draft", {"max_new_tokens": 3}), {"seed": 1}
+    made, said = {}, []
+    for lever in ("", "beams:2", "batch:2", "int8", "model:tales-draft"):
+        asked = {"lever": lever, "drawing": drawing | {"temperature": 0.8}}
+        [made[lever]] = answer("The king", asked, said.append)
+    options = made["beams:2"].header["options"]
+    assert (options["num_beams"], options["temperature"], options["seed"]) == (2, 0.0, 1)
+    assert made["batch:2"].text == made[""].text
+    assert [lever for lever in made if "parting" in made[lever].header] == [
+        "int8",
+        "model:tales-draft",
+    ]
+    assert said.count({"parting": True}) == 2
+    assert made["model:tales-draft"].arrays["parting.steps"].max() == 0
+
+
 def test_what_cannot_be_shown(explored):
     model, tokenizer = minillm.load("tales-draft", kernels="numpy")
     with pytest.raises(InputError, match="a model needs its tokenizer"):
         minillm.explore("a", model)
     with pytest.raises(InputError):
-        minillm.explore("a", model, tokenizer, num_beams=2, max_new_tokens=2)
+        minillm.explore("a", model, tokenizer, on_full="slide", max_new_tokens=2)
     shown = minillm.explore("a", model, tokenizer, max_new_tokens=2)
     assert shown.recording.header["model"]["name"] == ""
 

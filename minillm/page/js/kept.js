@@ -10,8 +10,11 @@ const CELL = 16, LEAST = 3;  // pixels of a position
 
 /** @param {Run} run @param {number} cycle */
 export function kept(run, cycle) {
-  const {kind, positions, past, kept, read, written} = run.cycles[cycle], all = past + positions;
-  const counted = (/** @type {number} */ n) => n === 1 ? say("position.1") : say("position.n", {n: digits(n)});
+  const {kind, rows, positions, past, kept, read, written} = run.cycles[cycle], all = past + positions;
+  const counted = (/** @type {number} */ n) => {
+    const positions = n === 1 ? say("position.1") : say("position.n", {n: digits(n)});
+    return rows > 1 ? say("position.rows", {positions, rows: digits(rows)}) : positions;
+  };
   const {weights} = run.total(cycle).cost, next = run.cycles[cycle + 1];
   if (!kept) {
     return [
@@ -19,15 +22,15 @@ export function kept(run, cycle) {
       strip(run, 0, all),
     ];
   }
-  const {sizes} = run.header.model, each = kept / all, forgotten = next && next.kept ? Math.max(0, all - next.past) : 0;
+  const {sizes} = run.header.model, each = kept / all / rows, forgotten = next && next.kept ? Math.max(0, all - next.past) : 0;
   /** @param {string} what @param {number} n @param {number} size */
   const row = (what, n, size) => el("tr", {},
     el("th", {scope: "row"}, el("span", {class: `swatch ${what}`, "aria-hidden": true}), say(`kept.${what}`)),
-    el("td", {class: "number"}, digits(n)), el("td", {class: "number"}, bytes(size)));
+    el("td", {class: "number"}, rows > 1 ? `${digits(rows)} × ${digits(n)}` : digits(n)), el("td", {class: "number"}, bytes(size)));
   return [
     el("p", {class: "look"}, say(kind === "draft" ? "look.kept.draft" : "look.kept", {
       written: counted(positions), size: bytes(written), n: counted(past), read: bytes(read - written),
-      share: percent(read / (read + weights)), P: digits(sizes.P), full: bytes(sizes.P * each), weights: bytes(weights),
+      share: percent(read / (read + weights)), P: digits(sizes.P), full: bytes(sizes.P * rows * each), weights: bytes(weights),
     })),
     strip(run, past, all),
     el("table", {class: "numbers"},

@@ -4,10 +4,12 @@
 import {Handles, drawnAs} from "./handles.js";
 import {kept} from "./kept.js";
 import {proof, verdict} from "./proof.js";
+import {Drawing} from "./map.js";
+import {parting} from "./parting.js";
 import {read} from "./recording.js";
 import {Scope} from "./scope.js";
-import {attention, candidates, compared, cycle, el, facts, here, lens, lever, mark, norms, source, step, table,
-  telling, text, threads, token, tokens} from "./views.js";
+import {attention, candidates, compared, cycle, el, facts, here, lens, lever, mark, norms, picked, pulled, source,
+  step, table, telling, text, threads, token, tokens} from "./views.js";
 import {digits, named, plain, say, speak, spoken} from "./words.js";
 
 /** @typedef {import("./recording.js").Run} Run */
@@ -24,6 +26,8 @@ export class Page {
     this.painted = false;  // by the distance from a reference
     /** @type {(() => void)[]} */ this.parts = [];  // cards that are yet to be drawn
     this.at = {layer: 0, head: -1};
+    /** @type {?SVGElement} */ this.opener = null;  // in the drawing, of the step that is open
+    new Drawing($("map"), (what, name, opener) => this.#part(what, name, opener));
     /** @type {Run | undefined} */ this.run = undefined;
     /** @type {Run | undefined} */ this.other = undefined;  // that was shown before
     /** @type {Run[]} */ this.runs = [];  // all branches, the newest last
@@ -42,6 +46,8 @@ export class Page {
 
   /** Show a recording, from its beginning. @param {Run} run */
   show(run) {
+    const again = String(this.run?.header.text.ids) === String(run.header.text.ids);
+    const cycle = again ? this.scope?.cycle ?? 0 : 0;
     if (this.run !== run) this.other = this.run;
     this.run = run;
     if (!this.runs.includes(run)) this.runs.push(run);
@@ -54,19 +60,26 @@ export class Page {
     $("scope").replaceWith(canvas);
     this.scope = new Scope(/** @type {HTMLCanvasElement} */ (canvas), run, () => this.#picked());
     $("proof-card").hidden = $("paint").hidden = !run.compared;
+    $("parting-card").hidden = !this.parted;
+    if (run.parting) {  // it is what such a lever is about
+      $("parting-card").parentElement.prepend($("parting-card"));
+    }
     if (run.compared?.against === "textbook") {  // somebody looks for what is wrong
       $("proof-card").parentElement.prepend($("proof-card"));
       this.painted = true;
     }
     this.paint(this.painted);
-    canvas.addEventListener("pointerdown", () => this.pause(true));
+    canvas.addEventListener("pointerdown", () => {
+      this.opener = null;
+      this.pause(true);
+    });
     this.#beside();
     text(run, $("words"), (moment) => this.pick(run.moments[moment].cycle));
     this.translate();
     this.scope.begin();
-    this.scope.pick(0);
+    this.scope.pick(this.still.matches && !again ? run.cycles.length - 1 : cycle);
     this.#factor();
-    if (this.still.matches) this.pick(run.cycles.length - 1);
+    if (this.still.matches) this.pause(true);
     else this.play(true);
   }
 
@@ -108,8 +121,12 @@ export class Page {
     $("scope").setAttribute("aria-label", say("scope"));
     $("tokens").replaceChildren(...only(tokens(run)));
     if (this.other) {
+      const how = lever(this.other, run);
+      $("beside-name").textContent = say("beside", {how});
+      $("beside").setAttribute("aria-label", say("beside", {how}));
       $("compared").textContent = compared(run, this.other);
-      $("beside").setAttribute("aria-label", say("beside"));
+      $("levers").replaceChildren(...pulled(run, this.other)
+        .map((what) => source(say(`equation.lever.${what}`), this.sources[`lever.${what}`])));
     }
     if (run.compared) $("proof").replaceChildren(...proof(run, this.runs));
     this.#tabs();
@@ -135,7 +152,7 @@ export class Page {
     if (!scope || !other) return;
     const canvas = /** @type {HTMLCanvasElement} */ (el("canvas", {id: "beside", role: "img"}));
     $("beside").replaceWith(canvas);
-    scope.beside = new Scope(canvas, other, () => {});
+    scope.beside = new Scope(canvas, other, () => {}, true);
     scope.beside.cycle = -1;  // nothing of it is picked
     scope.unfold(scope.detail);
   }
@@ -161,7 +178,7 @@ export class Page {
     $("scope").setAttribute("aria-valuetext", scope.spoken);
     mark($("words"), scope.now === Infinity ? Infinity : this.reached, this.moment);
     $("step-view").hidden = !opened;
-    if (opened) $("step").replaceChildren(...only(step(run, n, scope.interval)));
+    if (opened) $("step").replaceChildren(...only(step(run, n, scope.interval, this.opener?.dataset.step)));
     this.#light(opened ? run.interval(n, scope.interval) : null);
     $("table").querySelector("tr.here")?.classList.remove("here");
     $("table").querySelector(`tr[data-cycle="${n}"]`)?.classList.add("here");
@@ -180,6 +197,7 @@ export class Page {
     const {run, scope, moment} = this;
     if (!run || !scope) return [];
     return [
+      () => $("picked").textContent = picked(run, scope.cycle),
       () => $("here").textContent = here(run, scope.cycle, scope.interval < 0 ? null
         : run.interval(scope.cycle, scope.interval)),
       () => $("cycle").replaceChildren(...only(cycle(run, scope.cycle, (i) => this.open(i)))),
@@ -187,6 +205,7 @@ export class Page {
       () => $("kept").replaceChildren(...only(kept(run, scope.cycle))),
       () => $("lens").replaceChildren(...only(lens(run, moment))),
       () => this.#attention(run, moment),
+      () => this.#parting(moment),
       () => $("norms").replaceChildren(...only(norms(run, moment))),
       () => this.cards?.(run, moment),
     ];
@@ -199,6 +218,22 @@ export class Page {
       this.branch?.([...run.ids.slice(0, run.position(moment) + 1), id]);
     });
     $("candidates").replaceChildren(...candidates(run, moment, handles.moved ? handles.how : null, branch));
+  }
+
+  /** Of the two runs that stand beside each other, the one that was told apart. */
+  get parted() {
+    return [this.run, this.other].find((run) => run?.parting);
+  }
+
+  /** @param {number} moment */
+  #parting(moment) {
+    const {parted} = this;
+    if (!parted) return;
+    const shown = Math.min(moment, parted.moments.length - 1);
+    $("parting").replaceChildren(...parting(parted, this.runs, shown, (m) => {
+      const {moments} = /** @type {Run} */ (this.run);
+      this.pick(moments[Math.min(m, moments.length - 1)].cycle);
+    }));
   }
 
   /** @param {Run} run @param {number} moment */
@@ -263,20 +298,46 @@ export class Page {
   }
 
   /** Open a step of the cycle that is picked; without one, its longest.
-   * @param {number} [interval] */
-  open(interval) {
+   * @param {number} [interval] @param {?SVGElement} [opener] in the drawing, to which Esc goes back */
+  open(interval, opener = null) {
     const {run, scope} = this;
     if (!run || !scope) return;
+    this.opener = opener;
     const all = run.intervals(scope.cycle), longest = Math.max(...all.map((i) => i.net));
     this.pick(scope.cycle, interval ?? (scope.interval >= 0 ? scope.interval
       : all.findIndex((i) => i.net === longest)));
     $("step-view").focus({preventScroll: true});
     $("step-view").scrollIntoView({block: "nearest"});
+    $("step").querySelector(".formed.here")?.scrollIntoView({block: "nearest"});
   }
 
   close() {
     this.scope?.pick(this.scope.cycle);
-    $("scope").focus({preventScroll: true});
+    if (this.opener) this.opener.focus();
+    else $("scope").focus({preventScroll: true});
+    this.opener = null;
+  }
+
+  /** Go to what a part of the drawing stands for: the longest interval of a step (in the layer that is lit), of a
+   * layer or of a phase in the cycle that is picked; a card; or the next cycle.
+   * @param {"step" | "layer" | "part" | "phase"} what @param {string} name @param {SVGElement} opener */
+  #part(what, name, opener) {
+    const {run, scope} = this;
+    if (!run || !scope) return;
+    if (name === "loop") return this.move(1, false);
+    if (what === "part") {
+      const card = $({ids: "tokens", stream: "norms", cache: "kept"}[name] ?? "map").closest("section");
+      card.tabIndex = -1;
+      card.focus({preventScroll: true});
+      return card.scrollIntoView({block: "nearest"});
+    }
+    const all = run.intervals(scope.cycle), number = run.numbers.get(name) ?? -1;
+    const lit = scope.interval < 0 ? -1 : all[scope.interval].layer;
+    const fits = (/** @type {import("./recording.js").Interval} */ i) => what === "step" ? i.steps.includes(number)
+      : what === "layer" ? i.layer === Number(name) : i.phase === name;
+    const mine = all.filter(fits), near = mine.filter(({layer}) => what === "step" && layer === lit);
+    const found = (near.length ? near : mine).sort((a, b) => b.net - a.net)[0];
+    if (found) this.open(all.indexOf(found), opener);
   }
 
   /** To the next cycle, or the next step of it. @param {number} by @param {boolean} fine */
@@ -331,11 +392,9 @@ export class Page {
       if (cycle !== shown || scope.now === Infinity) {
         shown = cycle;
         if (scope.now !== Infinity) this.#follow(cycle);
-        scope.pick(cycle);
-      } else {
-        scope.draw();
-        mark($("words"), scope.now === Infinity ? Infinity : this.reached, this.moment);
       }
+      scope.draw();  // what is picked, and so every card, stays: somebody may be reading
+      mark($("words"), scope.now === Infinity ? Infinity : this.reached, this.moment);
       if (!this.playing) return;
       if (this.still.matches) setTimeout(() => frame(performance.now()), 1000);
       else requestAnimationFrame(frame);
@@ -576,6 +635,7 @@ class Asking {
         if (said.prompt !== undefined) $("words").replaceChildren(token(said.prompt, {class: "token given"}));
         if (said.word !== undefined) $("words").append(token(said.word));
         if (said.measuring) this.#say("state.measuring");
+        if (said.parting) this.#say("state.parting");
         if (said.error !== undefined) this.#wrong(plain(said.error));
         else if (said.watching && !$("state").textContent) this.#say("state.watching");
         if (said.recording) {

@@ -1,6 +1,7 @@
 // @ts-check
 /** How far each step is from a reference, and how long it takes beside other twins. */
 
+import {NEAR} from "./recording.js";
 import {apart, bar, el, twin} from "./views.js";
 import {digits, duration, named, say} from "./words.js";
 
@@ -68,7 +69,8 @@ export function proof(run, runs) {
       })),
       several ? el("tfoot", {}, el("tr", {}, el("th", {scope: "row"}, say("sum")), el("td"), el("td"), ...times())) : null)),
     el("p", {class: "soft legend"}, ...["agrees", "near", "differs"].flatMap((kind) => [
-      el("span", {class: "swatch", "data-phase": kind, "aria-hidden": true}), `${say(`proof.${kind}`)} `])),
+      el("span", {class: "swatch", "data-phase": kind, "aria-hidden": true}), 
+      `${say(`proof.${kind}`, {near: digits(NEAR * tolerance), tolerance: digits(tolerance)})} `])),
   ];
 }
 

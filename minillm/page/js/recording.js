@@ -5,6 +5,7 @@
 const KINDS = {F32: Float32Array, I32: Int32Array, U8: Uint8Array, U16: Uint16Array};
 export const PHASES = ["embed", "attend", "feed forward", "unembed", "choose"];
 export const BINDS = ["memory", "arithmetic", "waiting"];
+export const NEAR = 1 / 3;  // of the tolerance: from here on a step that agrees is near it
 
 /**
  * @typedef {{name: string, phase: string, label: string, layered: boolean, equation: string,
@@ -15,8 +16,8 @@ export const BINDS = ["memory", "arithmetic", "waiting"];
  *   end: number, names: number, kept: number, read: number, written: number}} Cycle
  * @typedef {{products: number, elements: number, weights: number, cache: number,
  *   values: number}} Cost
- * @typedef {{name: string, phase: string, layer: number, steps: number[], start: number,
- *   end: number, net: number, predicted: number, binds: number}} Interval
+ * @typedef {{name: string, phase: string, layer: number, steps: number[], share: number}} Covered
+ * @typedef {Covered & {start: number, end: number, net: number, predicted: number, binds: number}} Interval
  */
 
 /** Read the bytes of a file: its header, and its arrays, each with a `shape`.
@@ -54,9 +55,11 @@ export class Run {
     this.heads = header.model.sizes.H;
     this.predicts = header.limits !== null;
     this.compared = header.compared ?? null;  // with a reference, step by step
+    this.parting = header.parting ?? null;  // from another computation, word by word
+    this.beams = header.options.num_beams > 1 ? header.options.num_beams : 0;
     /** @type {Map<string, number>} */
     this.numbers = new Map(this.steps.map((step, n) => [step.name, n]));
-    /** @type {{name: string, phase: string, layer: number, steps: number[]}[][]} */
+    /** @type {Covered[][]} */
     this.covered = header.names.map((/** @type {string[]} */ names) => this.#cover(names));
     /** @type {number[]} */ this.firsts = [];  // of each cycle: its first interval
     let first = 0;
@@ -69,8 +72,8 @@ export class Run {
     this.attended = attentionPlaces(header.attention, this.layers * this.heads);
   }
 
-  /** For each name of a list: its phase, its layer (-1 outside), and which steps it ends.
-   * @param {string[]} names */
+  /** For each name of a list: its phase, its layer (-1 outside), which steps it ends, and what share of them, as
+   * each of several rows is chosen from in turn. @param {string[]} names @returns {Covered[]} */
   #cover(names) {
     const formed = new Set(names);
     const order = this.steps.filter((s) => !s.layered);
@@ -93,10 +96,13 @@ export class Run {
         waiting = [];
       }
     }
+    /** @type {Record<string, number>} */
+    const often = {};
+    for (const name of names) often[name] = (often[name] ?? 0) + 1;
     return names.map((name) => {
       const [, layer, local] = name.match(/^h\.(\d+)\.(.*)$/) ?? [null, "-1", name];
       const step = this.steps[/** @type {number} */ (this.numbers.get(local))];
-      return {name, phase: step.phase, layer: Number(layer), steps: found.get(name) ?? []};
+      return {name, phase: step.phase, layer: Number(layer), steps: found.get(name) ?? [], share: 1 / often[name]};
     });
   }
 
@@ -132,12 +138,14 @@ export class Run {
     return {products, elements, weights, cache, values};
   }
 
-  /** What several steps cost together. @param {number} cycle @param {number[]} steps */
-  costs(cycle, steps) {
+  /** What several intervals cost together. @param {number} cycle @param {Covered[]} intervals */
+  costs(cycle, intervals) {
     const sum = {products: 0, elements: 0, weights: 0, cache: 0, values: 0};
-    for (const step of steps) {
-      const cost = this.cost(cycle, step);
-      for (const what of /** @type {(keyof Cost)[]} */ (Object.keys(sum))) sum[what] += cost[what];
+    for (const {steps, share} of intervals) {
+      for (const step of steps) {
+        const cost = this.cost(cycle, step);
+        for (const what of /** @type {(keyof Cost)[]} */ (Object.keys(sum))) sum[what] += share * cost[what];
+      }
     }
     return sum;
   }
@@ -148,16 +156,13 @@ export class Run {
   total(cycle, picks = () => true) {
     const all = this.intervals(cycle).filter(picks);
     const bound = [0, 0, 0], sum = {net: 0, predicted: 0, binds: -1};
-    /** @type {number[]} */
-    const steps = [];
     for (const i of all) {
       sum.net += i.net;
       sum.predicted += i.predicted;
       if (i.binds >= 0) bound[i.binds] += i.predicted;
-      steps.push(...i.steps);
     }
     if (this.predicts && all.length) sum.binds = bound.indexOf(Math.max(...bound));
-    return {...sum, cost: this.costs(cycle, steps)};
+    return {...sum, cost: this.costs(cycle, all)};
   }
 
   /** How far a step of a layer is from the reference, as a share of its largest value; -1 where
@@ -168,21 +173,34 @@ export class Run {
     return layer < 0 || !this.steps[step].layered ? Math.max(...all) : all[layer];
   }
 
-  /** All that was compared, in the order in which it is computed.
-   * @returns {{step: number, layer: number, distance: number}[]} */
-  get distances() {
+  /** All steps of a pass, in the order in which they are computed; layer -1 of those outside the blocks.
+   * @returns {{step: number, layer: number}[]} */
+  get places() {
     const order = this.steps.map((_, n) => n), layered = order.filter((n) => this.steps[n].layered);
     const after = order.filter((n) => n > layered[layered.length - 1]);
     const layers = Array.from({length: this.layers}, (_, layer) => layered.map((step) => ({step, layer})));
     return [...order.filter((n) => n < layered[0]).map((step) => ({step, layer: -1})), ...layers.flat(),
-      ...after.map((step) => ({step, layer: -1}))]
-      .map((at) => ({...at, distance: this.distance(at.step, at.layer)})).filter((at) => at.distance >= 0);
+      ...after.map((step) => ({step, layer: -1}))];
+  }
+
+  /** All that was compared with the reference. */
+  get distances() {
+    return this.places.map((at) => ({...at, distance: this.distance(at.step, at.layer)}))
+      .filter((at) => at.distance >= 0);
+  }
+
+  /** How far each step of a moment is from the other computation's, from the same inputs, in times of the rounding
+   * of both. @param {number} moment */
+  partings(moment) {
+    const all = this.arrays["parting.steps"], from = moment * this.steps.length;
+    return this.places.map((at) => ({...at, times: all[(from + at.step) * this.layers + Math.max(0, at.layer)]}))
+      .filter((at) => at.times >= 0);
   }
 
   /** What is said of a distance by its colour. @param {number} distance */
   kind(distance) {
     const {tolerance} = this.compared ?? {};
-    return distance < 0 ? "choose" : distance > tolerance ? "differs" : distance > tolerance / 3 ? "near" : "agrees";
+    return distance < 0 ? "choose" : distance > tolerance ? "differs" : distance > NEAR * tolerance ? "near" : "agrees";
   }
 
   /** How long a cycle took. @param {number} cycle */
@@ -200,10 +218,11 @@ export class Run {
     return found.length ? found[found.length >> 1] : -1;
   }
 
-  /** How long a word takes after the first: the median, or where cycles bring several, the mean. */
+  /** How long a word takes after the first: the median, or where guesses bring several, the mean. */
   get each() {
     if (this.typical < 0) return this.end;
-    if (!this.guesses.checked) return this.lasted(this.typical);
+    const texts = this.header.options.batch ? this.cycles[this.typical].rows : 1;  // that a cycle goes on with
+    if (!this.guesses.checked) return this.lasted(this.typical) / texts;
     const {cycle} = this.moments[0], later = this.moments.length - this.momentsOf[cycle].length;
     return (this.end - this.cycles[cycle].end) / later;
   }

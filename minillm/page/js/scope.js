@@ -11,6 +11,7 @@ import {bytes, duration, named, say} from "./words.js";
 const RIGHT = 30, GAP = 4;  // pixels
 const LANE = {phases: 34, layers: 20, steps: 17};  // of a font of 12 pixels, as what follows
 const WORDS = 64, AXIS = 30, NAMES = 124, NARROW = 84;
+const DENSE = {lane: 18, extra: 20, words: 42};  // where two runs are to fit onto one screen
 const COARSE = 0.8;  // pixels of a mean interval below which shares are drawn
 /** @type {Record<string, string>} */
 export const HATCH = {embed: "dots", attend: "", "feed forward": "", unembed: "lines", choose: "cross",
@@ -33,6 +34,7 @@ export class Scope {
   font = 12;  // pixels, as all of these
   unit = 1;  // of a font of 12
   words = WORDS;  // the height of the line of words
+  axis = AXIS;
   lane = 0;
   extra = 0;  // the height of the lanes below
   height = 0;
@@ -49,11 +51,13 @@ export class Scope {
   /** @type {?Record<string, number>[]} */ sums = null;
 
   /** @param {HTMLCanvasElement} canvas @param {Run} run
-   * @param {(cycle: number, interval: number) => void} picked */
-  constructor(canvas, run, picked) {
+   * @param {(cycle: number, interval: number) => void} picked
+   * @param {boolean} [second] stands below another one, whose axis is its own, too */
+  constructor(canvas, run, picked, second = false) {
     this.canvas = canvas;
     this.run = run;
     this.picked = picked;
+    this.second = second;
     /** @type {Detail} */ this.detail = "phases";
     this.from = 0;
     this.to = run.end;
@@ -100,17 +104,28 @@ export class Scope {
   /** Heights follow the page's font, which a projector's browser may enlarge. */
   #measure() {
     const size = Math.round(0.78 * parseFloat(getComputedStyle(this.canvas).fontSize)) || 12;
-    const {run} = this, unit = size / 12, more = (run.predicts ? 1 : 0) + 1;
+    const unit = size / 12, more = (this.#predicts ? 1 : 0) + 1, dense = this.#dense;
     this.font = size;
     this.unit = unit;
-    this.words = WORDS * unit;
-    this.lane = LANE[this.detail] * unit;
-    this.extra = LANE.phases * unit;
+    this.words = (dense ? DENSE.words : WORDS) * unit;
+    this.lane = Math.min(LANE[this.detail], dense ? DENSE.lane : Infinity) * unit;
+    this.extra = (dense ? DENSE.extra : LANE.phases) * unit;
+    this.axis = this.second ? GAP : AXIS * unit;
     const lanes = this.lanes.length * (this.lane + GAP) + more * (this.extra + GAP);
-    this.height = Math.round(this.words + lanes + AXIS * unit);
+    this.height = Math.round(this.words + lanes + this.axis);
     this.canvas.style.height = `${this.height}px`;
     this.width = this.canvas.clientWidth;
     this.left = (this.width < 600 ? NARROW : NAMES) * unit;
+  }
+
+  /** Whether another run stands beside this one. */
+  get #dense() {
+    return this.second || this.beside !== null;
+  }
+
+  /** Whether what is predicted has a line of its own. */
+  get #predicts() {
+    return this.run.predicts && !this.second;
   }
 
   /** @param {Detail} detail */
@@ -205,7 +220,7 @@ export class Scope {
     this.#words(c, first, last);
     if (this.now < run.end) this.#line(c, this.now, this.mark, 2);
     c.restore();
-    this.#axis(c);
+    if (!this.second) this.#axis(c);
   }
 
   /** @param {number} lane */
@@ -230,7 +245,7 @@ export class Scope {
     });
     c.fillStyle = this.soft;
     let y = this.#after + this.extra / 2;
-    if (this.run.predicts) {
+    if (this.#predicts) {
       c.fillText(say("scope.predicted"), this.left - 8, y);
       y += this.extra + GAP;
     }
@@ -243,7 +258,7 @@ export class Scope {
     const left = this.x(cycle.start), right = this.x(cycle.end), picked = n === this.cycle;
     if (picked) {
       c.fillStyle = this.grid;
-      c.fillRect(left, this.words - 4, Math.max(right - left, 2), this.height - AXIS * this.unit - this.words + 4);
+      c.fillRect(left, this.words - 4, Math.max(right - left, 2), this.height - this.axis - this.words + 4);
     }
     c.save();
     if (this.now < cycle.end) {  // what the sweep has not reached is faint
@@ -288,7 +303,7 @@ export class Scope {
       });
     }
     let y = this.#after;
-    if (run.predicts) {
+    if (this.#predicts) {
       let from = cycle.start;
       const h = this.extra - 8;
       if (coarse) {
@@ -320,10 +335,10 @@ export class Scope {
     if (picked) {
       c.strokeStyle = this.mark;
       c.lineWidth = 2;
-      c.strokeRect(left, this.words - 4, Math.max(right - left, 2), this.height - AXIS * this.unit - this.words + 4);
+      c.strokeRect(left, this.words - 4, Math.max(right - left, 2), this.height - this.axis - this.words + 4);
     } else if (right - left > 6) {
       c.fillStyle = this.grid;
-      c.fillRect(left, this.words - 4, 1, this.height - AXIS * this.unit - this.words + 4);
+      c.fillRect(left, this.words - 4, 1, this.height - this.axis - this.words + 4);
     }
   }
 
@@ -390,6 +405,7 @@ export class Scope {
   /** The words that came, over their cycles. @param {CanvasRenderingContext2D} c
    * @param {number} first @param {number} last */
   #words(c, first, last) {
+    const dense = this.#dense;
     let free = -Infinity;
     for (let n = first; n <= last; n++) {
       const {start, end, kind} = this.run.cycles[n], picked = n === this.cycle;
@@ -407,12 +423,12 @@ export class Scope {
       } else if (picked || left > free) {
         c.save();
         c.translate(left + Math.min(w / 2, 10) + 2, this.words - 9 * this.unit);
-        c.rotate(-Math.PI / 3);
+        c.rotate(-Math.PI / (dense ? 6 : 3));
         c.textAlign = "left";
         c.font = picked ? `bold ${c.font}` : c.font;
         c.fillText(shorten(c, text, 62 * this.unit), 0, 0);
         c.restore();
-        free = left + 11 * this.unit;
+        free = left + (dense ? 20 : 11) * this.unit;
       }
     }
   }
@@ -421,12 +437,12 @@ export class Scope {
    * @param {number} width */
   #line(c, ns, colour, width) {
     c.fillStyle = colour;
-    c.fillRect(this.x(ns) - width / 2, this.words - 4, width, this.height - AXIS * this.unit - this.words + 4);
+    c.fillRect(this.x(ns) - width / 2, this.words - 4, width, this.height - this.axis - this.words + 4);
   }
 
   /** @param {CanvasRenderingContext2D} c */
   #axis(c) {
-    const y = this.height - AXIS * this.unit + 6, most = Math.max(2, (this.width - this.left) / 90);
+    const y = this.height - this.axis + 6, most = Math.max(2, (this.width - this.left) / 90);
     c.fillStyle = this.soft;
     c.fillRect(this.left, y - 4, this.width - this.left - RIGHT, 1);
     c.textAlign = "center";

@@ -42,8 +42,8 @@ const swatch = (phase) => el("span", {class: "swatch", "data-phase": phase, "ari
 
 /** What the run says as a whole. @param {Run} run @returns {string[]} */
 export function facts(run) {
-  const found = [], typical = run.typical, [first] = run.cycles;
-  const n = run.header.text.ids.length, last = run.cycles.length - 1;
+  const {header} = run, found = [], typical = run.typical, [first] = run.cycles;
+  const n = header.text.ids.length, last = run.cycles.length - 1;
   if (typical >= 0) {
     const all = run.total(typical), times = PHASES.map((phase) => ({
       phase, net: run.total(typical, (i) => i.phase === phase).net,
@@ -60,12 +60,19 @@ export function facts(run) {
         n: digits(guesses.each),
       }));
     }
-    const wide = run.lasted(0) / run.each;
+    if (header.options.batch) {
+      found.push(say("fact.batch", {
+        n: digits(header.options.batch), time: duration(run.lasted(typical)), rows: digits(run.cycles[typical].rows),
+      }));
+    }
+    if (run.beams) found.push(say("fact.beams", {n: digits(run.beams)}));
+    const wide = run.lasted(0) / run.lasted(typical);
     if (first.positions > 1) {
-      const ratio = n / wide;
-      found.push(say(wide > 1.15 ? "fact.first" : "fact.first.same", {
+      const more = wider(run, typical);
+      found.push(say(wide <= 1.15 ? "fact.first.same" : more.reads ? "fact.first" : "fact.first.other", {
         n: first.positions, times: digits(wide), time: duration(run.lasted(0)),
-        each: duration(run.lasted(0) / n), ratio: digits(ratio),
+        each: duration(run.lasted(0) / n), share: percent(more.share),
+        phases: more.phases.map((phase) => say(`doing.${phase}`)).join(say("and")),
       }));
     }
     if (run.predicts) {
@@ -84,24 +91,51 @@ export function facts(run) {
   return found;
 }
 
+const SOME = 0.05;  // of the arithmetic that comes on top: a phase with less has hardly more to do
+
+/** What makes the first cycle take longer than another: the phases that have more to compute in it, if they
+ * take most of the difference, else the one that does. @param {Run} run @param {number} cycle */
+function wider(run, cycle) {
+  const more = PHASES.map((phase) => {
+    const [a, b] = [0, cycle].map((n) => run.total(n, (i) => i.phase === phase));
+    const flops = a.cost.products + a.cost.elements - b.cost.products - b.cost.elements;
+    return {phase, net: Math.max(0, a.net - b.net), flops: Math.max(0, flops)};
+  });
+  const sum = (/** @type {typeof more} */ rows, /** @type {"net" | "flops"} */ what) =>
+    rows.reduce((all, row) => all + row[what], 0);
+  const busy = more.filter(({flops}) => flops > SOME * sum(more, "flops"));
+  const reads = sum(busy, "net") > 0.5 * sum(more, "net");
+  const idle = more.filter((row) => !busy.includes(row)).sort((a, b) => b.net - a.net).slice(0, 1);
+  const said = reads ? busy : idle;
+  return {reads, phases: said.map(({phase}) => phase), share: sum(said, "net") / sum(more, "net")};
+}
+
 /** What is different in a run, beside another one. @param {Run} run @param {Run} other */
 export function compared(run, other) {
-  const from = run.header.text.ids.length, ids = run.ids;
-  const parts = ids.findIndex((id, n) => id !== other.ids[n]);
+  const from = Math.min(run.header.text.ids.length, other.header.text.ids.length), {ids} = run;
+  const parts = ids.findIndex((id, n) => id !== other.ids[n]), levers = pulled(run, other);
   return say("compared", {
     now: lever(run, other), before: lever(other, run), time: duration(run.each), other: duration(other.each),
     times: digits(run.each / other.each),
-    text: parts < 0 ? say(alike(run, other) ? "same.numbers" : "same.text") : say("parts.at", {
-      n: Math.max(1, parts - from + 1), word: quoted(run.word(ids[parts])),
-    }),
-  }) + (run.header.model.twin === "numba" && run.header.options.use_cache !== other.header.options.use_cache
-    ? ` ${say("compared.fused")}` : "");
+    text: parts >= 0 && parts < from ? say("other.text")
+      : parts >= 0 ? say("parts.at", {n: parts - from + 1, word: quoted(run.word(ids[parts]))})
+        : say(levers.every((what) => EXACT.includes(what)) ? "same.numbers" : "same.text"),
+  }) + (run.header.model.twin === "numba" && levers.includes("no-cache") ? ` ${say("compared.fused")}` : "");
 }
 
-/** Whether two runs compute the same numbers, in whatever order. @param {Run} run @param {Run} other */
-function alike(run, other) {
-  const [a, b] = [run, other].map(({header: {model, options}}) => [model.stored, model.twin, options.cache_dtype, options.draft].join());
-  return a === b;
+const EXACT = ["no-cache", "threads", "batch", "text"];  // levers with which the same numbers are computed
+
+/** Which levers stand otherwise in two runs; where none does, the text is another.
+ * @param {Run} run @param {Run} other */
+export function pulled(run, other) {
+  const [a, b] = [run, other].map(({header: {model, options}}) => ({
+    model: model.name, stored: model.stored, twin: model.twin, threads: model.threads, "no-cache": options.use_cache,
+    cache: options.cache_dtype, draft: options.draft, batch: options.batch, beams: options.num_beams ?? 1,
+    drawn: [...Object.keys(OFF), "seed"].map((name) => options[name] ?? null).join(),
+  }));
+  const found = /** @type {(keyof typeof a)[]} */ (Object.keys(a))
+    .filter((what) => (a[what] ?? null) !== (b[what] ?? null));
+  return found.length ? found : ["text"];
 }
 
 /** How a run was computed and written, in as far as it is not plain, or not as another one was.
@@ -109,10 +143,13 @@ function alike(run, other) {
 export function lever(run, other) {
   const {options, model} = run.header, before = other.header;
   const off = {...OFF, temperature: 0, seed: null};
-  const drawn = options.temperature ? Object.entries(off).filter(([name, off]) => (options[name] ?? off) !== off)
-    .map(([name]) => `${say(name)} ${options[name]}`) : [];
+  const drawn = options.temperature && pulled(run, other).includes("drawn") ? Object.entries(off)
+    .filter(([name, off]) => (options[name] ?? off) !== off).map(([name]) => `${say(name)} ${options[name]}`) : [];
   return [
+    model.name !== before.model.name ? plain(model.name).slice(0, 40) : "",
     options.use_cache ? "" : say("lever.no-cache"),
+    options.batch ? say("lever.batch", {how: options.batch}) : "",
+    run.beams ? say("lever.beams", {how: run.beams}) : "",
     options.draft ? say("lever.draft", {how: plain(options.draft).slice(0, 40)}) : "",
     options.cache_dtype ? say("lever.cache", {how: options.cache_dtype}) : "",
     model.twin !== before.model.twin ? twin(model.twin) : "",
@@ -124,7 +161,7 @@ export function lever(run, other) {
 
 /** Whose functions computed. @param {string} name */
 export function twin(name) {
-  return say(["numpy", "numba"].includes(name) ? `twin.${name}` : "twin.own");
+  return say(["numpy", "numba", "JavaScript"].includes(name) ? `twin.${name}` : "twin.own");
 }
 
 /** How far a step is from a reference, as a share of its largest value. @param {number} distance */
@@ -198,7 +235,7 @@ export function candidates(run, moment, moved = null, branch = null) {
   const most = Math.max(...listed.map((c) => Math.max(c.before, c.drawn[1])));
   const second = all.find((c) => c.id !== id)?.id ?? id;
   const exact = listed.every(({drawn: [least, most]}) => most - least < 5e-4);
-  const key = came.rank > 0 ? "look.candidates.drawn"
+  const key = came.rank > 0 ? run.beams ? "look.candidates.beams" : "look.candidates.drawn"
     : came.before > 0.6 ? "look.candidates.sure" : "look.candidates.open";
   const rows = listed.map((c) => el("tr", {class: c.id === id ? "here" : ""},
     el("th", {scope: "row"}, branch && c.id !== id ? el("button", {
@@ -212,7 +249,7 @@ export function candidates(run, moment, moved = null, branch = null) {
   return [
     el("p", {class: "look"}, say(key, {
       word: quoted(run.word(id)), p: percent(came.rank > 0 ? came.after : came.before), rank: came.rank + 1, second: quoted(run.word(second)),
-      other: percent(all.find((c) => c.id !== id)?.before ?? 0),
+      other: percent(all.find((c) => c.id !== id)?.before ?? 0), beams: run.beams,
     })),
     el("table", {class: "bars"},
       el("thead", {}, el("tr", {}, el("th", {scope: "col"}, say("word")), el("td"),
@@ -220,8 +257,9 @@ export function candidates(run, moment, moved = null, branch = null) {
         el("th", {scope: "col", class: "number"}, say("after")),
         el("th", {scope: "col", class: "number"}, say("logit")))),
       el("tbody", {}, ...rows)),
-    el("p", {role: "status"}, say(!how.temperature ? "look.greedy" : kept === null ? "look.drawn.all" : kept === 1
-      ? "look.drawn.one" : "look.drawn", {n: kept ?? 0}),
+    el("p", {role: "status"}, run.beams && !moved ? say("look.beams", {n: run.beams})
+      : say(!how.temperature ? "look.greedy" : kept === null ? "look.drawn.all" : kept === 1
+        ? "look.drawn.one" : "look.drawn", {n: kept ?? 0}),
     " ", say(exact ? "exact" : "exact.not", {n: all.length, V: digits(V)})),
   ];
 }
@@ -237,7 +275,7 @@ function between([least, most]) {
 /** One cycle by its phases. @param {Run} run @param {number} cycle
  * @param {(interval: number) => void} pick */
 export function cycle(run, cycle, pick) {
-  const {kind, positions, past} = run.cycles[cycle], all = run.total(cycle);
+  const {kind, positions, past, rows: texts} = run.cycles[cycle], all = run.total(cycle);
   const rows = PHASES.map((phase) => ({phase, ...run.total(cycle, (i) => i.phase === phase)}))
     .filter((row) => row.net > 0);
   const by = (/** @type {(row: typeof rows[0]) => number} */ key) => [...rows].sort((a, b) => key(b) - key(a))[0];
@@ -248,6 +286,7 @@ export function cycle(run, cycle, pick) {
   };
   return [
     el("p", {class: "look"}, say(`look.${kind}`, {positions, past, all: past + positions}), " ",
+      texts > 1 ? `${say(run.beams ? "look.rows.beams" : "look.rows", {n: texts})} ` : "",
       say(run.predicts ? "look.cycle" : "look.cycle.plain", {
         phase: say(`doing.${longest.phase}`), share: percent(longest.net / all.net),
         far: say(`phase.${far.phase}`), time: duration(far.net), predicted: duration(far.predicted),
@@ -279,10 +318,11 @@ function numbers(run, {net, predicted, binds, cost}) {
 }
 
 /** One interval: the steps that it ends, each with equation, shape, and the line that forms it.
- * @param {Run} run @param {number} cycle @param {number} n */
-export function step(run, cycle, n) {
-  const i = run.interval(cycle, n), {kind} = run.cycles[cycle];
-  const cost = run.costs(cycle, i.steps), several = i.steps.length > 1;
+ * @param {Run} run @param {number} cycle @param {number} n
+ * @param {string} [asked] the one of them that was asked for */
+export function step(run, cycle, n, asked) {
+  const i = run.interval(cycle, n), {kind, rows} = run.cycles[cycle];
+  const cost = run.costs(cycle, [i]), several = i.steps.length > 1;
   const where = i.layer < 0 ? say(`phase.${i.phase}`)
     : `${say(`phase.${i.phase}`)}, ${say("layer", {n: i.layer})}`;
   const most = Math.max(i.net, i.predicted || 0), whole = run.total(cycle).net;
@@ -304,13 +344,14 @@ export function step(run, cycle, n) {
         weights: bytes(cost.weights), cache: bytes(cost.cache), values: bytes(cost.values),
       })),
       el("dt", {}, say("computes")), el("dd", {}, flops(cost.products + cost.elements)))),
-    el("div", {}, n === 0 && i.net > 3 * i.predicted
+    el("div", {class: "all"}, n === 0 && i.net > 3 * i.predicted
       ? el("p", {class: "soft"}, say("first.interval")) : null,
     several ? el("p", {class: "soft"}, say("together", {n: i.steps.length})) : null,
     ...i.steps.map((number) => {
       const {name, equation, letters, file, line, code, shapes} = run.steps[number];
-      const shape = shapes[kind] ?? Object.values(shapes)[0], away = run.distance(number, i.layer);
-      return el("div", {class: "formed"},
+      const one = shapes[kind] ?? Object.values(shapes)[0];
+      const shape = one?.length > 1 ? [rows, ...one.slice(1)] : one, away = run.distance(number, i.layer);
+      return el("div", {class: name === asked ? "formed here" : "formed"},
         el("p", {class: "equation"}, el("b", {}, name), " = ", equation,
           letters ? el("span", {class: "soft"}, ` [${letters.replaceAll(" ", ",")}]`) : null,
           shape?.length ? el("span", {class: "soft"}, ` = ${shape.join(" × ")}`) : null),
@@ -460,6 +501,7 @@ export function norms(run, moment) {
   return [
     el("p", {class: "look"}, say("look.norms", {
       from: digits(all[0]), to: digits(all[wide - 1]), most: name(top), times: digits(grown[top]),
+      before: digits(all[Math.max(0, top - 1)]), after: digits(all[top]),
     })),
     el("table", {class: "bars norms"}, el("tbody", {}, ...all.map((norm, n) => el("tr", {},
       el("th", {scope: "row"}, n ? swatch(n % 2 ? "attend" : "feed forward") : swatch("embed"), name(n)),
@@ -519,6 +561,14 @@ export function table(run, pick) {
   }) : ""), el("table", {class: "numbers"},
     el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", {scope: "col"}, say(head))))),
     el("tbody", {}, ...rows))];
+}
+
+/** Which cycle the cards are about. @param {Run} run @param {number} n */
+export function picked(run, n) {
+  const words = run.momentsOf[n].map((m) => quoted(run.word(run.moments[m].id))).join(" ");
+  return say("picked", {
+    n, kind: say(`kind.${run.cycles[n].kind}`), words: words ? say("picked.word", {word: words}) : say("picked.none"),
+  });
 }
 
 /** Where in the drawing of the model one is, in words. @param {Run} run @param {number} cycle
