@@ -24,7 +24,7 @@ from .text import TextStream
 
 # Positions that are read at once at most: what a pass takes beside the cache grows with them, as
 # logits everywhere do, and with the vocabulary. Longer texts are read in pieces, which is exact.
-AT_ONCE = 1024
+AT_ONCE = 512
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The fused decode step: a whole model for one new position, or a few, in one call of one kernel.
+"""The fused step: a whole model for one new position, or for hundreds, in one call of one kernel.
 
 The second of the two forwards; the readable one is the family's, and tests hold both equal. New
 positions may be of one text (a chunk of the prompt, guesses to verify) or of several (a batch): one
@@ -29,6 +29,7 @@ from .matrices import flat_panels
 from .memory import array_at, call, kernel_at, row_at, ticks
 from .processor import HAS_HALVES
 from .products import (
+    BLOCK_ROOM,
     float_matmul,
     float_matvec,
     int4_matmul,
@@ -39,8 +40,8 @@ from .products import (
 )
 from .program import Instruction, Program
 from .rows import normalize_row, rms_normalize_row
-from .streaming import attend
-from .threads import STATE, Team, called_again, meet, threads_now
+from .streaming import KEYS, QUERIES, attend, in_tiles, pack_tile, room_for_tiles
+from .threads import STATE, Team, atomic_add, called_again, meet, threads_now
 from .vectors import larger, stored_like
 
 
@@ -97,6 +98,7 @@ class Job(IntEnum):
     CAPACITY = 15  # places in a row of the cache
     LAYER_BYTES = 16  # from one layer's keys to the next layer's
     HEAD_BYTES = 17  # from one head's keys to the next head's
+    TILES = 18  # room for the keys and values of one layer in tiles, where attention uses them
 
 
 class Place(IntEnum):
@@ -120,8 +122,14 @@ class Room(IntEnum):
     READY = 5  # one query, or one key, normed and turned
     THREAD = 6  # its number
     NOT_FINITE = 7  # 1: numbers that are not finite were to be put into blocks
+    ROUNDED = 8  # which rows are in blocks
+    QUERIES = 9  # one head's of a few positions, normed and turned
+    TILE_ROOM = 10  # see streaming.in_tiles
+    PANEL = 11  # see products.int4_matmul
 
 
+FEW = 32  # positions up to which a pass is a matter of microseconds, and waiting, too
+SHARES = 4  # of a product for each thread, where there are more
 LONG = 256  # places of a context from which heads are cut, so that all threads have as much to do
 ROW, JOB, PLACE, ROOM = (len(columns) for columns in (Row, Job, Place, Room))
 NOT_FINITE = int(Room.NOT_FINITE)
@@ -156,6 +164,7 @@ def norm_arrays(at_row, R, at_job, at_room):
     more]."""
     row, job = row_at(at_row, ROW, np.int64), row_at(at_job, JOB, np.int64)
     room, C = row_at(at_room, ROOM, np.int64), job[Job.WIDTH]
+    room[Room.ROUNDED] = 0
     numbers = row_at(row[Row.NORM_NUMBERS], 2 * C + 1, np.float32)
     x = array_at(job[Job.X], job[Job.ROWS], C, np.float32)
     normed = array_at(room[Room.NORMED], R, job[Job.NORMED_WIDTH], np.float32)
@@ -191,7 +200,7 @@ def int8_product(at_row, first, end, R, at_job, at_places, at_room):
     """The same for blocks of 8 bits; the rows are rounded to 8 bits first."""
     row, h = product_inputs(at_row, R, at_room)
     values, w_scales = stored_blocks(row, first, end)
-    q, scales, sums = rounded(h, at_room)
+    q, scales, sums = rounded(h, at_row if row[Row.FROM] else 1, at_room)
     bias, y = bias_and_outputs(row, R)
     if R == 1:
         int8_matvec(values, w_scales, q[0], scales[0], sums[0], bias, y[0], 16 * first)
@@ -199,19 +208,37 @@ def int8_product(at_row, first, end, R, at_job, at_places, at_room):
         int8_matmul(values, w_scales, q, scales, sums, bias, y, 16 * first)
 
 
-@entry
-def int4_product(at_row, first, end, R, at_job, at_places, at_room):
+def int4_product(minima_of):
     """The same for blocks of 4 bits, with or without minima."""
-    row, h = product_inputs(at_row, R, at_room)
-    values, w_scales = stored_blocks(row, first, end)
-    q, scales, sums = rounded(h, at_room)
-    width = w_scales.shape[1] if row[Row.MINIMA] else 0
-    minima = array_at(row[Row.MINIMA], row[Row.PANELS], width, np.int16)[first:end]
-    bias, y = bias_and_outputs(row, R)
-    if R == 1:
-        int4_matvec(values, w_scales, minima, q[0], scales[0], sums[0], bias, y[0], 16 * first)
-    else:
-        int4_matmul(values, w_scales, minima, q, scales, sums, bias, y, 16 * first)
+
+    @entry
+    def product(at_row, first, end, R, at_job, at_places, at_room):
+        """The thread's panels of y = h W + bias, for R rows."""
+        row, h = product_inputs(at_row, R, at_room)
+        values, w_scales = stored_blocks(row, first, end)
+        minima = minima_of(row, first, end, w_scales.shape[1])
+        q, scales, sums = rounded(h, at_row if row[Row.FROM] else 1, at_room)
+        bias, y = bias_and_outputs(row, R)
+        if R == 1:
+            int4_matvec(values, w_scales, minima, q[0], scales[0], sums[0], bias, y[0], 16 * first)
+        else:
+            room = row_at(at_room, ROOM, np.int64)
+            panel = row_at(room[Room.PANEL], BLOCK_ROOM * scales.shape[1], np.int32)
+            int4_matmul(values, w_scales, minima, q, scales, sums, bias, y, 16 * first, panel)
+
+    return product
+
+
+@helper
+def minima_of(row, first, end, width):
+    """Minima of panels first to end, float16 as int16 [P, 16 B]."""
+    return array_at(row[Row.MINIMA], row[Row.PANELS], width, np.int16)[first:end]
+
+
+@helper
+def no_minima(row, first, end, width):
+    """Nothing."""
+    return None
 
 
 @helper
@@ -238,15 +265,18 @@ def stored_blocks(row, first, end):
 
 
 @helper
-def rounded(h, at_room):
+def rounded(h, which, at_room):
     """Rows [R,32 B] in blocks of 8 bits, in a thread's room: q, four numbers to an int32 [R,8 B];
-    scales and sums [R,B]."""
+    scales and sums [R,B]. which: 1 for those last normed, which go into several products, else
+    whose: the same are rounded once."""
     room, R, blocks = row_at(at_room, ROOM, np.int64), h.shape[0], h.shape[1] // 32
     n = R * blocks
     scales = row_at(room[Room.Q_SCALES], n, np.float32)
     sums = row_at(room[Room.Q_SUMS], n, np.int32)
-    if not quantize(h.reshape((n, 32)), array_at(room[Room.Q], n, 32, np.int8), scales, sums):
-        room[Room.NOT_FINITE] = 1
+    if room[Room.ROUNDED] != which:
+        if not quantize(h.reshape((n, 32)), array_at(room[Room.Q], n, 32, np.int8), scales, sums):
+            room[Room.NOT_FINITE] = 1
+        room[Room.ROUNDED] = which
     q = array_at(room[Room.Q], R, 8 * blocks, np.int32)
     return q, scales.reshape((R, blocks)), sums.reshape((R, blocks))
 
@@ -374,10 +404,7 @@ def cached_attention(dtype):
                     value = array_at(places[r, Place.VALUES_AT] + there, S, D, dtype)[place]
                     new_key = new_keys[r, head * D : (head + 1) * D]
                     new_value = new_values[r, head * D : (head + 1) * D]
-                    if row[Row.KEY_NORM]:
-                        new_key = normed(new_key, row[Row.KEY_NORM], room)
-                    if job[Job.COSINES]:
-                        new_key = rotated(new_key, position, job, room)
+                    new_key = ready(new_key, row[Row.KEY_NORM], position, job, room)
                     for d in range(D):
                         key[d] = stored_like(new_key[d], key[d])
                         value[d] = stored_like(new_value[d], value[d])
@@ -391,10 +418,7 @@ def cached_attention(dtype):
                 scores = row_at(room[Room.SCORES], max(stop - start, 0), np.float32)
                 for h in range(head * group, (head + 1) * group):
                     query = queries[r, h * D : (h + 1) * D]
-                    if row[Row.QUERY_NORM]:
-                        query = normed(query, row[Row.QUERY_NORM], room)
-                    if job[Job.COSINES]:
-                        query = rotated(query, position, job, room)
+                    query = ready(query, row[Row.QUERY_NORM], position, job, room)
                     if not in_stretches:
                         attend(query, keys, values, scale, scores, context[r, h * D : (h + 1) * D])
                     else:
@@ -420,6 +444,95 @@ def stretch(filled, head, K, thread, threads, in_stretches):
         start = filled * max(K * thread - threads * head, 0) // threads
         stop = filled * min(K * (thread + 1) - threads * head, threads) // threads
     return start, stop
+
+
+size_of_room = helper(room_for_tiles)
+
+
+def attention_in_tiles(dtype):
+    """The same for many positions of one text."""
+
+    @entry
+    def attention(at_row, first, end, R, at_job, at_places, at_room):
+        """Attention of one layer in three acts: keys and values into the cache, then all that there
+        are into tiles, then blocks of queries by tiles. The threads share positions, tiles, and
+        blocks."""
+        row, job = row_at(at_row, ROW, np.int64), row_at(at_job, JOB, np.int64)
+        room, places = row_at(at_room, ROOM, np.int64), array_at(at_places, R, PLACE, np.int64)
+        H, K, D = job[Job.HEADS], job[Job.KEY_HEADS], job[Job.HEAD_DIM]
+        thread, threads, layer = room[Room.THREAD], job[Job.THREADS], row[Row.LAYER]
+        state, filled = row_at(job[Job.STATE], STATE, np.int64), places[0, Place.FILLED]
+        scale = row_at(job[Job.HEAD_SCALES], layer + 1, np.float32)[layer]
+        queries = array_at(row[Row.FROM], R, row[Row.FROM_WIDTH], np.float32)
+        new_keys = array_at(row[Row.KEYS_FROM], R, row[Row.KEYS_WIDTH], np.float32)
+        new_values = array_at(row[Row.VALUES_FROM], R, row[Row.VALUES_WIDTH], np.float32)
+        context = array_at(row[Row.TO], R, row[Row.TO_WIDTH], np.float32)
+        first, end = share(R, thread, threads)
+        for head in range(K):
+            there = layer * job[Job.LAYER_BYTES] + head * job[Job.HEAD_BYTES]
+            keys = array_at(places[0, Place.KEYS_AT] + there, filled, D, dtype)
+            values = array_at(places[0, Place.VALUES_AT] + there, filled, D, dtype)
+            for r in range(first, end):
+                position, columns = places[r, Place.POSITION], slice(head * D, (head + 1) * D)
+                new_value = new_values[r, columns]
+                new_key = ready(new_keys[r, columns], row[Row.KEY_NORM], position, job, room)
+                key, value = keys[position], values[position]
+                for d in range(D):
+                    key[d] = stored_like(new_key[d], key[d])
+                    value[d] = stored_like(new_value[d], value[d])
+        meet(state, threads)
+        n, panels = (filled + KEYS - 1) // KEYS, (D + 15) // 16
+        key_size, value_size = KEYS * D, panels * 16 * KEYS
+        key_tiles = array_at(job[Job.TILES], K * n, key_size, np.float32)
+        value_tiles = array_at(job[Job.TILES] + 4 * K * n * key_size, K * n, value_size, np.float32)
+        for i in range(thread, K * n, threads):
+            there = layer * job[Job.LAYER_BYTES] + i // n * job[Job.HEAD_BYTES]
+            keys = array_at(places[0, Place.KEYS_AT] + there, filled, D, dtype)
+            values = array_at(places[0, Place.VALUES_AT] + there, filled, D, dtype)
+            these = slice(i % n * KEYS, (i % n + 1) * KEYS)
+            pack_tile(
+                keys[these],
+                values[these],
+                key_tiles[i].reshape((KEYS // 16, 16 * D)),
+                value_tiles[i].reshape((panels, 16 * KEYS)),
+            )
+        meet(state, threads)
+        blocks = (R + QUERIES - 1) // QUERIES
+        tile_room = row_at(room[Room.TILE_ROOM], size_of_room(D), np.float32)
+        for i in range(H * blocks):
+            h, start = i // blocks, i % blocks * QUERIES
+            if (h + i) % threads != thread:  # later blocks see more: each thread has some of both
+                continue
+            rows, columns = slice(start, min(start + QUERIES, R)), slice(h * D, (h + 1) * D)
+            block = array_at(room[Room.QUERIES], rows.stop - start, D, np.float32)
+            for r in range(start, rows.stop):
+                position, query = places[r, Place.POSITION], queries[r, columns]
+                query = ready(query, row[Row.QUERY_NORM], position, job, room)
+                for d in range(D):
+                    block[r - start, d] = query[d]
+            these = slice(h // (H // K) * n, (h // (H // K) + 1) * n)
+            in_tiles(
+                block,
+                places[rows, Place.POSITION],
+                key_tiles[these].reshape((n, KEYS // 16, 16 * D)),
+                value_tiles[these].reshape((n, panels, 16 * KEYS)),
+                filled,
+                scale,
+                context[rows, columns],
+                tile_room,
+            )
+
+    return attention
+
+
+@helper
+def ready(x, at_norm, position, job, room):
+    """A head's numbers [D], normed and turned where the model does so."""
+    if at_norm:
+        x = normed(x, at_norm, room)
+    if job[Job.COSINES]:
+        x = rotated(x, position, job, room)
+    return x
 
 
 @helper
@@ -482,56 +595,64 @@ PRODUCTS = {
     "bfloat16": float_product(np.uint16),
     "float16": float_product(np.int16),
     "int8": int8_product,
-    "int4": int4_product,
-    "int4_min": int4_product,
+    "int4": int4_product(no_minima),
+    "int4_min": int4_product(minima_of),
 }
 ACTIVATIONS = {"gelu_new": gelu_new, "gelu": gelu, "relu": relu, "silu": silu}
 THEN = {"attend": attention, "residual": residual, **dict.fromkeys(ACTIVATIONS, activate)}
-ATTENTION = {
-    np.dtype(np.float32): cached_attention(np.float32),
-    np.dtype(np.float16): cached_attention(np.int16),
-}
+HALVES = {np.dtype(np.float32): np.float32, np.dtype(np.float16): np.int16}
+ATTENTION = {dtype: cached_attention(kept) for dtype, kept in HALVES.items()}
+IN_TILES = {dtype: attention_in_tiles(kept) for dtype, kept in HALVES.items()}
 
 
 # ---- the step
 
 
 @jit
-def decode_kernel(thread, threads, state, stamps, table, job, places, room):
+def decode_kernel(thread, threads, state, stamps, table, job, places, room, taken):
     """From the embedded tokens to the logits. Run by every thread at once; DecodeStep makes the
     arguments.
 
     table: [instructions, 26], see Row; job: see Job; places: [R, 5], see Place; this thread's own
-    room: see Room.
+    room: see Room. taken: [instructions], where there are many rows how many shares of each one's
+    product have been taken: a thread that is free takes the next, so that the others need not wait
+    for one that the system has put aside. Then all meet after each.
     """
     calls, again = 0, True
     while again:
         n = stamp(stamps, 0, thread)
+        room[Room.ROUNDED] = 0
         for i in range(table.shape[0]):
             row = table[i]
             R = job[Job.KEPT] if row[Row.LOGITS] else job[Job.ROWS]
-            first, end = share(row[Row.PANELS], thread, threads)
-            arguments = (
-                row.ctypes.data,
-                first,
-                end,
-                R,
-                job.ctypes.data,
-                places.ctypes.data,
-                room.ctypes.data,
-            )
+            in_turn = R > FEW and row[Row.PRODUCT] != 0
+            part, parts = thread, threads
             if row[Row.NORM]:
-                call(row[Row.NORM], arguments)
+                perform(row, row[Row.NORM], 0, 0, R, job, places, room)
                 n = stamp(stamps, n, thread)
-            if row[Row.PRODUCT]:
-                call(row[Row.PRODUCT], arguments)
-            if row[Row.THEN]:
-                call(row[Row.THEN], arguments)
-            if row[Row.MEET]:
+            if in_turn:
+                parts = SHARES * threads
+                part = atomic_add(taken, i, 1)
+            while part < parts:
+                first, end = share(row[Row.PANELS], part, parts)
+                if row[Row.PRODUCT]:
+                    perform(row, row[Row.PRODUCT], first, end, R, job, places, room)
+                if row[Row.THEN]:
+                    perform(row, row[Row.THEN], first, end, R, job, places, room)
+                part = atomic_add(taken, i, 1) if in_turn else parts
+            if in_turn or row[Row.MEET]:
                 meet(state, threads)
+            if row[Row.MEET]:
                 n = stamp(stamps, n, thread)
         again = thread > 0 and called_again(state, calls)  # the first thread takes the logits home
         calls += 1
+
+
+@helper
+def perform(row, kernel, first, end, R, job, places, room):
+    """Call a kernel of the table."""
+    at_job, at_places, at_room = job.ctypes.data, places.ctypes.data, room.ctypes.data
+    call(kernel, (row.ctypes.data, first, end, R, at_job, at_places, at_room))
 
 
 @helper
@@ -544,13 +665,14 @@ def stamp(stamps, n, thread):
 
 
 class DecodeStep:
-    """A model for at most MOST new positions at a time: step(ids [B,T], cache) -> logits [B,T,V].
+    """A model for at most MOST new positions at a time, of several texts at once at most FEW if any
+    has more than one: step(ids [B,T], cache) -> logits [B,T,V].
 
     program: the family's; every matrix is a Weight of a kind in PRODUCTS, everything else float32.
     `stamps` holds the `ticks` at which each of `names` was finished in the last call.
     """
 
-    MOST = 32  # beyond that, products in blocks are faster
+    MOST = 512
     # the dtypes of a KVCache that it can use
     caches = tuple(ATTENTION) if HAS_HALVES else (np.dtype(np.float32),)
 
@@ -573,6 +695,7 @@ class DecodeStep:
             self._fill(row, step, layers)
         self._x = np.zeros((self.MOST, sizes.C), np.float32)
         self._places = np.zeros((self.MOST, PLACE), np.int64)
+        self._taken = np.zeros(len(self._table), np.int64)
         self._job = np.zeros(JOB, np.int64)
         # What a call changes, as views: an enumeration's member costs Python 0.2 us
         self._call, self._logits_at = self._job[Job.ROWS :], self._table[-1:, Row.TO]
@@ -588,14 +711,15 @@ class DecodeStep:
             self._at(np.array(program.scales, np.float32)),
         )
         self._turned = range(0)  # positions for which there are cosines and sines
+        self._tiles = np.empty(0, np.float32)
         self._one_at_a_time = threading.Lock()  # there is one workspace
         self._team, self._rooms = Team(0), []
         _steps.add(self)
 
     def _at(self, array) -> int:
-        """The address of an array, which is kept alive; 0 where it is empty."""
+        """The address of an array, which is kept alive; 0 where it is empty, or None."""
         self._kept_alive.append(array)
-        return array.ctypes.data if array.size else 0
+        return array.ctypes.data if array is not None and array.size else 0
 
     def _turn(self, first: int, end: int) -> None:
         """Have cosines and sines for the positions first to end.
@@ -686,7 +810,7 @@ class DecodeStep:
         """Whether it can read `lengths` [B] more ids of each row into this cache, which is one of
         this model."""
         return (
-            sum(lengths) <= self.MOST
+            sum(lengths) <= (self.MOST if len(lengths) == 1 or max(lengths) == 1 else FEW)
             and len(cache.lengths) == len(lengths)
             and cache.keys.dtype in self.caches
             and max(past + n for past, n in zip(cache.lengths.tolist(), lengths)) <= cache.capacity
@@ -755,15 +879,18 @@ class DecodeStep:
             again = self._team.n == threads
             if not again:
                 self._gather(threads)
+            # many positions of one text attend in tiles
+            many = len(past) == 1 and len(tokens) > FEW
             if self.program.rotation is not None:
                 self._turn(min(past), max(map(add, past, lengths)))
             self._call[:] = (
                 len(tokens),
                 len(kept),
-                kernel_at(ATTENTION[keys.dtype]),
+                kernel_at((IN_TILES if many else ATTENTION)[keys.dtype]),
                 capacity,
                 layer_bytes,
                 head_bytes,
+                self._room_for_tiles(places[-1][-1]) if many else 0,
             )
             self._rows_at[: len(tokens)], self._keep[: len(kept)] = places, kept
             self._logits_at[0] = logits.ctypes.data
@@ -783,7 +910,9 @@ class DecodeStep:
                 self._job,
                 self._places,
             )
-            self._team.run(lambda i: decode_kernel(i, *common, self._rooms[i]), again)
+            if len(tokens) > FEW:
+                self._taken[:] = 0
+            self._team.run(lambda i: decode_kernel(i, *common, self._rooms[i], self._taken), again)
             room = self._rooms[0]  # every thread rounds all rows: the first one knows, too
             if room[NOT_FINITE]:
                 room[NOT_FINITE] = 0
@@ -804,6 +933,14 @@ class DecodeStep:
         self._job[[Job.THREADS, Job.STATE]] = threads, self._team.state.ctypes.data
         self._job[Job.PARTS] = self._parts.ctypes.data if n_parts else 0
 
+    def _room_for_tiles(self, n_keys: int) -> int:
+        """Where one layer's keys and values, so many of each head, have room in tiles."""
+        s = self.program.sizes
+        size = s.K * -(-n_keys // KEYS) * KEYS * (s.D + -(-s.D // 16) * 16)
+        if len(self._tiles) < size:
+            self._tiles = np.empty(size, np.float32)
+        return self._tiles.ctypes.data
+
     def _start_anew(self) -> None:
         """In the child of a fork: who was at work in this workspace is not there any more."""
         self._one_at_a_time, self._team = threading.Lock(), Team(0)
@@ -819,7 +956,13 @@ class DecodeStep:
             np.zeros(self.program.sizes.P, np.float32),
             np.zeros(self.program.sizes.D, np.float32),
         ]
-        return np.array([*(self._at(array) for array in room), thread, 0])
+        in_tiles = [
+            np.zeros((QUERIES, self.program.sizes.D), np.float32),
+            np.zeros(room_for_tiles(self.program.sizes.D), np.float32),
+            np.zeros(blocks // self.MOST * BLOCK_ROOM, np.int32),
+        ]
+        addresses = ([self._at(array) for array in arrays] for arrays in (room, in_tiles))
+        return np.array([*next(addresses), thread, 0, 0, *next(addresses)])
 
 
 _steps: WeakSet[DecodeStep] = WeakSet()

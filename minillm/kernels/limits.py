@@ -94,7 +94,7 @@ def row_product(weight, x, panels: int | None = None):
     """Return a function that multiplies one row x [K] by a stored weight [K,N], or by its first
     panels only, on this thread, and does nothing else."""
     require(x=(x, (weight.k,), np.float32))
-    stored = tuple(array[:panels] for array in flat_panels(weight))
+    stored = flat_panels(weight, slice(panels))
     y = np.zeros(16 * len(stored[0]), np.float32)
     inputs = (x,) if weight.kind in FLOATS else tuple(array[0] for array in quantized(x[None]))
     kernel = MATVEC[weight.kind]

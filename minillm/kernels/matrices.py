@@ -11,6 +11,7 @@ import numpy as np
 
 from .elementwise import working
 from .products import (
+    BLOCK_ROOM,
     float_matmul,
     float_matvec,
     int4_matmul,
@@ -67,8 +68,8 @@ def linear(x, weight, bias=None):
 def product(x, weight, bias):
     """x [M,K] times a stored weight [K,N], by the kernel for its kind and for one or several rows
     -> [M,N]."""
-    (M, K), N, stored = x.shape, weight.shape[1], flat_panels(weight)
-    P = len(stored[0])
+    (M, K), N = x.shape, weight.shape[1]
+    P, unpacks = len(flat_panels(weight)[0]), M > 1 and weight.kind.startswith("int4")
     start = np.zeros(
         16 * P, np.float32
     )  # where the sums start, for the last panel's empty rows too
@@ -85,7 +86,8 @@ def product(x, weight, bias):
         inputs, y = tuple(a[0] for a in inputs), y[0]
 
     def work(part):
-        kernel(*(a[part] for a in stored), *inputs, start, y, 16 * part.start)
+        room = (np.empty(-(-K // 32) * BLOCK_ROOM, np.int32),) if unpacks else ()
+        kernel(*flat_panels(weight, part), *inputs, start, y, 16 * part.start, *room)
 
     if M:
         in_parallel(work, P, cost=M * K * N)
@@ -95,12 +97,10 @@ def product(x, weight, bias):
     return y
 
 
-def flat_panels(weight):
-    """The arrays of a weight as kernels take them: [P, all numbers of a panel]."""
-    stored = tuple(a.reshape(len(a), -1) for a in weight.stored.values())
-    return (
-        (*stored, np.empty((len(stored[0]), 0), np.int16)) if weight.kind == "int4" else stored
-    )  # no minima
+def flat_panels(weight, part=slice(None)):
+    """The arrays of a weight as kernels take them: [P, all numbers of a panel], of some panels."""
+    stored = tuple(a.reshape(len(a), -1)[part] for a in weight.stored.values())
+    return (*stored, None) if weight.kind == "int4" else stored  # no minima
 
 
 def quantized(x):

@@ -18,9 +18,10 @@ from .vectors import (
     PANELS,
     TILE,
     dot4,
-    dot8,
+    dot_small,
     element,
     fma,
+    halves_of,
     largest_size,
     load,
     load_bytes,
@@ -30,6 +31,7 @@ from .vectors import (
     repeat,
     row_of,
     scale_by,
+    settled,
     spread,
     store,
     store_bytes,
@@ -37,6 +39,7 @@ from .vectors import (
     times,
     to_floats,
     total_of,
+    unknown,
     zeros,
 )
 
@@ -158,46 +161,59 @@ def int8_matmul(values, scales, q, x_scales, sums, bias, y, column):
 @jit(inline="always")
 def int4_matvec(values, scales, minima, q, x_scales, sums, bias, y, column):
     """y = W x + bias for one row in blocks of 4 bits. values: [P, 256 B]; scales: [P, 16 B];
-    minima: that or [P, 0].
+    minima: that or None.
 
     Without minima the stored number is 8 too large; with them it is right, and the minimum meets
     the block's sum of x.
     """
-    has_minima = minima.shape[1] > 0
-    offset = 0 if has_minima else -8
     for p in range(values.shape[0]):
-        w, d, low = values[p], scales[p], minima[p]
+        w, d = values[p], scales[p]
         total = load(bias, column + 16 * p)
         for b in range(x_scales.shape[0]):
-            t = spread(offset * sums[b])
+            t = spread(0)
             for j in range(4):
-                v = load_bytes(w, 256 * b + 64 * j)
-                t = dot8(t, v, spread(q[8 * b + j]), spread(q[8 * b + 4 + j]))
+                lower, upper = halves_of(load_bytes(w, 256 * b + 64 * j))
+                t = dot_small(t, lower, spread(q[8 * b + j]))
+                t = dot_small(t, upper, spread(q[8 * b + 4 + j]))
+            t = settled(t, spread(0 if minima is not None else -8 * sums[b]))
             total = fma(to_floats(t), scale_by(load(d, 16 * b), x_scales[b]), total)
-            if has_minima:
-                total = fma(load(low, 16 * b), spread(x_scales[b] * np.float32(sums[b])), total)
+            if minima is not None:
+                low = load(minima[p], 16 * b)
+                total = fma(low, spread(x_scales[b] * np.float32(sums[b])), total)
         store(y, column + 16 * p, total)
 
 
+BLOCK_ROOM = 160  # words for a block of 16 outputs as int4_matmul unpacks it
+
+
 @jit(inline="always")
-def int4_matmul(values, scales, minima, q, x_scales, sums, bias, y, column):
+def int4_matmul(values, scales, minima, q, x_scales, sums, bias, y, column, room):
     """y = x W + bias for several rows: int4_matvec with some of them at a time. q: int32 [M, 8 B];
-    x_scales, sums: [M, B]."""
-    has_minima = minima.shape[1] > 0
-    offset = 0 if has_minima else -8
-    last = q.shape[0] - 1
+    x_scales, sums: [M, B]; room: int32 [BLOCK_ROOM B], where a panel is unpacked once for all."""
+    last, B = q.shape[0] - 1, x_scales.shape[1]
+    groups = unknown(8)  # of four inputs, which LLVM would unroll, out of all registers
+    steps, lows = room[128 * B : 144 * B].view(np.float32), room[144 * B :].view(np.float32)
     for p in range(values.shape[0]):
-        w, d, low, c = values[p], scales[p], minima[p], column + 16 * p
+        c = column + 16 * p
+        for b in range(B):
+            for j in range(4):
+                lower, upper = halves_of(load_bytes(values[p], 256 * b + 64 * j))
+                store(room, 128 * b + 16 * j, lower)
+                store(room, 128 * b + 64 + 16 * j, upper)
+            store(steps, 16 * b, load(scales[p], 16 * b))
+            if minima is not None:
+                store(lows, 16 * b, load(minima[p], 16 * b))
         for m in range(0, q.shape[0], len(BLOCK_TILE)):
             rows = row_of(m, BLOCK_TILE, last)
             total = repeat(load(bias, c), rows)
-            for b in range(x_scales.shape[1]):
+            for b in range(B):
                 x_sums, x_scale = element(sums, rows, b), element(x_scales, rows, b)
-                t = spread(times(offset, x_sums))
-                for j in range(4):
-                    v, k = load_bytes(w, 256 * b + 64 * j), 8 * b + j
-                    t = dot8(t, v, spread(element(q, rows, k)), spread(element(q, rows, k + 4)))
-                total = fma(to_floats(t), scale_by(load(d, 16 * b), x_scale), total)
-                if has_minima:
-                    total = fma(load(low, 16 * b), spread(times(x_scale, x_sums)), total)
+                t = repeat(spread(0), rows)
+                for j in range(groups):
+                    w = load(room, 128 * b + 16 * j)
+                    t = dot_small(t, w, spread(element(q, rows, groups * b + j)))
+                t = settled(t, spread(times(0 if minima is not None else -8, x_sums)))
+                total = fma(to_floats(t), scale_by(load(steps, 16 * b), x_scale), total)
+                if minima is not None:
+                    total = fma(load(lows, 16 * b), spread(times(x_scale, x_sums)), total)
             store_row(y, rows, c, total)

@@ -67,98 +67,82 @@ def one_by_one(q, keys, values, positions, scale, out, scores):
 
 
 @helper
-def in_tiles(
-    q,
-    keys,
-    values,
-    positions,
-    scale,
-    out,
-    m,
-    total,
-    sums,
-    key_panels,
-    value_room,
-    room,
-    tile_sums,
-    nothing,
-):
-    """Tiles of queries by tiles of keys, each a small matrix product, softmax done a tile at a
-    time.
+def in_tiles(q, positions, key_tiles, value_tiles, n_keys, scale, out, room):
+    """At most QUERIES queries by tiles of keys, each a small matrix product and a part of softmax.
 
-    For every query are kept m, the largest score so far; total, the sum of exp(score - m); and the
-    sum of the values weighted by these [T, D rounded up]. A tile with a larger score makes the
-    latter two smaller by exp(old m - new m).
+    q: [T,D]; positions: [T]; key_tiles, value_tiles: [tiles, ...] of n_keys, see pack_tile; out:
+    [T,D]; room: zeros [room_for_tiles(D)]. For every query are kept m, the largest score so far;
+    total, the sum of exp(score - m); and the sum of the values weighted by these. A tile with a
+    larger score makes the latter two smaller by exp(old m - new m).
     """
-    T, S, D, width = q.shape[0], keys.shape[0], q.shape[1], sums.shape[1]
+    T, D = q.shape
+    width = (D + 15) // 16 * 16
+    m, total, rest = room[:QUERIES], room[QUERIES : 2 * QUERIES], room[2 * QUERIES :]
+    sums, rest = rest[: T * width].reshape(T, width), rest[QUERIES * width :]
+    tile_sums, rest = rest[: T * width].reshape(T, width), rest[QUERIES * width :]
+    nothing = rest[QUERIES * KEYS :]
+    last_seen = positions[0]
     for t in range(T):
+        last_seen = max(last_seen, positions[t])
         m[t], total[t] = -np.inf, 0
         for d in range(width):
             sums[t, d] = 0
-    for start in range(0, S, KEYS):
-        n = min(KEYS, S - start)
-        n16 = (n + 15) // 16 * 16
-        value_panels = value_room[: width * n16].reshape(width // 16, 16 * n16)
-        pack_keys(keys[start : start + n], key_panels)
-        pack_values(values[start : start + n], value_panels)
-        for first in range(0, T, QUERIES):
-            rows = min(QUERIES, T - first)
-            last_seen = positions[first]
-            for t in range(rows):
-                last_seen = max(last_seen, positions[first + t])
-            if last_seen < start:  # the whole tile lies in the future
-                continue
-            some = min(
-                n16, (last_seen - start + 16) // 16 * 16
-            )  # of the keys: what comes after is not seen by the tile
-            scores = room[: rows * some].reshape(rows, some)
-            float_matmul(key_panels[: some // 16], q[first : first + rows], nothing, scores, 0)
-            for t in range(rows):
-                row, seen = scores[t], min(n, positions[first + t] + 1 - start)
-                if seen > 0:
-                    for s in range(seen):
-                        row[s] *= np.float32(scale)
-                    new_m = max(m[first + t], maximum(row[:seen]))
-                    shrink = np.exp(m[first + t] - new_m)  # 0 at the first tile, where m is -inf
-                    m[first + t] = new_m
-                    total[first + t] = total[first + t] * shrink + exponentiate(row[:seen], new_m)
-                    for d in range(width):
-                        sums[first + t, d] *= shrink
-                for s in range(max(seen, 0), some):
-                    row[s] = 0
-            float_matmul(value_panels, scores, nothing, tile_sums, 0)
-            for t in range(rows):
+    for start in range(0, min(n_keys, last_seen + 1), KEYS):
+        n = min(KEYS, n_keys - start)
+        # of the keys; what comes after is not seen by any
+        some = min((n + 15) // 16 * 16, (last_seen - start + 16) // 16 * 16)
+        scores = rest[: T * some].reshape(T, some)
+        float_matmul(key_tiles[start // KEYS, : some // 16], q, nothing, scores, 0)
+        for t in range(T):
+            row, seen = scores[t], min(n, positions[t] + 1 - start)
+            if seen > 0:
+                for s in range(seen):
+                    row[s] *= np.float32(scale)
+                new_m = max(m[t], maximum(row[:seen]))
+                shrink = np.exp(m[t] - new_m)  # 0 at the first tile, where m is -inf
+                m[t] = new_m
+                total[t] = total[t] * shrink + exponentiate(row[:seen], new_m)
                 for d in range(width):
-                    sums[first + t, d] += tile_sums[t, d]
+                    sums[t, d] *= shrink
+            for s in range(max(seen, 0), some):
+                row[s] = 0
+        float_matmul(value_tiles[start // KEYS], scores, nothing, tile_sums, 0)
+        for t in range(T):
+            for d in range(width):
+                sums[t, d] += tile_sums[t, d]
     for t in range(T):
         for d in range(D):
             out[t, d] = sums[t, d] / total[t]
 
 
-@helper
-def pack_keys(keys, panels):
-    """[n,D] -> [n / 16, 16 D]: sixteen keys side by side, as products.py wants the outputs of a
-    weight."""
-    for s in range(keys.shape[0]):
-        panel = panels[s // 16]
-        for d in range(keys.shape[1]):
-            panel[16 * d + s % 16] = keys[s, d]
+def room_for_tiles(D: int) -> int:
+    """How many float32 in_tiles needs."""
+    width = (D + 15) // 16 * 16
+    return QUERIES * (2 + 2 * width + KEYS) + max(KEYS, width)
 
 
 @helper
-def pack_values(values, panels):
-    """[n,D] -> [D / 16, 16 n], both rounded up with zeros: sixteen columns of the values side by
-    side."""
-    n, D = values.shape
-    for c in range(panels.shape[0]):
-        panel, columns = panels[c], min(16, D - 16 * c)
-        for s in range(panel.shape[0] // 16):
+def pack_tile(keys, values, key_panels, value_panels):
+    """At most KEYS keys and values [n,D] as products.py wants the outputs of a weight.
+
+    key_panels: [KEYS / 16, 16 D], sixteen keys side by side; value_panels: [D / 16 rounded up, 16
+    KEYS], sixteen columns of the values; zeros where there is nothing.
+    """
+    n, D = keys.shape
+    for s in range(n):
+        panel = key_panels[s // 16]
+        for d in range(D):
+            panel[16 * d + s % 16] = number(keys[s, d])
+    for c in range(value_panels.shape[0]):
+        panel, columns = value_panels[c], min(16, D - 16 * c)
+        for s in range((n + 15) // 16 * 16):
             for d in range(16):
-                panel[16 * s + d] = values[s, 16 * c + d] if s < n and d < columns else 0
+                inside = s < n and d < columns
+                panel[16 * s + d] = number(values[s, 16 * c + d]) if inside else 0
 
 
 @jit(makes_arrays=True)
-def heads_one_by_one(q, k, v, positions, scale, out, first, last):
+def heads_one_by_one(q, k, v, positions, scale, out, room, first, last):
     """Heads first to last of all B * H, whose rows lie side by side or not, each copied to where
     they do."""
     H, (T, D), (K, S) = q.shape[1], q.shape[2:], k.shape[1:3]
@@ -167,52 +151,43 @@ def heads_one_by_one(q, k, v, positions, scale, out, first, last):
         np.empty((S, D), q.dtype),
         np.empty((S, D), q.dtype),
     )
-    context, scores = np.empty((T, D), q.dtype), np.empty(S, q.dtype)
+    context = np.empty((T, D), q.dtype)
     for head in range(first, last):
         b, h = head // H, head % H
         queries[:] = q[b, h]
         keys[:], values[:] = k[b, h // (H // K)], v[b, h // (H // K)]
-        one_by_one(queries, keys, values, positions[b], scale, context, scores)
+        one_by_one(queries, keys, values, positions[b], scale, context, room)
         out[b, h] = context
 
 
 @jit(makes_arrays=True)
-def heads_in_tiles(q, k, v, positions, scale, out, first, last):
+def heads_in_tiles(q, k, v, positions, scale, out, room, first, last):
     """heads_one_by_one, in tiles."""
     H, (T, D), (K, S) = q.shape[1], q.shape[2:], k.shape[1:3]
-    queries, keys, values = (
-        np.empty((T, D), q.dtype),
-        np.empty((S, D), q.dtype),
-        np.empty((S, D), q.dtype),
-    )
-    context, width = np.empty((T, D), q.dtype), (D + 15) // 16 * 16
-    m, total, sums = np.empty(T, q.dtype), np.empty(T, q.dtype), np.empty((T, width), q.dtype)
-    key_panels, value_room = (
-        np.empty((KEYS // 16, 16 * D), q.dtype),
-        np.empty(width * KEYS, q.dtype),
-    )
-    room, tile_sums = np.empty(QUERIES * KEYS, q.dtype), np.empty((QUERIES, width), q.dtype)
-    nothing = np.zeros(max(KEYS, width), q.dtype)
+    queries, context = np.empty((T, D), q.dtype), np.empty((T, D), q.dtype)
+    tiles, packed = (S + KEYS - 1) // KEYS, -1
+    key_tiles = np.empty((tiles, KEYS // 16, 16 * D), q.dtype)
+    value_tiles = np.empty((tiles, (D + 15) // 16, 16 * KEYS), q.dtype)
     for head in range(first, last):
-        b, h = head // H, head % H
+        b, h, group = head // H, head % H, head // (H // K)
+        if group != packed:  # H / K heads in turn have the same keys and values
+            keys, values, packed = k[b, h // (H // K)], v[b, h // (H // K)], group
+            for tile in range(tiles):
+                these = slice(KEYS * tile, KEYS * (tile + 1))
+                pack_tile(keys[these], values[these], key_tiles[tile], value_tiles[tile])
         queries[:] = q[b, h]
-        keys[:], values[:] = k[b, h // (H // K)], v[b, h // (H // K)]
-        in_tiles(
-            queries,
-            keys,
-            values,
-            positions[b],
-            scale,
-            context,
-            m,
-            total,
-            sums,
-            key_panels,
-            value_room,
-            room,
-            tile_sums,
-            nothing,
-        )
+        for start in range(0, T, QUERIES):
+            rows = slice(start, start + QUERIES)
+            in_tiles(
+                queries[rows],
+                positions[b, rows],
+                key_tiles,
+                value_tiles,
+                S,
+                scale,
+                context[rows],
+                room,
+            )
         out[b, h] = context
 
 
@@ -251,9 +226,10 @@ def attention(q, k, v, positions, scale):
         q.dtype == np.float32 and T > 1 and T * S >= 4096
     )  # less is done before tiles would be compiled
     kernel = heads_in_tiles if tiles else heads_one_by_one
-    in_parallel(
-        lambda part: kernel(q, k, v, positions, float(scale), out, part.start, part.stop),
-        B * H,
-        cost=B * H * T * S * D,
-    )
+
+    def work(part):
+        room = np.zeros(room_for_tiles(D) if tiles else S, q.dtype)
+        kernel(q, k, v, positions, float(scale), out, room, part.start, part.stop)
+
+    in_parallel(work, B * H, cost=B * H * T * S * D)
     return out

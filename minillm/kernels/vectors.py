@@ -3,8 +3,8 @@
 Each function below says in NumPy what it means, and runs like that where Numba is switched off
 (NUMBA_DISABLE_JIT=1). Inside a kernel Numba replaces it by the instructions that `lowering` names:
 a vector is then one register, and LLVM splits it where the processor's registers are shorter, so
-that the same kernels run on AVX-512, AVX2 and Arm. Only products of bytes (`dot4`, `dot8`) need to
-know the processor: LLVM never finds VNNI's `vpdpbusd` or AVX2's `vpmaddubsw` by itself.
+that the same kernels run on AVX-512, AVX2 and Arm. Only products of bytes (`dot4`, `dot_small`)
+must know the processor: LLVM never finds VNNI's `vpdpbusd` or AVX2's `vpmaddubsw` by itself.
 
 Products of several rows need several sums in registers at once. An operation `of_each` therefore
 takes tuples, too: of one vector or number for each row, with what all rows share beside them.
@@ -209,12 +209,23 @@ def dot4(total, w, x):
     return total + dots(w.view(np.uint8).astype(np.int32) - (128 + BYTES_START), x)
 
 
+def halves_of(w):
+    """The lower halves of all bytes, and the upper ones, each as bytes of 0 to 15."""
+    return w & 0x0F0F0F0F, (w >> 4) & 0x0F0F0F0F
+
+
 @of_each
-def dot8(total, w, x, y):
-    """In every lane: total + the dot products of the lower halves of w's four bytes, 0 to 15, with
-    x's four signed ones, and of the upper halves with y's; x and y as in dot4."""
-    w = w.view(np.uint8).astype(np.int32)
-    return total + dots(w & 15, x) + dots(w >> 4, y)
+def dot_small(total, w, x):
+    """In every lane: total + the dot product of w's four bytes, 0 to 15, with x's four signed ones,
+    as in dot4. A total begins as zeros, bears eight of these products in a form of the processor's
+    own, and is then to be `settled`."""
+    return total + dots(w.view(np.uint8).astype(np.int32), x)
+
+
+@of_each
+def settled(total, start):
+    """start + what dot_small summed up, as int32."""
+    return start + total
 
 
 def dots(w, x):
@@ -230,6 +241,11 @@ def largest_size(v, u):
 def nearest_words(v):
     """Each lane's nearest whole number (of two as near the even one) as int32."""
     return np.rint(v).astype(np.int32)
+
+
+def unknown(n):
+    """n, but LLVM does not know that it is this number: a loop of so many rounds stays one."""
+    return n
 
 
 def store_bytes(a, i, w):
@@ -567,6 +583,12 @@ def _(context, builder, signature, values):
     return builder.fptosi(builder.call(rint, values), LLVM_WORDS)
 
 
+@becomes(unknown, lambda n: types.intp)
+def _(context, builder, signature, values):
+    n = context.cast(builder, values[0], signature.args[0], types.intp)
+    return builder.asm(ir.FunctionType(n.type, [n.type]), "", "=r,0", [n], False)
+
+
 @becomes(store_bytes, lambda a, i, w: types.none)
 def _(context, builder, signature, values):
     vector = ir.VectorType(ir.IntType(8), LANES)
@@ -644,13 +666,17 @@ class Vnni:
         return builder.call(function, [total, w, x])
 
     @classmethod
-    def nibbles(cls, builder, total, low, high, x, y):
-        return cls.bytes(builder, cls.bytes(builder, total, low, x), high, y)
+    def small(cls, builder, total, w, x):
+        return cls.bytes(builder, total, w, x)
+
+    @staticmethod
+    def settle(builder, total, start):
+        return builder.add(start, total)
 
 
 class Avx2:
     """Unsigned bytes times signed ones, added in pairs to 16 bits, which end at 32,767: 2 * 128 *
-    127 is less, and so is 4 * 15 * 127; then pairs of these to 32."""
+    127 is less, and so is 16 * 15 * 127, of eight small ones; then pairs of these to 32."""
 
     start = 0
 
@@ -665,12 +691,14 @@ class Avx2:
         return Avx2.add_pairs(builder, total, Avx2.pairs(builder, size, x))
 
     @staticmethod
-    def nibbles(builder, total, low, high, x, y):
-        low, high = (
-            builder.bitcast(Avx2.pairs(builder, *factors), LLVM_PAIRS)
-            for factors in ((low, x), (high, y))
-        )
-        return Avx2.add_pairs(builder, total, builder.bitcast(builder.add(low, high), LLVM_WORDS))
+    def small(builder, total, w, x):
+        more = Avx2.pairs(builder, w, x)
+        total, more = (builder.bitcast(value, LLVM_PAIRS) for value in (total, more))
+        return builder.bitcast(builder.add(total, more), LLVM_WORDS)
+
+    @staticmethod
+    def settle(builder, total, start):
+        return Avx2.add_pairs(builder, start, total)
 
     @staticmethod
     def pairs(builder, w, x):
@@ -693,8 +721,12 @@ class Portable:
         return Portable.signed(builder, total, builder.xor(w, constant(LLVM_WORDS, -0x7F7F7F80)), x)
 
     @staticmethod
-    def nibbles(builder, total, low, high, x, y):
-        return Portable.signed(builder, Portable.signed(builder, total, low, x), high, y)
+    def small(builder, total, w, x):
+        return Portable.signed(builder, total, w, x)
+
+    @staticmethod
+    def settle(builder, total, start):
+        return builder.add(start, total)
 
     @staticmethod
     def signed(builder, total, w, x):
@@ -722,9 +754,18 @@ def _(context, builder, signature, values):
     return PRODUCTS.bytes(builder, *values)
 
 
-@becomes(dot8, lambda total, w, x, y: WORDS)
+@becomes(halves_of, lambda w: types.UniTuple(WORDS, 2))
 def _(context, builder, signature, values):
-    total, w, x, y = values
-    fifteen = constant(LLVM_WORDS, 0x0F0F0F0F)
+    (w,), fifteen = values, constant(LLVM_WORDS, 0x0F0F0F0F)
     high = builder.and_(builder.lshr(w, constant(LLVM_WORDS, 4)), fifteen)
-    return PRODUCTS.nibbles(builder, total, builder.and_(w, fifteen), high, x, y)
+    return context.make_tuple(builder, signature.return_type, (builder.and_(w, fifteen), high))
+
+
+@becomes(dot_small, lambda total, w, x: WORDS)
+def _(context, builder, signature, values):
+    return PRODUCTS.small(builder, *values)
+
+
+@becomes(settled, lambda total, start: WORDS)
+def _(context, builder, signature, values):
+    return PRODUCTS.settle(builder, *values)

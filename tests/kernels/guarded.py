@@ -33,8 +33,9 @@ CONFIGS = {
     "head of its own": dataclasses.replace(BASE, tie_word_embeddings=False, n_embd=33, n_head=1),
     "Llama": cache_config(resized(P=40)),  # with 3 threads its 2 key-value heads go by stretches
 }
-# Passes of [rows, positions]: one row, several rows and positions, and as many as it takes
-PASSES = {"one row": [(1, 1)] * 3, "rows": [(3, 1), (3, 2), (3, 1)], "full": [(1, 32), (1, 8)]}
+# Passes of [rows, positions]: one row, several rows and positions, and so many that they attend in
+# tiles
+PASSES = {"one row": [(1, 1)] * 3, "rows": [(3, 1), (3, 2), (3, 1)], "full": [(1, 35), (1, 5)]}
 CACHES = {
     "": lambda config, rows, dtype: KVCache(config, rows, dtype=dtype),
     "sliding": lambda config, rows, dtype: SlidingCache(config, rows, 2, dtype),
@@ -101,9 +102,10 @@ def addresses(step):
     yield from step._table[:, columns].ravel()
     job = decode.Job
     yield from step._job[[job.X, job.HEAD_SCALES, job.COSINES, job.SINES, job.STATE, job.PARTS]]
+    yield step._tiles.ctypes.data if step._tiles.size else 0
     for room in step._rooms:
-        yield from [room.ctypes.data, *room[: decode.Room.THREAD]]
-    for array in (step._table, step._job, step._places, step.stamps):
+        yield from [room.ctypes.data, *room[: decode.Room.THREAD], *room[decode.Room.QUERIES :]]
+    for array in (step._table, step._job, step._places, step.stamps, step._taken):
         yield array.ctypes.data
 
 
