@@ -126,8 +126,7 @@ class Model:
             and (last or min(lengths) == T)
         )
         if can_fuse and self._decode_step.fits(cache, lengths):
-            # The second of the two forwards, for a few positions; it tells a Clock when each step
-            # was finished.
+            # The second of the two forwards; it tells a Clock when each step was finished.
             logits = self._decode_step.run(ids, cache, lengths, last, observer.stamps)
             if logits is not None:  # else infinity or NaN met blocks of 8 bits
                 return logits[0] if single else logits
@@ -147,7 +146,7 @@ class Model:
 
     @property
     def _decode_step(self):
-        """The twin's fused step for a few positions, made at first use: it has a workspace."""
+        """The twin's fused step, made at first use: it has a workspace."""
         if self._step is None:
             self._step = self._fused(self.family.program(self.config, self._arrays))
         return self._step

@@ -15,7 +15,7 @@ name, stores_panels = "numba", True  # what twins/twin.py asks for, beside the f
 
 # Name -> the file it lives in; what needs no kernel is ops' own. No file may bear one of these
 # names: importing it would set the module in its place. `attention` streams over the keys;
-# `DecodeStep` is the fused step for a few positions; `Training` is the twin to train with; `now`
+# `DecodeStep` is the fused step of a whole model; `Training` is the twin to train with; `now`
 # reads the processor's clock.
 ROOMS = {
     "linear": "matrices",

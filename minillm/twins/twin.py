@@ -49,7 +49,7 @@ class Abilities:
 
     ops: Twin
 
-    # A model asks, where a few positions are computed with a cache and nobody looks at values: a
+    # A model asks, where positions are computed with a cache and nobody looks at values: a
     # class like kernels.decode.DecodeStep, made of a program, with refusal, fits and run. Without:
     # the readable forward.
     fused = may("DecodeStep")
