@@ -52,9 +52,7 @@ def in_threads(monkeypatch):
 
 
 def test_rates_bytes_and_shares(compare):
-    comparison = compare(
-        ["minillm-steady", "untidy"], n_prompt=4, n_new=6, rounds=3, threads=1
-    )
+    comparison = compare(["minillm-steady", "untidy"], n_prompt=4, n_new=6, rounds=3, threads=1)
     steady, other = comparison.results
     assert (
         steady.tokens == list(range(steady.tokens[0], steady.tokens[0] + 7)) and steady.threads == 1
@@ -258,7 +256,9 @@ def test_peers_are_chosen_by_name_family_and_width(compare):
         choose("minillm,nobody")
 
 
-def test_beside_busy_neighbours_everybody_is_measured_in_turn(compare, in_threads, monkeypatch, capsys):
+def test_beside_busy_neighbours_everybody_is_measured_in_turn(
+    compare, in_threads, monkeypatch, capsys
+):
     monkeypatch.setattr(busy, "PAUSE", 0)
     names = ["minillm-steady", "engine-absent"]
     results = busy.run(compare.folder, names, 1, n_prompt=2, n_new=6, rounds=2, threads=3)
@@ -286,7 +286,9 @@ def test_beside_busy_neighbours_everybody_is_measured_in_turn(compare, in_thread
         busy.run(compare.folder, "engine-absent", 1, 2, 2, 1, threads=1)
 
 
-def test_a_file_in_several_types_after_several_prompts(compare, in_threads, monkeypatch, tmp_path, capsys):
+def test_a_file_in_several_types_after_several_prompts(
+    compare, in_threads, monkeypatch, tmp_path, capsys
+):
     """All lengths of a prompt have their turn in each round; what the file is not is made."""
     model, file, made = GPT2.random(CONFIG), tmp_path / "model.gguf", []
     model.save_pretrained(compare.folder)
