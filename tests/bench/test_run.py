@@ -129,7 +129,7 @@ def test_the_command_names_what_is_missing_and_draws(compare, in_threads, capsys
     out, said = capsys.readouterr()
     told = said.splitlines()  # at once, where nothing shows a bar; how long, when that is known
     assert told[0].startswith("loading engine-") and "in a process of its own" in told[0]
-    assert told[1] == "measuring in turn: a round to warm up, and 1 round that counts"
+    assert told[1] == "measuring in turn: a round to warm up, and 1 round after it"
     assert re.fullmatch(r"a round takes \d+\.\d s, all about \d+\.\d s", told[2])
     assert told[3] == f"{tmp_path / 'rates.png'}: written"
     assert (
