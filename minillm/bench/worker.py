@@ -9,6 +9,7 @@ standard output goes to standard error.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from ..errors import InputError
 from ..machine.child import answering, listening
@@ -21,9 +22,20 @@ SAID = ("versions", "threads", "weight_bytes", "cache_bytes", "libraries")  # se
 
 
 def main() -> None:
-    name, folder, threads, *cache_dtype = sys.argv[1:]
     answer = answering(printed=2)
     listen, _ = listening()
+    serve(listen, answer, *sys.argv[1:])
+
+
+def serve(
+    listen: Callable[[], dict],
+    answer: Callable[[dict], None],
+    name: str,
+    folder: str,
+    threads: str,
+    *cache_dtype: str,
+) -> None:
+    """Be the peer `name`: answer what `listen` hears, until that ends it."""
     peer = Machine() if name == MACHINE else (PEERS | TRAINERS)[name]()
     if cache_dtype:
         peer.cache_dtype = cache_dtype[0]

@@ -1,9 +1,8 @@
-"""The protocol between run and its workers, with peers made here: this file is also the worker that
-knows them."""
+"""The protocol between run and its workers: in processes of their own where these are what is
+proven, else in threads."""
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import re
@@ -16,79 +15,17 @@ import numpy as np
 import pytest
 
 from minillm import GPT2, GPT2Config, InputError, bench
-from minillm.bench import against, busy, roofline, stored, worker
+from minillm.bench import against, busy, stored, worker
 from minillm.bench import run as run_function
 from minillm.bench.convert import requantize, write_gguf
-from minillm.bench.peers import GROUPS, PEERS, Peer, choose
+from minillm.bench.peers import GROUPS, PEERS, choose
 from minillm.cli import main
 from minillm.machine.child import NO_ANSWER
+from tests.bench.workers import FAKES, Idle, Thread
 
 ENDED = "it ended the interpreter (exit code {})"
+run_module = sys.modules["minillm.bench.run"]  # `run` of its package is the function
 CONFIG = GPT2Config(vocab_size=97, n_positions=32, n_embd=16, n_layer=2, n_head=2)
-
-
-class Steady(Peer):
-    """Counts: every token is one more than the last; 2 ms a token of the prompt, 4 ms a decode
-    step."""
-
-    def load(self, folder, threads):
-        self.versions = {"steady": "1"}
-        self.threads = threads
-        self.weight_bytes = 1000
-        self.cache_bytes = 10
-        Path(os.environ["TMPDIR"], "left behind").write_text("x")
-
-    def prefill(self, ids):
-        sleep(0.002 * len(ids))
-        return ids[-1] + 1
-
-    def decode(self, token):
-        sleep(0.004)
-        return token + 1
-
-
-class Other(Steady):
-    """Gives other tokens from the third on, and talks where the answers go."""
-
-    bits = 8
-
-    def decode(self, token):
-        print("chatty")
-        ctypes.CDLL(None).puts(b"chatty in C") if os.name != "nt" else None
-        return super().decode(token) + (token > 5)
-
-
-class Absent(Steady):
-    def load(self, folder, threads):
-        import no_such_library  # noqa: F401
-
-
-class Unable(Steady):
-    def load(self, folder, threads):
-        raise InputError("this engine has no such GPT-2")
-
-
-class Broken(Steady):
-    def load(self, folder, threads):
-        raise RuntimeError("symbol not found")
-
-
-class Dying(Steady):
-    def decode(self, token):
-        os._exit(7)
-
-
-class Babbling(Steady):
-    """Breaks the protocol, see the end of this file."""
-
-
-FAKES = {
-    "minillm-steady": Steady,
-    "engine-other": Other,
-    "engine-absent": Absent,
-    "engine-unable": Unable,
-}
-FAKES |= {"engine-broken": Broken, "engine-dying": Dying, "babbling": Babbling}
 
 
 @pytest.fixture
@@ -96,8 +33,7 @@ def compare(monkeypatch, tmp_path):
     """Compare fakes on a folder that holds a config: compare(names, prompt, new, rounds)."""
     for name, kind in FAKES.items():
         monkeypatch.setitem(PEERS, name, kind)
-    run_module = sys.modules["minillm.bench.run"]
-    monkeypatch.setattr(run_module, "WORKER", ("-m", "tests.bench.test_run"))
+    monkeypatch.setattr(run_module, "WORKER", ("-m", "tests.bench.workers"))
     monkeypatch.setattr(run_module, "PAUSE", 0)
     (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_dict()))
 
@@ -108,10 +44,15 @@ def compare(monkeypatch, tmp_path):
     return call
 
 
+@pytest.fixture
+def in_threads(monkeypatch):
+    """Workers are threads of this process."""
+    monkeypatch.setattr(run_module, "Child", Thread)
+    monkeypatch.setattr(worker, "Machine", Idle)
+
+
 def test_rates_bytes_and_shares(compare):
-    comparison = compare(
-        ["minillm-steady", "engine-other"], n_prompt=4, n_new=6, rounds=3, threads=1
-    )
+    comparison = compare(["minillm-steady", "untidy"], n_prompt=4, n_new=6, rounds=3, threads=1)
     steady, other = comparison.results
     assert (
         steady.tokens == list(range(steady.tokens[0], steady.tokens[0] + 7)) and steady.threads == 1
@@ -156,7 +97,7 @@ def test_what_cannot_be_measured_is_told_and_stops_nobody(compare):
     assert [result.name for result in comparison.measured] == ["minillm-steady"]
 
 
-def test_nobody_to_measure_is_one_line(compare):
+def test_nobody_to_measure_is_one_line(compare, in_threads):
     with pytest.raises(
         InputError,
         match="no peer could be measured: engine-absent: no_such_library is not installed",
@@ -168,7 +109,7 @@ def test_nobody_to_measure_is_one_line(compare):
 def test_temporary_files_go_with_the_run(compare, monkeypatch, tmp_path_factory):
     where = tmp_path_factory.mktemp("temporary")
     monkeypatch.setattr("tempfile.tempdir", str(where))
-    compare("minillm-steady", 2, 2, 1)
+    compare("untidy", 2, 2, 1)
     assert list(where.iterdir()) == []
 
 
@@ -179,7 +120,7 @@ def test_peak_memory_is_the_workers_own(compare):
     assert result.peak_bytes is None or 2**20 < result.peak_bytes < ballast.nbytes
 
 
-def test_the_command_names_what_is_missing_and_draws(compare, capsys, tmp_path):
+def test_the_command_names_what_is_missing_and_draws(compare, in_threads, capsys, tmp_path):
     args = ["bench", "--model", str(compare.folder), "--prompt", "4", "--new", "6", "--rounds", "1"]
     assert (
         main([*args, "--peers", "engine,minillm-steady", "--plot", str(tmp_path / "rates.png")])
@@ -228,7 +169,7 @@ for line in sys.stdin:
 @pytest.fixture
 def checkout(tmp_path):
     """Another checkout, where the worker of these tests is ANOTHER."""
-    for name in ("minillm/bench/worker.py", "tests/bench/test_run.py"):
+    for name in ("minillm/bench/worker.py", "tests/bench/workers.py"):
         (tmp_path / "other" / name).parent.mkdir(parents=True)
         (tmp_path / "other" / name).write_text(ANOTHER)
     return tmp_path / "other"
@@ -250,8 +191,8 @@ def test_against_another_checkout(compare, checkout, monkeypatch):
     }
 
 
-def test_every_other_round_is_backwards(compare, monkeypatch):
-    asked, worker = [], sys.modules["minillm.bench.run"]._Worker
+def test_every_other_round_is_backwards(compare, in_threads, monkeypatch):
+    asked, worker = [], run_module._Worker
     answer = worker.answer
 
     def noted(self, request=None):
@@ -315,7 +256,9 @@ def test_peers_are_chosen_by_name_family_and_width(compare):
         choose("minillm,nobody")
 
 
-def test_beside_busy_neighbours_everybody_is_measured_in_turn(compare, monkeypatch, capsys):
+def test_beside_busy_neighbours_everybody_is_measured_in_turn(
+    compare, in_threads, monkeypatch, capsys
+):
     monkeypatch.setattr(busy, "PAUSE", 0)
     names = ["minillm-steady", "engine-absent"]
     results = busy.run(compare.folder, names, 1, n_prompt=2, n_new=6, rounds=2, threads=3)
@@ -343,7 +286,9 @@ def test_beside_busy_neighbours_everybody_is_measured_in_turn(compare, monkeypat
         busy.run(compare.folder, "engine-absent", 1, 2, 2, 1, threads=1)
 
 
-def test_a_file_in_several_types_after_several_prompts(compare, monkeypatch, tmp_path, capsys):
+def test_a_file_in_several_types_after_several_prompts(
+    compare, in_threads, monkeypatch, tmp_path, capsys
+):
     """All lengths of a prompt have their turn in each round; what the file is not is made."""
     model, file, made = GPT2.random(CONFIG), tmp_path / "model.gguf", []
     model.save_pretrained(compare.folder)
@@ -429,12 +374,3 @@ def test_peers_for_another_processor(monkeypatch, tmp_path):
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True
     )
     assert done.stdout.split() == ["another", "haswell"], done.stderr
-
-
-if __name__ == "__main__":
-    if sys.argv[1] == "babbling":
-        print("hello", flush=True)
-        sys.exit()
-    PEERS.update(FAKES)
-    roofline.ARRAYS = (2**20,)
-    worker.main()

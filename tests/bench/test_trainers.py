@@ -1,6 +1,7 @@
 """The training step compared: peers in their own processes, on a shape that takes no time."""
 
 import json
+import sys
 
 import pytest
 
@@ -37,8 +38,12 @@ def test_the_arithmetic_of_a_step():
     )
 
 
-def test_minillm_alone(capsys):
+def test_minillm_alone(capsys, monkeypatch):
+    """Kernels are not compiled, which would take longer than all others together, and the machine
+    is not measured."""
     pytest.importorskip("numba")
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    monkeypatch.setattr(sys.modules["minillm.bench.run"], "WORKER", ("-m", "tests.bench.workers"))
     assert (
         main(
             [

@@ -381,6 +381,7 @@ def test_what_is_not_finite_is_so_in_the_textbook_too(kind, name, value):
         assert caches[1].lengths.tolist() == [3]
 
 
+@pytest.mark.live  # ten seconds, in two processes
 @pytest.mark.skipif(
     sys.platform == "win32",
     reason="mprotect is POSIX's; there only the comparisons with the readable forward protect",
