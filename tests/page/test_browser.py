@@ -512,7 +512,7 @@ def test_the_table_is_the_scope(open_page):
     rows = page.locator("#table tbody tr")
     assert rows.count() == 16
     cells = rows.nth(0).locator("td").all_inner_texts()
-    assert cells[1] == "prefill" and cells[0] == "␣man"
+    assert cells[0] == "␣man" and cells[1].endswith("%") and cells[2] == "prefill"
 
 
 def test_it_is_told_to_those_who_do_not_see_it(open_page):

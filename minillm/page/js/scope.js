@@ -13,6 +13,7 @@ const LANE = {phases: 34, layers: 20, steps: 17};  // of a font of 12 pixels, as
 const WORDS = 64, AXIS = 30, NAMES = 124, NARROW = 84;
 const DENSE = {lane: 18, extra: 20, words: 42};  // where two runs are to fit onto one screen
 const COARSE = 0.8;  // pixels of a mean interval below which shares are drawn
+const AIMED = 5;  // pixels of an interval below which nobody can mean it with a pointer
 /** @type {Record<string, string>} */
 export const HATCH = {embed: "dots", attend: "", "feed forward": "", unembed: "lines", choose: "cross",
   agrees: "", near: "lines", differs: "cross"};
@@ -306,6 +307,10 @@ export class Scope {
     if (this.#predicts) {
       let from = cycle.start;
       const h = this.extra - 8;
+      c.save();
+      c.beginPath();  // more than was measured ends with the cycle, without an edge
+      c.rect(left, y, Math.max(right - left, 2), this.extra);
+      c.clip();
       if (coarse) {
         for (const phase of PHASES) {
           const w = this.#predictedOf(n, phase);
@@ -322,6 +327,7 @@ export class Scope {
       c.strokeStyle = this.ink;
       c.lineWidth = 1;
       c.strokeRect(left + 0.5, y + 3.5, Math.max(this.x(from) - left - 1, 1), h + 1);
+      c.restore();
       y += this.extra + GAP;
     }
     const most = Math.max(1, run.cycles[run.cycles.length - 1].kept);
@@ -540,7 +546,8 @@ export class Scope {
     const all = this.run.intervals(cycle);
     const fine = !this.coarse;
     let found = all.findIndex((i) => fine && i.start <= ns && ns < i.end);
-    if (!fine && lane >= 0 && lane < this.lanes.length) {  // the longest of its lane
+    const narrow = found >= 0 && this.x(all[found].end) - this.x(all[found].start) < AIMED;
+    if ((!fine || narrow) && lane >= 0 && lane < this.lanes.length) {  // the longest of its lane
       const mine = all.map((i, n) => ({i, n})).filter(({i}) => this.laneOf(i) === lane);
       mine.sort((a, b) => b.i.net - a.i.net);
       found = mine.length ? mine[0].n : -1;

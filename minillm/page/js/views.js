@@ -77,9 +77,10 @@ export function facts(run) {
     }
     if (run.predicts) {
       const {cost, predicted, binds} = all, read = cost.weights + cost.cache;
-      found.push(say(`fact.binds.${BINDS[binds]}`, {
+      const share = predicted / run.lasted(typical), said = share <= CREDIBLE ? BINDS[binds] : "doubtful";
+      found.push(say(`fact.binds.${said}`, {
         what: say(guesses.checked ? "a.check" : "a.word"), time: duration(predicted), read: bytes(read), flops: flops(cost.products + cost.elements),
-        share: percent(predicted / run.lasted(typical)),
+        share: percent(share),
       }));
     }
     const {kept, past, positions} = run.cycles[last];
@@ -91,6 +92,8 @@ export function facts(run) {
   return found;
 }
 
+const CREDIBLE = 1.05;  // of the time measured: what is predicted, if limits and run are of one moment
+const SURE = 0.9;  // how likely a word is that was nearly certain
 const SOME = 0.05;  // of the arithmetic that comes on top: a phase with less has hardly more to do
 
 /** What makes the first cycle take longer than another: the phases that have more to compute in it, if they
@@ -236,7 +239,7 @@ export function candidates(run, moment, moved = null, branch = null) {
   const second = all.find((c) => c.id !== id)?.id ?? id;
   const exact = listed.every(({drawn: [least, most]}) => most - least < 5e-4);
   const key = came.rank > 0 ? run.beams ? "look.candidates.beams" : "look.candidates.drawn"
-    : came.before > 0.6 ? "look.candidates.sure" : "look.candidates.open";
+    : came.before > SURE ? "look.candidates.sure" : "look.candidates.open";
   const rows = listed.map((c) => el("tr", {class: c.id === id ? "here" : ""},
     el("th", {scope: "row"}, branch && c.id !== id ? el("button", {
       class: "link", type: "button", title: say("branch"), onclick: () => branch(c.id),
@@ -538,7 +541,7 @@ export function tokens(run) {
 
 /** Every cycle in a row. @param {Run} run @param {(cycle: number) => void} pick */
 export function table(run, pick) {
-  const heads = ["cycle", "word", "kind", "start", "measured",
+  const heads = ["cycle", "word", "came.with", "kind", "start", "measured",
     ...(run.predicts ? ["predicted", "limit"] : []), ...PHASES.map((phase) => `phase.${phase}`)];
   const rows = run.cycles.map((c, n) => {
     const all = run.total(n), words = run.momentsOf[n].map((m) => visible(run.word(run.moments[m].id)));
@@ -546,7 +549,9 @@ export function table(run, pick) {
       el("th", {scope: "row"}, el("button", {
         class: "link", type: "button", onclick: () => pick(n),
       }, String(n))),
-      el("td", {}, el("bdi", {}, words.join(" "))), el("td", {}, say(`kind.${c.kind}`)),
+      el("td", {}, el("bdi", {}, words.join(" "))),
+      el("td", {class: "number"}, run.momentsOf[n].map((m) => percent(run.chosen(m).before)).join(" ")),
+      el("td", {}, say(`kind.${c.kind}`)),
       el("td", {class: "number"}, duration(c.start)),
       el("td", {class: "number"}, duration(run.lasted(n))),
       ...(run.predicts ? [el("td", {class: "number"}, duration(all.predicted)),
