@@ -89,16 +89,30 @@ def entry(function=None, **options):
     return jit(function, no_cpython_wrapper=True, no_cfunc_wrapper=False, **options)
 
 
-def jit(function=None, *, fastmath=SUMS, makes_arrays=False, **options):
+def any_strides(value):
+    """The type of an argument as a kernel compiles it: of an array with four axes, for whatever
+    order its numbers lie in."""
+    found = numba.typeof(value)
+    heads = isinstance(found, numba.types.Array) and found.ndim == 4
+    return found.copy(layout="A") if heads else found
+
+
+def jit(function=None, *, fastmath=SUMS, makes_arrays=False, takes_heads=False, **options):
     """numba.njit without the GIL, cached on disk; error_model numpy: 1 / 0 is inf and needs no
     branch.
 
     makes_arrays: whether the kernel does, or calls one that does. For others nobody need count
     references to arrays, which is a sixth of the time to compile.
+    takes_heads: it is compiled once for arrays [B,H,T,D] of any order in memory; else anew for each
+    combination of those that lie side by side (as with one head, or one position) and do not.
     """
     if function is None:
         return lambda function: jit(
-            function, fastmath=fastmath, makes_arrays=makes_arrays, **options
+            function,
+            fastmath=fastmath,
+            makes_arrays=makes_arrays,
+            takes_heads=takes_heads,
+            **options,
         )
     # no_cfunc_wrapper: no entry for C programs, which takes its share of compiling; _nrt: counting
     # references
@@ -116,4 +130,6 @@ def jit(function=None, *, fastmath=SUMS, makes_arrays=False, **options):
     ):  # not so under NUMBA_DISABLE_JIT, where the kernel is the function
         with contextlib.suppress(RuntimeError, OSError):  # no folder at all can be written
             kernel._cache = HealingCache(function)
+        if takes_heads:
+            kernel.typeof_pyval = any_strides
     return kernel
