@@ -40,7 +40,7 @@ export async function record(model, prompt, options, about, told = async () => t
   const {use_cache = true} = options;
   const position = use_cache ? 2 * 4 * sizes.L * sizes.K * sizes.D : 0; // bytes of keys and values
   const header = {
-    ...about,
+    ...about, compared: undefined, parting: undefined,  // which were of the run that came with the page
     made: new Date().toISOString(),
     model: {...about.model, twin: "JavaScript", threads: 1, stored: model.header.stored},
     machine: {processor: navigator.userAgent},

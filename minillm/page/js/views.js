@@ -324,7 +324,7 @@ function numbers(run, {net, predicted, binds, cost}) {
  * @param {Run} run @param {number} cycle @param {number} n
  * @param {string} [asked] the one of them that was asked for */
 export function step(run, cycle, n, asked) {
-  const i = run.interval(cycle, n), {kind, rows} = run.cycles[cycle];
+  const i = run.interval(cycle, n), {kind, rows, past, positions} = run.cycles[cycle];
   const cost = run.costs(cycle, [i]), several = i.steps.length > 1;
   const where = i.layer < 0 ? say(`phase.${i.phase}`)
     : `${say(`phase.${i.phase}`)}, ${say("layer", {n: i.layer})}`;
@@ -353,7 +353,8 @@ export function step(run, cycle, n, asked) {
     ...i.steps.map((number) => {
       const {name, equation, letters, file, line, code, shapes} = run.steps[number];
       const one = shapes[kind] ?? Object.values(shapes)[0];
-      const shape = one?.length > 1 ? [rows, ...one.slice(1)] : one, away = run.distance(number, i.layer);
+      const grown = one?.map((size, axis) => letters?.split(" ")[axis] === "S" ? past + positions : size);
+      const shape = grown?.length > 1 ? [rows, ...grown.slice(1)] : grown, away = run.distance(number, i.layer);
       return el("div", {class: name === asked ? "formed here" : "formed"},
         el("p", {class: "equation"}, el("b", {}, name), " = ", equation,
           letters ? el("span", {class: "soft"}, ` [${letters.replaceAll(" ", ",")}]`) : null,
