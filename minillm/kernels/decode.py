@@ -99,6 +99,7 @@ class Job(IntEnum):
     LAYER_BYTES = 16  # from one layer's keys to the next layer's
     HEAD_BYTES = 17  # from one head's keys to the next head's
     TILES = 18  # room for the keys and values of one layer in tiles, where attention uses them
+    NOT_FINITE = 19  # 1: numbers that are not finite were to be put into blocks
 
 
 class Place(IntEnum):
@@ -121,18 +122,17 @@ class Room(IntEnum):
     SCORES = 4  # of one query
     READY = 5  # one query, or one key, normed and turned
     THREAD = 6  # its number
-    NOT_FINITE = 7  # 1: numbers that are not finite were to be put into blocks
-    ROUNDED = 8  # which rows are in blocks
-    QUERIES = 9  # one head's of a few positions, normed and turned
-    TILE_ROOM = 10  # see streaming.in_tiles
-    PANEL = 11  # see products.int4_matmul
+    ROUNDED = 7  # which rows are in blocks
+    QUERIES = 8  # one head's of a few positions, normed and turned
+    TILE_ROOM = 9  # see streaming.in_tiles
+    PANEL = 10  # see products.int4_matmul
 
 
 FEW = 32  # positions up to which a pass is a matter of microseconds, and waiting, too
 SHARES = 4  # of a product for each thread, where there are more
 LONG = 256  # places of a context from which heads are cut, so that all threads have as much to do
 ROW, JOB, PLACE, ROOM = (len(columns) for columns in (Row, Job, Place, Room))
-NOT_FINITE = int(Room.NOT_FINITE)
+NOT_FINITE = int(Job.NOT_FINITE)
 
 
 # ---- what the table calls by its address: each kernel is compiled when a model first needs it. All
@@ -200,7 +200,7 @@ def int8_product(at_row, first, end, R, at_job, at_places, at_room):
     """The same for blocks of 8 bits; the rows are rounded to 8 bits first."""
     row, h = product_inputs(at_row, R, at_room)
     values, w_scales = stored_blocks(row, first, end)
-    q, scales, sums = rounded(h, at_row if row[Row.FROM] else 1, at_room)
+    q, scales, sums = rounded(h, at_row if row[Row.FROM] else 1, at_job, at_room)
     bias, y = bias_and_outputs(row, R)
     if R == 1:
         int8_matvec(values, w_scales, q[0], scales[0], sums[0], bias, y[0], 16 * first)
@@ -217,7 +217,7 @@ def int4_product(minima_of):
         row, h = product_inputs(at_row, R, at_room)
         values, w_scales = stored_blocks(row, first, end)
         minima = minima_of(row, first, end, w_scales.shape[1])
-        q, scales, sums = rounded(h, at_row if row[Row.FROM] else 1, at_room)
+        q, scales, sums = rounded(h, at_row if row[Row.FROM] else 1, at_job, at_room)
         bias, y = bias_and_outputs(row, R)
         if R == 1:
             int4_matvec(values, w_scales, minima, q[0], scales[0], sums[0], bias, y[0], 16 * first)
@@ -265,7 +265,7 @@ def stored_blocks(row, first, end):
 
 
 @helper
-def rounded(h, which, at_room):
+def rounded(h, which, at_job, at_room):
     """Rows [R,32 B] in blocks of 8 bits, in a thread's room: q, four numbers to an int32 [R,8 B];
     scales and sums [R,B]. which: 1 for those last normed, which go into several products, else
     whose: the same are rounded once."""
@@ -275,7 +275,7 @@ def rounded(h, which, at_room):
     sums = row_at(room[Room.Q_SUMS], n, np.int32)
     if room[Room.ROUNDED] != which:
         if not quantize(h.reshape((n, 32)), array_at(room[Room.Q], n, 32, np.int8), scales, sums):
-            room[Room.NOT_FINITE] = 1
+            row_at(at_job, JOB, np.int64)[Job.NOT_FINITE] = 1
         room[Room.ROUNDED] = which
     q = array_at(room[Room.Q], R, 8 * blocks, np.int32)
     return q, scales.reshape((R, blocks)), sums.reshape((R, blocks))
@@ -891,6 +891,7 @@ class DecodeStep:
                 layer_bytes,
                 head_bytes,
                 self._room_for_tiles(places[-1][-1]) if many else 0,
+                0,
             )
             self._rows_at[: len(tokens)], self._keep[: len(kept)] = places, kept
             self._logits_at[0] = logits.ctypes.data
@@ -913,9 +914,7 @@ class DecodeStep:
             if len(tokens) > FEW:
                 self._taken[:] = 0
             self._team.run(lambda i: decode_kernel(i, *common, self._rooms[i], self._taken), again)
-            room = self._rooms[0]  # every thread rounds all rows: the first one knows, too
-            if room[NOT_FINITE]:
-                room[NOT_FINITE] = 0
+            if self._job[NOT_FINITE]:
                 return None
             # `advance`, in half the time
             cache.lengths[:] = [before + n for before, n in zip(past, lengths)]
@@ -962,7 +961,7 @@ class DecodeStep:
             np.zeros(blocks // self.MOST * BLOCK_ROOM, np.int32),
         ]
         addresses = ([self._at(array) for array in arrays] for arrays in (room, in_tiles))
-        return np.array([*next(addresses), thread, 0, 0, *next(addresses)])
+        return np.array([*next(addresses), thread, 0, *next(addresses)])
 
 
 _steps: WeakSet[DecodeStep] = WeakSet()

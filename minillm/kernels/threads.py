@@ -321,6 +321,11 @@ if numba.config.DISABLE_JIT:
     def meet(state, n):
         """Nothing to wait for with one thread, which is all there is without compiled kernels."""
 
+    def atomic_add(array, index, value):
+        """The same: nobody comes between."""
+        array[index] += value
+        return array[index] - value
+
     def n_threads() -> int:
         """One: without compiled kernels every line needs the GIL."""
         return 1

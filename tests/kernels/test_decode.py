@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 from pathlib import Path
@@ -379,6 +380,25 @@ def test_what_is_not_finite_is_so_in_the_textbook_too(kind, name, value):
             finite = np.isfinite(expected)
             assert (np.abs(found[finite] - expected[finite]) <= TOLERANCE[kind] * 10).all()
         assert caches[1].lengths.tolist() == [3]
+
+
+def test_infinity_is_found_by_whoever_rounds_it(monkeypatch):
+    """Threads take shares of many rows in turn: the first, if it comes late, rounds none."""
+    run = threads.Team.run
+    late = lambda work: lambda i: (i or time.sleep(0.1), work(i))  # noqa: E731
+    monkeypatch.setattr(threads.Team, "run", lambda team, work, again: run(team, late(work), again))
+    model = random_model(dataclasses.replace(SMALL, n_positions=40))
+    model = model.with_parameters({"h.0.ln_1.bias": np.full(36, np.inf, np.float32)})
+    parameters, name = dict(stored(model, "float32").parameters), "h.0.attn.c_attn.weight"
+    parameters |= store_parameters({name: model.parameters[name]}, "int8", SMALL.layout)
+    threads.set_threads(2)
+    try:
+        model = GPT2(model.config, parameters)
+        cache = model.new_cache()
+        assert fused(model)(np.arange(40)[None], cache) is None
+        assert cache.lengths.tolist() == [0]
+    finally:
+        threads.set_threads(None)
 
 
 @pytest.mark.live  # ten seconds, in two processes

@@ -394,9 +394,9 @@ def check_ladders(seed=0):
 
 
 def check_decode(twin, seed=0):
-    """Yield (what, distance, tolerance) for the fused step, against the readable forward with the
-    same weights."""
-    config = GPT2Config(vocab_size=21, n_positions=4, n_embd=20, n_layer=2, n_head=2)
+    """Yield (what, distance, tolerance) for the fused step of one row, and of so many that threads
+    take shares in turn, against the readable forward with the same weights."""
+    config = GPT2Config(vocab_size=21, n_positions=36, n_embd=20, n_layer=2, n_head=2)
     for kind in KINDS:
         model = GPT2(
             config, store_parameters(GPT2.random(config, seed).parameters, kind, config.layout)
@@ -404,7 +404,7 @@ def check_decode(twin, seed=0):
         step, cache, ids = (
             twin.DecodeStep(program(config, model.parameters)),
             model.new_cache(),
-            np.array([[3, 20, 0, 3]]),
+            np.array([[3, 20, 0, 3] * 9]),
         )
         logits = np.concatenate([step(part, cache)[0] for part in np.split(ids, (1, 2), axis=1)])
         yield (
