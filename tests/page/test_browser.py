@@ -200,6 +200,12 @@ def test_the_drawing_opens_what_is_pointed_at(open_page):
     assert "mlp.act" in page.locator("#step .formed.here").inner_text()
     page.keyboard.press("Escape")
     assert page.evaluate("document.activeElement.dataset.step") == "mlp.act"  # where one was
+    for S in (24, 23):  # a cycle earlier there is a key less
+        drawn(page, "step='attn.scores'").locator("rect").first.click()
+        assert page.locator("#step .formed.here .equation").inner_text().endswith(f"× 1 × {S}")
+        page.keyboard.press("Escape")
+        page.locator("#scope").press("ArrowLeft")
+    page.locator("#scope").press("End")
     drawn(page, "layer='1'").locator("rect").click()
     assert "layer 1" in page.locator("#step h3").inner_text()
     drawn(page, "step='attn.scores'").locator("rect").first.click()
