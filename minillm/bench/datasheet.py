@@ -35,7 +35,7 @@ from ..machine.files import read_json
 from ..weights import KINDS
 
 TOKEN, FIRST = "token", "first"  # the passes: one more token, and a whole prompt
-FUSED = 32  # positions up to which our kernels run the fused step
+FUSED = 512  # positions up to which our kernels run the fused step
 LENGTHS = (32, 128, 512, 2048, 8192, 32768, 131072)
 BATCHES = (1, 2, 4, 8, 16, 32)
 # Who keeps which bytes of a number in the cache, and under which name bench starts it, by kind.
