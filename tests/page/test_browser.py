@@ -391,9 +391,9 @@ def test_a_batch_brings_a_word_for_each_text(open_page):
 
 def test_beams_do_not_claim_the_likeliest_word(open_page):
     made = rows(4, num_beams=4)
-    made.arrays["chosen"] = made.arrays["chosen"].copy()
-    made.arrays["chosen"][-1, 3] = 2
-    page = open_page(made)
+    chosen = made.arrays["chosen"].copy()
+    chosen[-1, 3] = 2
+    page = open_page(Recording(made.header, made.arrays | {"chosen": chosen}))
     said = page.locator("#candidates").inner_text()
     assert "is only number 3 here" in said and "that 4 beams found" in said
     assert "drawn with" not in said and "always taken" not in said

@@ -67,7 +67,8 @@ def test_a_batch_writes_the_same_text_and_beams_the_likeliest(tales):
     def score(made):
         return sum(moment["logprob"] for moment in made.header["moments"])
 
-    assert score(beams) > score(plain)
+    # the same text, if no other is likelier, in another order of sums: worst seen 1.4e-6
+    assert score(beams) > score(plain) - 1e-4
 
 
 def test_another_model_is_a_lever_if_it_has_the_same_shapes(tales):

@@ -28,11 +28,7 @@ FOLDER = Path(__file__).parents[1] / "data" / "pages"
 CLOSE = 1.0  # of 255, between the two
 pytestmark = pytest.mark.browser
 SETTLED = """async () => {  // cards follow one a frame, however long a frame takes
-  for (let n = 0, still = 0, last = -1; n < 1000 && still < 40; n++) {
-    await new Promise(requestAnimationFrame);
-    const high = document.documentElement.scrollHeight;
-    [still, last] = [high === last ? still + 1 : 0, high];
-  }
+  for (let n = 0; n < 40; n++) await new Promise(requestAnimationFrame);
 }"""
 WIDTHS = """() => {
   const c = document.createElement("canvas").getContext("2d");
