@@ -2,10 +2,10 @@
 
     time of a pass = sum of max(bytes / bandwidth, FLOP / rate) / share + nodes * node
 
-Bytes and FLOP are counted (costs.py), bandwidth and rates are the machine's limits. `share` and
-`node` are what an engine makes of them, two constants for each kind of storage and kind of pass,
-fitted on other models (predictions.py); where there are none, an engine reaches the limits, and
-waits as our kernels do.
+Bytes and FLOP are counted (costs.py), bandwidth and rates are the machine's limits. `share`, that
+in attention apart, and `node` are what an engine makes of them, constants for each kind of storage
+and kind of pass, fitted on other models (predictions.py); where there are none, an engine reaches
+the limits, and waits as our kernels do.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from ..families.family import CHOOSE, MATRIX, TABLE
 from ..layers.cache import position_bytes
 from ..loading import config_of
 from ..machine.files import read_json
+from ..steps import local_name
 from ..weights import KINDS
 
 TOKEN, FIRST = "token", "first"  # the passes: one more token, and a whole prompt
@@ -54,9 +55,11 @@ PEERS: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Predicted:
-    """One pass by the limits: seconds of reading, of arithmetic and of overhead."""
+    """One pass by the limits: seconds of reading, of arithmetic and of overhead; attention: what is
+    attention's of these."""
 
     parts: Mapping[str, float]
+    attention: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -69,6 +72,11 @@ class Predicted:
         return self.parts[READING] + self.parts[ARITHMETIC]
 
     @property
+    def known_attention(self) -> float:
+        """What of that is attention's."""
+        return sum(self.attention.get(what, 0.0) for what in (READING, ARITHMETIC))
+
+    @property
     def binds(self) -> str:
         """The largest part."""
         return max(self.parts, key=lambda what: self.parts[what])
@@ -77,7 +85,11 @@ class Predicted:
         """What an engine makes of it that has these constants; without, the limits' own."""
         if constants is None:
             return self
-        parts = {what: self.parts[what] / constants.share for what in (READING, ARITHMETIC)}
+        parts = {}
+        for what in (READING, ARITHMETIC):
+            inside = self.attention.get(what, 0.0)
+            parts[what] = (self.parts[what] - inside) / constants.share
+            parts[what] += inside / (constants.attention or constants.share)
         return Predicted(parts | {OVERHEAD: constants.node * nodes})
 
 
@@ -105,7 +117,8 @@ def by_limits(
     names = formed(config, fused=batch * T <= FUSED)
     names = [name for name in names if choose or name not in CHOOSE]
     found = predict(config, limits, names, T, past, batch, kind, cached=cached)
-    return Predicted(divided(found.values()))
+    inside = [p for name, p in found.items() if local_name(name) == "attn.context"]
+    return Predicted(divided(found.values()), divided(inside))
 
 
 def weight_bytes(config, kind: str) -> int:

@@ -122,7 +122,9 @@ class DatasheetReport(Saved):
         s, family = sheet.sizes, families.of(sheet.config)
         kind = "Measured limits" if machine.measured else "Predicted only, from published figures"
         fitted = [
-            f"{kind}, {what}: {percent(c.share)} of the limits and {duration(c.node)} a node"
+            f"{kind}, {what}: {percent(c.share)} of the limits"
+            + (f", {percent(c.attention)} in attention," if c.attention else "")
+            + f" and {duration(c.node)} a node"
             for (engine, kind, what), c in machine.fitted.items()
             if engine == sheet.engine and kind in sheet.kinds
         ]

@@ -1,8 +1,8 @@
 """Predicted against measured: how wrong a datasheet is.
 
 Every engine and kind of storage reads prompts and decodes in a process of its own, in turn with a
-look at the machine's memory; of the logits it takes the largest, without probabilities. Two
-constants for each engine, kind and pass are fitted on some models (least squares of relative
+look at the machine's memory; of the logits it takes the largest, without probabilities. The
+constants of each engine, kind and pass are fitted on some models (least squares of relative
 errors) and tested on the others. An error is predicted / measured - 1, the median over the rounds.
 """
 
@@ -199,23 +199,37 @@ def measured(
 
 
 def fit(points: Sequence[Point]) -> Constants:
-    """The two constants with which the points are predicted best: least squares of relative errors,
-    neither below 0."""
-    roof, node = (
-        np.array([median(part / s for part, s in zip(parts, p.seconds)) for p, parts in both])
-        for both in (
-            [(p, [found.known for found in p.predicted]) for p in points],
-            [(p, [p.nodes] * len(p.seconds)) for p in points],
-        )
-    )
-    design, one = np.stack([roof, node], 1), np.ones(len(points))
-    scale = design.max(0)
-    (a, b), *_ = np.linalg.lstsq(design / scale, one, rcond=None)
-    a, b = a / scale[0], b / scale[1]
-    if a <= 0 or b < 0:  # one of them alone explains it better
-        a, b = float(roof @ one / (roof @ roof)), 0.0
+    """The constants with which the points are predicted best: least squares of relative errors,
+    none below 0; attention has a share of its own where it can be told apart."""
+
+    def column(part) -> np.ndarray:
+        return np.array([median(part(p, i) / s for i, s in enumerate(p.seconds)) for p in points])
+
+    known = column(lambda p, i: p.predicted[i].known)
+    inside = column(lambda p, i: p.predicted[i].known_attention)
+    node = column(lambda p, i: p.nodes)
     models = tuple(dict.fromkeys(p.model for p in points))
-    return Constants(1 / float(a), float(b), models)
+
+    # with every constant, if that makes sense, else with fewer
+    for columns in ((known - inside, inside, node), (known - inside, inside), (known, node)):
+        if (found := least_squares(columns)) is not None:
+            outside, *rest = found
+            attention = 1 / rest[0] if columns[0] is not known else None
+            return Constants(
+                1 / outside, rest[-1] if columns[-1] is node else 0.0, models, attention
+            )
+    return Constants(float(known @ known / known.sum()), 0.0, models)
+
+
+def least_squares(columns: Sequence[np.ndarray]) -> list[float] | None:
+    """What to multiply each column by so that they add up to about 1; None where some of them would
+    be below 0 or are no columns."""
+    design = np.stack(columns, 1)
+    scale = design.max(0)
+    if not scale.all() or len(design) <= len(columns):
+        return None
+    found, *_ = np.linalg.lstsq(design / scale, np.ones(len(design)), rcond=None)
+    return (found / scale).tolist() if found.min() > 0 else None
 
 
 def fitted(points: Sequence[Point], models: Iterable[str]) -> dict[tuple[str, str, str], Constants]:

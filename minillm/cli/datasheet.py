@@ -8,7 +8,7 @@ minillm datasheet --errors --save predictions        how wrong such predictions 
 
 Time and memory are predicted from what a pass has to read and to compute. --measure lets the engine
 run as well, where it and the weights are there, and says how far off each prediction was. --errors
-measures several models, fits two constants for each engine and kind on two of them, and tests them
+measures several models, fits constants for each engine and kind on two of them, and tests them
 on the others; with --save-machine they are kept, and used by what is predicted with that file.
 """
 

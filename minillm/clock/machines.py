@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from ..errors import InputError, short
 from ..machine.files import read_json, write_atomically
@@ -34,6 +34,7 @@ class ConstantsEntry(TypedDict):
     share: float
     node: float
     models: list[str]
+    attention: NotRequired[float]
 
 
 class MachineEntry(TypedDict):
@@ -61,12 +62,14 @@ class PublishedEntry(TypedDict):
 
 @dataclass(frozen=True)
 class Constants:
-    """What an engine makes of a machine: it reaches `share` of the limits, and each node of its
-    graph takes `node` seconds besides. models: of which it was fitted."""
+    """What an engine makes of a machine: it reaches `share` of the limits, in attention this share
+    of its own (None: the same), and each node of its graph takes `node` seconds besides. models: of
+    which it was fitted."""
 
     share: float
     node: float
     models: tuple[str, ...] = ()
+    attention: float | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,8 @@ class Machine:
         """JSON-able values: what a file holds."""
         fitted: dict[str, dict[str, dict[str, dict]]] = {}
         for (engine, kind, what), constants in self.fitted.items():
-            fitted.setdefault(engine, {}).setdefault(kind, {})[what] = asdict(constants)
+            entry = {n: value for n, value in asdict(constants).items() if value is not None}
+            fitted.setdefault(engine, {}).setdefault(kind, {})[what] = entry
         return {
             "version": VERSION,
             **{n: getattr(self, n) for n in ("name", "source", "measured", "memory")},
@@ -145,9 +149,10 @@ class Machine:
         for engine, by_kind in entry["fitted"].items():
             for kind, by_pass in by_kind.items():
                 for what, c in by_pass.items():
-                    if not (1 / MOST <= c["share"] <= MOST and 0 <= c["node"] <= MOST):
+                    shares, node = (c["share"], c.get("attention", 1.0)), c["node"]
+                    if not (all(1 / MOST <= s <= MOST for s in shares) and 0 <= node <= MOST):
                         raise InputError(f"{where}: constants of {short(engine)} are {short(c)}")
-                    constants = Constants(c["share"], c["node"], tuple(c["models"]))
+                    constants = Constants(c["share"], node, tuple(c["models"]), c.get("attention"))
                     fitted[engine, kind, what] = constants
         return cls(
             entry["name"],

@@ -1,4 +1,4 @@
-"""How wrong predictions are: two constants found again in times that are made of them, errors, and
+"""How wrong predictions are: constants found again in times that are made of them, errors, and
 one small model measured."""
 
 import json
@@ -45,6 +45,18 @@ def test_two_constants_are_found_again():
     found = fit(some)
     assert found.share == pytest.approx(TRUE.share) and found.node == pytest.approx(TRUE.node)
     assert found.models == ("m2", "m12")
+
+
+@pytest.mark.parametrize("what", [TOKEN, FIRST])
+def test_attention_has_a_share_of_its_own(what):
+    """As in an engine whose time grows faster with the context than what it has to read."""
+    true = Constants(0.7, 5e-6, attention=0.1)
+    some = [p for p in points(true) if p.what == what and p.model in ("m2", "m12")]
+    found = fit(some)
+    # of a prompt, the medians of the rounds do not add up to that of the sum: 0.2 % off
+    assert found.share == pytest.approx(0.7, rel=0.01)
+    assert found.attention == pytest.approx(0.1, rel=0.01)
+    assert found.node == pytest.approx(5e-6, rel=0.05)
 
 
 def test_no_constant_is_negative():

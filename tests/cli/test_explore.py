@@ -30,7 +30,9 @@ def test_the_command_writes_a_page(tmp_path, capsys):
 def test_help_says_how_many_words_this_command_writes(capsys, command, words):
     with pytest.raises(SystemExit):
         main([command, "--help"])
-    assert f"tokens to add, or as many as fit (default: {words})" in " ".join(capsys.readouterr().out.split())
+    assert f"tokens to add, or as many as fit (default: {words})" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to a child")

@@ -18,7 +18,7 @@ MACHINE = Machine(
     True,
     16 * 10**9,
     (replace(LIMITS, threads=1), LIMITS),
-    {("minillm", "int8", "token"): Constants(0.8, 2e-6, ("tales",))},
+    {("minillm", "int8", "token"): Constants(0.8, 2e-6, ("tales",), 0.5)},
 )
 
 
