@@ -119,6 +119,7 @@ class MPIWorld(World):
             if monotonic() > deadline:
                 if self.rank:
                     super().fail(f"rank {self.rank}: {message}", code)
+                    sleep(0.3)  # what mpiexec has not read when all end is lost
                 self._all.Abort(code)
             sleep(0.01)
 

@@ -47,10 +47,7 @@ def test_two_ranks_with_half_the_batch_each_follow_one(data, tmp_path, how):
     np.testing.assert_allclose(two, one, atol=1e-4)
     assert done.stderr.count("\n") == done.stderr.count(": written; next: ") == 1 and [
         line.split()[:2] for line in done.stdout.splitlines() if line.startswith("step")
-    ] == [
-        ["step", "10"],
-        ["step", "20"],
-    ]
+    ] == [["step", "0"], ["step", "10"], ["step", "20"]]
     assert {f.name for f in (tmp_path / "one").rglob("*")} == {
         f.name for f in (tmp_path / "two").rglob("*")
     }
