@@ -27,6 +27,7 @@ from ..clock.machines import Constants, Machine
 from ..clock.prediction import predict
 from ..clock.verdict import ARITHMETIC, OVERHEAD, READING, Evidence, Verdict, divided, verdict
 from ..costs import FLOAT, stored_bytes
+from ..decoding.cycle import AT_ONCE
 from ..errors import InputError
 from ..families.family import CHOOSE, MATRIX, TABLE
 from ..layers.cache import position_bytes
@@ -36,7 +37,6 @@ from ..steps import local_name
 from ..weights import KINDS
 
 TOKEN, FIRST = "token", "first"  # the passes: one more token, and a whole prompt
-FUSED = 512  # positions up to which our kernels run the fused step
 LENGTHS = (32, 128, 512, 2048, 8192, 32768, 131072)
 BATCHES = (1, 2, 4, 8, 16, 32)
 # Who keeps which bytes of a number in the cache, and under which name bench starts it, by kind.
@@ -114,7 +114,7 @@ def by_limits(
     if kind not in limits.row or kind not in limits.rows:
         raise InputError(f"the machine has no rate of {kind}, but of {', '.join(limits.row)}")
     T, past = (1, context - 1) if what == TOKEN else (context, 0)
-    names = formed(config, fused=batch * T <= FUSED)
+    names = formed(config, fused=batch * T <= AT_ONCE)
     names = [name for name in names if choose or name not in CHOOSE]
     found = predict(config, limits, names, T, past, batch, kind, cached=cached)
     inside = [p for name, p in found.items() if local_name(name) == "attn.context"]

@@ -24,6 +24,7 @@ from .text import TextStream
 
 # Positions that are read at once at most: what a pass takes beside the cache grows with them, as
 # logits everywhere do, and with the vocabulary. Longer texts are read in pieces, which is exact.
+# Not more than the fused step takes (kernels.DecodeStep.MOST).
 AT_ONCE = 512
 
 

@@ -17,6 +17,7 @@ pytest.importorskip("numba")
 
 from minillm import kernels
 from minillm.bench.run import PROCESSORS
+from minillm.decoding.cycle import AT_ONCE
 from minillm.families.gpt2.config import GPT2Config
 from minillm.families.gpt2.program import program
 from minillm.kernels import decode as kernels_decode
@@ -192,6 +193,10 @@ def test_many_positions_of_one_text(kind, n_threads):
         close(step(ids[None], model.new_cache(), last=True)[0], logits[-1:], kind)
     finally:
         threads.set_threads(None)
+
+
+def test_what_is_read_at_once_fits_into_one_pass():
+    assert AT_ONCE <= kernels.DecodeStep.MOST
 
 
 @pytest.mark.parametrize("kind", ["float32", "int8"])
