@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any, TypedDict
 
 from ..clock.costs import step_costs
@@ -98,7 +97,7 @@ def _row(sheet: Datasheet, point: Point) -> RowEntry:
         "context": point.context,
         "flops": cost.flops,
         "bytes": cost.bytes,
-        "predicted": median(point.forecasts),
+        "predicted": point.forecast,
         "seconds": point.seconds,
     }
 
@@ -139,8 +138,8 @@ def read_all(paths: Sequence[str | Path]) -> list[Lab]:
 
 
 def error(row: RowEntry) -> float:
-    """predicted / measured - 1, with the median of the rounds."""
-    return row["predicted"] / median(row["seconds"]) - 1
+    """predicted / measured - 1, of the fastest round."""
+    return row["predicted"] / min(row["seconds"]) - 1
 
 
 def table(labs: Sequence[Lab]) -> list[tuple[str, ...]]:
@@ -154,7 +153,7 @@ def table(labs: Sequence[Lab]) -> list[tuple[str, ...]]:
             row["kind"],
             row["what"],
             f"{row['context']:,}",
-            duration(median(row["seconds"])),
+            duration(min(row["seconds"])),
             duration(row["predicted"]),
             f"{100 * error(row):+.0f} %",
         )

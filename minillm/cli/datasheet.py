@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for name, default, what in (
         ("new", 16, "tokens to decode after each"),
-        ("rounds", 5, "rounds, of which the median counts"),
+        ("rounds", 5, "rounds, of which the fastest counts"),
     ):
         parser.add_argument(
             f"--{name}",

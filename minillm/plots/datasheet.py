@@ -4,7 +4,6 @@ machines."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +27,7 @@ def times_by_context(sheet: Datasheet, what: str = "token", ax=None):
     for kind, mark in zip(sheet.kinds, MARKS):
         points = [p for p in sheet.measured if (p.what, p.kind) == (what, kind) and not p.missing]
         if points:
-            at = [p.context for p in points], [1e3 * median(p.seconds) for p in points]
+            at = [p.context for p in points], [1e3 * p.fastest for p in points]
             ax.plot(*at, mark, color="black", markerfacecolor="white", label=f"{kind}, measured")
     ax.set(xscale="log", yscale="log", xlabel="positions", ylabel="ms")
     ax.set_title("A token after a context" if what == "token" else "The first token of a prompt")
@@ -84,12 +83,12 @@ def predicted_against_measured(report: PredictionErrors, ax=None):
         groups.setdefault((p.engine, p.model in report.fitted_on), []).append(p)
     marks = dict(zip(dict.fromkeys(p.engine for p in points), MARKS))
     for (engine, fitted), some in groups.items():
-        values = [median(p.seconds) for p in some], [median(p.forecasts) for p in some]
+        values = [p.fastest for p in some], [p.forecast for p in some]
         face = "black" if fitted else "white"
         label = f"{engine}, {'fitted' if fitted else 'tested'}"
         ax.plot(*values, marks[engine], color="black", markerfacecolor=face, label=label)
     ends = np.array(ax.get_xlim())
-    ends[0] = min(median(p.seconds) for p in points) / 1.5
+    ends[0] = min(p.fastest for p in points) / 1.5
     for times, style in ((1, "-"), (1.25, ":"), (0.75, ":")):
         ax.plot(ends, times * ends, style, color="0.5", linewidth=1)
     ax.set(xscale="log", yscale="log", xlabel="measured, s", ylabel="predicted, s")
@@ -106,7 +105,7 @@ def class_roofline(labs: Sequence[Lab], ax=None):
         ax.plot(x, roof, linestyle=style, color="0.45", linewidth=1)
         for row in lab.rows:
             if row["what"] == "token":
-                at = row["flops"] / row["bytes"], row["flops"] / median(row["seconds"]) / 1e9
+                at = row["flops"] / row["bytes"], row["flops"] / min(row["seconds"]) / 1e9
                 ax.plot(*at, mark, color="black", markerfacecolor="white")
         ax.plot([], [], marker=mark, linestyle=style, color="black", label=lab.label)
     ax.set(xscale="log", yscale="log", xlabel="FLOP per byte", ylabel="GFLOP/s")
