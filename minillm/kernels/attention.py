@@ -1,0 +1,263 @@
+"""Attention in the fused step, as the table calls it: one new position or a few, each thread with
+its heads or its part of the context; or many positions of one text, in tiles."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .compile import entry, helper
+from .mathematics import exp
+from .memory import array_at, call, row_at
+from .rows import rms_normalize_row
+from .streaming import KEYS, QUERIES, attend, in_tiles, pack_tile, room_for_tiles
+from .table import JOB, PLACE, ROOM, ROW, Job, Place, Room, Row, share
+from .threads import STATE, meet
+from .vectors import larger, stored_like
+
+LONG = 256  # places of a context from which heads are cut, so that all threads have as much to do
+
+
+@entry
+def attention(at_row, first, end, R, at_job, at_places, at_room):
+    """Attention, by the kernel for the type of this call's cache."""
+    job = row_at(at_job, JOB, np.int64)
+    call(job[Job.ATTEND], (at_row, first, end, R, at_job, at_places, at_room))
+
+
+def cached_attention(dtype):
+    """Attention for a cache of float32, or of float16 as int16."""
+
+    @entry
+    def attention(at_row, first, end, R, at_job, at_places, at_room):
+        """The thread's key-value heads of one layer, for every new position: put key and value into
+        the cache, then let the queries that share them attend.
+
+        Where heads are fewer than threads, or long contexts would give some thread a head more,
+        contexts are cut into stretches: a thread has its part of all heads' contexts side by side,
+        and writes the keys that lie there, and reads no others.
+        """
+        row, job = row_at(at_row, ROW, np.int64), row_at(at_job, JOB, np.int64)
+        room, places = row_at(at_room, ROOM, np.int64), array_at(at_places, R, PLACE, np.int64)
+        H, K, D, S = job[Job.HEADS], job[Job.KEY_HEADS], job[Job.HEAD_DIM], job[Job.CAPACITY]
+        thread, threads, group, layer = room[Room.THREAD], job[Job.THREADS], H // K, row[Row.LAYER]
+        scale = row_at(job[Job.HEAD_SCALES], layer + 1, np.float32)[layer]
+        queries, new_keys, new_values, context = rows_of(row, R)
+        parts = array_at(job[Job.PARTS], threads * R * H, D + 2, np.float32)
+        in_stretches = threads > K
+        if K % threads:
+            for r in range(R):
+                if places[r, Place.FILLED] >= LONG:
+                    in_stretches = True
+        if in_stretches:
+            end = (K * (thread + 1) - 1) // threads + 1
+        for head in range(first, end):
+            there = layer * job[Job.LAYER_BYTES] + head * job[Job.HEAD_BYTES]
+            # all new keys and values first: a position may be seen by the one after it
+            for r in range(R):
+                position = places[r, Place.POSITION]
+                place = position % S
+                filled = places[r, Place.FILLED]
+                start, stop = stretch(filled, head, K, thread, threads, in_stretches)
+                if start <= place < stop:
+                    columns = slice(head * D, (head + 1) * D)
+                    key = array_at(places[r, Place.KEYS_AT] + there, S, D, dtype)[place]
+                    value = array_at(places[r, Place.VALUES_AT] + there, S, D, dtype)[place]
+                    new_key = ready(new_keys[r, columns], row[Row.KEY_NORM], position, job, room)
+                    put(key, value, new_key, new_values[r, columns])
+            for r in range(R):
+                position = places[r, Place.POSITION]
+                filled = places[r, Place.FILLED]
+                start, stop = stretch(filled, head, K, thread, threads, in_stretches)
+                stop = min(stop, position + 1)
+                keys = array_at(places[r, Place.KEYS_AT] + there, stop, D, dtype)[start:]
+                values = array_at(places[r, Place.VALUES_AT] + there, stop, D, dtype)[start:]
+                scores = row_at(room[Room.SCORES], max(stop - start, 0), np.float32)
+                for h in range(head * group, (head + 1) * group):
+                    query = queries[r, h * D : (h + 1) * D]
+                    query = ready(query, row[Row.QUERY_NORM], position, job, room)
+                    if not in_stretches:
+                        attend(query, keys, values, scale, scores, context[r, h * D : (h + 1) * D])
+                    else:
+                        part = parts[(thread * R + r) * H + h]
+                        part[D], part[D + 1] = -np.inf, 0
+                        if start < stop:
+                            part[D], part[D + 1] = attend(
+                                query, keys, values, scale, scores, part[:D]
+                            )
+        if in_stretches:
+            meet(row_at(job[Job.STATE], STATE, np.int64), threads)
+            merge(parts, context, thread, R, job)
+
+    return attention
+
+
+@helper
+def stretch(filled, head, K, thread, threads, in_stretches):
+    """The places of a head's context that are the thread's: all, or its part where K heads side by
+    side are cut into one part for each thread."""
+    start, stop = 0, filled
+    if in_stretches:
+        start = filled * max(K * thread - threads * head, 0) // threads
+        stop = filled * min(K * (thread + 1) - threads * head, threads) // threads
+    return start, stop
+
+
+size_of_room = helper(room_for_tiles)
+
+
+def attention_in_tiles(dtype):
+    """The same for many positions of one text."""
+
+    @entry
+    def attention(at_row, first, end, R, at_job, at_places, at_room):
+        """Attention of one layer in three acts: keys and values into the cache, then all that there
+        are into tiles, then blocks of queries by tiles. The threads share positions, tiles, and
+        blocks."""
+        row, job = row_at(at_row, ROW, np.int64), row_at(at_job, JOB, np.int64)
+        room, places = row_at(at_room, ROOM, np.int64), array_at(at_places, R, PLACE, np.int64)
+        H, K, D = job[Job.HEADS], job[Job.KEY_HEADS], job[Job.HEAD_DIM]
+        thread, threads, layer = room[Room.THREAD], job[Job.THREADS], row[Row.LAYER]
+        state, filled = row_at(job[Job.STATE], STATE, np.int64), places[0, Place.FILLED]
+        scale = row_at(job[Job.HEAD_SCALES], layer + 1, np.float32)[layer]
+        queries, new_keys, new_values, context = rows_of(row, R)
+        first, end = share(R, thread, threads)
+        for head in range(K):
+            there = layer * job[Job.LAYER_BYTES] + head * job[Job.HEAD_BYTES]
+            keys = array_at(places[0, Place.KEYS_AT] + there, filled, D, dtype)
+            values = array_at(places[0, Place.VALUES_AT] + there, filled, D, dtype)
+            for r in range(first, end):
+                position, columns = places[r, Place.POSITION], slice(head * D, (head + 1) * D)
+                new_key = ready(new_keys[r, columns], row[Row.KEY_NORM], position, job, room)
+                put(keys[position], values[position], new_key, new_values[r, columns])
+        meet(state, threads)
+        n, panels = (filled + KEYS - 1) // KEYS, (D + 15) // 16
+        key_size, value_size = KEYS * D, panels * 16 * KEYS
+        key_tiles = array_at(job[Job.TILES], K * n, key_size, np.float32)
+        value_tiles = array_at(job[Job.TILES] + 4 * K * n * key_size, K * n, value_size, np.float32)
+        for i in range(thread, K * n, threads):
+            there = layer * job[Job.LAYER_BYTES] + i // n * job[Job.HEAD_BYTES]
+            keys = array_at(places[0, Place.KEYS_AT] + there, filled, D, dtype)
+            values = array_at(places[0, Place.VALUES_AT] + there, filled, D, dtype)
+            these = slice(i % n * KEYS, (i % n + 1) * KEYS)
+            pack_tile(
+                keys[these],
+                values[these],
+                key_tiles[i].reshape((KEYS // 16, 16 * D)),
+                value_tiles[i].reshape((panels, 16 * KEYS)),
+            )
+        meet(state, threads)
+        blocks = (R + QUERIES - 1) // QUERIES
+        tile_room = row_at(room[Room.TILE_ROOM], size_of_room(D), np.float32)
+        for i in range(H * blocks):
+            h, start = i // blocks, i % blocks * QUERIES
+            if (h + i) % threads != thread:  # later blocks see more: each thread has some of both
+                continue
+            rows, columns = slice(start, min(start + QUERIES, R)), slice(h * D, (h + 1) * D)
+            block = array_at(room[Room.QUERIES], rows.stop - start, D, np.float32)
+            for r in range(start, rows.stop):
+                position, query = places[r, Place.POSITION], queries[r, columns]
+                query = ready(query, row[Row.QUERY_NORM], position, job, room)
+                for d in range(D):
+                    block[r - start, d] = query[d]
+            these = slice(h // (H // K) * n, (h // (H // K) + 1) * n)
+            in_tiles(
+                block,
+                places[rows, Place.POSITION],
+                key_tiles[these].reshape((n, KEYS // 16, 16 * D)),
+                value_tiles[these].reshape((n, panels, 16 * KEYS)),
+                filled,
+                scale,
+                context[rows, columns],
+                tile_room,
+            )
+
+    return attention
+
+
+@helper
+def rows_of(row, R):
+    """Queries, new keys, new values, and where contexts go: [R, all heads or more] each."""
+    return (
+        array_at(row[Row.FROM], R, row[Row.FROM_WIDTH], np.float32),
+        array_at(row[Row.KEYS_FROM], R, row[Row.KEYS_WIDTH], np.float32),
+        array_at(row[Row.VALUES_FROM], R, row[Row.VALUES_WIDTH], np.float32),
+        array_at(row[Row.TO], R, row[Row.TO_WIDTH], np.float32),
+    )
+
+
+@helper
+def put(key, value, new_key, new_value):
+    """Write a key and a value [D] into their place of the cache, as numbers of its type."""
+    for d in range(key.shape[0]):
+        key[d] = stored_like(new_key[d], key[d])
+        value[d] = stored_like(new_value[d], value[d])
+
+
+@helper
+def ready(x, at_norm, position, job, room):
+    """A head's numbers [D], normed and turned where the model does so."""
+    if at_norm:
+        x = normed(x, at_norm, room)
+    if job[Job.COSINES]:
+        x = rotated(x, position, job, room)
+    return x
+
+
+@helper
+def normed(x, at_numbers, room):
+    """The rms_norm of a head's numbers [D], in the thread's room."""
+    D = x.shape[0]
+    numbers, y = row_at(at_numbers, D + 1, np.float32), row_at(room[Room.READY], D, np.float32)
+    rms_normalize_row(x, numbers[:D], numbers[D], y)
+    return y
+
+
+@helper
+def rotated(x, position, job, room):
+    """A head's numbers [D], turned by the angles of its position, in the thread's room, where they
+    may be already."""
+    half = x.shape[0] // 2
+    cosines = row_at(job[Job.COSINES] + 4 * half * position, half, np.float32)
+    sines = row_at(job[Job.SINES] + 4 * half * position, half, np.float32)
+    y = row_at(room[Room.READY], 2 * half, np.float32)
+    for i in range(half):
+        a, b = x[i], x[half + i]
+        y[i] = a * cosines[i] - b * sines[i]
+        y[half + i] = b * cosines[i] + a * sines[i]
+    return y
+
+
+@helper
+def merge(parts, context, thread, R, job):
+    """The thread's share of context [R, H D or more], from what all found in their stretches.
+
+    parts: [threads * R * H, D + 2]; of a stretch its context, m, the largest score, and the sum of
+    exp(score - m), which times exp(m - the largest m) is the weight of the stretch.
+    """
+    H, K, D = job[Job.HEADS], job[Job.KEY_HEADS], job[Job.HEAD_DIM]
+    threads = job[Job.THREADS]
+    first, end = share(R * H, thread, threads)
+    for i in range(first, end):
+        r, h = i // H, i % H
+        head, out = h // (H // K), context[r, h * D : (h + 1) * D]
+        from_thread, to_thread = threads * head // K, (threads * (head + 1) - 1) // K + 1
+        m, total = np.float32(-np.inf), np.float32(0)
+        for t in range(from_thread, to_thread):
+            m = larger(m, parts[(t * R + r) * H + h, D])
+        for d in range(D):
+            out[d] = 0
+        for t in range(from_thread, to_thread):
+            part = parts[(t * R + r) * H + h]
+            if part[D] != -np.inf or m == -np.inf:  # else all of it weighs nothing
+                weight = part[D + 1] * exp(part[D] - m)
+                total += weight
+                for d in range(D):
+                    out[d] += weight * part[d]
+        for d in range(D):
+            out[d] /= total
+
+
+# A cache's numbers as kernels see them: those of 16 bits are integers to Numba
+SEEN_AS = {np.dtype(np.float32): np.float32, np.dtype(np.float16): np.int16}
+ATTENTION = {dtype: cached_attention(seen) for dtype, seen in SEEN_AS.items()}
+IN_TILES = {dtype: attention_in_tiles(seen) for dtype, seen in SEEN_AS.items()}
