@@ -57,7 +57,10 @@ def run(
     installed, and for a folder.
     """
     if path.is_dir():
-        raise InputError(f"{path} is a folder; minillm convert {path} FILE.gguf makes a file of it")
+        raise InputError(
+            "several prompts, and --stored, are for a model in a GGUF file: minillm convert FOLDER"
+            " FILE.gguf makes one"
+        )
     own, found = type_of(path), []
     for wanted in types or [own]:
         with tempfile.TemporaryDirectory(prefix="minillm-bench-") as folder:

@@ -319,7 +319,7 @@ def test_a_file_in_several_types_after_several_prompts(
         (["--prompt", "2,0"], "--prompt is '2,0'"),
         (["--prompt", "2,30"], "30 + 6 tokens do not fit the model's 32 positions"),
         (["--busy", "1"], "take none of --busy"),
-        (["--model", str(compare.folder)], "is a folder; minillm convert"),
+        (["--model", str(compare.folder)], "minillm convert FOLDER"),
     ):
         assert main([*args, *words]) == 2
         assert message in capsys.readouterr().err
