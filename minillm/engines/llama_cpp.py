@@ -114,6 +114,15 @@ class Context:
     def read(self, ids: Sequence[int], every: bool = False) -> np.ndarray:
         """Read ids after what is there: the logits [V] after the last of them, with `every` those
         after each [T,V]; in memory that the next call writes to."""
+        most = self.llama.llama_n_batch(self.context)
+        parts = [ids[i : i + most] for i in range(0, len(ids), most)]
+        if every and len(parts) > 1:
+            return np.concatenate([self._read(part, every).copy() for part in parts])
+        *_, last = (self._read(part, every) for part in parts)
+        return last
+
+    def _read(self, ids: Sequence[int], every: bool) -> np.ndarray:
+        """As read, for as many ids as llama.cpp takes at once."""
         array = (self.llama.llama_token * len(ids))(*ids)
         batch = self.llama.llama_batch_get_one(array, len(ids))
         if every:
