@@ -101,7 +101,9 @@ def abilities(ops: Twin) -> Abilities:
     """Return what a twin may have, read once; InputError for what is no twin."""
     found = _known.get(id(ops))
     if found is None:
-        if lacking := [name for name in MUST if not callable(getattr(ops, name, None))]:
+        listed = getattr(ops, "__all__", ())  # to read them from kernels is to import Numba
+        names = [name for name in MUST if name not in listed]
+        if lacking := [name for name in names if not callable(getattr(ops, name, None))]:
             raise InputError(
                 f"{ops!r:.60} is no twin: it lacks {', '.join(lacking)}; minillm.ops and"
                 " minillm.kernels are two, and twin(name) gives one"

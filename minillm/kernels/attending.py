@@ -6,12 +6,14 @@ from __future__ import annotations
 import numpy as np
 
 from .compile import entry, helper
+from .forms import KEYS, QUERIES, room_for_tiles
 from .mathematics import exp
-from .memory import array_at, call, row_at
+from .meetings import meet, share
+from .memory import array_at, call, reshaped, row_at
 from .rows import rms_normalize_row
-from .streaming import KEYS, QUERIES, attend, in_tiles, pack_tile, room_for_tiles
-from .table import JOB, PLACE, ROOM, ROW, Job, Place, Room, Row, share
-from .threads import STATE, meet
+from .streaming import attend, in_tiles, pack_tile
+from .table import JOB, PLACE, ROOM, ROW, Job, Place, Room, Row
+from .threads import STATE
 from .vectors import larger, stored_like
 
 LONG = 256  # places of a context from which heads are cut, so that all threads have as much to do
@@ -142,8 +144,8 @@ def attention_in_tiles(dtype):
             pack_tile(
                 keys[these],
                 values[these],
-                key_tiles[i].reshape((KEYS // 16, 16 * D)),
-                value_tiles[i].reshape((panels, 16 * KEYS)),
+                reshaped(key_tiles[i], (KEYS // 16, 16 * D)),
+                reshaped(value_tiles[i], (panels, 16 * KEYS)),
             )
         meet(state, threads)
         blocks = (R + QUERIES - 1) // QUERIES
@@ -163,8 +165,8 @@ def attention_in_tiles(dtype):
             in_tiles(
                 block,
                 places[rows, Place.POSITION],
-                key_tiles[these].reshape((n, KEYS // 16, 16 * D)),
-                value_tiles[these].reshape((n, panels, 16 * KEYS)),
+                reshaped(key_tiles[these], (n, KEYS // 16, 16 * D)),
+                reshaped(value_tiles[these], (n, panels, 16 * KEYS)),
                 filled,
                 scale,
                 context[rows, columns],
@@ -258,6 +260,6 @@ def merge(parts, context, thread, R, job):
 
 
 # A cache's numbers as kernels see them: those of 16 bits are integers to Numba
-SEEN_AS = {np.dtype(np.float32): np.float32, np.dtype(np.float16): np.int16}
-ATTENTION = {dtype: cached_attention(seen) for dtype, seen in SEEN_AS.items()}
-IN_TILES = {dtype: attention_in_tiles(seen) for dtype, seen in SEEN_AS.items()}
+SEEN_AS = {"float32": np.float32, "float16": np.int16}
+ATTENTION = {name: cached_attention(seen) for name, seen in SEEN_AS.items()}
+IN_TILES = {name: attention_in_tiles(seen) for name, seen in SEEN_AS.items()}

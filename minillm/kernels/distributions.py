@@ -1,0 +1,55 @@
+"""Scores as probabilities, along the last axis: twins of those in ops.py, by kernels that are
+called by their address, so that to choose a token needs no Numba."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from . import machine_code
+from .checks import FLOATS, working
+from .threads import in_parallel
+
+NAMES = {dtype: dtype.name for dtype in FLOATS}
+
+
+@cache
+def kernel_for(name: str, dtype: str):
+    """The kernel that writes n rows of `width` numbers from one address to another:
+    kernel(x_at, y_at, n, width)."""
+
+    def kernel():
+        from .rows import KERNELS
+
+        return KERNELS[name][dtype]
+
+    return machine_code.function(machine_code.address(f"{name}.{dtype}", kernel), 4)
+
+
+def on_every_row(name: str, x):
+    """Call a kernel on shares of x's rows along the last axis; the result has the shape of x."""
+    if np.ndim(x) == 0:
+        raise ValueError("x is a single number; it must have rows along its last axis")
+    x = working(x)
+    y, kernel = np.empty_like(x), kernel_for(name, NAMES[x.dtype])
+    n, width = x.reshape(-1, x.shape[-1]).shape
+    x_at, y_at, row = x.ctypes.data, y.ctypes.data, width * x.itemsize
+
+    def work(part: slice) -> None:
+        start = part.start * row
+        kernel(x_at + start, y_at + start, part.stop - part.start, width)
+
+    in_parallel(work, n, cost=20 * x.size)
+    return y
+
+
+def softmax(x):
+    """Turn scores into probabilities along the last axis: exp(x_i) / sum_j exp(x_j). x: [..., N] ->
+    [..., N]."""
+    return on_every_row("softmax", x)
+
+
+def log_softmax(x):
+    """Return the logarithm of softmax(x): x_i - log(sum_j exp(x_j)). x: [..., N] -> [..., N]."""
+    return on_every_row("log_softmax", x)
