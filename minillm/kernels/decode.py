@@ -317,7 +317,8 @@ class DecodeStep:
         n_parts = threads * self.MOST * s.H if s.K % threads else 0
         self._parts = np.zeros((n_parts, s.D + 2), np.float32)
         self._job[[Job.THREADS, Job.STATE]] = threads, self._team.state.ctypes.data
-        self._job[Job.PARTS] = self._parts.ctypes.data if n_parts else 0
+        if n_parts:
+            self._job[[Job.PARTS, Job.MERGE]] = self._parts.ctypes.data, kernel_at("then", "merge")
 
     def _room_for_tiles(self, n_keys: int) -> int:
         """Where one layer's keys and values, so many of each head, have room in tiles."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .attending import ATTENTION, IN_TILES, attention
+from .attending import ATTENTION, IN_TILES, attention, merge
 from .compile import entry, helper
 from .instructions import ACTIVATIONS, NORMS, PRODUCTS, activate, residual
 from .meetings import atomic_add, called_again, meet, share
@@ -71,7 +71,7 @@ def stamp(job, n, thread):
 KERNELS = {  # what they do -> name -> kernel
     "norm": NORMS,
     "product": PRODUCTS,
-    "then": {"attend": attention, "residual": residual, "activate": activate},
+    "then": {"attend": attention, "merge": merge, "residual": residual, "activate": activate},
     "activation": ACTIVATIONS,
     "attention": ATTENTION,
     "tiles": IN_TILES,

@@ -101,7 +101,8 @@ def abilities(ops: Twin) -> Abilities:
     """Return what a twin may have, read once; InputError for what is no twin."""
     found = _known.get(id(ops))
     if found is None:
-        listed = getattr(ops, "__all__", ())  # to read them from kernels is to import Numba
+        # a module says what it has: to read all of it from kernels is to import Numba
+        listed = getattr(ops, "__all__", ()) if isinstance(ops, ModuleType) else ()
         names = [name for name in MUST if name not in listed]
         if lacking := [name for name in names if not callable(getattr(ops, name, None))]:
             raise InputError(
