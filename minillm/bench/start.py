@@ -69,6 +69,7 @@ def _measure(start: Start, threads: int, keep: bool) -> None:
     python, paths = program()
     pipe, command = subprocess.PIPE, [python, "-m", "minillm", *start.arguments]
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | paths
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed is compiled to bytecode
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
         open(os.path.join(folder, "messages.txt"), "w+b") as messages,

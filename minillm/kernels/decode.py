@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import threading
-from functools import cache
+from collections.abc import Iterator
 from itertools import accumulate, count
 from operator import add
 from weakref import WeakSet
@@ -22,6 +22,7 @@ from weakref import WeakSet
 import numpy as np
 
 from . import machine_code
+from .addresses import have, kernel_at
 from .checks import require, row_numbers
 from .forms import BLOCK_ROOM, KEYS, QUERIES, flat_panels, room_for_tiles
 from .program import Instruction, Program
@@ -35,18 +36,6 @@ PRODUCTS = ("float32", "bfloat16", "float16", "int8", "int4", "int4_min")
 ACTIVATIONS = ("gelu_new", "gelu", "relu", "silu")
 THEN = {"attend": "attend", "residual": "residual", **dict.fromkeys(ACTIVATIONS, "activate")}
 CACHES = {np.dtype(name): name for name in ("float32", "float16")}
-
-
-@cache
-def kernel_at(what: str, name: str) -> int:
-    """Where the machine code of a kernel begins: kernel_at("product", "int8")."""
-
-    def kernel():
-        from .perform import KERNELS
-
-        return KERNELS[what][name]
-
-    return machine_code.address(f"{what}.{name}", kernel)
 
 
 class DecodeStep:
@@ -65,6 +54,7 @@ class DecodeStep:
         if refusal := self.refusal(program):
             raise ValueError(refusal)
         widths, sizes = program.check(), program.sizes
+        have(self.kernels(program))
         self.program, self.names = program, program.stamps
         self.stamps = np.zeros(len(self.names), np.int64)
         # Tables hold addresses: arrays are kept alive. Rows have room for whole blocks of 32;
@@ -109,6 +99,21 @@ class DecodeStep:
         self._team, self._rooms = Team(0), []
         self._perform = machine_code.function(kernel_at("pass", "perform"), 2)
         _steps.add(self)
+
+    @staticmethod
+    def kernels(program: Program) -> Iterator[tuple[str, str]]:
+        """Those that are called up to the first token: what they do, and which."""
+        for step in program.instructions:
+            if step.norm:
+                yield "norm", step.norm.kind
+            if step.weight is not None:
+                yield "product", step.weight.kind
+            if step.then:
+                yield "then", THEN[step.then]
+            if step.then in ACTIVATIONS:
+                yield "activation", step.then
+        yield from [("attention", "float32"), ("pass", "perform")]
+        yield from [("softmax", "float32"), ("log_softmax", "float32")]  # of logits
 
     def _at(self, array) -> int:
         """The address of an array, which is kept alive; 0 where it is empty, or None."""

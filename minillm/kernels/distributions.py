@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 
 from . import machine_code
+from .addresses import kernel_at
 from .checks import FLOATS, working
 from .threads import in_parallel
 
@@ -18,13 +19,7 @@ NAMES = {dtype: dtype.name for dtype in FLOATS}
 def kernel_for(name: str, dtype: str):
     """The kernel that writes n rows of `width` numbers from one address to another:
     kernel(x_at, y_at, n, width)."""
-
-    def kernel():
-        from .rows import KERNELS
-
-        return KERNELS[name][dtype]
-
-    return machine_code.function(machine_code.address(f"{name}.{dtype}", kernel), 4)
+    return machine_code.function(kernel_at(name, dtype), 4)
 
 
 def on_every_row(name: str, x):

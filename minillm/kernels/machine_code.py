@@ -139,14 +139,20 @@ def address(name: str, kernel: Callable[[], Callable]) -> int:
     What is called by its address is compiled by itself, once; called by its name it would be
     compiled anew as a part of every kernel that calls it.
     """
-    if name not in _addresses:
-        with _one_at_a_time:
-            engine()  # lets LLVM find the system's functions
-            if COMPILED and name not in _addresses and (kept := read(name)) is not None:
-                _addresses[name] = linked(*kept)
-    if name not in _addresses:  # not within the lock: Numba has its own
-        _addresses[name] = compiled(name, kernel())
+    if not linked(name):
+        _addresses[name] = compiled(name, kernel())  # not within the lock: Numba has its own
     return _addresses[name]
+
+
+def linked(name: str) -> bool:
+    """Whether a kernel is in memory, or on disk: then it is put into memory."""
+    with _one_at_a_time:
+        if name not in _addresses and COMPILED and (kept := read(name)) is not None:
+            symbol, code = kept
+            engine().add_object_file(llvm.ObjectFileRef.from_data(code))
+            engine().finalize_object()
+            _addresses[name] = engine().get_function_address(symbol)
+        return name in _addresses
 
 
 def engine() -> llvm.ExecutionEngine:
@@ -159,13 +165,6 @@ def engine() -> llvm.ExecutionEngine:
         _engine = llvm.create_mcjit_compiler(llvm.parse_assembly(OWN), machine)
         _engine.finalize_object()
     return _engine
-
-
-def linked(symbol: str, code: bytes) -> int:
-    """Put object code into memory; the address of one of its functions."""
-    engine().add_object_file(llvm.ObjectFileRef.from_data(code))
-    engine().finalize_object()
-    return engine().get_function_address(symbol)
 
 
 def compiled(name: str, kernel) -> int:

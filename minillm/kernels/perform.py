@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from . import rows
 from .attending import ATTENTION, IN_TILES, attention, merge
 from .compile import entry, helper
 from .instructions import ACTIVATIONS, NORMS, PRODUCTS, activate, residual
@@ -76,4 +77,5 @@ KERNELS = {  # what they do -> name -> kernel
     "attention": ATTENTION,
     "tiles": IN_TILES,
     "pass": {"perform": perform},
+    **rows.KERNELS,
 }
