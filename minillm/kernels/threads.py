@@ -112,7 +112,11 @@ def in_parallel(work, n: int, *, unit: int = 1, cost: float = np.inf) -> None:
     stays on one, and long work is cut finer, so that nobody waits long for a thread that the system
     has put aside.
     """
-    workers = n_threads() if cost > 300_000 else 1
+    if cost <= 300_000:
+        for part in shares(n, 1, unit):
+            work(part)
+        return
+    workers = n_threads()
     waiting = deque(shares(n, workers if cost < 10_000_000 else 4 * workers, unit))
 
     def take_turns():
