@@ -105,8 +105,9 @@ def _first(stdout: IO[bytes]) -> bytes | None:
 
 
 def _processor_time(pid: int) -> float | None:
-    """Seconds that all threads of a process have computed; None where the system does not say."""
+    """Seconds that all threads of a process have computed, and processes that it has waited for,
+    such as one that compiles; None where the system does not say."""
     if not sys.platform.startswith("linux"):
         return None
     after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    return sum(map(int, after_name[11:13])) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, after_name[11:15])) / os.sysconf("SC_CLK_TCK")
