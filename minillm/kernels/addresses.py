@@ -13,7 +13,17 @@ from . import machine_code
 from .threads import n_threads
 
 # What takes longest stands at both ends (perform.KERNELS has them all)
-ORDER = ("attention", "tiles", "softmax", "log_softmax", "then", "activation", "norm", "product")
+ORDER = (
+    "attention",
+    "tiles",
+    "heads",
+    "softmax",
+    "log_softmax",
+    "then",
+    "activation",
+    "norm",
+    "product",
+)
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .compile import entry, helper, jit
+from .compile import entry, helper
 from .forms import KEYS, QUERIES, room_for_tiles
 from .mathematics import exp
 from .meetings import meet, share
@@ -62,7 +62,7 @@ def cached_attention(dtype):
                     key = array_at(places[r, Place.KEYS_AT] + there, S, D, dtype)[place]
                     value = array_at(places[r, Place.VALUES_AT] + there, S, D, dtype)[place]
                     new_key = at_head(row, Row.KEYS_FROM, r, head, D)
-                    new_key = ready(new_key, row[Row.KEY_NORM], position, at_job, at_room)
+                    new_key = prepared(new_key, row[Row.KEY_NORM], position, at_job, at_room)
                     put(key, value, new_key, at_head(row, Row.VALUES_FROM, r, head, D))
             for r in range(R):
                 position = places[r, Place.POSITION]
@@ -74,7 +74,7 @@ def cached_attention(dtype):
                 scores = row_at(room[Room.SCORES], max(stop - start, 0), np.float32)
                 for h in range(head * group, (head + 1) * group):
                     query = at_head(row, Row.FROM, r, h, D)
-                    query = ready(query, row[Row.QUERY_NORM], position, at_job, at_room)
+                    query = prepared(query, row[Row.QUERY_NORM], position, at_job, at_room)
                     out = at_head(row, Row.TO, r, h, D)
                     if in_stretches:
                         out = job[Job.PARTS] + 4 * (D + 2) * ((thread * R + r) * H + h)
@@ -130,7 +130,7 @@ def attention_in_tiles(dtype):
                     places[r, Place.POSITION],
                     at_head(row, Row.KEYS_FROM, r, head, D),
                 )
-                new_key = ready(new_key, row[Row.KEY_NORM], position, at_job, at_room)
+                new_key = prepared(new_key, row[Row.KEY_NORM], position, at_job, at_room)
                 new_value = at_head(row, Row.VALUES_FROM, r, head, D)
                 put(keys[position], values[position], new_key, new_value)
         meet(state, threads)
@@ -160,7 +160,7 @@ def attention_in_tiles(dtype):
             block = array_at(room[Room.QUERIES], rows.stop - start, D, np.float32)
             for r in range(start, rows.stop):
                 position, query = places[r, Place.POSITION], at_head(row, Row.FROM, r, h, D)
-                query = ready(query, row[Row.QUERY_NORM], position, at_job, at_room)
+                query = prepared(query, row[Row.QUERY_NORM], position, at_job, at_room)
                 q = row_at(query, D, np.float32)
                 for d in range(D):
                     block[r - start, d] = q[d]
@@ -197,27 +197,35 @@ def put(key, value, new_key, new_value):
         value[d] = stored_like(new_value[d], value[d])
 
 
-@jit(no_cpython_wrapper=True)
-def ready(x_at, at_norm, position, at_job, at_room):
-    """Where a head's numbers [D] are, normed and turned if the model does so. Not a helper: it is
-    needed twice, and compiled once."""
+@helper
+def prepared(x_at, at_norm, position, at_job, at_room):
+    """Where a head's numbers [D] are, normed and turned where the model does so."""
     job, room = row_at(at_job, JOB, np.int64), row_at(at_room, ROOM, np.int64)
-    D, ready_at = job[Job.HEAD_DIM], room[Room.READY]
-    y = row_at(ready_at, D, np.float32)
+    if at_norm or job[Job.COSINES]:
+        call(job[Job.PREPARE], (x_at, at_norm, position, at_job, at_room))
+        x_at = room[Room.READY]
+    return x_at
+
+
+@entry
+def prepare(x_at, at_norm, position, at_job, at_room):
+    """Norm a head's numbers [D], turn them by the angles of their position, or both, into the
+    thread's room."""
+    job, room = row_at(at_job, JOB, np.int64), row_at(at_room, ROOM, np.int64)
+    D = job[Job.HEAD_DIM]
+    x, y = row_at(x_at, D, np.float32), row_at(room[Room.READY], D, np.float32)
     if at_norm:
         numbers = row_at(at_norm, D + 1, np.float32)
-        rms_normalize_row(row_at(x_at, D, np.float32), numbers[:D], numbers[D], y)
-        x_at = ready_at
+        rms_normalize_row(x, numbers[:D], numbers[D], y)
+        x = y
     if job[Job.COSINES]:
-        half, x = D // 2, row_at(x_at, D, np.float32)
+        half = D // 2
         cosines = row_at(job[Job.COSINES] + 4 * half * position, half, np.float32)
         sines = row_at(job[Job.SINES] + 4 * half * position, half, np.float32)
         for i in range(half):
             a, b = x[i], x[half + i]
             y[i] = a * cosines[i] - b * sines[i]
             y[half + i] = b * cosines[i] + a * sines[i]
-        x_at = ready_at
-    return x_at
 
 
 @entry

@@ -38,6 +38,11 @@ THEN = {"attend": "attend", "residual": "residual", **dict.fromkeys(ACTIVATIONS,
 CACHES = {np.dtype(name): name for name in ("float32", "float16")}
 
 
+def prepares(program: Program) -> bool:
+    """Whether queries and keys are normed or turned before they meet."""
+    return program.rotation is not None or any(step.head_norms for step in program.instructions)
+
+
 class DecodeStep:
     """A model for at most MOST new positions at a time, of several texts at once at most FEW if any
     has more than one: step(ids [B,T], cache) -> logits [B,T,V].
@@ -93,6 +98,8 @@ class DecodeStep:
             self.stamps.ctypes.data,
             self._taken.ctypes.data,
         )
+        if prepares(program):
+            self._job[Job.PREPARE] = kernel_at("heads", "prepare")
         self._turned = range(0)  # positions for which there are cosines and sines
         self._tiles = np.empty(0, np.float32)
         self._one_at_a_time = threading.Lock()  # there is one workspace
@@ -112,6 +119,8 @@ class DecodeStep:
                 yield "then", THEN[step.then]
             if step.then in ACTIVATIONS:
                 yield "activation", step.then
+        if prepares(program):
+            yield "heads", "prepare"
         yield from [("attention", "float32"), ("pass", "perform")]
         yield from [("softmax", "float32"), ("log_softmax", "float32")]  # of logits
 
@@ -323,7 +332,7 @@ class DecodeStep:
         self._parts = np.zeros((n_parts, s.D + 2), np.float32)
         self._job[[Job.THREADS, Job.STATE]] = threads, self._team.state.ctypes.data
         if n_parts:
-            self._job[[Job.PARTS, Job.MERGE]] = self._parts.ctypes.data, kernel_at("then", "merge")
+            self._job[[Job.PARTS, Job.MERGE]] = self._parts.ctypes.data, kernel_at("heads", "merge")
 
     def _room_for_tiles(self, n_keys: int) -> int:
         """Where one layer's keys and values, so many of each head, have room in tiles."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import rows
-from .attending import ATTENTION, IN_TILES, attention, merge
+from .attending import ATTENTION, IN_TILES, attention, merge, prepare
 from .compile import entry, helper
 from .instructions import ACTIVATIONS, NORMS, PRODUCTS, activate, residual
 from .meetings import atomic_add, called_again, meet, share
@@ -72,7 +72,8 @@ def stamp(job, n, thread):
 KERNELS = {  # what they do -> name -> kernel
     "norm": NORMS,
     "product": PRODUCTS,
-    "then": {"attend": attention, "merge": merge, "residual": residual, "activate": activate},
+    "then": {"attend": attention, "residual": residual, "activate": activate},
+    "heads": {"prepare": prepare, "merge": merge},
     "activation": ACTIVATIONS,
     "attention": ATTENTION,
     "tiles": IN_TILES,

@@ -57,19 +57,20 @@ class Job(IntEnum):
     STATE = 10  # the team's, for meetings
     PARTS = 11  # room for what is found in stretches of the context
     MERGE = 12  # the kernel that merges what was found there
-    TABLE = 13
-    INSTRUCTIONS = 14  # how many rows the table has
-    PLACES = 15  # of the new positions, see Place
-    STAMPS = 16  # the ticks at which each step was finished
-    TAKEN = 17  # of each instruction, how many shares of its product have been taken
-    ROWS = 18  # R, new positions
-    KEPT = 19  # of these the ones whose logits are wanted
-    ATTEND = 20  # the kernel of attention for the cache's type
-    CAPACITY = 21  # places in a row of the cache
-    LAYER_BYTES = 22  # from one layer's keys to the next layer's
-    HEAD_BYTES = 23  # from one head's keys to the next head's
-    TILES = 24  # room for the keys and values of one layer in tiles, where attention uses them
-    NOT_FINITE = 25  # 1: numbers that are not finite were to be put into blocks
+    PREPARE = 13  # the kernel that norms and turns queries and keys, if it does
+    TABLE = 14
+    INSTRUCTIONS = 15  # how many rows the table has
+    PLACES = 16  # of the new positions, see Place
+    STAMPS = 17  # the ticks at which each step was finished
+    TAKEN = 18  # of each instruction, how many shares of its product have been taken
+    ROWS = 19  # R, new positions
+    KEPT = 20  # of these the ones whose logits are wanted
+    ATTEND = 21  # the kernel of attention for the cache's type
+    CAPACITY = 22  # places in a row of the cache
+    LAYER_BYTES = 23  # from one layer's keys to the next layer's
+    HEAD_BYTES = 24  # from one head's keys to the next head's
+    TILES = 25  # room for the keys and values of one layer in tiles, where attention uses them
+    NOT_FINITE = 26  # 1: numbers that are not finite were to be put into blocks
 
 
 class Place(IntEnum):

@@ -81,7 +81,7 @@ def test_what_is_known_without_numba_is_so():
     assert (*decode.NORMS,) == (*kernels["norm"],)
     assert (*decode.PRODUCTS,) == (*kernels["product"],)
     assert (*decode.ACTIVATIONS,) == (*kernels["activation"],)
-    assert {*decode.THEN.values(), "merge"} == {*kernels["then"]}
+    assert {*decode.THEN.values()} == {*kernels["then"]}
     for what in ("attention", "tiles"):
         assert (*decode.CACHES.values(),) == (*kernels[what],)
     assert {*addresses.ORDER, "pass"} == {*kernels}
