@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,9 +26,23 @@ def load(
 
     dtype and kernels: see Model.from_pretrained.
     """
-    checkpoint = open_checkpoint(name_or_path)
-    tokenizer = tokenizer_of(checkpoint)
+    with no_garbage():
+        checkpoint = open_checkpoint(name_or_path)
+        tokenizer = tokenizer_of(checkpoint)
     return load_model(checkpoint, dtype, kernels), tokenizer
+
+
+@contextmanager
+def no_garbage() -> Iterator[None]:
+    """Let Python look for no garbage, where hundreds of thousands of objects are made that stay: a
+    vocabulary and its merges take half the time."""
+    looks = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if looks:
+            gc.enable()
 
 
 def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer:

@@ -172,8 +172,10 @@ PROVEN_ELSEWHERE = {
         "kernels.sparse",
     ),
     "tests/kernels/test_decode.py: the fused step equals the readable forward": (
-        "kernels.attention",
+        "kernels.attending",
+        "kernels.forms",
         "kernels.instructions",
+        "kernels.perform",
         "kernels.table",
     ),
     "tests/kernels/test_ladders.py: every rung gives the same": (
@@ -182,6 +184,7 @@ PROVEN_ELSEWHERE = {
     ),
     "tests/kernels/test_twins.py: one validator runs all kernels beside the textbook": (
         "kernels.blocked",
+        "kernels.distributions",
         "kernels.elementwise",
         "kernels.gradients",
         "kernels.mathematics",
@@ -192,6 +195,7 @@ PROVEN_ELSEWHERE = {
         "kernels.streaming",
         "kernels.vectors",
     ),
+    "tests/kernels/test_threads.py: threads that share work out, and meet": ("kernels.meetings",),
     "tests/machine/test_quota.py: threads are as many as a quota is worth": ("twins.threads",),
     "tests/tasks/test_classify.py: the settings of a classifier": ("tasks.settings",),
     "tests/tasks/test_prompts.py: what code it tries": ("tasks.trial",),
@@ -431,7 +435,15 @@ def test_no_other_module_is_imported_by_a_name_made_at_run_time():
     found = {
         m for m, p in sources(PACKAGE).items() if any(c in p.read_text("utf-8") for c in calls)
     }
-    assert found == {"", "exercises", "kernels", "kernels.blocked", "moved", "twins.portable"}
+    assert found == {
+        "",
+        "cli",
+        "exercises",
+        "kernels",
+        "kernels.blocked",
+        "moved",
+        "twins.portable",
+    }
 
 
 def test_proofs_are_found_by_name():

@@ -69,6 +69,7 @@ def _measure(start: Start, threads: int, keep: bool) -> None:
     python, paths = program()
     pipe, command = subprocess.PIPE, [python, "-m", "minillm", *start.arguments]
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | paths
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed is compiled to bytecode
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
         open(os.path.join(folder, "messages.txt"), "w+b") as messages,
@@ -104,8 +105,9 @@ def _first(stdout: IO[bytes]) -> bytes | None:
 
 
 def _processor_time(pid: int) -> float | None:
-    """Seconds that all threads of a process have computed; None where the system does not say."""
+    """Seconds that all threads of a process have computed, and processes that it has waited for,
+    such as one that compiles; None where the system does not say."""
     if not sys.platform.startswith("linux"):
         return None
     after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    return sum(map(int, after_name[11:13])) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, after_name[11:15])) / os.sysconf("SC_CLK_TCK")

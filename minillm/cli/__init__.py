@@ -9,61 +9,39 @@ import os
 import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
+from importlib import import_module
 from types import ModuleType
 
 from .. import __version__
 from ..errors import InputError, one_line
 from ..machine.files import read_text
-from . import (
-    ask,
-    bench,
-    chat,
-    classify,
-    clock,
-    compare,
-    convert,
-    course,
-    datasheet,
-    diverge,
-    exercises,
-    explore,
-    generate,
-    info,
-    lab,
-    plot,
-    probs,
-    score,
-    tokenize,
-    train,
-    verify,
-    warmup,
-)
 from .common import log_on_stderr, say_when_compiling
 
-COMMANDS = (
-    generate,
-    chat,
-    ask,
-    explore,
-    probs,
-    tokenize,
-    score,
-    info,
-    convert,
-    verify,
-    clock,
-    bench,
-    compare,
-    datasheet,
-    diverge,
-    lab,
-    train,
-    plot,
-    classify,
-    exercises,
-    course,
-    warmup,
-)
+# Command -> its file, which is imported when it is called, or when all are listed
+ROOMS = {
+    "generate": "generate",
+    "chat": "chat",
+    "ask": "ask",
+    "explore": "explore",
+    "probs": "probs",
+    "tokenize": "tokenize",
+    "score": "score",
+    "info": "info",
+    "convert": "convert",
+    "verify": "verify",
+    "clock": "clock",
+    "bench": "bench",
+    "compare": "compare",
+    "datasheet": "datasheet",
+    "diverge": "diverge",
+    "lab": "lab",
+    "train": "train",
+    "plot": "plot",
+    "classify": "classify",
+    "exercises": "exercises",
+    "course": "course",
+    "warmup": "warmup",
+}
 INTERRUPTED, CLOSED_PIPE = 130, 141  # what a shell reports for SIGINT and SIGPIPE
 
 
@@ -139,16 +117,18 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def parser() -> Parser:
-    """Return the parser of the whole command line."""
+def parser(called: str = "") -> Parser:
+    """Return the parser of the whole command line, which knows one command only where it is known
+    which is called."""
     main_parser = Parser(
         prog="minillm", description="GPT-2 from scratch: read it, run it, check it, time it."
     )
     main_parser.add_argument("--version", action="version", version=f"minillm {__version__}")
     commands = main_parser.add_subparsers(dest="command", metavar="COMMAND")
     main_parser.set_defaults(run=lambda args: main_parser.print_help())
-    for command in COMMANDS:
-        name, about = command.__name__.rpartition(".")[2], about_of(command)
+    for name in [called] if called in ROOMS else ROOMS:
+        command = import_module(f".{ROOMS[name]}", __name__)
+        about = about_of(command)
         sub = commands.add_parser(name, help=summary_of(about), description=about)
         sub.formatter_class, sub.command = argparse.RawDescriptionHelpFormatter, command
     return main_parser
@@ -173,7 +153,8 @@ def main(argv: list[str] | None = None) -> int:
             setattr(sys, stream, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     try:
         with log_on_stderr():
-            args = parser().parse_args(argv)
+            argv = sys.argv[1:] if argv is None else argv
+            args = parser(*argv[:1]).parse_args(argv)
             say_when_compiling()
             code = args.run(args)
         sys.stdout.flush()

@@ -12,9 +12,8 @@ import importlib
 
 import numpy as np
 
-from .checks import require
+from .checks import require, working
 from .compile import helper, jit
-from .elementwise import working
 from .matrices import linear
 from .threads import in_parallel, n_threads, shares
 from .vectors import (

@@ -57,3 +57,13 @@ def row_numbers(ids, n: int, name: str, of: str) -> np.ndarray:
     if ids.size and (ids.min() < -n or ids.max() >= n):
         raise OutOfRange(f"{name} reach from {ids.min()} to {ids.max()}; there are {n} {of}")
     return ids.astype(np.int64, copy=False) % n
+
+
+def working(x):
+    """x as a C-contiguous array of float32 or float64: the types that kernels are written for."""
+    x = np.asarray(x)
+    if x.dtype not in FLOATS:
+        if x.dtype.kind not in "fiub" or (dtype := np.result_type(x, np.float32)) not in FLOATS:
+            raise ValueError(f"kernels compute in float32 or float64, not in {x.dtype}")
+        x = x.astype(dtype)
+    return np.ascontiguousarray(x)

@@ -4,31 +4,22 @@ what they are."""
 from __future__ import annotations
 
 import contextlib
-import hashlib
-from pathlib import Path
+import os
 
 import numba
 from numba.core import event
 from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.runtime import rtsys
 
 from .listeners import compile_listeners
+from .machine_code import STAMP
 
 # Sums may be reordered, which is what lets LLVM use vectors for them; infinities and NaN keep their
 # meaning, because masked scores are -inf. exp must not be reordered at all: its two-part ln 2 would
 # be added up first and lost.
 SUMS = {"reassoc", "contract", "nsz"}
 EXACT = {"contract"}
-
-
-def source_stamp() -> str:
-    """A hash of all kernel sources: Numba itself would look only at the one file that a kernel is
-    in."""
-    files = sorted(Path(__file__).parent.glob("**/*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
-STAMP = source_stamp()
 
 
 class Compiling(event.Listener):
@@ -43,6 +34,14 @@ class Compiling(event.Listener):
 
 
 event.register("numba:compile", Compiling())
+if hasattr(os, "register_at_fork"):
+    # Who forks waits until nobody compiles: what is compiled half would stay so in the child, and
+    # Numba's lock taken.
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
 
 
 class HealingCache(FunctionCache):
@@ -83,10 +82,10 @@ def helper(function=None, **options):
     return jit(function, no_cpython_wrapper=True, inline="always", **options)
 
 
-def entry(function=None, **options):
-    """A jit function that kernels call by its address (memory.call): with an entry for C, without
-    one for Python."""
-    return jit(function, no_cpython_wrapper=True, no_cfunc_wrapper=False, **options)
+def entry(function):
+    """A jit function of integers that is called by its address, by kernels (memory.call) and by
+    Python: machine_code.py compiles it, and keeps it on disk."""
+    return jit(function, no_cpython_wrapper=True, cached=False)
 
 
 def any_strides(value):
@@ -97,9 +96,17 @@ def any_strides(value):
     return found.copy(layout="A") if heads else found
 
 
-def jit(function=None, *, fastmath=SUMS, makes_arrays=False, takes_heads=False, **options):
-    """numba.njit without the GIL, cached on disk; error_model numpy: 1 / 0 is inf and needs no
-    branch.
+def jit(
+    function=None,
+    *,
+    fastmath=SUMS,
+    makes_arrays=False,
+    takes_heads=False,
+    cached=True,
+    **options,
+):
+    """numba.njit without the GIL, cached on disk unless that is off; error_model numpy: 1 / 0 is
+    inf and needs no branch.
 
     makes_arrays: whether the kernel does, or calls one that does. For others nobody need count
     references to arrays, which is a sixth of the time to compile.
@@ -112,6 +119,7 @@ def jit(function=None, *, fastmath=SUMS, makes_arrays=False, takes_heads=False, 
             fastmath=fastmath,
             makes_arrays=makes_arrays,
             takes_heads=takes_heads,
+            cached=cached,
             **options,
         )
     # no_cfunc_wrapper: no entry for C programs, which takes its share of compiling; _nrt: counting
@@ -129,7 +137,7 @@ def jit(function=None, *, fastmath=SUMS, makes_arrays=False, takes_heads=False, 
         kernel, "_cache"
     ):  # not so under NUMBA_DISABLE_JIT, where the kernel is the function
         with contextlib.suppress(RuntimeError, OSError):  # no folder at all can be written
-            kernel._cache = HealingCache(function)
+            kernel._cache = HealingCache(function) if cached else kernel._cache
         if takes_heads:
             kernel.typeof_pyval = any_strides
     return kernel

@@ -4,8 +4,8 @@ The second of the two forwards; the readable one is the family's, and tests hold
 positions may be of one text (a chunk of the prompt, guesses to verify) or of several (a batch): one
 or the other, each knows its own place in the cache. What is computed is the family's program
 (program.py), kept as a table of numbers: what an instruction does is a kernel that is called by its
-address, and where its arrays are stands beside it. All threads run `decode_kernel` side by side on
-a workspace made beforehand. Each owns a share of every product's outputs and of the heads; what is
+address, and where its arrays are stands beside it. All threads run `perform` side by side on a
+workspace made beforehand. Each owns a share of every product's outputs and of the heads; what is
 cheap (norms, rounding a product's input to 8 bits) every thread does for itself, because that is
 faster than waiting for another to do it. So a block of GPT-2 has five places where all must `meet`.
 """
@@ -14,85 +14,33 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from itertools import accumulate, count
 from operator import add
 from weakref import WeakSet
 
 import numpy as np
 
-from .attention import ATTENTION, IN_TILES, attention
+from . import machine_code
+from .addresses import have, kernel_at
 from .checks import require, row_numbers
-from .compile import helper, jit
-from .instructions import ACTIVATIONS, AFTER, NORMS, PRODUCTS
-from .matrices import flat_panels
-from .memory import call, kernel_at, ticks
-from .processor import HAS_HALVES
-from .products import BLOCK_ROOM
+from .forms import BLOCK_ROOM, KEYS, QUERIES, flat_panels, room_for_tiles
 from .program import Instruction, Program
-from .streaming import KEYS, QUERIES, room_for_tiles
-from .table import JOB, PLACE, ROW, Job, Place, Room, Row, share
-from .threads import Team, atomic_add, called_again, meet, threads_now
+from .table import FEW, JOB, PLACE, ROW, Job, Place, Row
+from .threads import Team, threads_now
 
-FEW = 32  # positions up to which a pass is a matter of microseconds, and waiting, too
-SHARES = 4  # of a product for each thread, where there are more
 NOT_FINITE = int(Job.NOT_FINITE)
-THEN = {"attend": attention, **AFTER}
+# Which kernels there are (perform.py): names, since to import them is to import Numba
+NORMS = ("layer_norm", "rms_norm")
+PRODUCTS = ("float32", "bfloat16", "float16", "int8", "int4", "int4_min")
+ACTIVATIONS = ("gelu_new", "gelu", "relu", "silu")
+THEN = {"attend": "attend", "residual": "residual", **dict.fromkeys(ACTIVATIONS, "activate")}
+CACHES = {np.dtype(name): name for name in ("float32", "float16")}
 
 
-@jit
-def decode_kernel(thread, threads, state, stamps, table, job, places, room, taken):
-    """From the embedded tokens to the logits. Run by every thread at once; DecodeStep makes the
-    arguments.
-
-    table: [instructions, 26], see Row; job: see Job; places: [R, 5], see Place; this thread's own
-    room: see Room. taken: [instructions], where there are many rows how many shares of each one's
-    product have been taken: a thread that is free takes the next, so that the others need not wait
-    for one that the system has put aside. Then all meet after each.
-    """
-    calls, again = 0, True
-    while again:
-        n = stamp(stamps, 0, thread)
-        room[Room.ROUNDED] = 0
-        for i in range(table.shape[0]):
-            row = table[i]
-            R = job[Job.KEPT] if row[Row.LOGITS] else job[Job.ROWS]
-            in_turn = R > FEW and row[Row.PRODUCT] != 0
-            part, parts = thread, threads
-            if row[Row.NORM]:
-                perform(row, row[Row.NORM], 0, 0, R, job, places, room)
-                n = stamp(stamps, n, thread)
-            if in_turn:
-                parts = SHARES * threads
-                part = atomic_add(taken, i, 1)
-            while part < parts:
-                first, end = share(row[Row.PANELS], part, parts)
-                if row[Row.PRODUCT]:
-                    perform(row, row[Row.PRODUCT], first, end, R, job, places, room)
-                if row[Row.THEN]:
-                    perform(row, row[Row.THEN], first, end, R, job, places, room)
-                part = atomic_add(taken, i, 1) if in_turn else parts
-            if in_turn or row[Row.MEET]:
-                meet(state, threads)
-            if row[Row.MEET]:
-                n = stamp(stamps, n, thread)
-        again = thread > 0 and called_again(state, calls)  # the first thread takes the logits home
-        calls += 1
-
-
-@helper
-def perform(row, kernel, first, end, R, job, places, room):
-    """Call a kernel of the table."""
-    at_job, at_places, at_room = job.ctypes.data, places.ctypes.data, room.ctypes.data
-    call(kernel, (row.ctypes.data, first, end, R, at_job, at_places, at_room))
-
-
-@helper
-def stamp(stamps, n, thread):
-    """Write down when step n was finished (the first thread keeps the book); returns the next
-    step's number."""
-    if thread == 0:
-        stamps[n] = ticks()
-    return n + 1
+def prepares(program: Program) -> bool:
+    """Whether queries and keys are normed or turned before they meet."""
+    return program.rotation is not None or any(step.head_norms for step in program.instructions)
 
 
 class DecodeStep:
@@ -105,12 +53,13 @@ class DecodeStep:
 
     MOST = 512
     # the dtypes of a KVCache that it can use
-    caches = tuple(ATTENTION) if HAS_HALVES else (np.dtype(np.float32),)
+    caches = tuple(CACHES) if machine_code.HAS_HALVES else (np.dtype(np.float32),)
 
     def __init__(self, program: Program):
         if refusal := self.refusal(program):
             raise ValueError(refusal)
         widths, sizes = program.check(), program.sizes
+        have(self.kernels(program))
         self.program, self.names = program, program.stamps
         self.stamps = np.zeros(len(self.names), np.int64)
         # Tables hold addresses: arrays are kept alive. Rows have room for whole blocks of 32;
@@ -128,6 +77,7 @@ class DecodeStep:
         self._places = np.zeros((self.MOST, PLACE), np.int64)
         self._taken = np.zeros(len(self._table), np.int64)
         self._job = np.zeros(JOB, np.int64)
+        self._job_at = self._job.ctypes.data
         # What a call changes, as views: an enumeration's member costs Python 0.2 us
         self._call, self._logits_at = self._job[Job.ROWS :], self._table[-1:, Row.TO]
         self._rows_at, self._keep = self._places[:, : Place.KEEP], self._places[:, Place.KEEP]
@@ -141,11 +91,38 @@ class DecodeStep:
             sizes.D,
             self._at(np.array(program.scales, np.float32)),
         )
+        self._job[Job.TABLE : Job.ROWS] = (
+            self._table.ctypes.data,
+            len(self._table),
+            self._places.ctypes.data,
+            self.stamps.ctypes.data,
+            self._taken.ctypes.data,
+        )
+        if prepares(program):
+            self._job[Job.PREPARE] = kernel_at("heads", "prepare")
         self._turned = range(0)  # positions for which there are cosines and sines
         self._tiles = np.empty(0, np.float32)
         self._one_at_a_time = threading.Lock()  # there is one workspace
         self._team, self._rooms = Team(0), []
+        self._perform = machine_code.function(kernel_at("pass", "perform"), 2)
         _steps.add(self)
+
+    @staticmethod
+    def kernels(program: Program) -> Iterator[tuple[str, str]]:
+        """Those that are called up to the first token: what they do, and which."""
+        for step in program.instructions:
+            if step.norm:
+                yield "norm", step.norm.kind
+            if step.weight is not None:
+                yield "product", step.weight.kind
+            if step.then:
+                yield "then", THEN[step.then]
+            if step.then in ACTIVATIONS:
+                yield "activation", step.then
+        if prepares(program):
+            yield "heads", "prepare"
+        yield from [("attention", "float32"), ("pass", "perform")]
+        yield from [("softmax", "float32"), ("log_softmax", "float32")]  # of logits
 
     def _at(self, array) -> int:
         """The address of an array, which is kept alive; 0 where it is empty, or None."""
@@ -180,11 +157,11 @@ class DecodeStep:
         if norm := step.norm:
             bias = np.zeros(len(norm.weight)) if norm.bias is None else norm.bias
             numbers = np.concatenate([norm.weight, bias, [norm.eps]], dtype=np.float32)
-            row[[Row.NORM, Row.NORM_NUMBERS]] = kernel_at(NORMS[norm.kind]), self._at(numbers)
+            row[[Row.NORM, Row.NORM_NUMBERS]] = kernel_at("norm", norm.kind), self._at(numbers)
         if step.then:
-            row[Row.THEN] = kernel_at(THEN[step.then])
+            row[Row.THEN] = kernel_at("then", THEN[step.then])
         if step.then in ACTIVATIONS:
-            row[Row.ACTIVATION] = kernel_at(ACTIVATIONS[step.then])
+            row[Row.ACTIVATION] = kernel_at("activation", step.then)
             row[Row.GATE] = self._buffers[step.gate]
         if step.then == "attend":
             H, K, D = (getattr(self.program.sizes, letter) for letter in "HKD")
@@ -201,7 +178,7 @@ class DecodeStep:
         weight, stored = step.weight, flat_panels(step.weight)
         panels, width = stored[0].shape
         bias = np.zeros(0, np.float32) if step.bias is None else step.bias
-        row[[Row.PRODUCT, Row.PANELS]] = kernel_at(PRODUCTS[weight.kind]), panels
+        row[[Row.PRODUCT, Row.PANELS]] = kernel_at("product", weight.kind), panels
         row[[Row.INPUTS, Row.WIDTH]] = weight.shape[0], width
         row[[Row.FROM, Row.FROM_WIDTH]] = self._buffers[step.source], self._widths[step.source]
         row[Row.BIAS] = self._at(np.pad(bias, (0, 16 * panels - len(bias))))
@@ -317,7 +294,7 @@ class DecodeStep:
             self._call[:] = (
                 len(tokens),
                 len(kept),
-                kernel_at((IN_TILES if many else ATTENTION)[keys.dtype]),
+                kernel_at("tiles" if many else "attention", CACHES[keys.dtype]),
                 capacity,
                 layer_bytes,
                 head_bytes,
@@ -334,17 +311,9 @@ class DecodeStep:
                     x[:] = row
                 else:
                     np.add(row, positions[position], out=x)
-            common = (
-                threads,
-                self._team.state,
-                self.stamps,
-                self._table,
-                self._job,
-                self._places,
-            )
             if len(tokens) > FEW:
                 self._taken[:] = 0
-            self._team.run(lambda i: decode_kernel(i, *common, self._rooms[i], self._taken), again)
+            self._team.run(lambda i: self._perform(self._job_at, self._rooms_at[i]), again)
             if self._job[NOT_FINITE]:
                 return None
             # `advance`, in half the time
@@ -358,10 +327,12 @@ class DecodeStep:
         s = self.program.sizes
         self._team = Team(threads)
         self._rooms += [self._room(i) for i in range(len(self._rooms), threads)]
+        self._rooms_at = [room.ctypes.data for room in self._rooms]
         n_parts = threads * self.MOST * s.H if s.K % threads else 0
         self._parts = np.zeros((n_parts, s.D + 2), np.float32)
         self._job[[Job.THREADS, Job.STATE]] = threads, self._team.state.ctypes.data
-        self._job[Job.PARTS] = self._parts.ctypes.data if n_parts else 0
+        if n_parts:
+            self._job[[Job.PARTS, Job.MERGE]] = self._parts.ctypes.data, kernel_at("heads", "merge")
 
     def _room_for_tiles(self, n_keys: int) -> int:
         """Where one layer's keys and values, so many of each head, have room in tiles."""

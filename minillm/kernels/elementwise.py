@@ -6,20 +6,10 @@ import math
 
 import numpy as np
 
-from .checks import FLOATS
+from .checks import working
 from .compile import jit
 from .mathematics import exp
 from .threads import in_parallel
-
-
-def working(x):
-    """x as a C-contiguous array of float32 or float64: the types that kernels are written for."""
-    x = np.asarray(x)
-    if x.dtype not in FLOATS:
-        if x.dtype.kind not in "fiub" or (dtype := np.result_type(x, np.float32)) not in FLOATS:
-            raise ValueError(f"kernels compute in float32 or float64, not in {x.dtype}")
-        x = x.astype(dtype)
-    return np.ascontiguousarray(x)
 
 
 def on_every_number(kernel, x, cost):

@@ -7,9 +7,8 @@ import math
 
 import numpy as np
 
-from .checks import require, require_in_place, row_numbers
+from .checks import require, require_in_place, row_numbers, working
 from .compile import helper, jit
-from .elementwise import working
 from .mathematics import exp
 from .rows import exponentials, exponentiate, maximum
 from .streaming import checked_positions, key_heads

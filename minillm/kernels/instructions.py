@@ -13,10 +13,10 @@ import math
 import numpy as np
 
 from .compile import entry, helper
+from .forms import BLOCK_ROOM
 from .mathematics import exp
-from .memory import array_at, call, row_at
+from .memory import array_at, call, reshaped, row_at
 from .products import (
-    BLOCK_ROOM,
     float_matmul,
     float_matvec,
     int4_matmul,
@@ -157,11 +157,12 @@ def rounded(h, which, at_job, at_room):
     scales = row_at(room[Room.Q_SCALES], n, np.float32)
     sums = row_at(room[Room.Q_SUMS], n, np.int32)
     if room[Room.ROUNDED] != which:
-        if not quantize(h.reshape((n, 32)), array_at(room[Room.Q], n, 32, np.int8), scales, sums):
+        q = array_at(room[Room.Q], n, 32, np.int8)
+        if not quantize(reshaped(h, (n, 32)), q, scales, sums):
             row_at(at_job, JOB, np.int64)[Job.NOT_FINITE] = 1
         room[Room.ROUNDED] = which
     q = array_at(room[Room.Q], R, 8 * blocks, np.int32)
-    return q, scales.reshape((R, blocks)), sums.reshape((R, blocks))
+    return q, reshaped(scales, (R, blocks)), reshaped(sums, (R, blocks))
 
 
 @helper
@@ -248,4 +249,3 @@ PRODUCTS = {
     "int4_min": int4_product(minima_of),
 }
 ACTIVATIONS = {"gelu_new": gelu_new, "gelu": gelu, "relu": relu, "silu": silu}
-AFTER = {"residual": residual, **dict.fromkeys(ACTIVATIONS, activate)}

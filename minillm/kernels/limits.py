@@ -7,8 +7,10 @@ import numpy as np
 
 from .checks import require
 from .compile import jit
-from .matrices import FLOATS, MATVEC, flat_panels, quantized
-from .threads import Team, in_parallel, meet, n_threads
+from .forms import flat_panels
+from .matrices import FLOATS, MATVEC, quantized
+from .meetings import meet
+from .threads import Team, in_parallel, n_threads
 from .vectors import fma, load, spread, store, zeros
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .elementwise import working
+from .checks import working
+from .forms import BLOCK_ROOM, flat_panels
 from .products import (
-    BLOCK_ROOM,
     float_matmul,
     float_matvec,
     int4_matmul,
@@ -95,12 +95,6 @@ def product(x, weight, bias):
     if len(lost):
         y[lost] = x[lost] @ weight + start[:N]
     return y
-
-
-def flat_panels(weight, part=slice(None)):
-    """The arrays of a weight as kernels take them: [P, all numbers of a panel], of some panels."""
-    stored = tuple(a.reshape(len(a), -1)[part] for a in weight.stored.values())
-    return (*stored, None) if weight.kind == "int4" else stored  # no minima
 
 
 def quantized(x):

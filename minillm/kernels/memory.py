@@ -4,8 +4,8 @@ processor's clock."""
 from __future__ import annotations
 
 import ctypes
+import math
 import time
-from functools import cache
 
 import numpy as np
 from llvmlite import ir
@@ -13,8 +13,8 @@ from numba import types
 from numba.core import cgutils
 from numba.np.arrayobj import populate_array
 
-from .compile import helper, jit
-from .processor import TRIPLE
+from .compile import helper
+from .machine_code import COUNTER, interpreted
 from .vectors import becomes
 
 
@@ -52,36 +52,36 @@ def _(context, builder, signature, values):
     return array._getvalue()
 
 
+def reshaped(x, shape):
+    """The beginning of an array that lies in one piece, in another shape. Numba's own `reshape`
+    calls a function of Numba's, without which machine code could not be loaded."""
+    return x.reshape(-1)[: math.prod(shape)].reshape(shape)
+
+
+@becomes(reshaped, lambda x, shape: types.Array(x.dtype, len(shape), "C"))
+def _(context, builder, signature, values):
+    array = context.make_array(signature.return_type)(context, builder)
+    first = context.make_array(signature.args[0])(context, builder, values[0]).data
+    pairs = zip(cgutils.unpack_tuple(builder, values[1]), signature.args[1])
+    lengths = [context.cast(builder, *pair, types.intp) for pair in pairs]
+    itemsize = context.get_abi_sizeof(context.get_data_type(signature.return_type.dtype))
+    strides = [context.get_constant(types.intp, itemsize)]
+    for length in lengths[:0:-1]:
+        strides.insert(0, builder.mul(strides[0], length))
+    populate_array(array, first, lengths, strides, strides[-1], meminfo=None)
+    return array._getvalue()
+
+
 @helper
 def row_at(address, n, dtype):
     """The array [n] of `dtype` that begins at `address`."""
     return array_at(address, 1, n, dtype)[0]
 
 
-_interpreted = {}  # where kernels are not compiled: id -> function
-
-
-@cache
-def kernel_at(kernel) -> int:
-    """Where the machine code of a kernel begins, for `call`; kernel: an `entry`, all of whose
-    arguments are integers.
-
-    What is called by its address is compiled by itself, once; called by its name it would be
-    compiled anew as a part of every kernel that calls it.
-    """
-    if not hasattr(kernel, "overloads"):  # NUMBA_DISABLE_JIT
-        _interpreted[id(kernel)] = kernel
-        return id(kernel)
-    signature = (types.int64,) * kernel.py_func.__code__.co_argcount
-    kernel.compile(signature)
-    compiled = kernel.overloads[signature]
-    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name)
-
-
 def call(address, numbers):
-    """Call the kernel that begins at an address (`kernel_at`) with a tuple of integers; it returns
+    """Call the kernel that begins at an address (machine_code) with a tuple of integers; it returns
     nothing."""
-    _interpreted[int(address)](*numbers)
+    interpreted[int(address)](*numbers)
 
 
 @becomes(call, lambda address, numbers: types.none)
@@ -89,8 +89,11 @@ def _(context, builder, signature, values):
     address_type, several = signature.args
     pairs = zip([values[0], *cgutils.unpack_tuple(builder, values[1])], [address_type, *several])
     address, *numbers = (context.cast(builder, *pair, types.int64) for pair in pairs)
-    kind = ir.FunctionType(cgutils.voidptr_t, [number.type for number in numbers])
-    builder.call(builder.inttoptr(address, kind.as_pointer()), numbers)
+    # Numba's functions have two more arguments, for their result and for an exception: none here
+    nothing = [cgutils.alloca_once(builder, cgutils.voidptr_t) for _ in range(2)]
+    given = [*nothing, *numbers]
+    kind = ir.FunctionType(ir.IntType(32), [value.type for value in given])
+    builder.call(builder.inttoptr(address, kind.as_pointer()), given)
     return context.get_dummy_value()
 
 
@@ -102,20 +105,5 @@ def ticks():
 
 @becomes(ticks, lambda: types.int64)
 def _(context, builder, signature, values):
-    # On Arm the cycle counter is not for user programs, but the steady one is; LLVM has that only
-    # there.
-    name = (
-        "llvm.readsteadycounter"
-        if "aarch64" in TRIPLE or "arm64" in TRIPLE
-        else "llvm.readcyclecounter"
-    )
-    return builder.call(
-        cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.IntType(64), []), name),
-        [],
-    )
-
-
-@jit
-def now():
-    """The ticks of this moment."""
-    return ticks()
+    kind = ir.FunctionType(ir.IntType(64), [])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, COUNTER), [])

@@ -187,9 +187,6 @@ def int4_matvec(values, scales, minima, q, x_scales, sums, bias, y, column):
         store(y, column + 16 * p, total)
 
 
-BLOCK_ROOM = 160  # words for a block of 16 outputs as int4_matmul unpacks it
-
-
 @jit(inline="always")
 def int4_matmul(values, scales, minima, q, x_scales, sums, bias, y, column, room):
     """y = x W + bias for several rows: int4_matvec with some of them at a time. q: int32 [M, 8 B];

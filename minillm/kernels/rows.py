@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .checks import require, row_numbers
-from .compile import helper, jit
-from .elementwise import working
+from .checks import require, row_numbers, working
+from .compile import entry, helper, jit
 from .mathematics import exp
+from .memory import array_at
 from .threads import in_parallel
 from .vectors import larger
 
@@ -91,7 +91,7 @@ def _rms_norm(x, weight, eps, y):
         rms_normalize_row(x[row], weight, eps, y[row])
 
 
-@jit
+@jit(inline="always")
 def _softmax(x, y):
     for row in range(x.shape[0]):
         inverse = x.dtype.type(1) / exponentials(x[row], maximum(x[row]), y[row])
@@ -99,7 +99,7 @@ def _softmax(x, y):
             y[row, i] *= inverse
 
 
-@jit
+@jit(inline="always")
 def _log_softmax(x, y):
     for row in range(x.shape[0]):
         m = maximum(x[row])
@@ -153,17 +153,6 @@ def rms_norm(x, weight, eps=1e-6):
     return on_every_row(_rms_norm, x, weight, float(eps), cost=3)
 
 
-def softmax(x):
-    """Turn scores into probabilities along the last axis: exp(x_i) / sum_j exp(x_j). x: [..., N] ->
-    [..., N]."""
-    return on_every_row(_softmax, x, cost=20)
-
-
-def log_softmax(x):
-    """Return the logarithm of softmax(x): x_i - log(sum_j exp(x_j)). x: [..., N] -> [..., N]."""
-    return on_every_row(_log_softmax, x, cost=20)
-
-
 def cross_entropy(logits, targets):
     """Return the loss of every target: -log softmax(logits)[target], in nats. No array of logits'
     size is formed.
@@ -184,3 +173,19 @@ def cross_entropy(logits, targets):
         cost=20 * logits.size,
     )
     return losses.reshape(targets.shape)
+
+
+def by_address(kernel, dtype):
+    """kernel(x, y) for rows [n, width] of a dtype, to be called by its address."""
+
+    @entry
+    def on_rows(x_at, y_at, n, width):
+        kernel(array_at(x_at, n, width, dtype), array_at(y_at, n, width, dtype))
+
+    return on_rows
+
+
+KERNELS = {  # name -> dtype -> kernel, see distributions.py
+    name: {"float32": by_address(kernel, np.float32), "float64": by_address(kernel, np.float64)}
+    for name, kernel in (("softmax", _softmax), ("log_softmax", _log_softmax))
+}

@@ -11,12 +11,12 @@ import numpy as np
 
 from .checks import FLOATS, require
 from .compile import helper, jit
+from .forms import KEYS, QUERIES, room_for_tiles
+from .memory import reshaped
 from .products import float_matmul
 from .rows import exponentiate, maximum
 from .threads import in_parallel
 from .vectors import number
-
-KEYS, QUERIES = 256, 64  # of one tile: its scores are 64 KiB, which stay in the second-level cache
 
 
 @helper
@@ -78,8 +78,8 @@ def in_tiles(q, positions, key_tiles, value_tiles, n_keys, scale, out, room):
     T, D = q.shape
     width = (D + 15) // 16 * 16
     m, total, rest = room[:QUERIES], room[QUERIES : 2 * QUERIES], room[2 * QUERIES :]
-    sums, rest = rest[: T * width].reshape(T, width), rest[QUERIES * width :]
-    tile_sums, rest = rest[: T * width].reshape(T, width), rest[QUERIES * width :]
+    sums, rest = reshaped(rest, (T, width)), rest[QUERIES * width :]
+    tile_sums, rest = reshaped(rest, (T, width)), rest[QUERIES * width :]
     nothing = rest[QUERIES * KEYS :]
     last_seen = positions[0]
     for t in range(T):
@@ -91,7 +91,7 @@ def in_tiles(q, positions, key_tiles, value_tiles, n_keys, scale, out, room):
         n = min(KEYS, n_keys - start)
         # of the keys; what comes after is not seen by any
         some = min((n + 15) // 16 * 16, (last_seen - start + 16) // 16 * 16)
-        scores = rest[: T * some].reshape(T, some)
+        scores = reshaped(rest, (T, some))
         float_matmul(key_tiles[start // KEYS, : some // 16], q, nothing, scores, 0)
         for t in range(T):
             row, seen = scores[t], min(n, positions[t] + 1 - start)
@@ -113,12 +113,6 @@ def in_tiles(q, positions, key_tiles, value_tiles, n_keys, scale, out, room):
     for t in range(T):
         for d in range(D):
             out[t, d] = sums[t, d] / total[t]
-
-
-def room_for_tiles(D: int) -> int:
-    """How many float32 in_tiles needs."""
-    width = (D + 15) // 16 * 16
-    return QUERIES * (2 + 2 * width + KEYS) + max(KEYS, width)
 
 
 @helper

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from .compile import helper
-
 
 class Row(IntEnum):
     """The columns of the table, an instruction a row. Kernels and arrays are addresses, 0 where
@@ -58,14 +56,21 @@ class Job(IntEnum):
     THREADS = 9
     STATE = 10  # the team's, for meetings
     PARTS = 11  # room for what is found in stretches of the context
-    ROWS = 12  # R, new positions
-    KEPT = 13  # of these the ones whose logits are wanted
-    ATTEND = 14  # the kernel of attention for the cache's type
-    CAPACITY = 15  # places in a row of the cache
-    LAYER_BYTES = 16  # from one layer's keys to the next layer's
-    HEAD_BYTES = 17  # from one head's keys to the next head's
-    TILES = 18  # room for the keys and values of one layer in tiles, where attention uses them
-    NOT_FINITE = 19  # 1: numbers that are not finite were to be put into blocks
+    MERGE = 12  # the kernel that merges what was found there
+    PREPARE = 13  # the kernel that norms and turns queries and keys, if it does
+    TABLE = 14
+    INSTRUCTIONS = 15  # how many rows the table has
+    PLACES = 16  # of the new positions, see Place
+    STAMPS = 17  # the ticks at which each step was finished
+    TAKEN = 18  # of each instruction, how many shares of its product have been taken
+    ROWS = 19  # R, new positions
+    KEPT = 20  # of these the ones whose logits are wanted
+    ATTEND = 21  # the kernel of attention for the cache's type
+    CAPACITY = 22  # places in a row of the cache
+    LAYER_BYTES = 23  # from one layer's keys to the next layer's
+    HEAD_BYTES = 24  # from one head's keys to the next head's
+    TILES = 25  # room for the keys and values of one layer in tiles, where attention uses them
+    NOT_FINITE = 26  # 1: numbers that are not finite were to be put into blocks
 
 
 class Place(IntEnum):
@@ -95,9 +100,4 @@ class Room(IntEnum):
 
 
 ROW, JOB, PLACE, ROOM = (len(columns) for columns in (Row, Job, Place, Room))
-
-
-@helper
-def share(n, thread, threads):
-    """A thread's share of n things: first and end."""
-    return n * thread // threads, n * (thread + 1) // threads
+FEW = 32  # positions up to which a pass is a matter of microseconds, and waiting, too

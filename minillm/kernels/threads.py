@@ -21,16 +21,9 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
 
-import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.core.compiler_lock import global_compiler_lock
-from numba.extending import intrinsic
 
-from .compile import helper, jit
-from .memory import now, ticks
+from .machine_code import COMPILED, now, swap
 
 _pool: tuple[int, ThreadPoolExecutor] | None = None  # (workers, pool)
 _team: Team | None = None  # whose threads may still be waiting in the pool
@@ -45,34 +38,27 @@ def _forget() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
-    # Who forks waits until nobody compiles: what is compiled half would stay so in the child, and
-    # Numba's lock taken.
-    os.register_at_fork(
-        before=global_compiler_lock.acquire,
-        after_in_parent=global_compiler_lock.release,
-        after_in_child=global_compiler_lock.release,
-    )
 
 
 def n_threads() -> int:
     """How many threads kernels use: set_threads, else NUMBA_NUM_THREADS, else OMP_NUM_THREADS, else
-    one a core."""
-    return _limit if _limit is not None else numba.config.NUMBA_NUM_THREADS
+    one a core. One where kernels are not compiled: then every line needs the GIL."""
+    return _limit if COMPILED else 1
 
 
 def set_threads(n: int | None) -> None:
     """Use n threads, or with None as many as the environment says."""
     global _limit
-    _limit = None if n is None else max(1, int(n))
+    _limit = _from_environment() if n is None else max(1, int(n))
 
 
-def _from_environment() -> int | None:
-    value = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    return (
-        int(value)
-        if "NUMBA_NUM_THREADS" not in os.environ and value.isdigit() and int(value) > 0
-        else None
-    )
+def _from_environment() -> int:
+    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
+        value = os.environ.get(name, "").split(",")[0]
+        if value.isdecimal() and int(value) > 0:
+            return int(value)
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    return len(cores) or os.cpu_count() or 1
 
 
 _limit = _from_environment()
@@ -126,7 +112,11 @@ def in_parallel(work, n: int, *, unit: int = 1, cost: float = np.inf) -> None:
     stays on one, and long work is cut finer, so that nobody waits long for a thread that the system
     has put aside.
     """
-    workers = n_threads() if cost > 300_000 else 1
+    if cost <= 300_000:
+        for part in shares(n, 1, unit):
+            work(part)
+        return
+    workers = n_threads()
     waiting = deque(shares(n, workers if cost < 10_000_000 else 4 * workers, unit))
 
     def take_turns():
@@ -173,6 +163,7 @@ class Team:
 
     def __init__(self, n: int):
         self.n, self.state, self._others = n, np.zeros(STATE, np.int64), []
+        self._calls_at = self.state[CALLS:].ctypes.data
 
     def run(self, work, again: bool = False) -> None:
         """Call work(i) for all i < n at the same time. again: it is that of the last time, and asks
@@ -188,7 +179,7 @@ class Team:
                     again
                     and _team is self
                     and calls != CLOSED
-                    and swap(self.state, calls, calls + 1)
+                    and swap(self._calls_at, calls, calls + 1)
                 ):
                     if _team:
                         _team.end()
@@ -217,115 +208,9 @@ class Team:
 
     def dismiss(self) -> None:
         """Let go who waits for a call; who still works goes afterwards."""
-        swap(self.state, int(self.state[CALLS]), CLOSED)
+        swap(self._calls_at, int(self.state[CALLS]), CLOSED)
 
     def end(self) -> None:
         """Dismiss the others, and wait until they have gone."""
         self.dismiss()
         wait(self._others)
-
-
-@intrinsic
-def atomic_add(typing_context, array, index, value):
-    """array[index] += value as one indivisible act; returns the value before. array: int64 [n]."""
-
-    def build(context, builder, signature, values):
-        data = context.make_array(signature.args[0])(context, builder, values[0]).data
-        amount = context.cast(builder, values[2], signature.args[2], types.int64)
-        return builder.atomic_rmw("add", builder.gep(data, [values[1]]), amount, "seq_cst")
-
-    return types.int64(array, types.intp, value), build
-
-
-@intrinsic
-def atomic_swap(typing_context, array, index, expected, value):
-    """array[index] = value if it is `expected`, as one indivisible act; returns whether it was."""
-
-    def build(context, builder, signature, values):
-        data = context.make_array(signature.args[0])(context, builder, values[0]).data
-        old = builder.cmpxchg(builder.gep(data, [values[1]]), *values[2:], "seq_cst")
-        return builder.extract_value(old, 1)
-
-    return types.boolean(array, types.intp, types.int64, types.int64), build
-
-
-@intrinsic
-def atomic_load(typing_context, array, index):
-    """array[index], read anew each time and before all that follows: unlike adding 0 it leaves the
-    others their copy."""
-
-    def build(context, builder, signature, values):
-        data = context.make_array(signature.args[0])(context, builder, values[0]).data
-        return builder.load_atomic(builder.gep(data, [values[1]]), "acquire", align=8)
-
-    return types.int64(array, types.intp), build
-
-
-@intrinsic
-def nap(typing_context):
-    """Sleep for NAP, or for a little longer."""
-
-    def build(context, builder, signature, values):
-        name, length = ("usleep", NAP) if os.name == "posix" else ("Sleep", 1)  # Sleep: in ms
-        kind = ir.FunctionType(ir.IntType(32), [ir.IntType(32)])
-        builder.call(
-            cgutils.get_or_insert_function(builder.module, kind, name), [kind.args[0](length)]
-        )
-        return context.get_dummy_value()
-
-    return types.none(), build
-
-
-@jit
-def swap(state, calls, value):
-    """Put `value` in the place of the number of calls, unless that has changed; returns whether it
-    was done."""
-    return atomic_swap(state, CALLS, calls, value)
-
-
-@helper
-def called_again(state, calls):
-    """Wait for another call than the `calls` so far; False when none comes for a while."""
-    looks = 0
-    while atomic_load(state, CALLS) == calls:
-        looks += 1
-        if looks > STAY:
-            atomic_swap(state, CALLS, calls, CLOSED)
-    return atomic_load(state, CALLS) != CLOSED
-
-
-@helper
-def meet(state, n):
-    """Wait until n threads have come here: the last one opens the door for all."""
-    if n == 1:
-        return
-    this_round = atomic_load(state, ROUND)
-    if atomic_add(state, ARRIVED, 1) == n - 1:
-        state[ARRIVED] = 0
-        atomic_add(state, ROUND, 1)
-        return
-    looks, began = 0, 0
-    while atomic_load(state, ROUND) == this_round and atomic_load(state, ABANDONED) == 0:
-        looks += 1
-        if looks == LOOKS:
-            began = ticks()
-        if looks >= LOOKS:
-            nap()
-    if looks >= LOOKS:
-        atomic_add(state, LOST, ticks() - began)
-
-
-if numba.config.DISABLE_JIT:
-    # Python threads would have to take turns at every line; one after another needs no meeting. See
-    # DecodeStep.
-    def meet(state, n):
-        """Nothing to wait for with one thread, which is all there is without compiled kernels."""
-
-    def atomic_add(array, index, value):
-        """The same: nobody comes between."""
-        array[index] += value
-        return array[index] - value
-
-    def n_threads() -> int:
-        """One: without compiled kernels every line needs the GIL."""
-        return 1

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import cast
@@ -15,6 +16,12 @@ from .threads import checked_threads
 from .twin import Twin, abilities
 
 NAMES = ("auto", "numba", "numpy")
+
+
+# What the environment says to Numba that it surely takes: Numba is not imported to find out
+PLAIN = re.compile(
+    r"(?!NUMBA_).*|NUMBA_NUM_THREADS=[1-9]\d*|NUMBA_(CACHE_DIR|CPU_NAME|CPU_FEATURES)=.*", re.DOTALL
+)
 
 
 def twin(name: str | Path | Twin | None = None) -> Twin:
@@ -38,15 +45,8 @@ def twin(name: str | Path | Twin | None = None) -> Twin:
     if name not in NAMES:
         return open_folder(Path(name).resolve())
     if kernels.available():
-        try:
-            with warnings.catch_warnings():  # it warns, with a traceback, of what it cannot read
-                warnings.filterwarnings("error", "Environment variable", RuntimeWarning)
-                import numba  # noqa: F401
-        except (ValueError, RuntimeWarning) as error:  # NUMBA_NUM_THREADS=0, or =abc
-            why = str(error).partition("\n")[0]
-            raise InputError(
-                f"Numba does not start: {why} Look at the NUMBA_* environment variables."
-            ) from None
+        if not all(map(PLAIN.fullmatch, (f"{n}={v}" for n, v in os.environ.items()))):
+            _start_numba()
         checked_threads(kernels.n_threads())
         return cast(Twin, kernels)
     if name == "numba":
@@ -59,3 +59,16 @@ def twin(name: str | Path | Twin | None = None) -> Twin:
         stacklevel=2,
     )
     return ops
+
+
+def _start_numba() -> None:
+    """Import Numba; InputError for an environment that it does not take."""
+    try:
+        with warnings.catch_warnings():  # it warns, with a traceback, of what it cannot read
+            warnings.filterwarnings("error", "Environment variable", RuntimeWarning)
+            import numba  # noqa: F401
+    except (ValueError, RuntimeWarning) as error:  # NUMBA_NUM_THREADS=0, or =abc
+        why = str(error).partition("\n")[0]
+        raise InputError(
+            f"Numba does not start: {why} Look at the NUMBA_* environment variables."
+        ) from None

@@ -101,7 +101,10 @@ def abilities(ops: Twin) -> Abilities:
     """Return what a twin may have, read once; InputError for what is no twin."""
     found = _known.get(id(ops))
     if found is None:
-        if lacking := [name for name in MUST if not callable(getattr(ops, name, None))]:
+        # a module says what it has: to read all of it from kernels is to import Numba
+        listed = getattr(ops, "__all__", ()) if isinstance(ops, ModuleType) else ()
+        names = [name for name in MUST if name not in listed]
+        if lacking := [name for name in names if not callable(getattr(ops, name, None))]:
             raise InputError(
                 f"{ops!r:.60} is no twin: it lacks {', '.join(lacking)}; minillm.ops and"
                 " minillm.kernels are two, and twin(name) gives one"

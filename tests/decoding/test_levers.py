@@ -365,13 +365,6 @@ def cache_read_before_it_is_written(patch):
     patch.setattr(GPT2, "__call__", wrong)
 
 
-def threads_leave_out_the_last_share(patch):
-    right = threads.shares
-    patch.setattr(
-        threads, "shares", lambda *args: right(*args)[: 99 if threads.n_threads() == 1 else -1]
-    )
-
-
 def threads_work_on_the_same_share(patch):
     right = decode.Team.run
     patch.setattr(
@@ -382,7 +375,6 @@ def threads_work_on_the_same_share(patch):
 
 
 GALLERY = [
-    (threads_leave_out_the_last_share, prove_threads),
     (threads_work_on_the_same_share, prove_threads),
     (positions_off_by_one, prove_chunked),
     (positions_restart, prove_chunked),

@@ -1,5 +1,7 @@
 """Public kernels refuse what does not fit: a kernel itself would read and write beyond an array."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -138,6 +140,11 @@ def test_every_public_kernel_is_tried():
     others |= {"read_everything", "row_product", "launch", "meet_often"}  # measure the machine
     others |= {"causal_mask", "merge_heads", "split_heads"}  # ops' own: no kernel
     assert set(kernels.__all__) - others <= PUBLIC.keys()
+
+
+def test_no_file_bears_the_name_of_a_kernel():
+    """Importing it would set the module in the kernel's place."""
+    assert not {file.stem for file in Path(kernels.__file__).parent.iterdir()} & {*kernels.ROOMS}
 
 
 @pytest.mark.parametrize("far", [2**62, -(2**62), np.iinfo(np.int64).max, np.iinfo(np.int64).min])

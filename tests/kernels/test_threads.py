@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("numba")
 
 from minillm import kernels, ops
-from minillm.kernels import threads
+from minillm.kernels import meetings, threads
 from minillm.kernels.compile import jit
 
 
@@ -73,12 +73,12 @@ def count(thread, state, counts):
     calls, again = 0, True
     while again:
         counts[thread] += 1
-        threads.meet(state, 2)
-        again = thread > 0 and threads.called_again(state, calls)
+        meetings.meet(state, 2)
+        again = thread > 0 and meetings.called_again(state, calls)
         calls += 1
 
 
-meet = jit(lambda state, n: threads.meet(state, n))
+meet = jit(lambda state, n: meetings.meet(state, n))
 
 
 def test_a_team_stays_for_the_next_run_only_while_nobody_else_needs_it():
@@ -223,7 +223,7 @@ def test_a_fork_beside_a_thread_that_compiles_can_compile():
 import os, signal, threading, time
 import numba
 from numba.core.compiler_lock import global_compiler_lock
-import minillm.kernels.threads
+import minillm.kernels.compile
 compiling = threading.Event()
 def compile():
     with global_compiler_lock:

@@ -6,12 +6,14 @@ from __future__ import annotations
 import numpy as np
 
 from .compile import entry, helper
+from .forms import KEYS, QUERIES, room_for_tiles
 from .mathematics import exp
-from .memory import array_at, call, row_at
+from .meetings import meet, share
+from .memory import array_at, call, reshaped, row_at
 from .rows import rms_normalize_row
-from .streaming import KEYS, QUERIES, attend, in_tiles, pack_tile, room_for_tiles
-from .table import JOB, PLACE, ROOM, ROW, Job, Place, Room, Row, share
-from .threads import STATE, meet
+from .streaming import attend, in_tiles, pack_tile
+from .table import JOB, PLACE, ROOM, ROW, Job, Place, Room, Row
+from .threads import STATE
 from .vectors import larger, stored_like
 
 LONG = 256  # places of a context from which heads are cut, so that all threads have as much to do
@@ -41,8 +43,6 @@ def cached_attention(dtype):
         H, K, D, S = job[Job.HEADS], job[Job.KEY_HEADS], job[Job.HEAD_DIM], job[Job.CAPACITY]
         thread, threads, group, layer = room[Room.THREAD], job[Job.THREADS], H // K, row[Row.LAYER]
         scale = row_at(job[Job.HEAD_SCALES], layer + 1, np.float32)[layer]
-        queries, new_keys, new_values, context = rows_of(row, R)
-        parts = array_at(job[Job.PARTS], threads * R * H, D + 2, np.float32)
         in_stretches = threads > K
         if K % threads:
             for r in range(R):
@@ -59,11 +59,11 @@ def cached_attention(dtype):
                 filled = places[r, Place.FILLED]
                 start, stop = stretch(filled, head, K, thread, threads, in_stretches)
                 if start <= place < stop:
-                    columns = slice(head * D, (head + 1) * D)
                     key = array_at(places[r, Place.KEYS_AT] + there, S, D, dtype)[place]
                     value = array_at(places[r, Place.VALUES_AT] + there, S, D, dtype)[place]
-                    new_key = ready(new_keys[r, columns], row[Row.KEY_NORM], position, job, room)
-                    put(key, value, new_key, new_values[r, columns])
+                    new_key = at_head(row, Row.KEYS_FROM, r, head, D)
+                    new_key = prepared(new_key, row[Row.KEY_NORM], position, at_job, at_room)
+                    put(key, value, new_key, at_head(row, Row.VALUES_FROM, r, head, D))
             for r in range(R):
                 position = places[r, Place.POSITION]
                 filled = places[r, Place.FILLED]
@@ -73,20 +73,20 @@ def cached_attention(dtype):
                 values = array_at(places[r, Place.VALUES_AT] + there, stop, D, dtype)[start:]
                 scores = row_at(room[Room.SCORES], max(stop - start, 0), np.float32)
                 for h in range(head * group, (head + 1) * group):
-                    query = queries[r, h * D : (h + 1) * D]
-                    query = ready(query, row[Row.QUERY_NORM], position, job, room)
-                    if not in_stretches:
-                        attend(query, keys, values, scale, scores, context[r, h * D : (h + 1) * D])
-                    else:
-                        part = parts[(thread * R + r) * H + h]
-                        part[D], part[D + 1] = -np.inf, 0
-                        if start < stop:
-                            part[D], part[D + 1] = attend(
-                                query, keys, values, scale, scores, part[:D]
-                            )
+                    query = at_head(row, Row.FROM, r, h, D)
+                    query = prepared(query, row[Row.QUERY_NORM], position, at_job, at_room)
+                    out = at_head(row, Row.TO, r, h, D)
+                    if in_stretches:
+                        out = job[Job.PARTS] + 4 * (D + 2) * ((thread * R + r) * H + h)
+                    m, total = np.float32(-np.inf), np.float32(0)
+                    if start < stop:
+                        q, context = row_at(query, D, np.float32), row_at(out, D, np.float32)
+                        m, total = attend(q, keys, values, scale, scores, context)
+                    if in_stretches:
+                        part = row_at(out, D + 2, np.float32)
+                        part[D], part[D + 1] = m, total
         if in_stretches:
-            meet(row_at(job[Job.STATE], STATE, np.int64), threads)
-            merge(parts, context, thread, R, job)
+            call(job[Job.MERGE], (at_row, R, at_job, at_room))
 
     return attention
 
@@ -119,16 +119,20 @@ def attention_in_tiles(dtype):
         thread, threads, layer = room[Room.THREAD], job[Job.THREADS], row[Row.LAYER]
         state, filled = row_at(job[Job.STATE], STATE, np.int64), places[0, Place.FILLED]
         scale = row_at(job[Job.HEAD_SCALES], layer + 1, np.float32)[layer]
-        queries, new_keys, new_values, context = rows_of(row, R)
+        context = array_at(row[Row.TO], R, row[Row.TO_WIDTH], np.float32)
         first, end = share(R, thread, threads)
         for head in range(K):
             there = layer * job[Job.LAYER_BYTES] + head * job[Job.HEAD_BYTES]
             keys = array_at(places[0, Place.KEYS_AT] + there, filled, D, dtype)
             values = array_at(places[0, Place.VALUES_AT] + there, filled, D, dtype)
             for r in range(first, end):
-                position, columns = places[r, Place.POSITION], slice(head * D, (head + 1) * D)
-                new_key = ready(new_keys[r, columns], row[Row.KEY_NORM], position, job, room)
-                put(keys[position], values[position], new_key, new_values[r, columns])
+                position, new_key = (
+                    places[r, Place.POSITION],
+                    at_head(row, Row.KEYS_FROM, r, head, D),
+                )
+                new_key = prepared(new_key, row[Row.KEY_NORM], position, at_job, at_room)
+                new_value = at_head(row, Row.VALUES_FROM, r, head, D)
+                put(keys[position], values[position], new_key, new_value)
         meet(state, threads)
         n, panels = (filled + KEYS - 1) // KEYS, (D + 15) // 16
         key_size, value_size = KEYS * D, panels * 16 * KEYS
@@ -142,8 +146,8 @@ def attention_in_tiles(dtype):
             pack_tile(
                 keys[these],
                 values[these],
-                key_tiles[i].reshape((KEYS // 16, 16 * D)),
-                value_tiles[i].reshape((panels, 16 * KEYS)),
+                reshaped(key_tiles[i], (KEYS // 16, 16 * D)),
+                reshaped(value_tiles[i], (panels, 16 * KEYS)),
             )
         meet(state, threads)
         blocks = (R + QUERIES - 1) // QUERIES
@@ -155,16 +159,17 @@ def attention_in_tiles(dtype):
             rows, columns = slice(start, min(start + QUERIES, R)), slice(h * D, (h + 1) * D)
             block = array_at(room[Room.QUERIES], rows.stop - start, D, np.float32)
             for r in range(start, rows.stop):
-                position, query = places[r, Place.POSITION], queries[r, columns]
-                query = ready(query, row[Row.QUERY_NORM], position, job, room)
+                position, query = places[r, Place.POSITION], at_head(row, Row.FROM, r, h, D)
+                query = prepared(query, row[Row.QUERY_NORM], position, at_job, at_room)
+                q = row_at(query, D, np.float32)
                 for d in range(D):
-                    block[r - start, d] = query[d]
+                    block[r - start, d] = q[d]
             these = slice(h // (H // K) * n, (h // (H // K) + 1) * n)
             in_tiles(
                 block,
                 places[rows, Place.POSITION],
-                key_tiles[these].reshape((n, KEYS // 16, 16 * D)),
-                value_tiles[these].reshape((n, panels, 16 * KEYS)),
+                reshaped(key_tiles[these], (n, KEYS // 16, 16 * D)),
+                reshaped(value_tiles[these], (n, panels, 16 * KEYS)),
                 filled,
                 scale,
                 context[rows, columns],
@@ -175,67 +180,67 @@ def attention_in_tiles(dtype):
 
 
 @helper
-def rows_of(row, R):
-    """Queries, new keys, new values, and where contexts go: [R, all heads or more] each."""
-    return (
-        array_at(row[Row.FROM], R, row[Row.FROM_WIDTH], np.float32),
-        array_at(row[Row.KEYS_FROM], R, row[Row.KEYS_WIDTH], np.float32),
-        array_at(row[Row.VALUES_FROM], R, row[Row.VALUES_WIDTH], np.float32),
-        array_at(row[Row.TO], R, row[Row.TO_WIDTH], np.float32),
-    )
+def at_head(row, column, r, head, D):
+    """Where a head's numbers [D] of the r-th position are; column: of the rows, before their
+    width."""
+    return row[column] + 4 * (r * row[column + 1] + head * D)
 
 
 @helper
 def put(key, value, new_key, new_value):
-    """Write a key and a value [D] into their place of the cache, as numbers of its type."""
-    for d in range(key.shape[0]):
+    """Write a key and a value [D], from where they are, into their place of the cache, as numbers
+    of its type."""
+    D = key.shape[0]
+    new_key, new_value = row_at(new_key, D, np.float32), row_at(new_value, D, np.float32)
+    for d in range(D):
         key[d] = stored_like(new_key[d], key[d])
         value[d] = stored_like(new_value[d], value[d])
 
 
 @helper
-def ready(x, at_norm, position, job, room):
-    """A head's numbers [D], normed and turned where the model does so."""
+def prepared(x_at, at_norm, position, at_job, at_room):
+    """Where a head's numbers [D] are, normed and turned where the model does so."""
+    job, room = row_at(at_job, JOB, np.int64), row_at(at_room, ROOM, np.int64)
+    if at_norm or job[Job.COSINES]:
+        call(job[Job.PREPARE], (x_at, at_norm, position, at_job, at_room))
+        x_at = room[Room.READY]
+    return x_at
+
+
+@entry
+def prepare(x_at, at_norm, position, at_job, at_room):
+    """Norm a head's numbers [D], turn them by the angles of their position, or both, into the
+    thread's room."""
+    job, room = row_at(at_job, JOB, np.int64), row_at(at_room, ROOM, np.int64)
+    D = job[Job.HEAD_DIM]
+    x, y = row_at(x_at, D, np.float32), row_at(room[Room.READY], D, np.float32)
     if at_norm:
-        x = normed(x, at_norm, room)
+        numbers = row_at(at_norm, D + 1, np.float32)
+        rms_normalize_row(x, numbers[:D], numbers[D], y)
+        x = y
     if job[Job.COSINES]:
-        x = rotated(x, position, job, room)
-    return x
+        half = D // 2
+        cosines = row_at(job[Job.COSINES] + 4 * half * position, half, np.float32)
+        sines = row_at(job[Job.SINES] + 4 * half * position, half, np.float32)
+        for i in range(half):
+            a, b = x[i], x[half + i]
+            y[i] = a * cosines[i] - b * sines[i]
+            y[half + i] = b * cosines[i] + a * sines[i]
 
 
-@helper
-def normed(x, at_numbers, room):
-    """The rms_norm of a head's numbers [D], in the thread's room."""
-    D = x.shape[0]
-    numbers, y = row_at(at_numbers, D + 1, np.float32), row_at(room[Room.READY], D, np.float32)
-    rms_normalize_row(x, numbers[:D], numbers[D], y)
-    return y
-
-
-@helper
-def rotated(x, position, job, room):
-    """A head's numbers [D], turned by the angles of its position, in the thread's room, where they
-    may be already."""
-    half = x.shape[0] // 2
-    cosines = row_at(job[Job.COSINES] + 4 * half * position, half, np.float32)
-    sines = row_at(job[Job.SINES] + 4 * half * position, half, np.float32)
-    y = row_at(room[Room.READY], 2 * half, np.float32)
-    for i in range(half):
-        a, b = x[i], x[half + i]
-        y[i] = a * cosines[i] - b * sines[i]
-        y[half + i] = b * cosines[i] + a * sines[i]
-    return y
-
-
-@helper
-def merge(parts, context, thread, R, job):
-    """The thread's share of context [R, H D or more], from what all found in their stretches.
+@entry
+def merge(at_row, R, at_job, at_room):
+    """The thread's share of contexts [R, H D or more], from what all found in their stretches.
 
     parts: [threads * R * H, D + 2]; of a stretch its context, m, the largest score, and the sum of
     exp(score - m), which times exp(m - the largest m) is the weight of the stretch.
     """
+    row, job = row_at(at_row, ROW, np.int64), row_at(at_job, JOB, np.int64)
     H, K, D = job[Job.HEADS], job[Job.KEY_HEADS], job[Job.HEAD_DIM]
-    threads = job[Job.THREADS]
+    thread, threads = row_at(at_room, ROOM, np.int64)[Room.THREAD], job[Job.THREADS]
+    parts = array_at(job[Job.PARTS], threads * R * H, D + 2, np.float32)
+    context = array_at(row[Row.TO], R, row[Row.TO_WIDTH], np.float32)
+    meet(row_at(job[Job.STATE], STATE, np.int64), threads)
     first, end = share(R * H, thread, threads)
     for i in range(first, end):
         r, h = i // H, i % H
@@ -258,6 +263,6 @@ def merge(parts, context, thread, R, job):
 
 
 # A cache's numbers as kernels see them: those of 16 bits are integers to Numba
-SEEN_AS = {np.dtype(np.float32): np.float32, np.dtype(np.float16): np.int16}
-ATTENTION = {dtype: cached_attention(seen) for dtype, seen in SEEN_AS.items()}
-IN_TILES = {dtype: attention_in_tiles(seen) for dtype, seen in SEEN_AS.items()}
+SEEN_AS = {"float32": np.float32, "float16": np.int16}
+ATTENTION = {name: cached_attention(seen) for name, seen in SEEN_AS.items()}
+IN_TILES = {name: attention_in_tiles(seen) for name, seen in SEEN_AS.items()}

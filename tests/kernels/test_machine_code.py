@@ -1,0 +1,101 @@
+"""Machine code is kept, loaded without Numba, made anew where it cannot be used; and so is a whole
+generation."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("numba")
+
+from minillm.kernels import machine_code, processor
+
+ROOT = Path(__file__).parents[2]
+LOGARITHM = """
+import sys
+import numpy as np
+from minillm import kernels
+print(kernels.log_softmax(np.zeros((2, 4), np.float32)).sum(), "numba" in sys.modules)
+"""
+
+
+def run(program=LOGARITHM, **environment):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_what_numba_has_compiled_is_there_without_it(tmp_path):
+    """For each processor by itself."""
+    folder = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    for environment in (folder, folder | {"NUMBA_CPU_NAME": "generic"}):
+        for numba in ("True", "False"):
+            value, found = run(**environment)
+            assert abs(float(value) + 8 * math.log(4)) < 1e-5 and found == numba
+    assert len([*tmp_path.glob("*.code")]) == 2
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """The file of a kernel that was kept."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "new"))
+    machine_code.keep("norm.any", "symbol", CODE, ["memcpy"])
+    assert machine_code.read("norm.any") == ("symbol", CODE)
+    return tmp_path / "new" / machine_code.file_of("norm.any")
+
+
+CODE = bytes(range(256))
+
+
+def test_what_is_damaged_is_not_read(kept):
+    data = kept.read_bytes()
+    head = data.partition(b"\n")[0]
+    for damaged in (b"", b"nonsense", b"\xff", b"[]\n" + CODE, b"{}\n" + CODE, head, data[:-1]):
+        kept.write_bytes(damaged)
+        assert machine_code.read("norm.any") is None
+    machine_code.keep("norm.any", "symbol", CODE, [])
+    assert machine_code.read("norm.any") == ("symbol", CODE)
+
+
+def test_what_was_made_of_other_sources_or_otherwise_is_not_read(kept, monkeypatch):
+    for name in ("NUMBA_OPT", "NUMBA_CPU_FEATURES"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "1")
+            patch.setattr(machine_code, "MADE", machine_code.made())
+            assert machine_code.read("norm.any") is None
+    assert machine_code.read("norm.any")
+    monkeypatch.setattr(machine_code, "STAMP", "another")
+    monkeypatch.setattr(machine_code, "MADE", machine_code.made())
+    assert machine_code.read("norm.any") is None
+
+
+def test_what_calls_a_function_that_is_not_there_is_not_linked(kept):
+    machine_code.keep("norm.any", "symbol", CODE, ["memcpy", "not_a_function"])
+    assert machine_code.read("norm.any") is None
+
+
+def test_where_nothing_can_be_written_nothing_is_kept(monkeypatch, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
+    machine_code.keep("norm.any", "symbol", CODE, [])
+    assert machine_code.read("norm.any") is None
+
+
+def test_generate_needs_no_numba_once_its_kernels_are_there():
+    program = """
+import sys, minillm
+from minillm.cli import main
+main(["generate", "Once", "--max-new-tokens", "2", "--threads", "2"])
+print("|", "numba" in sys.modules)
+"""
+    run(program)
+    assert run(program)[-1] == "False"
+
+
+def test_halves_are_known_without_numba():
+    assert machine_code.HAS_HALVES == processor.HAS_HALVES
