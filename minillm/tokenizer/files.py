@@ -108,7 +108,7 @@ def _with_ends(file: Path, parts: Parts) -> Parts:
     """Return `parts`; InputError where tokenizer_config.json adds another id to a text than
     tokenizer.json does."""
     for end, around in zip(("bos", "eos"), parts.template):
-        token = parts.special_tokens.get(named_token(parts.config, f"{end}_token"))
+        token = parts.special_tokens.get(named_token(parts.config, f"{end}_token") or "")
         if parts.config.get(f"add_{end}_token") and around != (token,):
             raise InputError(
                 f"{file}: add_{end}_token is set; minillm adds what the post_processor of"
