@@ -96,7 +96,7 @@ def record(
     """
     require_model(model)
     require_tokenizer(tokenizer)
-    ids = tokenizer.encode(prompt, allowed_special="all") if isinstance(prompt, str) else prompt
+    ids = tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else prompt
     ids = one_text(model, ids).tolist() if len(ids) else []
     chosen, batch = Options(**options).on(model), whole_number("batch", batch)
     chosen.require_plain("a recording", use_cache=chosen.use_cache, num_beams=chosen.num_beams)

@@ -364,6 +364,16 @@ def test_verify_beside_an_installed_transformers(cli, name):
     assert worst < 1e-13, worst
 
 
+@pytest.mark.live
+def test_verify_takes_a_gguf_file_to_transformers(cli, tmp_path):
+    """By way of a folder; blocks are the numbers that they stand for."""
+    pytest.importorskip("transformers")
+    file = str(tmp_path / "m.gguf")
+    assert cli("convert", "tales-llama", file, "--dtype", "q4_1")[0] == 0
+    code, out, _ = cli("verify", file, "--live")
+    assert code == 0 and out.count("every step OK") == 2 and "20 tokens: the same" in out
+
+
 def test_bench_measures_and_names_what_is_missing(monkeypatch, cli):
     args = (
         "bench",

@@ -28,7 +28,7 @@ PACKAGES = {
 }
 
 # The files of a model's folder, as Hugging Face names them.
-CONFIG, GENERATION = "config.json", "generation_config.json"
+CONFIG, GENERATION, CARD = "config.json", "generation_config.json", "README.md"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TOKENIZER, TOKENIZER_CONFIG, TEMPLATE = (
     "tokenizer.json",
@@ -190,7 +190,8 @@ def _wanted(name: str, there: Sequence[str]) -> list[str]:
         has = [f for f in there if f.endswith((".bin", ".h5", ".msgpack", ".gguf", ".safetensors"))]
         hint = f"; it has {has[0]}: save it with save_pretrained of transformers" if has else ""
         raise InputError(f"model {name!r} on the Hugging Face hub has no {WEIGHTS}{hint}")
-    small = [f for f in (CONFIG, GENERATION, TOKENIZER, TOKENIZER_CONFIG, TEMPLATE) if f in there]
+    about = (CONFIG, GENERATION, CARD, TOKENIZER, TOKENIZER_CONFIG, TEMPLATE)
+    small = [f for f in about if f in there]
     older = [f for f in OLDER if f in there and TOKENIZER not in there]
     return [*small, *older, weights]
 

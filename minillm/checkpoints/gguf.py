@@ -4,7 +4,7 @@ written, without any library.
 A file is a header, key-value pairs, a table of tensors (name, dimensions, type, offset), and their
 bytes, each at a multiple of the alignment. Dimensions stand the other way round than here: [in,
 out] of a matrix whose rows are outputs. Blocks of few bits: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 hold 32
-numbers of a row, Q4_K and Q6_K 256. Source: the specification in ggml (docs/gguf.md) and the
+numbers of a row, Q4_K, Q5_K and Q6_K 256. Source: the specification in ggml (docs/gguf.md) and the
 layouts of ggml-common.h.
 """
 
@@ -92,16 +92,30 @@ def _q8_0(raw):
     return raw[:, 2:].view(np.int8).astype(np.float32) * _halves(raw[:, :2])
 
 
-def _q4_k(raw):
+def _eighths(raw, q):
     """Eight parts of 32: w = d s q - dmin m, with s and m of 6 bits each, packed into 12 bytes."""
     d, dmin = _halves(raw[:, :2]), _halves(raw[:, 2:4])
     first, second, third = raw[:, 4:8], raw[:, 8:12], raw[:, 12:16]
     s = np.concatenate([first & 63, (third & 15) | ((first >> 2) & 48)], axis=1)
     m = np.concatenate([second & 63, (third >> 4) | ((second >> 2) & 48)], axis=1)
-    q = raw[:, 16:].reshape(-1, 4, 1, 32) >> np.array([0, 4], np.uint8).reshape(1, 1, 2, 1)
-    q = (q & 15).reshape(-1, 8, 32).astype(np.float32)
-    scaled = (d * s.astype(np.float32))[:, :, None] * q
+    scaled = (d * s.astype(np.float32))[:, :, None] * q.astype(np.float32)
     return (scaled - (dmin * m.astype(np.float32))[:, :, None]).reshape(-1, 256)
+
+
+def _nibbles_of_eighths(raw):
+    """[n, 128 bytes] -> [n, 8, 32]: of every 32 bytes first the low halves, then the high ones."""
+    q = raw.reshape(-1, 4, 1, 32) >> np.array([0, 4], np.uint8).reshape(1, 1, 2, 1)
+    return (q & 15).reshape(-1, 8, 32)
+
+
+def _q4_k(raw):
+    return _eighths(raw, _nibbles_of_eighths(raw[:, 16:]))
+
+
+def _q5_k(raw):
+    """The fifth bits of part i are bits i of 32 bytes."""
+    fifth = raw[:, None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] & 1
+    return _eighths(raw, _nibbles_of_eighths(raw[:, 48:]) | fifth << 4)
 
 
 def _q6_k(raw):
@@ -134,6 +148,7 @@ TYPES = {
     "Q5_1": Type(7, 32, 24, _q5_1),
     "Q8_0": Type(8, 32, 34, _q8_0),
     "Q4_K": Type(12, 256, 144, _q4_k),
+    "Q5_K": Type(13, 256, 176, _q5_k),
     "Q6_K": Type(14, 256, 210, _q6_k),
     "BF16": Type(
         30,
@@ -149,7 +164,6 @@ OTHER_TYPES = {  # known by name, not read
     9: "Q8_1",
     10: "Q2_K",
     11: "Q3_K",
-    13: "Q5_K",
     15: "Q8_K",
     16: "IQ2_XXS",
     17: "IQ2_XS",

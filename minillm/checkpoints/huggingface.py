@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from ..tokenizer.files import has_tokenizer, read
 from ..weights import BF16, BFloat16, Weight
 from . import safetensors
 from .checkpoint import FLOATS, Checkpoint, Tensor, by_canonical_name, dtype_name
-from .find import CONFIG, GENERATION, INDEX, WEIGHTS, shards
+from .find import CARD, CONFIG, GENERATION, INDEX, WEIGHTS, shards
 from .stored import pack, unpack
 
 
@@ -119,32 +120,63 @@ def save_folder(model: Model, folder: Path, dtype=None) -> None:
             write_atomically(folder / file, (json.dumps(table, indent=2) + "\n").encode())
 
 
-CARD, MOST_CARD = "README.md", 100_000
-CARD_KEYS = ("license", "base_model")  # of the card's front matter, kept as general.*
+MOST_CARD = 100_000
+HUB = "https://huggingface.co/"
+BASE = "general.base_model."
+CARD_KEYS = {  # of the card's front matter -> GGUF's
+    "model_name": "general.name",
+    "license": "general.license",
+    "license_name": "general.license.name",
+    "license_link": "general.license.link",
+    "source": "general.source.url",
+    "base_model": f"{BASE}0.repo_url",
+}
 
 
-def read_card(folder: Path) -> dict[str, str]:
-    """Name and licence of a folder's model, by GGUF's keys."""
-    about = {"general.name": folder.resolve().name}
+def read_card(folder: Path) -> dict[str, object]:
+    """Name, licence and source of a folder's model, by GGUF's keys: what its card says, else where
+    it lies."""
+    place = folder.resolve()
+    about: dict[str, object] = {"general.name": place.name}
+    if place.parent.name == "snapshots":  # fetched from the hub
+        name = place.parent.parent.name.removeprefix("models--").replace("--", "/")
+        about = {"general.name": name.rpartition("/")[2], "general.source.url": HUB + name}
     if (path := folder / CARD).is_file():
         with open_regular(path) as file:  # the front matter is at its beginning
             text = file.read(MOST_CARD).decode(errors="replace")
         front = re.match(r"---\r?\n(.*?)\n---", text, re.DOTALL)
-        for key, value in re.findall(r"^(\w+):[ ]*(\S+)\s*$", front[1] if front else "", re.M):
-            if key in CARD_KEYS:
-                about[f"general.{key}"] = value
+        line = r"^(\w+):[ ]*(?:\r?\n[ ]*-[ ]*)?(.+)$"  # of a list, the first
+        said = dict(re.findall(line, front[1] if front else "", re.M))
+        values = {key: _unquoted(said[key].strip()) for key in CARD_KEYS if key in said}
+        about |= {CARD_KEYS[key]: value for key, value in values.items() if value}
+        if (base := values.get("base_model")) and "://" not in base:
+            about |= {f"{BASE}count": 1, f"{BASE}0.name": base.rpartition("/")[2]}
+            about[f"{BASE}0.repo_url"] = HUB + base
     return about
 
 
 def save_card(folder: Path, about: Mapping[str, object]) -> None:
-    """Write a card that keeps a model's name and licence, unless there is one."""
+    """Write a card that keeps a model's name, licence and source, unless there is one."""
     if (folder / CARD).exists():
         return
-    said = ((key, about.get(f"general.{key}")) for key in CARD_KEYS)
-    front = [f"{key}: {one_line(str(value))}" for key, value in said if value]
+    said = {key: str(about.get(theirs) or "") for key, theirs in CARD_KEYS.items()}
+    said["base_model"] = said["base_model"].removeprefix(HUB)
+    front = [f"{key}: {_quoted(one_line(value))}" for key, value in said.items() if value]
     title = str(about.get("general.name", folder.resolve().name))
     lines = ["---", *front, "library_name: transformers", "---", "", f"# {one_line(title)}", ""]
     write_atomically(folder / CARD, "\n".join(lines).encode(errors="replace"))
+
+
+def _quoted(text: str) -> str:
+    """A text as YAML has it, in quotation marks where it needs them."""
+    plain = re.fullmatch(r"[\w./-]+(://[\w./-]+)?", text)
+    return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def _unquoted(text: str) -> str:
+    with suppress(ValueError):
+        return str(json.loads(text)) if text.startswith('"') else text.strip("'")
+    return text
 
 
 def _as_stored(name: str, array: np.ndarray, kind: str) -> np.ndarray:

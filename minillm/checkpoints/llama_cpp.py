@@ -1,8 +1,8 @@
 """A model's file as llama.cpp has it, in GGUF: settings, tensors and tokenizer in one.
 
 Blocks of 8 and 4 bits become ours and back, the same numbers; what we have no blocks for (Q5_0,
-Q5_1, Q4_K, Q6_K) is widened to float32. The rows of a Llama's queries and keys stand in another
-order there (families/gguf.py). Source: the specification in ggml (docs/gguf.md); llama.cpp.
+Q5_1, Q4_K, Q5_K, Q6_K) is widened to float32. The rows of a Llama's queries and keys stand in
+another order there (families/gguf.py). Source: the specification in ggml (docs/gguf.md); llama.cpp.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import InputError, short
-from .chat import WITHOUT, add_context, say_if_cut
+from .chat import WITHOUT, add_context, add_template, given_template, say_if_cut
 from .common import (
     add_compute,
     add_model,
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="of all: print every answer and mark")
     add_model(parser)
     parser.set_defaults(model="smollm2")
+    add_template(parser)
     add_context(parser)
     add_compute(parser)
     add_options(parser, WITHOUT, max_new_tokens=LONGEST)
@@ -62,8 +63,9 @@ def run(args: argparse.Namespace) -> None:
     if args.task != "all":
         values = {name: getattr(args, name) for name in VALUES}
         prompt = prompts.prompt_of(args.task, text=text_of(args), **values)
-    options = given_options(args)
-    chat = Chat(*load(args), context=args.context, **{"max_new_tokens": LONGEST} | options)
+    options, template = given_options(args), given_template(args)
+    how = {"context": args.context, "template": template, "max_new_tokens": LONGEST} | options
+    chat = Chat(*load(args), **how)
     if args.task == "all":
         return _all(chat, args, options)
     for moment in chat.send(prompt):

@@ -41,11 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.set_defaults(model="smollm2")
     parser.add_argument("--system", metavar="TEXT", help="a message that stands before all others")
-    parser.add_argument(
-        "--template",
-        metavar="NAME",
-        help="chatml, or a file with a Jinja template (default: the model's own)",
-    )
+    add_template(parser)
     add_context(parser, "; the oldest turns are dropped when they are full")
     parser.add_argument("--load", metavar="FILE", help="go on with a conversation that was saved")
     parser.add_argument(
@@ -55,6 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stats", action="store_true", help="say after each answer what it took")
     add_compute(parser)
     add_options(parser, WITHOUT, max_new_tokens=ANSWER)
+
+
+def add_template(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--template",
+        metavar="NAME",
+        help="chatml, or a file with a Jinja template (default: the model's own)",
+    )
+
+
+def given_template(args: argparse.Namespace) -> str | None:
+    return args.template if args.template in (None, "chatml") else read_text(args.template)
 
 
 def add_context(parser: argparse.ArgumentParser, more: str = "") -> None:
@@ -70,9 +78,7 @@ def run(args: argparse.Namespace) -> int:
     from ..tasks.chat import Chat
 
     options = given_options(args)
-    template = args.template
-    if template not in (None, "chatml"):
-        template = read_text(template)
+    template = given_template(args)
     model, tokenizer = load(args)
     chat = Chat(
         model,

@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> None:
         if args.engine:
             from ..engines.price import price
 
-            ids = tokenizer.encode(text, allowed_special="all")
+            ids = tokenizer.encode_prompt(text)
             looked = price(model, ids, max(32, args.max_new_tokens), args.every_step)
         limits = None if args.no_limits else limits_of(model, args, update)
         for each in reports.values():
@@ -212,7 +212,7 @@ def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
     from ..engines import Engine
     from ..loading import load as load_model
 
-    ids = tokenizer.encode(text, allowed_special="all")
+    ids = tokenizer.encode_prompt(text)
     draft = named_draft(args.draft, model, tokenizer, load_model) if args.draft else None
     few = min(8 if draft else 2, args.max_new_tokens)
     warm = Options(max_new_tokens=few, do_sample=False)

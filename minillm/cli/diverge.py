@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(
             f"{args.a} and {args.b} have different vocabularies: a text is other ids to each"
         )
-    ids = tokenizer.encode(text, allowed_special="all")
+    ids = tokenizer.encode_prompt(text)
     found = diverge(a, b, ids, tokenizer, seeds, **options)
     if args.json:
         texts = {

@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
         else None
     )
     options = given_options(args)
-    ids = tokenizer.encode(prompt, allowed_special="all")
+    ids = tokenizer.encode_prompt(prompt)
     story = partial(generate, model, tokenizer, ids, stop=args.stop, draft=draft)
     stream, applied = story(**options), Options(**options).on(model)
     if args.stats or args.json:  # kernels are loaded, and memory touched, before anything is timed

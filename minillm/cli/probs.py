@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     if args.top < 0:
         raise InputError(f"--top is {args.top}; it must be 0 or more")
     model, tokenizer = load(args)
-    ids = tokenizer.encode(text, allowed_special="all")
+    ids = tokenizer.encode_prompt(text)
     if not ids:
         raise InputError("the text is empty: give at least one character")
     whole = score(model, ids)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ..errors import InputError, count
 from .common import table, warn_of_no_number, write, write_json
@@ -100,7 +101,7 @@ def check_engine(args: argparse.Namespace) -> dict:
     checkpoint = open_checkpoint(args.model or "tales")
     model, tokenizer = load_model(checkpoint, kernels=args.kernels), checkpoint.tokenizer
     text = LIVE_TEXT if args.text is None else args.text
-    ids = tokenizer.encode(text, allowed_special="all") if tokenizer else np.arange(8).tolist()
+    ids = tokenizer.encode_prompt(text) if tokenizer else np.arange(8).tolist()
     outcomes = compare_engine(kind, checkpoint, model, ids)
     if not args.json:
         write(f"{checkpoint.path} against {outcomes[0].title}: {count(len(ids), 'id')}")
@@ -133,14 +134,21 @@ def check_steps(folder: Path, model, tokenizer, args: argparse.Namespace, say) -
     """Compare every step and a greedy continuation with the reference, stored or run now."""
     import numpy as np
 
+    from ..loading import convert
     from ..reference import Reference, record, verify
 
     if args.live:
         n_greedy = min(LIVE_GREEDY, model.config.sizes.P // 2)
         ids = (
-            tokenizer.encode(LIVE_TEXT) if tokenizer else np.arange(n_greedy) % model.config.sizes.V
+            tokenizer.encode_prompt(LIVE_TEXT)
+            if tokenizer
+            else np.arange(n_greedy) % model.config.sizes.V
         )
-        references = {t: record(folder, ids, n_greedy, t) for t in ("float32", "float64")}
+        with TemporaryDirectory(ignore_cleanup_errors=True) as place:
+            theirs = folder
+            if folder.is_file():  # transformers reads folders
+                convert(folder, theirs := Path(place) / "model", "float32")
+            references = {t: record(theirs, ids, n_greedy, t) for t in ("float32", "float64")}
         source = "transformers, run now"
     else:
         references = dict.fromkeys(("float32", "float64"), Reference.load(folder))

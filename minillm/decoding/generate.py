@@ -69,7 +69,7 @@ def generate(
         raise InputError(
             f"the tokenizer has {tokenizer.vocab_size} tokens and the model {model.config.sizes.V}"
         )
-    ids = tokenizer.encode(prompt, allowed_special="all") if isinstance(prompt, str) else prompt
+    ids = tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else prompt
     chosen = Options(**options)
     if chosen.num_return_sequences > 1:
         raise InputError(

@@ -102,6 +102,12 @@ def check_ends(eos_token_id: int | list[Any] | None) -> None:
             whole_number("eos_token_id", i, least=0)
 
 
+def check_causal(config_json: Mapping[str, Any]) -> None:
+    """Raise InputError where transformers would let a position see what comes after it."""
+    if config_json.get("is_causal") is False:
+        raise InputError("is_causal is False; minillm's models see nothing of what comes after")
+
+
 def check_counts(config: Any, names: Sequence[str], layers: str) -> None:
     """Raise InputError unless those of a config's fields that are given are from 1 to 2^31 - 1, the
     number of layers to 1000."""

@@ -21,6 +21,15 @@ MEMORY = 1 << 30  # bytes
 MOST_TEMPLATE, MOST_TEXT = 1 << 18, 1 << 19  # characters; a text's fit into child.LINE
 
 
+def require() -> None:
+    """Raise InputError where Jinja is not installed."""
+    if find_spec("jinja2") is None:
+        raise InputError(
+            f"this model's chat template needs jinja2: {INSTALL}; or, where ChatML will do, another"
+            " one: --template chatml"
+        )
+
+
 def render(template: str, values: Mapping[str, object]) -> str:
     """Return what `template` says of `values` (JSON's kinds); InputError where it says an error, or
     takes too long, too much memory or more than half a million characters."""
@@ -28,8 +37,7 @@ def render(template: str, values: Mapping[str, object]) -> str:
         raise InputError(
             f"the chat template has {len(template):,} characters; at most {MOST_TEMPLATE:,}"
         )
-    if find_spec("jinja2") is None:
-        raise InputError(f"this model's chat template needs jinja2: {INSTALL}")
+    require()
     message = {"template": template, "values": values}
     try:
         answer = ask_once("minillm.machine.jinja", message, SECONDS)

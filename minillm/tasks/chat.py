@@ -29,7 +29,7 @@ from ..machine.quota import require_memory
 from ..protocol import Model, require_model
 from ..tokenizer import Tokenizer, require_tokenizer
 from ..tokenizer.specials import named_token
-from ..tokenizer.templates import CHATML, END, Marks, render, template_of
+from ..tokenizer.templates import CHATML, END, Marks, render, require_renderer, template_of
 
 LONGEST = 4096  # positions of a context, unless asked for; less where the model has less
 ANSWER = 512  # tokens of an answer, unless asked for
@@ -99,6 +99,7 @@ class Chat:
                 "the model has no chat template: it goes on with a text, and answers nobody; use"
                 " minillm generate, or the template chatml (--template chatml)"
             )
+        require_renderer(found)
         self.template = found
         if (V := model.config.sizes.V) < tokenizer.vocab_size:
             raise InputError(f"the tokenizer has {tokenizer.vocab_size} tokens and the model {V}")

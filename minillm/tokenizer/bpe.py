@@ -101,8 +101,9 @@ class Tokenizer:
     pattern: a name in PATTERNS, or regular expressions that cut one after the other. normalizer:
     "NFC" where text is first written in that form of Unicode. ignore_merges: whether a piece that
     is a token is taken whole.
-    gaps: whether bytes without a token keep the parts on both sides from merging, as in llama.cpp;
-    otherwise they are dropped before merging, as the tokenizers library does with tokenizer.json.
+    gaps: whether bytes without a token keep the parts on both sides from merging, and of specials
+    that overlap the longest counts, as in llama.cpp; otherwise such bytes are dropped before
+    merging, and the special that begins first counts, as in the tokenizers library.
     template: the ids before and after a text that encode adds where it is asked to.
     """
 
@@ -185,6 +186,12 @@ class Tokenizer:
                     ids.extend(self._known.get(piece) or self._encode_piece(piece))
         return [*ids, *after] if after else ids
 
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the ids of a text that a model is to go on with: specials in it count as such,
+        and before it stand the ids that `template` has there, unless it begins with them."""
+        before, ids = [*self.template[0]], self.encode(text, "all")
+        return ids if ids[: len(before)] == before else before + ids
+
     def encode_batch(
         self, texts: Iterable[str], allowed_special: Iterable[str] | str = ()
     ) -> list[list[int]]:
@@ -242,7 +249,7 @@ class Tokenizer:
             )
         found = self.added_tokens | {s: self.special_tokens[s] for s in allowed}
         last = {self._normal(s): found.pop(s) for s in self.normalized & found.keys()}
-        for part, special_id in split_at_specials(text, found):
+        for part, special_id in split_at_specials(text, found, in_turn=self.gaps):
             if special_id is None:
                 yield from split_at_specials(self._normal(part), last)
             else:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..checkpoints.find import ADDED, PAIRS, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG
-from ..errors import InputError
+from ..errors import InputError, short
 from ..machine.files import read_bytes, read_json, write_atomically
 from .byte_level import byte_to_char, char_to_byte
 from .patterns import GPT2_PATTERN, PATTERNS, why_not
@@ -73,7 +73,7 @@ def read(folder: Path) -> Parts:
         parts = parts._replace(**kind)
         _check_template(file, parts)
         _refuse_unknown(file, model, parts)
-        return parts
+        return _with_ends(folder / TOKENIZER_CONFIG, parts)
     found = [pair for pair in PAIRS if any((folder / name).exists() for name in pair)]
     if not found:
         raise InputError(f"{folder} has no {TOKENIZER}, nor {' and '.join(PAIRS[0])}")
@@ -86,22 +86,35 @@ def read(folder: Path) -> Parts:
         file = folder / ADDED
         added = [{"id": i, "content": token} for token, i in _table(file, read_json(file)).items()]
     vocab, merges = read_json(vocab_file), _pairs_of_lines(merges_file)
-    return byte_level(vocab_file, vocab, merges, file, added, config, unmade_are_special=True)
+    parts = byte_level(vocab_file, vocab, merges, file, added, config, unmade_are_special=True)
+    return _with_ends(folder / TOKENIZER_CONFIG, parts)
 
 
 def _read_config(folder: Path) -> dict:
     """Return what tokenizer_config.json says, with the chat template that lies beside it."""
     file, template = folder / TOKENIZER_CONFIG, folder / TEMPLATE
     config = _table(file, read_json(file)) if file.exists() else {}
-    for name in ("add_prefix_space", "add_bos_token", "add_eos_token"):
-        if config.get(name):
-            raise InputError(f"{file}: {name} is set; minillm adds nothing to a text by itself")
+    if config.get("add_prefix_space"):
+        raise InputError(f"{file}: add_prefix_space is set; minillm adds no space to a text")
     for name in ENDS:
         if not isinstance(named_token(config, name), str | None):
             raise InputError(f"{file}: {name} is {config[name]!r:.60}; it must be a token's text")
     if template.exists():
         config["chat_template"] = _text(template)
     return config
+
+
+def _with_ends(file: Path, parts: Parts) -> Parts:
+    """Return `parts`; InputError where tokenizer_config.json adds another id to a text than
+    tokenizer.json does."""
+    for end, around in zip(("bos", "eos"), parts.template):
+        token = parts.special_tokens.get(named_token(parts.config, f"{end}_token") or "")
+        if parts.config.get(f"add_{end}_token") and around != (token,):
+            raise InputError(
+                f"{file}: add_{end}_token is set; minillm adds what the post_processor of"
+                f" {TOKENIZER} does, {short(around)}"
+            )
+    return parts
 
 
 def _kind(file: Path, data: dict, model: dict) -> dict:

@@ -40,13 +40,20 @@ def unusable_specials(specials: Iterable[str]) -> list[str]:
     return [s for s in specials if not s or s != well_formed(s)]
 
 
-def split_at_specials(text: str, specials: dict[str, int]) -> Iterator[tuple[str, int | None]]:
-    """Cut `text` at every special, the longest first where several fit: (text, None) or (special,
-    id)."""
-    if not specials:
-        yield text, None
-        return
-    pattern = "|".join(regex.escape(s) for s in sorted(specials, key=len, reverse=True))
-    for part in regex.split(f"({pattern})", text):
-        if part:
-            yield part, specials.get(part)
+def split_at_specials(
+    text: str, specials: dict[str, int], in_turn: bool = False
+) -> Iterator[tuple[str, int | None]]:
+    """Cut `text` at every special: (text, None) or (special, id). Where several fit, the one that
+    begins first counts, of these the longest; in_turn: the longest in bytes, wherever it stands."""
+    longest = sorted(specials, key=lambda s: len(s.encode()), reverse=True)
+    groups = [[s] for s in longest if s in text] if in_turn else [longest] if longest else []
+    parts = [text]
+    for group in groups:
+        pattern = f"({'|'.join(map(regex.escape, group))})"
+        parts = [
+            part
+            for piece in parts
+            for part in ([piece] if piece in specials else regex.split(pattern, piece))
+            if part
+        ]
+    yield from ((part, specials.get(part)) for part in parts)

@@ -51,6 +51,12 @@ def template_of(config: Mapping) -> str | None:
     return found or None
 
 
+def require_renderer(template: str) -> None:
+    """Raise InputError for a template that needs Jinja where that is not installed."""
+    if template != CHATML and not FORM.fullmatch(_squeezed(template)):
+        jinja.require()
+
+
 def render(template: str, messages: Messages, config: Mapping | None = None) -> str:
     """Return the text of `messages` up to where the answer begins.
 

@@ -105,7 +105,7 @@ SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
     ids=repr,
 )
 def test_one_format_of_each_is_asked_for(there, wanted):
-    assert sorted(find._wanted("some/model", [*OTHERS, *there])) == sorted(wanted)
+    assert sorted(find._wanted("some/model", [*OTHERS, *there])) == sorted([find.CARD, *wanted])
 
 
 @pytest.mark.parametrize(

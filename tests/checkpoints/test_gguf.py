@@ -10,7 +10,7 @@ from minillm import InputError
 from minillm.checkpoints import gguf
 
 RNG = np.random.default_rng(0)
-HALVES = {"Q4_1": (0, 2), "Q5_1": (0, 2), "Q4_K": (0, 2), "Q6_K": (208,)}  # where scales stand
+HALVES = dict.fromkeys(("Q4_1", "Q5_1", "Q4_K", "Q5_K"), (0, 2)) | {"Q6_K": (208,)}  # of scales
 METADATA = {
     "general.architecture": "gpt2",
     "whole": 5,
@@ -59,6 +59,17 @@ def test_what_is_written_is_read(file):
         assert t.type == kind and t.shape == (3, 2 * gguf.TYPES[kind].numbers)
         assert np.array_equal(t.raw.reshape(raw.shape), raw)
         assert np.array_equal(t.rows(1, 2)[0], t.read()[1]) and t.read().dtype == np.float32
+
+
+def test_version_2_is_read_alike(file):
+    """Only the number differs, as version 3 allows big-endian files besides."""
+    path, raws = file
+    data = bytearray(path.read_bytes())
+    data[4:8] = struct.pack("<I", 2)
+    path.write_bytes(data)
+    contents = gguf.read(path)
+    assert contents.metadata == METADATA and len(contents.tensors) == len(raws)
+    assert np.array_equal(contents.tensors["q6_k"].raw.reshape(-1, 210), raws["Q6_K"])
 
 
 def test_numbers_of_every_size_are_kept(tmp_path):

@@ -207,6 +207,7 @@ def test_a_model_is_fetched_and_found_again_offline(hub, ask):
     hub.files |= {"pytorch_model.bin": b"x", "onnx/model.onnx": b"x", "README.md": b"x"}
     assert ask() == LOADED
     assert hub.downloaded() == [
+        "README.md",
         "config.json",
         "model.safetensors",
         "tokenizer.json",
@@ -238,6 +239,7 @@ def test_of_several_formats_one_is_taken(hub, ask, tmp_path):
     hub.files |= {"vocab.json": b"x", "merges.txt": b"x"}
     assert ask() == LOADED
     assert hub.downloaded() == [
+        "README.md",
         "config.json",
         "model.safetensors",
         "tokenizer.json",

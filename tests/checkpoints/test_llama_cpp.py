@@ -1,6 +1,7 @@
 """A model's GGUF file: there and back without a changed bit, what llama.cpp makes of it, and one
 line for what is broken or unknown."""
 
+import ctypes
 import dataclasses
 import logging
 import sys
@@ -289,6 +290,42 @@ def test_convert_keeps_what_is_stored_or_says_what_became_of_it(tmp_path, capsys
         assert capsys.readouterr().out.endswith(f" MB, matrices as {form}\n")
 
 
+CARD = """---
+license: other
+license_name: 'our own'
+license_link: https://example.org/LICENSE
+base_model:
+- somebody/large
+tags: [a, b]
+---
+# A card
+"""
+
+
+def test_name_licence_and_source_go_along_both_ways(tmp_path):
+    """Of a folder as the hub's client keeps it: it is named by the hub, not by its commit."""
+    folder = tmp_path / "models--some--small" / "snapshots" / "0a1b"
+    lively(LLAMA).save_pretrained(folder)
+    (folder / "README.md").write_text(CARD)
+    convert(folder, tmp_path / "m.gguf")
+    convert(tmp_path / "m.gguf", tmp_path / "back")
+    convert(tmp_path / "back", tmp_path / "again.gguf")
+    said = {
+        "general.name": "small",
+        "general.license": "other",
+        "general.license.name": "our own",
+        "general.license.link": "https://example.org/LICENSE",
+        "general.source.url": "https://huggingface.co/some/small",
+        "general.base_model.count": 1,
+        "general.base_model.0.name": "large",
+        "general.base_model.0.repo_url": "https://huggingface.co/somebody/large",
+    }
+    for name in ("m.gguf", "again.gguf"):
+        metadata = gguf.read(tmp_path / name).metadata
+        assert {key: metadata.get(key) for key in said} == said
+    assert 'license_name: "our own"\n' in (tmp_path / "back" / "README.md").read_text()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every name is Unicode")
 def test_convert_where_a_name_is_no_utf_8(tmp_path):
     """A file's general.name and a folder's card hold the folder's name."""
@@ -344,3 +381,56 @@ def test_llama_cpp_says_the_same(name, tmp_path, tokenizer):
     tolerance = 1e-2 if "gpt2" in name else 1e-4
     found = llama_cpp_logits(file, IDS.tolist())
     np.testing.assert_allclose(found, model(IDS), atol=tolerance, rtol=0)
+
+
+# How far apart llama.cpp's logits may be from those of the same numbers in float32, for logits up
+# to 15: it rounds what it multiplies by to 16 or 8 bits, and the products of a GPT-2's GELU.
+APART = {"float32": 1e-4, "float16": 0.1, "bfloat16": 0.3}
+APART |= dict.fromkeys(("int8", "int4", "int4_min"), 0.5)
+FILE_TYPES = {"Q5_0": 8, "Q5_1": 9, "Q4_K_S": 14, "Q4_K_M": 15, "Q6_K": 18}  # llama_ftype
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("kind", APART)
+@pytest.mark.parametrize("name", ["gpt2", "llama, llama3", "qwen2", "qwen3"])
+def test_llama_cpp_writes_the_same_tokens(name, kind, tmp_path, tokenizer):
+    """Ours, greedy, of the file in each type, wherever rounding cannot change which is largest."""
+    pytest.importorskip("llama_cpp")
+    file, apart = tmp_path / "m.gguf", APART[kind] + ("gpt2" in name) * 1e-2
+    save_checkpoint(lively(MODELS[name]), file, kind, tokenizer)
+    model = load_model(file, "float32", "numpy")
+    ids = model.generate(IDS[:8], 24, do_sample=False, eos_token_id=None)
+    ours, theirs = model(ids), llama_cpp_logits(file, ids.tolist())
+    off = np.abs(ours - theirs).max(-1)
+    print(f"{name}, {kind}: {off.max():.2g}")
+    first, second = np.sort(ours)[:, :-3:-1].T
+    sure = first - second > 2 * off
+    assert (
+        off.max() < apart and sure.sum() > 8 and (theirs.argmax(-1) == ours.argmax(-1))[sure].all()
+    )
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("file_type", FILE_TYPES.values(), ids=[*FILE_TYPES])
+def test_what_llama_cpp_has_quantised_is_read_bit_for_bit(file_type, tmp_path, tokenizer, caplog):
+    """K types need rows of 256; a head's rows of q and k in halves, as transformers has them."""
+    engine, theirs = pytest.importorskip("llama_cpp"), pytest.importorskip("gguf")
+    config = dataclasses.replace(LLAMA, hidden_size=512, intermediate_size=512, head_dim=64)
+    save_checkpoint(lively(config, size=0.05), tmp_path / "wide.gguf", None, tokenizer)
+    options = engine.llama_model_quantize_default_params()
+    options.ftype, file = file_type, tmp_path / "m.gguf"
+    paths = (str(path).encode() for path in (tmp_path / "wide.gguf", file))
+    assert engine.llama_model_quantize(*paths, ctypes.byref(options)) == 0
+    with caplog.at_level(logging.INFO, "minillm"):
+        model = load_model(file, kernels="numpy")
+    assert all("widened to float32" in message for message in caplog.messages) and caplog.messages
+    named = {name: ours for ours, name in llama_cpp.names(model.family, config).items()}
+    for tensor in theirs.GGUFReader(file).tensors:
+        wide = theirs.quants.dequantize(tensor.data, tensor.tensor_type)
+        p = np.asarray(model.parameters[named[tensor.name]])
+        if "attn_q." in tensor.name or "attn_k." in tensor.name:
+            wide = wide.reshape(-1, 32, 2, 512).swapaxes(1, 2).reshape(-1, 512)
+        matrix = model.layout[named[tensor.name]].role == "matrix"
+        assert np.array_equal(p.T if matrix else p, wide), tensor.name
+    apart = np.abs(llama_cpp_logits(file, IDS.tolist()) - model(IDS)).max()
+    assert apart < 0.5, apart  # it rounds what it multiplies by to 8 bits

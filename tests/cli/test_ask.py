@@ -11,6 +11,11 @@ def test_one_thing_and_all(file, capsys, tmp_path, monkeypatch):  # noqa: F811
     model = ("--model", str(file), "--max-new-tokens", "3")
     assert main(["ask", "label", "It rains.", "--labels", "true, false", *model]) == 0
     assert capsys.readouterr().out.endswith("\n")
+    untaught = ("--model", "tales-draft", "--max-new-tokens", "3")
+    assert main(["ask", "code", "double(n)", *untaught]) == 2
+    assert "--template chatml" in capsys.readouterr().err
+    assert main(["ask", "code", "double(n)", *untaught, "--template", "chatml"]) == 0
+    assert capsys.readouterr().out.endswith("\n")
     few = {name: {**task, "items": task["items"][:1]} for name, task in prompts.tasks().items()}
     monkeypatch.setattr(prompts, "tasks", lambda: few)
     out = tmp_path / "page.md"

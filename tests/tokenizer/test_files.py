@@ -223,6 +223,23 @@ def test_a_config_that_cannot_be_honoured(folder, config, message):
     assert str(folder / "tokenizer_config.json") in str(error.value)
 
 
+def test_an_id_that_both_files_add_is_added(folder, small_tokenizer):
+    end = small_tokenizer.eot_id
+    special = {"SpecialToken": {"id": END_OF_TEXT, "type_id": 0}}
+    post = {
+        "type": "TemplateProcessing",
+        "single": [special, {"Sequence": {"id": "A", "type_id": 0}}],
+        "special_tokens": {END_OF_TEXT: {"id": END_OF_TEXT, "ids": [end], "tokens": [END_OF_TEXT]}},
+    }
+    change(folder, post_processor=post)
+    config = {"bos_token": END_OF_TEXT, "add_bos_token": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    assert Tokenizer.from_pretrained(folder).template == ((end,), ())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"add_eos_token": True}))
+    with pytest.raises(InputError, match=r"add_eos_token is set; minillm adds what .* does, \(\)"):
+        Tokenizer.from_pretrained(folder)
+
+
 # ---- refused by name
 
 
@@ -367,6 +384,9 @@ def test_a_template_is_added_where_asked_for(folder, small_tokenizer):
     tokenizer, plain = Tokenizer.from_pretrained(folder), small_tokenizer.encode("low")
     assert tokenizer.template == ((end,), (end, end)) and tokenizer.encode("low") == plain
     assert tokenizer.encode("low", add_special_tokens=True) == [end, *plain, end, end]
+    for begun in ("low", END_OF_TEXT + "low"):
+        assert tokenizer.encode_prompt(begun) == [end, *plain]
+    assert tokenizer.encode_prompt("") == [end] and small_tokenizer.encode_prompt("") == []
     named[END_OF_TEXT]["ids"] = [297]
     change(folder, post_processor=post)
     with pytest.raises(InputError, match="adds the id 297, which is no token"):

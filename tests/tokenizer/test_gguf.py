@@ -4,6 +4,7 @@ and all tokens of SmolLM2."""
 from __future__ import annotations
 
 import importlib.util
+import random
 from pathlib import Path
 
 import pytest
@@ -200,3 +201,23 @@ def test_ids_are_llama_cpp_s(smollm2, shared_data, tmp_path, pre):
             assert ours.encode(text, "all" if special else ()) == ids, ascii(text[:60])
     if pre == "smollm":
         assert ours.tokens == [theirs.detokenize([i], special=True) for i in range(ours.vocab_size)]
+
+
+@pytest.mark.live
+def test_of_added_tokens_that_overlap_the_longest_counts_as_in_llama_cpp(smollm2, tmp_path):
+    llama_cpp = pytest.importorskip("llama_cpp", reason="the oracle: pip install llama-cpp-python")
+    metadata = dict(files.read(smollm2).metadata)
+    more = {"<think>": 4, "k>bc": 4, "<think>bc": 4, "<|im_end|>>": 3, "end|>>é": 4, "  ": 4}
+    for name, values in (("tokens", more), ("token_type", more.values())):
+        metadata[f"tokenizer.ggml.{name}"] = [*metadata[f"tokenizer.ggml.{name}"], *values]
+    del metadata["llama.vocab_size"]
+    files.write(tmp_path / "m.gguf", metadata, [])
+    ours = Tokenizer(*gguf.read(metadata, tmp_path / "m.gguf"))
+    theirs = llama_cpp.Llama(str(tmp_path / "m.gguf"), vocab_only=True, verbose=False)
+    parts = ["<think>", "bc", "b", "<|im_end|>", ">", "é", " ", "a", "<|im_", "end|>>"]
+    draw = random.Random(0)
+    for _ in range(300):
+        text = "".join(draw.choices(parts, k=8))
+        for special in (False, True):
+            ids = theirs.tokenize(text.encode(), add_bos=False, special=special)
+            assert ours.encode(text, "all" if special else ()) == ids, text

@@ -23,6 +23,14 @@ def test_the_longest_special_is_found_first_and_nothing_is_lost(hostile_text):
     assert all(i == specials.get(part) for part, i in parts)
 
 
+def test_of_specials_that_overlap_the_first_or_the_longest_counts():
+    specials = {"<a": 1, "a>>": 2, ">>é": 3}
+    assert [*split_at_specials("<a>>é", specials)] == [("<a", 1), (">>é", 3)]
+    assert [*split_at_specials("<a>>", specials)] == [("<a", 1), (">>", None)]
+    in_turn = [*split_at_specials("<a>> <a>>é", specials, in_turn=True)]
+    assert in_turn == [("<", None), ("a>>", 2), (" ", None), ("<a", 1), (">>é", 3)]
+
+
 def test_surrogates_are_joined_or_replaced():
     assert well_formed("a\ud83d\ude00\ud800") == "a😀\ufffd"
 

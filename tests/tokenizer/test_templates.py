@@ -4,7 +4,15 @@ equal to transformers' apply_chat_template."""
 import pytest
 
 from minillm import InputError, Tokenizer
-from minillm.tokenizer.templates import CHATML, FORM, Marks, _squeezed, render, template_of
+from minillm.tokenizer.templates import (
+    CHATML,
+    FORM,
+    Marks,
+    _squeezed,
+    render,
+    require_renderer,
+    template_of,
+)
 
 PLAIN = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] +"
@@ -75,6 +83,11 @@ def recognised(template):
 
 def test_chatml_needs_no_jinja(monkeypatch):
     monkeypatch.setattr("minillm.machine.jinja.render", None)
+    monkeypatch.setattr("minillm.machine.jinja.find_spec", lambda name: None)
+    for template in (CHATML, *FORMS.values()):
+        require_renderer(template)
+    with pytest.raises(InputError, match="needs jinja2"):
+        require_renderer(OTHERS["llama 3"])
     expected = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     assert render(CHATML, messages("a question")) == expected
     for name, form in FORMS.items():

@@ -22,7 +22,7 @@ from ...checkpoints import find_folder
 from ...differences import StepDifferences, diff
 from ...errors import InputError
 from ...families.gpt2.forward import block as whole_block
-from ...layers.attention import causal_self_attention
+from ...layers.attention import causal_self_attention, repeat_heads
 from ...layers.feed_forward import feed_forward
 from ...machine.child import answering
 from ...model import GPT2
@@ -78,7 +78,21 @@ def own_functions(folder: str | Path) -> dict[str, Callable]:
 def twin(own: Mapping[str, Callable], folder: Path | None = None) -> FolderTwin:
     """Return a twin of ops in which `own` functions stand for those of their name; what is missing
     is ops' own."""
-    return FolderTwin({name: own[name] for name in OF_OPS if name in own}, folder)
+    found = {name: own[name] for name in OF_OPS if name in own}
+    if (attention := found.get("attention")) is not None:
+        found["attention"] = of_shared_heads(attention)
+    return FolderTwin(found, folder)
+
+
+def of_shared_heads(attention: Callable) -> Callable:
+    """Return a student's attention, k and v [B,H,S,D], for those of a Llama, [B,K,S,D]."""
+
+    @wraps(attention)
+    def call(q, k, v, positions, scale):
+        k, v = (repeat_heads(a, q.shape[1]) for a in (k, v))  # [B,K,S,D] -> [B,H,S,D]
+        return attention(q, k, v, positions, scale)
+
+    return call
 
 
 @cache

@@ -78,7 +78,7 @@ def main() -> None:
             plain, tokenizer = load(name, kernels="numpy")
             model, _ = load(name, kernels=twin)
             text = json.loads(prompt)
-            ids = tokenizer.encode(text, allowed_special="all") if isinstance(text, str) else text
+            ids = tokenizer.encode_prompt(text) if isinstance(text, str) else text
             made = record(
                 model,
                 tokenizer,

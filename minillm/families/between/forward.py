@@ -21,18 +21,12 @@ def hidden(
     """All of it up to the head: ids, positions [B,T] -> the last hidden state [B,T,C]."""
     x = embed(ids, weights, config, positions, step)  # [B,T] -> [B,T,C]
     turn = turn_of(config, positions, x.dtype)
-    for i, weights_of_layer in enumerate(weights["h"]):
+    for i, h in enumerate(weights["h"]):
         x = block(  # [B,T,C] -> [B,T,C]
-            x,
-            **weights_of_layer,
-            config=config,
-            layer=i,
-            positions=positions,
-            turn=turn,
-            past=cache and cache.layer(i),
-            step=under(f"h.{i}.", step),
-            ops=ops,
-        )
+            x, **h,
+            config=config, layer=i, positions=positions, turn=turn, past=cache and cache.layer(i),
+            step=under(f"h.{i}.", step), ops=ops,
+        )  # fmt: skip
     return step("ln_f", norm(x[keep], weights["ln_f"], config, ops))
 
 
@@ -57,20 +51,9 @@ def norm(x, ln, config, ops):
 
 
 def block(
-    x,
-    ln_1,
-    attn,
-    ln_2,
-    mlp,
-    *,
-    config,
-    layer,
-    positions,
-    turn,
-    past=None,
-    step=identity,
-    ops=numpy_ops,
-):
+    x, ln_1, attn, ln_2, mlp, *,
+    config, layer, positions, turn, past=None, step=identity, ops=numpy_ops,
+):  # fmt: skip
     """x + attention(norm(x)), then x + feed_forward(norm(x)): [B,T,C] -> [B,T,C]."""
     normed = step("ln_1", norm(x, ln_1, config, ops))
     attended = attention(

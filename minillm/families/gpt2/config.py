@@ -10,7 +10,7 @@ from typing import Any
 from ...errors import InputError
 from ...machine.forms import build, check, short
 from ...sizes import Sizes
-from ..family import Parameter, check_ends, none_means
+from ..family import Parameter, check_causal, check_ends, none_means
 from .layout import parameters
 
 ACTIVATIONS = ("gelu_new", "gelu", "relu")
@@ -128,6 +128,7 @@ class GPT2Config:
         check(values, dict)
         if values.get("model_type", "gpt2") != "gpt2":
             raise InputError(f"model_type is {short(values['model_type'])}; minillm reads 'gpt2'")
+        check_causal(values)
         if values.get("add_cross_attention"):
             raise InputError("add_cross_attention is true; minillm has no cross-attention")
         return build(cls, {name: v for name, v in values.items() if name != "generation"})

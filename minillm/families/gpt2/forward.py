@@ -2,13 +2,10 @@
 
 Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), section 2.3.
 Reference: GPT2LMHeadModel of Hugging Face transformers, eager attention. The letters are those of
-sizes.py. `weights` is the tree of the parameters by their checkpoint names, so that
-weights["h"][0]["attn"]["c_attn"]["bias"] is h.0.attn.c_attn.bias; `keep` picks the positions whose
-logits are wanted: of a prompt, the last.
-
-Two arguments go along everywhere, and to read what GPT-2 computes both can be passed over:
-step("name", value) is value, which somebody may look at; ops.layer_norm, ops.linear, ... are the
-functions of ops.py, or faster ones that are equal.
+sizes.py. `weights` is the tree of the parameters by their checkpoint names: weights["h"][0]["ln_1"]
+has h.0.ln_1.weight and .bias; `keep` picks the positions whose logits are wanted: of a prompt, the
+last. To read what GPT-2 computes, two arguments can be passed over: step("name", value) is value,
+which somebody may look at; ops.linear, ... are the functions of ops.py, or faster equal ones.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from ...layers.feed_forward import gated_width
 from ...layers.rope import check_within, rope_of, scaling_of
 from ...machine.forms import build, check, short
 from ...sizes import Sizes
-from ..family import Parameter, check_counts, check_ends
+from ..family import Parameter, check_causal, check_counts, check_ends
 from .layout import parameters
 
 WHOLE = (  # fields that count something
@@ -160,6 +160,7 @@ class LlamaConfig:
         for name, why in REFUSED.items():
             if values.get(name):
                 raise InputError(f"{name} is {short(values[name])}; {why}")
+        check_causal(values)
         for kind in check(values.get("layer_types") or [], list[str], "layer_types"):
             if kind != "full_attention":
                 raise InputError(f"layer_types has {short(kind)}; minillm reads full_attention")

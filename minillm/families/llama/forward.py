@@ -29,18 +29,12 @@ def hidden(
     """All of it up to the head: ids, positions [B,T] -> the last hidden state [B,T,C]."""
     x = embed(ids, weights, step)  # [B,T] -> [B,T,C]
     turn = rotation(positions, config.sizes.D, config.rope_theta, config.rope_scaling, x.dtype)
-    for i, weights_of_layer in enumerate(weights["model"]["layers"]):
+    for i, h in enumerate(weights["model"]["layers"]):
         x = block(  # [B,T,C] -> [B,T,C]
-            x,
-            **weights_of_layer,
-            config=config,
-            layer=i,
-            positions=positions,
-            turn=turn,
-            past=cache and cache.layer(i),
-            step=under(f"h.{i}.", step),
-            ops=ops,
-        )
+            x, **h,
+            config=config, layer=i, positions=positions, turn=turn, past=cache and cache.layer(i),
+            step=under(f"h.{i}.", step), ops=ops,
+        )  # fmt: skip
     return step("ln_f", ops.rms_norm(x[keep], **weights["model"]["norm"], eps=config.rms_norm_eps))
 
 
@@ -50,20 +44,9 @@ def embed(ids, weights, step=identity):
 
 
 def block(
-    x,
-    input_layernorm,
-    self_attn,
-    post_attention_layernorm,
-    mlp,
-    *,
-    config,
-    layer,
-    positions,
-    turn,
-    past=None,
-    step=identity,
-    ops=numpy_ops,
-):
+    x, input_layernorm, self_attn, post_attention_layernorm, mlp, *,
+    config, layer, positions, turn, past=None, step=identity, ops=numpy_ops,
+):  # fmt: skip
     """x + attention(norm(x)), then x + feed_forward(norm(x)): [B,T,C] -> [B,T,C]."""
     normed = step("ln_1", ops.rms_norm(x, **input_layernorm, eps=config.rms_norm_eps))
     attended = grouped_query_attention(
@@ -74,13 +57,9 @@ def block(
     x = step("attn.residual", x + attended)
     normed = step("ln_2", ops.rms_norm(x, **post_attention_layernorm, eps=config.rms_norm_eps))
     changed = swiglu(
-        normed,
-        mlp["gate_proj"],
-        mlp["up_proj"],
-        mlp["down_proj"],
-        step=under("mlp.", step),
-        ops=ops,
-    )
+        normed, mlp["gate_proj"], mlp["up_proj"], mlp["down_proj"],
+        step=under("mlp.", step), ops=ops,
+    )  # fmt: skip
     return step("mlp.residual", x + changed)
 
 

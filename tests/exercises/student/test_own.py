@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import minillm
@@ -14,7 +15,9 @@ from minillm import exercises
 from minillm.cli import main
 from minillm.exercises import exercise
 from minillm.exercises.student.folder import file_of, start
+from minillm.exercises.student.own import of_folder
 from minillm.families.gpt2 import step_names
+from minillm.loading import load_model
 from tests.exercises.answers import solve, with_body_of
 
 
@@ -170,6 +173,19 @@ def test_a_command_computes_with_each_function_of_a_folder(tmp_path, capsys, oth
     others(tmp_path)
     write(tmp_path, name, with_body_of(exercise(name), MISTAKES[name]))
     assert likeliest(tmp_path) != pytest.approx(likeliest("numpy"), rel=1e-3)
+
+
+def test_a_llama_computes_with_a_folder_too(tmp_path):
+    """Where two heads share keys and values, own attention gets each as often as it is used. Sums
+    may be in another order: of logits up to 17 in float32."""
+    start(tmp_path)
+    write(tmp_path, "attention", with_body_of(exercise("attention")))
+    write(tmp_path, "softmax", with_body_of(exercise("softmax")))
+    plain, own = (load_model("tales-llama", kernels=k)(range(9)) for k in ("numpy", str(tmp_path)))
+    assert np.abs(own - plain).max() < 2e-5
+    write(tmp_path, "attention", with_body_of(exercise("attention"), "no_mask"))
+    of_folder.cache_clear()
+    assert np.abs(load_model("tales-llama", kernels=str(tmp_path))(range(9)) - plain).max() > 1
 
 
 def test_missing_names_fall_back(folder):

@@ -113,6 +113,7 @@ REFUSED = [
     ({"rope_theta": "1e4"}, "rope_theta is '1e4'"),
     ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5; minillm turns whole heads"),
     ({"rope_parameters": {"partial_rotary_factor": 0.25}}, "partial_rotary_factor is 0.25"),
+    ({"is_causal": False}, "is_causal is False; minillm's models see nothing of what comes after"),
     ({"rope_interleaved": True}, "rope_interleaved is True"),
     ({"use_sliding_window": True, "sliding_window": 64}, "use_sliding_window is True"),
     (
