@@ -35,6 +35,16 @@ from .convert import (
 )
 
 
+def clocks() -> tuple[float, float]:
+    """The time, and this process's processor time of all threads, in seconds."""
+    return perf_counter(), process_time()
+
+
+def spent(kind: str, start: tuple[float, float], end: tuple[float, float]) -> dict[str, float]:
+    """What one kind of work took between two readings of the clocks, as it is answered."""
+    return {f"{kind}_s": end[0] - start[0], f"{kind}_cpu_s": end[1] - start[1]}
+
+
 class Peer:
     """What `run` needs to know of an engine, and how it is timed.
 
@@ -77,16 +87,15 @@ class Peer:
         return self.read([token])
 
     def measure(self, ids: Sequence[int], n_new: int) -> dict:
-        """Return the seconds of prefill and of n_new decode steps, the processor time of the
-        latter, and the n_new + 1 tokens."""
+        """Return what prefill and n_new decode steps took, and the n_new + 1 tokens."""
         self.make_room(len(ids) + n_new)
-        start = perf_counter()
+        start = clocks()
         tokens = [self.prefill(ids)]
-        first, used = perf_counter(), process_time()
+        first = clocks()
         for _ in range(n_new):
             tokens.append(self.decode(tokens[-1]))
-        took = {"prefill_s": first - start, "decode_s": perf_counter() - first}
-        return took | {"decode_cpu_s": process_time() - used, "tokens": tokens}
+        took = spent("prefill", start, first) | spent("decode", first, clocks())
+        return took | {"tokens": tokens}
 
 
 class MinillmNumpy(Peer):
@@ -219,12 +228,12 @@ class Transformers(Peer):
         self.cache = self.new_cache()
 
     def read(self, ids) -> int:
-        tensor = self.torch.as_tensor(ids)[None]
-        return int(
-            self.model(tensor, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
-            .logits[0, -1]
-            .argmax()
-        )
+        return int(self.logits(self.torch.as_tensor(ids)[None])[0].argmax())
+
+    def logits(self, ids):
+        """The logits [B,V] after more ids [B,T] of each row of the cache."""
+        said = self.model(ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+        return said.logits[:, -1]
 
 
 class TransformersBf16(Transformers):
@@ -327,22 +336,21 @@ class CTranslate2(Peer):
         self.cache_bytes = position_bytes(config_of(model), "float32")
 
     def measure(self, ids: Sequence[int], n_new: int) -> dict:
-        times, used, tokens = [], [], []
+        times, tokens = [], []
 
         def note(step) -> None:
-            times.append(perf_counter())
-            used.append(process_time())
+            times.append(clocks())
             tokens.append(step.token_id)
 
-        start = perf_counter()
+        start = clocks()
         prompt = [str(i) for i in ids]
         self.generator.generate_batch(
             [prompt], max_length=n_new + 1, include_prompt_in_result=False, callback=note
         )
         if len(tokens) != n_new + 1:
             raise InputError(f"CTranslate2 gave {len(tokens)} tokens instead of {n_new + 1}")
-        took = {"prefill_s": times[0] - start, "decode_s": times[-1] - times[0]}
-        return took | {"decode_cpu_s": used[-1] - used[0], "tokens": tokens}
+        took = spent("prefill", start, times[0]) | spent("decode", times[0], times[-1])
+        return took | {"tokens": tokens}
 
 
 class CTranslate2Int8(CTranslate2):

@@ -11,10 +11,13 @@ import threading
 from pathlib import Path
 from time import sleep
 
-from minillm import InputError
+from minillm import GPT2Config, InputError
 from minillm.bench import worker
 from minillm.bench.peers import PEERS, Peer
 from minillm.machine.child import Ended, how_it_ended
+
+ENDED = "it ended the interpreter (exit code {})"
+CONFIG = GPT2Config(vocab_size=97, n_positions=32, n_embd=16, n_layer=2, n_head=2)
 
 
 class Steady(Peer):
