@@ -8,6 +8,7 @@ minillm bench --model tales --rounds 9 --json --plot rates.png
 minillm bench --model smollm2                each matrix as the file has it, beside llama.cpp
 minillm bench --model smollm2 --stored Q4_1,Q4_0,Q8_0,F16,F32 --prompt 32,512,900
 minillm bench --train small                  the training step against torch (or 124m, llama)
+minillm bench --batch 8,32,64,128            so many texts at once, beside llama.cpp
 minillm bench --busy 4 --model tales         decode and prefill beside four busy processes
 minillm bench --busy 4 --train small         the training step beside them
 minillm bench --start                        until chat, generate, probs and others say a word
@@ -29,6 +30,7 @@ from .common import PICTURES, check_output, say_written, table, write, write_jso
 
 if TYPE_CHECKING:
     from ..bench import PeerComparison, PeerResult
+    from ..bench.batch import BatchComparison
 
 RANDOM = "GPT-2 124M, random"
 STORED = "llama.cpp-stored,minillm-stored"
@@ -50,8 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--peers",
         help=(
             f"by commas, the first being the measure: {which}; an unknown name lists all (default:"
-            " all; of a GGUF file the two that take it as it is; beside busy neighbours minillm's"
-            " and llama.cpp's of 32 bits; against another minillm its own of float32 and int8)"
+            " all; of a GGUF file the two that take it as it is; of several texts minillm's and"
+            " llama.cpp's of each width; beside busy neighbours those of 32 bits; against another"
+            " minillm its own of float32 and int8)"
         ),
     )
     parser.add_argument(
@@ -99,6 +102,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare the training step instead, of this shape",
     )
     parser.add_argument(
+        "--batch",
+        metavar="N[,N...]",
+        help=(
+            "instead: decode so many texts at once, a token of each a cycle; tokens/s of all"
+            " together, ratio to the first peer of the same width"
+        ),
+    )
+    parser.add_argument(
         "--busy",
         type=int,
         metavar="N",
@@ -138,7 +149,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from .. import bench
-    from ..bench import against, busy, stored
+    from ..bench import against, batch, busy, stored
     from ..checkpoints.find import find_model
     from ..families.gpt2.config import GPT2Config
     from ..model import GPT2
@@ -168,13 +179,19 @@ def run(args: argparse.Namespace) -> None:
         return _ladders(args)
     if args.start:
         return _start(args)
+    batches = _numbers("batch", args.batch) if args.batch is not None else None
+    if batches and max(batches) > 512:
+        raise InputError(f"--batch is {short(args.batch)}; at most 512 texts decode at once")
     sizes = (args.prompt, args.new, args.rounds, args.threads)
     with tempfile.TemporaryDirectory(prefix="minillm-bench-") as temporary:
         folder = find_model(args.model) if args.model else Path(temporary)
-        usual = "all" if folder.is_dir() else STORED
+        usual = batch.USUAL if batches else "all" if folder.is_dir() else STORED
         args.peers = args.peers or (busy.PEERS if args.busy else usual)
         if not args.model:
             GPT2.random(GPT2Config(), seed=0).save_pretrained(folder)
+        if batches:
+            found = batch.run(folder, args.peers, batches, *sizes, args.cache_dtype)
+            return _batch(found, args)
         if args.busy:
             titles = {
                 "decode": f"decode of {count(args.new, 'token')} after a prompt of {args.prompt}",
@@ -203,7 +220,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _check_modes(args: argparse.Namespace, prompts: list[int]) -> None:
     """Raise InputError for options of which each wants a table of its own."""
-    modes = ("against", "busy", "ladders", "plot", "start", "stored", "train")
+    modes = ("against", "batch", "busy", "ladders", "plot", "start", "stored", "train")
     given = [f"--{mode}" for mode in modes if getattr(args, mode) not in (None, False)]
     given += ["several prompts"] if len(prompts) > 1 else []
     if len(given) > 1 and given not in (["--busy", "--train"], ["--stored", "several prompts"]):
@@ -388,6 +405,41 @@ def _busy(results: list, titles: dict[str, str], args: argparse.Namespace) -> No
         " busy processes"
     )
     _write_versions(results)
+
+
+def _batch(comparison: BatchComparison, args: argparse.Namespace) -> None:
+    rows, lines = [], []
+    for r in comparison.results:
+        line = {name: getattr(r, name) for name in ("name", "batch", "rates", "missing")}
+        lines.append(line)
+        if r.missing:
+            continue
+        ratio, reference = comparison.ratio(r), comparison.reference(r)
+        n, gap = r.agreement(reference)
+        line |= {"ratio": ratio, "same_texts": n, "gap": gap}
+        row = [r.batch, r.name, f"{median(r.rates):,.1f}"]
+        row += [f"{min(r.rates):,.1f}-{max(r.rates):,.1f}", f"{ratio:.2f}"]
+        row += ["reference" if r is reference else f"{n} same", f"{gap:.4f}" if gap else ""]
+        rows.append(row)
+    if args.json:
+        what = {"model": args.model or RANDOM, "prompt": args.prompt, "new": args.new}
+        what |= {"rounds": args.rounds, "threads": args.threads}
+        return write_json(what | {"results": lines})
+    write(
+        f"{count(args.new, 'token')} after a prompt of {args.prompt}, of so many texts at once:"
+        " tokens/s of all together"
+    )
+    headings = ["texts", "peer", "median", "range", "ratio", "greedy texts", "gap"]
+    write(table(headings, rows, "><>>><>"))
+    write(
+        f"\nmedians of {count(args.rounds, 'interleaved round')}; ratio to the first peer of as"
+        " many texts and the same width;"
+    )
+    write(
+        "greedy texts against minillm's first there, and how far its two largest logits are apart"
+    )
+    write("where another text parts from it, at most")
+    _write_versions(comparison.results)
 
 
 def _against(lines: list, args: argparse.Namespace) -> None:
