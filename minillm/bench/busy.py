@@ -1,24 +1,27 @@
-"""Decode beside busy neighbours: endless loops of the same priority, each in its own process."""
+"""Decode, prefill and training beside busy neighbours: endless loops of the same priority, each in
+its own process."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from time import sleep
+from time import perf_counter, sleep
 
-import numpy as np
-
-from ..errors import InputError
 from ..loading import config_of
+from . import trainers
 from .peers import choose
-from .run import PAUSE, in_rounds, started
+from .run import PAUSE, check_measured, in_rounds, random_ids, started
 
 PEERS = "minillm-float32,llama.cpp-F32"
+# seconds of a turn, in which a peer is asked again and again: the system shares processors out in
+# slices of milliseconds, and a prompt may take less than one
+TURN = 0.5
+LEAST = 1e-7  # seconds: a coarse clock may say none at all
 # Whoever started it holds the other end of its standard input: it ends with them, however they end.
 LOOP = """
 import os, sys, threading
@@ -30,20 +33,24 @@ while True: pass
 
 @dataclass
 class BusyResult:
-    """What one peer did with so many threads beside so many neighbours: of each round, tokens/s and
-    tokens per second of processor time, of all its threads; missing says why there are none."""
+    """What one peer did with so many threads beside so many neighbours.
+
+    rates, per_cpu: of each kind of work ("decode", "prefill", "training") tokens/s, and tokens per
+    second of processor time of all its threads, of each round; missing says why there are none.
+    """
 
     name: str
     threads: int
     busy: int
-    rates: list[float] = field(default_factory=list)
-    per_cpu: list[float] = field(default_factory=list)
+    rates: dict[str, list[float]]
+    per_cpu: dict[str, list[float]]
     versions: dict[str, str] = field(default_factory=dict)
     missing: str | None = None
 
-    def ratio(self, other: BusyResult, kind: str = "rates") -> float:
-        """The median over rounds of self / other, round by round: "rates" or "per_cpu"."""
-        return median(a / b for a, b in zip(getattr(self, kind), getattr(other, kind)))
+    def ratio(self, other: BusyResult, kind: str, of: str = "rates") -> float:
+        """The median over rounds of self / other, round by round: of "rates" or "per_cpu"."""
+        mine, theirs = getattr(self, of)[kind], getattr(other, of)[kind]
+        return median(a / b for a, b in zip(mine, theirs))
 
 
 @contextmanager
@@ -72,25 +79,50 @@ def run(
     n_new: int = 64,
     rounds: int = 5,
     threads: int = 2,
+    cache_dtype: str | None = None,
 ) -> list[BusyResult]:
-    """Let each peer decode with one and with `threads` threads, alone and beside `busy` neighbours,
-    all in turn in each round, after one round to warm up.
+    """Let each peer read a prompt and decode with one and with `threads` threads, alone and beside
+    `busy` neighbours, all in turn in each round, after one round to warm up.
 
     Returns for each number of neighbours and threads every peer's result. Raises InputError for a
     peer that is unknown, and where none could be measured.
     """
-    names, config = choose(names), config_of(folder)
-    if n_prompt + n_new > config.sizes.P:
-        raise InputError(
-            f"{n_prompt} + {n_new} tokens do not fit the model's {config.sizes.P} positions"
-        )
-    ids = np.random.default_rng(0).integers(0, config.sizes.V, n_prompt).tolist()
-    request = {"ids": ids, "n_new": n_new}
+    names = choose(names)
+    request = {"ids": random_ids(config_of(folder), n_prompt, n_new), "n_new": n_new}
+    tokens = {"decode": n_new, "prefill": n_prompt}
+    return _in_turn(folder, names, request, tokens, busy, rounds, threads, cache_dtype)
+
+
+def train(shape: str, names: str, busy: int, rounds: int = 5, threads: int = 2) -> list[BusyResult]:
+    """The same with training steps of a shape, and the peers, of trainers.run."""
+    names, (_, (B, T)) = trainers.choose(names), trainers.SHAPES[shape]
+    with trainers.prepared(shape) as (folder, request):
+        tokens = {"training": B * T * trainers.STEPS}
+        return _in_turn(folder, names, request, tokens, busy, rounds, threads)
+
+
+def _in_turn(
+    folder: str | Path,
+    names: Sequence[str],
+    request: dict,
+    tokens: Mapping[str, int],
+    busy: int,
+    rounds: int,
+    threads: int,
+    cache_dtype: str | None = None,
+) -> list[BusyResult]:
+    """tokens: of each kind of work, how many a request asks for."""
     results = [
-        BusyResult(name, t, n) for n in (0, busy) for t in sorted({1, threads}) for name in names
+        BusyResult(name, t, n, {kind: [] for kind in tokens}, {kind: [] for kind in tokens})
+        for n in (0, busy)
+        for t in sorted({1, threads})
+        for name in names
     ]
     with ExitStack() as stack:
-        groups = {t: stack.enter_context(started(names, folder, t)) for t in sorted({1, threads})}
+        groups = {
+            t: stack.enter_context(started(names, folder, t, cache_dtype))
+            for t in sorted({1, threads})
+        }
         for result in results:
             said = groups[result.threads][1][result.name]
             result.versions, result.missing = said.get("versions", {}), said.get("missing")
@@ -100,21 +132,29 @@ def run(
                 with neighbours(n):
                     for result in results:
                         if result.busy == n and not result.missing:
-                            _measure(result, groups[result.threads][0][result.name], request, keep)
+                            worker = groups[result.threads][0][result.name]
+                            _measure(result, worker, request, tokens, keep)
 
         in_rounds(rounds, one_round)
-    if all(result.missing for result in results):
-        raise InputError(
-            "no peer could be measured: "
-            + "; ".join(dict.fromkeys(f"{r.name}: {r.missing}" for r in results))
-        )
+    check_measured(results)
     return results
 
 
-def _measure(result: BusyResult, worker, request: dict, keep: bool) -> None:
+def _measure(
+    result: BusyResult, worker, request: dict, tokens: Mapping[str, int], keep: bool
+) -> None:
     sleep(PAUSE)
-    answer = worker.answer(request)
-    result.missing = answer.get("missing")
-    if keep and not result.missing:
-        result.rates.append(request["n_new"] / answer["decode_s"])
-        result.per_cpu.append(request["n_new"] / answer["decode_cpu_s"])
+    answers: list[dict] = []
+    end = perf_counter() + TURN
+    while not answers or perf_counter() < end:
+        answers.append(answer := worker.answer(request))
+        silent = [kind for kind in tokens if f"{kind}_cpu_s" not in answer]
+        result.missing = answer.get("missing") or (
+            f"does not say its processor time of {silent[0]}" if silent else None
+        )
+        if result.missing:
+            return
+    for kind, n in tokens.items() if keep else ():
+        for rates, clock in ((result.rates, "s"), (result.per_cpu, "cpu_s")):
+            seconds = sum(answer[f"{kind}_{clock}"] for answer in answers)
+            rates[kind].append(len(answers) * n / max(seconds, LEAST))

@@ -8,6 +8,7 @@ the libraries there; whatever it writes goes into a temporary folder, which `run
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
@@ -35,6 +36,16 @@ from .convert import (
 )
 
 
+def clocks() -> tuple[float, float]:
+    """The time, and this process's processor time of all threads, in seconds."""
+    return perf_counter(), process_time()
+
+
+def spent(kind: str, start: tuple[float, float], end: tuple[float, float]) -> dict[str, float]:
+    """What one kind of work took between two readings of the clocks, as it is answered."""
+    return {f"{kind}_s": end[0] - start[0], f"{kind}_cpu_s": end[1] - start[1]}
+
+
 class Peer:
     """What `run` needs to know of an engine, and how it is timed.
 
@@ -52,6 +63,7 @@ class Peer:
     weight_bytes: int
     cache_bytes: int
     libraries: int | None = None
+    texts: list[list[int]] | None = None  # whose prompts are held for measure_batch
 
     def load(self, model: str, threads: int) -> None:
         raise NotImplementedError
@@ -77,16 +89,56 @@ class Peer:
         return self.read([token])
 
     def measure(self, ids: Sequence[int], n_new: int) -> dict:
-        """Return the seconds of prefill and of n_new decode steps, the processor time of the
-        latter, and the n_new + 1 tokens."""
+        """Return what prefill and n_new decode steps took, and the n_new + 1 tokens."""
         self.make_room(len(ids) + n_new)
-        start = perf_counter()
+        start = clocks()
         tokens = [self.prefill(ids)]
-        first, used = perf_counter(), process_time()
+        first = clocks()
         for _ in range(n_new):
             tokens.append(self.decode(tokens[-1]))
-        took = {"prefill_s": first - start, "decode_s": perf_counter() - first}
-        return took | {"decode_cpu_s": process_time() - used, "tokens": tokens}
+        took = spent("prefill", start, first) | spent("decode", first, clocks())
+        return took | {"tokens": tokens}
+
+    # ---- several texts that decode together
+
+    def hold(self, prompts: np.ndarray, n_new: int) -> None:
+        """Read the prompts [B,T] of several texts, and have room for n_new more of each."""
+        raise InputError("it is not asked here to decode several texts together")
+
+    def go_back(self, batch: int, T: int) -> None:
+        """Let the first `batch` of the texts, and no other, go on after T ids."""
+        raise NotImplementedError
+
+    def read_each(self, ids: np.ndarray) -> np.ndarray:
+        """Read one id more of each text, ids [B], in one pass: the logits [B,V]."""
+        raise NotImplementedError
+
+    def measure_batch(
+        self, ids: list[list[int]], n_new: int, batch: int, gaps: bool = False
+    ) -> dict:
+        """Let the first `batch` of the texts ids [B,T] go on together for n_new cycles, the first
+        of which reads the last id of each prompt.
+
+        Returns what they took, and the tokens [batch,n_new]; with `gaps` also how far the two
+        largest logits were apart at each, which takes time and caches.
+        """
+        prompts, chosen = np.array(ids), []
+        if self.texts != ids:
+            self.texts = None
+            self.hold(prompts[:, :-1], n_new)
+            self.texts = ids
+        self.go_back(batch, prompts.shape[1] - 1)
+        start, tokens, apart = clocks(), prompts[:batch, -1], []
+        for _ in range(n_new):
+            logits = self.read_each(tokens)
+            tokens = logits.argmax(axis=-1)
+            chosen.append(tokens)
+            if gaps:
+                second, first = np.partition(logits, -2)[:, -2:].T
+                apart.append(first - second)
+        took = spent("decode", start, clocks())
+        said = {"tokens": chosen} | ({"gaps": apart} if gaps else {})
+        return took | {name: np.transpose(numbers).tolist() for name, numbers in said.items()}
 
 
 class MinillmNumpy(Peer):
@@ -131,6 +183,19 @@ class MinillmNumpy(Peer):
 
     def read(self, ids) -> int:
         return int(self.model(ids, self.cache, last=True)[-1].argmax())
+
+    def hold(self, prompts, n_new) -> None:
+        B, T = prompts.shape
+        self.held = self.model.new_cache(B, T + n_new, self.cache_dtype)
+        for b, ids in enumerate(prompts):
+            read(self.model, ids, self.held.view(slice(b, b + 1)), CHUNK)
+
+    def go_back(self, batch, T) -> None:
+        self.held.truncate(T)
+        self.running = self.held.view(slice(batch))
+
+    def read_each(self, ids) -> np.ndarray:
+        return self.model(ids[:, None], self.running, last=True)[:, 0]
 
 
 class MinillmFloat32(MinillmNumpy):
@@ -219,12 +284,24 @@ class Transformers(Peer):
         self.cache = self.new_cache()
 
     def read(self, ids) -> int:
-        tensor = self.torch.as_tensor(ids)[None]
-        return int(
-            self.model(tensor, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
-            .logits[0, -1]
-            .argmax()
-        )
+        return int(self.logits(self.torch.as_tensor(ids)[None])[0].argmax())
+
+    def logits(self, ids):
+        """The logits [B,V] after more ids [B,T] of each row of the cache."""
+        said = self.model(ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+        return said.logits[:, -1]
+
+    def hold(self, prompts, n_new) -> None:
+        self.forget()
+        self.logits(self.torch.as_tensor(prompts))
+        self.held = self.cache
+
+    def go_back(self, batch, T) -> None:
+        self.cache = deepcopy(self.held)
+        self.cache.batch_select_indices(self.torch.arange(batch))
+
+    def read_each(self, ids) -> np.ndarray:
+        return self.logits(self.torch.as_tensor(ids)[:, None]).float().numpy()
 
 
 class TransformersBf16(Transformers):
@@ -271,6 +348,26 @@ class LlamaCpp(Peer):
 
     def read(self, ids) -> int:
         return int(self.context.read(ids).argmax())
+
+    def hold(self, prompts, n_new) -> None:
+        B, T = prompts.shape
+        self.context, self.room = None, 0  # first, as in make_room
+        self.context = self.loaded.context(
+            B * (T + n_new), self.threads, self.cache_dtype, n_seq_max=B
+        )
+        for b, ids in enumerate(prompts):
+            for i in range(0, T, CHUNK):
+                part = range(i, min(i + CHUNK, T))
+                self.context.read_texts(ids[part], [b] * len(part), part)
+
+    def go_back(self, batch, T) -> None:
+        for b in range(len(self.texts)):
+            self.context.forget(T, b)
+        self.past = T
+
+    def read_each(self, ids) -> np.ndarray:
+        self.past += 1
+        return self.context.read_texts(ids, range(len(ids)), [self.past - 1] * len(ids))
 
 
 class LlamaCppF16(LlamaCpp):
@@ -327,22 +424,21 @@ class CTranslate2(Peer):
         self.cache_bytes = position_bytes(config_of(model), "float32")
 
     def measure(self, ids: Sequence[int], n_new: int) -> dict:
-        times, used, tokens = [], [], []
+        times, tokens = [], []
 
         def note(step) -> None:
-            times.append(perf_counter())
-            used.append(process_time())
+            times.append(clocks())
             tokens.append(step.token_id)
 
-        start = perf_counter()
+        start = clocks()
         prompt = [str(i) for i in ids]
         self.generator.generate_batch(
             [prompt], max_length=n_new + 1, include_prompt_in_result=False, callback=note
         )
         if len(tokens) != n_new + 1:
             raise InputError(f"CTranslate2 gave {len(tokens)} tokens instead of {n_new + 1}")
-        took = {"prefill_s": times[0] - start, "decode_s": times[-1] - times[0]}
-        return took | {"decode_cpu_s": used[-1] - used[0], "tokens": tokens}
+        took = spent("prefill", start, times[0]) | spent("decode", times[0], times[-1])
+        return took | {"tokens": tokens}
 
 
 class CTranslate2Int8(CTranslate2):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from time import perf_counter, sleep
+from typing import Any
 
 import numpy as np
 
@@ -195,9 +196,7 @@ def run_lengths(
     What a peer holds at most is that of the whole run."""
     names = choose(names)
     config = config_of(folder)
-    if (n := max(prompts)) + n_new > config.sizes.P:
-        raise InputError(f"{n} + {n_new} tokens do not fit the model's {config.sizes.P} positions")
-    ids = np.random.default_rng(0).integers(0, config.sizes.V, n).tolist()
+    ids = random_ids(config, max(prompts), n_new)
     comparisons = [PeerComparison(n, n_new, prefill_flop(config, n) / n) for n in prompts]
     with started(names, folder, threads, cache_dtype) as (workers, said):
         for comparison in comparisons:
@@ -213,7 +212,19 @@ def run_lengths(
                 _one_round(comparison, workers, ids[: comparison.n_prompt], keep)
 
         in_rounds(rounds, one_round)
-    return [checked(comparison) for comparison in comparisons]
+    for comparison in comparisons:
+        check_measured(comparison.results)
+    return comparisons
+
+
+def random_ids(config, n_prompt: int, n_new: int, *rows: int) -> list:
+    """Ids of a prompt, or of as many `rows` of them; InputError where these and n_new tokens more
+    do not fit the model."""
+    if n_prompt + n_new > config.sizes.P:
+        raise InputError(
+            f"{n_prompt} + {n_new} tokens do not fit the model's {config.sizes.P} positions"
+        )
+    return np.random.default_rng(0).integers(0, config.sizes.V, (*rows, n_prompt)).tolist()
 
 
 @contextmanager
@@ -275,14 +286,11 @@ def _check_limits(said: dict) -> dict:
     return said
 
 
-def checked(comparison):
-    """The comparison, if anything was measured; else InputError."""
-    if not comparison.measured:
-        raise InputError(
-            "no peer could be measured: "
-            + "; ".join(f"{r.name}: {r.missing}" for r in comparison.results)
-        )
-    return comparison
+def check_measured(results: Sequence[Any]) -> None:
+    """Raise InputError where all of some peers' results are missing."""
+    if all(result.missing for result in results):
+        reasons = dict.fromkeys(f"{result.name}: {result.missing}" for result in results)
+        raise InputError(f"no peer could be measured: {'; '.join(reasons)}")
 
 
 def _one_round(

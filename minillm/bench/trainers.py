@@ -4,9 +4,11 @@ in turn, in one run."""
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
-from time import perf_counter, sleep
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,9 @@ from ..errors import InputError
 from ..families.gpt2.config import GPT2Config
 from ..families.llama.config import LlamaConfig
 from ..machine.memory import peak_bytes
+from .peers import clocks, spent
 from .roofline import prefill_flop
-from .run import PAUSE, checked, in_rounds, limits_of, started
+from .run import PAUSE, check_measured, in_rounds, limits_of, started
 
 # What can be compared: a shape, and a batch [B,T] of it. "llama" is as large as "small".
 SHAPES: dict[str, tuple[Any, tuple[int, int]]] = {
@@ -72,12 +75,12 @@ class MinillmTraining:
         return loss
 
     def measure(self, rows) -> dict:
-        """Return the seconds of STEPS steps on rows [B,T+1] of ids, and the loss of the last."""
+        """Return what STEPS steps on rows [B,T+1] of ids took, and the loss of the last."""
         rows = np.array(rows)
-        start = perf_counter()
+        start = clocks()
         for _ in range(STEPS):
             loss = self.step(rows[:, :-1], rows[:, 1:])
-        return {"seconds": perf_counter() - start, "loss": loss}
+        return spent("training", start, clocks()) | {"loss": loss}
 
 
 class MinillmTrainingBfloat16(MinillmTraining):
@@ -179,31 +182,44 @@ class TrainerComparison:
 
 
 def run(shape: str, names: str, rounds: int = 5, threads: int = 2) -> TrainerComparison:
-    """Compare the training step of the peers in `names` (by commas; "all") in `rounds` rounds after
-    one to warm up.
+    """Compare the training step of the peers in `names` in `rounds` rounds after one to warm up.
 
     Raises InputError for an unknown peer, and where none could be measured.
     """
-    from ..model import Model
-
-    chosen = list(TRAINERS) if names == "all" else [name.strip() for name in names.split(",")]
-    if unknown := [name for name in chosen if name not in TRAINERS]:
-        raise InputError(f"peer {unknown[0]!r} does not train; known: all, {', '.join(TRAINERS)}")
+    chosen = choose(names)
     config, (B, T) = SHAPES[shape]
     comparison = TrainerComparison(
         shape, (B, T), step_flop(config, B, T) / (B * T), [TrainerResult(name) for name in chosen]
     )
-    request = {"rows": np.random.default_rng(0).integers(0, config.sizes.V, (B, T + 1)).tolist()}
+    with prepared(shape) as (folder, request), started(chosen, folder, threads) as (workers, said):
+        for result in comparison.results:
+            first = said[result.name]
+            result.missing = first.get("missing")
+            result.versions, result.threads = first.get("versions", {}), first.get("threads", 0)
+            result.libraries = first.get("libraries")
+        in_rounds(rounds, lambda keep: _one_round(comparison, workers, request, keep))
+    check_measured(comparison.results)
+    return comparison
+
+
+def choose(names: str) -> list[str]:
+    """The peers in `names` (by commas; "all"); InputError for one that does not train."""
+    chosen = list(TRAINERS) if names == "all" else [name.strip() for name in names.split(",")]
+    if unknown := [name for name in chosen if name not in TRAINERS]:
+        raise InputError(f"peer {unknown[0]!r} does not train; known: all, {', '.join(TRAINERS)}")
+    return chosen
+
+
+@contextmanager
+def prepared(shape: str) -> Iterator[tuple[str, dict]]:
+    """A folder that holds a random model of a shape, and what asks for steps on a batch of it."""
+    from ..model import Model
+
+    config, (B, T) = SHAPES[shape]
+    rows = np.random.default_rng(0).integers(0, config.sizes.V, (B, T + 1)).tolist()
     with tempfile.TemporaryDirectory(prefix="minillm-bench-", ignore_cleanup_errors=True) as folder:
         Model.random(config, seed=0).save_pretrained(folder)
-        with started(chosen, folder, threads) as (workers, said):
-            for result in comparison.results:
-                first = said[result.name]
-                result.missing = first.get("missing")
-                result.versions, result.threads = first.get("versions", {}), first.get("threads", 0)
-                result.libraries = first.get("libraries")
-            in_rounds(rounds, lambda keep: _one_round(comparison, workers, request, keep))
-    return checked(comparison)
+        yield folder, {"rows": rows}
 
 
 def _one_round(comparison: TrainerComparison, workers: dict, request: dict, keep: bool) -> None:
@@ -224,4 +240,4 @@ def _note(result: TrainerResult, answer: dict, tokens: int, keep: bool) -> None:
     if result.peak_bytes and result.libraries:
         result.step_bytes = result.peak_bytes - result.libraries
     if keep:
-        result.rates.append(tokens / answer["seconds"])
+        result.rates.append(tokens / answer["training_s"])

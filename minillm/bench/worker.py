@@ -2,7 +2,8 @@
 spoken to in lines of JSON.
 
 Answers SAID or {"missing": reason} once, then, for each line {"ids": prompt, "n_new": n}, what the
-peer's `measure` returns, and the peak memory so far. Whatever else the peer's libraries print on
+peer's `measure` returns (its `measure_batch` where a "batch" is asked for), or {"missing": reason},
+and the peak memory so far. Whatever else the peer's libraries print on
 standard output goes to standard error.
 """
 
@@ -57,7 +58,12 @@ def serve(
         return
     answer({key: getattr(peer, key) for key in SAID})
     while True:
-        answer(peer.measure(**listen()) | {"peak_bytes": peak_bytes()})
+        request = listen()
+        try:
+            said = (peer.measure_batch if "batch" in request else peer.measure)(**request)
+        except InputError as error:
+            said = {"missing": str(error)}
+        answer(said | {"peak_bytes": peak_bytes()})
 
 
 if __name__ == "__main__":

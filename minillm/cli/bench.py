@@ -8,7 +8,9 @@ minillm bench --model tales --rounds 9 --json --plot rates.png
 minillm bench --model smollm2                each matrix as the file has it, beside llama.cpp
 minillm bench --model smollm2 --stored Q4_1,Q4_0,Q8_0,F16,F32 --prompt 32,512,900
 minillm bench --train small                  the training step against torch (or 124m, llama)
-minillm bench --busy 4 --model tales         decode beside four busy processes
+minillm bench --batch 8,32,64,128            so many texts at once, beside llama.cpp
+minillm bench --busy 4 --model tales         decode and prefill beside four busy processes
+minillm bench --busy 4 --train small         the training step beside them
 minillm bench --start                        until chat, generate, probs and others say a word
 minillm bench --ladders                      kernels rung by rung, beside BLAS and the peak
 minillm bench --against ../minillm-0.1       this minillm beside another: is it slower?
@@ -28,6 +30,7 @@ from .common import PICTURES, check_output, say_written, table, write, write_jso
 
 if TYPE_CHECKING:
     from ..bench import PeerComparison, PeerResult
+    from ..bench.batch import BatchComparison
 
 RANDOM = "GPT-2 124M, random"
 STORED = "llama.cpp-stored,minillm-stored"
@@ -49,8 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--peers",
         help=(
             f"by commas, the first being the measure: {which}; an unknown name lists all (default:"
-            " all; of a GGUF file the two that take it as it is; beside busy neighbours minillm's"
-            " and llama.cpp's of 32 bits; against another minillm its own of float32 and int8)"
+            " all; of a GGUF file the two that take it as it is; of several texts minillm's and"
+            " llama.cpp's of each width; beside busy neighbours those of 32 bits; against another"
+            " minillm its own of float32 and int8)"
         ),
     )
     parser.add_argument(
@@ -98,10 +102,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare the training step instead, of this shape",
     )
     parser.add_argument(
+        "--batch",
+        metavar="N[,N...]",
+        help=(
+            "instead: decode so many texts at once, a token of each a cycle; tokens/s of all"
+            " together, ratio to the first peer of the same width"
+        ),
+    )
+    parser.add_argument(
         "--busy",
         type=int,
         metavar="N",
-        help="instead: decode alone and beside N busy processes, with one and with all threads",
+        help=(
+            "instead: decode and prefill (with --train the training step) alone and beside N busy"
+            " processes, with one and with all threads"
+        ),
     )
     parser.add_argument(
         "--cache-dtype",
@@ -134,7 +149,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from .. import bench
-    from ..bench import against, busy, stored
+    from ..bench import against, batch, busy, stored
     from ..checkpoints.find import find_model
     from ..families.gpt2.config import GPT2Config
     from ..model import GPT2
@@ -142,7 +157,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.rounds is None:
         args.rounds = 5 if args.against is None else against.ROUNDS
-    prompts = _lengths(args.prompt)
+    prompts = _numbers("prompt", args.prompt)
+    _check_modes(args, prompts)
     args.prompt = prompts[0]
     for name in ("new", "rounds", "threads"):
         if getattr(args, name) < 1:
@@ -154,8 +170,6 @@ def run(args: argparse.Namespace) -> None:
     if args.busy is not None and not 1 <= args.busy <= 64:
         raise InputError(f"--busy is {args.busy}; it must be from 1 to 64")
     if args.against is not None:
-        if args.train or args.ladders or args.busy or args.plot:
-            raise InputError("--against takes none of --train, --ladders, --busy and --plot")
         bench.program(args.against)  # raises, before a model is made
         args.peers = args.peers or against.PEERS
     if args.train:
@@ -165,25 +179,34 @@ def run(args: argparse.Namespace) -> None:
         return _ladders(args)
     if args.start:
         return _start(args)
-    several = args.stored or len(prompts) > 1
-    if several and (args.busy or args.against or args.plot):
-        raise InputError("several prompts, and --stored, take none of --busy, --against and --plot")
+    batches = _numbers("batch", args.batch) if args.batch is not None else None
+    if batches and max(batches) > 512:
+        raise InputError(f"--batch is {short(args.batch)}; at most 512 texts decode at once")
     sizes = (args.prompt, args.new, args.rounds, args.threads)
     with tempfile.TemporaryDirectory(prefix="minillm-bench-") as temporary:
         folder = find_model(args.model) if args.model else Path(temporary)
-        usual = busy.PEERS if args.busy else "all" if folder.is_dir() else STORED
-        args.peers = args.peers or usual
+        usual = batch.USUAL if batches else "all" if folder.is_dir() else STORED
+        args.peers = args.peers or (busy.PEERS if args.busy else usual)
         if not args.model:
             GPT2.random(GPT2Config(), seed=0).save_pretrained(folder)
+        if batches:
+            found = batch.run(folder, args.peers, batches, *sizes, args.cache_dtype)
+            return _batch(found, args)
         if args.busy:
-            return _busy(busy.run(folder, args.peers, args.busy, *sizes), args)
+            titles = {
+                "decode": f"decode of {count(args.new, 'token')} after a prompt of {args.prompt}",
+                "prefill": f"prefill of {count(args.prompt, 'token')}",
+            }
+            return _busy(
+                busy.run(folder, args.peers, args.busy, *sizes, args.cache_dtype), titles, args
+            )
         if args.against is not None:
             models = {args.model or RANDOM: folder}
             if not args.model:
                 models["tales"] = find_model("tales")
             lines = against.against(args.against, models, args.peers, *sizes, args.cache_dtype)
             return _against(lines, args)
-        if several:
+        if args.stored or len(prompts) > 1:
             how = (stored.checked_types(args.stored), prompts, *sizes[1:], args.cache_dtype)
             return _stored(stored.run(folder, args.peers, *how), args)
         comparison = bench.run(folder, args.peers, *sizes, args.cache_dtype)
@@ -195,14 +218,25 @@ def run(args: argparse.Namespace) -> None:
         _draw(comparison, args.plot)
 
 
-def _lengths(text: str) -> list[int]:
-    """The lengths in "32,900"."""
+def _check_modes(args: argparse.Namespace, prompts: list[int]) -> None:
+    """Raise InputError for options of which each wants a table of its own."""
+    modes = ("against", "batch", "busy", "ladders", "plot", "start", "stored", "train")
+    given = [f"--{mode}" for mode in modes if getattr(args, mode) not in (None, False)]
+    given += ["several prompts"] if len(prompts) > 1 else []
+    if len(given) > 1 and given not in (["--busy", "--train"], ["--stored", "several prompts"]):
+        raise InputError(f"{given[0]} does not go together with {given[1]}")
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    """The numbers in "32,900"."""
     try:
-        if min(lengths := [int(n) for n in text.split(",")]) >= 1:
-            return lengths
+        if min(numbers := [int(n) for n in text.split(",")]) >= 1:
+            return numbers
     except ValueError:
         pass
-    raise InputError(f"--prompt is {short(text)}; it is a number of at least 1, or several: 32,900")
+    raise InputError(
+        f"--{option} is {short(text)}; it is a number of at least 1, or several: 32,900"
+    )
 
 
 def _stored(found: list, args: argparse.Namespace) -> None:
@@ -278,12 +312,15 @@ def _start(args: argparse.Namespace) -> None:
 
 
 def _training(args: argparse.Namespace) -> None:
-    from ..bench import trainers
+    from ..bench import busy, trainers
 
-    if args.model or args.plot:
-        raise InputError(
-            "--train takes neither --model nor --plot: its shapes are fixed, its result is a table"
-        )
+    if args.model:
+        raise InputError("--train takes no --model: its shapes are fixed")
+    B, T = trainers.SHAPES[args.train][1]
+    title = f"training step (forward, backward, AdamW) of {args.train}, batch {B} x {T}"
+    if args.busy:
+        found = busy.train(args.train, args.peers, args.busy, args.rounds, args.threads)
+        return _busy(found, {"training": title}, args)
     comparison = trainers.run(args.train, args.peers, args.rounds, args.threads)
     if args.json:
         derived = {
@@ -296,10 +333,7 @@ def _training(args: argparse.Namespace) -> None:
         )
         return
     megabytes = lambda n: f"{n / 1e6:,.0f}" if n else "?"  # noqa: E731
-    B, T = comparison.batch
-    write(
-        f"training step (forward, backward, AdamW) of {comparison.shape}, batch {B} x {T}: tokens/s"
-    )
+    write(f"{title}: tokens/s")
     rows = [
         [
             r.name,
@@ -348,37 +382,64 @@ def _training(args: argparse.Namespace) -> None:
         )
 
 
-def _busy(results: list, args: argparse.Namespace) -> None:
+def _busy(results: list, titles: dict[str, str], args: argparse.Namespace) -> None:
+    """titles: of each kind of work that was measured."""
     if args.json:
         return write_json([vars(result) for result in results])
     measured = [result for result in results if not result.missing]
     alone = {r.name: r for r in measured if (r.threads, r.busy) == (1, 0)}
-    rows = [
-        [
-            r.busy,
-            r.name,
-            r.threads,
-            f"{median(r.rates):,.1f}",
-            f"{min(r.rates):,.1f}-{max(r.rates):,.1f}",
-            f"{r.ratio(next(other for other in measured if other.busy == r.busy)):.2f}",
-            f"{median(r.per_cpu):,.1f}",
-            f"{r.ratio(alone.get(r.name, r), 'per_cpu'):.2f}",
-        ]
-        for r in measured
-    ]
-    write(
-        f"decode of {count(args.new, 'token')} after a prompt of {args.prompt}, beside busy"
-        " processes"
-    )
     headings = ["busy", "peer", "threads", "tokens/s", "range", "ratio"]
     headings += ["tokens/s of processor", "of one thread alone"]
-    write(table(headings, rows, "><>>>>>>"))
+    for kind, title in titles.items():
+        rows = []
+        for r in measured:
+            rates, first = r.rates[kind], next(o for o in measured if o.busy == r.busy)
+            row = [r.busy, r.name, r.threads, f"{median(rates):,.1f}"]
+            row += [f"{min(rates):,.1f}-{max(rates):,.1f}", f"{r.ratio(first, kind):.2f}"]
+            row += [f"{median(r.per_cpu[kind]):,.1f}"]
+            rows.append([*row, f"{r.ratio(alone.get(r.name, r), kind, 'per_cpu'):.2f}"])
+        write(f"{title}, beside busy processes")
+        write(table(headings, rows, "><>>>>>>") + "\n")
     write(
-        f"\nmedians of {count(args.rounds, 'interleaved round')}; ratio to the first beside as many"
+        f"medians of {count(args.rounds, 'interleaved round')}; ratio to the first beside as many"
         " busy processes"
     )
-    for name, missing in dict.fromkeys((r.name, r.missing) for r in results if r.missing):
-        write(f"{name}: missing ({missing})")
+    _write_versions(results)
+
+
+def _batch(comparison: BatchComparison, args: argparse.Namespace) -> None:
+    rows, lines = [], []
+    for r in comparison.results:
+        line = {name: getattr(r, name) for name in ("name", "batch", "rates", "missing")}
+        lines.append(line)
+        if r.missing:
+            continue
+        ratio, reference = comparison.ratio(r), comparison.reference(r)
+        n, gap = r.agreement(reference)
+        line |= {"ratio": ratio, "same_texts": n, "gap": gap}
+        row = [r.batch, r.name, f"{median(r.rates):,.1f}"]
+        row += [f"{min(r.rates):,.1f}-{max(r.rates):,.1f}", f"{ratio:.2f}"]
+        row += ["reference" if r is reference else f"{n} same", f"{gap:.4f}" if gap else ""]
+        rows.append(row)
+    if args.json:
+        what = {"model": args.model or RANDOM, "prompt": args.prompt, "new": args.new}
+        what |= {"rounds": args.rounds, "threads": args.threads}
+        return write_json(what | {"results": lines})
+    write(
+        f"{count(args.new, 'token')} after a prompt of {args.prompt}, of so many texts at once:"
+        " tokens/s of all together"
+    )
+    headings = ["texts", "peer", "median", "range", "ratio", "greedy texts", "gap"]
+    write(table(headings, rows, "><>>><>"))
+    write(
+        f"\nmedians of {count(args.rounds, 'interleaved round')}; ratio to the first peer of as"
+        " many texts and the same width;"
+    )
+    write(
+        "greedy texts against minillm's first there, and how far its two largest logits are apart"
+    )
+    write("where another text parts from it, at most")
+    _write_versions(comparison.results)
 
 
 def _against(lines: list, args: argparse.Namespace) -> None:
@@ -504,15 +565,15 @@ def _tokens(comparison: PeerComparison, result: PeerResult) -> str:
     return "same" if first is None else f"differ from {first}"
 
 
-def _write_versions(results: list[PeerResult]) -> None:
-    said: dict[str, list[str]] = {}  # what is the same for several is said once
+def _write_versions(results: list) -> None:
+    said: dict[str, dict[str, None]] = {}  # what is the same for several is said once
     for r in results:
         what = (
             f"missing ({r.missing})"
             if r.missing
             else ", ".join(f"{k} {v}" for k, v in r.versions.items())
         )
-        said.setdefault(what, []).append(r.name)
+        said.setdefault(what, {})[r.name] = None
     for what, names in said.items():
         write(f"{', '.join(names)}: {what}")
 

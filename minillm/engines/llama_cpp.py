@@ -67,7 +67,7 @@ class Loaded:
 
 
 class Context:
-    """One text in llama.cpp: ids in, logits out."""
+    """One text in llama.cpp, or as many as n_seq_max: ids in, logits out."""
 
     def __init__(
         self,
@@ -103,11 +103,11 @@ class Context:
             self.llama.llama_model_get_vocab(loaded.model)
         )
 
-    def forget(self, past: int = 0) -> None:
-        """Forget what is from position `past` on."""
+    def forget(self, past: int = 0, text: int = 0) -> None:
+        """Forget what is from position `past` on of a text; 0 forgets all."""
         memory = self.llama.llama_get_memory(self.context)
         if past:
-            self.llama.llama_memory_seq_rm(memory, 0, past, -1)
+            self.llama.llama_memory_seq_rm(memory, text, past, -1)
         else:
             self.llama.llama_memory_clear(memory, True)
 
@@ -127,11 +127,31 @@ class Context:
         batch = self.llama.llama_batch_get_one(array, len(ids))
         if every:
             batch.logits = (ctypes.c_int8 * len(ids))(*[1] * len(ids))
+        return self._decode(batch, every)
+
+    def read_texts(
+        self, ids: Sequence[int], texts: Sequence[int], positions: Sequence[int]
+    ) -> np.ndarray:
+        """Read ids, each of one of several texts and at its position there, in one pass: the logits
+        after each [T,V]; in memory that the next call writes to."""
+        n, llama = len(ids), self.llama
+        owners = [(llama.llama_seq_id * 1)(text) for text in texts]
+        batch = llama.llama_batch(
+            n_tokens=n,
+            token=(llama.llama_token * n)(*ids),
+            pos=(llama.llama_pos * n)(*positions),
+            n_seq_id=(ctypes.c_int32 * n)(*[1] * n),
+            seq_id=(ctypes.POINTER(llama.llama_seq_id) * n)(*owners),
+            logits=(ctypes.c_int8 * n)(*[1] * n),
+        )
+        return self._decode(batch, every=True)
+
+    def _decode(self, batch: Any, every: bool) -> np.ndarray:
         if code := self.llama.llama_decode(self.context, batch):
             raise InputError(f"llama_decode returned {code}")
         get = self.llama.llama_get_logits_ith
         row = get(self.context, 0 if every else -1)
-        shape = (len(ids), self.n_vocab) if every else (self.n_vocab,)
+        shape = (batch.n_tokens, self.n_vocab) if every else (self.n_vocab,)
         return np.ctypeslib.as_array(ctypes.cast(row, ctypes.POINTER(ctypes.c_float)), shape)
 
 

@@ -9,46 +9,20 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from time import sleep
 
 import numpy as np
 import pytest
 
-from minillm import GPT2, GPT2Config, InputError, bench
-from minillm.bench import against, busy, stored, worker
+from minillm import GPT2, InputError, bench
+from minillm.bench import against, stored
 from minillm.bench import run as run_function
 from minillm.bench.convert import requantize, write_gguf
 from minillm.bench.peers import GROUPS, PEERS, choose
 from minillm.cli import main
 from minillm.machine.child import NO_ANSWER
-from tests.bench.workers import FAKES, Idle, Thread
+from tests.bench.workers import CONFIG, ENDED
 
-ENDED = "it ended the interpreter (exit code {})"
 run_module = sys.modules["minillm.bench.run"]  # `run` of its package is the function
-CONFIG = GPT2Config(vocab_size=97, n_positions=32, n_embd=16, n_layer=2, n_head=2)
-
-
-@pytest.fixture
-def compare(monkeypatch, tmp_path):
-    """Compare fakes on a folder that holds a config: compare(names, prompt, new, rounds)."""
-    for name, kind in FAKES.items():
-        monkeypatch.setitem(PEERS, name, kind)
-    monkeypatch.setattr(run_module, "WORKER", ("-m", "tests.bench.workers"))
-    monkeypatch.setattr(run_module, "PAUSE", 0)
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_dict()))
-
-    def call(names, *args, **kwargs):
-        return run_function(tmp_path, names, *args, **kwargs)
-
-    call.folder = tmp_path
-    return call
-
-
-@pytest.fixture
-def in_threads(monkeypatch):
-    """Workers are threads of this process."""
-    monkeypatch.setattr(run_module, "Child", Thread)
-    monkeypatch.setattr(worker, "Machine", Idle)
 
 
 def test_rates_bytes_and_shares(compare):
@@ -224,7 +198,7 @@ def test_the_command_against_another(compare, checkout, capsys):
     assert main([*args, str(checkout / "minillm")]) == 2
     assert "neither a checkout of minillm" in capsys.readouterr().err
     assert main([*args, str(checkout), "--ladders"]) == 2
-    assert "--against takes none of" in capsys.readouterr().err
+    assert "--against does not go together with --ladders" in capsys.readouterr().err
 
 
 def test_how_another_minillm_is_run(tmp_path, checkout, monkeypatch):
@@ -254,36 +228,6 @@ def test_peers_are_chosen_by_name_family_and_width(compare):
     assert choose(["minillm"])[-1] == "minillm-steady"
     with pytest.raises(InputError, match="peer 'nobody' is unknown; known: all, "):
         choose("minillm,nobody")
-
-
-def test_beside_busy_neighbours_everybody_is_measured_in_turn(
-    compare, in_threads, monkeypatch, capsys
-):
-    monkeypatch.setattr(busy, "PAUSE", 0)
-    names = ["minillm-steady", "engine-absent"]
-    results = busy.run(compare.folder, names, 1, n_prompt=2, n_new=6, rounds=2, threads=3)
-    assert [(r.busy, r.threads, r.name) for r in results] == [
-        (n, t, name) for n in (0, 1) for t in (1, 3) for name in names
-    ]
-    for result in results:
-        if result.name == "engine-absent":
-            assert result.missing == "no_such_library is not installed"
-        else:
-            assert len(result.rates) == len(result.per_cpu) == 2
-            assert (
-                0 < max(result.rates) < 250 < min(result.per_cpu)
-            )  # who sleeps needs no processor
-    sizes = ["--prompt", "2", "--new", "3", "--rounds", "1", "--threads", "1"]
-    args = ["bench", "--model", str(compare.folder), *sizes, "--busy"]
-    assert main([*args, "1", "--peers", "engine-other,engine-dying"]) == 0
-    out = capsys.readouterr().out
-    assert out.count(f"\nengine-dying: missing (failed: {ENDED.format(7)})") == 1
-    assert [line.split()[:3] for line in out.splitlines()[3:5]] == [
-        [n, "engine-other", "1"] for n in "01"
-    ]
-    assert main([*args, "0"]) == 2 and "--busy is 0; it must be" in capsys.readouterr().err
-    with pytest.raises(InputError, match="no peer could be measured: engine-absent: no_such"):
-        busy.run(compare.folder, "engine-absent", 1, 2, 2, 1, threads=1)
 
 
 def test_a_file_in_several_types_after_several_prompts(
@@ -318,29 +262,11 @@ def test_a_file_in_several_types_after_several_prompts(
         (["--prompt", "2,no"], "--prompt is '2,no'; it is a number of at least 1, or several"),
         (["--prompt", "2,0"], "--prompt is '2,0'"),
         (["--prompt", "2,30"], "30 + 6 tokens do not fit the model's 32 positions"),
-        (["--busy", "1"], "take none of --busy"),
+        (["--busy", "1"], "--busy does not go together with --stored"),
         (["--model", str(compare.folder)], "minillm convert FOLDER"),
     ):
         assert main([*args, *words]) == 2
         assert message in capsys.readouterr().err
-
-
-def test_neighbours_go_whatever_happens(compare):
-    with pytest.raises(KeyboardInterrupt), busy.neighbours(2) as loops:
-        assert all(loop.poll() is None for loop in loops)
-        raise KeyboardInterrupt
-    assert all(loop.poll() is not None for loop in loops)
-    program = (
-        "import os; from minillm.bench.busy import neighbours\n"
-        "with neighbours(1) as (loop,): print(loop.pid, flush=True); os.kill(os.getpid(), 9)"
-    )
-    if os.name == "posix":
-        command = [sys.executable, "-c", program]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        with pytest.raises(ProcessLookupError):
-            for _ in range(200):
-                os.kill(int(done.stdout), 0)
-                sleep(0.05)
 
 
 def test_the_groups_that_the_help_names_are_there(capsys):

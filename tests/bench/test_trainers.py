@@ -90,7 +90,7 @@ def test_what_cannot_be(capsys):
     ):
         trainers.run("small", "minillm,llama.cpp")
     assert main(["bench", "--train", "small", "--plot", "x.png"]) == 2
-    assert "--train takes neither --model nor --plot" in capsys.readouterr().err
+    assert "--plot does not go together with --train" in capsys.readouterr().err
 
 
 def test_every_peer_has_a_name_of_its_own():

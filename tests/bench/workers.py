@@ -11,15 +11,20 @@ import threading
 from pathlib import Path
 from time import sleep
 
-from minillm import InputError
+import numpy as np
+
+from minillm import GPT2Config, InputError
 from minillm.bench import worker
 from minillm.bench.peers import PEERS, Peer
 from minillm.machine.child import Ended, how_it_ended
 
+ENDED = "it ended the interpreter (exit code {})"
+CONFIG = GPT2Config(vocab_size=97, n_positions=32, n_embd=16, n_layer=2, n_head=2)
+
 
 class Steady(Peer):
     """Counts: every token is one more than the last; 2 ms a token of the prompt, 4 ms a decode
-    step."""
+    step, of one text or of several."""
 
     def load(self, folder, threads):
         self.versions = {"steady": "1"}
@@ -34,6 +39,18 @@ class Steady(Peer):
     def decode(self, token):
         sleep(0.004)
         return token + 1
+
+    def hold(self, prompts, n_new):
+        self.prompts = prompts
+
+    def go_back(self, batch, T):
+        assert self.prompts.shape[1] == T
+
+    def read_each(self, ids):
+        """After token i, that of i + 2 is i / 1000 less likely than the next."""
+        logits, rows = np.zeros((len(ids), 2 * CONFIG.vocab_size)), np.arange(len(ids))
+        logits[rows, self.decode(ids)], logits[rows, ids + 2] = 1, 1 - ids / 1000
+        return logits
 
 
 class Other(Steady):
@@ -78,6 +95,12 @@ class Dying(Steady):
         sys.exit(7)
 
 
+class Alone(Steady):
+    """Does not decode several texts together."""
+
+    hold = Peer.hold
+
+
 class Babbling(Steady):
     """Breaks the protocol, see the end of this file."""
 
@@ -89,7 +112,7 @@ FAKES = {
     "engine-unable": Unable,
 }
 FAKES |= {"engine-broken": Broken, "engine-dying": Dying, "babbling": Babbling}
-FAKES |= {"untidy": Untidy}
+FAKES |= {"untidy": Untidy, "alone": Alone}
 
 
 class Idle(Steady):

@@ -1,0 +1,38 @@
+"""What several of these tests need: fakes that are compared, in processes or in threads."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from minillm.bench import run as run_function
+from minillm.bench import worker
+from minillm.bench.peers import PEERS
+from tests.bench.workers import CONFIG, FAKES, Idle, Thread
+
+run_module = sys.modules["minillm.bench.run"]  # `run` of its package is the function
+
+
+@pytest.fixture
+def compare(monkeypatch, tmp_path):
+    """Compare fakes on a folder that holds a config: compare(names, prompt, new, rounds)."""
+    for name, kind in FAKES.items():
+        monkeypatch.setitem(PEERS, name, kind)
+    monkeypatch.setattr(run_module, "WORKER", ("-m", "tests.bench.workers"))
+    monkeypatch.setattr(run_module, "PAUSE", 0)
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_dict()))
+
+    def call(names, *args, **kwargs):
+        return run_function(tmp_path, names, *args, **kwargs)
+
+    call.folder = tmp_path
+    return call
+
+
+@pytest.fixture
+def in_threads(monkeypatch):
+    """Workers are threads of this process."""
+    monkeypatch.setattr(run_module, "Child", Thread)
+    monkeypatch.setattr(worker, "Machine", Idle)
