@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..checkpoints.opening import open_checkpoint
 from ..errors import InputError, whole_number
 from ..ids import checked_ids
 from ..layers.cache import checked_capacity, position_bytes
+from ..loading import convert
 from ..steps import Observer, Step, Trace, checked, identity
 
 
@@ -62,6 +64,14 @@ class Engine:
             raise InputError(
                 f"{cls.name} is not there ({error}): python -m pip install {cls.package}"
             ) from None
+
+    def written(self, checkpoint: Checkpoint, name: str, dtype: str | None) -> Checkpoint:
+        """The checkpoint in another form: a file or a folder of this name, there as long as the
+        engine. dtype: see loading.convert."""
+        self._folder = TemporaryDirectory(ignore_cleanup_errors=True)
+        path = Path(self._folder.name) / name
+        convert(checkpoint, path, dtype)
+        return open_checkpoint(path)
 
     def read(self, ids: list[int], past: int, last: bool, step: Observer) -> np.ndarray:
         """Forget what is from position `past` on, read ids [T]: their logits [T,V], with `last`
@@ -125,9 +135,9 @@ class Engine:
         """Its name and version: llama.cpp 0.3.36."""
         return f"{self.name} {next(iter(self.versions.values()))}"
 
-    def own_count(self) -> float | None:
-        """ms that the engine itself has counted for a token, where it counts, since it was last
-        asked."""
+    def own_count(self) -> tuple[float, float] | None:
+        """ms that the engine itself has counted for a token while a clock looked on, and those that
+        its functions took, as their caller counts; since it was last asked, where it counts."""
         return None
 
     @property

@@ -107,7 +107,8 @@ class TestLive:
             assert every_step == ("h.0.ln_1" in names)
             assert len(names) == 2 * L + 4 or every_step
         found = price(engine, IDS, n=8, every_step=every_step)
-        assert found.same and 0 < found.own < 1.05 * found.inside  # which has Python's part, too
+        # what Python does around it is inside as well; llama.cpp counts whole us
+        assert found.same and 0 < found.own < found.within + 0.002 < found.inside + 0.002
 
     def test_a_long_prompt_and_a_growing_text(self, both):
         model, engine = both
