@@ -8,11 +8,12 @@ import pytest
 
 import minillm
 from minillm import InputError, recording
-from minillm.clock import Clock, ClockReport
+from minillm.clock import Clock, ClockReport, Limits
 from minillm.decoding import Options
 from minillm.decoding.generate import moments
-from minillm.engines import Engine, engine
+from minillm.engines import ENGINES, Engine, engine
 from minillm.engines.price import price
+from minillm.page.answering import answerer
 from minillm.record import record
 from minillm.steps import Patch
 
@@ -114,6 +115,28 @@ def test_a_recording_is_timed_by_it_and_valued_by_the_model(ours):
     assert made.header["machine"]["versions"]["minillm"] == "1"
     assert made.header["model"]["stored"] == ours.stored
     assert made.header["runs"]["difference"] < 1e-4  # one pass, and one a token
+
+
+def test_a_page_has_it_beside_the_model(monkeypatch):
+    """One lever: its times, and how far its steps are from ours, which here they are not."""
+    monkeypatch.setitem(ENGINES, "ours", Ours)
+    model, tokenizer = minillm.load("tales-draft", kernels="numpy")
+    limits = Limits(
+        {},
+        1,
+        {2**26: 1e10},
+        *2 * [dict.fromkeys(("float16", "float32"), 1e11)],
+        1e10,
+        1.0,
+        1.0,
+        1.0,
+    )
+    answer = answerer(model, tokenizer, "tales-draft", {"max_new_tokens": 3}, lambda *_: limits)
+    (made,) = answer("Once upon", {"lever": "engine:ours"}, lambda said: None)
+    assert made.header["model"]["twin"] == "ours 1"
+    assert made.header["parting"] == {"name": "tales-draft", "stored": "float32", "twin": "numpy"}
+    assert set(np.unique(made.arrays["parting.steps"])) == {-1, 0}
+    assert made.arrays["predicted.seconds"].max() < 1  # without what our threads wait
 
 
 @pytest.mark.parametrize(
