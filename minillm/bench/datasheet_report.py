@@ -54,7 +54,8 @@ class DatasheetReport(Saved):
         sheet, verdict = self.sheet, self.sheet.verdict
         n, base = sheet.middle, sheet.kinds[0]
         threads = f", {count(sheet.limits.threads, 'thread')}" if sheet.machine.measured else ""
-        words = " ".join(verdict.sentences[part] for part in ("answer", "binds", "change"))
+        parts = (verdict.sentences.get(part) for part in ("answer", "binds", "change"))
+        words = " ".join(filter(None, parts))
         found = [
             Section("", self._about()),
             Section("In words", f"{words} (In {base}{threads}, after {n - 1:,} tokens.)"),

@@ -129,6 +129,12 @@ def test_what_is_predicted_would_cost_that():
         )
 
 
+def test_an_engine_that_is_faster_than_the_limits_has_no_cause_named():
+    fitted = {("minillm", "float32", TOKEN): Constants(1.5, 0.0)}
+    page = DatasheetReport(Datasheet("a", GPT2_124M, machine(fitted=fitted)), "").page(None)
+    assert "Each token would cost" in page and "All of that is" not in page
+
+
 def test_why_more_texts_may_give_less_is_said():
     sheet = Datasheet("a", SHAPES["gpt2"], machine())
     assert "caches" not in DatasheetReport(sheet, "").page(None)

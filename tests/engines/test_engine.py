@@ -1,6 +1,7 @@
 """What every engine has from its base: one text at a time, clocked and traced as a Model is. The
 engine of this file is minillm itself."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,19 @@ def test_its_price_is_measured_in_turn(ours):
     assert lines[2].startswith("of 6 tokens") and lines[2].endswith("logits the same")
     low, middle, high = found.to_dict()["shares"]
     assert low <= middle <= high
+
+
+def test_the_price_says_what_is_around_the_engine_and_what_is_not_known(ours):
+    found = price(ours, IDS, n=2)
+    assert found.own is None and len(found.summary()) == 3  # it counts nothing itself
+    told = replace(found, inside=10.0, within=9.75, own=9.7, same=False, unknown={"shift:ADD": 2})
+    lines = told.summary()
+    assert lines[2].endswith("logits NOT THE SAME")
+    assert (
+        "10.000 ms on average: 9.750 within ours 1, which itself counts 9.700 (+0.5%)" in lines[3]
+    )
+    assert lines[4].startswith("and 0.250 around it")
+    assert lines[5] == "not known, timed with the step that ends next: 2 x shift:ADD"
 
 
 def test_a_recording_is_timed_by_it_and_valued_by_the_model(ours):

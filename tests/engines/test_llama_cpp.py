@@ -17,6 +17,7 @@ from minillm.clock import Clock, Limits
 from minillm.decoding import Options
 from minillm.decoding.generate import moments
 from minillm.engines import LlamaCpp
+from minillm.engines.llama_cpp import View
 from minillm.engines.price import price
 from minillm.loading import convert
 from minillm.steps import Patch
@@ -152,6 +153,15 @@ class TestLive:
             InputError, match=r"llama\.cpp cannot compute with .*a\.gguf: GGML_ASSERT"
         ):
             LlamaCpp(file)
+
+
+@pytest.mark.live
+@needs_engine
+@pytest.mark.parametrize("threads", [1, 2])
+def test_it_has_as_many_threads_as_are_asked_for(threads):
+    """As llama.cpp itself says."""
+    engine = LlamaCpp("tales-draft", threads)
+    assert engine.threads == threads == engine._view(View).context.threads
 
 
 @pytest.mark.live
