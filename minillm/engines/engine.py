@@ -51,6 +51,7 @@ class Engine:
     ):
         self.checkpoint = open_checkpoint(model)
         self.config, self.family = self.checkpoint.config, self.checkpoint.family
+        self.sizes = self.config.sizes
         self._held: Held | None = None  # whose positions the engine holds
         self.room = 1  # the most positions that a text has had
 
@@ -96,14 +97,14 @@ class Engine:
     ) -> np.ndarray:
         """Return the logits of the next token after every position, as protocol.Model says; one row
         alone."""
-        rows, single = checked_ids(ids, self.config.sizes.V)
+        rows, single = checked_ids(ids, self.sizes.V)
         B, T = rows.shape
         if B != 1 or (lengths is not None and [*lengths] != [T]):
             raise InputError(f"{self.name} reads one text here, and all of it, not {B} rows")
         past = 0 if cache is None else int(cache.lengths[0])
         if past and cache is not self._held:
             raise InputError(f"{self.name} holds one text, and that is another cache's by now")
-        most = self.config.sizes.P if cache is None else cache.capacity
+        most = self.sizes.P if cache is None else cache.capacity
         if past + T > most:
             raise InputError(f"{past + T} positions do not fit: there is room for {most}")
         self.room = max(self.room, past + T)

@@ -132,8 +132,9 @@ class Context:
             raise InputError(f"llama_decode returned {code}")
         row = self.llama.llama_get_logits_ith(self.context, 0 if every else -1)  # which waits
         self.passes, self.within = self.passes + 1, self.within + perf_counter_ns() - began
-        shape = (len(ids), self.n_vocab) if every else (self.n_vocab,)
-        return np.ctypeslib.as_array(ctypes.cast(row, ctypes.POINTER(ctypes.c_float)), shape)
+        numbers = ctypes.c_float * (self.n_vocab * (len(ids) if every else 1))
+        logits = np.frombuffer(numbers.from_address(ctypes.addressof(row.contents)), np.float32)
+        return logits.reshape(len(ids), -1) if every else logits
 
 
 def check_survival(path: Path) -> None:
@@ -370,7 +371,8 @@ class Stamps(View):
             cb_eval_user_data=self.book.all.ctypes.data,
             no_perf=False,
         )
-        self.graph, self.asked = engine.graph(self.book.asked), Asked({}, [], [])
+        self.nodes = self.book.asked.copy()
+        self.graph, self.asked = engine.graph(self.nodes), Asked({}, [], [])
 
     def ask(self, graph: Graph, every_step: bool) -> None:
         """Want the nodes of a graph at which steps end, or phases: the fewer, the less it costs.
@@ -390,10 +392,13 @@ class Stamps(View):
         logits = super().read(ids, every, step)
         end = self.now()
         _, at, names = self.asked
-        if (graph := self.engine.graph(self.book.asked)) is not self.graph:
-            self.graph = graph
-            at = [i for i in at if i in graph.ends]
-            names = [graph.ends[i] for i in at]
+        if not np.array_equal(self.book.asked, self.nodes):  # most passes have the same
+            self.nodes = self.book.asked.copy()
+            graph = self.engine.graph(self.nodes)
+            if graph is not self.graph:
+                self.graph = graph
+                at = [i for i in at if i in graph.ends]
+                names = [graph.ends[i] for i in at]
         assert step.stamps is not None
         step.stamps([*names, "logits"], [*self.book.ticks[at].tolist(), end])
         return logits
