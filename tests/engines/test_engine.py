@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import minillm
-from minillm import InputError, recording
+from minillm import InputError, clock, recording
+from minillm.cli import main
 from minillm.clock import Clock, ClockReport, Limits
 from minillm.decoding import Options
 from minillm.decoding.generate import moments
@@ -129,6 +130,30 @@ def test_a_recording_is_timed_by_it_and_valued_by_the_model(ours):
     assert made.header["machine"]["versions"]["minillm"] == "1"
     assert made.header["model"]["stored"] == ours.stored
     assert made.header["runs"]["difference"] < 1e-4  # one pass, and one a token
+
+
+class Wide(Ours):
+    """The same, which computes in float32 whatever the file has."""
+
+    stored = "float32"
+
+
+def test_beside_a_model_that_is_stored_otherwise(monkeypatch, capsys, tmp_path):
+    """The limits are those of both."""
+
+    def measure(ops, kinds, *_):
+        rates = dict.fromkeys(kinds, 1e11)
+        return Limits({}, 1, {2**26: 1e10}, rates, rates, 1e10, 0.0, 0.0, 0.0)
+
+    monkeypatch.setitem(ENGINES, "wide", Wide)
+    monkeypatch.setattr(clock, "measure", measure)
+    args = ["clock", "Once", "--engine", "wide", "--model", "tales-draft", "--beside"]
+    args += ["--max-new-tokens", "2", "--kernels", "numpy"]
+    assert main(args) == 0 and "it gains " in capsys.readouterr().out
+    file = tmp_path / "limits.json"
+    measure(None, ["float32"]).save(file)
+    assert main([*args, "--limits", str(file)]) == 2
+    assert "has the rates of float32, but none of float16: leave it out" in capsys.readouterr().err
 
 
 def test_a_page_has_it_beside_the_model(monkeypatch):
