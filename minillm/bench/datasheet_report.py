@@ -99,8 +99,8 @@ class DatasheetReport(Saved):
         if sheet.measured:
             rows = [point.row() for point in sheet.measured]
             note = (
-                "Medians of the rounds, of the error, too: predicted / measured - 1 in each round."
-                " The limits were measured in turn with the passes."
+                "The fastest of the rounds, beside what the best limits of all rounds allow; error:"
+                " predicted / measured - 1. The limits were measured in turn with the passes."
             )
             found.append(Section("Predicted, then measured", note, MEASURED[:-1], rows))
         return found
