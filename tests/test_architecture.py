@@ -220,6 +220,7 @@ PROVEN_ELSEWHERE = {
         "families.gpt2.forward",
         "parameters",
     ),
+    "tests/record/test_recorder.py: what is made of two runs": ("record.timed", "record.traced"),
     "tests/test_steps.py: steps are compared": ("differences",),
     "tests/training/test_trainer.py: a checkpoint is what a run resumes from": (
         "training.checkpoint",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import minillm
-from minillm import InputError, ops
+from minillm import InputError, engines, ops
 from minillm.checkpoints import opening
 from minillm.cli import main
 
@@ -75,8 +75,20 @@ def test_a_twin(package):
     np.testing.assert_allclose(found, expected, atol=1e-4 * abs(expected).max())
 
 
+def test_an_engine(package, monkeypatch, capsys):
+    """A port with a mistake: its step is named, and the switch that takes it away."""
+    monkeypatch.setattr(engines, "ENGINES", {**engines.ENGINES})
+    package("An engine")
+    assert main(["verify", "tales-draft", "--engine", "port", "The king had"]) == 0
+    said = capsys.readouterr().out
+    assert "as it is: the first beyond rounding is h.0.mlp.act, position 0: apart by" in said
+    assert "+1: GELU by tanh" in said and "+1: all within rounding" in said
+
+
 def test_every_recipe_is_tried():
     """A family's in families/test_toy_family.py, a sampler's in decoding/test_options.py."""
     headings = re.findall("^## (.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert headings == ["A family", "A file format", "A sampler", "An observer of steps", "A twin"]
+    assert headings == [
+        *("A family", "A file format", "A sampler", "An observer of steps", "A twin", "An engine"),
+    ]
     assert [h for h in headings if not code_of(h)] == ["A family"]

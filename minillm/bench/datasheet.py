@@ -20,6 +20,7 @@ import numpy as np
 
 from .. import families
 from ..checkpoints import llama_cpp
+from ..checkpoints.find import CONFIG, find_model
 from ..clock.clock import CycleTimes
 from ..clock.costs import formed, steps_of
 from ..clock.limits import Limits
@@ -31,7 +32,7 @@ from ..decoding.cycle import AT_ONCE
 from ..errors import InputError
 from ..families.family import CHOOSE, MATRIX, TABLE
 from ..layers.cache import position_bytes
-from ..loading import config_of
+from ..loading import config_of, open_checkpoint
 from ..machine.files import read_json
 from ..steps import local_name
 from ..weights import KINDS
@@ -134,15 +135,28 @@ def weight_bytes(config, kind: str) -> int:
     return found
 
 
-def described(model: str | Path) -> Any:
-    """The config of a model by its name or folder, by a config.json alone, or by the beginning of
-    a GGUF file."""
+def described(model: str | Path) -> tuple[Any, str]:
+    """The config of a model, and how its matrices are stored: by its name or folder, by a
+    config.json alone, or by the beginning of a GGUF file."""
     path = Path(model)
     if path.suffix.lower() == ".json" and path.is_file():
-        return families.parse_config(read_json(path, dict), path)
+        values = read_json(path, dict)
+        return families.parse_config(values, path), _said(values)
+    if not (path.suffix.lower() == ".gguf" and path.is_file()):
+        path = find_model(model)
     if path.suffix.lower() == ".gguf" and path.is_file():
-        return llama_cpp.config_in(path)
-    return config_of(model)
+        return llama_cpp.header(path)
+    config = config_of(path)
+    try:
+        return config, open_checkpoint(path).stored
+    except InputError:  # its weights are not there
+        return config, _said(read_json(path / CONFIG, dict))
+
+
+def _said(values: Mapping[str, Any]) -> str:
+    """How a config.json says that matrices are stored."""
+    kind = values.get("dtype", values.get("torch_dtype"))
+    return kind if isinstance(kind, str) and kind in KINDS else "float32"
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,8 @@ class DatasheetReport(Saved):
         sheet, verdict = self.sheet, self.sheet.verdict
         n, base = sheet.middle, sheet.kinds[0]
         threads = f", {count(sheet.limits.threads, 'thread')}" if sheet.machine.measured else ""
-        words = " ".join(verdict.sentences[part] for part in ("answer", "binds", "change"))
+        parts = (verdict.sentences.get(part) for part in ("answer", "binds", "change"))
+        words = " ".join(filter(None, parts))
         found = [
             Section("", self._about()),
             Section("In words", f"{words} (In {base}{threads}, after {n - 1:,} tokens.)"),
@@ -98,8 +99,8 @@ class DatasheetReport(Saved):
         if sheet.measured:
             rows = [point.row() for point in sheet.measured]
             note = (
-                "Medians of the rounds, of the error, too: predicted / measured - 1 in each round."
-                " The limits were measured in turn with the passes."
+                "The fastest of the rounds, beside what the best limits of all rounds allow; error:"
+                " predicted / measured - 1. The limits were measured in turn with the passes."
             )
             found.append(Section("Predicted, then measured", note, MEASURED[:-1], rows))
         return found

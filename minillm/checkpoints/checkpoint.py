@@ -84,11 +84,7 @@ class Checkpoint:
     @property
     def stored(self) -> str:
         """In which form the matrices lie, or most of their numbers."""
-        sizes: dict[str, int] = {}
-        for name, tensor in self.tensors.items():
-            if (parameter := self.config.layout.get(name)) and parameter.role == MATRIX:
-                sizes[tensor.kind] = sizes.get(tensor.kind, 0) + tensor.size
-        return max(sizes, key=sizes.__getitem__)
+        return most_stored(self.config, ((n, t.kind, t.size) for n, t in self.tensors.items()))
 
     @property
     def about(self) -> dict[str, Any]:
@@ -132,6 +128,15 @@ class Unread(dict):
         if self.dtype is not None or (tensor.kind in FLOATS and not self.as_stored):
             return self.dtype or "float32"
         return tensor.kind
+
+
+def most_stored(config, tensors: Iterable[tuple[str, str, int]]) -> str:
+    """How most numbers of matrices are stored; tensors: name, kind and size of each."""
+    sizes: dict[str, int] = {}
+    for name, kind, size in tensors:
+        if (parameter := config.layout.get(name)) and parameter.role == MATRIX:
+            sizes[kind] = sizes.get(kind, 0) + size
+    return max(sizes, key=sizes.__getitem__, default="float32")
 
 
 def dtype_name(dtype) -> str | None:

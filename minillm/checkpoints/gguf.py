@@ -296,11 +296,11 @@ def read(path: str | Path) -> Contents:
     return Contents(Path(path), metadata, _tensors(reader, described, start))
 
 
-def read_header(path: str | Path) -> tuple[dict[str, object], dict[str, tuple[int, ...]]]:
-    """Return the metadata of a file, and the shape of each tensor: they may be all of it that is
-    there. Raises InputError as `read` does."""
+def read_header(path: str | Path) -> tuple[dict[str, object], dict[str, tuple[tuple, str]]]:
+    """Return the metadata of a file, and shape and type of each tensor: they may be all of it that
+    is there. Raises InputError as `read` does."""
     _, metadata, described, _ = _header(Path(path))
-    return metadata, {name: shape for name, shape, *_ in described}
+    return metadata, {name: (shape, kind) for name, shape, kind, *_ in described}
 
 
 def _header(path: Path):

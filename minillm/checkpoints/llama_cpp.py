@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +29,7 @@ from ..weights import BF16, KINDS, BFloat16, Weight, store
 from ..weights.blocks import BLOCK, Blocks
 from ..weights.weight import Arena
 from . import gguf
-from .checkpoint import FLOATS, Checkpoint, Tensor
+from .checkpoint import FLOATS, Checkpoint, Tensor, most_stored
 from .safetensors import forget
 
 KIND = {  # of a tensor -> of ours; others are widened
@@ -79,9 +81,19 @@ def open_file(path: Path) -> Checkpoint:
     )
 
 
-def config_in(path: Path):
-    """The config of a GGUF file of which the beginning is there; without its factors of RoPE."""
-    return _config(path, *gguf.read_header(path), None)
+def header(path: Path) -> tuple[Any, str]:
+    """The config of a GGUF file of which the beginning is there, without its factors of RoPE; and
+    how its matrices are stored, as Checkpoint.stored."""
+    metadata, found = gguf.read_header(path)
+    config = _config(path, metadata, {name: shape for name, (shape, _) in found.items()}, None)
+    ours = {theirs: name for name, theirs in names(families.of(config), config).items()}
+    return config, most_stored(
+        config,
+        (
+            (ours.get(name, name), KIND.get(kind, "float32"), prod(shape))
+            for name, (shape, kind) in found.items()
+        ),
+    )
 
 
 def _config(path: Path, metadata, shapes, factors):

@@ -139,7 +139,8 @@ def run(args: argparse.Namespace) -> None:
 
             ids = tokenizer.encode_prompt(text)
             looked = price(model, ids, max(32, args.max_new_tokens), args.every_step)
-        limits = None if args.no_limits else limits_of(model, args, update)
+        kinds = [each.kind for each in reports.values()]
+        limits = None if args.no_limits else limits_of(model, args, update, kinds)
         for each in reports.values():
             each.limits = limits.without_waiting() if limits and each.engine else limits
             each.busy = load_of_others.share()
@@ -309,7 +310,13 @@ def limits_of(model, args: argparse.Namespace, update, kinds=()):
     from ..clock import Limits, measure
 
     if args.limits and Path(args.limits).exists():
-        return Limits.load(args.limits)
+        found = Limits.load(args.limits)
+        if missing := {model.stored, *kinds} - found.row.keys():
+            raise InputError(
+                f"{args.limits} has the rates of {', '.join(found.row)}, but none of"
+                f" {', '.join(sorted(missing))}: leave it out, or name a new file"
+            )
+        return found
     weights = sum(p.nbytes for p in model.parameters.values())
     limits = measure(model.ops, [model.stored, *kinds], update, [weights])
     if args.limits:

@@ -49,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kinds",
         nargs="+",
         metavar="KIND",
-        help=f"how matrices are stored; levers begin from the first (default: {' '.join(KINDS)})",
+        help="how matrices are stored; levers begin from the first (default: as the file has them,"
+        f" then {' '.join(KINDS)})",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="how many threads (default: all)")
     parser.add_argument("--measure", action="store_true", help="measure what can be, too")
@@ -112,19 +113,21 @@ def run(args: argparse.Namespace) -> None:
         return errors(args)
     if len(args.engine) > 1 or args.models:
         raise InputError("several engines and --models go with --errors")
-    config = described(args.model or "tales")
+    config, stored = described(args.model or "tales")
+    wanted = args.kinds or [kind for kind in (stored, *KINDS) if kind in known]
     if args.measure:
         require_weights([args.model or "tales"])
-    machine = machines.find(args.machine) if args.machine else measured_machine(args)
+    machine = machines.find(args.machine) if args.machine else measured_machine(args, wanted)
     if args.save_machine:
         machine.save(args.save_machine)
         if args.model is None:
             return write(f"{args.save_machine}: {harmless(machine.name)}, {machine.source}")
     if args.measure and not machine.measured:
         raise InputError(f"--measure is of this machine: leave out --machine {args.machine}")
-    kinds = kinds_for(args, machine)
+    rates = machine.limits[-1].row
+    kinds = dict.fromkeys(kind for kind in wanted if args.kinds or kind in rates)
     sheet = Datasheet(
-        name_of(args.model or "tales"), config, machine, args.engine[0], kinds, args.threads
+        name_of(args.model or "tales"), config, machine, args.engine[0], [*kinds], args.threads
     )
     if args.measure:
         sheet.measured = measured(sheet, args)
@@ -141,13 +144,7 @@ def require_weights(models) -> None:
             find_model(name)
 
 
-def kinds_for(args: argparse.Namespace, machine) -> list[str]:
-    """The kinds that are asked for, else those of KINDS that the machine has rates of."""
-    known = machine.limits[-1].row
-    return [*dict.fromkeys(args.kinds or [kind for kind in KINDS if kind in known])]
-
-
-def measured_machine(args: argparse.Namespace):
+def measured_machine(args: argparse.Namespace, kinds=()):
     """This machine, on one thread and on all; a file that is to be kept has every kind."""
     from ..clock.machines import measure_machine
     from ..machine.progress import progress_bar
@@ -158,8 +155,7 @@ def measured_machine(args: argparse.Namespace):
     ops = twin()
     most = args.threads or n_threads(ops)
     with progress_bar("steps") as update:
-        kinds = every if args.save_machine else args.kinds or KINDS
-        return measure_machine(ops, kinds, (1, most), update)
+        return measure_machine(ops, every if args.save_machine else kinds, (1, most), update)
 
 
 def name_of(model: str) -> str:

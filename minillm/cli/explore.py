@@ -4,6 +4,8 @@ minillm explore "Once upon a time"
 minillm explore "The king" --model tales-draft --save king.html
 minillm explore --save king.html --beside int8 --beside draft:ngram    two ways to compute it, too
 minillm explore --save king.html --beside model:./tuned     another model of the same shapes
+minillm explore --save king.html --beside engine:llama.cpp     another engine
+minillm explore --save king.html --recording king.recording     what `minillm clock --record` wrote
 minillm explore --save king.html --live     the page holds the model, too, and goes on by itself
 minillm explore --kernels answers --watch    your functions, anew whenever a file is saved
 minillm explore --no-open     says the address, for a browser elsewhere
@@ -43,6 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save", metavar="FILE", help="write a page with a recording inside, and end"
     )
+    parser.add_argument(
+        "--recording",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="of --save: show what `minillm clock --record FILE` wrote, and compute nothing; given"
+        " often, the recordings of one model beside each other",
+    )
     parser.add_argument("--force", action="store_true", help="of --save: write over what is there")
     parser.add_argument(
         "--live",
@@ -59,9 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=(
             "of --save: the same text computed in another way, too, on the same time scale:"
             " no-cache, int8 (or another kind of --dtype), cache:float16, draft:HOW (as in"
-            " `minillm generate`), batch:N texts at once, beams:N, threads:N, or model:NAME,"
-            " another one of the same shapes; where weights are others it shows where the two part;"
-            " may be given often"
+            " `minillm generate`), batch:N texts at once, beams:N, threads:N, model:NAME, another"
+            " one of the same shapes, or engine:NAME, llama.cpp or transformers; where weights or"
+            " engines are others it shows where the two part; may be given often"
         ),
     )
     parser.add_argument(
@@ -96,6 +106,8 @@ def run(args: argparse.Namespace) -> None:
     check_output("--limits", args.limits)
     if args.save:
         require_new(Path(args.save), args.force)
+    if args.recording:
+        return replay(args)
     if args.live and not args.save:
         raise InputError("--live puts the model into a page: give --save page.html, too")
     if args.beside and not args.save:
@@ -136,6 +148,26 @@ def run(args: argparse.Namespace) -> None:
         say_written(args.save)
         return
     serve(model, text, answer, args, state)
+
+
+def replay(args: argparse.Namespace) -> None:
+    """Write a page of recordings that are there."""
+    from ..machine.files import write_atomically
+    from ..page.static import page
+    from ..recording import read
+
+    others = ("text", "model", "live", "beside", "watch", "limits", "kernels", "dtype")
+    if given := [name for name in others if getattr(args, name)]:
+        raise InputError(f"--recording shows what was computed: leave out {given[0]}")
+    if not args.save:
+        raise InputError("--recording is for --save page.html")
+    made = [read(path) for path in args.recording]
+    shapes = [(one.header["model"]["family"], one.header["model"]["sizes"]) for one in made]
+    for path, shape in zip(args.recording, shapes):
+        if shape != shapes[0]:
+            raise InputError(f"{path} is of a model of other shapes than {args.recording[0]}")
+    write_atomically(Path(args.save), page(made).encode())
+    say_written(args.save)
 
 
 def folder_of(args: argparse.Namespace) -> Path | None:

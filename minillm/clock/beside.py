@@ -43,5 +43,6 @@ def verdict(times: Mapping[str, Mapping[str, float]]) -> str:
         return ", ".join(f"{p} {sign * gains[p]:,.3f} ms" for p in some)
 
     less = 1 - a["cycle"] / b["cycle"]
+    won = f"gains in {listed(1)}" if listed(1) else "gains nowhere"
     lost = f"; it loses in {listed(-1)}" if listed(-1) else ", and loses nowhere"
-    return f"{one} takes {less:.0%} less than {other}: it gains in {listed(1)}{lost}"
+    return f"{one} takes {less:.0%} less than {other}: it {won}{lost}"

@@ -134,7 +134,7 @@ def verdict(evidence: Evidence) -> Verdict:
         return Verdict(seconds, sentences=said)
     work = OneToken(evidence, decode[len(decode) // 2], seconds)
     said = {"answer": answer, "uncertain": _uncertain(evidence, times, work)}
-    if work.drowned:
+    if work.drowned or work.too_fast:
         return Verdict(seconds, sentences=said)
     shares = work.shares
     binds = max(shares, key=lambda what: shares[what])
@@ -189,6 +189,11 @@ class OneToken:
         """Whether others were so busy that the overhead may be theirs."""
         unclear = self.busy >= BUSY and self.shares[OVERHEAD] > UNEXPLAINED
         return unclear or self.busy >= TOO_BUSY
+
+    @property
+    def too_fast(self) -> bool:
+        """Whether the limits cannot be those of the machine that it ran on."""
+        return self.predicted > 1.15 * self.seconds
 
     @property
     def explained(self) -> float:
@@ -381,7 +386,7 @@ def _uncertain(evidence: Evidence, times: np.ndarray, work: OneToken | None = No
         said.append(f"Only {count(len(times), 'token')} after the first {were} timed.")
     elif high - low > SPREAD * np.median(times):
         said.append(f"Half of the tokens took {duration(low)} to {duration(high)}.")
-    if work and work.predicted > 1.15 * work.seconds:
+    if work and work.too_fast:
         said.append(
             f"It was {work.predicted / work.seconds:.1f} times as fast as the limits allow, which"
             " were slower when they were measured: measure them again."

@@ -132,11 +132,10 @@ def _cycle(model: Model, rows: list[Row], cache, step) -> Iterator[tuple[int, Mo
     for target, ids in zip(padded, fresh):
         target[: len(ids)] = ids
     logits, cycle = run_cycle(model, padded, cache, step, lengths=lengths)  # [B,V]
-    for row, its_logits in zip(rows, logits):
+    for place, (row, its_logits) in enumerate(zip(rows, logits)):
         probs = step("probs", row.text.distribution(its_logits))
-        moment = row.text.emit(
-            step("next", row.text.choose(probs)), model.ops.log_softmax(its_logits), cycle
-        )
+        token, logprobs = step("next", row.text.choose(probs)), model.ops.log_softmax(its_logits)
+        moment = row.text.emit(token, logprobs, cycle, row=place)
         if row.stream is not None:
             moment = shown(moment, row.stream)
         row.done = moment.finish is not None

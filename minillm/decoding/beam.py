@@ -24,11 +24,11 @@ MOST_BEAMS = 4096
 
 @dataclass(frozen=True)
 class Beam:
-    """One text: all its ids, the new ones as (id, log-probability, cycle), its summed score and
-    where it comes from."""
+    """One text: all its ids, the new ones as (id, log-probability, cycle, row of its logits), its
+    summed score and where it comes from."""
 
     ids: list[int]
-    new: tuple[tuple[int, float, Cycle], ...]
+    new: tuple[tuple[int, float, Cycle, int], ...]
     score: float
     row: int = 0  # the cache row that holds everything but its last token
 
@@ -36,11 +36,11 @@ class Beam:
 def beam_search(model: Model, text: Continuation, step: Step = identity) -> Iterator[Moment]:
     """Yield the moments of the best text found."""
     winner, now = best_beams(model, text, step)[0], perf_counter_ns()
-    for index, (token, logprob, cycle) in enumerate(winner.new):
+    for index, (token, logprob, cycle, row) in enumerate(winner.new):
         step("next", token)
         last = index + 1 == len(winner.new)
         finish = None if not last else "eos" if token in text.stop_tokens else "length"
-        yield Moment(index, token, "", logprob, cycle, now, finish)
+        yield Moment(index, token, "", logprob, cycle, now, finish, row=row)
 
 
 def best_beams(model: Model, text: Continuation, step: Step = identity) -> list[Beam]:
@@ -71,10 +71,11 @@ def best_beams(model: Model, text: Continuation, step: Step = identity) -> list[
         best = np.argsort(-scores, axis=None, kind="stable")[:n_candidates]
         best = best[scores.ravel()[best] > -np.inf]
         candidates = []
-        for row, token in zip(*np.unravel_index(best, scores.shape)):
-            beam, token = running[row], int(token)
-            new = (*beam.new, (token, float(logprobs[row, token]), cycle))
-            candidates.append(Beam([*beam.ids, token], new, float(scores[row, token]), int(row)))
+        for place in zip(*np.unravel_index(best, scores.shape)):
+            row, token = map(int, place)
+            beam = running[row]
+            new = (*beam.new, (token, float(logprobs[row, token]), cycle, row))
+            candidates.append(Beam([*beam.ids, token], new, float(scores[row, token]), row))
         ends = [length == n_new or beam.ids[-1] in stop_tokens for beam in candidates]
         if not (options.early_stopping is True and len(finished) == n):
             # Only the n best candidates may finish: a worse one must not end before its betters.

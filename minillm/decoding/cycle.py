@@ -46,10 +46,10 @@ class Moment:
     """One emitted token: its id, the text it made certain, log P(id | all before) of the unfiltered
     model, in nats.
 
-    cycle: the pass that it came from; time: when it was known, in ns. finish: why the text ends
-    here, else None: "length" (as many as asked), "eos" (a stop token; it has no text) or "stop" (a
-    stop string, not shown). before: the passes since the last moment that brought no token
-    themselves (chunks of a prompt, drafts).
+    cycle: the pass that it came from, and row: which row of that pass's logits; time: when it was
+    known, in ns. finish: why the text ends here, else None: "length" (as many as asked), "eos" (a
+    stop token; it has no text) or "stop" (a stop string, not shown). before: the passes since the
+    last moment that brought no token themselves (chunks of a prompt, drafts).
     """
 
     index: int
@@ -60,6 +60,7 @@ class Moment:
     time: int
     finish: str | None = None
     before: tuple[Cycle, ...] = ()
+    row: int = 0
 
 
 def positions_for(model: Model, options: Options) -> int:
@@ -114,7 +115,9 @@ class Continuation:
         """The next token: the likeliest, or one drawn."""
         return self.options.choose(probs, self.rng)
 
-    def emit(self, token: int, logprobs, cycle: Cycle, before: Sequence[Cycle] = ()) -> Moment:
+    def emit(
+        self, token: int, logprobs, cycle: Cycle, before: Sequence[Cycle] = (), row: int = 0
+    ) -> Moment:
         """Put `token` after the text; logprobs [V] are the unfiltered model's."""
         token = whole_number("next", token, least=0)
         if not 0 <= token < len(logprobs):
@@ -131,6 +134,7 @@ class Continuation:
             perf_counter_ns(),
             finish,
             tuple(before),
+            row,
         )
 
     def new_cache(self, model: Model) -> KVCache:

@@ -105,6 +105,7 @@ def _rounds(model: Model, text, n_tokens, guess_of, step) -> Iterator[Moment]:
                     model.ops.log_softmax(row),
                     cycle,
                     before if i == 0 else (),
+                    row=i,
                 )
             )
             if moment.finish:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..checkpoints.opening import open_checkpoint
 from ..errors import InputError, whole_number
 from ..ids import checked_ids
 from ..layers.cache import checked_capacity, position_bytes
+from ..loading import convert
 from ..steps import Observer, Step, Trace, checked, identity
 
 
@@ -49,6 +51,7 @@ class Engine:
     ):
         self.checkpoint = open_checkpoint(model)
         self.config, self.family = self.checkpoint.config, self.checkpoint.family
+        self.sizes = self.config.sizes
         self._held: Held | None = None  # whose positions the engine holds
         self.room = 1  # the most positions that a text has had
 
@@ -62,6 +65,14 @@ class Engine:
             raise InputError(
                 f"{cls.name} is not there ({error}): python -m pip install {cls.package}"
             ) from None
+
+    def written(self, checkpoint: Checkpoint, name: str, dtype: str | None) -> Checkpoint:
+        """The checkpoint in another form: a file or a folder of this name, there as long as the
+        engine. dtype: see loading.convert."""
+        self._folder = TemporaryDirectory(ignore_cleanup_errors=True)
+        path = Path(self._folder.name) / name
+        convert(checkpoint, path, dtype)
+        return open_checkpoint(path)
 
     def read(self, ids: list[int], past: int, last: bool, step: Observer) -> np.ndarray:
         """Forget what is from position `past` on, read ids [T]: their logits [T,V], with `last`
@@ -86,14 +97,14 @@ class Engine:
     ) -> np.ndarray:
         """Return the logits of the next token after every position, as protocol.Model says; one row
         alone."""
-        rows, single = checked_ids(ids, self.config.sizes.V)
+        rows, single = checked_ids(ids, self.sizes.V)
         B, T = rows.shape
         if B != 1 or (lengths is not None and [*lengths] != [T]):
             raise InputError(f"{self.name} reads one text here, and all of it, not {B} rows")
         past = 0 if cache is None else int(cache.lengths[0])
         if past and cache is not self._held:
             raise InputError(f"{self.name} holds one text, and that is another cache's by now")
-        most = self.config.sizes.P if cache is None else cache.capacity
+        most = self.sizes.P if cache is None else cache.capacity
         if past + T > most:
             raise InputError(f"{past + T} positions do not fit: there is room for {most}")
         self.room = max(self.room, past + T)
@@ -125,9 +136,9 @@ class Engine:
         """Its name and version: llama.cpp 0.3.36."""
         return f"{self.name} {next(iter(self.versions.values()))}"
 
-    def own_count(self) -> float | None:
-        """ms that the engine itself has counted for a token, where it counts, since it was last
-        asked."""
+    def own_count(self) -> tuple[float, float] | None:
+        """ms that the engine itself has counted for a token while a clock looked on, and those that
+        its functions took, as their caller counts; since it was last asked, where it counts."""
         return None
 
     @property

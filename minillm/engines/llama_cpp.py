@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from time import perf_counter_ns
 from typing import Any, NamedTuple
 from weakref import finalize
 
@@ -26,7 +26,6 @@ from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.opening import open_checkpoint
 from ..clock.clock import counter
 from ..errors import InputError, require_kind, require_one_of
-from ..loading import convert
 from ..steps import Observer, Step, identity, local_name
 from ..twins.choose import twin
 from ..twins.threads import checked_threads, n_threads
@@ -87,6 +86,7 @@ class Context:
         for name, value in options.items():
             setattr(chosen, name, value)
         self.kept = options  # callbacks live as long as the context
+        self.passes = self.within = 0  # how many there were, and ns that llama.cpp had for them
         self.context = self.llama.llama_init_from_model(loaded.model, chosen)
         if not self.context:
             raise InputError(f"llama.cpp makes no context of {positions} positions")
@@ -147,12 +147,16 @@ class Context:
         return self._decode(batch, every=True)
 
     def _decode(self, batch: Any, every: bool) -> np.ndarray:
+        """Compute a batch: the logits after the last id, or after each."""
+        began = perf_counter_ns()
         if code := self.llama.llama_decode(self.context, batch):
             raise InputError(f"llama_decode returned {code}")
-        get = self.llama.llama_get_logits_ith
-        row = get(self.context, 0 if every else -1)
-        shape = (batch.n_tokens, self.n_vocab) if every else (self.n_vocab,)
-        return np.ctypeslib.as_array(ctypes.cast(row, ctypes.POINTER(ctypes.c_float)), shape)
+        row = self.llama.llama_get_logits_ith(self.context, 0 if every else -1)  # which waits
+        self.passes, self.within = self.passes + 1, self.within + perf_counter_ns() - began
+        n = batch.n_tokens if every else 1
+        numbers = ctypes.c_float * (self.n_vocab * n)
+        logits = np.frombuffer(numbers.from_address(ctypes.addressof(row.contents)), np.float32)
+        return logits.reshape(n, -1) if every else logits
 
 
 def check_survival(path: Path) -> None:
@@ -248,10 +252,7 @@ class LlamaCpp(Engine):
             logger.setLevel(logging.CRITICAL)
         checkpoint = open_checkpoint(model)
         if dtype or checkpoint.path.is_dir():
-            self._folder = TemporaryDirectory(ignore_cleanup_errors=True)
-            path = Path(self._folder.name) / "model.gguf"
-            convert(checkpoint, path, dtype)
-            checkpoint = open_checkpoint(path)
+            checkpoint = self.written(checkpoint, "model.gguf", dtype)
         else:
             check_survival(checkpoint.path)
         super().__init__(checkpoint)
@@ -329,14 +330,14 @@ class LlamaCpp(Engine):
             ]
         return names
 
-    def own_count(self) -> float | None:
-        """ms that llama.cpp itself has counted for a token, while a clock looked on."""
+    def own_count(self) -> tuple[float, float] | None:
         if Stamps not in self._views:
             return None
-        context, llama = self._views[Stamps].context.context, self.loaded.llama
-        counted = llama.llama_perf_context(context)
-        llama.llama_perf_context_reset(context)
-        return counted.t_eval_ms / counted.n_eval if counted.n_eval else None
+        context, llama = self._views[Stamps].context, self.loaded.llama
+        counted = llama.llama_perf_context(context.context)
+        llama.llama_perf_context_reset(context.context)
+        passes, within, context.passes, context.within = context.passes, context.within, 0, 0
+        return (counted.t_eval_ms / counted.n_eval, within / passes / 1e6) if passes else None
 
     @property
     def unknown(self) -> dict[str, int]:
@@ -392,7 +393,8 @@ class Stamps(View):
             cb_eval_user_data=self.book.all.ctypes.data,
             no_perf=False,
         )
-        self.graph, self.asked = engine.graph(self.book.asked), Asked({}, [], [])
+        self.nodes = self.book.asked.copy()
+        self.graph, self.asked = engine.graph(self.nodes), Asked({}, [], [])
 
     def ask(self, graph: Graph, every_step: bool) -> None:
         """Want the nodes of a graph at which steps end, or phases: the fewer, the less it costs.
@@ -412,10 +414,13 @@ class Stamps(View):
         logits = super().read(ids, every, step)
         end = self.now()
         _, at, names = self.asked
-        if (graph := self.engine.graph(self.book.asked)) is not self.graph:
-            self.graph = graph
-            at = [i for i in at if i in graph.ends]
-            names = [graph.ends[i] for i in at]
+        if not np.array_equal(self.book.asked, self.nodes):  # most passes have the same
+            self.nodes = self.book.asked.copy()
+            graph = self.engine.graph(self.nodes)
+            if graph is not self.graph:
+                self.graph = graph
+                at = [i for i in at if i in graph.ends]
+                names = [graph.ends[i] for i in at]
         assert step.stamps is not None
         step.stamps([*names, "logits"], [*self.book.ticks[at].tolist(), end])
         return logits

@@ -19,8 +19,9 @@ class Price:
     """ns of each token `without` and with a clock (`looking`), measured in turn.
 
     stamps: how many there are a token. same: whether all logits were the same to the bit. inside:
-    ms from the beginning of a token to its logits, the mean; own: what the engine itself counts for
-    that, None where it does not. unknown: nodes of which no step is known, and how many.
+    ms from the beginning of a token to its logits, the mean, and within: those of them that the
+    engine's functions took; own: what the engine itself counts for that; both None where it does
+    not. unknown: nodes of which no step is known, and how many.
     """
 
     engine: str
@@ -34,6 +35,7 @@ class Price:
     same: bool
     inside: float
     own: float | None
+    within: float | None
 
     @property
     def shares(self) -> list[float]:
@@ -57,12 +59,14 @@ class Price:
             f" without, {b:,.3f} with {count(self.stamps, 'stamp')}",
             f"of {len(self.without)} tokens, each read with and without, in turn; logits {logits}",
         ]
-        if self.own:
-            lines.append(
-                f"of these, embed to unembed are {self.inside:,.3f} ms on average, where"
-                f" {self.engine} itself counts {self.own:,.3f} ({self.inside / self.own - 1:+.1%});"
-                " the table has medians, of its own run"
-            )
+        if self.own and self.within:
+            lines += [
+                f"of these, embed to unembed are {self.inside:,.3f} ms on average:"
+                f" {self.within:,.3f} within {self.engine}, which itself counts {self.own:,.3f}"
+                f" ({self.within / self.own - 1:+.1%})",
+                f"and {self.inside - self.within:,.3f} around it, where it is called and its logits"
+                " are copied, in embed and unembed; the table has medians, of its own run",
+            ]
         if self.unknown:
             nodes = ", ".join(f"{n} x {node}" for node, n in self.unknown.items())
             lines.append(f"not known, timed with the step that ends next: {nodes}")
@@ -92,6 +96,7 @@ def price(engine: Engine, ids: Sequence[int], n: int = 32, every_step: bool = Fa
         logits = found[False]
         same &= bool((found[True] == logits).all())
     cycles = clock.cycles()
+    own, within = engine.own_count() or (None, None)
     return Price(
         engine.title,
         engine.versions,
@@ -103,5 +108,6 @@ def price(engine: Engine, ids: Sequence[int], n: int = 32, every_step: bool = Fa
         len(cycles[-1].names),
         same,
         mean(cycle.end - cycle.start for cycle in cycles) / 1e6,
-        engine.own_count(),
+        own,
+        within,
     )

@@ -15,7 +15,6 @@ from functools import partial
 from inspect import signature
 from itertools import groupby
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
@@ -25,7 +24,6 @@ from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.opening import open_checkpoint
 from ..clock.clock import counter
 from ..errors import InputError
-from ..loading import convert
 from ..steps import Observer, local_name, phase_of
 from ..twins.threads import checked_threads
 from .engine import Engine
@@ -49,10 +47,7 @@ class Transformers(Engine):
             raise InputError(f"dtype is {dtype!r}; {self.name} computes in float32 here")
         checkpoint = open_checkpoint(model)
         if not checkpoint.path.is_dir():
-            self._folder = TemporaryDirectory(ignore_cleanup_errors=True)
-            folder = Path(self._folder.name) / "model"
-            convert(checkpoint, folder, "float32")
-            checkpoint = open_checkpoint(folder)
+            checkpoint = self.written(checkpoint, "model", "float32")
         super().__init__(checkpoint)
         if self.family.projections is None:
             raise InputError(f"minillm does not know the modules of a {self.family.title} there")

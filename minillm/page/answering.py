@@ -47,8 +47,9 @@ def answerer(
         prompt: str | list[int], asked: Mapping[str, Any], told: Callable[[dict], None]
     ) -> Iterator[Recording]:
         lever = asked.get("lever", "")
-        with pulled(lever, model, tokenizer, load) as (one, draft, more):
-            kinds = sorted({one.stored, getattr(draft, "model", one).stored})
+        with pulled(lever, model, tokenizer, load, name) as (one, draft, more):
+            other = more.get("engine", one)
+            kinds = sorted({other.stored, getattr(draft, "model", other).stored})
 
             def measured() -> Limits | None:
                 assert limits is not None
@@ -74,9 +75,9 @@ def answerer(
                 told=lambda moment: told({"word": moment.text}),
                 **{"name": name} | how | more,
             )
-            if one is not model and told_apart:
+            if other is not model and told_apart:
                 told({"parting": True})
-                recording = parted(recording, model, one, name)
+                recording = parted(recording, model, other, name)
             yield recording
 
     return answer

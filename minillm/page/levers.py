@@ -11,6 +11,7 @@ from ..bench.diverge import require_alike
 from ..compression import quantize
 from ..decoding.drafts import named_draft
 from ..decoding.speculative import Draft
+from ..engines import engine
 from ..errors import InputError, short
 from ..model import Model
 from ..tokenizer import Tokenizer
@@ -18,8 +19,8 @@ from ..twins.threads import n_threads, set_threads
 from ..weights import KINDS
 
 KNOWN = (
-    f"no-cache, {', '.join(KINDS)}, cache:float16, draft:HOW, batch:N, beams:N, threads:N or"
-    " model:NAME"
+    f"no-cache, {', '.join(KINDS)}, cache:float16, draft:HOW, batch:N, beams:N, threads:N,"
+    " model:NAME or engine:NAME"
 )
 
 ROWS = {"batch": "batch", "beams": "num_beams"}  # levers that are a number of rows, for `record`
@@ -35,10 +36,11 @@ def offered(model: Model, drafts: tuple[str, ...] = ()) -> list[str]:
 
 @contextmanager
 def pulled(
-    lever: str, model: Model, tokenizer: Tokenizer, load: Callable[..., Any]
+    lever: str, model: Model, tokenizer: Tokenizer, load: Callable[..., Any], name: str = ""
 ) -> Iterator[tuple[Model, Draft | None, dict]]:
     """The model, the draft and the arguments of `record` that a lever asks for, while it is pulled;
-    "" is none. load: opens a model by its name. InputError for another lever."""
+    "" is none. load: opens a model by its name; name: what this one is opened by. InputError for
+    another lever."""
     what, _, how = lever.partition(":")
     threads = n_threads(model.ops)
     draft: Draft | None = None
@@ -57,6 +59,8 @@ def pulled(
         if its_tokenizer.tokens != tokenizer.tokens:
             raise InputError(f"{short(how)} has another vocabulary: a text is other ids to it")
         model, options = other, {"name": how}
+    elif what == "engine" and how:
+        options = {"engine": engine(how)(name, threads)}
     elif lever == "no-cache":
         options = {"use_cache": False}
     elif lever in KINDS:

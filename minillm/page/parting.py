@@ -3,6 +3,8 @@ same inputs, word by word, before the text shows anything."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..bench.diverge import require_alike
@@ -11,11 +13,13 @@ from ..model import Model
 from ..ops import softmax
 from ..recording import FARTHEST, PartingEntry, Recording
 from ..steps import local_name
+from ..twins.twin import abilities
 
 
-def parted(recording: Recording, a: Model, b: Model, name: str) -> Recording:
-    """Return the recording of what b wrote, and in it how far its steps are from a's, in times of
-    the rounding of both (bench.rounding), and how far the probabilities of each word.
+def parted(recording: Recording, a: Model, b: Any, name: str) -> Recording:
+    """Return the recording of what b wrote, a model or an engine with one, and in it how far its
+    steps are from a's, in times of the rounding of both (bench.rounding), and how far the
+    probabilities of each word.
 
     name: of a. A step that only one of them forms has -1. The distance of two distributions is half
     the sum of |p_a - p_b| over the vocabulary. InputError for models of other shapes.
@@ -35,5 +39,5 @@ def parted(recording: Recording, a: Model, b: Model, name: str) -> Recording:
     p, q = (softmax(model(ids[:-1])[n - 1 :]) for model in (a, b))
     apart = (abs(p - q).sum(-1) / 2).astype(np.float32)
     arrays = {"parting.steps": steps, "parting.probabilities": apart}
-    entry: PartingEntry = {"name": name, "stored": a.stored, "twin": header["model"]["twin"]}
+    entry: PartingEntry = {"name": name, "stored": a.stored, "twin": abilities(a.ops).name}
     return Recording({**header, "parting": entry}, {**recording.arrays, **arrays})

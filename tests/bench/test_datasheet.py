@@ -129,6 +129,12 @@ def test_what_is_predicted_would_cost_that():
         )
 
 
+def test_an_engine_that_is_faster_than_the_limits_has_no_cause_named():
+    fitted = {("minillm", "float32", TOKEN): Constants(1.5, 0.0)}
+    page = DatasheetReport(Datasheet("a", GPT2_124M, machine(fitted=fitted)), "").page(None)
+    assert "Each token would cost" in page and "All of that is" not in page
+
+
 def test_why_more_texts_may_give_less_is_said():
     sheet = Datasheet("a", SHAPES["gpt2"], machine())
     assert "caches" not in DatasheetReport(sheet, "").page(None)
@@ -170,19 +176,32 @@ def test_what_cannot_be_is_said():
         by_limits(GPT2_124M, without, "int8", TOKEN, 10)
 
 
-def test_a_config_alone_is_enough(tmp_path):
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(SHAPES["qwen3"].to_dict()))
-    assert described(path) == described(tmp_path) == SHAPES["qwen3"]
+@pytest.mark.parametrize("said", ["bfloat16", "int8", None, "float8", ["float16"]])
+@pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
+def test_a_config_alone_is_enough(tmp_path, config, said):
+    path, kind = tmp_path / "config.json", said if said in ("bfloat16", "int8") else "float32"
+    for key in ("dtype", "torch_dtype"):
+        path.write_text(json.dumps(config.to_dict() | {key: said}))
+        assert described(path) == described(tmp_path) == (config, kind)
 
 
-def test_the_beginning_of_a_gguf_file_is_enough(tmp_path):
+@pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16", "int8", "int4"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen2", "qwen3"])
+def test_the_beginning_of_a_gguf_file_is_enough(tmp_path, name, kind):
     whole, begun = tmp_path / "whole.gguf", tmp_path / "begun.gguf"
-    save_checkpoint(Model.random(SHAPES["llama"]), whole)
-    begun.write_bytes(whole.read_bytes()[:2000])
-    assert described(begun) == described(whole)
+    save_checkpoint(Model.random(SHAPES[name]), whole, kind)
+    begun.write_bytes(whole.read_bytes()[:4000])
+    assert described(begun) == described(whole) == (config_of(whole), kind)
     with pytest.raises(InputError, match="cut short"):
         config_of(begun)
+
+
+def test_of_a_folder_its_weights_count(tmp_path):
+    """Whatever the config says."""
+    Model.random(SHAPES["gpt2"]).save_pretrained(tmp_path, "float16")
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace("float16", "bfloat16"))
+    assert described(tmp_path)[1] == "float16"
 
 
 def test_nothing_is_markdown():

@@ -40,6 +40,8 @@ def test_a_sheet_of_a_published_machine(cli):
     assert "Predicted only" in out and out.endswith(
         "\n    minillm datasheet tales-draft --machine a100\n"
     )
+    assert "| context | float16 | float32 | int8 | int4 |" in out  # first as the file has it
+    assert "One change each to float16" in out and "float16 instead" not in out
     listed = cli("--machine", "?")[1]
     assert "\na100: NVIDIA A100" in listed and max(map(len, listed.splitlines())) <= 100
     assert json.loads(cli("--machine", "?", "--json")[1])["a100"]["measured"] is False

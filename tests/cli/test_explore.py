@@ -1,14 +1,17 @@
 """`minillm explore`: a page in a file, or served until Ctrl-C."""
 
+import base64
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from minillm.cli import main
 from minillm.cli.explore import can_open
+from minillm.recording import read, to_bytes
 
 
 def test_the_command_writes_a_page(tmp_path, capsys):
@@ -24,6 +27,27 @@ def test_the_command_writes_a_page(tmp_path, capsys):
     assert file.read_text("utf-8").startswith("<!doctype html>")
     assert main([*args, "--save", str(tmp_path / "a.png")]) == 2
     assert "the name must end in one of .html" in capsys.readouterr().err
+
+
+def test_recordings_are_shown_without_what_made_them(tmp_path, capsys):
+    """Those of two engines, neither of which is needed."""
+    data, page = Path(__file__).parents[1] / "data", tmp_path / "a.html"
+    engines = [data / "engines" / f"tales-llama-{n}.recording" for n in ("phases", "steps")]
+    args, save = [part for file in engines for part in ("--recording", str(file))], ["--save"]
+    assert main(["explore", *args, *save, str(page)]) == 0
+    for file in engines:
+        assert base64.b64encode(to_bytes(read(file))).decode() in page.read_text("utf-8")
+    assert capsys.readouterr().err == f"{page}: written\n"
+    another = str(data / "recordings" / "tales.recording")
+    for wrong, message in (
+        (args, "--recording is for --save page.html"),
+        (["The king", *args], "leave out text"),
+        ([*args, "--recording", another, *save, "b.html"], f"other shapes than {engines[0]}"),
+        (["--recording", f"{another}.no", *save, "b.html"], "tales.recording.no"),
+    ):
+        assert main(["explore", *wrong]) == 2
+        err = capsys.readouterr().err
+        assert message in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(("command", "words"), [("explore", 40), ("ask", 200), ("generate", 64)])

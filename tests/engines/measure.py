@@ -14,8 +14,10 @@ from minillm.engines.price import price
 
 
 def main(tokens: int = 90) -> None:
-    print("| model | threads | stamps | ms a token | looking costs | quartiles | own count |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print(
+        "| model | threads | stamps | ms a token | looking costs | quartiles | own count | around |"
+    )
+    print("| --- | ---: | ---: | ---: | ---: | --- | ---: | ---: |")
     with TemporaryDirectory() as folder:
         shape = Path(folder) / "124m"
         GPT2.random(GPT2Config()).save_pretrained(shape)
@@ -31,13 +33,11 @@ def main(tokens: int = 90) -> None:
                     p = price(engine, range(100, 132), tokens, every_step)
                     assert p.same, "looking changed the logits"
                     low, middle, high = (f"{share:+.1%}" for share in p.shares)
-                    ms, off = (
-                        sorted(p.without)[tokens // 2] / 1e6,
-                        p.inside / (p.own or p.inside) - 1,
-                    )
+                    assert p.own and p.within
+                    ms, around = sorted(p.without)[tokens // 2] / 1e6, p.inside - p.within
                     print(
                         f"| {name} | {threads} | {p.stamps} | {ms:.2f} | {middle} | {low} to {high}"
-                        f" | {off:+.1%} |",
+                        f" | {p.within / p.own - 1:+.1%} | {around:.2f} |",
                         flush=True,
                     )
 

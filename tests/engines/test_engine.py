@@ -1,18 +1,21 @@
 """What every engine has from its base: one text at a time, clocked and traced as a Model is. The
 engine of this file is minillm itself."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import minillm
-from minillm import InputError, recording
-from minillm.clock import Clock, ClockReport
+from minillm import InputError, clock, recording
+from minillm.cli import main
+from minillm.clock import Clock, ClockReport, Limits
 from minillm.decoding import Options
 from minillm.decoding.generate import moments
-from minillm.engines import Engine, engine
+from minillm.engines import ENGINES, Engine, engine
 from minillm.engines.price import price
+from minillm.page.answering import answerer
 from minillm.record import record
 from minillm.steps import Patch
 
@@ -106,6 +109,19 @@ def test_its_price_is_measured_in_turn(ours):
     assert low <= middle <= high
 
 
+def test_the_price_says_what_is_around_the_engine_and_what_is_not_known(ours):
+    found = price(ours, IDS, n=2)
+    assert found.own is None and len(found.summary()) == 3  # it counts nothing itself
+    told = replace(found, inside=10.0, within=9.75, own=9.7, same=False, unknown={"shift:ADD": 2})
+    lines = told.summary()
+    assert lines[2].endswith("logits NOT THE SAME")
+    assert (
+        "10.000 ms on average: 9.750 within ours 1, which itself counts 9.700 (+0.5%)" in lines[3]
+    )
+    assert lines[4].startswith("and 0.250 around it")
+    assert lines[5] == "not known, timed with the step that ends next: 2 x shift:ADD"
+
+
 def test_a_recording_is_timed_by_it_and_valued_by_the_model(ours):
     tokenizer = ours.checkpoint.tokenizer
     made = record(ours.model, tokenizer, "Once upon", engine=ours, max_new_tokens=3)
@@ -114,6 +130,52 @@ def test_a_recording_is_timed_by_it_and_valued_by_the_model(ours):
     assert made.header["machine"]["versions"]["minillm"] == "1"
     assert made.header["model"]["stored"] == ours.stored
     assert made.header["runs"]["difference"] < 1e-4  # one pass, and one a token
+
+
+class Wide(Ours):
+    """The same, which computes in float32 whatever the file has."""
+
+    stored = "float32"
+
+
+def test_beside_a_model_that_is_stored_otherwise(monkeypatch, capsys, tmp_path):
+    """The limits are those of both."""
+
+    def measure(ops, kinds, *_):
+        rates = dict.fromkeys(kinds, 1e11)
+        return Limits({}, 1, {2**26: 1e10}, rates, rates, 1e10, 0.0, 0.0, 0.0)
+
+    monkeypatch.setitem(ENGINES, "wide", Wide)
+    monkeypatch.setattr(clock, "measure", measure)
+    args = ["clock", "Once", "--engine", "wide", "--model", "tales-draft", "--beside"]
+    args += ["--max-new-tokens", "2", "--kernels", "numpy"]
+    assert main(args) == 0 and "it gains " in capsys.readouterr().out
+    file = tmp_path / "limits.json"
+    measure(None, ["float32"]).save(file)
+    assert main([*args, "--limits", str(file)]) == 2
+    assert "has the rates of float32, but none of float16: leave it out" in capsys.readouterr().err
+
+
+def test_a_page_has_it_beside_the_model(monkeypatch):
+    """One lever: its times, and how far its steps are from ours, which here they are not."""
+    monkeypatch.setitem(ENGINES, "ours", Ours)
+    model, tokenizer = minillm.load("tales-draft", kernels="numpy")
+    limits = Limits(
+        {},
+        1,
+        {2**26: 1e10},
+        *2 * [dict.fromkeys(("float16", "float32"), 1e11)],
+        1e10,
+        1.0,
+        1.0,
+        1.0,
+    )
+    answer = answerer(model, tokenizer, "tales-draft", {"max_new_tokens": 3}, lambda *_: limits)
+    (made,) = answer("Once upon", {"lever": "engine:ours"}, lambda said: None)
+    assert made.header["model"]["twin"] == "ours 1"
+    assert made.header["parting"] == {"name": "tales-draft", "stored": "float32", "twin": "numpy"}
+    assert set(np.unique(made.arrays["parting.steps"])) == {-1, 0}
+    assert made.arrays["predicted.seconds"].max() < 1  # without what our threads wait
 
 
 @pytest.mark.parametrize(

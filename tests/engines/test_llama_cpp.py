@@ -17,6 +17,7 @@ from minillm.clock import Clock, Limits
 from minillm.decoding import Options
 from minillm.decoding.generate import moments
 from minillm.engines import LlamaCpp
+from minillm.engines.llama_cpp import View
 from minillm.engines.price import price
 from minillm.loading import convert
 from minillm.steps import Patch
@@ -107,7 +108,8 @@ class TestLive:
             assert every_step == ("h.0.ln_1" in names)
             assert len(names) == 2 * L + 4 or every_step
         found = price(engine, IDS, n=8, every_step=every_step)
-        assert found.same and 0 < found.own < 1.05 * found.inside  # which has Python's part, too
+        # what Python does around it is inside as well; llama.cpp counts whole us
+        assert found.same and 0 < found.own < found.within + 0.002 < found.inside + 0.002
 
     def test_a_long_prompt_and_a_growing_text(self, both):
         model, engine = both
@@ -151,6 +153,15 @@ class TestLive:
             InputError, match=r"llama\.cpp cannot compute with .*a\.gguf: GGML_ASSERT"
         ):
             LlamaCpp(file)
+
+
+@pytest.mark.live
+@needs_engine
+@pytest.mark.parametrize("threads", [1, 2])
+def test_it_has_as_many_threads_as_are_asked_for(threads):
+    """As llama.cpp itself says."""
+    engine = LlamaCpp("tales-draft", threads)
+    assert engine.threads == threads == engine._view(View).context.threads
 
 
 @pytest.mark.live

@@ -164,6 +164,7 @@ export function lever(run, other) {
 
 /** Whose functions computed. @param {string} name */
 export function twin(name) {
+  if (/^(llama\.cpp|transformers) [\w.+-]{1,40}$/.test(name)) return name; // an engine and its version
   return say(["numpy", "numba", "JavaScript"].includes(name) ? `twin.${name}` : "twin.own");
 }
 

@@ -8,18 +8,23 @@ from pathlib import Path
 
 import minillm
 from minillm.clock import measure
+from minillm.decoding.drafts import named_draft
 from minillm.record import record
 
 HERE = Path(__file__).parent
 
 
 PROMPT = "Once upon a time, there was a little"
+SHORT = {"max_new_tokens": 12, "do_sample": False, "tries": 20, "attention": [], "candidates": 1}
 MADE = {  # name: (model, options)
     "tales-draft": ("tales-draft", {"max_new_tokens": 16, "do_sample": False}),
     "tales": (  # the README's pictures; the fastest of many tries is one that nobody disturbed
         "tales",
         {"max_new_tokens": 15, "temperature": 0.8, "seed": 25, "tries": 500, "attention": [15]},
     ),
+    # two of which the words are tested alone
+    "tales-guessed": ("tales", SHORT | {"draft": "tales-draft"}),
+    "tales-batch": ("tales", SHORT | {"batch": 4}),
 }
 
 
@@ -29,6 +34,8 @@ def main(names: list[str]) -> None:
         model, tokenizer = minillm.load(model_name, kernels="numba")
         weights = sum(p.nbytes for p in model.parameters.values())
         limits = measure(model.ops, [model.stored], sizes=[weights])
+        if draft := options.get("draft"):
+            options = options | {"draft": named_draft(draft, model, tokenizer, minillm.load)}
         made = record(model, tokenizer, PROMPT, name=model_name, limits=limits, **options)
         made.write(HERE / f"{name}.recording")
 

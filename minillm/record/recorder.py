@@ -1,49 +1,37 @@
-"""From a model and a prompt to a recording: generate once under the clock, then once more with the
-same tokens, looking at every value.
-
-Two runs, since a clock sees the fused step only if it looks at no value. Times come from the first,
-values from the second, which is the readable forward; the largest difference of their logits says
-how far one may read them as one.
-"""
+"""What is made of both runs: the recording."""
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from itertools import count as numbers
-from itertools import islice
-from linecache import getline
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 
-from .clock import Clock, CycleTimes, Limits, predict
-from .clock.costs import step_costs, steps_of
-from .clock.limits import describe_machine
-from .decoding.batch import Request, generate_batch
-from .decoding.cycle import Moment, shown
-from .decoding.generate import moments
-from .decoding.options import Options
-from .decoding.speculative import Draft
-from .decoding.text import TextStream
-from .differences import diff
-from .errors import InputError, whole_number
-from .families.family import EQUATIONS
-from .layers.cache import position_bytes
-from .machine.load import Load
-from .machine.quota import require_memory
-from .ops import softmax
-from .protocol import Model, one_text, require_model
-from .recording import BINDS, FARTHEST, ONE, VERSION, Recording
-from .reference import TOLERANCES, Reference
-from .steps import Patch, local_name, phase_of
-from .tokenizer import Tokenizer, require_tokenizer
-from .twins.threads import n_threads
-from .twins.twin import abilities
+from ..clock import CycleTimes, Limits, predict
+from ..clock.costs import step_costs, steps_of
+from ..clock.limits import describe_machine
+from ..decoding.cycle import Moment
+from ..decoding.generate import moments
+from ..decoding.options import Options
+from ..decoding.speculative import Draft
+from ..differences import diff
+from ..errors import InputError, whole_number
+from ..families.family import EQUATIONS
+from ..layers.cache import position_bytes
+from ..machine.load import Load
+from ..machine.quota import require_memory
+from ..protocol import Model, one_text, require_model
+from ..recording import BINDS, FARTHEST, VERSION, Recording
+from ..reference import TOLERANCES, Reference
+from ..steps import local_name, phase_of
+from ..tokenizer import Tokenizer, require_tokenizer
+from ..twins.threads import n_threads
+from ..twins.twin import abilities
+from .timed import timed
+from .traced import Traced
 
 CANDIDATES, LENS = 10, 3  # how many words of each moment, and of each layer of the lens
 ATTENTION = 150_000  # bytes of attention that are kept unless positions are named
@@ -110,15 +98,17 @@ def record(
     require_memory(f"the logits of {n} tokens", nbytes, "fewer tokens")
     if engine is not None and draft is not None:
         raise InputError("a draft is recorded with minillm itself: leave out engine, or draft")
-    timed = engine or model
-    run = timed, tokenizer, ids, chosen, stop, draft, batch
+    engine_or_model = engine or model
+    run = engine_or_model, tokenizer, ids, chosen, stop, draft, batch
     others = Load()
-    clock, emitted, logits = _timed(*run, every_step, tries, told)
+    clock, emitted, logits = timed(*run, every_step, tries, told)
     if callable(limits):
         limits = limits()
+    if limits is not None and engine is not None:  # how ours waits is nothing of its
+        limits = limits.without_waiting()
     busy = others.share()
-    guesser = getattr(draft, "model", timed)
-    for computes in (timed, guesser):
+    guesser = getattr(draft, "model", engine_or_model)
+    for computes in (engine_or_model, guesser):
         if limits is not None and computes.stored not in limits.row:
             raise InputError(f"the limits are of {', '.join(limits.row)}, not of {computes.stored}")
     positions = len(ids) + len(emitted) - 1
@@ -130,7 +120,6 @@ def record(
         pass
     cycles, passes = clock.cycles(), [c for m in emitted for c in (*m.before, m.cycle)]
     numbers_of = {cycle: number for number, cycle in enumerate(dict.fromkeys(passes))}
-    models = [guesser if cycle.kind == "draft" else timed for cycle in cycles]
     lists = list(dict.fromkeys(cycle.names for cycle in cycles))
     steps, values = _steps(model, traced), traced.arrays()
     mentioned = {*ids, *(m.id for m in emitted), *values["candidates.ids"].ravel().tolist()}
@@ -144,6 +133,10 @@ def record(
         kept_as = engine.cache_dtype
     position = position_bytes(model.config, kept_as) if chosen.use_cache else 0
     drafted = position_bytes(guesser.config, guesser.dtype)  # a draft's cache is its own
+    computed = [
+        (guesser, guesser.dtype) if c.kind == "draft" else (engine_or_model, kept_as)
+        for c in cycles
+    ]
     header: Any = {
         "version": VERSION,
         "made": machine.pop("time"),
@@ -186,9 +179,9 @@ def record(
             "origin": ORIGIN,
         },
     }
-    arrays = values | _times(cycles) | {"costs": _costs(models, cycles, steps)}
+    arrays = values | _times(cycles) | {"costs": _costs(computed, cycles, steps)}
     if limits is not None:
-        arrays |= _predicted(models, cycles, limits)
+        arrays |= _predicted(computed, cycles, limits)
     if reference is not None:
         positions = reference.ids.size
         header["compared"] = {
@@ -198,244 +191,6 @@ def record(
         }
         arrays["distances"] = _distances(model, steps, reference)
     return Recording(header, arrays)
-
-
-# ---- the timed run
-
-
-class Listening:
-    """A model, and the logits that it gave last; with `keep`, of all passes."""
-
-    def __init__(self, model: Model, keep: bool):
-        self.model, self.keep = model, keep
-        self.passes: list[np.ndarray] = []
-
-    def __call__(self, *args: Any, **kwargs: Any) -> np.ndarray:
-        logits = self.model(*args, **kwargs)
-        self.passes = [*(self.passes if self.keep else ()), logits.reshape(-1, logits.shape[-1])]
-        return logits
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
-
-
-class Again(Clock):
-    """A clock that hands on the tokens of an earlier run; a draft guesses its own."""
-
-    def __init__(self, every_step: bool, tokens: Iterable[int]):
-        super().__init__(every_step)
-        self.tokens = iter(tokens)
-
-    def __call__(self, name: str, value: Any) -> Any:
-        value = super().__call__(name, value)
-        if name == "next" and self._begun[-1][0] != "draft":
-            return next(self.tokens, value)
-        return value
-
-
-class Searching(Clock):
-    """A clock of a beam search, which chooses between two passes what goes on, and says the tokens
-    of the best text once it has ended."""
-
-    def begin(self, kind: str, rows: int, positions: int, past: int = 0) -> None:
-        if self._names:
-            self("next", None)
-        super().begin(kind, rows, positions, past)
-
-    def __call__(self, name: str, value: Any) -> Any:
-        chosen = name == "next" == self._names[-1]
-        return value if chosen else super().__call__(name, value)
-
-
-def _moments(
-    model: Model,
-    ids: list[int],
-    options: Options,
-    step: Clock,
-    draft: Draft | None,
-    tokenizer: Tokenizer,
-    batch: int,
-) -> Iterator[Moment]:
-    """The moments of the text, or of the first of a batch."""
-    if batch == 1:
-        return moments(model, ids, options, step, draft, tokenizer)
-    seeds = ({} if options.seed is None else {"seed": options.seed + n} for n in range(batch))
-    requests = [Request(ids, Options(**options.given | seed)) for seed in seeds]
-    served = generate_batch(model, requests, batch, tokenizer=tokenizer, step=step)
-    return (moment for number, moment in served if not number)
-
-
-def _timed(
-    model: Model,
-    tokenizer: Tokenizer,
-    ids: list[int],
-    options: Options,
-    stop: Sequence[str] | str,
-    draft: Draft | None,
-    batch: int,
-    every_step: bool,
-    tries: int,
-    told: Callable[[Moment], object],
-) -> tuple[Clock, list[Moment], list[np.ndarray]]:
-    """Generate under the clock, after a few tokens that are not counted (kernels compile, memory is
-    touched): the clock, the moments, and the logits [V] of each, of the fastest run."""
-    few, beams = 8 if draft else 2, options.num_beams > 1  # 8: until it has guessed
-    if batch > 1 and options.seed is None:  # of all tries the same
-        options = Options(**options.given | {"seed": int(np.random.default_rng().integers(2**31))})
-        options = options.on(model)
-    kind = Searching if beams else Clock
-    written = model, ids, options, kind(every_step), draft, tokenizer, batch
-    for _ in islice(_moments(*written), few):
-        pass
-    runs: list[tuple[Clock, list[Moment], list[np.ndarray]]] = []
-    for _ in range(whole_number("tries", tries)):
-        clock = kind(every_step)
-        if runs and batch == 1 and not beams:
-            clock = Again(every_step, [m.id for m in runs[0][1]])
-        listening: Any = Listening(model, keep=beams)
-        text, emitted, logits = TextStream(tokenizer, stop), [], []
-        for moment in _moments(listening, ids, options, clock, draft, tokenizer, batch):
-            emitted.append(moment := shown(moment, text))
-            rows, row = listening.passes[moment.index if beams else -1], -1
-            if moment.cycle.kind == "verify":  # which decides several
-                row = sum(m.cycle == moment.cycle for m in emitted) - 1
-            elif beams:  # the row that gave the token this probability
-                logprobs = model.ops.log_softmax(rows)[:, moment.id]
-                row = int(abs(logprobs - moment.logprob).argmin())
-            elif batch > 1:
-                row = 0
-            logits.append(rows[row].copy())
-            if not runs:
-                told(moment)
-            if moment.finish:
-                break
-        runs.append((clock, emitted, logits))
-    return min(runs, key=lambda run: run[0].cycles()[-1].end)
-
-
-# ---- the traced run
-
-
-class Traced:
-    """A step that keeps of each position what a recording holds, and hands on the tokens of the
-    timed run in the place of those that would be chosen.
-
-    tokens, logits: of the timed run; kept: the positions whose attention is kept; candidates, lens:
-    how many words of each moment and of each layer.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        tokens: Sequence[int],
-        logits: Sequence[np.ndarray],
-        positions: int,
-        kept: list[int],
-        candidates: int,
-        lens: int,
-    ):
-        self.model, self.tokens, self.timed = model, tokens, logits
-        self.candidates = whole_number("candidates", candidates)
-        self.lens = whole_number("lens", lens)
-        self.shapes: dict[str, dict[str, list[int]]] = {}
-        self.places: dict[str, tuple[str, int, str]] = {}
-        self.norms = np.zeros((positions, 2 * model.config.sizes.L + 1), np.float32)
-        self.attention: dict[int, list[np.ndarray]] = {p: [] for p in kept}
-        self.rows: dict[str, list[np.ndarray]] = {}  # of each array that has a row a moment
-        self.moment, self.difference = -1, 0.0
-        # One block, whose result is replaced by what the lens looks at.
-        self.short = model.with_sizes({}, L=1)
-
-    def begin(self, kind: str, rows: int, positions: int, past: int = 0) -> None:
-        """A cycle begins, and with it a moment."""
-        self.kind, self.past, self.moment = kind, past, self.moment + 1
-        self.residuals: list[np.ndarray] = []  # of the last position, L + 1 of [C]
-
-    def __call__(self, name: str, value: Any) -> Any:
-        local = local_name(name)
-        self.shapes.setdefault(local, {}).setdefault(self.kind, list(np.shape(value)))
-        if local not in self.places:
-            self.places[local] = _place(sys._getframe(1))
-        if local in ("embed", "attn.residual", "mlp.residual"):
-            column = 0 if name == "embed" else 2 * int(name.split(".")[1]) + 1
-            column += local == "mlp.residual"
-            rows = slice(self.past, self.past + value.shape[1])
-            self.norms[rows, column] = np.linalg.norm(value[0], axis=-1)
-            if local != "attn.residual":
-                self.residuals.append(value[0, -1])
-        elif local == "attn.weights":
-            for position in range(self.past, self.past + value.shape[2]):
-                if position in self.attention:
-                    rows = value[0, :, position - self.past, : position + 1]  # [H,S]
-                    self.attention[position].append(np.round(rows * ONE).astype(np.uint16))
-        elif name == "logits":
-            self.logits = value[0, -1]
-        elif name == "probs":
-            self._keep(self.logits, value, self.tokens[self.moment])
-        elif name == "next":
-            return self.tokens[self.moment]
-        return value
-
-    def _keep(self, logits: np.ndarray, after: np.ndarray, token: int) -> None:
-        """What a moment is decided by: logits and probabilities [V], and the lens into each layer.
-
-        Source of the lens: nostalgebraist, "interpreting GPT: the logit lens" (2020).
-        """
-        difference = float(np.abs(logits - self.timed[self.moment]).max())
-        self.difference = max(self.difference, difference)
-        before, ids = softmax(logits), _largest(logits, self.candidates)
-        x = np.stack(self.residuals)[:, None]  # [L+1,1,C]
-        first = np.zeros((len(x), 1), np.int64)
-        views = softmax(self.short(first, step=Patch({"h.0.mlp.residual": x}))[:, 0])  # [L+1,V]
-        words = _largest(views, self.lens)
-        rank = (logits > logits[token]).sum()
-        row = {
-            "candidates.ids": ids,
-            "candidates.logits": logits[ids],
-            "candidates.before": before[ids],
-            "candidates.after": after[ids],
-            "chosen": np.array([logits[token], before[token], after[token], rank]),
-            "lens.ids": words,
-            "lens.probabilities": np.take_along_axis(views, words, -1),
-            "lens.chosen": views[:, token],
-        }
-        for name, values in row.items():
-            self.rows.setdefault(name, []).append(values)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All that was kept, by the names of a recording."""
-        found = {
-            name: np.stack(rows).astype(np.int32 if name.endswith("ids") else np.float32)
-            for name, rows in self.rows.items()
-        }
-        weights = [np.stack(layers).ravel() for layers in self.attention.values()]  # [L,H,S] each
-        found["attention"] = np.concatenate([np.zeros(0, np.uint16), *weights])
-        return found | {"norms": self.norms}
-
-
-def _largest(values: np.ndarray, k: int) -> np.ndarray:
-    """The indices [..., k] of the largest values along the last axis, the largest first."""
-    k = min(k, values.shape[-1])
-    some = np.argpartition(-values, k - 1, axis=-1)[..., :k]
-    order = np.argsort(-np.take_along_axis(values, some, -1), axis=-1, kind="stable")
-    return np.take_along_axis(some, order, -1)
-
-
-def _place(frame: FrameType | None) -> tuple[str, int, str]:
-    """Where a step is formed: file, line, and the lines of the call."""
-    while frame is not None and Path(frame.f_code.co_filename).name == "steps.py":
-        frame = frame.f_back
-    if frame is None:
-        return "", 0, ""
-    path, package = Path(frame.f_code.co_filename), Path(__file__).parent
-    first, last, *_ = next(islice(frame.f_code.co_positions(), frame.f_lasti // 2, None))
-    first = first or frame.f_lineno
-    span = range(first, min(last or first, first + 7) + 1)
-    lines = [getline(str(path), n).rstrip() for n in span]
-    indent = min((len(line) - len(line.lstrip()) for line in lines if line), default=0)
-    inside = path.is_relative_to(package)
-    file = path.relative_to(package.parent).as_posix() if inside else path.name
-    return file, first, "\n".join(line[indent:] for line in lines)
 
 
 def _positions(asked: Iterable[int] | None, n: int, sizes: Any) -> list[int]:
@@ -453,9 +208,6 @@ def _positions(asked: Iterable[int] | None, n: int, sizes: Any) -> list[int]:
     raise AssertionError
 
 
-# ---- what is made of both
-
-
 def _times(cycles: Sequence[CycleTimes]) -> dict[str, np.ndarray]:
     ends = [cycle.ends - cycle.start for cycle in cycles]
     return {
@@ -464,25 +216,29 @@ def _times(cycles: Sequence[CycleTimes]) -> dict[str, np.ndarray]:
     }
 
 
-def _costs(models: Sequence[Model], cycles: Sequence[CycleTimes], steps: list[dict]) -> np.ndarray:
+def _costs(
+    computed: Sequence[tuple[Model, Any]], cycles: Sequence[CycleTimes], steps: list[dict]
+) -> np.ndarray:
     """[cycles, steps, 5]: products, elements, weights, cache, values (see costs.Cost) of each step,
-    in one layer."""
+    in one layer; computed: by which model each cycle was, and the dtype of its cache."""
     names = [f"h.0.{step['name']}" if step["layered"] else step["name"] for step in steps]
     table = np.zeros((len(cycles), len(names), 5), np.float32)
-    for row, model, c in zip(table, models, cycles):
-        costs = step_costs(model.config, c.positions, c.past, c.rows, model.stored, _asked(c))
+    for row, (model, kept_as), c in zip(table, computed, cycles):
+        about = c.positions, c.past, c.rows, model.stored, _asked(c)
+        costs = step_costs(model.config, *about, cached=np.dtype(kept_as).itemsize)
         for cell, name in zip(row, names):
             cell[:] = [*vars(costs[name]).values()]
     return table
 
 
 def _predicted(
-    models: Sequence[Model], cycles: Sequence[CycleTimes], limits: Limits
+    computed: Sequence[tuple[Model, Any]], cycles: Sequence[CycleTimes], limits: Limits
 ) -> dict[str, np.ndarray]:
     seconds, binds = [], []
-    for model, c in zip(models, cycles):
+    for (model, kept_as), c in zip(computed, cycles):
         about = c.names, c.positions, c.past, c.rows, model.stored, _asked(c)
-        parts, often = predict(model.config, limits, *about), Counter(c.names)
+        parts = predict(model.config, limits, *about, cached=np.dtype(kept_as).itemsize)
+        often = Counter(c.names)
         seconds += [parts[name].seconds / often[name] for name in c.names]  # rows in turn
         binds += [BINDS.index(parts[name].binds) for name in c.names]
     return {

@@ -10,9 +10,10 @@ import pytest
 import minillm
 from minillm import GPT2, GPT2Config, InputError, Llama, LlamaConfig
 from minillm.cli import main
+from minillm.clock import predict
 from minillm.clock.costs import step_costs
 from minillm.clock.limits import Limits
-from minillm.decoding import NGramDraft, Options
+from minillm.decoding import ModelDraft, NGramDraft, Options
 from minillm.decoding.generate import moments
 from minillm.ops import softmax
 from minillm.record import record
@@ -94,18 +95,23 @@ def test_tokens_of_the_timed_run_are_traced(model, small_tokenizer):
     np.testing.assert_allclose(after / after[:, :1], ratio, rtol=1e-4)
 
 
-def test_costs_and_cache_are_those_of_each_cycle(model, small_tokenizer):
-    made = record(model, small_tokenizer, PROMPT, max_new_tokens=4, limits=LIMITS)
-    L = model.config.sizes.L
+@pytest.mark.parametrize("kept_as", ["float32", "float16"])
+def test_costs_and_cache_are_those_of_each_cycle(model, small_tokenizer, kept_as):
+    options = {"max_new_tokens": 4, "limits": LIMITS, "cache_dtype": kept_as}
+    made = record(model, small_tokenizer, PROMPT, **options)
+    L, cached = model.config.sizes.L, np.dtype(kept_as).itemsize
     times = [L if step["layered"] else 1 for step in made.header["steps"]]
     for cycle, costs in zip(made.header["cycles"], made.arrays["costs"]):
-        expected = step_costs(model.config, cycle["positions"], cycle["past"])
+        shape = cycle["positions"], cycle["past"]
+        expected = step_costs(model.config, *shape, cached=cached)
         whole = (costs * np.array(times)[:, None]).sum(0)
         for n, what in enumerate(("products", "elements", "weights", "cache", "values")):
             assert whole[n] == pytest.approx(sum(getattr(c, what) for c in expected.values()))
         assert cycle["read"] + cycle["written"] == whole[3]
     seconds, names = made.arrays["predicted.seconds"], made.header["names"][0]
     assert seconds.min() >= 0 and np.all(seconds.reshape(4, len(names)).sum(-1) > 0)
+    told = predict(model.config, LIMITS, names, *shape, cached=cached)
+    np.testing.assert_allclose(seconds[-len(names) :], [told[name].seconds for name in names])
 
 
 @pytest.mark.parametrize("options", [{"do_sample": False}, {"temperature": 2.0, "seed": 3}])
@@ -125,6 +131,15 @@ def test_of_a_batch_the_first_text_is_recorded(model, small_tokenizer, options):
     choosing = [seconds[n] for n, name in enumerate(names) if name == "probs"]
     first = alone.arrays["predicted.seconds"][alone.header["names"][0].index("probs")]
     assert sum(choosing) < 3.01 * first  # and not three times that for each
+
+
+def test_of_a_draft_the_row_of_each_word_is_found(model, small_tokenizer):
+    """The model guesses for itself: five words of a pass, one after another in its logits."""
+    draft = ModelDraft(model, n_tokens=4)
+    made = record(model, small_tokenizer, PROMPT, draft=draft, max_new_tokens=7, do_sample=False)
+    verify = [c["kind"] for c in made.header["cycles"]].index("verify")
+    assert sum(m["cycle"] == verify for m in made.header["moments"]) == 5
+    assert made.header["runs"]["difference"] < 1e-4  # of logits up to 10: another order of sums
 
 
 def test_of_beams_the_best_text_is_recorded(model, small_tokenizer):
