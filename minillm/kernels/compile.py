@@ -88,12 +88,16 @@ def entry(function):
     return jit(function, no_cpython_wrapper=True, cached=False)
 
 
-def any_strides(value):
-    """The type of an argument as a kernel compiles it: of an array with four axes, for whatever
+def typeof_in_any_order(axes):
+    """The type of an argument as a kernel compiles it: of an array with so many axes, for whatever
     order its numbers lie in."""
-    found = numba.typeof(value)
-    heads = isinstance(found, numba.types.Array) and found.ndim == 4
-    return found.copy(layout="A") if heads else found
+
+    def typeof(value):
+        found = numba.typeof(value)
+        such = isinstance(found, numba.types.Array) and found.ndim == axes
+        return found.copy(layout="A") if such else found
+
+    return typeof
 
 
 def jit(
@@ -101,7 +105,7 @@ def jit(
     *,
     fastmath=SUMS,
     makes_arrays=False,
-    takes_heads=False,
+    any_order=None,
     cached=True,
     **options,
 ):
@@ -110,15 +114,15 @@ def jit(
 
     makes_arrays: whether the kernel does, or calls one that does. For others nobody need count
     references to arrays, which is a sixth of the time to compile.
-    takes_heads: it is compiled once for arrays [B,H,T,D] of any order in memory; else anew for each
-    combination of those that lie side by side (as with one head, or one position) and do not.
+    any_order: it is compiled once for arrays of so many axes of any order in memory; else anew for
+    each combination of those that lie side by side (as with one head, or one position) and do not.
     """
     if function is None:
         return lambda function: jit(
             function,
             fastmath=fastmath,
             makes_arrays=makes_arrays,
-            takes_heads=takes_heads,
+            any_order=any_order,
             cached=cached,
             **options,
         )
@@ -138,6 +142,6 @@ def jit(
     ):  # not so under NUMBA_DISABLE_JIT, where the kernel is the function
         with contextlib.suppress(RuntimeError, OSError):  # no folder at all can be written
             kernel._cache = HealingCache(function) if cached else kernel._cache
-        if takes_heads:
-            kernel.typeof_pyval = any_strides
+        if any_order:
+            kernel.typeof_pyval = typeof_in_any_order(any_order)
     return kernel
