@@ -284,9 +284,7 @@ def transposed_product(a, b, precision="float32"):
     def work(part):
         for columns in parts[part]:
             left, right = (a, b[:, columns]) if wide else (a[:, columns], b)
-            rooms = [
-                np.zeros((up(side.shape[1]) // 16, depth, 16), word) for side in (left, right)
-            ]
+            rooms = [np.zeros((up(side.shape[1]) // 16, depth, 16), word) for side in (left, right)]
             out = (
                 y[:, columns.start : up(columns.stop)]
                 if wide

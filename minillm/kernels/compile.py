@@ -4,7 +4,9 @@ what they are."""
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+from pathlib import Path
 
 import numba
 from numba.core import event
@@ -44,6 +46,24 @@ if hasattr(os, "register_at_fork"):
     )
 
 
+class CacheFile(IndexDataCacheFile):
+    """Numba's files, an index and one of data for each signature, for several processes that
+    compile at once: Numba would number the data, and two processes would take the same number for
+    different kernels."""
+
+    def save(self, key, data):
+        """Keep `data` under a name made of its key, before the index names it. Who overwrites an
+        index newer than it read lets a kernel be compiled once more."""
+        overloads = self._load_index()
+        if not overloads:  # what is there is of other sources
+            for file in Path(self._cache_path).glob(Path(self._index_name).stem + ".*.nbc"):
+                file.unlink(missing_ok=True)
+        digest = hashlib.sha256(repr((key, self._source_stamp)).encode()).digest()
+        overloads[key] = self._data_name(int.from_bytes(digest[:8]))
+        self._save_data(overloads[key], data)
+        self._save_index(overloads)
+
+
 class HealingCache(FunctionCache):
     """Numba's disk cache (the package's __pycache__, or the user's cache folder where that cannot
     be written), in which a damaged or outdated file means compiling again, and a folder that
@@ -51,7 +71,7 @@ class HealingCache(FunctionCache):
 
     def __init__(self, function):
         super().__init__(function)
-        self._cache_file = IndexDataCacheFile(self.cache_path, self._impl.filename_base, STAMP)
+        self._cache_file = CacheFile(self.cache_path, self._impl.filename_base, STAMP)
 
     def load_overload(self, signature, target_context):
         # Numba would first fill its tables of types and functions, a quarter of the time to the
