@@ -12,6 +12,9 @@ from minillm import Tokenizer
 
 # Tests of kernels ask for them by name; the others need not compile any.
 os.environ["MINILLM_KERNELS"] = "numpy"
+# Each of several processes (pytest -n) has one core: threads of two would wait for one another.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
 # Several hundred tests start Python anew, which must not compile the package's sources each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 

@@ -82,7 +82,7 @@ def other(facts, *path, by):
         (("logits", "prompts", 1, "mean_logit"), lambda x: x + 1, "differences up to 1"),
         (("logits", "prompts", 1, "mean_logit"), float("nan"), "differences up to nan"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),  # a lambda's str is its address
 )
 def test_each_false_fact_is_seen_alone(small, path, by, difference):
     model, tokenizer, facts = small

@@ -194,25 +194,26 @@ def multiply_rows(x, panels, bias, y, room, per_word):
             add_matmul(panels[block], room[: part.shape[0]], out, 0)
 
 
-@jit
+@jit(any_order=2)
 def multiply_transposed(a, b, y, a_room, b_room, per_word):
-    """y = a^T b. a: [M,K]; b: [M,N]; y: [K', N'], both rounded up to 16; rooms: panels [P, 16
-    depth] for all columns of each, zeros at first.
+    """y = a^T b. a: [M,K]; b: [M,N]; y: [K', N'], both rounded up to 16; rooms: panels [P, depth,
+    16] for all columns of each, zeros at first.
 
     Both sides come as panels: 16 columns of a are 16 rows of its transpose, read a number from each
     at a time.
     """
-    depth = a_room.shape[1] // 16
-    rows = depth * per_word
+    rows = a_room.shape[1] * per_word
+    a_panels = a_room.reshape(a_room.shape[0], -1)
+    b_panels = b_room.reshape(b_room.shape[0], -1)
     y[:] = 0
     for start in range(0, a.shape[0], rows):
         left, right = a[start : start + rows], b[start : start + rows]
         if left.shape[0] < rows:
             a_room[:], b_room[:] = 0, 0
-        pack_panels(left, a_room, per_word)
-        pack_panels(right, b_room, per_word)
+        pack_panels(left, a_panels, per_word)
+        pack_panels(right, b_panels, per_word)
         for p in range(a_room.shape[0]):
-            add_matmul(b_room, a_room[p].reshape(depth, 16).T, y[16 * p : 16 * p + 16], 0)
+            add_matmul(b_panels, a_room[p].T, y[16 * p : 16 * p + 16], 0)
 
 
 PER_WORD = {
@@ -283,9 +284,7 @@ def transposed_product(a, b, precision="float32"):
     def work(part):
         for columns in parts[part]:
             left, right = (a, b[:, columns]) if wide else (a[:, columns], b)
-            rooms = [
-                np.zeros((up(side.shape[1]) // 16, 16 * depth), word) for side in (left, right)
-            ]
+            rooms = [np.zeros((up(side.shape[1]) // 16, depth, 16), word) for side in (left, right)]
             out = (
                 y[:, columns.start : up(columns.stop)]
                 if wide

@@ -4,7 +4,9 @@ what they are."""
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+from pathlib import Path
 
 import numba
 from numba.core import event
@@ -44,6 +46,24 @@ if hasattr(os, "register_at_fork"):
     )
 
 
+class CacheFile(IndexDataCacheFile):
+    """Numba's files, an index and one of data for each signature, for several processes that
+    compile at once: Numba would number the data, and two processes would take the same number for
+    different kernels."""
+
+    def save(self, key, data):
+        """Keep `data` under a name made of its key, before the index names it. Who overwrites an
+        index newer than it read lets a kernel be compiled once more."""
+        overloads = self._load_index()
+        if not overloads:  # what is there is of other sources
+            for file in Path(self._cache_path).glob(Path(self._index_name).stem + ".*.nbc"):
+                file.unlink(missing_ok=True)
+        digest = hashlib.sha256(repr((key, self._source_stamp)).encode()).digest()
+        overloads[key] = self._data_name(int.from_bytes(digest[:8]))
+        self._save_data(overloads[key], data)
+        self._save_index(overloads)
+
+
 class HealingCache(FunctionCache):
     """Numba's disk cache (the package's __pycache__, or the user's cache folder where that cannot
     be written), in which a damaged or outdated file means compiling again, and a folder that
@@ -51,7 +71,7 @@ class HealingCache(FunctionCache):
 
     def __init__(self, function):
         super().__init__(function)
-        self._cache_file = IndexDataCacheFile(self.cache_path, self._impl.filename_base, STAMP)
+        self._cache_file = CacheFile(self.cache_path, self._impl.filename_base, STAMP)
 
     def load_overload(self, signature, target_context):
         # Numba would first fill its tables of types and functions, a quarter of the time to the
@@ -88,12 +108,16 @@ def entry(function):
     return jit(function, no_cpython_wrapper=True, cached=False)
 
 
-def any_strides(value):
-    """The type of an argument as a kernel compiles it: of an array with four axes, for whatever
+def typeof_in_any_order(axes):
+    """The type of an argument as a kernel compiles it: of an array with so many axes, for whatever
     order its numbers lie in."""
-    found = numba.typeof(value)
-    heads = isinstance(found, numba.types.Array) and found.ndim == 4
-    return found.copy(layout="A") if heads else found
+
+    def typeof(value):
+        found = numba.typeof(value)
+        such = isinstance(found, numba.types.Array) and found.ndim == axes
+        return found.copy(layout="A") if such else found
+
+    return typeof
 
 
 def jit(
@@ -101,7 +125,7 @@ def jit(
     *,
     fastmath=SUMS,
     makes_arrays=False,
-    takes_heads=False,
+    any_order=None,
     cached=True,
     **options,
 ):
@@ -110,15 +134,15 @@ def jit(
 
     makes_arrays: whether the kernel does, or calls one that does. For others nobody need count
     references to arrays, which is a sixth of the time to compile.
-    takes_heads: it is compiled once for arrays [B,H,T,D] of any order in memory; else anew for each
-    combination of those that lie side by side (as with one head, or one position) and do not.
+    any_order: it is compiled once for arrays of so many axes of any order in memory; else anew for
+    each combination of those that lie side by side (as with one head, or one position) and do not.
     """
     if function is None:
         return lambda function: jit(
             function,
             fastmath=fastmath,
             makes_arrays=makes_arrays,
-            takes_heads=takes_heads,
+            any_order=any_order,
             cached=cached,
             **options,
         )
@@ -138,6 +162,6 @@ def jit(
     ):  # not so under NUMBA_DISABLE_JIT, where the kernel is the function
         with contextlib.suppress(RuntimeError, OSError):  # no folder at all can be written
             kernel._cache = HealingCache(function) if cached else kernel._cache
-        if takes_heads:
-            kernel.typeof_pyval = any_strides
+        if any_order:
+            kernel.typeof_pyval = typeof_in_any_order(any_order)
     return kernel

@@ -253,7 +253,7 @@ def head_backward(d_context, q, k, v, context, positions, scale, scores, d_score
         add_product(slopes, k[:seen], dq[first : first + n])
 
 
-@jit(makes_arrays=True, takes_heads=True)
+@jit(makes_arrays=True, any_order=4)
 def heads_backward(d_context, q, k, v, context, positions, scale, dq, dk, dv, first, last):
     """Key-value heads first to last of all B * K, with the heads of queries that share them, each
     copied to where its rows lie side by side, padded to 16 with zeros."""

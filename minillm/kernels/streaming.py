@@ -135,7 +135,7 @@ def pack_tile(keys, values, key_panels, value_panels):
                 panel[16 * s + d] = number(values[s, 16 * c + d]) if inside else 0
 
 
-@jit(makes_arrays=True, takes_heads=True)
+@jit(makes_arrays=True, any_order=4)
 def heads_one_by_one(q, k, v, positions, scale, out, room, first, last):
     """Heads first to last of all B * H, whose rows lie side by side or not, each copied to where
     they do."""
@@ -154,7 +154,7 @@ def heads_one_by_one(q, k, v, positions, scale, out, room, first, last):
         out[b, h] = context
 
 
-@jit(makes_arrays=True, takes_heads=True)
+@jit(makes_arrays=True, any_order=4)
 def heads_in_tiles(q, k, v, positions, scale, out, room, first, last):
     """heads_one_by_one, in tiles."""
     H, (T, D), (K, S) = q.shape[1], q.shape[2:], k.shape[1:3]

@@ -13,7 +13,7 @@ pytest.importorskip("numba")
 import numba
 
 from minillm.kernels import compile
-from minillm.kernels.compile import jit
+from minillm.kernels.compile import CacheFile, jit
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -107,6 +107,17 @@ def test_what_is_damaged_is_built_anew(read_from_disk, tmp_path, which, damaged)
 def test_a_changed_source_anywhere_in_the_room_makes_the_cache_stale(read_from_disk, monkeypatch):
     monkeypatch.setattr(compile, "STAMP", "another")
     assert not read_from_disk()
+
+
+def test_two_processes_that_compile_at_once_keep_each_its_own(read_from_disk, monkeypatch):
+    """Both have read the index before either writes it."""
+    saved, file = [], jit(twice)._cache._cache_file
+    index = file._load_index()
+    monkeypatch.setattr(CacheFile, "_load_index", lambda self: dict(index))
+    monkeypatch.setattr(CacheFile, "_save_data", lambda self, name, data: saved.append(name))
+    for key in ("a kernel", "another"):
+        file.save(key, b"")
+    assert len({*saved, *index.values()}) == 3
 
 
 def test_without_any_folder_to_write(tmp_path):
