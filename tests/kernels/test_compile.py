@@ -1,7 +1,9 @@
 """Compiling and its disk cache: kept, healed when damaged, done without where nothing can be
 written."""
 
+import importlib
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ pytest.importorskip("numba")
 
 import numba
 
+import minillm.kernels
 from minillm.kernels import compile
 from minillm.kernels.compile import jit
 
@@ -44,6 +47,16 @@ def test_second_process_reads_the_cache_and_builds_a_damaged_one_anew(tmp_path):
         file.write_bytes(b"nonsense")
     assert run(**folder)[0] == "2.0"
     assert run(**folder) == ["2.0", "1"]
+
+
+def test_every_process_finds_what_is_on_the_disk():
+    """What a kernel closes over is part of its name there; of another kernel, that is another name
+    in each process."""
+    for module in pkgutil.iter_modules(minillm.kernels.__path__, "minillm.kernels."):
+        for value in vars(importlib.import_module(module.name)).values():
+            for kernel in value.values() if isinstance(value, dict) else [value]:
+                for cell in getattr(getattr(kernel, "py_func", None), "__closure__", None) or ():
+                    assert not hasattr(cell.cell_contents, "py_func"), kernel
 
 
 MAKES_ARRAYS = """
