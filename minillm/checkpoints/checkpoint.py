@@ -119,7 +119,7 @@ class Unread(dict):
             p = _read(p)
             if not isinstance(p, Weight) or p.kind != kinds[name]:
                 p = to_array(p, working, release=forget)
-                p = p if name in kinds else np.array(p)
+                p = p if name in kinds else _copied(p)
             found[name] = p
         return found
 
@@ -176,6 +176,13 @@ def _turned(tensor: Tensor) -> Tensor:
 
 def _read(p):
     return p.read() if isinstance(p, Tensor) else p
+
+
+def _copied(array: np.ndarray) -> np.ndarray:
+    """A copy of what may be mapped, whose pages are given back."""
+    copy = np.array(array)
+    forget(array)
+    return copy
 
 
 def _same(one: Tensor, other: Tensor) -> Tensor:

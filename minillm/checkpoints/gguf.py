@@ -217,10 +217,11 @@ class Contents:
 
 
 class Reader:
-    """Reads what a file begins with, value by value; whatever lies beyond its end is one line."""
+    """Reads what a file begins with, value by value; whatever lies beyond its end is one line.
+    Lists of texts that it does not keep are empty."""
 
     def __init__(self, data: np.ndarray, path: Path):
-        self.data, self.path, self.at = data, path, 0
+        self.data, self.path, self.at, self.keeps_texts = data, path, 0, True
 
     def wrong(self, what: str) -> InputError:
         return InputError(f"{self.path}: {what}")
@@ -261,7 +262,8 @@ class Reader:
                 at = start + length_at(view, at)[0] if at <= last else len(view) + 1
                 if at > len(view):
                     raise self.wrong(f"the file ends inside {what}, at byte {len(view):,}")
-                texts.append(str(view[start:at], "utf-8"))
+                if self.keeps_texts:
+                    texts.append(str(view[start:at], "utf-8"))
         except UnicodeDecodeError:
             raise self.wrong(f"{what} is no UTF-8") from None
         self.at = at
@@ -286,13 +288,14 @@ class Reader:
         return np.frombuffer(self.take(n * size, what), form).tolist()
 
 
-def read(path: str | Path) -> Contents:
+def read(path: str | Path, tokens: bool = True) -> Contents:
     """Return what a GGUF file holds; its tensors are looked at where they lie, memory-mapped.
+    tokens: whether with the tokenizer's lists of texts, which take some MB; `read_header` has them.
 
     Raises InputError, in one line, for what is no GGUF of version 2 or 3, for counts, lengths,
     types and offsets that cannot be, and for tensors that overlap.
     """
-    reader, metadata, described, start = _header(Path(path))
+    reader, metadata, described, start = _header(Path(path), tokens)
     return Contents(Path(path), metadata, _tensors(reader, described, start))
 
 
@@ -303,7 +306,7 @@ def read_header(path: str | Path) -> tuple[dict[str, object], dict[str, tuple[tu
     return metadata, {name: (shape, kind) for name, shape, kind, *_ in described}
 
 
-def _header(path: Path):
+def _header(path: Path, tokens: bool = True):
     """What stands before the tensors, read: the reader, metadata, table, where they begin."""
     with open_regular(path) as file:
         size = file.seek(0, 2)
@@ -325,6 +328,7 @@ def _header(path: Path):
         key = reader.text("a key", 1 << 16)
         if key in metadata:
             raise reader.wrong(f"the key {short(key)} comes twice")
+        reader.keeps_texts = tokens or not key.startswith("tokenizer.")
         metadata[key] = reader.value(reader.number("<I", short(key)), f"the value of {short(key)}")
     alignment = metadata.get("general.alignment", ALIGNMENT)
     if type(alignment) is not int or not 1 <= alignment <= 1 << 20 or alignment & (alignment - 1):

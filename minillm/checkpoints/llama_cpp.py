@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ FACTORS = "rope_freqs.weight"
 def open_file(path: Path) -> Checkpoint:
     """Return what lies in a GGUF file, each matrix in the type that it has there; InputError naming
     what is missing, or what minillm does not compute."""
-    contents = gguf.read(path)
+    contents = gguf.read(path, tokens=False)
     metadata, found = contents.metadata, contents.tensors
     factors = found[FACTORS].read().ravel().tolist() if FACTORS in found else None
     config = _config(path, metadata, {n: tensor.shape for n, tensor in found.items()}, factors)
@@ -75,7 +76,7 @@ def open_file(path: Path) -> Checkpoint:
         family,
         config,
         tensors,
-        lambda: _tokenizer(metadata, path),
+        lambda: _tokenizer(gguf.read_header(path)[0], path),
         as_stored=True,
         read_about=lambda: {k: v for k, v in metadata.items() if k.startswith("general.")},
     )
@@ -182,8 +183,8 @@ def _tensor(path: Path, family: Family, config, name, found: gguf.Tensor, memory
         order = _halves(found.shape[0], config.sizes.D) if _is_paired(family, name) else None
         if blocks:
             raw = found.raw if order is None else found.raw[order]
-            k = found.shape[-1]
-            return KINDS[kind].from_ggml(raw, k, memory, transposed=matrix, release=forget)
+            release = partial(forget, found.raw)
+            return KINDS[kind].from_ggml(raw, found.shape[-1], memory, matrix, release)
         if found.type in DTYPE:
             array = found.raw.view(DTYPE[found.type]).reshape(found.shape)
         else:

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     from ..bench.batch import BatchComparison
 
 RANDOM = "GPT-2 124M, random"
+MEMORY = (
+    "memory at its peak in the whole run: MB; libraries: of it before there was a model (imports,"
+    " Numba's own start)"
+)
+HELD, WHOLE = ["KV", "libraries", "above"], ["whole", "of llama.cpp"]
 STORED = "llama.cpp-stored,minillm-stored"
 
 
@@ -258,19 +263,14 @@ def _stored(found: list, args: argparse.Namespace) -> None:
                     row += ["{:.2f}-{:.2f}".format(*r.middle_half(first, kind))]
                     row += [f"{comparison.share(r, kind):.0%}"]
                 rows.append([*row, _tokens(comparison, r)])
-        for r in comparison.measured:
-            KV = r.cache_bytes * (max(c.n_prompt for c in in_type.comparisons) + args.new)
-            due = in_type.file_bytes + KV
-            took = f"{r.model_bytes / 1e6:,.0f}" if r.model_bytes else "?"
-            ratio = f"{r.model_bytes / due:.2f}" if r.model_bytes else "?"
-            sizes = [f"{n / 1e6:,.1f}" for n in (in_type.file_bytes, KV)]
-            held.append([in_type.type, r.name, *sizes, took, ratio])
+        n = max(c.n_prompt for c in in_type.comparisons) + args.new
+        held += [[in_type.type, *row] for row in _held(comparison, n, in_type.file_bytes)]
     write(f"{args.model}: tokens/s of decode ({args.new} tokens after a prompt) and of prefill")
     headings = ["type", "prompt", "peer", "decode", "ratio", "middle half", "of read"]
     headings += ["prefill", "ratio", "middle half", "of GEMM", "greedy tokens"]
     write(table(headings, rows, "<><>>>>>>>><"))
-    write("\nmemory at its peak, above what the libraries took (imports, Numba's own start): MB")
-    write(table(["type", "peer", "file", "KV", "peak", "of file + KV"], held, "<<>>>>"))
+    write(f"\n{MEMORY}")
+    write(table(["type", "peer", "file", *HELD, "of file + KV", *WHOLE], held, "<<>>>>>>>"))
     write(
         f"\nmedians of {count(args.rounds, 'interleaved round')}; ratio to the first of a type,"
         " round by round; of read, of GEMM: of what the"
@@ -516,9 +516,6 @@ def _write_tables(comparison: PeerComparison, rounds: int) -> None:
             f"{comparison.share(result, kind):.0%}",
         ]
 
-    def peak(result) -> str:
-        return f"{result.peak_bytes / 1e6:,.0f}" if result.peak_bytes else "?"
-
     write(
         f"decode of {count(comparison.n_new, 'token')} after a prompt of {comparison.n_prompt}:"
         " tokens/s"
@@ -529,22 +526,21 @@ def _write_tables(comparison: PeerComparison, rounds: int) -> None:
             headings, [[*rates(r, "decode"), _tokens(comparison, r)] for r in measured], "<>>>>>><"
         )
     )
-    write(
-        f"\nprefill of {count(comparison.n_prompt, 'token')}: tokens/s; time to the first token;"
-        " peak memory of the whole run"
-    )
+    write(f"\nprefill of {count(comparison.n_prompt, 'token')}: tokens/s; time to the first token")
     headings = ["peer", "median", "range", "ratio", "MFLOP/token", "GFLOP/s", "of GEMM"]
-    headings += ["first ms", "peak MB", "threads"]
+    headings += ["first ms", "threads"]
     rows = [
         [
             *rates(r, "prefill"),
             f"{1e3 * comparison.n_prompt / median(r.prefill):,.1f}",
-            peak(r),
             r.threads,
         ]
         for r in measured
     ]
-    write(table(headings, rows, "<>>>>>>>>>"))
+    write(table(headings, rows, "<>>>>>>>>"))
+    held = _held(comparison, comparison.n_prompt + comparison.n_new)
+    write(f"\n{MEMORY}")
+    write(table(["peer", "weights", *HELD, "of weights + KV", *WHOLE], held, "<>>>>>>>"))
     read, multiply = median(comparison.bandwidth) / 1e9, median(comparison.flops) / 1e9
     write(
         f"\nmedians of {count(rounds, 'interleaved round')}; ratio to {first.name}, round by round;"
@@ -555,6 +551,29 @@ def _write_tables(comparison: PeerComparison, rounds: int) -> None:
         f" {multiply:,.0f} GFLOP/s"
     )
     _write_versions(comparison.results)
+
+
+def _held(comparison: PeerComparison, n: int, weights: int | None = None) -> list[list[str]]:
+    """What each peer held at its peak, as rows of a table. n: positions of the cache; weights: how
+    many bytes they should take, if not what a token reads of them."""
+    from ..bench.peers import PEERS
+
+    def shown(number, unit: float | None = 1e6, form: str = ",.0f") -> str:
+        return f"{number / unit:{form}}" if number and unit else "?"
+
+    bits = {r.name: PEERS[r.name.partition("@")[0]].bits for r in comparison.measured}
+    llama = {bits[r.name]: r for r in comparison.measured if r.name.startswith("llama.cpp")}
+    rows = []
+    for r in comparison.measured:
+        due, KV, other = weights or r.weight_bytes, r.cache_bytes * n, llama.get(bits[r.name])
+        row = [r.name, *(shown(size, form=",.1f") for size in (due, KV))]
+        row += [shown(r.libraries), shown(r.model_bytes), shown(r.model_bytes, due + KV, ".2f")]
+        row += [
+            shown(r.peak_bytes),
+            shown(r.peak_bytes, other.peak_bytes if other else None, ".2f"),
+        ]
+        rows.append(row)
+    return rows
 
 
 def _tokens(comparison: PeerComparison, result: PeerResult) -> str:

@@ -9,8 +9,9 @@ import os
 from pathlib import Path
 
 import numba
+from llvmlite import binding
 from numba.core import event
-from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.runtime import rtsys
 
@@ -64,21 +65,36 @@ class CacheFile(IndexDataCacheFile):
         self._save_index(overloads)
 
 
+class Kept(CompileResultCacheImpl):
+    """How a kernel comes from the disk: what LLVM knew of it, which takes far more memory than its
+    machine code, is read again only where another kernel is compiled that calls it by name."""
+
+    def rebuild(self, target_context, payload):
+        compiled, (_, _, (_, bitcode)) = super().rebuild(target_context, payload), payload[0]
+        library, compiled.library._shared_module = compiled.library, None
+        library._get_module_for_linking = lambda: binding.parse_bitcode(bitcode)
+        return compiled
+
+
 class HealingCache(FunctionCache):
     """Numba's disk cache (the package's __pycache__, or the user's cache folder where that cannot
     be written), in which a damaged or outdated file means compiling again, and a folder that
     refuses writing means doing without."""
 
-    def __init__(self, function):
+    _impl_class = Kept
+
+    def __init__(self, function, makes_arrays: bool):
         super().__init__(function)
+        self.makes_arrays = makes_arrays
         self._cache_file = CacheFile(self.cache_path, self._impl.filename_base, STAMP)
 
     def load_overload(self, signature, target_context):
         # Numba would first fill its tables of types and functions, a quarter of the time to the
         # first word: only compiling needs them, which fills them itself. Memory that kernels take
-        # is given by rtsys.
+        # is given by rtsys, which LLVM compiles: 30 MB of its own code.
         try:
-            rtsys.initialize(target_context)
+            if self.makes_arrays:
+                rtsys.initialize(target_context)
             with self._guard_against_spurious_io_errors():
                 return self._load_overload(signature, target_context)
         except Exception:  # whatever unpickling garbage may raise
@@ -161,7 +177,7 @@ def jit(
         kernel, "_cache"
     ):  # not so under NUMBA_DISABLE_JIT, where the kernel is the function
         with contextlib.suppress(RuntimeError, OSError):  # no folder at all can be written
-            kernel._cache = HealingCache(function) if cached else kernel._cache
+            kernel._cache = HealingCache(function, makes_arrays) if cached else kernel._cache
         if any_order:
             kernel.typeof_pyval = typeof_in_any_order(any_order)
     return kernel

@@ -25,6 +25,7 @@ from . import machine_code
 from .addresses import have, kernel_at
 from .checks import require, row_numbers
 from .forms import BLOCK_ROOM, KEYS, QUERIES, flat_panels, room_for_tiles
+from .pages import give_back
 from .program import Instruction, Program
 from .table import FEW, JOB, PLACE, ROW, Job, Place, Row
 from .threads import Team, threads_now
@@ -64,16 +65,16 @@ class DecodeStep:
         self.stamps = np.zeros(len(self.names), np.int64)
         # Tables hold addresses: arrays are kept alive. Rows have room for whole blocks of 32;
         # what lies beyond the inputs stays zero. Memory that is never written is never taken.
-        self._kept_alive = []
+        self._kept_alive, self._workspace, self._many = [], [], False
         self._widths = {name: -(-width // 32) * 32 for name, width in widths.items()}
         self._buffers = dict.fromkeys(self._widths, 0)
         for name in self._widths.keys() - {"", "logits"}:
-            self._buffers[name] = self._at(np.zeros((self.MOST, self._widths[name]), np.float32))
+            self._buffers[name] = self._at(self._rows(self._widths[name]))
         self._table = np.zeros((len(program.instructions), ROW), np.int64)
         layers = count()
         for row, step in zip(self._table, program.instructions):
             self._fill(row, step, layers)
-        self._x = np.zeros((self.MOST, sizes.C), np.float32)
+        self._x = self._rows(sizes.C)
         self._places = np.zeros((self.MOST, PLACE), np.int64)
         self._taken = np.zeros(len(self._table), np.int64)
         self._job = np.zeros(JOB, np.int64)
@@ -128,6 +129,11 @@ class DecodeStep:
         """The address of an array, which is kept alive; 0 where it is empty, or None."""
         self._kept_alive.append(array)
         return array.ctypes.data if array is not None and array.size else 0
+
+    def _rows(self, width: int) -> np.ndarray:
+        """Memory for as many rows as there can be, given back after passes of many."""
+        self._workspace.append(rows := np.zeros((self.MOST, width), np.float32))
+        return rows
 
     def _turn(self, first: int, end: int) -> None:
         """Have cosines and sines for the positions first to end.
@@ -289,6 +295,10 @@ class DecodeStep:
                 self._gather(threads)
             # many positions of one text attend in tiles
             many = len(past) == 1 and len(tokens) > FEW
+            if self._many and len(tokens) <= FEW:
+                for array in (*self._workspace, self._parts, self._tiles):
+                    give_back(array)
+            self._many = len(tokens) > FEW
             if self.program.rotation is not None:
                 self._turn(min(past), max(map(add, past, lengths)))
             self._call[:] = (
@@ -350,8 +360,8 @@ class DecodeStep:
         """What one thread has for itself: see Room."""
         blocks = self.MOST * int(self._table[:, Row.FROM_WIDTH].max()) // 32
         room = [
-            np.zeros((self.MOST, self._widths[""]), np.float32),
-            np.zeros((blocks, 32), np.int8),
+            self._rows(self._widths[""]),
+            self._rows(blocks // self.MOST * 8),  # as int8
             np.zeros(blocks, np.float32),
             np.zeros(blocks, np.int32),
             np.zeros(self.program.sizes.P, np.float32),

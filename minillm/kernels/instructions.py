@@ -97,15 +97,16 @@ def int8_product(at_row, first, end, R, at_job, at_places, at_room):
         int8_matmul(values, w_scales, q, scales, sums, bias, y, 16 * first)
 
 
-def int4_product(minima_of):
-    """The same for blocks of 4 bits, with or without minima."""
+def int4_product(with_minima: bool):
+    """The same for blocks of 4 bits. (What a kernel closes over is part of its name on the disk:
+    another kernel there would be another one in every process.)"""
 
     @entry
     def product(at_row, first, end, R, at_job, at_places, at_room):
         """The thread's panels of y = h W + bias, for R rows."""
         row, h = product_inputs(at_row, R, at_room)
         values, w_scales = stored_blocks(row, first, end)
-        minima = minima_of(row, first, end, w_scales.shape[1])
+        minima = minima_of(row, first, end, w_scales.shape[1]) if with_minima else None
         q, scales, sums = rounded(h, at_row if row[Row.FROM] else 1, at_job, at_room)
         bias, y = bias_and_outputs(row, R)
         if R == 1:
@@ -122,12 +123,6 @@ def int4_product(minima_of):
 def minima_of(row, first, end, width):
     """Minima of panels first to end, float16 as int16 [P, 16 B]."""
     return array_at(row[Row.MINIMA], row[Row.PANELS], width, np.int16)[first:end]
-
-
-@helper
-def no_minima(row, first, end, width):
-    """Nothing."""
-    return None
 
 
 @helper
@@ -245,7 +240,7 @@ PRODUCTS = {
     "bfloat16": float_product(np.uint16),
     "float16": float_product(np.int16),
     "int8": int8_product,
-    "int4": int4_product(no_minima),
-    "int4_min": int4_product(minima_of),
+    "int4": int4_product(False),
+    "int4_min": int4_product(True),
 }
 ACTIVATIONS = {"gelu_new": gelu_new, "gelu": gelu, "relu": relu, "silu": silu}

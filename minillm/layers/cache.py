@@ -14,6 +14,7 @@ from itertools import combinations
 import numpy as np
 
 from ..errors import InputError, require, require_kind, several, short, whole_number
+from ..kernels.pages import give_back
 from ..machine.quota import require_memory
 from ..weights.weight import narrowed
 
@@ -219,12 +220,16 @@ class KVCache:
         self.lengths[rows] = np.minimum(self.lengths[rows], length)
 
     def grow_into(self, larger: KVCache) -> None:
-        """Take the arrays of an empty, larger cache for its own; what is here is copied there."""
-        kept = int(self.lengths.max())
+        """Take the arrays of an empty, larger cache for its own. What is here moves there a layer
+        at a time and is gone here, also from views, so that it is not held twice."""
+        lengths, kept = self.lengths.copy(), int(self.lengths.max())
+        self.lengths[:] = 0  # it is empty, if a Ctrl-C comes now
         for mine, room in ((self.keys, larger.keys), (self.values, larger.values)):
-            room[:, :, :, :kept] = mine[:, :, :, :kept]
-        # all at once, even at a Ctrl-C
+            for old, new in zip(mine, room):
+                new[:, :, :kept] = old[:, :, :kept]
+                give_back(old)
         vars(self).update(keys=larger.keys, values=larger.values, fitting=KVCache.fitting)
+        self.lengths[:] = lengths
 
     def _row(self, name: str, row) -> int:
         """The number of a row; InputError where the cache has no such row."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .weight import LANES, SLAB, Weight
+from .weight import LANES, Weight, slab
 
 BLOCK = 32
 HALF_MAX = np.nextafter(np.float32(65520), np.float32(0))  # rounds to float16's largest, 65504
@@ -69,11 +69,13 @@ class Blocks(Weight):
 
     @classmethod
     def from_ggml(cls, raw, k: int, allocate=np.empty, transposed: bool = False, release=None):
-        """Take over the blocks of a file, raw uint8 [N, bytes of a row of k]: the same numbers."""
+        """Take over the blocks of a file, raw uint8 [N, bytes of a row of k]: the same numbers.
+        release: called when a slab of rows was used."""
         n, size = len(raw), sum(cls.ggml.values())
         arrays = {name: allocate(shape, dtype) for name, (shape, dtype) in cls.shapes(n, k).items()}
-        for start in range(0, n, SLAB):
-            rows = raw[start : start + SLAB]
+        step = slab(k)
+        for start in range(0, n, step):
+            rows = raw[start : start + step]
             if missing := -len(rows) % LANES:
                 rows = np.pad(rows, ((0, missing), (0, 0)))
             rows = rows.reshape(-1, k // BLOCK, size)
@@ -88,7 +90,7 @@ class Blocks(Weight):
                     to[:] = in_panels(part.view("<i2")[..., 0])
                 at += width
             if release:
-                release(raw)
+                release()
         return cls(arrays, n, k, transposed)
 
     def to_ggml(self) -> np.ndarray:

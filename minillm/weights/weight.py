@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import InputError
 
 LANES = 16
-SLAB = 1024  # rows that are encoded or decoded at once, so that a conversion needs little memory
+SLAB = 1 << 18  # numbers that are encoded or decoded at once: each step of it takes a MB
 BF16 = np.dtype([("bfloat16", np.uint16)])  # bfloat16's bits: NumPy has no type for them
 
 
@@ -28,13 +28,19 @@ def widened(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32, copy=False)
 
 
+def slab(k: int) -> int:
+    """How many rows of k numbers are encoded or decoded at once: whole panels."""
+    return max(SLAB // max(k, 1) // LANES, 1) * LANES
+
+
 def slabs(table, release=None):
     """Yield (start, rows): all rows of an array or of a Weight as float32, a slab at a time.
 
     release: called with the table when a slab was used.
     """
-    for start in range(0, table.shape[0], SLAB):
-        stop = min(start + SLAB, table.shape[0])
+    n, step = table.shape[0], slab(math.prod(table.shape[1:]))
+    for start in range(0, n, step):
+        stop = min(start + step, n)
         if isinstance(table, Weight):
             yield start, table.take(np.arange(start, stop))
         else:

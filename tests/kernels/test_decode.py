@@ -195,6 +195,17 @@ def test_many_positions_of_one_text(kind, n_threads):
         threads.set_threads(None)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep it")
+def test_a_long_pass_gives_its_workspace_back():
+    """To the next short one."""
+    model = stored(random_model(dataclasses.replace(SMALL, n_positions=400)), "float32")
+    step, cache, ids = fused(model), model.new_cache(), np.arange(301)[None] % 131
+    step(ids[:, :300], cache)
+    assert any(rows[100:200].any() for rows in step._workspace)
+    step(ids[:, 300:], cache)
+    assert not any(rows[100:200].any() for rows in step._workspace)
+
+
 def test_what_is_read_at_once_fits_into_one_pass():
     assert AT_ONCE <= kernels.DecodeStep.MOST
 

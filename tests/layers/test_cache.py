@@ -253,3 +253,19 @@ def test_what_is_too_large_for_a_cache_of_float16_becomes_its_largest_number():
             for array in (cache.keys, cache.values):
                 assert (array[0, :, 0, 0, 0] == kept).all()
             assert np.isfinite(logits).all() == np.isfinite(value)
+
+
+def test_a_cache_that_grows_goes_on_and_an_interrupted_one_is_empty():
+    for model in twins():
+        cache, plain = model.new_cache(2, capacity=4), model.new_cache(2)
+        model(IDS[:, :1], cache), model(IDS[:, :1], plain)
+        cache.grow_into(model.new_cache(2))
+        assert cache.capacity == plain.capacity
+        np.testing.assert_array_equal(model(IDS[:, 1:], cache), model(IDS[:, 1:], plain))
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.grow_into(SimpleNamespace(keys=(interrupted() for _ in "once"), values=cache.values))
+    assert cache.lengths.tolist() == [0, 0]
