@@ -14,8 +14,10 @@ import numpy as np
 
 from .checks import require, working
 from .compile import helper, jit
+from .elementwise import gated, rotate
+from .gradients import gated_backward, sum_rows
 from .matrices import linear
-from .threads import in_parallel, n_threads, shares
+from .threads import in_parallel, n_threads
 from .vectors import (
     PANELS,
     TILE,
@@ -24,6 +26,8 @@ from .vectors import (
     load,
     load_row,
     pair,
+    prefetch,
+    repeat,
     row_of,
     spread,
     store,
@@ -36,13 +40,18 @@ from .vectors import (
 ROWS, DEPTH = 128 // len(TILE) * len(TILE), 256
 # rows of the left-hand matrix, up to which the other one is shared out between threads instead
 FEW = 512
+# Columns of a left-hand matrix that lie side by side where its transpose is multiplied: a tile.
+LEFT = -(-6 // len(TILE)) * len(TILE)
+# Columns of a share there: DEPTH rows of them fit into a second-level cache, beside the sums.
+WIDTH = 192
+STRIP, AHEAD = 8, 8  # panels that are packed at a time, and how many rows ahead memory is asked
 
 
 @helper
-def add_matmul(panels, x, y, column):
-    """y += x W for panels of W. panels: [P, 16 K]; x: [M, K]; y: float32 [M, all columns], of which
-    those that begin at `column`. panels and x: float32, or int32 with two bfloat16 each, K being
-    the number of words.
+def add_matmul(panels, x, y, column, start, fresh):
+    """y += x W for panels of W; `fresh`: y = x W + start. panels: [P, 16 K]; x: [M, K]; y: float32
+    [M, all columns], of which those that begin at `column`; start: float32 [all columns]. panels
+    and x: float32, or int32 with two bfloat16 each, K being the number of words.
 
     Tiles as in products.float_matmul. Where rows or panels run out, the last one is done again
     instead of a special case: every sum begins with what y held before any of them was stored.
@@ -53,7 +62,10 @@ def add_matmul(panels, x, y, column):
         left, right, c, d = panels[p], panels[other], column + 16 * p, column + 16 * other
         for m in range(0, x.shape[0], len(TILE)):
             rows = row_of(m, TILE, last)
-            a, b = load_row(y, rows, c), load_row(y, rows, d)
+            if fresh:
+                a, b = repeat(load(start, c), rows), repeat(load(start, d), rows)
+            else:
+                a, b = load_row(y, rows, c), load_row(y, rows, d)
             for k in range(x.shape[1]):
                 s = spread(element(x, rows, k))
                 a = fma(load(left, 16 * k), s, a)
@@ -78,9 +90,11 @@ def pack_panels(w, panels, per_word):
     """w [K,N] as panels of 16 columns. panels: float32 [P, 16 K], or, with two numbers to a word,
     int32 [P, 16 ceil(K/2)], whose words hold rows 2k and 2k + 1. What has no column in w stays as
     it is."""
-    K, N = w.shape
+    (K, N), ahead = w.shape, AHEAD * (w.strides[0] // w.itemsize)
     for k in range(0, K, per_word):
         row, next_row = w[k], w[min(k + 1, K - 1)]
+        for n in range(0, N, 16):
+            prefetch(row, ahead + n)
         for p in range(N // 16):
             if per_word == 1:
                 store(panels[p], 16 * k, load(row, 16 * p))
@@ -130,6 +144,32 @@ def pack_rows(x, rows, per_word):
 
 
 @helper
+def pack_tiles(a, tiles, per_word):
+    """a [M,K] as tiles of LEFT columns, which are as many rows of its transpose. tiles: [K / LEFT
+    rounded up, LEFT ceil(M / per_word) + 16], float32 or int32 words of rows 2k and 2k + 1.
+    Vectors of 16 are stored over each other, the last ones beyond a tile's end."""
+    (M, K), whole = a.shape, max((a.shape[1] - 16) // LEFT + 1, 0)
+    ahead = AHEAD * (a.strides[0] // a.itemsize)
+    for k in range(0, M, per_word):
+        row, next_row, at = a[k], a[min(k + 1, M - 1)], LEFT * (k // per_word)
+        for n in range(0, K, 16):
+            prefetch(row, ahead + n)
+        for t in range(whole):
+            if per_word == 1:
+                store(tiles[t], at, load(row, LEFT * t))
+            else:
+                high = load(next_row, LEFT * t) if k + 1 < M else zeros()
+                store(tiles[t], at, pair(load(row, LEFT * t), high))
+        for n in range(LEFT * whole, K):
+            if per_word == 1:
+                tiles[n // LEFT, at + n % LEFT] = row[n]
+            else:
+                halves = tiles[n // LEFT].view(np.uint16)
+                halves[2 * (at + n % LEFT)] = half(row[n])
+                halves[2 * (at + n % LEFT) + 1] = half(next_row[n]) if k + 1 < M else np.uint16(0)
+
+
+@helper
 def pack_block(w, transposed, start, first, out, per_word):
     """The rows of w [K,N] (or of w^T, for w [N,K]) from `start` that fit into the panels `out` of
     columns 16 first and on."""
@@ -158,61 +198,89 @@ def pack_blocks(w, transposed, panels, per_word, first, last):
 
 
 @jit
-def multiply_columns(x, w, transposed, bias, y, room, strip, per_word, first, last):
-    """y = x W + bias for panels first to last, each packed just before it is used, once: for x of
-    few rows [M,K]. y: [M, 16 P]; room: zeros [blocks, M, depth], for x; strip: [2, 16 depth], for
-    two panels."""
-    rows = room.shape[2] * per_word
-    for block in range(room.shape[0]):
-        pack_rows(x[:, block * rows : (block + 1) * rows], room[block], per_word)
-    for p in range(first, last, 2):
-        panels = strip[: min(2, last - p)]
-        for m in range(y.shape[0]):
-            for i in range(16 * p, 16 * (p + panels.shape[0])):
-                y[m, i] = bias[i]
-        for block in range(room.shape[0]):
-            pack_block(w, transposed, block * rows, p, panels, per_word)
-            add_matmul(panels, room[block], y, 16 * p)
+def pack_row_blocks(x, blocks, per_word, first, last):
+    """Blocks first to last of x [M,K]. blocks: zeros [blocks, M, depth]."""
+    rows = blocks.shape[2] * per_word
+    for block in range(first, last):
+        pack_rows(x[:, block * rows : (block + 1) * rows], blocks[block], per_word)
 
 
 @jit
-def multiply_rows(x, panels, bias, y, room, per_word):
+def pack_tile_blocks(a, tiles, words, per_word, first, last):
+    """Blocks first to last of a [M,K] by pack_tiles. tiles: [blocks, K / LEFT rounded up, LEFT
+    words + 16]."""
+    rows = words * per_word
+    for block in range(first, last):
+        pack_tiles(a[block * rows : (block + 1) * rows], tiles[block], per_word)
+
+
+@jit
+def multiply_columns(x, w, transposed, bias, y, strip, per_word, first, last):
+    """y = x W + bias for panels first to last, each packed just before it is used, once: for x of
+    few rows. x: [blocks, M, depth]; y: [M, 16 P]; strip: [STRIP, 16 depth]."""
+    rows = x.shape[2] * per_word
+    for p in range(first, last, strip.shape[0]):
+        panels = strip[: min(strip.shape[0], last - p)]
+        for block in range(x.shape[0]):
+            pack_block(w, transposed, block * rows, p, panels, per_word)
+            add_matmul(panels, x[block], y, 16 * p, bias, block == 0)
+
+
+@jit
+def multiply_rows(x, panels, bias, y, room, packed, per_word):
     """y = x W + bias for a share of the rows. x: [M,K]; panels: of all of W; y: [M, 16 P]; room:
-    zeros [ROWS, depth]."""
+    zeros [ROWS, depth], or x itself where it is `packed`: one block of float32."""
     rows = room.shape[1] * per_word
     for start in range(0, x.shape[0], ROWS):
         out = y[start : start + ROWS]
-        for m in range(out.shape[0]):
-            row = out[m]
-            for i in range(bias.shape[0]):
-                row[i] = bias[i]
         for block in range(panels.shape[0]):
-            part = x[start : start + ROWS, block * rows : (block + 1) * rows]
-            if part.shape[1] < rows:
-                room[:] = 0
-            pack_rows(part, room, per_word)
-            add_matmul(panels[block], room[: part.shape[0]], out, 0)
+            if packed:
+                left = room[start : start + ROWS]
+            else:
+                part = x[start : start + ROWS, block * rows : (block + 1) * rows]
+                if part.shape[1] < rows:
+                    room[:] = 0
+                pack_rows(part, room, per_word)
+                left = room[: out.shape[0]]
+            add_matmul(panels[block], left, out, 0, bias, block == 0)
+
+
+@helper
+def add_tiles(panels, tiles, words, y, column, start, fresh):
+    """y += a^T b for panels of b (or `fresh`, as add_matmul) and tiles of a, of so many words each.
+    A panel or two stay in the first cache until all tiles have met them."""
+    for p in range(0, panels.shape[0], PANELS):
+        for t in range(tiles.shape[0]):
+            x = tiles[t][: LEFT * words].reshape(words, LEFT).T
+            out = y[LEFT * t : LEFT * (t + 1)]
+            add_matmul(panels[p : p + PANELS], x, out, column + 16 * p, start, fresh)
 
 
 @jit
-def multiply_transposed(a, b, y, a_room, b_room, per_word):
-    """y = a^T b. a: [M,K]; b: [M,N]; y: [K', N'], both rounded up to 16; rooms: panels [P, 16
-    depth] for all columns of each, zeros at first.
+def multiply_panels(tiles, b, y, start, strip, per_word, first, last):
+    """y = a^T b for panels first to last of b [M,N], each packed just before it is used. tiles: of
+    all of a; y: float32 [rows of all tiles, 16 P]; start: zeros; strip: [STRIP, 16
+    depth]."""
+    rows = strip.shape[1] // 16 * per_word
+    for block in range(tiles.shape[0]):
+        words = (min(b.shape[0] - block * rows, rows) + per_word - 1) // per_word
+        for p in range(first, last, strip.shape[0]):
+            panels = strip[: min(strip.shape[0], last - p)]
+            pack_block(b, False, block * rows, p, panels, per_word)
+            add_tiles(panels, tiles[block], words, y, 16 * p, start, block == 0)
 
-    Both sides come as panels: 16 columns of a are 16 rows of its transpose, read a number from each
-    at a time.
-    """
-    depth = a_room.shape[1] // 16
-    rows = depth * per_word
-    y[:] = 0
-    for start in range(0, a.shape[0], rows):
-        left, right = a[start : start + rows], b[start : start + rows]
-        if left.shape[0] < rows:
-            a_room[:], b_room[:] = 0, 0
-        pack_panels(left, a_room, per_word)
-        pack_panels(right, b_room, per_word)
-        for p in range(a_room.shape[0]):
-            add_matmul(b_room, a_room[p].reshape(depth, 16).T, y[16 * p : 16 * p + 16], 0)
+
+@jit
+def multiply_tiles(a, panels, y, start, room, per_word, first, last):
+    """y = a^T b for columns first to last of a [M,K], whose tiles are packed just before they are
+    used. panels: of all of b; y: float32 [K rounded up to LEFT, 16 P]; start: zeros; room: for the
+    tiles of a block."""
+    rows = panels.shape[2] // 16 * per_word
+    for block in range(panels.shape[0]):
+        part = a[block * rows : (block + 1) * rows, first:last]
+        pack_tiles(part, room, per_word)
+        words = (part.shape[0] + per_word - 1) // per_word
+        add_tiles(panels[block], room, words, y[first:], 0, start, block == 0)
 
 
 PER_WORD = {
@@ -245,12 +313,20 @@ def product(x, weight, bias=None, precision="float32"):
     start, y = np.zeros(16 * P, np.float32), np.empty((M, 16 * P), np.float32)
     if bias is not None:
         start[:N] = bias
+    packed = per_word == 1 and blocks == 1
     if M <= FEW:
+        rows = x[None] if packed else np.zeros((blocks, M, depth), word)
+        if not packed:
+            in_parallel(
+                lambda part: pack_row_blocks(x, rows, per_word, part.start, part.stop),
+                blocks,
+                cost=4 * M * K,
+            )
 
         def work(part):
-            room, strip = np.zeros((blocks, M, depth), word), np.empty((2, 16 * depth), word)
+            strip = np.empty((STRIP, 16 * depth), word)
             multiply_columns(
-                x, weight, transposed, start, y, room, strip, per_word, part.start, part.stop
+                rows, weight, transposed, start, y, strip, per_word, part.start, part.stop
             )
 
         in_parallel(work, P, unit=2, cost=M * K * N)
@@ -263,7 +339,8 @@ def product(x, weight, bias=None, precision="float32"):
         )
 
         def work(part):
-            multiply_rows(x[part], panels, start, y[part], np.zeros((ROWS, depth), word), per_word)
+            room = x[part] if packed else np.zeros((ROWS, depth), word)
+            multiply_rows(x[part], panels, start, y[part], room, packed, per_word)
 
         in_parallel(work, M, unit=len(TILE), cost=M * K * N)
     return y[:, :N]
@@ -271,29 +348,41 @@ def product(x, weight, bias=None, precision="float32"):
 
 def transposed_product(a, b, precision="float32"):
     """a^T b, for a [M,K] and b [M,N] rounded to `precision` -> float32 [K,N]. The larger side is
-    shared out, the other one packed by every thread."""
+    shared out, the other one packed before, once."""
     (M, K), (_, N) = a.shape, b.shape
     require(a=(a, (M, K), np.float32), b=(b, (M, N), np.float32))
     a, b = working(a), working(b)
     word, per_word = PER_WORD[precision]
-    depth = depth_of(M, per_word)[1]
-    y, wide = np.empty((up(K), up(N)), np.float32), N > K
-    parts = shares(max(K, N), max(n_threads(), -(-max(K, N) // 512)), 16)
+    blocks, depth = depth_of(M, per_word)
+    y, start = np.empty((up(K, LEFT), up(N)), np.float32), np.zeros(up(N), np.float32)
 
-    def work(part):
-        for columns in parts[part]:
-            left, right = (a, b[:, columns]) if wide else (a[:, columns], b)
-            rooms = [
-                np.zeros((up(side.shape[1]) // 16, 16 * depth), word) for side in (left, right)
-            ]
-            out = (
-                y[:, columns.start : up(columns.stop)]
-                if wide
-                else y[columns.start : up(columns.stop)]
-            )
-            multiply_transposed(left, right, out, *rooms, per_word)
+    each, tile = -(-max(K, N) // (WIDTH * n_threads())), LEFT * depth + 16
+    if N >= K:
+        tiles = np.empty((blocks, up(K, LEFT) // LEFT, tile), word)
+        in_parallel(
+            lambda part: pack_tile_blocks(a, tiles, depth, per_word, part.start, part.stop),
+            blocks,
+            cost=10 * M * K,
+        )
 
-    in_parallel(work, len(parts), cost=M * K * N)
+        def work(part):
+            strip = np.empty((STRIP, 16 * depth), word)
+            multiply_panels(tiles, b, y, start, strip, per_word, part.start, part.stop)
+
+        in_parallel(work, up(N) // 16, cost=M * K * N, each=each)
+    else:
+        panels = np.empty((blocks, up(N) // 16, 16 * depth), word)
+        in_parallel(
+            lambda part: pack_blocks(b, False, panels, per_word, part.start, part.stop),
+            up(N) // 16,
+            cost=10 * M * N,
+        )
+
+        def work(part):
+            room = np.empty((-(-(part.stop - part.start) // LEFT), tile), word)
+            multiply_tiles(a, panels, y, start, room, per_word, part.start, part.stop)
+
+        in_parallel(work, K, unit=LEFT, cost=M * K * N, each=each)
     return y[:K, :N]
 
 
@@ -305,6 +394,8 @@ class Training:
         if precision not in PER_WORD:
             raise ValueError(f"precision is {precision!r}; it must be one of {list(PER_WORD)}")
         self.precision = precision
+
+    gated, gated_backward, rotate = map(staticmethod, (gated, gated_backward, rotate))
 
     def __getattr__(self, name: str):
         return getattr(importlib.import_module(__package__), name)
@@ -324,7 +415,7 @@ class Training:
             return dx.reshape(x.shape), gradients
         d_weight = self.transposed_product(rows, d_rows)
         dx = self.product(d_rows, weight.T).reshape(x.shape)
-        return dx, {"weight": d_weight, "bias": d_rows.sum(axis=0)}
+        return dx, {"weight": d_weight, "bias": sum_rows(d_rows)}
 
     def unembed_backward(self, dy, x, table):
         """Of x table^T: dy [..., V]; x: [..., C]; table: [V,C] -> dx [..., C], [V,C]."""

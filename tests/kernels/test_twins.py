@@ -20,6 +20,7 @@ from .validator import (
     check_blocked,
     check_gradients,
     check_linear,
+    check_one_pass,
     check_rows,
     failures,
 )
@@ -51,6 +52,11 @@ def test_gradients(dtype, seed):
 
 def test_blocked_products():
     assert not failures(check_blocked())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_one_pass(dtype):
+    assert not failures(check_one_pass(np.dtype(dtype)))
 
 
 @pytest.mark.parametrize(
