@@ -43,7 +43,7 @@ FEW = 512
 # Columns of a left-hand matrix that lie side by side where its transpose is multiplied: a tile.
 LEFT = -(-6 // len(TILE)) * len(TILE)
 # Columns of a share there: DEPTH rows of them fit into a second-level cache, beside the sums.
-WIDTH = 192
+WIDTH = 384
 STRIP, AHEAD = 8, 8  # panels that are packed at a time, and how many rows ahead memory is asked
 
 
@@ -206,30 +206,23 @@ def pack_row_blocks(x, blocks, per_word, first, last):
 
 
 @jit
-def pack_tile_blocks(a, tiles, words, per_word, first, last):
-    """Blocks first to last of a [M,K] by pack_tiles. tiles: [blocks, K / LEFT rounded up, LEFT
-    words + 16]."""
-    rows = words * per_word
-    for block in range(first, last):
-        pack_tiles(a[block * rows : (block + 1) * rows], tiles[block], per_word)
-
-
-@jit
-def multiply_columns(x, w, transposed, bias, y, strip, per_word, first, last):
-    """y = x W + bias for panels first to last, each packed just before it is used, once: for x of
-    few rows. x: [blocks, M, depth]; y: [M, 16 P]; strip: [STRIP, 16 depth]."""
+def multiply_columns(x, w, transposed, bias, y, fresh, strip, per_word, first, last):
+    """y = x W + bias (y += x W unless `fresh`) for panels first to last, each packed just before it
+    is used, once: for x of few rows. x: [blocks, M, depth]; y: [M, 16 P]; strip: [STRIP, 16
+    depth]."""
     rows = x.shape[2] * per_word
     for p in range(first, last, strip.shape[0]):
         panels = strip[: min(strip.shape[0], last - p)]
         for block in range(x.shape[0]):
             pack_block(w, transposed, block * rows, p, panels, per_word)
-            add_matmul(panels, x[block], y, 16 * p, bias, block == 0)
+            add_matmul(panels, x[block], y, 16 * p, bias, fresh and block == 0)
 
 
 @jit
-def multiply_rows(x, panels, bias, y, room, packed, per_word):
-    """y = x W + bias for a share of the rows. x: [M,K]; panels: of all of W; y: [M, 16 P]; room:
-    zeros [ROWS, depth], or x itself where it is `packed`: one block of float32."""
+def multiply_rows(x, panels, bias, y, fresh, room, packed, per_word):
+    """y = x W + bias (y += x W unless `fresh`) for a share of the rows. x: [M,K]; panels: of all of
+    W; y: [M, 16 P]; room: zeros [ROWS, depth], or x itself where it is `packed`: one block of
+    float32."""
     rows = room.shape[1] * per_word
     for start in range(0, x.shape[0], ROWS):
         out = y[start : start + ROWS]
@@ -242,7 +235,7 @@ def multiply_rows(x, panels, bias, y, room, packed, per_word):
                     room[:] = 0
                 pack_rows(part, room, per_word)
                 left = room[: out.shape[0]]
-            add_matmul(panels[block], left, out, 0, bias, block == 0)
+            add_matmul(panels[block], left, out, 0, bias, fresh and block == 0)
 
 
 @helper
@@ -257,30 +250,20 @@ def add_tiles(panels, tiles, words, y, column, start, fresh):
 
 
 @jit
-def multiply_panels(tiles, b, y, start, strip, per_word, first, last):
-    """y = a^T b for panels first to last of b [M,N], each packed just before it is used. tiles: of
-    all of a; y: float32 [rows of all tiles, 16 P]; start: zeros; strip: [STRIP, 16
-    depth]."""
-    rows = strip.shape[1] // 16 * per_word
-    for block in range(tiles.shape[0]):
-        words = (min(b.shape[0] - block * rows, rows) + per_word - 1) // per_word
-        for p in range(first, last, strip.shape[0]):
-            panels = strip[: min(strip.shape[0], last - p)]
-            pack_block(b, False, block * rows, p, panels, per_word)
-            add_tiles(panels, tiles[block], words, y, 16 * p, start, block == 0)
-
-
-@jit
-def multiply_tiles(a, panels, y, start, room, per_word, first, last):
-    """y = a^T b for columns first to last of a [M,K], whose tiles are packed just before they are
-    used. panels: of all of b; y: float32 [K rounded up to LEFT, 16 P]; start: zeros; room: for the
-    tiles of a block."""
-    rows = panels.shape[2] // 16 * per_word
-    for block in range(panels.shape[0]):
-        part = a[block * rows : (block + 1) * rows, first:last]
-        pack_tiles(part, room, per_word)
-        words = (part.shape[0] + per_word - 1) // per_word
-        add_tiles(panels[block], room, words, y[first:], 0, start, block == 0)
+def multiply_transposed(a, b, y, start, tiles, strip, per_word, rows, columns):
+    """y = a^T b, rows[0] to rows[1] of it and columns[0] to columns[1]. a: [M,K]; b: [M,N]; y:
+    float32, both rounded up; start: zeros; tiles: room for these rows, LEFT words of each at a
+    time; strip: for STRIP panels."""
+    depth = strip.shape[1] // 16
+    for first in range(0, a.shape[0], depth * per_word):
+        last = min(first + depth * per_word, a.shape[0])
+        words, out = (last - first + per_word - 1) // per_word, y[rows[0] :]
+        pack_tiles(a[first:last, rows[0] : rows[1]], tiles, per_word)
+        for column in range(columns[0], columns[1], 16 * STRIP):
+            part = b[first:last, column : min(column + 16 * STRIP, columns[1])]
+            panels = strip[: (part.shape[1] + 15) // 16]
+            pack_panels(part, panels, per_word)
+            add_tiles(panels, tiles, words, out, column, start, first == 0)
 
 
 PER_WORD = {
@@ -301,16 +284,19 @@ def depth_of(K: int, per_word: int) -> tuple[int, int]:
     return blocks, -(-words // blocks)
 
 
-def product(x, weight, bias=None, precision="float32"):
+def product(x, weight, bias=None, precision="float32", onto=None):
     """x W + b, the numbers of x and W rounded to `precision`: x [M,K]; weight [K,N], which may be
-    the transpose of an array that lies row by row; bias [N] or None -> float32 [M,N]."""
+    the transpose of an array that lies row by row; bias [N] or None -> float32 [M,N].
+
+    onto: instead of b, what x W is added to, [M,N]; in place where N is whole panels of 16."""
     (M, K), (_, N) = x.shape, weight.shape
     require(x=(x, (M, K), np.float32), weight=(weight, (K, N), np.float32))
     transposed = weight.T.flags.c_contiguous and not weight.flags.c_contiguous
     x, weight = working(x), weight.T if transposed else working(weight)
     word, per_word = PER_WORD[precision]
     P, (blocks, depth) = up(N) // 16, depth_of(K, per_word)
-    start, y = np.zeros(16 * P, np.float32), np.empty((M, 16 * P), np.float32)
+    start, fresh = np.zeros(16 * P, np.float32), onto is None or N % 16 > 0
+    y = np.empty((M, 16 * P), np.float32) if fresh else onto
     if bias is not None:
         start[:N] = bias
     packed = per_word == 1 and blocks == 1
@@ -326,7 +312,7 @@ def product(x, weight, bias=None, precision="float32"):
         def work(part):
             strip = np.empty((STRIP, 16 * depth), word)
             multiply_columns(
-                rows, weight, transposed, start, y, strip, per_word, part.start, part.stop
+                rows, weight, transposed, start, y, fresh, strip, per_word, part.start, part.stop
             )
 
         in_parallel(work, P, unit=2, cost=M * K * N)
@@ -340,49 +326,31 @@ def product(x, weight, bias=None, precision="float32"):
 
         def work(part):
             room = x[part] if packed else np.zeros((ROWS, depth), word)
-            multiply_rows(x[part], panels, start, y[part], room, packed, per_word)
+            multiply_rows(x[part], panels, start, y[part], fresh, room, packed, per_word)
 
         in_parallel(work, M, unit=len(TILE), cost=M * K * N)
-    return y[:, :N]
+    return onto + y[:, :N] if fresh and onto is not None else y[:, :N]
 
 
 def transposed_product(a, b, precision="float32"):
     """a^T b, for a [M,K] and b [M,N] rounded to `precision` -> float32 [K,N]. The larger side is
-    shared out, the other one packed before, once."""
+    shared out, the other one packed for every share."""
     (M, K), (_, N) = a.shape, b.shape
     require(a=(a, (M, K), np.float32), b=(b, (M, N), np.float32))
     a, b = working(a), working(b)
     word, per_word = PER_WORD[precision]
-    blocks, depth = depth_of(M, per_word)
+    depth, wide = depth_of(M, per_word)[1], N > K
     y, start = np.empty((up(K, LEFT), up(N)), np.float32), np.zeros(up(N), np.float32)
 
-    each, tile = -(-max(K, N) // (WIDTH * n_threads())), LEFT * depth + 16
-    if N >= K:
-        tiles = np.empty((blocks, up(K, LEFT) // LEFT, tile), word)
-        in_parallel(
-            lambda part: pack_tile_blocks(a, tiles, depth, per_word, part.start, part.stop),
-            blocks,
-            cost=10 * M * K,
-        )
+    def work(part):
+        part, whole = (part.start, part.stop), (0, K if wide else N)
+        rows, columns = (whole, part) if wide else (part, whole)
+        tiles = np.empty((up(rows[1] - rows[0], LEFT) // LEFT, LEFT * depth + 16), word)
+        strip = np.empty((STRIP, 16 * depth), word)
+        multiply_transposed(a, b, y, start, tiles, strip, per_word, rows, columns)
 
-        def work(part):
-            strip = np.empty((STRIP, 16 * depth), word)
-            multiply_panels(tiles, b, y, start, strip, per_word, part.start, part.stop)
-
-        in_parallel(work, up(N) // 16, cost=M * K * N, each=each)
-    else:
-        panels = np.empty((blocks, up(N) // 16, 16 * depth), word)
-        in_parallel(
-            lambda part: pack_blocks(b, False, panels, per_word, part.start, part.stop),
-            up(N) // 16,
-            cost=10 * M * N,
-        )
-
-        def work(part):
-            room = np.empty((-(-(part.stop - part.start) // LEFT), tile), word)
-            multiply_tiles(a, panels, y, start, room, per_word, part.start, part.stop)
-
-        in_parallel(work, K, unit=LEFT, cost=M * K * N, each=each)
+    n, unit = (N, 16) if wide else (K, LEFT)
+    in_parallel(work, n, unit=unit, cost=M * K * N, each=-(-n // (WIDTH * n_threads())))
     return y[:K, :N]
 
 
@@ -409,23 +377,33 @@ class Training:
 
     def linear_backward(self, dy, x, weight):
         """Of linear: dy [..., out] -> dx [..., in], {"weight": [in, out], "bias": [out]}."""
+        return self.linear_layer_backward(dy, x, {"weight": weight, "bias": None})
+
+    def linear_layer_backward(self, dy, x, layer, onto=None):
+        """The same for linear(x, **layer): a gradient for each array of the layer; dx is added to
+        `onto`, that of another map of x, in place."""
         rows, d_rows = (working(a).reshape(-1, a.shape[-1]) for a in (x, dy))
-        if not isinstance(weight, np.ndarray):
-            dx, gradients = weight.backward(d_rows, rows)
-            return dx.reshape(x.shape), gradients
-        d_weight = self.transposed_product(rows, d_rows)
-        dx = self.product(d_rows, weight.T).reshape(x.shape)
-        return dx, {"weight": d_weight, "bias": sum_rows(d_rows)}
+        onto = onto if onto is None else onto.reshape(rows.shape)
+        if isinstance(layer["weight"], np.ndarray):
+            gradients = {"weight": self.transposed_product(rows, d_rows)}
+            dx = self.product(d_rows, layer["weight"].T, onto)
+        else:
+            dx, gradients = layer["weight"].backward(d_rows, rows)
+            dx = dx if onto is None else onto + dx
+        if "bias" in layer:
+            gradients["bias"] = sum_rows(d_rows)
+        return dx.reshape(x.shape), gradients
 
     def unembed_backward(self, dy, x, table):
         """Of x table^T: dy [..., V]; x: [..., C]; table: [V,C] -> dx [..., C], [V,C]."""
         rows, d_rows = (working(a).reshape(-1, a.shape[-1]) for a in (x, dy))
         return self.product(d_rows, table).reshape(x.shape), self.transposed_product(d_rows, rows)
 
-    def product(self, a, b):
-        """a b, for a [M,K] and b [K,N]."""
-        both = a.dtype == b.dtype == np.float32
-        return product(a, b, None, self.precision) if both else a @ b
+    def product(self, a, b, onto=None):
+        """a b, for a [M,K] and b [K,N]; added to `onto` [M,N], in place."""
+        if a.dtype == b.dtype == np.float32:
+            return product(a, b, None, self.precision, onto)
+        return a @ b if onto is None else onto + a @ b
 
     def transposed_product(self, a, b):
         """a^T b, for a [M,K] and b [M,N]."""

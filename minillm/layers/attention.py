@@ -211,10 +211,9 @@ def grouped_query_attention_backward(
             step("k_normed", dk), kept["k"], k_norm["weight"], eps
         )
     # forward was q, k, v = linear(x, **q_proj), linear(x, **k_proj), linear(x, **v_proj)
-    dx = []
+    dx = None
     for name, d, weights in zip("qkv", (dq, dk, dv), (q_proj, k_proj, v_proj)):
-        through, gradients[f"{name}_proj"] = linear_layer_backward(
-            ops.merge_heads(step(name, d)), x, weights, ops
+        dx, gradients[f"{name}_proj"] = linear_layer_backward(
+            ops.merge_heads(step(name, d)), x, weights, ops, dx
         )
-        dx.append(through)
-    return dx[0] + dx[1] + dx[2], gradients
+    return dx, gradients

@@ -85,9 +85,9 @@ def swiglu_backward(d_out, x, kept, gate_proj, up_proj, down_proj, *, step=ident
     d_gate, d_up = gated_backward(step("act", d_act), kept["gate"], kept["up"], ops)
     d_gate, d_up = step("gate", d_gate), step("up", d_up)
     # forward was gate = linear(x, **gate_proj), up = linear(x, **up_proj)
-    dx_up, d_up_proj = linear_layer_backward(d_up, x, up_proj, ops)
-    dx_gate, d_gate_proj = linear_layer_backward(d_gate, x, gate_proj, ops)
-    return dx_gate + dx_up, {
+    dx, d_up_proj = linear_layer_backward(d_up, x, up_proj, ops)
+    dx, d_gate_proj = linear_layer_backward(d_gate, x, gate_proj, ops, dx)
+    return dx, {
         "gate_proj": d_gate_proj,
         "up_proj": d_up_proj,
         "down_proj": d_down,

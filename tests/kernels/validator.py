@@ -349,6 +349,9 @@ def check_blocked(seed=0, shapes=PRODUCTS):
                 distance(product(x, w, bias, precision), exact(x, w, bias)),
                 tolerance,
             )
+            onto = r.standard_normal((M, N)).astype(np.float32)
+            added = product(x, w, None, precision, onto.copy())
+            yield f"product {what} onto", distance(added, exact(x, w, onto)), tolerance
             turned = np.ascontiguousarray(w.T).T
             yield (
                 f"product {what} transposed",
