@@ -22,7 +22,7 @@ import textwrap
 from pathlib import Path
 from statistics import median
 
-from ..errors import InputError, short
+from ..errors import InputError, count, short
 from .common import (
     PICTURES,
     add_compute,
@@ -266,7 +266,8 @@ def training_step(args: argparse.Namespace) -> None:
     ):
         rows.append([what, *(cell for number in shown for cell in (f"{number:,.0f}", ""))])
     headings = [f"{way.precision}{', recompute' if way.recompute else ''}" for way in ways]
-    write(f"parts of a training step of {args.train} in ms, {n_threads(twin('numba'))} threads")
+    threads = count(n_threads(twin("numba")), "thread")
+    write(f"parts of a training step of {args.train} in ms, with {threads}")
     write(table(["", *(cell for h in headings for cell in (h, ""))], rows, "<" + ">>" * len(ways)))
     write("\nmedians of 3 steps after one to warm up, one way after another")
 

@@ -9,6 +9,7 @@ to a word: then one instruction does twice the products, and the sums are float3
 from __future__ import annotations
 
 import importlib
+import logging
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from .compile import helper, jit
 from .elementwise import gated, rotate
 from .gradients import gated_backward, sum_rows
 from .matrices import linear
+from .processor import HAS_PAIRS
 from .threads import in_parallel, n_threads
 from .vectors import (
     PANELS,
@@ -34,6 +36,8 @@ from .vectors import (
     store_row,
     zeros,
 )
+
+log = logging.getLogger(__name__)
 
 # Of a block of the left-hand matrix: about 128 rows, whole tiles, whose DEPTH numbers meet DEPTH
 # rows of the other.
@@ -356,12 +360,17 @@ def transposed_product(a, b, precision="float32"):
 
 class Training:
     """The kernels, with products of plain matrices in blocks: the twin for training. precision:
-    "float32", or "bfloat16" to round both sides of every product, about twice as fast."""
+    "float32", or "bfloat16" to round both sides of every product: faster where the processor has
+    products of its own for it, and it is said where it has none."""
 
     def __init__(self, precision: str = "float32"):
         if precision not in PER_WORD:
             raise ValueError(f"precision is {precision!r}; it must be one of {list(PER_WORD)}")
         self.precision = precision
+        if precision == "bfloat16" and not HAS_PAIRS:
+            log.warning(
+                "this processor has no products of bfloat16 (AVX512_BF16): float32 is faster here"
+            )
 
     gated, gated_backward, rotate = map(staticmethod, (gated, gated_backward, rotate))
 
