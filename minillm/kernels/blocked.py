@@ -3,7 +3,8 @@ block packed once.
 
 A block of the right-hand matrix is packed as panels of 16 columns (products.py), so that the inner
 loop reads nothing but consecutive numbers. In float32, or with both sides rounded to bfloat16, two
-to a word: then one instruction does twice the products, and the sums are float32 as before.
+to a word: then one instruction does twice the products, and the sums are float32 as before. A
+processor without that instruction multiplies the rounded numbers as float32.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from .checks import require, working
 from .compile import helper, jit
-from .elementwise import gated, rotate
+from .elementwise import gated, in_shares, rotate
 from .gradients import gated_backward, sum_rows
 from .matrices import linear
 from .processor import HAS_PAIRS
@@ -38,6 +39,9 @@ from .vectors import (
 )
 
 log = logging.getLogger(__name__)
+
+# Whether bfloat16 is multiplied in pairs; else as float32 that are rounded before.
+IN_PAIRS = HAS_PAIRS
 
 # Of a block of the left-hand matrix: about 128 rows, whole tiles, whose DEPTH numbers meet DEPTH
 # rows of the other.
@@ -87,6 +91,20 @@ def half(x):
     return np.uint16(
         (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
     )
+
+
+@jit
+def _to_bfloat16(x, y):
+    for i in range(x.shape[0]):
+        odd = (x[i] >> np.uint32(16)) & np.uint32(1)
+        y[i] = (x[i] + np.uint32(0x7FFF) + odd) & np.uint32(0xFFFF0000)
+
+
+def to_bfloat16(x):
+    """The nearest bfloat16 of every float32, as float32."""
+    y = np.empty_like(x)
+    in_shares(_to_bfloat16, x.view(np.uint32), y.view(np.uint32), cost=4)
+    return y
 
 
 @helper
@@ -297,6 +315,8 @@ def product(x, weight, bias=None, precision="float32", onto=None):
     require(x=(x, (M, K), np.float32), weight=(weight, (K, N), np.float32))
     transposed = weight.T.flags.c_contiguous and not weight.flags.c_contiguous
     x, weight = working(x), weight.T if transposed else working(weight)
+    if precision == "bfloat16" and not IN_PAIRS:
+        x, weight, precision = to_bfloat16(x), to_bfloat16(weight), "float32"
     word, per_word = PER_WORD[precision]
     P, (blocks, depth) = up(N) // 16, depth_of(K, per_word)
     start, fresh = np.zeros(16 * P, np.float32), onto is None or N % 16 > 0
@@ -342,6 +362,8 @@ def transposed_product(a, b, precision="float32"):
     (M, K), (_, N) = a.shape, b.shape
     require(a=(a, (M, K), np.float32), b=(b, (M, N), np.float32))
     a, b = working(a), working(b)
+    if precision == "bfloat16" and not IN_PAIRS:
+        a, b, precision = to_bfloat16(a), to_bfloat16(b), "float32"
     word, per_word = PER_WORD[precision]
     depth, wide = depth_of(M, per_word)[1], N > K
     y, start = np.empty((up(K, LEFT), up(N)), np.float32), np.zeros(up(N), np.float32)
@@ -369,7 +391,8 @@ class Training:
         self.precision = precision
         if precision == "bfloat16" and not HAS_PAIRS:
             log.warning(
-                "this processor has no products of bfloat16 (AVX512_BF16): float32 is faster here"
+                "this processor has no products of bfloat16 (AVX512_BF16): it is rounded to, and"
+                " float32 is faster"
             )
 
     gated, gated_backward, rotate = map(staticmethod, (gated, gated_backward, rotate))
