@@ -40,14 +40,14 @@ REST = "the rest: sums and copies in NumPy, Python"
 
 
 class TimedTwin:
-    """A twin that computes as `ops` does, and adds up the seconds of each part."""
+    """A twin that computes as another does, and adds up the seconds of each part."""
 
-    def __init__(self, ops: Any):
-        self.ops = ops
+    def __init__(self, timed: Any):
+        self.its = timed
         self.seconds: Counter[str] = Counter()
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self.ops, name)
+        found = getattr(self.its, name)
         if (part := PARTS.get(name.removesuffix("_backward"))) is None:
             return found
         part += ", backward" if name.endswith("_backward") else ""
