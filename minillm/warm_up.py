@@ -114,7 +114,7 @@ def training() -> Iterator[Job]:
     def step(precision: str) -> None:
         ops = training_twin("numba", precision)
         wide, narrow = np.ones((8, 1024), np.float32), np.ones((8, 16), np.float32)
-        ops.transposed_product(wide, narrow)  # so wide that it is cut into parts
+        ops.transposed_product(wide, narrow)  # one side packed before, or the other
         ops.transposed_product(narrow, wide)
         model, llama = (
             model_of(config, Model.random(config).parameters, ops) for config in (TINY, TINY_LLAMA)

@@ -8,6 +8,7 @@ minillm clock "The king" --every-step --kernels numpy
 minillm clock "The king" --draft tales-draft     draft and verify cycles on the same time line
 minillm clock "The king" --engine llama.cpp --model smollm2 --beside     inside another engine
 minillm clock --predict 32,500 --dtype int8      measured / predicted, the memory measured in turn
+minillm clock --train small                      where the time of a training step goes
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import textwrap
 from pathlib import Path
 from statistics import median
 
-from ..errors import InputError, short
+from ..errors import InputError, count, short
 from .common import (
     PICTURES,
     add_compute,
@@ -93,6 +94,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N,N",
         help="no prompt: check the predictions of decode cycles at these contexts",
     )
+    parser.add_argument(
+        "--train",
+        choices=("small", "124m", "llama"),
+        help="no prompt: where the time of a training step of this shape goes, in each precision",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -104,6 +110,8 @@ def run(args: argparse.Namespace) -> None:
     from ..machine.load import Load
     from ..machine.progress import progress_bar
 
+    if args.train:
+        return training_step(args)
     if args.predict:
         return predict(args)
     text = text_of(args)
@@ -231,6 +239,38 @@ def timed(model, tokenizer, text: str, args: argparse.Namespace, update):
     if isinstance(model, Engine):
         engine, cached = model.name, np.dtype(model.cache_dtype).itemsize
     return ClockReport(clock, model.config, model.stored, None, texts, engine, cached)
+
+
+def training_step(args: argparse.Namespace) -> None:
+    """Print the parts of a training step in time, one way to compute it beside the other."""
+    from ..bench.parts import WAYS, step_parts
+    from ..twins.choose import twin
+    from ..twins.threads import n_threads, set_threads
+
+    if args.text is not None:
+        raise InputError(f"--train needs no prompt: leave out {short(args.text)}")
+    if args.threads is not None:
+        set_threads(args.threads)
+    ways = [step_parts(args.train, *way) for way in WAYS]
+    if args.json:
+        return write_json([vars(way) for way in ways])
+    rows = []
+    for part in dict.fromkeys(part for way in ways for part in way.seconds):
+        took = [way.seconds.get(part, 0.0) for way in ways]
+        pairs = [(f"{1e3 * t:,.0f}", f"{t / way.whole:.0%}") for t, way in zip(took, ways)]
+        rows.append([part, *(cell for pair in pairs for cell in pair)])
+    for what, shown in (
+        ("the step, ms", [1e3 * way.whole for way in ways]),
+        ("tokens/s", [way.tokens for way in ways]),
+        ("GFLOP/s", [way.flops / 1e9 for way in ways]),
+        ("memory, about, MB", [way.bytes / 1e6 for way in ways]),
+    ):
+        rows.append([what, *(cell for number in shown for cell in (f"{number:,.0f}", ""))])
+    headings = [f"{way.precision}{', recompute' if way.recompute else ''}" for way in ways]
+    threads = count(n_threads(twin("numba")), "thread")
+    write(f"parts of a training step of {args.train} in ms, with {threads}")
+    write(table(["", *(cell for h in headings for cell in (h, ""))], rows, "<" + ">>" * len(ways)))
+    write("\nmedians of 3 steps after one to warm up, one way after another")
 
 
 def load_engine(args: argparse.Namespace):

@@ -93,8 +93,8 @@ def run(args: argparse.Namespace) -> None:
     flags = given(args, Settings)
     if args.dtype is not None:
         raise InputError(
-            f"--dtype {args.dtype}: training computes in float32; --precision bfloat16 is the"
-            " faster way"
+            f"--dtype {args.dtype}: training computes in float32; --precision bfloat16 is"
+            " faster where the processor has products of bfloat16"
         )
     ranks = join()
     if args.threads is not None:

@@ -1,4 +1,5 @@
-"""Activations: one pass over the numbers, no array in between. Twins of those in ops.py."""
+"""Activations, gates and rotations: one pass over the numbers, no array in between. Twins of those
+in ops.py, and of what layers/ forms number by number."""
 
 from __future__ import annotations
 
@@ -6,21 +7,24 @@ import math
 
 import numpy as np
 
-from .checks import working
+from .checks import require, working
 from .compile import jit
 from .mathematics import exp
 from .threads import in_parallel
 
 
+def in_shares(kernel, *arrays, cost):
+    """Call kernel on shares of these arrays, which are contiguous and of one size, flattened; cost:
+    in multiplications, for each number."""
+    flat, n = [a.reshape(-1) for a in arrays], arrays[0].size
+    in_parallel(lambda part: kernel(*(a[part] for a in flat)), n, unit=16, cost=cost * n)
+
+
 def on_every_number(kernel, x, cost):
-    """Call kernel(x, y) on shares of the flattened x and a new y; cost: in multiplications, for
-    each number."""
+    """Return y, of x's shape, which kernel(x, y) fills."""
     shape, x = np.shape(x), working(x)
     y = np.empty_like(x)
-    flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-    in_parallel(
-        lambda part: kernel(flat_x[part], flat_y[part]), x.size, unit=16, cost=cost * x.size
-    )
+    in_shares(kernel, x, y, cost=cost)
     return y.reshape(shape)
 
 
@@ -72,3 +76,46 @@ def relu(x):
 def silu(x):
     """x times the logistic function: x / (1 + exp(-x)). x: [...] -> [...]."""
     return on_every_number(_silu, x, cost=20)
+
+
+@jit
+def _gated(gate, up, y):
+    one = gate.dtype.type(1)
+    for i in range(gate.shape[0]):
+        s = gate[i] / (one + exp(-gate[i]))
+        y[i] = up[i] * (s if gate[i] != -np.inf else gate.dtype.type(np.nan))
+
+
+def gated(gate, up):
+    """silu(gate) * up, as in layers/feed_forward.py. Both [...] -> [...]."""
+    gate = working(gate)
+    require(up=(up, gate.shape))
+    y = np.empty_like(gate)
+    in_shares(_gated, gate, np.ascontiguousarray(up, gate.dtype), y, cost=20)
+    return y
+
+
+@jit
+def _rotate(x, cos, sin, y):
+    half = cos.shape[1]
+    for row in range(x.shape[0]):
+        c, s = cos[row], sin[row]
+        for h in range(x.shape[1]):
+            a, b, low, high = x[row, h, :half], x[row, h, half:], y[row, h, :half], y[row, h, half:]
+            for i in range(half):
+                low[i] = a[i] * c[i] - b[i] * s[i]
+                high[i] = b[i] * c[i] + a[i] * s[i]
+
+
+def rotate(x, cos, sin):
+    """Turn pairs of numbers, as in layers/rope.py. x: [B,H,T,D]; cos, sin: [B,T,D/2] -> [B,H,T,D],
+    in memory as merge_heads wants it."""
+    B, H, T, D = x.shape
+    require(cos=(cos, (B, T, D // 2)), sin=(sin, (B, T, D // 2)))
+    rows = working(x.swapaxes(1, 2)).reshape(B * T, H, D)
+    cos, sin = (np.ascontiguousarray(a, rows.dtype).reshape(B * T, D // 2) for a in (cos, sin))
+    y = np.empty_like(rows)
+    in_parallel(
+        lambda part: _rotate(rows[part], cos[part], sin[part], y[part]), B * T, cost=4 * x.size
+    )
+    return y.reshape(B, T, H, D).swapaxes(1, 2)

@@ -9,15 +9,16 @@ import numpy as np
 
 from .checks import require, require_in_place, row_numbers, working
 from .compile import helper, jit
+from .elementwise import in_shares
 from .mathematics import exp
 from .rows import exponentials, exponentiate, maximum
 from .streaming import checked_positions, key_heads
 from .threads import in_parallel
 from .vectors import PANELS, TILE, element, fma, load_row, row_of, spread, store_row
 
-QUERIES = (
-    64  # of one tile: its scores over 1,024 keys are 256 KiB, which stay in the second-level cache
-)
+# Of one tile, whole tiles of products: its scores over 1,024 keys are 192 KiB, which stay in the
+# second-level cache.
+QUERIES = 48
 
 
 # ---- elementwise and by row
@@ -54,8 +55,7 @@ def on_every_slope(kernel, dy, x):
     x = working(x)
     require(dy=(dy, x.shape))
     dy, dx = np.ascontiguousarray(dy, x.dtype), np.empty_like(x)
-    flat = [a.reshape(-1) for a in (dy, x, dx)]
-    in_parallel(lambda part: kernel(*(a[part] for a in flat)), x.size, unit=16, cost=30 * x.size)
+    in_shares(kernel, dy, x, dx, cost=30)
     return dx
 
 
@@ -67,6 +67,45 @@ def gelu_new_backward(dy, x):
 def silu_backward(dy, x):
     """Of silu: dx = dy times its slope at x. dy, x: [...] -> [...]."""
     return on_every_slope(_silu, dy, x)
+
+
+@jit
+def _gated(dy, gate, up, d_gate, d_up):
+    one = gate.dtype.type(1)
+    for i in range(gate.shape[0]):
+        s = one / (one + exp(-gate[i]))
+        slope = s * (one + gate[i] * (one - s))
+        finite = gate[i] != -np.inf
+        d_gate[i] = dy[i] * up[i] * (slope if finite else gate.dtype.type(np.nan))
+        d_up[i] = dy[i] * (gate[i] * s if finite else gate.dtype.type(np.nan))
+
+
+def gated_backward(dy, gate, up):
+    """Of silu(gate) * up. All [...] -> d_gate, d_up."""
+    gate = working(gate)
+    require(dy=(dy, gate.shape), up=(up, gate.shape))
+    dy, up = (np.ascontiguousarray(a, gate.dtype) for a in (dy, up))
+    d_gate, d_up = np.empty_like(gate), np.empty_like(gate)
+    in_shares(_gated, dy, gate, up, d_gate, d_up, cost=40)
+    return d_gate, d_up
+
+
+@jit
+def _sum_rows(x, sums, first, last):
+    part = sums[first:last]
+    for row in range(x.shape[0]):
+        numbers = x[row, first:last]
+        for i in range(part.shape[0]):
+            part[i] += numbers[i]
+
+
+def sum_rows(x):
+    """The sum of all rows of x [M,N], from the first to the last -> [N]."""
+    sums = np.zeros(x.shape[1], x.dtype)
+    in_parallel(
+        lambda part: _sum_rows(x, sums, part.start, part.stop), x.shape[1], unit=16, cost=x.size
+    )
+    return sums
 
 
 @jit
@@ -220,7 +259,7 @@ def head_backward(d_context, q, k, v, context, positions, scale, scores, d_score
     context, dq: [T,W]; k, v, dk, dv: [S,W], W and S rounded up to 16 with zeros; scores, d_scores:
     room for [QUERIES,S]."""
     S, W = k.shape
-    scale = np.float32(scale)
+    scale, nothing, hidden = np.float32(scale), np.float32(0), np.float32(-np.inf)
     k_columns, v_columns = np.empty((W, S), np.float32), np.empty((W, S), np.float32)
     for s in range(S):
         for d in range(W):
@@ -237,17 +276,15 @@ def head_backward(d_context, q, k, v, context, positions, scale, scores, d_score
         add_product(d_context[first : first + n], v_columns[:, :seen], slopes)
         for t in range(n):
             row, slope, visible = weights[t], slopes[t], min(positions[first + t] + 1, S)
-            for s in range(visible):
-                row[s] *= scale
-            inverse = np.float32(1) / exponentiate(row[:visible], maximum(row[:visible]))
+            for s in range(seen):
+                row[s] = row[s] * scale if s < visible else hidden
+            inverse = np.float32(1) / exponentiate(row, maximum(row))
             total = np.float32(0)  # sum_s d_weights weights = d_context . context
             for d in range(W):
                 total += d_context[first + t, d] * context[first + t, d]
-            for s in range(visible):
+            for s in range(seen):
                 row[s] *= inverse
-                slope[s] = row[s] * (slope[s] - total) * scale
-            for s in range(visible, seen):
-                row[s], slope[s] = 0, 0
+                slope[s] = row[s] * (slope[s] - total) * scale if s < visible else nothing
         add_product(weights.T, d_context[first : first + n], dv[:seen])
         add_product(slopes.T, q[first : first + n], dk[:seen])
         add_product(slopes, k[:seen], dq[first : first + n])
@@ -354,13 +391,5 @@ def adamw_update(
     b1, b2 = betas
     numbers = (1 - lr * weight_decay, lr / (1 - b1**step), b1, b2, 1 / math.sqrt(1 - b2**step), eps)
     numbers = [parameter.dtype.type(number) for number in numbers]
-    flat = [
-        a.reshape(-1)
-        for a in (parameter, np.ascontiguousarray(gradient, parameter.dtype), mean, square)
-    ]
-    in_parallel(
-        lambda part: _adamw(*(a[part] for a in flat), *numbers),
-        parameter.size,
-        unit=16,
-        cost=10 * parameter.size,
-    )
+    gradient = np.ascontiguousarray(gradient, parameter.dtype)
+    in_shares(lambda *parts: _adamw(*parts, *numbers), parameter, gradient, mean, square, cost=10)

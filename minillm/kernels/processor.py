@@ -12,3 +12,6 @@ FEATURES = frozenset(feature[1:] for feature in _features.split(",") if feature.
 
 # Whether one instruction turns float16 into float32 and back.
 HAS_HALVES = bool(FEATURES & {"f16c", "fullfp16"})
+
+# Whether one instruction multiplies pairs of bfloat16.
+HAS_PAIRS = "avx512bf16" in FEATURES

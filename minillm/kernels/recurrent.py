@@ -38,7 +38,7 @@ def _lstm(x, panels, gates, c, h, sums):
     for t in range(T):
         for b in range(B):
             sums[b, : 4 * C] = x[b, t]
-        add_matmul(panels, state, sums, 0)
+        add_matmul(panels, state, sums, 0, sums[0], False)
         for b in range(B):
             bends = gates[b, t]
             sigmoid(sums[b, : 2 * C], bends[: 2 * C])
@@ -82,7 +82,7 @@ def _lstm_backward(dh, gates, c, panels, d_gates, room):
                 d[n] = d_c * f[n]
             d_gates[b, t] = out
         room[:] = 0
-        add_matmul(panels, sums, room, 0)
+        add_matmul(panels, sums, room, 0, room[0], False)
 
 
 def packed(weight, transposed: bool) -> np.ndarray:

@@ -20,6 +20,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
+from itertools import pairwise
 
 import numpy as np
 
@@ -98,26 +99,30 @@ def pool(workers: int) -> ThreadPoolExecutor:
 
 
 def shares(n: int, parts: int, unit: int = 1) -> list[slice]:
-    """Cut range(n) into at most `parts` slices of almost equal length, at multiples of `unit`:
+    """Cut range(n) into at most `parts` slices at multiples of `unit`, as equal as these allow:
     shares(5, 2) -> 0:3, 3:5."""
-    length = -(-n // (parts * unit)) * unit  # rounded up
-    return [slice(start, min(start + length, n)) for start in range(0, n, max(length, 1))]
+    units = -(-n // unit)
+    parts = min(parts, units)
+    cuts = [min(unit * -(-units * i // parts), n) for i in range(parts + 1)] if n else []
+    return [slice(*cut) for cut in pairwise(cuts)]
 
 
-def in_parallel(work, n: int, *, unit: int = 1, cost: float = np.inf) -> None:
+def in_parallel(
+    work, n: int, *, unit: int = 1, cost: float = np.inf, each: int | None = None
+) -> None:
     """Call work(share) for slices that cover range(n), on all threads; whoever is free takes the
     next.
 
     cost: about how many multiplications it all takes. What one thread does in the time of a launch
     stays on one, and long work is cut finer, so that nobody waits long for a thread that the system
-    has put aside.
+    has put aside; each: into so many shares for each thread.
     """
     if cost <= 300_000:
         for part in shares(n, 1, unit):
             work(part)
         return
-    workers = n_threads()
-    waiting = deque(shares(n, workers if cost < 10_000_000 else 4 * workers, unit))
+    workers, each = n_threads(), each or (1 if cost < 10_000_000 else 4)
+    waiting = deque(shares(n, each * workers, unit))
 
     def take_turns():
         while waiting:
@@ -137,6 +142,7 @@ def in_parallel(work, n: int, *, unit: int = 1, cost: float = np.inf) -> None:
         for future in futures:
             if not future.cancel():  # who has not begun has nothing left to do
                 future.result()
+        work = None  # what was cancelled waits in the queue, and must keep no arrays meanwhile
 
 
 # ---- keeping time inside a kernel

@@ -21,7 +21,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import lower_builtin, models, register_model, type_callable
 
-from .processor import FEATURES, HAS_HALVES
+from .processor import FEATURES, HAS_HALVES, HAS_PAIRS
 
 LANES = 16
 HALF_MAX = 65504.0  # the largest number of float16
@@ -550,7 +550,7 @@ def dot2_avx512(builder, a, b, c):
     return builder.call(function, [c, builder.bitcast(a, pairs), builder.bitcast(b, pairs)])
 
 
-dot2 = dot2_avx512 if "avx512bf16" in FEATURES else dot2_portable
+dot2 = dot2_avx512 if HAS_PAIRS else dot2_portable
 
 
 @becomes(scale_by, lambda a, x: FLOATS)

@@ -90,8 +90,8 @@ def turned_attention_backward(
         d_context, formed, positions, scale, step, ops
     )
     # forward was q_rotated = rotate(q), k_rotated = rotate(k)
-    dq = rotate_backward(step("q_rotated", dq), *turn)
-    return dq, rotate_backward(step("k_rotated", dk), *turn), dv
+    dq = rotate_backward(step("q_rotated", dq), *turn, ops)
+    return dq, rotate_backward(step("k_rotated", dk), *turn, ops), dv
 
 
 def causal_self_attention(
@@ -166,7 +166,7 @@ def grouped_query_attention(
     if q_norm:
         q = step("q_normed", ops.rms_norm(q, **q_norm, eps=eps))
         k = step("k_normed", ops.rms_norm(k, **k_norm, eps=eps))
-    q, k = step("q_rotated", rotate(q, *turn)), step("k_rotated", rotate(k, *turn))
+    q, k = step("q_rotated", rotate(q, *turn, ops)), step("k_rotated", rotate(k, *turn, ops))
     k, v = past.append(k, v) if past else (k, v)  # [B,K,T,D] -> [B,K,S,D]
     context = scaled_dot_product_attention(q, k, v, positions, scale, step, ops)  # [B,H,T,D]
     return step("out", ops.linear(ops.merge_heads(context), **o_proj))  # -> [B,T,C]
@@ -211,10 +211,9 @@ def grouped_query_attention_backward(
             step("k_normed", dk), kept["k"], k_norm["weight"], eps
         )
     # forward was q, k, v = linear(x, **q_proj), linear(x, **k_proj), linear(x, **v_proj)
-    dx = 0.0
+    dx = None
     for name, d, weights in zip("qkv", (dq, dk, dv), (q_proj, k_proj, v_proj)):
-        through, gradients[f"{name}_proj"] = linear_layer_backward(
-            ops.merge_heads(step(name, d)), x, weights, ops
+        dx, gradients[f"{name}_proj"] = linear_layer_backward(
+            ops.merge_heads(step(name, d)), x, weights, ops, dx
         )
-        dx = dx + through
     return dx, gradients

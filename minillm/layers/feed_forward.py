@@ -11,7 +11,7 @@ import math
 from .. import ops as numpy_ops
 from ..steps import identity
 from ..twins.backward import backward_of, linear_layer_backward
-from ..twins.twin import activation_of
+from ..twins.twin import abilities, activation_of
 
 
 def feed_forward(x, c_fc, c_proj, *, activation="gelu_new", step=identity, ops=numpy_ops):
@@ -47,6 +47,19 @@ def gated_width(C: int) -> int:
     return math.ceil(8 * C / 3 / 32) * 32
 
 
+def gated(gate, up, ops=numpy_ops):
+    """silu(gate) * up. Both [B,T,F] -> [B,T,F]."""
+    own = abilities(ops).gated  # the same in one
+    return own(gate, up) if own else ops.silu(gate) * up
+
+
+def gated_backward(dy, gate, up, ops=numpy_ops):
+    """Forward was y = silu(gate) * up. All [B,T,F] -> d_gate, d_up."""
+    if (own := abilities(ops).backward("gated")) is not None:
+        return own(dy, gate, up)
+    return backward_of("silu", ops)(dy * up, gate), dy * ops.silu(gate)
+
+
 def swiglu(x, gate_proj, up_proj, down_proj, *, step=identity, ops=numpy_ops):
     """Expand twice, let one gate the other, contract: (silu(x W_gate) * (x W_up)) W_down.
 
@@ -56,7 +69,7 @@ def swiglu(x, gate_proj, up_proj, down_proj, *, step=identity, ops=numpy_ops):
     """
     gate = step("gate", ops.linear(x, **gate_proj))  # [B,T,C] -> [B,T,F]
     up = step("up", ops.linear(x, **up_proj))  # [B,T,C] -> [B,T,F]
-    act = step("act", ops.silu(gate) * up)
+    act = step("act", gated(gate, up, ops))
     return step("out", ops.linear(act, **down_proj))  # [B,T,F] -> [B,T,C]
 
 
@@ -68,14 +81,13 @@ def swiglu_backward(d_out, x, kept, gate_proj, up_proj, down_proj, *, step=ident
     """
     # forward was out = linear(act, **down_proj)
     d_act, d_down = linear_layer_backward(d_out, kept["act"], down_proj, ops)
-    d_act = step("act", d_act)
-    # forward was act = silu(gate) * up
-    d_up = step("up", d_act * ops.silu(kept["gate"]))
-    d_gate = step("gate", backward_of("silu", ops)(d_act * kept["up"], kept["gate"]))
+    # forward was act = gated(gate, up)
+    d_gate, d_up = gated_backward(step("act", d_act), kept["gate"], kept["up"], ops)
+    d_gate, d_up = step("gate", d_gate), step("up", d_up)
     # forward was gate = linear(x, **gate_proj), up = linear(x, **up_proj)
-    dx_up, d_up_proj = linear_layer_backward(d_up, x, up_proj, ops)
-    dx_gate, d_gate_proj = linear_layer_backward(d_gate, x, gate_proj, ops)
-    return dx_gate + dx_up, {
+    dx, d_up_proj = linear_layer_backward(d_up, x, up_proj, ops)
+    dx, d_gate_proj = linear_layer_backward(d_gate, x, gate_proj, ops, dx)
+    return dx, {
         "gate_proj": d_gate_proj,
         "up_proj": d_up_proj,
         "down_proj": d_down,

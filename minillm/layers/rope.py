@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from .. import ops as numpy_ops
 from ..errors import InputError
 from ..machine.forms import build, check, short
+from ..twins.twin import abilities
 
 LEAST, MOST = 1e-6, 1e12  # of theta and of every number of a scaling: angles stay finite
 
@@ -59,19 +61,21 @@ def frequencies(
     return scaling_of(scaling)(1.0 / float(theta) ** (np.arange(0, D, 2, dtype=dtype) / D))
 
 
-def rotate(x, cos, sin):
+def rotate(x, cos, sin, ops=numpy_ops):
     """Turn every pair (a, b) by its angle: (a cos - b sin, b cos + a sin).
 
     x: [B,H,T,D]; cos, sin: [B,T,D/2], as `rotation` gives them -> [B,H,T,D].
     """
+    if (own := abilities(ops).rotate) is not None:  # the same in one
+        return own(x, cos, sin)
     cos, sin = cos[:, None], sin[:, None]  # [B,T,D/2] -> [B,1,T,D/2], over all heads
     a, b = np.split(x, 2, axis=-1)  # [B,H,T,D] -> 2 x [B,H,T,D/2]
     return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
-def rotate_backward(dy, cos, sin):
+def rotate_backward(dy, cos, sin, ops=numpy_ops):
     """Forward was y = rotate(x, cos, sin): dx is dy turned back. dy: [B,H,T,D] -> [B,H,T,D]."""
-    return rotate(dy, cos, -sin)
+    return rotate(dy, cos, -sin, ops)
 
 
 # ---- contexts longer than a model was first trained on

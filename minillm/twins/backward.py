@@ -12,8 +12,14 @@ def backward_of(name: str, ops):
     return abilities(ops).backward(name) or getattr(ops_backward, f"{name}_backward")
 
 
-def linear_layer_backward(dy, x, layer, ops):
+def linear_layer_backward(dy, x, layer, ops, onto=None):
     """Forward was y = ops.linear(x, **layer): dx, and a gradient for each array of the layer, which
-    may have no bias."""
+    may have no bias.
+
+    onto: the dx of another map of the same x, to which this one is added; a twin may do that in
+    place."""
+    if (own := abilities(ops).backward("linear_layer")) is not None:
+        return own(dy, x, layer, onto)
     dx, gradients = backward_of("linear", ops)(dy, x, layer["weight"])
+    dx = dx if onto is None else onto + dx
     return dx, {name: d for name, d in gradients.items() if name != "bias" or name in layer}

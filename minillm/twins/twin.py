@@ -58,6 +58,9 @@ class Abilities:
     new_cache = may("new_cache")
     # layers/attention.py asks, where nobody looks at the scores. Without: they are formed.
     attention = may("attention")
+    # layers/ ask for a rotation and a gate in one pass. Without: NumPy's, term by term.
+    rotate = may("rotate")
+    gated = may("gated")
     # Checkpoints and limits ask whether matrices are stored in panels, which its `linear` reads
     # faster. Without: float32 stays an array, mapped from its file.
     stores_panels = may("stores_panels")

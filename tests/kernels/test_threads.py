@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from threading import Event
 from time import process_time, sleep
 
 import numpy as np
@@ -40,6 +42,28 @@ def test_every_item_once(some_threads, n, unit):
         and len(parts) <= 4 * some_threads
         and all(part.start % unit == 0 for part in parts)
     )
+
+
+def test_shares_are_as_equal_as_their_unit_allows():
+    assert threads.shares(5, 2) == [slice(0, 3), slice(3, 5)]
+    lengths = [part.stop - part.start for part in threads.shares(44, 8, 2)]
+    assert sum(lengths) == 44 and set(lengths) == {4, 6}
+
+
+def test_work_that_another_has_done_keeps_no_arrays():
+    """Where a thread does not come to its turn, what was meant for it waits for it."""
+    threads.set_threads(2)
+    leave = Event()
+    busy = threads.pool(1).submit(leave.wait)
+    array = np.zeros(1000)
+    seen, work = weakref.ref(array), array.__getitem__
+    try:
+        threads.in_parallel(work, 1000)
+        del array, work
+        assert not busy.done() and seen() is None
+    finally:
+        leave.set()
+        threads.set_threads(None)
 
 
 def test_errors_reach_the_caller(some_threads):

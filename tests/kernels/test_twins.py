@@ -12,6 +12,7 @@ pytest.importorskip("numba")
 
 from minillm import kernels
 from minillm.bench.run import PROCESSORS
+from minillm.kernels import blocked
 from minillm.kernels.processor import FEATURES
 from minillm.weights import Float32
 
@@ -20,6 +21,7 @@ from .validator import (
     check_blocked,
     check_gradients,
     check_linear,
+    check_one_pass,
     check_rows,
     failures,
 )
@@ -49,8 +51,16 @@ def test_gradients(dtype, seed):
     assert not failures(check_gradients(kernels, dtype, seed))
 
 
-def test_blocked_products():
+@pytest.mark.parametrize("in_pairs", [False, True])
+def test_blocked_products(in_pairs, monkeypatch):
+    """bfloat16 in pairs too, which are formed where the processor multiplies them."""
+    monkeypatch.setattr(blocked, "IN_PAIRS", in_pairs)
     assert not failures(check_blocked())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_one_pass(dtype):
+    assert not failures(check_one_pass(np.dtype(dtype)))
 
 
 @pytest.mark.parametrize(

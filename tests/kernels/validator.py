@@ -19,6 +19,8 @@ from minillm.layers.attention import (
     scaled_dot_product_attention,
     scaled_dot_product_attention_backward,
 )
+from minillm.layers.feed_forward import gated, gated_backward
+from minillm.layers.rope import rotate, rotation
 from minillm.model import GPT2
 from minillm.steps import Trace
 from minillm.training import optimizers
@@ -347,6 +349,9 @@ def check_blocked(seed=0, shapes=PRODUCTS):
                 distance(product(x, w, bias, precision), exact(x, w, bias)),
                 tolerance,
             )
+            onto = r.standard_normal((M, N)).astype(np.float32)
+            added = product(x, w, None, precision, onto.copy())
+            yield f"product {what} onto", distance(added, exact(x, w, onto)), tolerance
             turned = np.ascontiguousarray(w.T).T
             yield (
                 f"product {what} transposed",
@@ -372,9 +377,32 @@ def check_blocked(seed=0, shapes=PRODUCTS):
                 distance(gradients["weight"], exact(x.T, d)),
                 tolerance,
             )
+            bias = gradients["bias"]
+            yield f"linear_backward {what} bias", distance(bias, d.sum(axis=0)), tolerance
             dx, d_table = ops.unembed_backward(d[None], x[None], turned.T)
             yield f"unembed_backward {what} x", distance(dx, exact(d, w.T)[None]), tolerance
             yield f"unembed_backward {what} table", distance(d_table, exact(d.T, x)), tolerance
+
+
+def check_one_pass(dtype, seed=0):
+    """Yield (what, distance, tolerance) for what the twin for training does in one pass, against
+    the layers' own lines."""
+    from minillm.kernels.blocked import Training
+
+    r, ops, tolerance = np.random.default_rng(seed), Training(), TOLERANCE[dtype]
+    for B, H, T, D in ((1, 1, 1, 2), (2, 3, 70, 40)):
+        x = r.standard_normal((B, T, H, D)).astype(dtype).swapaxes(1, 2)
+        turn = rotation(r.integers(0, 90, (B, T)), D, 1e4, dtype=dtype)
+        for name, a in (("", x), (" in order", np.ascontiguousarray(x))):
+            ours, theirs = ops.rotate(a, *turn), rotate(x, *turn)
+            yield f"rotate {(B, H, T, D)}{name}", distance(ours, theirs), tolerance
+        gate, up, dy = (
+            3 * r.standard_normal((B, T, n * D)).astype(dtype)[..., ::n] for n in (1, 2, 3)
+        )
+        yield f"gated {x.shape}", distance(ops.gated(gate, up), gated(gate, up)), tolerance
+        ours, theirs = ops.gated_backward(dy, gate, up), gated_backward(dy, gate, up)
+        for name, mine, book in zip(("gate", "up"), ours, theirs):
+            yield f"gated_backward {x.shape} {name}", distance(mine, book), tolerance
 
 
 def check_ladders(seed=0):
@@ -423,6 +451,7 @@ def check_all(twin):
         )
         yield from check_gradients(twin, dtype, sizes=((1, 1, 1, 1, 1), (2, 2, 1, 20, 7)))
     yield from check_blocked(shapes=((1, 7, 33), (9, 31, 18), (2, 515, 3)))
+    yield from check_one_pass(np.dtype(np.float32))
     yield from check_linear(twin, shapes=((1, 33, 17), (3, 48, 50)))
     yield from check_ladders()
     yield from check_decode(twin)
