@@ -150,7 +150,7 @@ def test_what_cannot_be_is_said():
     with pytest.raises(InputError, match="'tales' is to be fitted on"):
         predictions.errors(["tales-draft"], ["minillm"], ["float32"], [8])
     with pytest.raises(InputError, match="engine is 'x'"):
-        predictions.errors(["tales", "gpt2-124m"], ["x"], ["float32"], [8])
+        predictions.errors(predictions.FITTED_ON, ["x"], ["float32"], [8])
 
 
 def test_shapes_grow_to_half_a_billion():
