@@ -55,6 +55,7 @@ def test_ctrl_c_ends_the_command():
         finally:
             process.kill()
     assert address.startswith("http://127.0.0.1:") and "explore --save" in hub
+    assert "minillm.explore(TEXT)" in hub
     assert (process.returncode, errors) == (0, "")
 
 
