@@ -1,7 +1,7 @@
 // @ts-check
 /** What the cache keeps: which keys and values a cycle reads, which it writes. */
 
-import {el, positions as counting} from "./views.js";
+import {counting, el} from "./views.js";
 import {bytes, digits, percent, say} from "./words.js";
 
 /** @typedef {import("./recording.js").Run} Run */

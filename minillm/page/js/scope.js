@@ -10,7 +10,7 @@ import {bytes, duration, named, say} from "./words.js";
 
 const RIGHT = 30, GAP = 4;  // pixels
 const LANE = {phases: 34, layers: 20, steps: 17};  // of a font of 12 pixels, as what follows
-const WORDS = 64, AXIS = 30, NAMES = 124, NARROW = 84;
+const WORDS = 64, AXIS = 30, NAMES = 124, NARROW = 102;
 const DENSE = {lane: 18, extra: 20, words: 42};  // where two runs are to fit onto one screen
 const COARSE = 0.8;  // pixels of a mean interval below which shares are drawn
 const AIMED = 5;  // pixels of an interval below which nobody can mean it with a pointer

@@ -117,9 +117,10 @@ function wider(run, cycle) {
 export function compared(run, other) {
   const from = Math.min(run.header.text.ids.length, other.header.text.ids.length), {ids} = run;
   const parts = ids.findIndex((id, n) => id !== other.ids[n]), levers = pulled(run, other);
+  const alike = Math.abs(run.each / other.each - 1) < 0.02;
   return say("compared", {
     now: lever(run, other), before: lever(other, run), time: duration(run.each), other: duration(other.each),
-    times: digits(run.each / other.each),
+    times: alike ? say("compared.alike") : say("compared.times", {times: digits(run.each / other.each)}),
     text: parts >= 0 && parts < from ? say("other.text")
       : parts >= 0 ? say("parts.at", {n: parts - from + 1, word: quoted(run.word(ids[parts]))})
         : say(levers.every((what) => EXACT.includes(what)) ? "same.numbers" : "same.text"),
@@ -173,7 +174,7 @@ export function apart(distance) {
 }
 
 /** @param {number} n */
-export function positions(n) {
+export function counting(n) {
   return n === 1 ? say("position.1") : say("position.n", {n: digits(n)});
 }
 
@@ -412,7 +413,7 @@ export function attention(run, moment, at, pick, seek) {
   if (run.attention(position, 0, 0) === null) {
     const kept = /** @type {number[]} */ (run.header.attention), n = kept.length;
     const [near] = [...kept].sort((a, b) => Math.abs(a - position) - Math.abs(b - position));
-    return [el("p", {class: "look"}, say("look.attention.none", {positions: positions(n)}), " ", n ? el("button", {
+    return [el("p", {class: "look"}, say("look.attention.none", {positions: counting(n)}), " ", n ? el("button", {
       class: "link", type: "button", onclick: () => seek(near),
     }, say("attention.nearest", {word: quoted(run.word(run.ids[near]))})) : null)];
   }
