@@ -15,11 +15,12 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from time import perf_counter
 
 from ..errors import InputError, count
-from ..machine.files import read_text
-from .common import add_compute, add_model, harmless, load, say, write
+from ..machine.files import as_path, read_text
+from .common import add_compute, add_model, harmless, load, require_new, say, write
 from .generate import add_options, given_options, stats
 
 HELP = """/edit [TEXT]    say TEXT instead of your last message; without TEXT, change that
@@ -27,7 +28,7 @@ HELP = """/edit [TEXT]    say TEXT instead of your last message; without TEXT, c
 /load FILE      go on with a conversation that was saved
 /quit           end (Ctrl-D, too)
 /reset          forget the conversation
-/save FILE      write the conversation as JSON
+/save FILE      write the conversation as JSON; /save --force FILE over another file
 /stats          what the last answer took
 /system [TEXT]  the message that stands before all others; without TEXT, show it
 Ctrl-C stops an answer. A message that begins with / needs a blank before it."""
@@ -101,6 +102,7 @@ class Terminal:
         self.chat, self.json, self.says_stats = chat, args.json, args.stats
         self.interactive = sys.stdin.isatty() and sys.stdout.isatty()
         self.figures: dict | None = None
+        self.file = Path(args.load).absolute() if args.load else None  # of this conversation
         self.code = 0
         self.commands = {
             name.removeprefix("do_"): getattr(self, name)
@@ -200,11 +202,17 @@ class Terminal:
         say("[forgotten]")
 
     def do_save(self, text: str) -> None:
-        self.chat.save(needed(text, "/save FILE"))
-        say(f"[saved: {text}]")
+        force = text.partition(" ")[0] == "--force"
+        name = text.removeprefix("--force").strip() if force else text
+        path = as_path(needed(name, "/save FILE"), "path")
+        require_new(path, force or path.absolute() == self.file, f"/save --force {name}")
+        self.chat.save(path)
+        self.file = path.absolute()
+        say(f"[saved: {name}]")
 
     def do_load(self, text: str) -> None:
         self.chat.load(needed(text, "/load FILE"))
+        self.file = Path(text).absolute()
         say(f"[{count(len(self.chat.messages) // 2, 'turn')} read]")
 
     def do_system(self, text: str) -> None:

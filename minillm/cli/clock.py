@@ -30,6 +30,7 @@ from .common import (
     add_text,
     check_output,
     load,
+    require_new,
     say_written,
     table,
     text_of,
@@ -90,6 +91,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="generate once more, and write a recording of it (docs/recording.md)",
     )
     parser.add_argument(
+        "--force", action="store_true", help="of --record: write over what is there"
+    )
+    parser.add_argument(
         "--predict",
         metavar="N,N",
         help="no prompt: check the predictions of decode cycles at these contexts",
@@ -121,6 +125,8 @@ def run(args: argparse.Namespace) -> None:
     check_output("--record", args.record)
     if args.record and args.draft:
         raise InputError(f"--record is of plain decoding: leave out --draft {args.draft}")
+    if args.record:
+        require_new(Path(args.record), args.force)
     if args.engine and args.draft:
         raise InputError(f"--engine is of plain decoding: leave out --draft {args.draft}")
     if args.beside and not args.engine:

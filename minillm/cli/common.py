@@ -167,10 +167,14 @@ def check_output(option: str, path, formats: Sequence[str] = ()) -> None:
         raise InputError(f"{option} {path}: it cannot be written")
 
 
-def require_new(path: Path, force: bool) -> None:
-    """Raise InputError where something is there already that --force does not give up."""
+def require_new(path: Path, force: bool, how: str = "--force") -> None:
+    """Raise InputError where something is there already that --force does not give up.
+
+    For what no command makes again as it was: a model, a run with its times, a conversation. What
+    the same command makes again, a picture or a table, is written over.
+    """
     if path.exists() and not force:
-        raise InputError(f"{path} is there; --force writes over it")
+        raise InputError(f"{path} is there; {how} writes over it")
 
 
 def say(text: str) -> None:

@@ -136,12 +136,16 @@ def run(args: argparse.Namespace) -> None:
         state = None
     if args.save:
         from ..machine.files import write_atomically
+        from ..machine.progress import progress_bar
         from ..page.packing import pack
         from ..page.static import page
 
         packed = pack(model, tokenizer, args.live) if args.live else b""
-        asked = [{"lever": lever} for lever in ("", *args.beside)]
-        made = [run for one in asked for run in answer(text, one, lambda said: None)]
+        made = []
+        with progress_bar("runs") as update:
+            for n, lever in enumerate(("", *args.beside)):
+                update("computing", n, 1 + len(args.beside), lever)
+                made += answer(text, {"lever": lever}, lambda said: None)
         if folder:
             made.reverse()
         write_atomically(Path(args.save), page(made, packed).encode())
@@ -212,15 +216,17 @@ def serve(model, text: str, answer, args: argparse.Namespace, state=None) -> Non
     from ..page.static import html
 
     levers = offered(model, ("tales-draft",) if args.model == "tales" else ())
-    ask = {"text": text, "levers": [] if folder_of(args) else levers}
+    own = bool(folder_of(args))
+    ask = {"text": text, "levers": [] if own else levers, "patches": not own}
     more = {"state": state} if state else {}
     server = Server(html(model.config, ask=ask), answer, args.port, args.allow_host, **more)
     try:
         write(f"{server.address}  (Ctrl-C ends it)")
         if hub := next((what for name, what in HUBS.items() if os.environ.get(name)), None):
             write(
-                f"This is {hub}, where a browser does not reach this address: `minillm explore"
-                " --save page.html` writes a page to download"
+                f"This is {hub}, where a browser does not reach this address: in a notebook"
+                " `minillm.explore(TEXT)` shows the page as a widget, and `minillm explore --save"
+                " page.html` writes one to download"
             )
         elif not args.no_open and can_open():
             import webbrowser

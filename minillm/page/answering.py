@@ -13,6 +13,7 @@ from ..reference import Reference
 from ..twins.threads import n_threads
 from .levers import pulled
 from .parting import parted
+from .patched import patched
 
 DRAWING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "seed")  # a page's handles
 CANDIDATES = 50  # of each word: as far as the handle of top-k goes, so that what it leaves is exact
@@ -32,7 +33,8 @@ def answerer(
     reference: Reference | None = None,
     parting: bool = False,
 ) -> Callable[..., Iterator[Recording]]:
-    """Return answer(prompt, asked, told), which continues a text and gives its recording.
+    """Return answer(prompt, asked, told), which continues a text and gives its recording, or tells
+    what follows from a patch.
 
     asked: see server.Asked; told: is given meanwhile what comes, {"word": ...}. limits: asked once
     for each kind of storage and number of threads, when they are first needed. parting: tell a
@@ -48,6 +50,10 @@ def answerer(
     ) -> Iterator[Recording]:
         lever = asked.get("lever", "")
         with pulled(lever, model, tokenizer, load, name) as (one, draft, more):
+            if "patch" in asked:
+                ids = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+                told({"patched": patched(one, tokenizer, ids, asked["patch"])})
+                return
             other = more.get("engine", one)
             kinds = sorted({other.stored, getattr(draft, "model", other).stored})
 

@@ -12,10 +12,11 @@ the residual stream, the cache or the loop. A part that is to light up is given 
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,13 @@ stroke-opacity:1;stroke-width:3}.drawing .flag{fill:var(--here,var(--own-here))}
 
 
 class Svg(str):
-    """The text of a picture, which a notebook shows."""
+    """The text of a picture, which a notebook shows, with its words for whoever cannot see it."""
 
     __slots__ = ()
 
-    def _repr_svg_(self) -> str:
-        return str(self)
+    def _repr_svg_(self) -> tuple[str, dict[str, str]]:
+        label = re.search('aria-label="([^"]*)"', self)
+        return str(self), {"alt": unescape(label[1]) if label else ""}
 
 
 def drawing(

@@ -150,7 +150,7 @@ class Explored:
         ask = None
         if self._answer:
             text = self.recording.header["text"]["prompt"]
-            ask = {"text": text, "levers": self._levers, "framed": True}
+            ask = {"text": text, "levers": self._levers, "patches": True, "framed": True}
         page = page_of(configured(self.recording), [self.recording], ask)
         made = Page(page=page, height=self.height)
         made.on_msg(lambda widget, asked, buffers: self._heard(made.send, asked))

@@ -23,11 +23,13 @@ from typing import Any, TypedDict
 from ..errors import InputError, one_line
 from ..machine.files import parse_json
 from ..recording import Recording, to_bytes
+from .patched import Change
 
 MOST_BODY = 100_000  # bytes of a request
 SLOW = 15  # seconds that a client may take to say what it wants, or to take what it is given
 MOST_AT_ONCE = 32  # connections
 WATCHING = 0.3  # seconds between two looks at what may change
+STAYING = 5  # seconds between two signs of life
 Prompt = str | list[int]
 
 
@@ -49,6 +51,7 @@ class Asked(TypedDict, total=False):
     ids: list[int]
     drawing: Drawing
     lever: str
+    patch: Change  # what would follow from it, of the ids, in the place of a text
     again: bool  # after something that the server watches has changed
 
 
@@ -127,11 +130,22 @@ class Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "minillm", ""
 
     def do_GET(self) -> None:
-        """The page."""
+        """The page; and at "alive" a line now and then, whose end says that the server has gone."""
+        if self.path.endswith("/alive"):
+            return self._stay()
         if self._refused("/"):
             return
         self._begin(200, "text/html; charset=utf-8", len(self.server.page))
         self.wfile.write(self.server.page)
+
+    def _stay(self) -> None:
+        if self._refused("/alive"):
+            return
+        self._begin(200, "text/event-stream")
+        with suppress(OSError):  # the page was closed
+            while True:
+                self.wfile.write(b":\n\n")
+                time.sleep(STAYING)
 
     def do_POST(self) -> None:
         """A text to continue: what is written as lines of JSON, at last the recording."""

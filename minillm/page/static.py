@@ -25,11 +25,11 @@ from .sources import sources
 FILES = Path(__file__).with_name("js")
 MODULES = (  # each imports from those before it
     *("words", "recording", "scope", "sampling", "views", "handles", "kept", "proof"),
-    *("parting", "map", "main"),
+    *("parting", "patch", "map", "main"),
 )
 ALIVE = (  # and what a page with the model inside has besides
     *("ops", "packed", "attention", "gpt2", "llama", "random", "decoding", "tokenizer", "model"),
-    *("live", "patch", "alive"),
+    *("live", "patched", "alive"),
 )
 LANGUAGES = ("en", "zh")
 

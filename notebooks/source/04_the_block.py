@@ -28,6 +28,7 @@ import minillm
 from minillm import ops, plots
 from minillm.families.gpt2 import forward as gpt2
 from minillm.layers.feed_forward import feed_forward
+from minillm.page.drawing import drawing
 from minillm.steps import Patch, Trace
 
 model, tokenizer = minillm.load("tales", kernels="numpy")  # the readable functions
@@ -327,6 +328,15 @@ each `step("name", value)` hands back its value and lets an onlooker (a trace, a
 
 # %% id="04-block-source"
 print(inspect.getsource(gpt2.block))
+
+# %% [markdown] id="04-block-drawing"
+r"""
+And this is where these lines stand in the model: each step is a box, and the thick line on the left is the residual stream.
+Both halves of the block read it, and both write to it only by a sum. You are at the second of the two.
+"""
+
+# %% id="04-block-here"
+drawing(model.config, here="mlp.residual")
 
 # %% [markdown] id="04-block-guess"
 r"""

@@ -32,6 +32,7 @@ from minillm.clock.diagram import diagram
 from minillm.decoding import Options
 from minillm.decoding.scoring import continuation_logprob, next_logprobs, score
 from minillm.layers.cache import KVCache
+from minillm.page.drawing import drawing
 from minillm.twins import set_threads
 
 set_threads(1)  # the matrices are small: a second thread would mostly wait
@@ -278,7 +279,16 @@ them all:
 $$\mathrm{scores} = q_{\mathrm{new}}\,[\,k_0, k_1, \ldots, k_{\mathrm{new}}\,]^{\top} / \sqrt{D} \qquad
 [1, D] \cdot [D, S] \to [1, S]$$
 
-That is one row of the score matrix. The picture shows who computes which score, for a prompt of 5 tokens and 3 decode
+In the drawing of the model the cache stands on the right. Keys and values go into it, and what follows reads them from it,
+the scores first:
+"""
+
+# %% id="06-cache-here"
+drawing(config, here="attn.scores")
+
+# %% [markdown] id="06-cache-rows"
+r"""
+What a decode cycle computes is one row of the score matrix. The picture shows who computes which score, for a prompt of 5 tokens and 3 decode
 cycles. On the right the same generation without a cache, where every cycle reads the whole text again.
 
 **Guess before you look at the right half:** how often is the score in the top left corner computed there?

@@ -67,6 +67,18 @@ def test_a_line_is_a_message_and_answers_are_all_that_is_printed(piped, tmp_path
     assert code == 0 and len(out.splitlines()) == 1 and "were in the cache" in err
 
 
+def test_only_its_own_file_is_written_over(piped, tmp_path):
+    saved, other = tmp_path / "talk.json", tmp_path / "other.json"
+    other.write_text("mine")
+    code, _, err = piped(f"the low\n/save {saved}\n/save {saved}\n/save {other}\n")
+    assert code == 2 and f"{other} is there; /save --force {other} writes over it" in err
+    assert err.count(f"[saved: {saved}]") == 2 and other.read_text() == "mine"
+    assert piped(f"/save {saved}\n", "--load", str(saved))[0] == 0
+    assert piped(f"/load {saved}\n/save {saved}\n/save --force {other}\n")[0] == 0
+    assert other.read_bytes() == saved.read_bytes()
+    assert "a name is missing" in piped("/save --force\n")[2]
+
+
 def test_json_is_a_line_an_answer(piped):
     lines = [json.loads(line) for line in _json_lines(piped)]
     first, second = lines

@@ -239,6 +239,43 @@ def test_the_drawing_is_one_stop_of_tab_and_arrows_move_in_it(open_page):
     assert page.evaluate("document.activeElement.dataset.step") == "attn.context"
 
 
+def unfolded(page):
+    return page.locator("[data-unfold][aria-pressed=true]").get_attribute("data-unfold")
+
+
+def test_arrows_unfold_wherever_nothing_else_takes_them(open_page):
+    """At once, after a click on a card and on the drawing; a panel that scrolls keeps its own."""
+    page = open_page()
+    page.keyboard.press("ArrowDown")
+    assert unfolded(page) == "layers" and page.evaluate("scrollY") == 0
+    page.click("#norms .look")
+    page.keyboard.press("ArrowDown")
+    assert unfolded(page) == "steps"
+    drawn(page, "step='mlp.act'").locator("rect").first.click()
+    page.keyboard.press("ArrowUp")
+    assert unfolded(page) == "layers"
+    page.keyboard.press("Escape")
+    page.focus("#temperature")
+    page.keyboard.press("ArrowUp")
+    assert unfolded(page) == "layers"
+    page.evaluate("document.querySelector('main > details').open = true")
+    page.evaluate("document.getElementById('table').style.maxHeight = '90px'")
+    page.click("#table td >> nth=1")
+    page.keyboard.press("ArrowUp")
+    assert unfolded(page) == "layers"
+    page.click("#here")
+    page.keyboard.press("ArrowUp")
+    assert unfolded(page) == "phases"
+
+
+def test_arrows_scroll_the_page_where_nothing_is_left_to_unfold(open_page):
+    page = open_page(height=500)
+    for _ in range(3):
+        page.keyboard.press("ArrowDown")
+    page.wait_for_function("scrollY > 0")
+    assert unfolded(page) == "steps"
+
+
 def test_arrows_move_among_the_heads(open_page):
     page = open_page()
     page.locator(".head[aria-pressed=true]").focus()
@@ -456,6 +493,63 @@ def test_everything_is_reached_by_the_pointer(open_page):
     page.mouse.move(box["x"] + 300, box["y"] + 100)
     page.mouse.up()
     assert value(page).startswith("cycle 5,")  # dragging moves the view, and picks nothing
+
+
+def lane(below):
+    """How far down a lane under those of the phases is: 0 what is predicted, 1 the cache."""
+    return 64 + 5 * 38 + below * 38 + 17
+
+
+def test_what_is_predicted_and_the_cache_can_be_pointed_at(open_page):
+    page = open_page(TALES)
+    page.click("#one")
+    scope = page.locator("#scope")
+    box = scope.bounding_box()
+    scope.click(position={"x": 124 + 0.2 * box["width"], "y": lane(0)})
+    opened = page.locator("#step h3").inner_text()
+    assert "h." in opened and "choose" not in opened
+    page.keyboard.press("Escape")
+    scope.click(position={"x": 124 + 0.5 * box["width"], "y": lane(1)})
+    assert page.locator("#step-view").is_hidden()
+    assert page.evaluate("document.activeElement.querySelector('#kept') !== null")
+
+
+def test_steps_that_are_timed_together_are_all_called(open_page):
+    page = open_page()
+    drawn(page, "step='attn.weights'").locator("rect").first.click()
+    assert page.locator("#step h3").inner_text().startswith("softmax (q … context)")
+    page.keyboard.press("Escape")
+    drawn(page, "step='mlp.act'").locator("rect").first.click()
+    assert page.locator("#step h3").inner_text().startswith("activate (expand, activate)")
+
+
+def test_a_head_is_a_matrix_whose_rows_are_moments(open_page):
+    page = open_page()
+    settle(page)
+    canvas = page.locator("#attention canvas.matrix")
+    n = len(MADE.header["text"]["ids"]) + len(MADE.header["moments"]) - 1
+    assert canvas.get_attribute("aria-label").startswith(f"{n} positions that look, {n} that")
+    size = 420 // n
+    canvas.click(position={"x": 100, "y": 78 + 10.5 * size})  # the prompt's last is the ninth
+    assert value(page).startswith("cycle 2,")
+    settle(page)
+    assert canvas.get_attribute("aria-label").startswith("11 positions that look, 11 that")
+
+
+def test_a_page_without_a_model_says_how_to_patch(open_page):
+    page = open_page()
+    settle(page)
+    assert "--save page.html --live" in page.locator("#patch .look").inner_text()
+    assert page.locator("#patch-go").is_hidden()
+    assert page.locator("#patch select:visible").count() == 0
+
+
+def test_the_run_below_comes_up(open_page):
+    page = open_page([MADE, beside({"kept": 0})])
+    box = page.locator("#beside").bounding_box()
+    page.locator("#beside").click(position={"x": 0.9 * box["width"], "y": 60})
+    assert page.locator("#runs-tabs button >> nth=1").get_attribute("aria-pressed") == "true"
+    assert not value(page).startswith("cycle 0,")
 
 
 # ---- what is said
@@ -755,6 +849,29 @@ def test_a_lever_is_shown_beside_what_it_changes(open_page, served):
     keep(page, "lever")
 
 
+def test_a_patch_is_computed_by_the_server(open_page, served):
+    page = open_page(address=served[1])
+    page.wait_for_selector("[data-moment='11']")
+    page.click("[data-moment='3'] .body")
+    settle(page)
+    page.select_option("#patch-part", "attn.out")
+    page.select_option("#patch-where", "-1")
+    page.click("#patch-go")
+    answer = page.locator("#patch [role=status]")
+    sync_api.expect(answer.locator("table")).to_have_count(2)
+    shares = answer.locator("table >> nth=0").locator("tr:first-child td.number").all_inner_texts()
+    assert shares[0] == page.locator("#candidates tr.here td.number").first.inner_text()
+    assert shares[0] != shares[1] and answer.locator("th").last.inner_text() == "logits"
+    page.select_option("#patch-into", "taken")
+    sync_api.expect(answer).to_have_text("Type the other text.")
+    page.fill("#patch-text", "Once upon a time")
+    page.press("#patch-text", "Tab")
+    sync_api.expect(answer.locator("table")).to_have_count(2)
+    page.click("[data-moment='4'] .body")
+    settle(page)
+    sync_api.expect(answer).to_be_empty()
+
+
 def test_two_pages_run_at_once(open_page, served):
     pages = [open_page(address=served[1]) for _ in range(2)]
     for page in pages:
@@ -812,6 +929,8 @@ def test_a_page_says_that_its_server_has_gone(open_page, served):
     page.wait_for_selector("#facts li")
     process.kill()
     process.wait()
+    sync_api.expect(page.locator("#state")).to_contain_text("The server has gone")  # at once
     page.evaluate("() => { window.fetch = () => Promise.reject(new TypeError()); }")
     page.click("#go")
+    page.wait_for_timeout(100)
     sync_api.expect(page.locator("#state")).to_contain_text("The server has gone")

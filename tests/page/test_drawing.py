@@ -148,6 +148,11 @@ def test_chinese_has_all_words(config):
         assert sorted(re.findall(r"{\w+}", english)) == sorted(re.findall(r"{\w+}", other))
 
 
+def test_a_notebook_is_told_in_words():
+    picture, told = drawing(GPT2Config(n_layer=2))._repr_svg_()
+    assert picture.startswith("<svg") and told["alt"].startswith("GPT-2: each token id becomes")
+
+
 def test_words_cannot_break_out():
     words = {"token ids": "</text><script>alert(1)</script>", "norm": "\" onload=alert(1) '&"}
     svg = drawing(SMALL["llama"], "h.0", words)

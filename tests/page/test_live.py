@@ -174,7 +174,8 @@ def test_a_patch_shows_what_follows(live, opened):
     ask(opened, PROMPT)
     opened.click("[data-moment='0']")
     opened.wait_for_timeout(200)  # cards follow a frame later
-    opened.click("#patch summary")
+    assert opened.locator("#patch table").count() == 0  # until it is asked for
+    opened.click("#patch-go")
     ids = tokenizer.encode(PROMPT)
     before = softmax(model(ids, last=True)[0])
     by_name = {tokenizer.decode([i]).removeprefix(" "): i for i in np.argsort(before)}
@@ -193,14 +194,14 @@ def test_a_patch_shows_what_follows(live, opened):
                 assert abs(float(said.rstrip("%")) - 100 * p) < (0.051 if p < 0.0995 else 0.51)
         assert opened.locator("#patch tr.here").count() == 1
 
-    for control, value in (("layer", "1"), ("head", "2"), ("where", "all")):
+    for control, value in (("layer", "1"), ("head", "2"), ("where", "-1")):
         opened.select_option(f"#patch-{control}", value)
     off = np.ones((1, model.config.n_head, 1, 1), np.float32)
     off[0, 2] = 0
     compare(Patch({"h.1.attn.context": lambda value: value * off}))
 
     opened.select_option("#patch-part", "mlp.out")
-    opened.select_option("#patch-where", "last")
+    opened.select_option("#patch-where", str(len(ids) - 1))
     opened.select_option("#patch-into", "taken")
     opened.fill("#patch-text", "Once upon a time there was")
     opened.press("#patch-text", "Tab")

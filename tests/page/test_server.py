@@ -66,6 +66,15 @@ def test_whoever_has_the_address_gets_the_page(server):
     assert len(server.token) >= 20 and server.server_address[0] == "127.0.0.1"
 
 
+def test_a_page_that_stays_open_hears_that_it_is_there(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection.request("GET", f"/{server.token}/alive")
+    reply = connection.getresponse()
+    assert reply.status == 200 and reply.read(3) == b":\n\n"
+    assert ask(server)[0] == 200  # meanwhile
+    connection.close()
+
+
 def test_a_text_is_answered_as_it_is_written(server):
     status, lines = run(server, "one two")
     assert status == 200 and lines[:2] == [{"word": "one"}, {"word": "two"}]
@@ -93,6 +102,11 @@ REFUSED = {
     ),
     "no token": ({"path": "/"}, 404),
     "another token": ({"path": "/AAAAAAAAAAAAAAAAAAAAAA/"}, 404),
+    "whether it is there, without a token": ({"path": "/alive"}, 404),
+    "whether it is there, from elsewhere": (
+        {"path": "/{token}/alive", "Origin": "http://evil.example"},
+        403,
+    ),
     "half a token": ({"path": "/{half}/"}, 404),
     "a file": ({"path": "/{token}/../../etc/passwd"}, 404),
     "a file, encoded": ({"path": "/{token}/%2e%2e/%2e%2e/etc/passwd"}, 404),
@@ -116,6 +130,14 @@ REFUSED = {
             "method": "POST",
             "path": "/{token}/run",
             "body": '{"text": "a", "drawing": {"temperature": "hot"}}',
+        },
+        400,
+    ),
+    "no patch": (
+        {
+            "method": "POST",
+            "path": "/{token}/run",
+            "body": '{"ids": [1], "patch": {"layer": 0, "part": "__class__", "head": 0, "at": 0}}',
         },
         400,
     ),

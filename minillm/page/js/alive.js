@@ -5,7 +5,7 @@ import {drawnAs} from "./handles.js";
 import {record} from "./live.js";
 import {page, typing, unpacked} from "./main.js";
 import {Model} from "./model.js";
-import {Patching} from "./patch.js";
+import {patched} from "./patched.js";
 import {el, token} from "./views.js";
 import {duration, plain, say} from "./words.js";
 
@@ -31,9 +31,7 @@ class Alive {
     });
     $("language").addEventListener("click", () => this.translate());
     page.branch = (ids) => this.write(ids);
-    const views = /** @type {HTMLElement} */ (document.querySelector(".views"));
-    this.patching = new Patching(() => this.model, views);
-    page.cards = (run, moment) => this.patching.show(run, moment);
+    page.patching.compare = async (ids, patch) => patched(this.model, ids, patch);
     this.translate();
     page.translate();
   }

@@ -1,7 +1,7 @@
 // @ts-check
 /** What the cache keeps: which keys and values a cycle reads, which it writes. */
 
-import {el} from "./views.js";
+import {counting, el} from "./views.js";
 import {bytes, digits, percent, say} from "./words.js";
 
 /** @typedef {import("./recording.js").Run} Run */
@@ -11,10 +11,8 @@ const CELL = 16, LEAST = 3;  // pixels of a position
 /** @param {Run} run @param {number} cycle */
 export function kept(run, cycle) {
   const {kind, rows, positions, past, kept, read, written} = run.cycles[cycle], all = past + positions;
-  const counted = (/** @type {number} */ n) => {
-    const positions = n === 1 ? say("position.1") : say("position.n", {n: digits(n)});
-    return rows > 1 ? say("position.rows", {positions, rows: digits(rows)}) : positions;
-  };
+  const counted = (/** @type {number} */ n) =>
+    rows > 1 ? say("position.rows", {positions: counting(n), rows: digits(rows)}) : counting(n);
   const {weights} = run.total(cycle).cost, next = run.cycles[cycle + 1];
   if (!kept) {
     return [

@@ -6,6 +6,7 @@ import {kept} from "./kept.js";
 import {proof, verdict} from "./proof.js";
 import {Drawing} from "./map.js";
 import {parting} from "./parting.js";
+import {Patching} from "./patch.js";
 import {read} from "./recording.js";
 import {Scope} from "./scope.js";
 import {attention, candidates, compared, cycle, el, facts, here, lens, lever, mark, norms, picked, pulled, source,
@@ -32,13 +33,13 @@ export class Page {
     /** @type {Run | undefined} */ this.other = undefined;  // that was shown before
     /** @type {Run[]} */ this.runs = [];  // all branches, the newest last
     /** @type {?((ids: number[]) => void)} */ this.branch = null;  // how to go on after some ids
-    /** Told of what is picked, where there is more to show.
-     * @type {?((run: Run, moment: number) => void)} */ this.cards = null;
     this.sources = JSON.parse($("sources").textContent);
     this.handles = new Handles($("handles"), () => this.#candidates(), () => {
       const {run, moment} = this;
       if (run) this.branch?.(run.ids.slice(0, run.position(moment) + 1));
     });
+    this.patching = new Patching($("patch"));
+    /** @type {?Element} */ this.touched = null;  // what was pointed at last
     this.#controls();
   }
 
@@ -58,7 +59,8 @@ export class Page {
       "aria-valuemax": run.cycles.length - 1,
     });
     $("scope").replaceWith(canvas);
-    this.scope = new Scope(/** @type {HTMLCanvasElement} */ (canvas), run, () => this.#picked());
+    this.scope = new Scope(/** @type {HTMLCanvasElement} */ (canvas), run, () => this.#picked(), false,
+      () => this.#card("kept"));
     $("proof-card").hidden = $("paint").hidden = !run.compared;
     $("parting-card").hidden = !this.parted;
     if (run.parting) {  // it is what such a lever is about
@@ -152,7 +154,10 @@ export class Page {
     if (!scope || !other) return;
     const canvas = /** @type {HTMLCanvasElement} */ (el("canvas", {id: "beside", role: "img"}));
     $("beside").replaceWith(canvas);
-    scope.beside = new Scope(canvas, other, () => {}, true);
+    scope.beside = new Scope(canvas, other, (cycle) => {  // it comes up
+      this.show(other);
+      this.pick(cycle);
+    }, true);
     scope.beside.cycle = -1;  // nothing of it is picked
     scope.unfold(scope.detail);
   }
@@ -207,7 +212,7 @@ export class Page {
       () => this.#attention(run, moment),
       () => this.#parting(moment),
       () => $("norms").replaceChildren(...only(norms(run, moment))),
-      () => this.cards?.(run, moment),
+      () => this.patching.show(run, moment),
     ];
   }
 
@@ -242,7 +247,7 @@ export class Page {
     $("attention").replaceChildren(...only(attention(run, moment, this.at, (layer, head) => {
       this.at = {layer, head};
       this.#attention(run, moment);
-    })));
+    }, (position) => this.pick(run.moments[Math.max(0, position - run.position(0))].cycle))));
     if (focused) $("attention").querySelector("[aria-pressed=true]")?.focus();
   }
 
@@ -326,10 +331,7 @@ export class Page {
     if (!run || !scope) return;
     if (name === "loop") return this.move(1, false);
     if (what === "part") {
-      const card = $({ids: "tokens", stream: "norms", cache: "kept"}[name] ?? "map").closest("section");
-      card.tabIndex = -1;
-      card.focus({preventScroll: true});
-      return card.scrollIntoView({block: "nearest"});
+      return this.#card({ids: "tokens", stream: "norms", cache: "kept"}[name] ?? "map");
     }
     const all = run.intervals(scope.cycle), number = run.numbers.get(name) ?? -1;
     const lit = scope.interval < 0 ? -1 : all[scope.interval].layer;
@@ -338,6 +340,14 @@ export class Page {
     const mine = all.filter(fits), near = mine.filter(({layer}) => what === "step" && layer === lit);
     const found = (near.length ? near : mine).sort((a, b) => b.net - a.net)[0];
     if (found) this.open(all.indexOf(found), opener);
+  }
+
+  /** Bring a card into view, and the focus to it. @param {string} name of what is in it */
+  #card(name) {
+    const card = $(name).closest("section");
+    card.tabIndex = -1;
+    card.focus({preventScroll: true});
+    card.scrollIntoView({block: "nearest"});
   }
 
   /** To the next cycle, or the next step of it. @param {number} by @param {boolean} fine */
@@ -454,6 +464,7 @@ export class Page {
       this.translate();
       this.#playButton();
     };
+    document.addEventListener("pointerdown", ({target}) => this.touched = /** @type {Element} */ (target));
     document.addEventListener("keydown", (event) => this.#key(event));
   }
 
@@ -480,7 +491,10 @@ export class Page {
     if (!scope || !run || event.ctrlKey || event.metaKey || event.altKey) return;
     if (target.closest("input, textarea, select")) return;
     if (target.closest(".heads") && event.key.startsWith("Arrow")) return this.#heads(event);
+    const at = target === document.body ? this.touched : target, along = /^Arrow(Left|Right)$/.test(event.key);
+    if (event.key.startsWith("Arrow") && scrolls(at, along)) return;
     const details = ["phases", "layers", "steps"], onScope = target.id === "scope";
+    const detail = details[details.indexOf(scope.detail) + ({ArrowUp: -1, ArrowDown: 1}[event.key] ?? 0)];
     const other = Boolean(target.closest("button, summary, a"));
     /** @type {Record<string, () => void>} */
     const keys = {
@@ -489,9 +503,10 @@ export class Page {
       Escape: () => this.close(),
       "+": () => scope.zoom(2), "=": () => scope.zoom(2), "-": () => scope.zoom(0.5),
       "0": () => scope.fit(true), "1": () => scope.fit(false),
+      ...(detail || onScope ? {  // with nothing left to unfold, arrows scroll the page
+        ArrowDown: () => detail && this.unfold(detail), ArrowUp: () => detail && this.unfold(detail),
+      } : {}),
       ...(onScope ? {
-        ArrowDown: () => this.unfold(details[Math.min(2, details.indexOf(scope.detail) + 1)]),
-        ArrowUp: () => this.unfold(details[Math.max(0, details.indexOf(scope.detail) - 1)]),
         Home: () => this.pick(0), End: () => this.pick(run.cycles.length - 1),
         PageUp: () => this.move(-10, false), PageDown: () => this.move(10, false),
       } : {}),
@@ -518,6 +533,17 @@ export class Page {
     };
     this.#attention(this.run, this.moment);
   }
+}
+
+/** Whether arrows scroll a panel in which an element is. @param {?Element} element
+ * @param {boolean} along from left to right */
+function scrolls(element, along) {
+  for (let e = element; e && e !== document.body; e = e.parentElement) {
+    const {overflowX, overflowY} = getComputedStyle(e);
+    const more = along ? e.scrollWidth - e.clientWidth : e.scrollHeight - e.clientHeight;
+    if (more > 1 && /auto|scroll/.test(along ? overflowX : overflowY)) return true;
+  }
+  return false;
 }
 
 /** @param {any[]} children */
@@ -605,10 +631,11 @@ async function* framed(body, signal) {
 
 /** Typing a text, and what the server answers: words as they come, then their recording. */
 class Asking {
-  /** @param {Page} page @param {{text: string, levers: string[], framed?: boolean}} asked */
+  /** @param {Page} page @param {{text: string, levers: string[], patches?: boolean, framed?: boolean}} asked */
   constructor(page, asked) {
     this.page = page;
     this.answers = asked.framed ? framed : served;
+    this.levers = asked.levers;
     typing(asked.text, (text) => this.ask({text}));
     page.offer(asked.levers, () => {
       if (!page.run) return;
@@ -616,6 +643,15 @@ class Asking {
       this.ask(text.pieces.length ? {text: text.prompt} : {ids: text.ids}, drawnAs(options));
     });
     page.branch = (ids) => this.ask({ids});
+    $("patch-card").hidden = !asked.patches;
+    page.patching.compare = asked.patches ? (ids, patch) => this.patched(ids, patch) : null;
+    if (!asked.framed) {
+      const alive = new EventSource("alive");
+      alive.onerror = () => {
+        alive.close();
+        this.#wrong(say("state.gone"));
+      };
+    }
     if (!$("recording").textContent.trim()) this.ask({text: asked.text});
   }
 
@@ -648,6 +684,19 @@ class Asking {
     } catch (error) {
       if (stop === this.stop) this.#wrong(say("state.gone"));
     }
+  }
+
+  /** What follows from a patch, of the weights that the run was computed with.
+   * @param {number[]} ids @param {import("./patch.js").Patch} patch
+   * @returns {Promise<import("./patch.js").Patched>} */
+  async patched(ids, patch) {
+    this.stopPatch?.abort();
+    const stop = this.stopPatch = new AbortController(), {stored} = /** @type {Run} */ (this.page.run).header.model;
+    for await (const said of this.answers({ids, patch, lever: this.levers.includes(stored) ? stored : ""}, stop.signal)) {
+      if (said.patched) return said.patched;
+      if (said.error !== undefined) throw new Error(said.error);
+    }
+    throw new Error(say("state.gone"));
   }
 
   /** @param {string} key */

@@ -5,6 +5,7 @@
 const KINDS = {F32: Float32Array, I32: Int32Array, U8: Uint8Array, U16: Uint16Array};
 export const PHASES = ["embed", "attend", "feed forward", "unembed", "choose"];
 export const BINDS = ["memory", "arithmetic", "waiting"];
+const MOST_CALLED = 3;  // steps of an interval that are called by their names
 export const NEAR = 1 / 3;  // of the tolerance: from here on a step that agrees is near it
 
 /**
@@ -123,6 +124,15 @@ export class Run {
       predicted: this.predicts ? this.arrays["predicted.seconds"][at] * 1e9 : NaN,
       binds: this.predicts ? this.arrays["predicted.binds"][at] : -1,
     };
+  }
+
+  /** What an interval is called: by all steps that are timed together in it, by the first and the last of many.
+   * @param {Covered} i @param {string} [asked] the step of them that stands first, if there is one */
+  called({steps}, asked) {
+    const labels = steps.map((n) => this.steps[n].label), last = labels.length - 1;
+    const all = labels.length > MOST_CALLED ? `${labels[0]} … ${labels[last]}` : labels.join(", ");
+    const at = steps.findIndex((n) => this.steps[n].name === asked);
+    return at < 0 || !last ? all : `${labels[at]} (${all})`;
   }
 
   /** All intervals of a cycle. @param {number} cycle */

@@ -10,7 +10,7 @@ import {bytes, duration, named, say} from "./words.js";
 
 const RIGHT = 30, GAP = 4;  // pixels
 const LANE = {phases: 34, layers: 20, steps: 17};  // of a font of 12 pixels, as what follows
-const WORDS = 64, AXIS = 30, NAMES = 124, NARROW = 84;
+const WORDS = 64, AXIS = 30, NAMES = 124, NARROW = 102;
 const DENSE = {lane: 18, extra: 20, words: 42};  // where two runs are to fit onto one screen
 const COARSE = 0.8;  // pixels of a mean interval below which shares are drawn
 const AIMED = 5;  // pixels of an interval below which nobody can mean it with a pointer
@@ -53,12 +53,14 @@ export class Scope {
 
   /** @param {HTMLCanvasElement} canvas @param {Run} run
    * @param {(cycle: number, interval: number) => void} picked
-   * @param {boolean} [second] stands below another one, whose axis is its own, too */
-  constructor(canvas, run, picked, second = false) {
+   * @param {boolean} [second] stands below another one, whose axis is its own, too
+   * @param {() => void} [kept] told when somebody points at what the cache keeps */
+  constructor(canvas, run, picked, second = false, kept = () => {}) {
     this.canvas = canvas;
     this.run = run;
     this.picked = picked;
     this.second = second;
+    this.kept = kept;
     /** @type {Detail} */ this.detail = "phases";
     this.from = 0;
     this.to = run.end;
@@ -290,10 +292,9 @@ export class Scope {
           c.lineWidth = 3;
           c.strokeRect(x - 1, y - 1, w + 2, this.lane + 2);
         }
-        const label = run.steps[i.steps.at(-1) ?? 0].label;
         if (w > 34 * this.unit) {
           c.textAlign = "center";
-          const text = shorten(c, label, w - 10), wide = c.measureText(text).width + 6;
+          const text = shorten(c, run.called(i), w - 10), wide = c.measureText(text).width + 6;
           c.fillStyle = this.paper;
           c.globalAlpha *= 0.85;
           c.fillRect(x + w / 2 - wide / 2, y + this.lane / 2 - 7 * this.unit, wide, 14 * this.unit);
@@ -511,6 +512,14 @@ export class Scope {
 
   #listen() {
     const {canvas} = this;
+    new ResizeObserver(() => {
+      this.#measure();
+      this.draw();
+    }).observe(canvas);
+    if (this.second) {  // it moves with the one above
+      canvas.addEventListener("click", ({offsetX}) => this.picked(this.at(this.time(offsetX)), -1));
+      return;
+    }
     /** @type {?{x: number, from: number, moved: boolean}} */
     let drag = null;
     canvas.addEventListener("pointerdown", (event) => {
@@ -534,10 +543,6 @@ export class Scope {
       event.preventDefault();
       this.zoom(event.deltaY < 0 ? 1.25 : 0.8, this.time(event.offsetX));
     }, {passive: false});
-    new ResizeObserver(() => {
-      this.#measure();
-      this.draw();
-    }).observe(canvas);
   }
 
   /** Pick what is at a place. @param {number} x @param {number} y */
@@ -552,7 +557,23 @@ export class Scope {
       mine.sort((a, b) => b.i.net - a.i.net);
       found = mine.length ? mine[0].n : -1;
     }
+    const below = y - this.#after;
+    if (this.#predicts && below >= 0 && below < this.extra + GAP) found = this.#foretold(cycle, ns);
+    else if (below >= 0) found = -1;
     this.pick(cycle, found);
+    if (below >= (this.#predicts ? this.extra + GAP : 0) && y < this.height - this.axis) this.kept();
+  }
+
+  /** The interval whose prediction is drawn at a time, the longest of its phase where that is too narrow to point
+   * at; -1 where nothing is drawn. @param {number} cycle @param {number} ns */
+  #foretold(cycle, ns) {
+    const all = this.run.intervals(cycle), {start} = this.run.cycles[cycle];
+    const drawn = this.coarse ? PHASES.flatMap((phase) => all.filter((i) => i.phase === phase)) : all;
+    let end = start;
+    const found = drawn.find((i) => (end += i.predicted) > ns);
+    if (!found || this.x(found.predicted) - this.x(0) >= AIMED) return found ? all.indexOf(found) : -1;
+    const mine = all.filter(({phase}) => phase === found.phase);
+    return all.indexOf(mine.reduce((a, b) => b.net > a.net ? b : a));
   }
 
   /** What is picked, in words. */

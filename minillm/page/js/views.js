@@ -117,9 +117,10 @@ function wider(run, cycle) {
 export function compared(run, other) {
   const from = Math.min(run.header.text.ids.length, other.header.text.ids.length), {ids} = run;
   const parts = ids.findIndex((id, n) => id !== other.ids[n]), levers = pulled(run, other);
+  const alike = Math.abs(run.each / other.each - 1) < 0.02;
   return say("compared", {
     now: lever(run, other), before: lever(other, run), time: duration(run.each), other: duration(other.each),
-    times: digits(run.each / other.each),
+    times: alike ? say("compared.alike") : say("compared.times", {times: digits(run.each / other.each)}),
     text: parts >= 0 && parts < from ? say("other.text")
       : parts >= 0 ? say("parts.at", {n: parts - from + 1, word: quoted(run.word(ids[parts]))})
         : say(levers.every((what) => EXACT.includes(what)) ? "same.numbers" : "same.text"),
@@ -171,6 +172,11 @@ export function twin(name) {
 /** How far a step is from a reference, as a share of its largest value. @param {number} distance */
 export function apart(distance) {
   return distance >= 1e9 ? say("proof.never") : distance < 1e-3 ? digits(distance) : percent(distance);
+}
+
+/** @param {number} n */
+export function counting(n) {
+  return n === 1 ? say("position.1") : say("position.n", {n: digits(n)});
 }
 
 /** @param {number} n */
@@ -332,10 +338,10 @@ export function step(run, cycle, n, asked) {
   const most = Math.max(i.net, i.predicted || 0), whole = run.total(cycle).net;
   return [
     el("p", {class: "look"}, say(run.predicts ? "look.step" : "look.step.plain", {
-      label: run.steps[i.steps.at(-1) ?? 0].label, where, share: percent(i.net / whole), time: duration(i.net),
+      label: run.called(i), where, share: percent(i.net / whole), time: duration(i.net),
       times: digits(i.net / i.predicted), limit: run.predicts ? say(`limit.${BINDS[i.binds]}`) : "",
     })),
-    el("div", {class: "timed"}, el("h3", {}, swatch(i.phase), `${run.steps[i.steps.at(-1) ?? 0].label}`,
+    el("div", {class: "timed"}, el("h3", {}, swatch(i.phase), run.called(i, asked),
       el("span", {class: "soft"}, ` ${i.name} · ${where}`)),
     el("dl", {class: "times"},
       el("dt", {}, say("measured")), el("dd", {}, bar(i.net / most, "measured"), duration(i.net)),
@@ -401,12 +407,16 @@ export function lens(run, moment) {
 
 /** Where a position looks: a head over the text itself, and all heads at once.
  * @param {Run} run @param {number} moment @param {{layer: number, head: number}} at head -1: the
- * mean of a layer's @param {(layer: number, head: number) => void} pick */
-export function attention(run, moment, at, pick) {
+ * mean of a layer's @param {(layer: number, head: number) => void} pick
+ * @param {(position: number) => void} seek go to the word that a position led to */
+export function attention(run, moment, at, pick, seek) {
   const position = run.position(moment), ids = run.ids.slice(0, position + 1);
   if (run.attention(position, 0, 0) === null) {
-    const near = run.header.attention;
-    return [el("p", {class: "look"}, say("look.attention.none", {n: near.length}))];
+    const kept = /** @type {number[]} */ (run.header.attention), n = kept.length;
+    const [near] = [...kept].sort((a, b) => Math.abs(a - position) - Math.abs(b - position));
+    return [el("p", {class: "look"}, say("look.attention.none", {positions: counting(n)}), " ", n ? el("button", {
+      class: "link", type: "button", onclick: () => seek(near),
+    }, say("attention.nearest", {word: quoted(run.word(run.ids[near]))})) : null)];
   }
   const weights = headWeights(run, position, at.layer, at.head);
   const order = [...weights.keys()].sort((a, b) => weights[b] - weights[a]);
@@ -442,7 +452,68 @@ export function attention(run, moment, at, pick) {
           }, strip(all), h < 0 ? say("mean.short") : String(h));
           return button;
         })))),
+    matrix(run, position, at, seek),
   ];
+}
+
+const FINE = 12, SMALL = 4, WIDE = 420;  // pixels of a cell with its words beside it, at least, of all of them
+
+/** A head as a matrix: a row for each position up to one, with what it looks at from left to right.
+ * @param {Run} run @param {number} position @param {{layer: number, head: number}} at
+ * @param {(position: number) => void} seek go to the word that a row led to */
+function matrix(run, position, {layer, head}, seek) {
+  const from = run.header.attention.filter((/** @type {number} */ p) => p <= position), n = position + 1;
+  const size = Math.max(SMALL, Math.min(2 * FINE, Math.floor(WIDE / n))), room = size >= FINE ? 78 : 0;
+  const canvas = /** @type {HTMLCanvasElement} */ (el("canvas", {
+    class: "matrix", role: "img", "aria-label": say("attention.matrix.picture", {rows: from.length, columns: n}),
+    onclick: (/** @type {MouseEvent} */ {offsetY}) => {
+      const row = from[Math.floor((offsetY - room) / size)];
+      if (row !== undefined) seek(row);
+    },
+  }));
+  const wide = room + n * size, tall = room + from.length * size, scale = Math.min(2, window.devicePixelRatio || 1);
+  canvas.style.width = `${wide}px`;
+  canvas.style.height = `${tall}px`;
+  canvas.width = wide * scale;
+  canvas.height = tall * scale;
+  const c = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  const style = getComputedStyle(document.documentElement);
+  const [here, ink, grid] = ["here", "ink", "grid"].map((name) => style.getPropertyValue(`--${name}`).trim());
+  const word = (/** @type {number} */ p) => named(run.word(run.ids[p]), 9);
+  c.scale(scale, scale);
+  c.font = `11px ${getComputedStyle(document.body).fontFamily}`;
+  c.textBaseline = "middle";
+  from.forEach((/** @type {number} */ p, /** @type {number} */ row) => {
+    const y = room + row * size;
+    c.fillStyle = grid;
+    c.fillRect(room, y, (p + 1) * size - 1, size - 1);
+    c.fillStyle = here;
+    headWeights(run, p, layer, head).forEach((weight, column) => {
+      c.globalAlpha = Math.sqrt(weight);
+      c.fillRect(room + column * size, y, size - 1, size - 1);
+    });
+    c.globalAlpha = 1;
+    if (p === position) {
+      c.strokeStyle = ink;
+      c.lineWidth = 2;
+      c.strokeRect(room, y, n * size - 1, size - 1);
+    }
+    if (!room) return;
+    c.fillStyle = ink;
+    c.textAlign = "right";
+    c.fillText(word(p), room - 5, y + size / 2);
+  });
+  for (let p = 0; room && p < n; p++) {
+    c.save();
+    c.translate(room + (p + 0.5) * size, room - 5);
+    c.rotate(-Math.PI / 2);
+    c.fillStyle = ink;
+    c.textAlign = "left";
+    c.fillText(word(p), 0, 0);
+    c.restore();
+  }
+  return el("div", {class: "attention-matrix"}, el("p", {class: "soft"}, say("attention.matrix")),
+    el("div", {class: "scroll", tabindex: 0, role: "region", "aria-label": say("attention.matrix.name")}, canvas));
 }
 
 /** The head that most often picks out one word: not the first one, not itself, not the one before.
@@ -524,16 +595,17 @@ export function tokens(run) {
   const pieces = run.header.text.pieces;
   const merges = pieces.reduce((sum, piece) => sum + piece.merges.length, 0);
   if (!pieces.length) return [el("p", {class: "look"}, say("look.tokens.none"))];
+  let tinted = 0;
   return [
     el("p", {class: "look"}, say("look.tokens", {
       letters: [...run.header.text.prompt].length, merges, n: run.header.text.ids.length,
     })),
     el("ol", {class: "pieces"}, ...pieces.slice(0, 200).map((piece) => el("li", {},
       el("details", {}, el("summary", {}, ...piece.ids.map((id) => el("span", {
-        class: "cut", title: String(id),
+        class: tinted++ % 2 ? "cut odd" : "cut", title: String(id),
       }, el("bdi", {}, visible(run.word(id)))))),
       piece.merges.length ? el("p", {}, ...piece.merges.flatMap(([rank, , left, right]) => [
-        el("span", {class: "merge"}, el("bdi", {}, visible(left)), " + ", el("bdi", {}, visible(right)),
+        el("span", {class: "merge"}, el("bdi", {class: "cut"}, visible(left)), el("bdi", {class: "cut odd"}, visible(right)),
           el("sub", {}, rank.toLocaleString(spoken()))), " ",
       ])) : el("p", {class: "soft"}, say("no.merges")))))),
   ];
@@ -585,6 +657,6 @@ export function here(run, cycle, i) {
   const shown = i ?? longest;
   const where = `${shown.layer < 0 ? "" : `${say("layer", {n: shown.layer})}, `}${say(`phase.${shown.phase}`)}`;
   return say(i ? "look.map.here" : "look.map", {
-    where, label: run.steps[shown.steps.at(-1) ?? 0].label, share: percent(shown.net / net),
+    where, label: run.called(shown), share: percent(shown.net / net),
   });
 }
