@@ -51,7 +51,7 @@ def answerer(
         lever = asked.get("lever", "")
         with pulled(lever, model, tokenizer, load, name) as (one, draft, more):
             if "patch" in asked:
-                ids = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+                ids = tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else prompt
                 told({"patched": patched(one, tokenizer, ids, asked["patch"])})
                 return
             other = more.get("engine", one)

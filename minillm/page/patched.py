@@ -47,7 +47,7 @@ def patched(
         return value[:, head] if part == "attn.context" else value
 
     if change["other"] is not None:
-        new = of_head(model.trace(tokenizer.encode(change["other"]))[name])[:, -1:]
+        new = of_head(model.trace(tokenizer.encode_prompt(change["other"]))[name])[:, -1:]
 
     def put(value: np.ndarray) -> np.ndarray:
         value = value.copy()

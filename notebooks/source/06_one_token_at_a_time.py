@@ -288,8 +288,8 @@ drawing(config, here="attn.scores")
 
 # %% [markdown] id="06-cache-rows"
 r"""
-What a decode cycle computes is one row of the score matrix. The picture shows who computes which score, for a prompt of 5 tokens and 3 decode
-cycles. On the right the same generation without a cache, where every cycle reads the whole text again.
+What a decode cycle computes is one row of the score matrix. The picture shows who computes which score, for a prompt of 5
+tokens and 3 decode cycles. On the right the same generation without a cache, where every cycle reads the whole text again.
 
 **Guess before you look at the right half:** how often is the score in the top left corner computed there?
 """

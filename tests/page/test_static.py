@@ -81,6 +81,6 @@ def test_modules_are_bundled_in_an_order_in_which_they_find_each_other():
         source = (FILES / f"{name}.js").read_text("utf-8")
         imported = re.findall(r'^import .* from "\./(\w+)\.js";$', source, re.M)
         assert set(imported) <= set(MODULES[:n]), name
-        assert not re.search(r"^import .* as ", source, re.M), name  # the bundle knows no other name
+        assert not re.search(r"^import .* as ", source, re.M), name  # the bundle knows none
         assert "innerHTML" not in source and "eval(" not in source, name
     assert not re.search(r"^(?:import|export) ", bundle(), re.M)
