@@ -49,7 +49,11 @@ def have(kernels: Iterable[tuple[str, str]]) -> None:
     command = [sys.executable, "-m", __name__, *map(".".join, reversed(missing))]
     silent = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(command, env=os.environ | paths, **silent) as other:
+    try:
+        other = subprocess.Popen(command, env=os.environ | paths, **silent)
+    except OSError:  # no further process may be started: this one compiles all, as it comes to it
+        return
+    with other:
         try:
             for kernel in missing:
                 kernel_at(*kernel)

@@ -49,6 +49,16 @@ def test_the_other_process_is_ended_whatever_happens(asked, monkeypatch):
     assert asked[2] == [0]
 
 
+def test_where_no_process_may_be_started_this_one_compiles_alone(asked, monkeypatch):
+    def refuse(command, **how):
+        raise BlockingIOError("too many processes")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    threads.set_threads(2)
+    addresses.have(NEEDED)
+    assert asked == ([], [], [])  # each is compiled when its address is asked for
+
+
 def test_one_thread_or_little_to_do_needs_no_other(asked, monkeypatch):
     threads.set_threads(1)
     addresses.have(NEEDED)
