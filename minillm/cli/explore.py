@@ -18,6 +18,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
 from .common import add_compute, check_output, load, require_new, say_written, write
@@ -141,7 +142,7 @@ def run(args: argparse.Namespace) -> None:
         from ..page.static import page
 
         packed = pack(model, tokenizer, args.live) if args.live else b""
-        made = []
+        made: list[Any] = []
         with progress_bar("runs") as update:
             for n, lever in enumerate(("", *args.beside)):
                 update("computing", n, 1 + len(args.beside), lever)
