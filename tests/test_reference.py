@@ -112,7 +112,7 @@ GALLERY = {
 
 
 def neighbours_turned(monkeypatch):
-    def rotate(x, cos, sin):  # 2i with 2i + 1, as GGUF files of Llama have them
+    def rotate(x, cos, sin, ops=None):  # 2i with 2i + 1, as GGUF files of Llama have them
         a, b = x[..., ::2], x[..., 1::2]
         cos, sin = cos[:, None], sin[:, None]
         return np.stack([a * cos - b * sin, b * cos + a * sin], axis=-1).reshape(x.shape)
@@ -122,7 +122,7 @@ def neighbours_turned(monkeypatch):
 
 def turned_the_other_way(monkeypatch):
     rotate = attention.rotate
-    monkeypatch.setattr(attention, "rotate", lambda x, cos, sin: rotate(x, cos, -sin))
+    monkeypatch.setattr(attention, "rotate", lambda x, cos, sin, ops=None: rotate(x, cos, -sin))
 
 
 def groups_mixed(monkeypatch):

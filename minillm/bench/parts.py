@@ -3,7 +3,7 @@ numbers in bfloat16, and with activations formed again in the backward (--recomp
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
@@ -44,7 +44,7 @@ class TimedTwin:
 
     def __init__(self, timed: Any):
         self.its = timed
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.its, name)
@@ -96,7 +96,7 @@ def step_parts(shape: str, precision: str, recompute: bool, steps: int = 3) -> S
         _, gradients = objective.loss_and_gradients((rows[:, :-1], rows[:, 1:]))
         optimizer.update(objective.parameters, gradients, 1e-3)
         whole = perf_counter() - start
-        taken.append({**ops.seconds, REST: whole - ops.seconds.total(), "whole": whole})
+        taken.append({**ops.seconds, REST: whole - sum(ops.seconds.values()), "whole": whole})
     seconds = {part: median(t[part] for t in taken[1:]) for part in taken[0]}
     whole = seconds.pop("whole")
     return StepParts(

@@ -73,7 +73,8 @@ def attention(x, c_attn, c_proj, *, config, layer, positions, turn, past, step, 
     parts = zip("qkv", np.split(qkv, [s.H * s.D, (s.H + s.K) * s.D], axis=-1), (s.H, s.K, s.K))
     q, k, v = (step(name, ops.split_heads(part, n)) for name, part, n in parts)  # [B,H or K,T,D]
     if config.rope:
-        q, k = step("q_rotated", rotate(q, *turn, ops)), step("k_rotated", rotate(k, *turn, ops))
+        cos, sin = turn
+        q, k = (step(f"{n}_rotated", rotate(x, cos, sin, ops)) for n, x in (("q", q), ("k", k)))
     k, v = past.append(k, v) if past else (k, v)  # [B,K,T,D] -> [B,K,S,D]
     scale = config.attention_scale(layer)
     context = scaled_dot_product_attention(q, k, v, positions, scale, step, ops)  # [B,H,T,D]
