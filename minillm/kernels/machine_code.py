@@ -85,37 +85,37 @@ def file_of(name: str) -> str:
     return f"{name}.{hashlib.sha256(''.join(PROCESSOR).encode()).hexdigest()[:8]}.code"
 
 
+def mark(name: str, symbol: str, calls: list[str], code: bytes) -> str:
+    """A hash of all that is kept of a kernel, and of what it was made of."""
+    return hashlib.sha256(json.dumps([MADE, name, symbol, calls]).encode() + code).hexdigest()
+
+
 def read(name: str) -> tuple[str, bytes] | None:
     """The symbol and the object code of a kernel; None where they are not kept, or are damaged, or
-    of other sources, or where the system lacks a function that they call."""
+    of another kernel or other sources, or where the system lacks a function that they call."""
     for folder in folders():
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError, TypeError):
             head, _, code = (folder / file_of(name)).read_bytes().partition(b"\n")
-            about = json.loads(head)
-            if (
-                about["made"] == MADE
-                and about["hash"] == hashlib.sha256(code).hexdigest()
-                and all(map(llvm.address_of_symbol, about["calls"]))
-            ):
-                return about["symbol"], code
+            hash, symbol, calls = json.loads(head)
+            if hash == mark(name, symbol, calls, code) and all(map(llvm.address_of_symbol, calls)):
+                return symbol, code
     return None
 
 
 def keep(name: str, symbol: str, code: bytes, calls: list[str]) -> None:
     """Write the code of a kernel where `read` finds it, if a folder can be written to."""
-    about = {"made": MADE, "hash": hashlib.sha256(code).hexdigest()}
-    about |= {"symbol": symbol, "calls": calls}
+    head = json.dumps([mark(name, symbol, calls, code), symbol, calls])
     for folder in folders():
         file = folder / file_of(name)
         own = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            own.write_bytes(json.dumps(about).encode() + b"\n" + code)
-            os.replace(own, file)
-            return
-        except OSError:  # not writable, or full
-            with contextlib.suppress(OSError):
-                own.unlink()
+        with contextlib.suppress(OSError):  # not writable, or full
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                own.write_bytes(head.encode() + b"\n" + code)
+                os.replace(own, file)
+                return
+            finally:  # also after a Ctrl-C
+                own.unlink(missing_ok=True)
 
 
 # ---- in memory

@@ -55,11 +55,28 @@ CODE = bytes(range(256))
 def test_what_is_damaged_is_not_read(kept):
     data = kept.read_bytes()
     head = data.partition(b"\n")[0]
-    for damaged in (b"", b"nonsense", b"\xff", b"[]\n" + CODE, b"{}\n" + CODE, head, data[:-1]):
+    renamed = data.replace(b"symbol", b"cymbal")
+    made_of_nothing = (b"", b"nonsense", b"\xff", b"[]\n" + CODE, b"{}\n" + CODE, b"5\n" + CODE)
+    for damaged in (*made_of_nothing, head, data[:-1], renamed):
         kept.write_bytes(damaged)
         assert machine_code.read("norm.any") is None
     machine_code.keep("norm.any", "symbol", CODE, [])
     assert machine_code.read("norm.any") == ("symbol", CODE)
+
+
+def test_what_is_another_kernels_is_not_read(kept):
+    kept.rename(kept.with_name(machine_code.file_of("norm.other")))
+    assert machine_code.read("norm.other") is None
+
+
+def test_a_ctrl_c_while_code_is_written_leaves_nothing_behind(kept, monkeypatch):
+    def interrupt(*names):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        machine_code.keep("norm.other", "symbol", CODE, [])
+    assert [*kept.parent.iterdir()] == [kept]
 
 
 def test_what_was_made_of_other_sources_or_otherwise_is_not_read(kept, monkeypatch):
