@@ -172,15 +172,18 @@ def compiled(name: str, kernel) -> int:
     if not hasattr(kernel, "overloads"):  # NUMBA_DISABLE_JIT
         interpreted[id(kernel)] = kernel
         return id(kernel)
-    kernel.compile(f"({', '.join(['int64'] * kernel.py_func.__code__.co_argcount)})")
-    [result] = kernel.overloads.values()
-    library, symbol = result.library, result.fndesc.llvm_func_name
-    at = library.get_pointer_to_function(symbol)
-    module = library._final_module
-    calls = [f.name for f in (*module.functions, *module.global_variables) if f.is_declaration]
+    from numba.core.compiler_lock import global_compiler_lock
+
+    with global_compiler_lock:  # who forks waits for it: LLVM is at work to the end
+        kernel.compile(f"({', '.join(['int64'] * kernel.py_func.__code__.co_argcount)})")
+        [result] = kernel.overloads.values()
+        library, symbol = result.library, result.fndesc.llvm_func_name
+        at = library.get_pointer_to_function(symbol)
+        module, code = library._final_module, library._get_compiled_object()
+        calls = [f.name for f in (*module.functions, *module.global_variables) if f.is_declaration]
     calls = [name for name in calls if not name.startswith("llvm.")]
     if not any("numba" in name or "NRT" in name for name in calls):  # which only Numba provides
-        keep(name, symbol, library._get_compiled_object(), calls)
+        keep(name, symbol, code, calls)
     return at
 
 

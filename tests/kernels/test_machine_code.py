@@ -103,6 +103,25 @@ def test_where_nothing_can_be_written_nothing_is_kept(monkeypatch, tmp_path):
     assert machine_code.read("norm.any") is None
 
 
+def test_who_forks_waits_until_llvm_has_made_the_machine_code(monkeypatch, tmp_path):
+    """LLVM has a lock of its own, which would stay taken in the child."""
+    from numba.core.codegen import JITCodeLibrary
+    from numba.core.compiler_lock import global_compiler_lock
+
+    from minillm.kernels.compile import entry
+
+    locked, pointer = [], JITCodeLibrary.get_pointer_to_function
+
+    def noted(library, name):
+        locked.append(global_compiler_lock.is_locked())
+        return pointer(library, name)
+
+    monkeypatch.setattr(JITCodeLibrary, "get_pointer_to_function", noted)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    assert machine_code.compiled("norm.none", entry(lambda n: None)) and all(locked)
+    assert locked and machine_code.read("norm.none")
+
+
 def test_generate_needs_no_numba_once_its_kernels_are_there():
     program = """
 import sys, minillm
