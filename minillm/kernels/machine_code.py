@@ -174,7 +174,8 @@ def compiled(name: str, kernel) -> int:
         return id(kernel)
     from numba.core.compiler_lock import global_compiler_lock
 
-    with global_compiler_lock:  # who forks waits for it: LLVM is at work to the end
+    # who forks waits for the lock: LLVM is at work to the end
+    with global_compiler_lock, heard():
         kernel.compile(f"({', '.join(['int64'] * kernel.py_func.__code__.co_argcount)})")
         [result] = kernel.overloads.values()
         library, symbol = result.library, result.fndesc.llvm_func_name
@@ -185,6 +186,28 @@ def compiled(name: str, kernel) -> int:
     if not any("numba" in name or "NRT" in name for name in calls):  # which only Numba provides
         keep(name, symbol, code, calls)
     return at
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[None]:
+    """Raise KeyboardInterrupt at the end for a Ctrl-C that came while LLVM called Python, where it
+    is written down and forgotten."""
+    lost: list[object] = []
+    tell = sys.unraisablehook
+
+    def note(what) -> None:
+        if what.exc_type is KeyboardInterrupt:
+            lost.append(what.exc_type)
+        else:
+            tell(what)
+
+    sys.unraisablehook = note
+    try:
+        yield
+    finally:
+        sys.unraisablehook = tell
+        if lost:
+            raise KeyboardInterrupt from None
 
 
 def function(at: int, n: int) -> Callable[..., object]:

@@ -118,8 +118,27 @@ def test_who_forks_waits_until_llvm_has_made_the_machine_code(monkeypatch, tmp_p
 
     monkeypatch.setattr(JITCodeLibrary, "get_pointer_to_function", noted)
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    assert machine_code.compiled("norm.none", entry(lambda n: None)) and all(locked)
+    assert machine_code.compiled("norm.none", entry(lambda a, b: None)) and all(locked)
     assert locked and machine_code.read("norm.none")
+
+
+def test_a_ctrl_c_while_llvm_is_at_work_is_not_lost(monkeypatch, tmp_path, capfd):
+    """LLVM hands the code to a function of Python's, which cannot raise."""
+    from numba.core.codegen import JITCodeLibrary
+
+    from minillm.kernels.compile import entry
+
+    def interrupted(library, code):
+        if code is not None:
+            raise KeyboardInterrupt
+
+    handed = property(lambda library: None, interrupted)
+    monkeypatch.setattr(JITCodeLibrary, "_compiled_object", handed, raising=False)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    hook = sys.unraisablehook
+    with pytest.raises(KeyboardInterrupt):
+        machine_code.compiled("norm.none", entry(lambda a, b: None))
+    assert sys.unraisablehook is hook and capfd.readouterr().err == ""
 
 
 def test_generate_needs_no_numba_once_its_kernels_are_there():
