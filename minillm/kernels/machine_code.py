@@ -85,37 +85,37 @@ def file_of(name: str) -> str:
     return f"{name}.{hashlib.sha256(''.join(PROCESSOR).encode()).hexdigest()[:8]}.code"
 
 
+def mark(name: str, symbol: str, calls: list[str], code: bytes) -> str:
+    """A hash of all that is kept of a kernel, and of what it was made of."""
+    return hashlib.sha256(json.dumps([MADE, name, symbol, calls]).encode() + code).hexdigest()
+
+
 def read(name: str) -> tuple[str, bytes] | None:
     """The symbol and the object code of a kernel; None where they are not kept, or are damaged, or
-    of other sources, or where the system lacks a function that they call."""
+    of another kernel or other sources, or where the system lacks a function that they call."""
     for folder in folders():
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError, TypeError):
             head, _, code = (folder / file_of(name)).read_bytes().partition(b"\n")
-            about = json.loads(head)
-            if (
-                about["made"] == MADE
-                and about["hash"] == hashlib.sha256(code).hexdigest()
-                and all(map(llvm.address_of_symbol, about["calls"]))
-            ):
-                return about["symbol"], code
+            hash, symbol, calls = json.loads(head)
+            if hash == mark(name, symbol, calls, code) and all(map(llvm.address_of_symbol, calls)):
+                return symbol, code
     return None
 
 
 def keep(name: str, symbol: str, code: bytes, calls: list[str]) -> None:
     """Write the code of a kernel where `read` finds it, if a folder can be written to."""
-    about = {"made": MADE, "hash": hashlib.sha256(code).hexdigest()}
-    about |= {"symbol": symbol, "calls": calls}
+    head = json.dumps([mark(name, symbol, calls, code), symbol, calls])
     for folder in folders():
         file = folder / file_of(name)
         own = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            own.write_bytes(json.dumps(about).encode() + b"\n" + code)
-            os.replace(own, file)
-            return
-        except OSError:  # not writable, or full
-            with contextlib.suppress(OSError):
-                own.unlink()
+        with contextlib.suppress(OSError):  # not writable, or full
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                own.write_bytes(head.encode() + b"\n" + code)
+                os.replace(own, file)
+                return
+            finally:  # also after a Ctrl-C
+                own.unlink(missing_ok=True)
 
 
 # ---- in memory
@@ -172,16 +172,42 @@ def compiled(name: str, kernel) -> int:
     if not hasattr(kernel, "overloads"):  # NUMBA_DISABLE_JIT
         interpreted[id(kernel)] = kernel
         return id(kernel)
-    kernel.compile(f"({', '.join(['int64'] * kernel.py_func.__code__.co_argcount)})")
-    [result] = kernel.overloads.values()
-    library, symbol = result.library, result.fndesc.llvm_func_name
-    at = library.get_pointer_to_function(symbol)
-    module = library._final_module
-    calls = [f.name for f in (*module.functions, *module.global_variables) if f.is_declaration]
+    from numba.core.compiler_lock import global_compiler_lock
+
+    # who forks waits for the lock: LLVM is at work to the end
+    with global_compiler_lock, heard():
+        kernel.compile(f"({', '.join(['int64'] * kernel.py_func.__code__.co_argcount)})")
+        [result] = kernel.overloads.values()
+        library, symbol = result.library, result.fndesc.llvm_func_name
+        at = library.get_pointer_to_function(symbol)
+        module, code = library._final_module, library._get_compiled_object()
+        calls = [f.name for f in (*module.functions, *module.global_variables) if f.is_declaration]
     calls = [name for name in calls if not name.startswith("llvm.")]
     if not any("numba" in name or "NRT" in name for name in calls):  # which only Numba provides
-        keep(name, symbol, library._get_compiled_object(), calls)
+        keep(name, symbol, code, calls)
     return at
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[None]:
+    """Raise KeyboardInterrupt at the end for a Ctrl-C that came while LLVM called Python, where it
+    is written down and forgotten."""
+    lost: list[object] = []
+    tell = sys.unraisablehook
+
+    def note(what) -> None:
+        if what.exc_type is KeyboardInterrupt:
+            lost.append(what.exc_type)
+        else:
+            tell(what)
+
+    sys.unraisablehook = note
+    try:
+        yield
+    finally:
+        sys.unraisablehook = tell
+        if lost:
+            raise KeyboardInterrupt from None
 
 
 def function(at: int, n: int) -> Callable[..., object]:

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from contextlib import nullcontext
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -22,7 +22,9 @@ def asked(monkeypatch):
 
     def other(command, **how):
         there.append(command[-len(NEEDED) :])
-        return nullcontext(type("Other", (), {"kill": lambda self: killed.append(len(here))})())
+        process = MagicMock()  # also a context
+        process.kill = lambda: killed.append(len(here))
+        return process
 
     monkeypatch.setattr(machine_code, "linked", lambda name: False)
     monkeypatch.setattr(addresses, "kernel_at", lambda *kernel: here.append(".".join(kernel)))

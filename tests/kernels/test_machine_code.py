@@ -55,11 +55,28 @@ CODE = bytes(range(256))
 def test_what_is_damaged_is_not_read(kept):
     data = kept.read_bytes()
     head = data.partition(b"\n")[0]
-    for damaged in (b"", b"nonsense", b"\xff", b"[]\n" + CODE, b"{}\n" + CODE, head, data[:-1]):
+    renamed = data.replace(b"symbol", b"cymbal")
+    made_of_nothing = (b"", b"nonsense", b"\xff", b"[]\n" + CODE, b"{}\n" + CODE, b"5\n" + CODE)
+    for damaged in (*made_of_nothing, head, data[:-1], renamed):
         kept.write_bytes(damaged)
         assert machine_code.read("norm.any") is None
     machine_code.keep("norm.any", "symbol", CODE, [])
     assert machine_code.read("norm.any") == ("symbol", CODE)
+
+
+def test_what_is_another_kernels_is_not_read(kept):
+    kept.rename(kept.with_name(machine_code.file_of("norm.other")))
+    assert machine_code.read("norm.other") is None
+
+
+def test_a_ctrl_c_while_code_is_written_leaves_nothing_behind(kept, monkeypatch):
+    def interrupt(*names):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        machine_code.keep("norm.other", "symbol", CODE, [])
+    assert [*kept.parent.iterdir()] == [kept]
 
 
 def test_what_was_made_of_other_sources_or_otherwise_is_not_read(kept, monkeypatch):
@@ -84,6 +101,44 @@ def test_where_nothing_can_be_written_nothing_is_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
     machine_code.keep("norm.any", "symbol", CODE, [])
     assert machine_code.read("norm.any") is None
+
+
+def test_who_forks_waits_until_llvm_has_made_the_machine_code(monkeypatch, tmp_path):
+    """LLVM has a lock of its own, which would stay taken in the child."""
+    from numba.core.codegen import JITCodeLibrary
+    from numba.core.compiler_lock import global_compiler_lock
+
+    from minillm.kernels.compile import entry
+
+    locked, pointer = [], JITCodeLibrary.get_pointer_to_function
+
+    def noted(library, name):
+        locked.append(global_compiler_lock.is_locked())
+        return pointer(library, name)
+
+    monkeypatch.setattr(JITCodeLibrary, "get_pointer_to_function", noted)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    assert machine_code.compiled("norm.none", entry(lambda a, b: None)) and all(locked)
+    assert locked and machine_code.read("norm.none")
+
+
+def test_a_ctrl_c_while_llvm_is_at_work_is_not_lost(monkeypatch, tmp_path, capfd):
+    """LLVM hands the code to a function of Python's, which cannot raise."""
+    from numba.core.codegen import JITCodeLibrary
+
+    from minillm.kernels.compile import entry
+
+    def interrupted(library, code):
+        if code is not None:
+            raise KeyboardInterrupt
+
+    handed = property(lambda library: None, interrupted)
+    monkeypatch.setattr(JITCodeLibrary, "_compiled_object", handed, raising=False)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    hook = sys.unraisablehook
+    with pytest.raises(KeyboardInterrupt):
+        machine_code.compiled("norm.none", entry(lambda a, b: None))
+    assert sys.unraisablehook is hook and capfd.readouterr().err == ""
 
 
 def test_generate_needs_no_numba_once_its_kernels_are_there():
