@@ -114,8 +114,10 @@ def training() -> Iterator[Job]:
     def step(precision: str) -> None:
         ops = training_twin("numba", precision)
         wide, narrow = np.ones((8, 1024), np.float32), np.ones((8, 16), np.float32)
-        ops.transposed_product(wide, narrow)  # one side packed before, or the other
+        ops.transposed_product(wide, narrow)  # either side may be the larger
         ops.transposed_product(narrow, wide)
+        for rows in (8, 600):  # of several blocks: few rows, and many
+            ops.product(np.ones((rows, 1024), np.float32), np.ones((1024, 16), np.float32))
         model, llama = (
             model_of(config, Model.random(config).parameters, ops) for config in (TINY, TINY_LLAMA)
         )

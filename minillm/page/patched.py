@@ -47,6 +47,8 @@ def patched(
         return value[:, head] if part == "attn.context" else value
 
     if change["other"] is not None:
+        if not change["other"]:
+            raise InputError("the other text is empty: there is no value in it")
         new = of_head(model.trace(tokenizer.encode_prompt(change["other"]))[name])[:, -1:]
 
     def put(value: np.ndarray) -> np.ndarray:
@@ -70,6 +72,6 @@ def patched(
 
 
 def _moved(old: np.ndarray, new: np.ndarray) -> float:
-    """|new - old| / |old| of the last position."""
+    """|new - old| / |old| of the last position; of a value of zeros 0."""
     old, new = (value.reshape(-1, value.shape[-1])[-1] for value in (old, new))
-    return float(np.linalg.norm(new - old) / np.linalg.norm(old))
+    return float(np.linalg.norm(new - old) / (np.linalg.norm(old) or np.inf))

@@ -239,7 +239,6 @@ def test_of_several_formats_one_is_taken(hub, ask, tmp_path):
     hub.files |= {"vocab.json": b"x", "merges.txt": b"x"}
     assert ask() == LOADED
     assert hub.downloaded() == [
-        "README.md",
         "config.json",
         "model.safetensors",
         "tokenizer.json",

@@ -20,7 +20,7 @@ from toy_llama import program as llama_program
 
 from minillm.families.gpt2.config import GPT2Config
 from minillm.families.gpt2.program import program
-from minillm.kernels import decode, threads
+from minillm.kernels import decode, table, threads
 from minillm.layers.cache import KVCache, SlidingCache
 from minillm.model import GPT2
 from minillm.weights import KINDS, store
@@ -96,15 +96,15 @@ def logits_of(a_program, cache, passes):
 
 def addresses(step):
     """Where all arrays of a step are, as its tables have it."""
-    row = decode.Row
+    row = table.Row
     columns = [row.NORM_NUMBERS, row.VALUES, row.SCALES, row.MINIMA, row.BIAS, row.FROM, row.TO]
     columns += [row.GATE, row.KEYS_FROM, row.VALUES_FROM, row.QUERY_NORM, row.KEY_NORM]
     yield from step._table[:, columns].ravel()
-    job = decode.Job
+    job = table.Job
     yield from step._job[[job.X, job.HEAD_SCALES, job.COSINES, job.SINES, job.STATE, job.PARTS]]
     yield step._tiles.ctypes.data if step._tiles.size else 0
     for room in step._rooms:
-        yield from [room.ctypes.data, *room[: decode.Room.THREAD], *room[decode.Room.QUERIES :]]
+        yield from [room.ctypes.data, *room[: table.Room.THREAD], *room[table.Room.QUERIES :]]
     for array in (step._table, step._job, step._places, step.stamps, step._taken):
         yield array.ctypes.data
 
