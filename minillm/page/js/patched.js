@@ -34,7 +34,7 @@ export function patched(model, ids, {layer, part, head, at, other}) {
       const size = value.shape.at(-1) ?? 1, last = value.data.subarray(-size);
       const was = plainly[name].data.subarray(-size);
       const moved = Math.hypot(...last.map((x, i) => x - was[i]));
-      changed.push({name, share: moved / Math.hypot(...was)});
+      changed.push({name, share: moved / (Math.hypot(...was) || Infinity)});  // of a value of zeros 0
     }
     return value;
   }});
