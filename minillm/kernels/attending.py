@@ -126,10 +126,8 @@ def attention_in_tiles(dtype):
             keys = array_at(places[0, Place.KEYS_AT] + there, filled, D, dtype)
             values = array_at(places[0, Place.VALUES_AT] + there, filled, D, dtype)
             for r in range(first, end):
-                position, new_key = (
-                    places[r, Place.POSITION],
-                    at_head(row, Row.KEYS_FROM, r, head, D),
-                )
+                position = places[r, Place.POSITION]
+                new_key = at_head(row, Row.KEYS_FROM, r, head, D)
                 new_key = prepared(new_key, row[Row.KEY_NORM], position, at_job, at_room)
                 new_value = at_head(row, Row.VALUES_FROM, r, head, D)
                 put(keys[position], values[position], new_key, new_value)

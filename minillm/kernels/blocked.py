@@ -96,45 +96,46 @@ def half(x):
 @jit
 def _to_bfloat16(x, y):
     for i in range(x.shape[0]):
-        odd = (x[i] >> np.uint32(16)) & np.uint32(1)
-        y[i] = (x[i] + np.uint32(0x7FFF) + odd) & np.uint32(0xFFFF0000)
+        y[i] = np.uint32(half(x[i])) << np.uint32(16)
 
 
 def to_bfloat16(x):
     """The nearest bfloat16 of every float32, as float32."""
     y = np.empty_like(x)
-    in_shares(_to_bfloat16, x.view(np.uint32), y.view(np.uint32), cost=4)
+    in_shares(_to_bfloat16, x, y.view(np.uint32), cost=4)
     return y
 
 
 @helper
-def pack_panels(w, panels, per_word):
-    """w [K,N] as panels of 16 columns. panels: float32 [P, 16 K], or, with two numbers to a word,
-    int32 [P, 16 ceil(K/2)], whose words hold rows 2k and 2k + 1. What has no column in w stays as
-    it is."""
-    (K, N), ahead = w.shape, AHEAD * (w.strides[0] // w.itemsize)
+def pack_columns(w, packed, width, per_word):
+    """w [K,N] as panels (or tiles, rows of its transpose) of `width` columns. packed: float32 [N /
+    width rounded up, width K], or, with two numbers to a word, int32 [..., width ceil(K/2)], whose
+    words hold rows 2k and 2k + 1. What has no column in w stays as it is. Vectors of 16 are stored:
+    of fewer columns over each other, so that a row has room for 16 more."""
+    (K, N), whole = w.shape, max((w.shape[1] - 16) // width + 1, 0)
+    ahead = AHEAD * (w.strides[0] // w.itemsize)
     for k in range(0, K, per_word):
-        row, next_row = w[k], w[min(k + 1, K - 1)]
+        row, next_row, at = w[k], w[min(k + 1, K - 1)], width * (k // per_word)
         for n in range(0, N, 16):
             prefetch(row, ahead + n)
-        for p in range(N // 16):
+        for p in range(whole):
             if per_word == 1:
-                store(panels[p], 16 * k, load(row, 16 * p))
+                store(packed[p], at, load(row, width * p))
             else:
-                high = load(next_row, 16 * p) if k + 1 < K else zeros()
-                store(panels[p], 8 * k, pair(load(row, 16 * p), high))
-        for n in range(N // 16 * 16, N):
+                high = load(next_row, width * p) if k + 1 < K else zeros()
+                store(packed[p], at, pair(load(row, width * p), high))
+        for n in range(width * whole, N):
             if per_word == 1:
-                panels[N // 16, 16 * k + n % 16] = row[n]
+                packed[n // width, at + n % width] = row[n]
             else:
-                halves = panels[N // 16].view(np.uint16)
-                halves[16 * k + 2 * (n % 16)] = half(row[n])
-                halves[16 * k + 2 * (n % 16) + 1] = half(next_row[n]) if k + 1 < K else np.uint16(0)
+                halves = packed[n // width].view(np.uint16)
+                halves[2 * (at + n % width)] = half(row[n])
+                halves[2 * (at + n % width) + 1] = half(next_row[n]) if k + 1 < K else np.uint16(0)
 
 
 @helper
 def pack_transposed(w, panels, per_word):
-    """w^T as pack_panels has it. w: [N,K]."""
+    """w^T as pack_columns has it, in panels of 16. w: [N,K]."""
     for n in range(w.shape[0]):
         panel, row = panels[n // 16], w[n]
         if per_word == 1:
@@ -166,32 +167,6 @@ def pack_rows(x, rows, per_word):
 
 
 @helper
-def pack_tiles(a, tiles, per_word):
-    """a [M,K] as tiles of LEFT columns, which are as many rows of its transpose. tiles: [K / LEFT
-    rounded up, LEFT ceil(M / per_word) + 16], float32 or int32 words of rows 2k and 2k + 1.
-    Vectors of 16 are stored over each other, the last ones beyond a tile's end."""
-    (M, K), whole = a.shape, max((a.shape[1] - 16) // LEFT + 1, 0)
-    ahead = AHEAD * (a.strides[0] // a.itemsize)
-    for k in range(0, M, per_word):
-        row, next_row, at = a[k], a[min(k + 1, M - 1)], LEFT * (k // per_word)
-        for n in range(0, K, 16):
-            prefetch(row, ahead + n)
-        for t in range(whole):
-            if per_word == 1:
-                store(tiles[t], at, load(row, LEFT * t))
-            else:
-                high = load(next_row, LEFT * t) if k + 1 < M else zeros()
-                store(tiles[t], at, pair(load(row, LEFT * t), high))
-        for n in range(LEFT * whole, K):
-            if per_word == 1:
-                tiles[n // LEFT, at + n % LEFT] = row[n]
-            else:
-                halves = tiles[n // LEFT].view(np.uint16)
-                halves[2 * (at + n % LEFT)] = half(row[n])
-                halves[2 * (at + n % LEFT) + 1] = half(next_row[n]) if k + 1 < M else np.uint16(0)
-
-
-@helper
 def pack_block(w, transposed, start, first, out, per_word):
     """The rows of w [K,N] (or of w^T, for w [N,K]) from `start` that fit into the panels `out` of
     columns 16 first and on."""
@@ -201,7 +176,7 @@ def pack_block(w, transposed, start, first, out, per_word):
     if transposed:
         pack_transposed(w[16 * first : 16 * last, start : start + rows], out, per_word)
     else:
-        pack_panels(w[start : start + rows, 16 * first : 16 * last], out, per_word)
+        pack_columns(w[start : start + rows, 16 * first : 16 * last], out, 16, per_word)
 
 
 @jit
@@ -280,11 +255,11 @@ def multiply_transposed(a, b, y, start, tiles, strip, per_word, rows, columns):
     for first in range(0, a.shape[0], depth * per_word):
         last = min(first + depth * per_word, a.shape[0])
         words, out = (last - first + per_word - 1) // per_word, y[rows[0] :]
-        pack_tiles(a[first:last, rows[0] : rows[1]], tiles, per_word)
+        pack_columns(a[first:last, rows[0] : rows[1]], tiles, LEFT, per_word)
         for column in range(columns[0], columns[1], 16 * STRIP):
             part = b[first:last, column : min(column + 16 * STRIP, columns[1])]
             panels = strip[: (part.shape[1] + 15) // 16]
-            pack_panels(part, panels, per_word)
+            pack_columns(part, panels, 16, per_word)
             add_tiles(panels, tiles, words, out, column, start, first == 0)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from .checks import require, working
 from .compile import jit
-from .mathematics import exp
+from .mathematics import exp, silu_of
 from .threads import in_parallel
 
 
@@ -50,10 +50,9 @@ def _gelu(x, y):
 
 @jit
 def _silu(x, y):
-    one = x.dtype.type(1)
+    one, nan = x.dtype.type(1), x.dtype.type(np.nan)
     for i in range(x.shape[0]):
-        y[i] = x[i] / (one + exp(-x[i]))
-        y[i] = y[i] if x[i] != -np.inf else x.dtype.type(np.nan)  # infinity over infinity
+        y[i] = silu_of(x[i], one, nan)
 
 
 def gelu_new(x):
@@ -80,10 +79,9 @@ def silu(x):
 
 @jit
 def _gated(gate, up, y):
-    one = gate.dtype.type(1)
+    one, nan = gate.dtype.type(1), gate.dtype.type(np.nan)
     for i in range(gate.shape[0]):
-        s = gate[i] / (one + exp(-gate[i]))
-        y[i] = up[i] * (s if gate[i] != -np.inf else gate.dtype.type(np.nan))
+        y[i] = up[i] * silu_of(gate[i], one, nan)
 
 
 def gated(gate, up):

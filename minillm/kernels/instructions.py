@@ -14,7 +14,7 @@ import numpy as np
 
 from .compile import entry, helper
 from .forms import BLOCK_ROOM
-from .mathematics import exp
+from .mathematics import exp, silu_of
 from .memory import array_at, call, reshaped, row_at
 from .products import (
     float_matmul,
@@ -230,8 +230,7 @@ def silu(x_at, n):
     """The same with the logistic function: x / (1 + exp(-x))."""
     x = row_at(x_at, n, np.float32)
     for i in range(n):
-        y = x[i] / (np.float32(1) + exp(-x[i]))
-        x[i] = y if x[i] != -np.inf else np.float32(np.nan)  # as infinity by infinity
+        x[i] = silu_of(x[i], np.float32(1), np.float32(np.nan))
 
 
 NORMS = {"layer_norm": layer_norm, "rms_norm": rms_norm}

@@ -13,7 +13,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from .compile import EXACT, jit
+from .compile import EXACT, helper, jit
 
 F = np.float32
 LOG2_E = F(1.4426950408889634)
@@ -53,3 +53,11 @@ def _(x):
     if x == types.float32:
         return lambda x: exp32(x)
     return lambda x: math.exp(x)
+
+
+@helper
+def silu_of(x, one, nan):
+    """x times the logistic function; nan for -inf, where it would be infinity over infinity. one
+    and nan: of the type of x."""
+    y = x / (one + exp(-x))
+    return y if x != -np.inf else nan
