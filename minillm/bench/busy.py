@@ -10,12 +10,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from time import perf_counter, sleep
 
 from ..loading import config_of
 from . import trainers
 from .peers import choose
-from .run import PAUSE, check_measured, in_rounds, random_ids, started
+from .run import check_measured, in_rounds, random_ids, started, turn
 
 PEERS = "minillm-float32,llama.cpp-F32"
 # seconds of a turn, in which a peer is asked again and again: the system shares processors out in
@@ -143,17 +142,13 @@ def _in_turn(
 def _measure(
     result: BusyResult, worker, request: dict, tokens: Mapping[str, int], keep: bool
 ) -> None:
-    sleep(PAUSE)
-    answers: list[dict] = []
-    end = perf_counter() + TURN
-    while not answers or perf_counter() < end:
-        answers.append(answer := worker.answer(request))
-        silent = [kind for kind in tokens if f"{kind}_cpu_s" not in answer]
-        result.missing = answer.get("missing") or (
-            f"does not say its processor time of {silent[0]}" if silent else None
-        )
-        if result.missing:
-            return
+    answers = turn(worker, request, TURN)
+    silent = [kind for kind in tokens if f"{kind}_cpu_s" not in answers[-1]]
+    result.missing = answers[-1].get("missing") or (
+        f"does not say its processor time of {silent[0]}" if silent else None
+    )
+    if result.missing:
+        return
     for kind, n in tokens.items() if keep else ():
         for rates, clock in ((result.rates, "s"), (result.per_cpu, "cpu_s")):
             seconds = sum(answer[f"{kind}_{clock}"] for answer in answers)

@@ -253,20 +253,31 @@ def started(
                 worker.end()
 
 
+def turn(worker: Any, request: dict, seconds: float) -> list[dict]:
+    """What a worker answers when it is asked again and again for so long, after a pause; the last
+    one may say what is `missing`."""
+    sleep(PAUSE)
+    answers: list[dict] = []
+    end = perf_counter() + seconds
+    while not answers or (perf_counter() < end and not answers[-1].get("missing")):
+        answers.append(worker.answer(request))
+    return answers
+
+
 def in_rounds(rounds: int, one_round: Callable[[bool], None]) -> None:
     """Call one_round(whether it counts) once to warm up, and then `rounds` times; say how long that
     takes when the first tells it."""
     log.info("measuring in turn: a round to warm up, and %s after it", count(rounds, "round"))
     begin = perf_counter()
     with progress_bar("rounds") as update:
-        for turn in range(rounds + 1):
-            if turn == 1:
+        for i in range(rounds + 1):
+            if i == 1:
                 seconds = perf_counter() - begin
                 log.info(
                     "a round takes %s, all about %s", *map(lasting, (seconds, rounds * seconds))
                 )
-            update("measuring", turn, rounds + 1)
-            one_round(turn > 0)
+            update("measuring", i, rounds + 1)
+            one_round(i > 0)
 
 
 def lasting(seconds: float) -> str:

@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of --measure and --errors: prompts of so many tokens (default: 32 128 448)",
     )
     for name, default, what in (
-        ("new", 16, "tokens to decode after each"),
+        ("new", 48, "tokens to decode after each"),
         ("rounds", 5, "rounds, of which the fastest counts"),
     ):
         parser.add_argument(

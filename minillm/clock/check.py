@@ -66,7 +66,7 @@ def check_predictions(
             for _ in range(CYCLES):
                 cache.truncate(past)
                 run_cycle(model, [[0]], cache, clock)
-            now = limits.with_memory((before + look()) / 2)
+            now = limits.at((before + look()) / 2)
             cycles = clock.cycles()
             seconds = float(np.mean([cycle.net.sum() for cycle in cycles])) / 1e9
             times.append(

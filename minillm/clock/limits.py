@@ -109,10 +109,12 @@ class Limits:
         """These limits without what our own functions and threads wait: for engines of others."""
         return replace(self, call=0.0, launch=0.0, meet=0.0)
 
-    def with_memory(self, rate: float) -> Limits:
-        """These limits with another rate for what lies in memory."""
+    def at(self, memory: float, share: float = 1.0) -> Limits:
+        """These limits at a moment at which memory gives so many bytes a second, and products of
+        many rows run at this share of their rates."""
         near = {size: r for size, r in self.bandwidth.items() if size < FAR}
-        return replace(self, bandwidth=near | {FAR: rate})
+        rows = {kind: share * rate for kind, rate in self.rows.items()}
+        return replace(self, bandwidth=near | {FAR: memory}, rows=rows)
 
 
 def measure(

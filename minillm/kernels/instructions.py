@@ -14,7 +14,7 @@ import numpy as np
 
 from .compile import entry, helper
 from .forms import BLOCK_ROOM
-from .mathematics import exp, silu_of
+from .mathematics import GELU_CUBIC, GELU_SLOPE, gelu_new_of, silu_of
 from .memory import array_at, call, reshaped, row_at
 from .products import (
     float_matmul,
@@ -197,14 +197,10 @@ def activate(at_row, first, end, R, at_job, at_places, at_room):
 @entry
 def gelu_new(x_at, n):
     """The activation of n numbers, in place."""
-    x, slope, cubic = (
-        row_at(x_at, n, np.float32),
-        np.float32(-2.0 * math.sqrt(2.0 / math.pi)),
-        np.float32(0.044715),
-    )
+    x, one, nan = row_at(x_at, n, np.float32), np.float32(1), np.float32(np.nan)
+    slope, cubic = np.float32(GELU_SLOPE), np.float32(GELU_CUBIC)
     for i in range(n):
-        y = x[i] / (np.float32(1) + exp(slope * (x[i] + cubic * (x[i] * x[i] * x[i]))))
-        x[i] = y if x[i] != -np.inf else np.float32(np.nan)  # as 0 times infinity
+        x[i] = gelu_new_of(x[i], one, slope, cubic, nan)
 
 
 @entry

@@ -55,6 +55,17 @@ def _(x):
     return lambda x: math.exp(x)
 
 
+GELU_SLOPE, GELU_CUBIC = -2.0 * math.sqrt(2.0 / math.pi), 0.044715
+
+
+@helper
+def gelu_new_of(x, one, slope, cubic, nan):
+    """GPT-2's activation by one exp: 0.5 (1 + tanh(u)) = 1 / (1 + exp(-2u)); nan for -inf, as 0
+    times infinity. slope, cubic: GELU_SLOPE, GELU_CUBIC, and all of the type of x."""
+    y = x / (one + exp(slope * (x + cubic * (x * x * x))))
+    return y if x != -np.inf else nan
+
+
 @helper
 def silu_of(x, one, nan):
     """x times the logistic function; nan for -inf, where it would be infinity over infinity. one

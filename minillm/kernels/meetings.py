@@ -12,7 +12,20 @@ from numba.extending import intrinsic
 from .compile import helper
 from .machine_code import COMPILED
 from .memory import ticks
-from .threads import ABANDONED, ARRIVED, CALLS, CLOSED, LOOKS, LOST, NAP, ROUND, STAY
+from .threads import (
+    ABANDONED,
+    ARRIVED,
+    CALLS,
+    CLOSED,
+    LOOKS,
+    LOST,
+    MOST_NAPS,
+    NAP,
+    NAPS,
+    ROUND,
+    STAY,
+    TIRED,
+)
 
 
 @intrinsic
@@ -85,6 +98,8 @@ def meet(state, n):
     this_round = atomic_load(state, ROUND)
     if atomic_add(state, ARRIVED, 1) == n - 1:
         state[ARRIVED] = 0
+        if state[NAPS] > MOST_NAPS:
+            state[TIRED] = this_round + 1
         atomic_add(state, ROUND, 1)
         return
     looks, began = 0, 0
@@ -96,6 +111,14 @@ def meet(state, n):
             nap()
     if looks >= LOOKS:
         atomic_add(state, LOST, ticks() - began)
+        atomic_add(state, NAPS, looks - LOOKS)
+
+
+@helper
+def tired(state, began):
+    """Whether one thread had better go on alone, for those that have just met, since the round in
+    which the run began: all of them are told the same."""
+    return state[TIRED] > began
 
 
 @helper
@@ -114,3 +137,7 @@ if not COMPILED:
         """The same: nobody comes between."""
         array[index] += value
         return array[index] - value
+
+    def atomic_load(array, index):
+        """The same."""
+        return array[index]

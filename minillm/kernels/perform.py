@@ -9,10 +9,10 @@ from . import rows
 from .attending import ATTENTION, IN_TILES, attention, merge, prepare
 from .compile import entry, helper
 from .instructions import ACTIVATIONS, NORMS, PRODUCTS, activate, residual
-from .meetings import atomic_add, called_again, meet, share
+from .meetings import atomic_add, atomic_load, called_again, meet, share, tired
 from .memory import call, row_at, ticks
 from .table import FEW, JOB, ROOM, ROW, Job, Room, Row
-from .threads import STATE
+from .threads import ALONE, ROUND, STATE
 
 SHARES = 4  # of a product for each thread, where there are many positions
 
@@ -22,15 +22,17 @@ def perform(at_job, at_room):
     """Carry out the table; at_room: this thread's own (table.py).
 
     Where there are many rows, a thread that is free takes the next share of a product, so that the
-    others need not wait for one that the system has put aside. Then all meet after each.
+    others need not wait for one that the system has put aside. Then all meet after each. With few
+    rows, once they have waited for long the first thread does the rest of the pass alone.
     """
     job, room = row_at(at_job, JOB, np.int64), row_at(at_room, ROOM, np.int64)
-    thread, threads = room[Room.THREAD], job[Job.THREADS]
+    thread, team = room[Room.THREAD], job[Job.THREADS]
     state = row_at(job[Job.STATE], STATE, np.int64)
     taken = row_at(job[Job.TAKEN], job[Job.INSTRUCTIONS], np.int64)
     at_places = job[Job.PLACES]
     calls, again = 0, True
     while again:
+        threads, began, few = team, atomic_load(state, ROUND), job[Job.ROWS] <= FEW
         n = stamp(job, 0, thread)
         room[Room.ROUNDED] = 0
         for i in range(job[Job.INSTRUCTIONS]):
@@ -54,8 +56,14 @@ def perform(at_job, at_room):
                 part = atomic_add(taken, i, 1) if in_turn else parts
             if in_turn or row[Row.MEET]:
                 meet(state, threads)
+                if few and threads > 1 and tired(state, began):
+                    if thread > 0:
+                        break
+                    threads = job[Job.THREADS] = state[ALONE] = 1
             if row[Row.MEET]:
                 n = stamp(job, n, thread)
+        if thread == 0:
+            job[Job.THREADS] = team
         again = thread > 0 and called_again(state, calls)  # the first thread takes the logits home
         calls += 1
 

@@ -8,9 +8,9 @@ caches are full of weights: prefill does not notice. A decode step keeps time wi
 (0.1 to 0.4 us), and its threads stay awake for the next token (Team).
 
 Beside busy neighbours the system puts a thread aside in the middle of its work, for milliseconds.
-In a pool another one then takes the next share. At a meeting all wait, and two threads are slower
-than one: so a team tells how long it waited, and after long waits fewer threads work for a while
-(`threads_now`), which changes no number.
+In a pool another one then takes the next share, but somebody waits for the last; at a meeting all
+wait, and two threads are slower than one. So they tell how long they waited, and after long waits
+fewer threads work for a while (`threads_now`), which changes no number.
 """
 
 from __future__ import annotations
@@ -64,30 +64,34 @@ def _from_environment() -> int:
 
 _limit = _from_environment()
 
-# What a team loses by waiting, less a third of its time, which is about what it gains, adds up to a
-# debt, in ns. Above PATIENCE, fewer threads work for as many times as long as the debt: few times
-# at first, since most disturbances pass, and twice as many whenever the debt is back within SOON
-# ns, up to MOST_REST: beside neighbours that stay, trying again costs a few hundredths of the time.
-PATIENCE, SOON, FIRST_REST, MOST_REST = 5_000_000, 200_000_000, 4, 64
-_debt, _rest = 0.0, FIRST_REST
+# What threads lose by waiting, less a third of their time, which is about what they gain, adds up
+# to a debt, in ns. Above PATIENCE, fewer threads work for as many times as long as the debt: few
+# times at first, since most disturbances pass, and twice as many whenever the debt is back after
+# less than SOON ns of work (a pause tells nothing of the neighbours), up to MOST_REST, and LONGEST
+# in all: beside neighbours that stay, trying again costs a few hundredths of the time.
+PATIENCE, SOON, FIRST_REST, MOST_REST, LONGEST = 5_000_000, 200_000_000, 8, 64, 2_000_000_000
+LAUNCH = 200_000  # ns that a thread of the pool may take to wake: no loss
+_debt, _rest, _worked = 0.0, FIRST_REST, float(SOON)  # _worked: since the last rest
 _useful, _until = 1, 0  # how many threads are of use until when (perf_counter_ns)
 
 
 def threads_now() -> int:
-    """How many of the n_threads() are of use in a team at this moment: fewer where teams have lost
-    much time by waiting for a thread that the system had put aside."""
+    """How many of the n_threads() are of use at this moment: fewer where much time was lost by
+    waiting for a thread that the system had put aside."""
     resting = time.perf_counter_ns() < _until
     return min(n_threads(), _useful) if resting else n_threads()
 
 
-def judge(threads: int, took: float, lost: float) -> None:
-    """Take account of a team's work that took so many ns, `lost` of them waiting."""
-    global _debt, _rest, _useful, _until
-    _debt = max(_debt + lost - took / 3, 0.0)
-    if _debt > PATIENCE:
-        this = time.perf_counter_ns()
-        _rest = min(2 * _rest, MOST_REST) if this < _until + SOON else FIRST_REST
-        _useful, _until, _debt = max(threads // 2, 1), this + _rest * int(_debt), 0.0
+def judge(threads: int, took: float, lost: float, alone: bool = False) -> None:
+    """Take account of threads' work that took so many ns, `lost` of them waiting; alone: until one
+    thread went on without the others, which is a debt of PATIENCE at least."""
+    global _debt, _rest, _worked, _useful, _until
+    _debt, _worked = max(_debt + lost - took / 3, 0.0), _worked + took
+    if alone or _debt > PATIENCE:
+        _rest = min(2 * _rest, MOST_REST) if _worked < SOON else FIRST_REST
+        ns = min(_rest * int(max(_debt, PATIENCE)), LONGEST)
+        _useful, _until = max(threads // 2, 1), time.perf_counter_ns() + ns
+        _debt = _worked = 0.0
 
 
 def pool(workers: int) -> ThreadPoolExecutor:
@@ -134,28 +138,35 @@ def in_parallel(
 
     if workers > 1 and _team:
         _team.dismiss()
-    futures = [pool(workers - 1).submit(take_turns) for _ in range(min(workers, len(waiting)) - 1)]
+    others, start = min(threads_now(), len(waiting)) - 1, time.perf_counter_ns()
+    futures = [pool(workers - 1).submit(take_turns) for _ in range(others)]
     try:
         take_turns()
+        done = time.perf_counter_ns()
     finally:
         waiting.clear()
         for future in futures:
             if not future.cancel():  # who has not begun has nothing left to do
                 future.result()
         work = None  # what was cancelled waits in the queue, and must keep no arrays meanwhile
+    if futures:
+        end = time.perf_counter_ns()
+        judge(others + 1, end - start, max(end - done - LAUNCH, 0))
 
 
 # ---- keeping time inside a kernel
 
-# Places in a team's `state`, a cache line apart, and how many numbers it has; LOST: ticks that its
-# threads slept at meetings.
-STATE = 80
-ARRIVED, ROUND, ABANDONED, CALLS, LOST = range(0, STATE, 16)
+# Places in a team's `state`, a cache line apart, and how many numbers it has. LOST, NAPS: ticks
+# that its threads slept at meetings in one run, and how often; TIRED: the last round before which
+# that was more than MOST_NAPS times; ALONE: whether the first thread went on without the others.
+STATE = 128
+ARRIVED, ROUND, ABANDONED, CALLS, LOST, NAPS, TIRED, ALONE = range(0, STATE, 16)
 CLOSED = -1  # stands in CALLS when nobody waits for a call any more
 # How often a thread looks at a place before it naps between the looks, and before it goes. 200,000
 # looks are 0.1 to 0.3 ms: longer than a nap, or one thread's nap would be the cause of the other's.
 LOOKS, STAY = 200_000, 500_000
 NAP = 50  # us, and as much again until a thread is awake
+MOST_NAPS = 40  # 2 to 4 ms
 
 
 class Team:
@@ -200,10 +211,12 @@ class Team:
             if self.state[ABANDONED]:
                 for other in self._others:
                     other.result()  # raises what went wrong there
-            lost = int(self.state[LOST])  # in ticks
-            if lost or _debt:
-                self.state[LOST], took = 0, time.perf_counter_ns() - start
-                judge(self.n, took, lost * took / (now() - began) / (self.n - 1))
+            took, lost, alone = time.perf_counter_ns() - start, 0.0, False
+            if slept := int(self.state[LOST]):  # in ticks
+                lost = slept * took / (now() - began) / (self.n - 1)
+                alone = bool(self.state[ALONE])
+                self.state[[LOST, NAPS, ALONE]] = 0
+            judge(self.n, took, lost, alone)
 
     def _other(self, work, i: int) -> None:
         try:

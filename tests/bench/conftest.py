@@ -15,13 +15,17 @@ from tests.bench.workers import CONFIG, FAKES, Idle, Thread
 run_module = sys.modules["minillm.bench.run"]  # `run` of its package is the function
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(run_module, "PAUSE", 0)
+
+
 @pytest.fixture
 def compare(monkeypatch, tmp_path):
     """Compare fakes on a folder that holds a config: compare(names, prompt, new, rounds)."""
     for name, kind in FAKES.items():
         monkeypatch.setitem(PEERS, name, kind)
     monkeypatch.setattr(run_module, "WORKER", ("-m", "tests.bench.workers"))
-    monkeypatch.setattr(run_module, "PAUSE", 0)
     (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_dict()))
 
     def call(names, *args, **kwargs):

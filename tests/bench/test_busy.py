@@ -15,13 +15,13 @@ from minillm import InputError
 from minillm.bench import busy, trainers
 from minillm.bench.peers import clocks, spent
 from minillm.cli import main
+from tests.bench.conftest import run_module
 from tests.bench.workers import CONFIG, ENDED, Steady
 
 
 def test_beside_busy_neighbours_everybody_is_measured_in_turn(
     compare, in_threads, monkeypatch, capsys
 ):
-    monkeypatch.setattr(busy, "PAUSE", 0)
     monkeypatch.setattr(busy, "TURN", 0)
     names = ["minillm-steady", "engine-absent"]
     results = busy.run(compare.folder, names, 1, n_prompt=2, n_new=6, rounds=2, threads=3)
@@ -54,16 +54,16 @@ def test_beside_busy_neighbours_everybody_is_measured_in_turn(
 
 def test_a_turn_lasts_until_slices_even_out(monkeypatch):
     """Asked again within half a second, what all answers say counts together."""
-    monkeypatch.setattr(busy, "PAUSE", 0)
     ticks = iter((0.0, 0.3, 0.6))
-    monkeypatch.setattr(busy, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(run_module, "perf_counter", lambda: next(ticks))
     answers = iter({"decode_s": n, "decode_cpu_s": 2 * n} for n in (1, 3, 5))
     worker = SimpleNamespace(answer=lambda request: next(answers))
     result = busy.BusyResult("engine", 1, 0, {"decode": []}, {"decode": []})
     busy._measure(result, worker, {}, {"decode": 8}, keep=True)
     assert (result.rates, result.per_cpu) == ({"decode": [4]}, {"decode": [2]})
-    monkeypatch.setattr(busy, "perf_counter", perf_counter)
+    monkeypatch.setattr(run_module, "perf_counter", perf_counter)
     worker.answer = lambda request: {"decode_s": 1}  # as an older minillm
+    monkeypatch.setattr(busy, "TURN", 0)
     busy._measure(result, worker, {}, {"decode": 8}, keep=True)
     assert result.missing == "does not say its processor time of decode"
 
@@ -78,7 +78,6 @@ class Trainer(Steady):
 
 
 def test_training_beside_busy_neighbours(in_threads, monkeypatch, capsys):
-    monkeypatch.setattr(busy, "PAUSE", 0)
     monkeypatch.setattr(busy, "TURN", 0)
     monkeypatch.setitem(trainers.SHAPES, "small", (CONFIG, (3, 4)))
     monkeypatch.setitem(trainers.TRAINERS, "trainer", Trainer)

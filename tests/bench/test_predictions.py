@@ -30,7 +30,7 @@ def points(true: Constants = TRUE, wrong: float = 1.0, missing: str | None = Non
             for what in (TOKEN, FIRST):
                 point = Point(f"m{n}", "minillm", "int8", context, what, nodes(config))
                 for rate in (1e10, 2e10, 3e10):
-                    limits = LIMITS.with_memory(rate)
+                    limits = LIMITS.at(rate)
                     found = by_limits(config, limits, "int8", what, context)
                     point.predicted.append(found)
                     seconds = found.by(true, point.nodes).seconds
@@ -116,15 +116,22 @@ def test_every_peer_is_asked_in_turn_and_by_the_limits_of_the_moment(tmp_path, m
         assert [*names] == ["minillm-float32", "minillm-int8", *[*peers][1:]] and threads == 2
         yield peers, said | {"minillm-int8": {"missing": "no"}}
 
-    monkeypatch.setattr(predictions, "PAUSE", 0)
+    monkeypatch.setattr(predictions, "TURN", 0)
     monkeypatch.setattr(predictions, "started", started)
-    monkeypatch.setattr(predictions, "limits_of", lambda _: {"bandwidth": 1e9 * next(rates)})
+
+    def limits_of(workers):
+        rate = next(rates)
+        return {"bandwidth": 1e9 * rate, "flops": 1e11 * rate}
+
+    monkeypatch.setattr(predictions, "limits_of", limits_of)
     what = ["minillm", "llama.cpp"], ["float32", "int8", "float64"]
     found = predictions.measured("a", tmp_path, LIMITS, *what, [8, 9, 62], n_new=4, rounds=2)
     assert len(found) == 16 and peers["minillm-float32"].asked == [8, 9] * 3
     token, first = (p for p in found if (p.kind, p.engine, p.context) == ("float32", "minillm", 8))
     assert (token.what, token.seconds, first.seconds) == (TOKEN, [0.5, 0.5], [2.0, 2.0])
-    at = [LIMITS.with_memory(rate) for rate in (3e9, 5e9)]  # the first round warms up
+    # the first round warms up; of the others' moments, the tenth was the best for products
+    at = [LIMITS.at(5e9, 0.5), LIMITS.at(9e9, 0.9)]
+    assert at[0].rows == {kind: rate / 2 for kind, rate in LIMITS.rows.items()}
     shape = "float32", TOKEN, 10
     assert token.predicted == [by_limits(SMALL, one, *shape, choose=False) for one in at]
     missing = {p.engine + p.kind: p.missing for p in found if p.missing}

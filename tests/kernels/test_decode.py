@@ -110,6 +110,30 @@ def test_threads_that_come_and_go_change_no_bit(kind, monkeypatch):
             assert np.array_equal(mine, theirs)
 
 
+@pytest.mark.parametrize("n_threads", [2, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_thread_that_goes_on_alone_changes_no_bit(kind, n_threads, monkeypatch):
+    """As where the others have slept for long at meetings of the same pass."""
+    model, went = stored(random_model(SMALL), kind), []
+    monkeypatch.setattr(threads, "judge", lambda n, took, lost, alone: went.append(alone))
+
+    def logits(n, slept):
+        monkeypatch.setattr(kernels_decode, "threads_now", lambda: n)
+        step, cache, found = fused(model), model.new_cache(), []
+        for i in range(20):
+            if i and i % 3 in slept:
+                step._team.state[[threads.LOST, threads.NAPS]] = 1, threads.MOST_NAPS + 1
+            found.append(one(step, i, cache))
+        return np.concatenate(found), cache.keys, cache.values
+
+    alone = logits(1, [])
+    for slept in ([], [1], [0, 1, 2]):
+        went.clear()
+        for mine, theirs in zip(logits(n_threads, slept), alone):
+            assert np.array_equal(mine, theirs)
+        assert any(went) or not slept
+
+
 @pytest.mark.parametrize(
     "changes",
     [

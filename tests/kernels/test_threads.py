@@ -6,7 +6,7 @@ import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from threading import Event
+from threading import Event, get_ident
 from time import process_time, sleep
 
 import numpy as np
@@ -128,8 +128,8 @@ def test_a_team_stays_for_the_next_run_only_while_nobody_else_needs_it():
 @pytest.fixture
 def rested(monkeypatch):
     """Nothing of what teams lost before, and nothing is left of what they lose here."""
-    for name in ("_debt", "_useful", "_until"):
-        monkeypatch.setattr(threads, name, 0)
+    for name, value in (("_debt", 0), ("_worked", threads.SOON), ("_useful", 1), ("_until", 0)):
+        monkeypatch.setattr(threads, name, value)
     yield
     threads.set_threads(None)
 
@@ -151,19 +151,41 @@ def test_who_waits_long_sleeps_and_fewer_threads_work_for_a_while(rested):
     assert threads.threads_now() == 2 == threads.n_threads()
 
 
+def test_who_waits_for_a_thread_of_the_pool_works_alone_for_a_while(rested):
+    threads.set_threads(2)
+    here, began, workers = get_ident(), Event(), set()
+
+    def work(part):
+        if get_ident() == here:
+            assert began.wait(60)
+        else:
+            began.set()
+            sleep(0.05)
+
+    threads.in_parallel(work, 8)
+    assert threads.threads_now() == 1
+    threads.in_parallel(lambda part: workers.add(get_ident()), 8)
+    assert workers == {here}
+
+
 def test_rests_are_short_at_first_and_longer_where_the_neighbours_stay(rested, monkeypatch):
     threads.set_threads(2)
     at = 1_000_000_000_000
     monkeypatch.setattr(threads.time, "perf_counter_ns", lambda: at)
-    rests = []
-    for _ in range(7):
-        threads.judge(2, took=9_000_000, lost=9_000_000)  # a debt of 6 ms
-        rests.append((threads._until - at) / 6e6)
-        at = threads._until + threads.SOON // 2
-    assert rests == [4, 8, 16, 32, 64, 64, 64]
-    at += threads.SOON  # quiet for a while: what comes now is another disturbance
-    threads.judge(2, took=9_000_000, lost=9_000_000)
-    assert (threads._until - at) / 6e6 == 4
+
+    def rest_of_6_ms_lost():
+        threads.judge(2, took=9_000_000, lost=9_000_000)
+        return (threads._until - at) / 6e6
+
+    assert rest_of_6_ms_lost() == threads.FIRST_REST == 8
+    for longer in (16, 32, 64, 64):
+        at = threads._until + 10 * threads.SOON  # a pause, in which nobody saw the neighbours go
+        threads.judge(2, took=threads.SOON // 2, lost=0)
+        assert rest_of_6_ms_lost() == longer
+    threads.judge(2, took=threads.SOON, lost=0)  # they have gone: what comes now is another one
+    assert rest_of_6_ms_lost() == 8
+    threads.judge(2, took=9e9, lost=9e9)
+    assert threads._until == at + threads.LONGEST
 
 
 def test_short_waits_keep_all_threads(rested):
