@@ -287,14 +287,15 @@ class Model:
         """Return the model of a folder in Hugging Face layout (config.json, model.safetensors or
         shards), of a bundled name, of a hub name, or of a checkpoint.
 
-        dtype: float32, float64, or a stored precision (bfloat16, float16, int8, int4, int4_min);
-        None keeps a quantised model as it is and takes float32 for any other. kernels: "numpy",
-        "numba", "auto", or a twin (see minillm.twins.choose). NumPy uses arrays of its dtype where
-        they lie, memory-mapped; everything else is converted a few rows at a time, so that it takes
-        little more memory than the result. A mapped file must not be written into or cut short
-        while its model is in use, which would end the process: put another in its place by
-        renaming, as save_pretrained does (Windows then says that it is in use). Raises InputError
-        naming the file, the tensor and both shapes where config and tensors disagree.
+        dtype: float32, float64, or a stored precision (bfloat16, float16, int8, int4, int4_min, and
+        bfloat16_rounded, whose products round both sides: see quantize); None keeps a quantised
+        model as it is and takes float32 for any other. kernels: "numpy", "numba", "auto", or a twin
+        (see minillm.twins.choose). NumPy uses arrays of its dtype where they lie, memory-mapped;
+        everything else is converted a few rows at a time, so that it takes little more memory than
+        the result. A mapped file must not be written into or cut short while its model is in use,
+        which would end the process: put another in its place by renaming, as save_pretrained does
+        (Windows then says that it is in use). Raises InputError naming the file, the tensor and
+        both shapes where config and tensors disagree.
         """
         from .checkpoints.opening import open_checkpoint
 
@@ -315,8 +316,8 @@ class Model:
         save_checkpoint(self, folder, dtype)
 
     def quantize(self, kind: str) -> Self:
-        """Return the model with every matrix stored as `kind`: bfloat16, float16, int8, int4,
-        int4_min, float32."""
+        """Return the model with every matrix stored as `kind`: bfloat16, bfloat16_rounded, float16,
+        int8, int4, int4_min, float32."""
         from .compression import quantize
 
         return quantize(self, kind)

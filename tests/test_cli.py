@@ -216,6 +216,20 @@ def test_tokenize_and_explain(cli):
     assert cli("tokenize", "")[:2] == (0, "id  token\n---------\n0 characters, 0 tokens\n")
 
 
+def test_precision_rounds_what_matrices_multiply_too(cli):
+    """As a product of both sides in bfloat16, which --dtype bfloat16 alone is not."""
+    of = ("probs", TEXT, "--model", "tales-draft", "--top", "1", "--json")
+
+    def probability(*how):
+        return json.loads(cli(*of, *how)[1])["next"][0]["p"]
+
+    precise = ("--precision", "bfloat16")
+    assert probability("--precision", "float32") == probability()
+    assert probability(*precise) == probability(*precise, "--dtype", "bfloat16")
+    assert probability(*precise) != probability("--dtype", "bfloat16")
+    assert "matrices as bfloat16_rounded\n" in cli("info", *precise)[1]
+
+
 def test_probs_multiply_to_the_whole(cli):
     args = (
         "probs",
@@ -437,6 +451,19 @@ def test_bench_says_what_the_model_takes_and_what_the_process():
         (["score", "README.md", "--window", "0"], "--window is 0"),
         (["score", "README.md", "--window", "513"], "stride <= window <= 512"),
         (["generate", TEXT, "--dtype", "int3"], "dtype is 'int3'; it must be"),
+        (
+            ["generate", TEXT, "--precision", "bfloat16", "--dtype", "int8"],
+            "--precision bfloat16 is of matrices in bfloat16, not in int8: leave out --dtype",
+        ),
+        (["score", "README.md", "--precision", "bfloat16", "--dtype", "float64"], "not in float64"),
+        (
+            ["clock", TEXT, "--engine", "transformers", "--precision", "bfloat16"],
+            "--engine has a precision of its own: leave out --precision bfloat16",
+        ),
+        (
+            ["compare", "README.md", "--precision", "bfloat16", "--runs", "a"],
+            "--runs takes none of",
+        ),
         (["generate", TEXT, "--threads", "0"], "threads is 0"),
         (["generate", TEXT, "--threads", "10000"], "threads is 10000; it must be 1 to"),
         (["compare", "README.md", "--plot", "picture.txt"], "the name must end in one of .png"),

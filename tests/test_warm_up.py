@@ -41,6 +41,8 @@ for line in (
     "probs Once",
     "score story.txt",
     "score story.txt --dtype int4_min",
+    "score story.txt --precision bfloat16",
+    "generate Once --max-new-tokens 3 --precision bfloat16",
     "verify",
     "clock Once --max-new-tokens 3",
     "clock Once --max-new-tokens 3 --every-step --dtype bfloat16",

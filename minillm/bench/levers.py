@@ -105,7 +105,8 @@ LEVERS = {
             lambda w, kind=kind: w.on(lambda m: quantize(m, kind)),
             None,
             None,
-            f"all matrices as {kind}",
+            f"all matrices as {kind}"
+            + (", and what they multiply" if kind == "bfloat16_rounded" else ""),
         )
         for kind in KINDS
         if kind != "float32"

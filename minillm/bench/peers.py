@@ -226,6 +226,12 @@ class MinillmBfloat16(MinillmFloat32):
     dtype, bits = "bfloat16", 16
 
 
+class MinillmBfloat16Rounded(MinillmFloat32):
+    """minillm's kernels with matrices in bfloat16, and what they multiply rounded to it."""
+
+    dtype, bits = "bfloat16_rounded", 16
+
+
 class MinillmFloat16(MinillmFloat32):
     """minillm's kernels with matrices in float16."""
 
@@ -451,6 +457,7 @@ PEERS: dict[str, type[Peer]] = {
     "minillm-numpy": MinillmNumpy,
     "minillm-float32": MinillmFloat32,
     "minillm-bfloat16": MinillmBfloat16,
+    "minillm-bfloat16-rounded": MinillmBfloat16Rounded,
     "minillm-float16": MinillmFloat16,
     "minillm-int8": MinillmInt8,
     "minillm-int4": MinillmInt4,

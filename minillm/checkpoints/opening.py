@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..machine.files import as_path
 from ..protocol import Model
 from ..tokenizer import Tokenizer
+from ..weights import BFloat16Rounded
 from . import huggingface, llama_cpp
 from .checkpoint import Checkpoint, dtype_name
 from .find import find_model
@@ -64,6 +65,9 @@ def save_checkpoint(
     else as a folder; and its tokenizer, if given. about: name, licence and the like, by GGUF's
     keys."""
     path = as_path(path)
+    # that a matrix rounds what it multiplies is no part of a file
+    rounding = {n: p for n, p in model.parameters.items() if isinstance(p, BFloat16Rounded)}
+    model = model.with_parameters({n: p.exact for n, p in rounding.items()}) if rounding else model
     if path.suffix.lower() in FORMATS:
         form = FORMATS[path.suffix.lower()]
         form.save(model, path, dtype_name(dtype), tokenizer, about, show_progress)

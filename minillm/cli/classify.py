@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_settings(
         train, ClassifySettings, "what is not given is what the kind of model learns best with"
     )
-    add_compute(train)
+    add_compute(train, precision=False)
 
     predict = actions.add_parser("predict", help="say which label a text has")
     predict.add_argument("folder", type=Path, metavar="RUN", help="the folder that train wrote")
@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     predict.add_argument("--file", type=own_or_sample, help="take every line of this file")
     predict.add_argument("--encoding", help="of the file (default: utf-8)")
     predict.add_argument("--json", action="store_true", help="print a line of JSON for each text")
-    add_compute(predict)
+    add_compute(predict, precision=False)
 
     compare = actions.add_parser("compare", help="train every kind of model with several seeds")
     add_data(compare, nargs="+")
@@ -109,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: %(default)s",
     )
     compare.add_argument("--json", action="store_true", help="print JSON")
-    add_compute(compare)
+    add_compute(compare, precision=False)
 
     clock = actions.add_parser(
         "clock", help="time a step of training as texts grow longer: recurrence and attention"
@@ -135,7 +135,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     clock.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
     add_output(clock, "draw the times")
-    add_compute(clock)
+    add_compute(clock, precision=False)
 
 
 def add_data(parser: argparse.ArgumentParser, nargs: str | None) -> None:

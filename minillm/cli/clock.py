@@ -29,6 +29,7 @@ from .common import (
     add_model,
     add_text,
     check_output,
+    dtype_of,
     load,
     require_new,
     say_written,
@@ -129,6 +130,10 @@ def run(args: argparse.Namespace) -> None:
         require_new(Path(args.record), args.force)
     if args.engine and args.draft:
         raise InputError(f"--engine is of plain decoding: leave out --draft {args.draft}")
+    if args.engine and args.precision:
+        raise InputError(
+            f"--engine has a precision of its own: leave out --precision {args.precision}"
+        )
     if args.beside and not args.engine:
         raise InputError("--beside puts minillm beside another engine: add --engine llama.cpp")
     if args.limits and Path(args.limits).exists():
@@ -319,7 +324,7 @@ def predict(args: argparse.Namespace) -> None:
     contexts = [int(part) for part in args.predict.split(",")]
     if args.threads is not None:
         set_threads(args.threads)
-    model = load_model(args.model, args.dtype, args.kernels)
+    model = load_model(args.model, dtype_of(args), args.kernels)
     with progress_bar("rounds", show=not args.json) as update:
         checks = check_predictions(
             model, limits_of(model, args, update), contexts, model.stored, update=update

@@ -26,8 +26,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_compute(parser: argparse.ArgumentParser) -> None:
-    """The options for how to compute, which `load` reads."""
+def add_compute(parser: argparse.ArgumentParser, precision: bool = True) -> None:
+    """The options for how to compute, which `load` reads; --precision, unless the command has its
+    own."""
     parser.add_argument(
         "--kernels",
         metavar="NAME",
@@ -41,6 +42,15 @@ def add_compute(parser: argparse.ArgumentParser) -> None:
         metavar="TYPE",
         help="float32, float64, bfloat16, float16, int8, int4 or int4_min",
     )
+    if precision:
+        parser.add_argument(
+            "--precision",
+            choices=("float32", "bfloat16"),
+            help=(
+                "bfloat16: matrices are stored in it, and what they multiply is rounded to it, too,"
+                " as in training; sums stay float32 (default: float32, that is not rounded)"
+            ),
+        )
     parser.add_argument(
         "--threads",
         type=int,
@@ -77,16 +87,28 @@ def warn_of_no_number() -> None:
     np.seterr(over="ignore", invalid="ignore")
 
 
+def dtype_of(args: argparse.Namespace) -> str | None:
+    """What --dtype and --precision say together of how matrices are stored."""
+    if args.precision != "bfloat16":
+        return args.dtype
+    if args.dtype in (None, "bfloat16", "bfloat16_rounded"):
+        return "bfloat16_rounded"
+    raise InputError(
+        f"--precision bfloat16 is of matrices in bfloat16, not in {args.dtype}: leave out --dtype"
+    )
+
+
 def load(args: argparse.Namespace):
     """Return (model, tokenizer) as the options ask for."""
     import minillm
 
     from ..twins.threads import set_threads
 
+    dtype = dtype_of(args)
     if args.threads is not None:
         set_threads(args.threads)
     warn_of_no_number()
-    return minillm.load(args.model, args.dtype, args.kernels)
+    return minillm.load(args.model, dtype, args.kernels)
 
 
 class Said(logging.Handler):

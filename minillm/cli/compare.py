@@ -181,8 +181,9 @@ def check(args: argparse.Namespace) -> None:
         if (value := getattr(args, name)) < least:
             option = name.replace("_", "-")
             raise InputError(f"--{option} is {value}; it must be at least {least}")
-    if args.runs and (args.random_124m or args.dtype or args.levers is not DEFAULT):
-        raise InputError("--runs takes none of --random-124m, --dtype and --levers")
+    apart = args.random_124m or args.dtype or args.precision or args.levers is not DEFAULT
+    if args.runs and apart:
+        raise InputError("--runs takes none of --random-124m, --dtype, --precision and --levers")
     if args.random_124m:
         args.quality_tokens = 0
     check_output("--plot", args.plot, PICTURES)
@@ -251,6 +252,7 @@ def command(args: argparse.Namespace) -> str:
     ]
     for option in (
         "dtype",
+        "precision",
         "kernels",
         "threads",
         "prompt_tokens",

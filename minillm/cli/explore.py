@@ -161,7 +161,7 @@ def replay(args: argparse.Namespace) -> None:
     from ..page.static import page
     from ..recording import read
 
-    others = ("text", "model", "live", "beside", "watch", "limits", "kernels", "dtype")
+    others = ("text", "model", "live", "beside", "watch", "limits", "kernels", "dtype", "precision")
     if given := [name for name in others if getattr(args, name)]:
         raise InputError(f"--recording shows what was computed: leave out {given[0]}")
     if not args.save:
@@ -190,8 +190,11 @@ def own_answerer(folder: Path, args: argparse.Namespace, options: dict):
     from ..page.own import Own
     from ..twins.threads import set_threads
 
-    if args.dtype:
-        raise InputError("--dtype is of a model that a twin of minillm computes; leave it out")
+    for name in ("dtype", "precision"):
+        if getattr(args, name):
+            raise InputError(
+                f"--{name} is of a model that a twin of minillm computes; leave it out"
+            )
     set_threads(1 if args.threads is None else args.threads)
     own = Own(folder, args.model, options)
 

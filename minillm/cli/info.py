@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from .common import add_compute, check_output, table, write, write_json
+from .common import add_compute, check_output, dtype_of, table, write, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
         _draw(args)
         return
     checkpoint = open_checkpoint(args.model)
-    model = load_model(checkpoint, args.dtype, args.kernels)
+    model = load_model(checkpoint, dtype_of(args), args.kernels)
     config = model.config
     groups: dict[str, list] = {}  # the blocks are alike: one line for all
     for name, array in model.parameters.items():

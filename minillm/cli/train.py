@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print every report as a line of JSON")
     add_settings(parser, Settings, "each wins over --config and --preset")
-    add_compute(parser)
+    add_compute(parser, precision=False)
 
 
 def add_settings(parser: argparse.ArgumentParser, kind: type[Plan], what: str) -> None:

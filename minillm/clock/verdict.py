@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 READING, ARITHMETIC, OVERHEAD = "reading", "arithmetic", "overhead"
 NARROWER = {"float64": "float32", "float32": "int8", "bfloat16": "int8", "float16": "int8"}
-NARROWER |= {"int8": "int4"}
+NARROWER |= {"bfloat16_rounded": "int8", "int8": "int4"}
 TEXTS = 8  # at once, in what is said of batches
 BUSY, SPREAD, FEW = 0.05, 0.2, 8  # from which, or below which, a verdict is uncertain
 TOO_BUSY, UNEXPLAINED = 0.25, 0.3  # from which nothing is said of causes; the latter where BUSY

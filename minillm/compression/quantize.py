@@ -17,10 +17,12 @@ def quantize(model: AnyModel, kind: str, head: bool = True) -> AnyModel:
 
     int8: blocks of 32 inputs share a float16 scale, w = d q, -127 <= q <= 127 (the numbers of
     ggml's Q8_0); int4: w = d (q - 8), 0 <= q <= 15 (Q4_0); int4_min: w = d q + m (Q4_1); bfloat16,
-    float16, float32: rounded. Already stored weights are stored anew from what they hold; low-rank
-    and sparse ones stay as they are. head: the output head too (with GPT-2's tied head, the token
-    table with it); without it the last, most sensitive product keeps its precision. Not exact: the
-    rounding error is at most half a step, d / 2 a weight. Raises InputError for another kind.
+    float16, float32: rounded; bfloat16_rounded: so is whatever they multiply, y = bfloat16(x)
+    bfloat16(W), summed up in float32. Already stored weights are stored anew from what they hold;
+    low-rank and sparse ones stay as they are. head: the output head too (with GPT-2's tied head,
+    the token table with it); without it the last, most sensitive product keeps its precision. Not
+    exact: the rounding error is at most half a step, d / 2 a weight. Raises InputError for another
+    kind.
     """
     require_model(model)
     require_one_of("kind", kind, KINDS)

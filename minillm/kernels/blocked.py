@@ -10,16 +10,17 @@ processor without that instruction multiplies the rounded numbers as float32.
 from __future__ import annotations
 
 import importlib
-import logging
 
 import numpy as np
 
 from .checks import require, working
 from .compile import helper, jit
-from .elementwise import gated, in_shares, rotate
+from .elementwise import gated, rotate
 from .gradients import gated_backward, sum_rows
-from .matrices import linear
+from .machine_code import say_without_pairs
+from .matrices import linear, to_bfloat16
 from .processor import HAS_PAIRS
+from .products import half, pack_rows
 from .threads import in_parallel, n_threads
 from .vectors import (
     PANELS,
@@ -37,8 +38,6 @@ from .vectors import (
     store_row,
     zeros,
 )
-
-log = logging.getLogger(__name__)
 
 # Whether bfloat16 is multiplied in pairs; else as float32 that are rounded before.
 IN_PAIRS = HAS_PAIRS
@@ -85,28 +84,6 @@ def add_matmul(panels, x, y, column, start, fresh):
 
 
 @helper
-def half(x):
-    """The bits of the bfloat16 nearest to a float32."""
-    bits = np.float32(x).view(np.uint32)
-    return np.uint16(
-        (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-    )
-
-
-@jit
-def _to_bfloat16(x, y):
-    for i in range(x.shape[0]):
-        y[i] = np.uint32(half(x[i])) << np.uint32(16)
-
-
-def to_bfloat16(x):
-    """The nearest bfloat16 of every float32, as float32."""
-    y = np.empty_like(x)
-    in_shares(_to_bfloat16, x, y.view(np.uint32), cost=4)
-    return y
-
-
-@helper
 def pack_columns(w, packed, width, per_word):
     """w [K,N] as panels (or tiles, rows of its transpose) of `width` columns. packed: float32 [N /
     width rounded up, width K], or, with two numbers to a word, int32 [..., width ceil(K/2)], whose
@@ -145,25 +122,6 @@ def pack_transposed(w, panels, per_word):
             halves = panel.view(np.uint16)
             for k in range(w.shape[1]):
                 halves[32 * (k // 2) + 2 * (n % 16) + k % 2] = half(row[k])
-
-
-@helper
-def pack_rows(x, rows, per_word):
-    """x [M,K] row by row. rows: float32 [M,K], or int32 [M, ceil(K/2)] of two numbers each."""
-    full = x.shape[1] // 16 * 16
-    for m in range(x.shape[0]):
-        row = x[m]
-        if per_word == 1:
-            for k in range(0, full, 16):
-                store(rows[m], k, load(row, k))
-            for k in range(full, x.shape[1]):
-                rows[m, k] = row[k]
-        else:
-            halves = rows[m].view(np.uint16)
-            for k in range(0, full, 16):
-                store(halves, k, load(row, k))
-            for k in range(full, x.shape[1]):
-                halves[k] = half(row[k])
 
 
 @helper
@@ -364,11 +322,8 @@ class Training:
         if precision not in PER_WORD:
             raise ValueError(f"precision is {precision!r}; it must be one of {list(PER_WORD)}")
         self.precision = precision
-        if precision == "bfloat16" and not HAS_PAIRS:
-            log.warning(
-                "this processor has no products of bfloat16 (AVX512_BF16): it is rounded to, and"
-                " float32 is faster"
-            )
+        if precision == "bfloat16":
+            say_without_pairs()
 
     gated, gated_backward, rotate = map(staticmethod, (gated, gated_backward, rotate))
 

@@ -24,7 +24,7 @@ import numpy as np
 from . import machine_code
 from .addresses import have, kernel_at
 from .checks import require, row_numbers
-from .forms import BLOCK_ROOM, KEYS, QUERIES, flat_panels, room_for_tiles
+from .forms import BLOCK_ROOM, KEYS, PAIR_ROOM, QUERIES, flat_panels, room_for_tiles
 from .pages import give_back
 from .program import Instruction, Program
 from .table import FEW, JOB, PLACE, ROW, Job, Place, Row
@@ -33,7 +33,7 @@ from .threads import Team, threads_now
 NOT_FINITE = int(Job.NOT_FINITE)
 # Which kernels there are (perform.py): names, since to import them is to import Numba
 NORMS = ("layer_norm", "rms_norm")
-PRODUCTS = ("float32", "bfloat16", "float16", "int8", "int4", "int4_min")
+PRODUCTS = ("float32", "bfloat16", "bfloat16_rounded", "float16", "int8", "int4", "int4_min")
 ACTIVATIONS = ("gelu_new", "gelu", "relu", "silu")
 THEN = {"attend": "attend", "residual": "residual", **dict.fromkeys(ACTIVATIONS, "activate")}
 CACHES = {np.dtype(name): name for name in ("float32", "float16")}
@@ -182,6 +182,8 @@ class DecodeStep:
                 row[place] = self._at(np.concatenate([norm.weight, [norm.eps]], dtype=np.float32))
             return
         weight, stored = step.weight, flat_panels(step.weight)
+        if weight.kind == "bfloat16_rounded":
+            machine_code.say_without_pairs()
         panels, width = stored[0].shape
         bias = np.zeros(0, np.float32) if step.bias is None else step.bias
         row[[Row.PRODUCT, Row.PANELS]] = kernel_at("product", weight.kind), panels
@@ -361,7 +363,7 @@ class DecodeStep:
         blocks = self.MOST * int(self._table[:, Row.FROM_WIDTH].max()) // 32
         room = [
             self._rows(self._widths[""]),
-            self._rows(blocks // self.MOST * 8),  # as int8
+            self._rows(blocks // self.MOST * 32),  # as float32; as int8 in a fourth of it
             np.zeros(blocks, np.float32),
             np.zeros(blocks, np.int32),
             np.zeros(self.program.sizes.P, np.float32),
@@ -370,7 +372,7 @@ class DecodeStep:
         in_tiles = [
             np.zeros((QUERIES, self.program.sizes.D), np.float32),
             np.zeros(room_for_tiles(self.program.sizes.D), np.float32),
-            np.zeros(blocks // self.MOST * BLOCK_ROOM, np.int32),
+            np.zeros(blocks // self.MOST * max(BLOCK_ROOM, PAIR_ROOM), np.int32),
         ]
         addresses = ([self._at(array) for array in arrays] for arrays in (room, in_tiles))
         return np.array([*next(addresses), thread, 0, *next(addresses)])

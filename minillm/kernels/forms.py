@@ -4,6 +4,7 @@ them without Numba."""
 from __future__ import annotations
 
 BLOCK_ROOM = 160  # words for a block of 16 outputs as int4_matmul unpacks it
+PAIR_ROOM = 512  # words for 32 inputs of 32 outputs as pair_matmul pairs them
 KEYS, QUERIES = 256, 64  # of one tile: its scores are 64 KiB, which stay in the second-level cache
 
 

@@ -13,17 +13,22 @@ import math
 import numpy as np
 
 from .compile import entry, helper
-from .forms import BLOCK_ROOM
+from .forms import BLOCK_ROOM, PAIR_ROOM
+from .machine_code import HAS_PAIRS
 from .mathematics import GELU_CUBIC, GELU_SLOPE, gelu_new_of, silu_of
 from .memory import array_at, call, reshaped, row_at
 from .products import (
+    MANY,
     float_matmul,
     float_matvec,
     int4_matmul,
     int4_matvec,
     int8_matmul,
     int8_matvec,
+    pack_rows,
+    pair_matmul,
     quantize,
+    round_to_bfloat16,
 )
 from .rows import normalize_row, rms_normalize_row
 from .table import JOB, PLACE, ROOM, ROW, Job, Place, Room, Row
@@ -82,6 +87,31 @@ def float_product(dtype):
             float_matmul(panels, h, bias, y, 16 * first)
 
     return product
+
+
+@entry
+def rounded_product(at_row, first, end, R, at_job, at_places, at_room):
+    """The same for bfloat16, to which the rows are rounded first; many of them in pairs, where the
+    processor multiplies these."""
+    row, h = product_inputs(at_row, R, at_room)
+    room, which = row_at(at_room, ROOM, np.int64), at_row if row[Row.FROM] else 2  # as in `rounded`
+    anew, room[Room.ROUNDED] = room[Room.ROUNDED] != which, which
+    panels = array_at(row[Row.VALUES], row[Row.PANELS], row[Row.WIDTH], np.uint16)[first:end]
+    bias, y = bias_and_outputs(row, R)
+    if HAS_PAIRS and R >= MANY:
+        pairs = array_at(room[Room.Q], R, h.shape[1] // 2, np.int32)
+        if anew:
+            pack_rows(h, pairs, 2)
+        words = row_at(room[Room.PANEL], PAIR_ROOM * (h.shape[1] // 32), np.int32)
+        pair_matmul(panels, pairs, bias, y, 16 * first, words)
+    else:
+        x = array_at(room[Room.Q], R, h.shape[1], np.float32)
+        for r in range(R if anew else 0):
+            round_to_bfloat16(h[r], x[r])
+        if R == 1:
+            float_matvec(panels, x[0, : row[Row.INPUTS]], bias, y[0], 16 * first)
+        else:
+            float_matmul(panels, x, bias, y, 16 * first)
 
 
 @entry
@@ -233,6 +263,7 @@ NORMS = {"layer_norm": layer_norm, "rms_norm": rms_norm}
 PRODUCTS = {
     "float32": float_product(np.float32),
     "bfloat16": float_product(np.uint16),
+    "bfloat16_rounded": rounded_product,
     "float16": float_product(np.int16),
     "int8": int8_product,
     "int4": int4_product(False),

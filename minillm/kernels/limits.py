@@ -8,7 +8,7 @@ import numpy as np
 from .checks import require
 from .compile import jit
 from .forms import flat_panels
-from .matrices import FLOATS, MATVEC, quantized
+from .matrices import MATVEC, inputs_of
 from .meetings import meet
 from .threads import Team, in_parallel, n_threads
 from .vectors import fma, load, spread, store, zeros
@@ -98,6 +98,6 @@ def row_product(weight, x, panels: int | None = None):
     require(x=(x, (weight.k,), np.float32))
     stored = flat_panels(weight, slice(panels))
     y = np.zeros(16 * len(stored[0]), np.float32)
-    inputs = (x,) if weight.kind in FLOATS else tuple(array[0] for array in quantized(x[None]))
+    inputs = tuple(array[0] for array in inputs_of(x[None], weight.kind))
     kernel = MATVEC[weight.kind]
     return lambda: kernel(*stored, *inputs, y, y, 0)

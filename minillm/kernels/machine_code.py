@@ -12,18 +12,20 @@ import contextlib
 import ctypes
 import hashlib
 import json
+import logging
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import llvmlite
 import llvmlite.binding as llvm
 
+log = logging.getLogger(__name__)
 COMPILED = os.environ.get("NUMBA_DISABLE_JIT", "0") == "0"  # else kernels run as Python
 SVML = {"win32": "svml_dispmd", "darwin": "libsvml.dylib"}
 with contextlib.suppress(RuntimeError):  # there is no such file: few have Intel's library
@@ -64,6 +66,19 @@ STAMP, PROCESSOR = source_stamp(), processor()
 MADE = made()
 # Whether one instruction turns float16 into float32 and back.
 HAS_HALVES = bool({"+f16c", "+fullfp16"} & {*PROCESSOR[1].split(",")})
+# Whether one instruction multiplies pairs of bfloat16.
+HAS_PAIRS = "+avx512bf16" in PROCESSOR[1].split(",")
+
+
+@cache
+def say_without_pairs() -> None:
+    """Say once, where both sides of products are to be rounded to bfloat16, that this makes nothing
+    faster on this processor."""
+    if not HAS_PAIRS:
+        log.warning(
+            "this processor has no products of bfloat16 (AVX512_BF16): what is rounded to it is"
+            " multiplied as float32, no faster"
+        )
 
 
 # ---- on disk

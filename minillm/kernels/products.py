@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .compile import jit
+from .compile import helper, jit
+from .memory import reshaped
 from .vectors import (
     BLOCK_TILE,
     BYTES_START,
@@ -27,6 +28,7 @@ from .vectors import (
     load_bytes,
     load_row,
     nearest_words,
+    pair,
     prefetch,
     repeat,
     row_of,
@@ -47,6 +49,8 @@ ONE = np.float32(1.0)
 # Numbers of a stored row that memory is told of ahead: 2 KiB of bytes, 4 KiB of 16 bits. One row by
 # bytes is 7 to 17 % faster so (Zen 3, two threads), by 16 bits 3 to 7 %; by float32 16 % slower.
 AHEAD = 2048
+# Rows from which it pays to pair the numbers of a panel for them: two tiles.
+MANY = 2 * len(TILE)
 
 
 @jit(inline="always")
@@ -76,7 +80,7 @@ def float_matvec(panels, x, bias, y, column):
 @jit(inline="always")
 def float_matmul(panels, x, bias, y, column):
     """y = x W + bias. panels: [P, 16 K]; x: [M, K] (either may be wider than the other); y: [M, all
-    columns].
+    columns]. Panels and x may be int32 with two bfloat16 each, K being the number of words.
 
     Several rows by one panel or two are as many sums in registers (vectors.py): a vector of W is
     loaded (and made float32) once for all the rows, a number of x once for the panels; and two
@@ -98,6 +102,64 @@ def float_matmul(panels, x, bias, y, column):
             store_row(y, rows, c, a)
             if PANELS == 2:
                 store_row(y, rows, d, b)
+
+
+@helper
+def half(x):
+    """The bits of the bfloat16 nearest to a float32; of NaN a NaN's."""
+    bits = np.float32(x).view(np.uint32)
+    half_step = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    near = bits | np.uint32(0x400000) if x != x else bits + half_step
+    return np.uint16(near >> np.uint32(16))
+
+
+@helper
+def pack_rows(x, rows, per_word):
+    """x [M,K] row by row. rows: float32 [M,K], or int32 [M, ceil(K/2)] of two numbers each."""
+    full = x.shape[1] // 16 * 16
+    for m in range(x.shape[0]):
+        row = x[m]
+        if per_word == 1:
+            for k in range(0, full, 16):
+                store(rows[m], k, load(row, k))
+            for k in range(full, x.shape[1]):
+                rows[m, k] = row[k]
+        else:
+            halves = rows[m].view(np.uint16)
+            for k in range(0, full, 16):
+                store(halves, k, load(row, k))
+            for k in range(full, x.shape[1]):
+                halves[k] = half(row[k])
+
+
+@jit(inline="always")
+def round_to_bfloat16(x, y):
+    """y = the nearest bfloat16 of every number, as float32. x, y: [N]."""
+    bits = y.view(np.uint32)
+    for i in range(x.shape[0]):
+        bits[i] = np.uint32(half(x[i])) << np.uint32(16)
+
+
+@jit
+def pair_rows(x, pairs):
+    """x [M,K] rounded to bfloat16, two numbers to a word. pairs: zeros, int32 [M, ceil(K/2)]."""
+    pack_rows(x, pairs, 2)
+
+
+@jit(inline="always")
+def pair_matmul(panels, x, bias, y, column, room):
+    """float_matmul for panels of bfloat16, uint16 [P, 16 K], and rows of pairs, int32 [M, ceil(K/2)
+    or more]. room: int32 [PAIR_ROOM ceil(K/32)], where panels are paired once for all rows."""
+    K = panels.shape[1] // 16
+    words = reshaped(room, (PANELS, 16 * ((K + 1) // 2)))
+    for p in range(0, panels.shape[0], PANELS):
+        some = min(PANELS, panels.shape[0] - p)
+        for i in range(some):
+            w = panels[p + i]
+            for k in range(0, K, 2):
+                high = load(w, 16 * k + 16) if k + 1 < K else zeros()
+                store(words[i], 8 * k, pair(load(w, 16 * k), high))
+        float_matmul(words[:some], x, bias, y, column + 16 * p)
 
 
 @jit(inline="always")

@@ -87,16 +87,16 @@ class Room(IntEnum):
     """A thread's own room."""
 
     NORMED = 0  # the rows last normed
-    Q = 1  # a product's rows in blocks of 8 bits
+    Q = 1  # a product's rows in blocks of 8 bits, or rounded to bfloat16
     Q_SCALES = 2
     Q_SUMS = 3
     SCORES = 4  # of one query
     READY = 5  # one query, or one key, normed and turned
     THREAD = 6  # its number
-    ROUNDED = 7  # which rows are in blocks
+    ROUNDED = 7  # which rows are there, see instructions.rounded
     QUERIES = 8  # one head's of a few positions, normed and turned
     TILE_ROOM = 9  # see streaming.in_tiles
-    PANEL = 10  # see products.int4_matmul
+    PANEL = 10  # see products.int4_matmul and pair_matmul
 
 
 ROW, JOB, PLACE, ROOM = (len(columns) for columns in (Row, Job, Place, Room))

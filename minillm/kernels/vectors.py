@@ -159,9 +159,10 @@ def store(a, i, v):
 
 def nearest(v):
     """float32 whose upper half is the nearest bfloat16 (of two as near the even one), as uint32;
-    the lower half is noise."""
+    the lower half is noise. NaN stays NaN: what would be added might carry it to another number."""
     bits = v.view(np.uint32)
-    return bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    return np.where(np.isnan(v), bits | np.uint32(0x400000), rounded)
 
 
 def pair(low, high):
@@ -493,7 +494,9 @@ def llvm_nearest(builder, floats):
     """`nearest` on an LLVM vector."""
     bits = builder.bitcast(floats, LLVM_WORDS)
     odd = builder.and_(builder.lshr(bits, constant(LLVM_WORDS, 16)), constant(LLVM_WORDS, 1))
-    return builder.add(builder.add(bits, constant(LLVM_WORDS, 0x7FFF)), odd)
+    rounded = builder.add(builder.add(bits, constant(LLVM_WORDS, 0x7FFF)), odd)
+    quiet = builder.or_(bits, constant(LLVM_WORDS, 0x400000))
+    return builder.select(builder.fcmp_unordered("uno", floats, floats), quiet, rounded)
 
 
 @becomes(pair, lambda low, high: WORDS)

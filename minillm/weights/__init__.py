@@ -13,18 +13,19 @@ import numpy as np
 
 from ..errors import InputError, require_one_of
 from .blocks import Int4, Int4Min, Int8
-from .floats import BFloat16, Float16, Float32
+from .floats import BFloat16, BFloat16Rounded, Float16, Float32
 from .implicit import Implicit, LowRank, Sparse
 from .weight import BF16, Arena, Weight, owned, read_only, to_array
 
 KINDS: dict[str, type[Weight]] = {
-    c.kind: c for c in (Float32, BFloat16, Float16, Int8, Int4, Int4Min)
+    c.kind: c for c in (Float32, BFloat16, BFloat16Rounded, Float16, Int8, Int4, Int4Min)
 }
 
 __all__ = [
     "BF16",
     "KINDS",
     "BFloat16",
+    "BFloat16Rounded",
     "Float16",
     "Float32",
     "Int4",

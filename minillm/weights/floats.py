@@ -1,4 +1,5 @@
-"""Weights as floating-point numbers: float32, and two halves of it."""
+"""Weights as floating-point numbers: float32, and two halves of it, one of which may round what it
+multiplies, too."""
 
 from __future__ import annotations
 
@@ -67,6 +68,22 @@ class BFloat16(FloatWeight):
     @staticmethod
     def to_float(x):
         return widened(x.view(BF16))
+
+
+class BFloat16Rounded(BFloat16):
+    """The same matrix, which rounds what it multiplies, too: y = bfloat16(x) W, summed up in
+    float32."""
+
+    kind = "bfloat16_rounded"
+
+    @property
+    def exact(self) -> BFloat16:
+        """The same matrix, which takes what it multiplies as it is."""
+        return BFloat16(self.stored, self.n, self.k, self.transposed)
+
+    def __rmatmul__(self, x):
+        rounded = self.to_float(self.to_stored(x.astype(np.float32, copy=False)))
+        return super().__rmatmul__(rounded.astype(x.dtype, copy=False))
 
 
 class Float16(FloatWeight):

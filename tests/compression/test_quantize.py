@@ -30,7 +30,14 @@ def nbytes(model):
 
 @pytest.mark.parametrize(
     ("kind", "per_weight"),
-    [("bfloat16", 2), ("float16", 2), ("int8", 34 / 32), ("int4", 18 / 32), ("int4_min", 20 / 32)],
+    [
+        ("bfloat16", 2),
+        ("bfloat16_rounded", 2),
+        ("float16", 2),
+        ("int8", 34 / 32),
+        ("int4", 18 / 32),
+        ("int4_min", 20 / 32),
+    ],
 )
 def test_sizes_are_what_the_formats_imply(kind, per_weight):
     """GPT2 shapes that fill whole panels and blocks: all bytes are accounted for, in memory and on
@@ -44,18 +51,20 @@ def test_sizes_are_what_the_formats_imply(kind, per_weight):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_textbook_multiplies_by_what_is_stored(kind):
     """A quantised model on ops equals one of its own dense matrices; float32, sums in slabs: worst
-    measured 2e-7."""
+    measured 2e-7. Where what enters is rounded to bfloat16, 9.6e-4."""
     model = MODEL.quantize(kind)
     dense = {n: p.dense() if hasattr(p, "dense") else p for n, p in model.parameters.items()}
-    np.testing.assert_allclose(model(IDS), GPT2(CONFIG, dense)(IDS), atol=5e-6)
+    atol = 5e-3 if kind == "bfloat16_rounded" else 5e-6
+    np.testing.assert_allclose(model(IDS), GPT2(CONFIG, dense)(IDS), atol=atol)
     assert model.n_parameters == MODEL.n_parameters and model.dtype == np.float32
     assert {v.dtype for v in model.trace(IDS).values()} == {np.dtype(np.float32)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_saved_and_loaded_it_is_the_same(kind, tmp_path):
+    MODEL.quantize(kind).save_pretrained(tmp_path)
+    kind = kind.removesuffix("_rounded")  # which is how one computes, and no part of a file
     model = MODEL.quantize(kind)
-    model.save_pretrained(tmp_path)
     for loaded in (
         load_model(tmp_path),
         load_model(tmp_path, dtype="float64"),

@@ -56,8 +56,8 @@ def check_cache(model, ids, cut):
 
 
 def check_fused(model, ids, kind):
-    """The fused step equals the readable forward: float32, sums in another order, worst seen
-    2e-6."""
+    """The fused step equals the readable forward: float32, sums in another order, worst seen 2e-6;
+    where that rounds to another bfloat16, 2.6e-3."""
     from minillm import kernels
 
     arrays = store_parameters(model.astype(np.float32).parameters, kind, model.layout)
@@ -65,7 +65,7 @@ def check_fused(model, ids, kind):
     assert fast._fused
     cache, readable = fast.new_cache(2), fast(ids)
     fused = np.concatenate([fast(ids[:, :6], cache), fast(ids[:, 6:], cache)], axis=1)
-    assert relative(fused, readable) < 2e-5
+    assert relative(fused, readable) < (1e-2 if kind == "bfloat16_rounded" else 2e-5)
 
 
 def check_decoding(model, ids):

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("numba")
 
+from minillm import kernels
 from minillm.kernels import machine_code, processor
+from minillm.weights import store
 
 ROOT = Path(__file__).parents[2]
 LOGARITHM = """
@@ -154,3 +157,21 @@ print("|", "numba" in sys.modules)
 
 def test_halves_are_known_without_numba():
     assert machine_code.HAS_HALVES == processor.HAS_HALVES
+    assert machine_code.HAS_PAIRS == processor.HAS_PAIRS
+
+
+def test_a_processor_without_pairs_is_told_once(monkeypatch, caplog):
+    """By whoever rounds first: a product, the fused step, or training."""
+    weight = store(np.ones((3, 2), np.float32), "bfloat16_rounded")
+    for has_pairs, said in ((True, 0), (False, 1)):
+        monkeypatch.setattr(machine_code, "HAS_PAIRS", has_pairs)
+        for first in (lambda: kernels.linear(np.ones((1, 3), np.float32), weight), training):
+            machine_code.say_without_pairs.cache_clear()
+            caplog.clear()
+            for work in (first, first, training):
+                work()
+            assert ["no products of bfloat16" in m for m in caplog.messages] == [True] * said
+
+
+def training():
+    kernels.Training("bfloat16")

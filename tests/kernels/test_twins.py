@@ -12,8 +12,9 @@ pytest.importorskip("numba")
 
 from minillm import kernels
 from minillm.bench.run import PROCESSORS
-from minillm.kernels import blocked
+from minillm.kernels import blocked, matrices
 from minillm.kernels.processor import FEATURES
+from minillm.kernels.products import MANY
 from minillm.weights import Float32
 
 from .validator import (
@@ -27,6 +28,7 @@ from .validator import (
 )
 
 HERE = Path(__file__).parent
+PLAIN = {"NUMBA_DISABLE_JIT": "1"}  # kernels run as Python
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -37,6 +39,13 @@ def test_rows(dtype, seed):
 
 def test_linear():
     assert not failures(check_linear(kernels))
+
+
+def test_linear_in_pairs(monkeypatch):
+    """As many rows of bfloat16 are multiplied where the processor has products of pairs."""
+    monkeypatch.setattr(matrices, "HAS_PAIRS", True)
+    shapes = ((MANY, 33, 17), (MANY + 1, 1, 50), (70, 96, 64))
+    assert not failures(check_linear(kernels, ["bfloat16_rounded"], shapes))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -66,7 +75,12 @@ def test_one_pass(dtype):
 @pytest.mark.parametrize(
     "settings",
     [
-        pytest.param({"NUMBA_DISABLE_JIT": "1"}, id="without compiling", marks=pytest.mark.live),
+        pytest.param(PLAIN, id="without compiling", marks=pytest.mark.live),
+        pytest.param(
+            {**PLAIN, "NUMBA_CPU_NAME": "znver4", "NUMBA_CPU_FEATURES": "+avx512bf16"},
+            id="in pairs of bfloat16",
+            marks=pytest.mark.live,
+        ),
         pytest.param(PROCESSORS["generic"], id="generic processor", marks=pytest.mark.live),
         pytest.param(
             PROCESSORS["haswell"],

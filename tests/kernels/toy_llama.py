@@ -106,15 +106,24 @@ def in_8_bits(x):
     return (np.rint(blocks / step) * step).reshape(T, -1)[:, :n]
 
 
+def in_bfloat16(x):
+    """x with 8 binary digits, the nearest or else the even ones."""
+    fraction, exponent = np.frexp(x)
+    return np.ldexp(np.rint(256 * fraction) / 256, exponent)
+
+
+ENTERS = {"bfloat16_rounded": in_bfloat16, **dict.fromkeys(("int8", "int4", "int4_min"), in_8_bits)}
+
+
 def forward(p, sizes, ids, activation="silu", window=None):
     """Logits [T,V] of ids [T] in float64, and the keys of all layers [L,K,T,D]. Before a product
-    with blocks x is rounded to 8 bits, as the step says it does."""
-    rounds = {name for name, weight in p.items() if getattr(weight, "kind", "").startswith("int")}
+    with blocks x is rounded to 8 bits, and to bfloat16 where that is said, as the step does it."""
+    enters = {name: ENTERS.get(getattr(weight, "kind", "")) for name, weight in p.items()}
     p = {name: np.asarray(array, np.float64) for name, array in p.items()}
 
     def product(x, name):
         matrix = p[name].T if name == "embed" else p[name]
-        return (in_8_bits(x) if name in rounds else x) @ matrix
+        return (enters[name](x) if enters[name] else x) @ matrix
 
     H, K, D, T = sizes.H, sizes.K, sizes.D, len(ids)
     distance = np.arange(T)[:, None] - np.arange(T)

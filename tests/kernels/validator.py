@@ -33,6 +33,7 @@ TOLERANCE = {np.dtype(np.float32): 5e-6, np.dtype(np.float64): 1e-14}
 # largest number, for each input; over K inputs of random sign the worst seen was 1.0e-2 of the
 # largest result (K = 33), 5e-3 from K = 256 on.
 ROUNDED = 2.5e-2
+FLOATS = ("float32", "bfloat16", "float16")  # with which nothing is rounded
 
 
 def rows(seed: int, dtype) -> dict[str, np.ndarray]:
@@ -140,31 +141,39 @@ def check_linear(twin, kinds=(None, *KINDS), shapes=SHAPES, seed=0):
         for kind in kinds:
             weight = matrix if kind is None else store(matrix, kind)
             dense = np.asarray(weight)
+            enter = to_bfloat16 if kind == "bfloat16_rounded" else np.asarray
             tolerance = ROUNDED if str(kind).startswith("int") else TOLERANCE[x.dtype]
             what = f"linear {kind} {M}x{K}x{N}"
             yield (
                 what,
-                distance(twin.linear(x, weight, bias), ops.linear(x, dense, bias)),
+                distance(twin.linear(x, weight, bias), ops.linear(enter(x), dense, bias)),
                 tolerance,
             )
             yield (
                 f"{what} no bias",
-                distance(twin.linear(x, weight), ops.linear(x, dense)),
+                distance(twin.linear(x, weight), ops.linear(enter(x), dense)),
                 tolerance,
             )
             strided = np.repeat(x, 2, axis=-1)[None, ..., ::2]
             yield (
                 f"{what} strided",
-                distance(twin.linear(strided, weight, bias), ops.linear(x[None], dense, bias)),
+                distance(
+                    twin.linear(strided, weight, bias), ops.linear(enter(x)[None], dense, bias)
+                ),
                 tolerance,
             )
             # infinity times 0 is NaN, of two infinities the signs decide: as in the textbook
-            for name, values in (("NaN", [np.nan]), ("infinity", [np.inf]), ("both", [np.inf] * 2)):
+            for name, values in (
+                ("NaN", [np.nan]),
+                ("NaN of all ones", np.array([-1], np.int32).view(np.float32)),
+                ("infinity", [np.inf]),
+                ("both", [np.inf] * 2),
+            ):
                 for sign in (1, -1):
                     nasty = x.copy()
                     nasty[-1, : len(values)] = np.multiply(values[:K], sign)
                     with np.errstate(invalid="ignore"):
-                        expected = ops.linear(nasty, dense, bias)
+                        expected = ops.linear(enter(nasty), dense, bias)
                         yield (
                             f"{what} {name} {sign}",
                             distance(twin.linear(nasty, weight, bias), expected),
@@ -173,7 +182,9 @@ def check_linear(twin, kinds=(None, *KINDS), shapes=SHAPES, seed=0):
             x64 = x.astype(np.float64)
             yield (
                 f"{what} float64",
-                distance(twin.linear(x64, weight), ops.linear(x64, dense)),
+                distance(
+                    twin.linear(x64, weight), ops.linear(enter(x64).astype(np.float64), dense)
+                ),
                 TOLERANCE[x64.dtype],
             )
 
@@ -306,7 +317,8 @@ def check_gradients(
 def to_bfloat16(x):
     """x rounded to bfloat16, the nearest or else the even one, as float32."""
     bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
+    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
+    return np.where(np.isnan(x), np.float32(np.nan), rounded)
 
 
 PRODUCTS = (
@@ -438,7 +450,7 @@ def check_decode(twin, seed=0):
         yield (
             f"decode {kind}",
             distance(logits, model(ids[0])),
-            ROUNDED if kind.startswith("int") else TOLERANCE[logits.dtype],
+            ROUNDED if kind not in FLOATS else TOLERANCE[logits.dtype],
         )
 
 

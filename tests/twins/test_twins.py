@@ -83,16 +83,16 @@ def test_the_fused_step_equals_the_readable_forward(folder, kind):
     """Token by token, up to a full cache for the small ones. Tolerances relative to the largest
     logit: floats differ by the order of sums, worst measured 2e-6. In blocks both forwards round
     their inputs to 8 bits, from values that differ in the last bit, so that single numbers fall to
-    the other side: worst measured 1.1e-2."""
+    the other side: worst measured 1.1e-2; to bfloat16, 3.3e-3."""
     model = load_model(folder, dtype=kind, kernels="numba")
     ids = np.random.default_rng(1).integers(0, model.config.sizes.V, min(40, model.config.sizes.P))
+    tolerance = 3e-2 if kind.startswith("int") else 1e-2 if "rounded" in kind else 1e-5
     fused, readable = model.new_cache(), model.new_cache()
     model(ids[:3], fused), model(ids[:3], readable)
     for i in ids[3:]:
         ours = model([i], fused)
         theirs = model([i], readable, step=lambda name, value: value)
-        largest = np.abs(theirs).max()
-        assert np.abs(ours - theirs).max() <= (3e-2 if kind.startswith("int") else 1e-5) * largest
+        assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max()
     assert fused.lengths.tolist() == readable.lengths.tolist() == [len(ids)]
     with pytest.raises(InputError, match="do not fit: there is room for"):
         for _ in range(model.config.sizes.P):
