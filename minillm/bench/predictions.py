@@ -27,6 +27,7 @@ from ..families.gpt2.config import GPT2Config
 from ..families.llama.config import LlamaConfig
 from ..families.llama.qwen import Qwen2Config, Qwen3Config
 from ..loading import config_of
+from ..machine.load import undisturbed
 from ..machine.progress import progress_bar
 from ..model import Model
 from ..twins.choose import twin
@@ -184,7 +185,10 @@ def measured(
     }
     missing: dict[str, str | None] = {}
     moments: list[tuple[str, int, dict, dict]] = []
-    with started([*plan], folder, limits.threads) as (workers, said):
+    with (
+        undisturbed(f"{name} was measured"),
+        started([*plan], folder, limits.threads) as (workers, said),
+    ):
         missing.update({peer: said[peer].get("missing") for peer in plan})
 
         def one_round(keep: bool) -> None:

@@ -185,7 +185,9 @@ def check_output(option: str, path, formats: Sequence[str] = ()) -> None:
         raise InputError(f"{option} {path}: the name must end in one of {', '.join(formats)}")
     if not path.absolute().parent.is_dir():
         raise InputError(f"{option} {path}: there is no such folder")
-    if path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+    if path.is_dir():
+        raise InputError(f"{option} {path}: it is a folder; name a file in it")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
         raise InputError(f"{option} {path}: it cannot be written")
 
 

@@ -140,6 +140,8 @@ def require_weights(models) -> None:
     from ..checkpoints.find import find_model
 
     for name in models:
+        if name.lower().endswith(".json"):
+            raise InputError(f"{name}: a config has no weights to measure; leave out --measure")
         if name not in SHAPES:
             find_model(name)
 

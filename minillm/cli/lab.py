@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from ..errors import InputError
-from .common import PICTURES, check_output, harmless, table, write, write_json
+from .common import PICTURES, check_output, harmless, require_new, table, write, write_json
 
 KINDS = ("float32", "int8")
 ROUNDS = 5
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of measuring (default: %(default)s)",
     )
     parser.add_argument("--yes", action="store_true", help="write the file without asking")
+    parser.add_argument("--force", action="store_true", help="write over what is there")
     parser.add_argument("--json", action="store_true", help="of merge: print JSON")
     parser.add_argument("--plot", metavar="FILE.png", help="of merge: draw the roofline")
 
@@ -69,6 +70,7 @@ def measure(args: argparse.Namespace) -> int:
 
     path = Path(*args.files or ["lab.json"])
     check_output("FILE", path, (".json",))
+    require_new(path, args.force)
     require_one_of("--model", args.model, [*bundled_names(), *PACKAGES])
     if args.rounds < 1:
         raise InputError(f"--rounds is {args.rounds}; it must be at least 1")
@@ -97,7 +99,7 @@ def merge(args: argparse.Namespace) -> None:
     from ..bench import lab
 
     check_output("--plot", args.plot, PICTURES)
-    alone = {"model": "tales", "threads": None, "rounds": ROUNDS, "yes": False}
+    alone = {"model": "tales", "threads": None, "rounds": ROUNDS, "yes": False, "force": False}
     if given := [name for name, default in alone.items() if getattr(args, name) != default]:
         raise InputError(f"--{given[0]} is of measuring: minillm lab merge has no use for it")
     if not (files := args.files[1:]):

@@ -16,6 +16,7 @@ from typing import Any, NotRequired, TypedDict
 from ..errors import InputError, short
 from ..machine.files import read_json, write_atomically
 from ..machine.forms import check
+from ..machine.load import undisturbed
 from ..machine.memory import total_bytes
 from ..machine.progress import Update
 from ..twins.threads import n_threads, set_threads
@@ -209,9 +210,10 @@ def measure_machine(
     now, sizes = n_threads(ops), list(sizes)
     found = []
     try:
-        for n in sorted({*(threads or (1, now))}):
-            set_threads(n)
-            found.append(measure(ops, kinds, update, sizes))
+        with undisturbed("the machine was measured"):
+            for n in sorted({*(threads or (1, now))}):
+                set_threads(n)
+                found.append(measure(ops, kinds, update, sizes))
     finally:
         set_threads(now)
     return Machine(

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 STAT = "/proc/stat"
+CROWDED = 0.1  # the share of others from which what was measured is in doubt
 LEAST = 0.2  # seconds below which the system's counters, in steps of 10 ms, say too little
+
+log = logging.getLogger(__name__)
 
 
 class Load:
@@ -23,6 +29,20 @@ class Load:
         if whole < LEAST * (os.cpu_count() or 1):
             return None
         return min(1.0, max(0.0, (busy - own) / whole))
+
+
+@contextmanager
+def undisturbed(what: str) -> Iterator[None]:
+    """Say afterwards, where others took much of the processors' time in the block, that `what` was
+    measured there is in doubt."""
+    others = Load()
+    yield
+    if (share := others.share() or 0.0) >= CROWDED:
+        log.warning(
+            "others took %.0f %% of the processors while %s: measure again when they are idle",
+            100 * share,
+            what,
+        )
 
 
 def _counted() -> tuple[float, float, float] | None:

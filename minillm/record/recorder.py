@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from itertools import count as numbers
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -318,7 +319,7 @@ def _draft(draft: Draft | None) -> dict:
 
 def _model(model: Model, name: str) -> dict:
     return {
-        "name": name,
+        "name": Path(name).name,  # not where it lies
         "family": model.family.name,
         "title": model.family.title,
         "config": model.config.to_dict(),

@@ -83,7 +83,7 @@ def test_a_config_alone(cli, machine, tmp_path):
         (["--errors", "--models", "tales", "tales-draft", "tales"], "three models, each once"),
         (["--errors", "--models", "tales", "tales-draft", "./no"], "./no"),
         (["tales", "--rounds", "0"], "--rounds is 0; it must be at least 1"),
-        (["weights/tales/config.json", "--measure"], "is a file; minillm opens .gguf, or a folder"),
+        (["weights/tales/config.json", "--measure"], "config.json: a config has no weights to"),
         (["tales", "--contexts", "3", "-1"], "--contexts is [3, -1]"),
         (["tales", "--plot", "a.xyz"], "--plot a.xyz: the name must end in"),
         (["tales", "--save-machine", "no/such/a.json"], "there is no such folder"),

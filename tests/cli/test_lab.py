@@ -47,6 +47,8 @@ def test_what_is_written_is_what_was_shown(cli, tmp_path):
     code, out, _ = cli(str(path), "--yes")
     assert code == 0 and out.startswith(path.read_text())
     assert json.loads(path.read_text())["machine"]["name"] == "Made up"
+    assert cli(str(path), "--yes") == (2, "", f"minillm: {path} is there; --force writes over it\n")
+    assert cli(str(path), "--yes", "--force")[0] == 0
 
 
 def test_on_a_terminal_it_asks(cli, tmp_path, monkeypatch):

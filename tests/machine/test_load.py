@@ -35,6 +35,16 @@ def test_others_are_what_is_busy_and_not_ours(counters):
     assert others.share() == 0
 
 
+@pytest.mark.skipif(not hasattr(os, "sysconf"), reason="Windows counts otherwise")
+def test_what_was_measured_beside_others_is_in_doubt(counters, caplog):
+    for others, said in ((0.1, 0), (1.0, 1)):
+        counters(100, 100)
+        with load.undisturbed("it was measured"):
+            counters(101 + others, 102 - others, ours=1)
+        assert caplog.text.count("% of the processors while it was measured") == said
+    assert "others took 33 %" in caplog.text
+
+
 def test_a_system_that_does_not_say(tmp_path, monkeypatch):
     for text in (None, "", "cpu 1 2", "cpu a b c d e f"):
         monkeypatch.setattr(load, "STAT", str(tmp_path / "stat"))
