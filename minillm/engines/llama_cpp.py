@@ -13,7 +13,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter_ns
@@ -364,17 +365,29 @@ class View:
             return
         pairs = enumerate(zip(self.text, text))
         same = next((i for i, (a, b) in pairs if a != b), min(len(self.text), len(text)))
-        if same < len(self.text):
-            self.context.forget(same)
-        for i in range(same, len(text), CHUNK):
-            self.context.read(text[i : i + CHUNK])
-        self.text = text
+        with self.whole():
+            if same < len(self.text):
+                self.context.forget(same)
+            for i in range(same, len(text), CHUNK):
+                self.context.read(text[i : i + CHUNK])
+            self.text = text
 
     def read(self, ids: list[int], every: bool, step: Observer) -> np.ndarray:
         """The logits after the ids, [1,V] or [T,V]."""
-        logits = self.context.read(ids, every).reshape(-1, self.engine.config.sizes.V).copy()
-        self.text = self.text + ids
+        with self.whole():
+            logits = self.context.read(ids, every).reshape(-1, self.engine.config.sizes.V).copy()
+            self.text = self.text + ids
         return logits
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Hold nothing after what broke off, as by a Ctrl-C: how far it came is not known."""
+        try:
+            yield
+        except BaseException:
+            self.context.forget()
+            self.text = []
+            raise
 
 
 class Stamps(View):
