@@ -281,9 +281,10 @@ class LlamaCpp(Engine):
 
     def new_cache(self, batch: int = 1, capacity: int | None = None, dtype: Any = None) -> Held:
         cache = super().new_cache(batch, capacity, dtype)
-        self.room = max(self.room, capacity or 1)
-        for kind in [*self._views]:  # now, before a clock runs
-            self._view(kind)
+        with self._one_at_a_time:
+            self.room = max(self.room, capacity or 1)
+            for kind in [*self._views]:  # now, before a clock runs
+                self._view(kind)
         return cache
 
     def _view(self, kind: type[View]) -> Any:
@@ -314,8 +315,8 @@ class LlamaCpp(Engine):
                 scale = self.config.attention_scale(int(name.split(".")[1]))
             old = place.value * np.float32(scale)
             new = step(name.removesuffix(local) + place.step, old)
-            if new is not old:
-                changed = True
+            if new is not old or not np.array_equal(new, place.value * np.float32(scale)):
+                changed = True  # or in place
                 place.put(new / np.float32(scale))
         if changed:
             self.nodes.put(node, numbers)

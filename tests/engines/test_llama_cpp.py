@@ -122,6 +122,17 @@ class TestLive:
         cache.truncate(20)
         assert near(engine(ids[20:30], cache), model(ids[:30])[20:])
 
+    def test_what_is_changed_in_place_has_its_effect(self, both):
+        model, engine = both
+
+        def halved(value):
+            value *= 0.5
+            return value
+
+        for name in ("h.0.mlp.act", "h.0.attn.scores"):
+            patch = Patch({name: halved})
+            assert near(engine(IDS, step=patch), model(IDS, step=patch)), name
+
     @pytest.mark.parametrize("past", [20, 30])  # where it has to go to first, and where it is
     def test_after_a_pass_that_broke_off_it_holds_nothing_of_it(self, both, past, monkeypatch):
         """A Ctrl-C comes when llama.cpp has read the ids: its cache holds them, the text does
