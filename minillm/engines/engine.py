@@ -20,7 +20,7 @@ import numpy as np
 from .. import ops as numpy_ops
 from ..checkpoints.checkpoint import Checkpoint, Tensor
 from ..checkpoints.opening import open_checkpoint
-from ..errors import InputError, whole_number
+from ..errors import InputError, require_kind, whole_number
 from ..ids import checked_ids
 from ..layers.cache import checked_capacity, position_bytes
 from ..loading import convert
@@ -103,6 +103,7 @@ class Engine:
         B, T = rows.shape
         if B != 1 or (lengths is not None and [*lengths] != [T]):
             raise InputError(f"{self.name} reads one text here, and all of it, not {B} rows")
+        require_kind("cache", cache, Held | None, "None, or what new_cache() of the engine makes")
         with self._one_at_a_time:
             past = 0 if cache is None else int(cache.lengths[0])
             if past and cache is not self._held:

@@ -96,6 +96,9 @@ def test_one_text_at_a_time(ours):
         ours.new_cache(batch=2)
     with pytest.raises(InputError, match="cache capacity 513: the model has 512 positions"):
         ours.new_cache(capacity=513)
+    for cache in (ours.model.new_cache(), object()):  # a KVCache would count what it does not hold
+        with pytest.raises(InputError, match=r"cache is .*new_cache\(\) of the engine"):
+            ours(IDS, cache)
     for length in (-1, 1.5, "2"):
         with pytest.raises(InputError, match="length is"):
             other.truncate(length)
