@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import numpy as np
 from .. import ops as numpy_ops
 from ..checkpoints.checkpoint import Checkpoint, Tensor
 from ..checkpoints.opening import open_checkpoint
-from ..errors import InputError, whole_number
+from ..errors import InputError, require_kind, whole_number
 from ..ids import checked_ids
 from ..layers.cache import checked_capacity, position_bytes
 from ..loading import convert
@@ -54,6 +55,7 @@ class Engine:
         self.sizes = self.config.sizes
         self._held: Held | None = None  # whose positions the engine holds
         self.room = 1  # the most positions that a text has had
+        self._one_at_a_time = RLock()  # of threads; a step may read something else
 
     @classmethod
     @contextmanager
@@ -101,19 +103,21 @@ class Engine:
         B, T = rows.shape
         if B != 1 or (lengths is not None and [*lengths] != [T]):
             raise InputError(f"{self.name} reads one text here, and all of it, not {B} rows")
-        past = 0 if cache is None else int(cache.lengths[0])
-        if past and cache is not self._held:
-            raise InputError(f"{self.name} holds one text, and that is another cache's by now")
-        most = self.sizes.P if cache is None else cache.capacity
-        if past + T > most:
-            raise InputError(f"{past + T} positions do not fit: there is room for {most}")
-        self.room = max(self.room, past + T)
-        self._held = cache
-        step = checked(step, lambda: self.step_names)
-        logits = self.read(rows[0].tolist(), past, last, Observer.of(step))
-        self._held = cache  # again: the step may have read something else
-        if cache is not None:
-            cache.lengths += T
+        require_kind("cache", cache, Held | None, "None, or what new_cache() of the engine makes")
+        with self._one_at_a_time:
+            past = 0 if cache is None else int(cache.lengths[0])
+            if past and cache is not self._held:
+                raise InputError(f"{self.name} holds one text, and that is another cache's by now")
+            most = self.sizes.P if cache is None else cache.capacity
+            if past + T > most:
+                raise InputError(f"{past + T} positions do not fit: there is room for {most}")
+            self.room = max(self.room, past + T)
+            self._held = cache
+            step = checked(step, lambda: self.step_names)
+            logits = self.read(rows[0].tolist(), past, last, Observer.of(step))
+            self._held = cache  # again: the step may have read something else
+            if cache is not None:
+                cache.lengths += T
         return logits if single else logits[None]
 
     def new_cache(self, batch: int = 1, capacity: int | None = None, dtype: Any = None) -> Held:

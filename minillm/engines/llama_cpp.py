@@ -13,7 +13,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter_ns
@@ -280,9 +281,10 @@ class LlamaCpp(Engine):
 
     def new_cache(self, batch: int = 1, capacity: int | None = None, dtype: Any = None) -> Held:
         cache = super().new_cache(batch, capacity, dtype)
-        self.room = max(self.room, capacity or 1)
-        for kind in [*self._views]:  # now, before a clock runs
-            self._view(kind)
+        with self._one_at_a_time:
+            self.room = max(self.room, capacity or 1)
+            for kind in [*self._views]:  # now, before a clock runs
+                self._view(kind)
         return cache
 
     def _view(self, kind: type[View]) -> Any:
@@ -313,8 +315,8 @@ class LlamaCpp(Engine):
                 scale = self.config.attention_scale(int(name.split(".")[1]))
             old = place.value * np.float32(scale)
             new = step(name.removesuffix(local) + place.step, old)
-            if new is not old:
-                changed = True
+            if new is not old or not np.array_equal(new, place.value * np.float32(scale)):
+                changed = True  # or in place
                 place.put(new / np.float32(scale))
         if changed:
             self.nodes.put(node, numbers)
@@ -364,17 +366,29 @@ class View:
             return
         pairs = enumerate(zip(self.text, text))
         same = next((i for i, (a, b) in pairs if a != b), min(len(self.text), len(text)))
-        if same < len(self.text):
-            self.context.forget(same)
-        for i in range(same, len(text), CHUNK):
-            self.context.read(text[i : i + CHUNK])
-        self.text = text
+        with self.whole():
+            if same < len(self.text):
+                self.context.forget(same)
+            for i in range(same, len(text), CHUNK):
+                self.context.read(text[i : i + CHUNK])
+            self.text = text
 
     def read(self, ids: list[int], every: bool, step: Observer) -> np.ndarray:
         """The logits after the ids, [1,V] or [T,V]."""
-        logits = self.context.read(ids, every).reshape(-1, self.engine.config.sizes.V).copy()
-        self.text = self.text + ids
+        with self.whole():
+            logits = self.context.read(ids, every).reshape(-1, self.engine.config.sizes.V).copy()
+            self.text = self.text + ids
         return logits
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Hold nothing after what broke off, as by a Ctrl-C: how far it came is not known."""
+        try:
+            yield
+        except BaseException:
+            self.context.forget()
+            self.text = []
+            raise
 
 
 class Stamps(View):

@@ -148,7 +148,8 @@ class Transformers(Engine):
                 return
             shown, away = tensor.numpy().copy(), True
             try:
-                if (new := step(name, shown)) is not shown:
+                new = step(name, shown)
+                if new is not shown or not np.array_equal(new, tensor.numpy()):  # or in place
                     tensor.copy_(torch.from_numpy(np.ascontiguousarray(new)))
             finally:
                 away = False

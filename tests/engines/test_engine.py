@@ -1,8 +1,10 @@
 """What every engine has from its base: one text at a time, clocked and traced as a Model is. The
 engine of this file is minillm itself."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pytest
@@ -94,9 +96,34 @@ def test_one_text_at_a_time(ours):
         ours.new_cache(batch=2)
     with pytest.raises(InputError, match="cache capacity 513: the model has 512 positions"):
         ours.new_cache(capacity=513)
+    for cache in (ours.model.new_cache(), object()):  # a KVCache would count what it does not hold
+        with pytest.raises(InputError, match=r"cache is .*new_cache\(\) of the engine"):
+            ours(IDS, cache)
     for length in (-1, 1.5, "2"):
         with pytest.raises(InputError, match="length is"):
             other.truncate(length)
+
+
+def test_threads_take_turns():
+    """llama.cpp ends the process where two are in one context."""
+
+    class Slow(Ours):
+        inside = most = 0
+
+        def read(self, *given):
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            sleep(0.01)
+            logits = super().read(*given)
+            self.inside -= 1
+            return logits
+
+    slow = Slow()
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(slow, [IDS[:n] for n in (1, 2, 3)] * 2))
+    assert slow.most == 1
+    for n, logits in zip((1, 2, 3), found):
+        np.testing.assert_array_equal(logits, slow.model(IDS[:n]))
 
 
 def test_its_price_is_measured_in_turn(ours):

@@ -17,7 +17,7 @@ from minillm.clock import Clock, Limits
 from minillm.decoding import Options
 from minillm.decoding.generate import moments
 from minillm.engines import LlamaCpp
-from minillm.engines.llama_cpp import View
+from minillm.engines.llama_cpp import Context, View
 from minillm.engines.price import price
 from minillm.loading import convert
 from minillm.steps import Patch
@@ -121,6 +121,36 @@ class TestLive:
         assert near(logits[-1], model(ids)[-1])
         cache.truncate(20)
         assert near(engine(ids[20:30], cache), model(ids[:30])[20:])
+
+    def test_what_is_changed_in_place_has_its_effect(self, both):
+        model, engine = both
+
+        def halved(value):
+            value *= 0.5
+            return value
+
+        for name in ("h.0.mlp.act", "h.0.attn.scores"):
+            patch = Patch({name: halved})
+            assert near(engine(IDS, step=patch), model(IDS, step=patch)), name
+
+    @pytest.mark.parametrize("past", [20, 30])  # where it has to go to first, and where it is
+    def test_after_a_pass_that_broke_off_it_holds_nothing_of_it(self, both, past, monkeypatch):
+        """A Ctrl-C comes when llama.cpp has read the ids: its cache holds them, the text does
+        not."""
+        model, engine = both
+        ids, cache = np.random.default_rng(1).integers(0, 300, 40).tolist(), engine.new_cache()
+        engine(ids[:30], cache)
+        cache.truncate(past)
+        read = Context.read
+
+        def broken(*given):
+            read(*given)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(Context, "read", broken)
+            engine([*ids[past:30][::-1], 1], cache)
+        assert near(engine(ids[past:], cache), model(ids)[past:])
 
     def test_the_command(self, both, tmp_path, capsys):
         file = tmp_path / "a.recording"

@@ -48,6 +48,19 @@ def test_values_with_a_cache_are_those_of_a_whole_pass(both):
     np.testing.assert_allclose(again[-1], whole["logits"][0, -1], rtol=1e-4, atol=1e-4)
 
 
+def test_what_is_changed_in_place_has_its_effect(both):
+    theirs, ours = both
+
+    def halved(value):
+        value *= 0.5
+        return value
+
+    name = next(name for name in theirs.step_names if name.endswith("mlp.out"))
+    patch = Patch({name: halved})
+    np.testing.assert_allclose(theirs(IDS, step=patch), ours(IDS, step=patch), rtol=1e-3, atol=1e-3)
+    assert np.abs(theirs(IDS, step=patch) - theirs(IDS)).max() > 1e-2
+
+
 def test_whoever_looks_on_changes_nothing(both):
     theirs, _ = both
     options = Options(max_new_tokens=9, do_sample=False, eos_token_id=None)
