@@ -35,56 +35,61 @@ def cached_attention(dtype):
         the cache, then let the queries that share them attend.
 
         Where heads are fewer than threads, or long contexts would give some thread a head more,
-        contexts are cut into stretches: a thread has its part of all heads' contexts side by side,
-        and writes the keys that lie there, and reads no others.
+        contexts are cut into stretches: a lane has its part of all heads' contexts side by side,
+        and writes the keys that lie there, and reads no others. There are as many lanes as threads
+        at most, each with one or, while some rest, with several: that changes no sum.
         """
         row, job = row_at(at_row, ROW, np.int64), row_at(at_job, JOB, np.int64)
         room, places = row_at(at_room, ROOM, np.int64), array_at(at_places, R, PLACE, np.int64)
         H, K, D, S = job[Job.HEADS], job[Job.KEY_HEADS], job[Job.HEAD_DIM], job[Job.CAPACITY]
-        thread, threads, group, layer = room[Room.THREAD], job[Job.THREADS], H // K, row[Row.LAYER]
+        lanes, group, layer = job[Job.LANES], H // K, row[Row.LAYER]
         scale = row_at(job[Job.HEAD_SCALES], layer + 1, np.float32)[layer]
-        in_stretches = threads > K
-        if K % threads:
+        in_stretches = lanes > K
+        if K % lanes:
             for r in range(R):
                 if places[r, Place.FILLED] >= LONG:
                     in_stretches = True
+        first_lane, end_lane = 0, 1
         if in_stretches:
-            end = (K * (thread + 1) - 1) // threads + 1
-        for head in range(first, end):
-            there = layer * job[Job.LAYER_BYTES] + head * job[Job.HEAD_BYTES]
-            # all new keys and values first: a position may be seen by the one after it
-            for r in range(R):
-                position = places[r, Place.POSITION]
-                place = position % S
-                filled = places[r, Place.FILLED]
-                start, stop = stretch(filled, head, K, thread, threads, in_stretches)
-                if start <= place < stop:
-                    key = array_at(places[r, Place.KEYS_AT] + there, S, D, dtype)[place]
-                    value = array_at(places[r, Place.VALUES_AT] + there, S, D, dtype)[place]
-                    new_key = at_head(row, Row.KEYS_FROM, r, head, D)
-                    new_key = prepared(new_key, row[Row.KEY_NORM], position, at_job, at_room)
-                    put(key, value, new_key, at_head(row, Row.VALUES_FROM, r, head, D))
-            for r in range(R):
-                position = places[r, Place.POSITION]
-                filled = places[r, Place.FILLED]
-                start, stop = stretch(filled, head, K, thread, threads, in_stretches)
-                stop = min(stop, position + 1)
-                keys = array_at(places[r, Place.KEYS_AT] + there, stop, D, dtype)[start:]
-                values = array_at(places[r, Place.VALUES_AT] + there, stop, D, dtype)[start:]
-                scores = row_at(room[Room.SCORES], max(stop - start, 0), np.float32)
-                for h in range(head * group, (head + 1) * group):
-                    query = at_head(row, Row.FROM, r, h, D)
-                    query = prepared(query, row[Row.QUERY_NORM], position, at_job, at_room)
-                    out = at_head(row, Row.TO, r, h, D)
-                    if in_stretches:
-                        out = job[Job.PARTS] + 4 * (D + 2) * ((thread * R + r) * H + h)
-                    m, total = np.float32(-np.inf), np.float32(0)
-                    if start < stop:
-                        q, context = row_at(query, D, np.float32), row_at(out, D, np.float32)
-                        m, total = attend(q, keys, values, scale, scores, context)
-                    if in_stretches:
-                        part = row_at(out, D + 2, np.float32)
-                        part[D], part[D + 1] = m, total
+            first_lane, end_lane = share(lanes, room[Room.THREAD], job[Job.THREADS])
+        for lane in range(first_lane, end_lane):
+            if in_stretches:
+                first, end = K * lane // lanes, (K * (lane + 1) - 1) // lanes + 1
+            for head in range(first, end):
+                there = layer * job[Job.LAYER_BYTES] + head * job[Job.HEAD_BYTES]
+                # all new keys and values first: a position may be seen by the one after it
+                for r in range(R):
+                    position = places[r, Place.POSITION]
+                    place = position % S
+                    filled = places[r, Place.FILLED]
+                    start, stop = stretch(filled, head, K, lane, lanes, in_stretches)
+                    if start <= place < stop:
+                        key = array_at(places[r, Place.KEYS_AT] + there, S, D, dtype)[place]
+                        value = array_at(places[r, Place.VALUES_AT] + there, S, D, dtype)[place]
+                        new_key = at_head(row, Row.KEYS_FROM, r, head, D)
+                        new_key = prepared(new_key, row[Row.KEY_NORM], position, at_job, at_room)
+                        put(key, value, new_key, at_head(row, Row.VALUES_FROM, r, head, D))
+                for r in range(R):
+                    position = places[r, Place.POSITION]
+                    filled = places[r, Place.FILLED]
+                    start, stop = stretch(filled, head, K, lane, lanes, in_stretches)
+                    stop = min(stop, position + 1)
+                    keys = array_at(places[r, Place.KEYS_AT] + there, stop, D, dtype)[start:]
+                    values = array_at(places[r, Place.VALUES_AT] + there, stop, D, dtype)[start:]
+                    scores = row_at(room[Room.SCORES], max(stop - start, 0), np.float32)
+                    for h in range(head * group, (head + 1) * group):
+                        query = at_head(row, Row.FROM, r, h, D)
+                        query = prepared(query, row[Row.QUERY_NORM], position, at_job, at_room)
+                        out = at_head(row, Row.TO, r, h, D)
+                        if in_stretches:
+                            out = job[Job.PARTS] + 4 * (D + 2) * ((lane * R + r) * H + h)
+                        m, total = np.float32(-np.inf), np.float32(0)
+                        if start < stop:
+                            q, context = row_at(query, D, np.float32), row_at(out, D, np.float32)
+                            m, total = attend(q, keys, values, scale, scores, context)
+                        if in_stretches:
+                            part = row_at(out, D + 2, np.float32)
+                            part[D], part[D + 1] = m, total
         if in_stretches:
             call(job[Job.MERGE], (at_row, R, at_job, at_room))
 
@@ -92,13 +97,13 @@ def cached_attention(dtype):
 
 
 @helper
-def stretch(filled, head, K, thread, threads, in_stretches):
-    """The places of a head's context that are the thread's: all, or its part where K heads side by
-    side are cut into one part for each thread."""
+def stretch(filled, head, K, lane, lanes, in_stretches):
+    """The places of a head's context that are the lane's: all, or its part where K heads side by
+    side are cut into one part for each lane."""
     start, stop = 0, filled
     if in_stretches:
-        start = filled * max(K * thread - threads * head, 0) // threads
-        stop = filled * min(K * (thread + 1) - threads * head, threads) // threads
+        start = filled * max(K * lane - lanes * head, 0) // lanes
+        stop = filled * min(K * (lane + 1) - lanes * head, lanes) // lanes
     return start, stop
 
 
@@ -230,26 +235,27 @@ def prepare(x_at, at_norm, position, at_job, at_room):
 def merge(at_row, R, at_job, at_room):
     """The thread's share of contexts [R, H D or more], from what all found in their stretches.
 
-    parts: [threads * R * H, D + 2]; of a stretch its context, m, the largest score, and the sum of
+    parts: [lanes * R * H, D + 2]; of a stretch its context, m, the largest score, and the sum of
     exp(score - m), which times exp(m - the largest m) is the weight of the stretch.
     """
     row, job = row_at(at_row, ROW, np.int64), row_at(at_job, JOB, np.int64)
     H, K, D = job[Job.HEADS], job[Job.KEY_HEADS], job[Job.HEAD_DIM]
     thread, threads = row_at(at_room, ROOM, np.int64)[Room.THREAD], job[Job.THREADS]
-    parts = array_at(job[Job.PARTS], threads * R * H, D + 2, np.float32)
+    lanes = job[Job.LANES]
+    parts = array_at(job[Job.PARTS], lanes * R * H, D + 2, np.float32)
     context = array_at(row[Row.TO], R, row[Row.TO_WIDTH], np.float32)
     meet(row_at(job[Job.STATE], STATE, np.int64), threads)
     first, end = share(R * H, thread, threads)
     for i in range(first, end):
         r, h = i // H, i % H
         head, out = h // (H // K), context[r, h * D : (h + 1) * D]
-        from_thread, to_thread = threads * head // K, (threads * (head + 1) - 1) // K + 1
+        first_lane, end_lane = lanes * head // K, (lanes * (head + 1) - 1) // K + 1
         m, total = np.float32(-np.inf), np.float32(0)
-        for t in range(from_thread, to_thread):
+        for t in range(first_lane, end_lane):
             m = larger(m, parts[(t * R + r) * H + h, D])
         for d in range(D):
             out[d] = 0
-        for t in range(from_thread, to_thread):
+        for t in range(first_lane, end_lane):
             part = parts[(t * R + r) * H + h]
             if part[D] != -np.inf or m == -np.inf:  # else all of it weighs nothing
                 weight = part[D + 1] * exp(part[D] - m)

@@ -28,9 +28,9 @@ from .forms import BLOCK_ROOM, KEYS, PAIR_ROOM, QUERIES, flat_panels, room_for_t
 from .pages import give_back
 from .program import Instruction, Program
 from .table import FEW, JOB, PLACE, ROW, Job, Place, Row
-from .threads import Team, threads_now
+from .threads import Team, n_threads, threads_now
 
-NOT_FINITE = int(Job.NOT_FINITE)
+NOT_FINITE, LANES = int(Job.NOT_FINITE), int(Job.LANES)
 # Which kernels there are (perform.py): names, since to import them is to import Numba
 NORMS = ("layer_norm", "rms_norm")
 PRODUCTS = ("float32", "bfloat16", "bfloat16_rounded", "float16", "int8", "int4", "int4_min")
@@ -292,9 +292,9 @@ class DecodeStep:
         kept = [end - 1 for end in accumulate(lengths)] if last else range(len(tokens))
         logits = np.empty((len(kept), self._logits_width), np.float32)
         with self._one_at_a_time:
-            again = self._team.n == threads
+            again = self._team.n == threads and self._job[LANES] == n_threads()
             if not again:
-                self._gather(threads)
+                self._gather(threads, n_threads())
             # many positions of one text attend in tiles
             many = len(past) == 1 and len(tokens) > FEW
             if self._many and len(tokens) <= FEW:
@@ -334,15 +334,16 @@ class DecodeStep:
                 tell(self.names, self.stamps.tolist())
         return logits[:, : program.sizes.V].reshape(len(ids), -1, program.sizes.V)
 
-    def _gather(self, threads: int) -> None:
-        """Make a team of so many threads, and room for each."""
+    def _gather(self, threads: int, lanes: int) -> None:
+        """Make a team of so many threads, and room for each, and for stretches in so many lanes."""
         s = self.program.sizes
         self._team = Team(threads)
         self._rooms += [self._room(i) for i in range(len(self._rooms), threads)]
         self._rooms_at = [room.ctypes.data for room in self._rooms]
-        n_parts = threads * self.MOST * s.H if s.K % threads else 0
+        n_parts = lanes * self.MOST * s.H if s.K % lanes else 0
         self._parts = np.zeros((n_parts, s.D + 2), np.float32)
-        self._job[[Job.THREADS, Job.STATE]] = threads, self._team.state.ctypes.data
+        state = self._team.state.ctypes.data
+        self._job[[Job.THREADS, Job.STATE, Job.LANES]] = threads, state, lanes
         if n_parts:
             self._job[[Job.PARTS, Job.MERGE]] = self._parts.ctypes.data, kernel_at("heads", "merge")
 

@@ -54,23 +54,24 @@ class Job(IntEnum):
     COSINES = 7  # [positions,D/2], of the rotation of queries and keys; 0: none
     SINES = 8
     THREADS = 9
-    STATE = 10  # the team's, for meetings
-    PARTS = 11  # room for what is found in stretches of the context
-    MERGE = 12  # the kernel that merges what was found there
-    PREPARE = 13  # the kernel that norms and turns queries and keys, if it does
-    TABLE = 14
-    INSTRUCTIONS = 15  # how many rows the table has
-    PLACES = 16  # of the new positions, see Place
-    STAMPS = 17  # the ticks at which each step was finished
-    TAKEN = 18  # of each instruction, how many shares of its product have been taken
-    ROWS = 19  # R, new positions
-    KEPT = 20  # of these the ones whose logits are wanted
-    ATTEND = 21  # the kernel of attention for the cache's type
-    CAPACITY = 22  # places in a row of the cache
-    LAYER_BYTES = 23  # from one layer's keys to the next layer's
-    HEAD_BYTES = 24  # from one head's keys to the next head's
-    TILES = 25  # room for the keys and values of one layer in tiles, where attention uses them
-    NOT_FINITE = 26  # 1: numbers that are not finite were to be put into blocks
+    LANES = 10  # into how many stretches contexts are cut, however many threads there are now
+    STATE = 11  # the team's, for meetings
+    PARTS = 12  # room for what is found in stretches of the context
+    MERGE = 13  # the kernel that merges what was found there
+    PREPARE = 14  # the kernel that norms and turns queries and keys, if it does
+    TABLE = 15
+    INSTRUCTIONS = 16  # how many rows the table has
+    PLACES = 17  # of the new positions, see Place
+    STAMPS = 18  # the ticks at which each step was finished
+    TAKEN = 19  # of each instruction, how many shares of its product have been taken
+    ROWS = 20  # R, new positions
+    KEPT = 21  # of these the ones whose logits are wanted
+    ATTEND = 22  # the kernel of attention for the cache's type
+    CAPACITY = 23  # places in a row of the cache
+    LAYER_BYTES = 24  # from one layer's keys to the next layer's
+    HEAD_BYTES = 25  # from one head's keys to the next head's
+    TILES = 26  # room for the keys and values of one layer in tiles, where attention uses them
+    NOT_FINITE = 27  # 1: numbers that are not finite were to be put into blocks
 
 
 class Place(IntEnum):

@@ -95,8 +95,10 @@ def test_equals_the_readable_forward_at_every_position(kind, n_threads):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_threads_that_come_and_go_change_no_bit(kind, monkeypatch):
+@pytest.mark.parametrize("lanes", [1, 5])  # of 5, each has a part of a head's context
+def test_threads_that_come_and_go_change_no_bit(kind, lanes, monkeypatch):
     model = stored(random_model(SMALL), kind)
+    monkeypatch.setattr(kernels_decode, "n_threads", lambda: lanes)
 
     def logits(numbers):
         changing, used = cycle(numbers), []
