@@ -136,10 +136,13 @@ def test_a_thread_that_goes_on_alone_changes_no_bit(kind, n_threads, monkeypatch
 
     alone = logits(1, [])
     for slept in ([], [1], [0, 1, 2]):
-        went.clear()
-        for mine, theirs in zip(logits(n_threads, slept), alone):
-            assert np.array_equal(mine, theirs)
+        for _ in range(50):  # beside busy neighbours a thread may have gone before the next step
+            for mine, theirs in zip(logits(n_threads, slept), alone):
+                assert np.array_equal(mine, theirs)
+            if any(went) or not slept:
+                break
         assert any(went) or not slept
+        went.clear()
 
 
 @pytest.mark.parametrize(
