@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def run(args: argparse.Namespace) -> int | None:
         merge(args)
         return None
     if len(args.files) > 1:
-        raise InputError(f"several files: to put them together, minillm lab merge {args.files[0]}")
+        files = shlex.join(args.files)
+        raise InputError(f"several files: to put them together, minillm lab merge {files:.200}")
     if args.json or args.plot:
         raise InputError("--json and --plot are of minillm lab merge FILE...")
     return measure(args)

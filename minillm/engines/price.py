@@ -10,7 +10,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from ..clock import Clock
-from ..errors import count
+from ..errors import count, whole_number
 from .engine import Engine
 
 
@@ -77,6 +77,7 @@ def price(engine: Engine, ids: Sequence[int], n: int = 32, every_step: bool = Fa
     """Let the engine continue ids by n tokens, the likeliest, and read each of them twice, with a
     clock and without, now one first and now the other."""
     P = engine.config.sizes.P
+    n = whole_number("n", n)
     n, ids = min(n, P - 1), ids[: P - min(n, P - 1)]
     cache, clock = engine.new_cache(capacity=len(ids) + n), Clock(every_step)
     times: dict[bool, list[int]] = {False: [], True: []}

@@ -17,11 +17,10 @@ from .threads import (
     ARRIVED,
     CALLS,
     CLOSED,
+    ENOUGH,
     LOOKS,
     LOST,
-    MOST_NAPS,
     NAP,
-    NAPS,
     ROUND,
     STAY,
     TIRED,
@@ -98,7 +97,7 @@ def meet(state, n):
     this_round = atomic_load(state, ROUND)
     if atomic_add(state, ARRIVED, 1) == n - 1:
         state[ARRIVED] = 0
-        if state[NAPS] > MOST_NAPS:
+        if state[LOST] > state[ENOUGH]:
             state[TIRED] = this_round + 1
         atomic_add(state, ROUND, 1)
         return
@@ -111,7 +110,6 @@ def meet(state, n):
             nap()
     if looks >= LOOKS:
         atomic_add(state, LOST, ticks() - began)
-        atomic_add(state, NAPS, looks - LOOKS)
 
 
 @helper

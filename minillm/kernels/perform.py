@@ -12,7 +12,7 @@ from .instructions import ACTIVATIONS, NORMS, PRODUCTS, activate, residual
 from .meetings import atomic_add, atomic_load, called_again, meet, share, tired
 from .memory import call, row_at, ticks
 from .table import FEW, JOB, ROOM, ROW, Job, Room, Row
-from .threads import ALONE, ROUND, STATE
+from .threads import ROUND, STATE
 
 SHARES = 4  # of a product for each thread, where there are many positions
 
@@ -59,7 +59,7 @@ def perform(at_job, at_room):
                 if few and threads > 1 and tired(state, began):
                     if thread > 0:
                         break
-                    threads = job[Job.THREADS] = state[ALONE] = 1
+                    threads = job[Job.THREADS] = 1
             if row[Row.MEET]:
                 n = stamp(job, n, thread)
         if thread == 0:

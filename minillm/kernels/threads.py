@@ -72,6 +72,7 @@ _limit = _from_environment()
 PATIENCE, SOON, FIRST_REST, MOST_REST, LONGEST = 5_000_000, 200_000_000, 8, 64, 2_000_000_000
 LAUNCH = 200_000  # ns that a thread of the pool may take to wake: no loss
 _debt, _rest, _worked = 0.0, FIRST_REST, float(SOON)  # _worked: since the last rest
+_ticks = 0.0  # of a ns, once a team has run
 _useful, _until = 1, 0  # how many threads are of use until when (perf_counter_ns)
 
 
@@ -82,14 +83,13 @@ def threads_now() -> int:
     return min(n_threads(), _useful) if resting else n_threads()
 
 
-def judge(threads: int, took: float, lost: float, alone: bool = False) -> None:
-    """Take account of threads' work that took so many ns, `lost` of them waiting; alone: until one
-    thread went on without the others, which is a debt of PATIENCE at least."""
+def judge(threads: int, took: float, lost: float) -> None:
+    """Take account of threads' work that took so many ns, `lost` of them waiting."""
     global _debt, _rest, _worked, _useful, _until
     _debt, _worked = max(_debt + lost - took / 3, 0.0), _worked + took
-    if alone or _debt > PATIENCE:
+    if _debt > PATIENCE:
         _rest = min(2 * _rest, MOST_REST) if _worked < SOON else FIRST_REST
-        ns = min(_rest * int(max(_debt, PATIENCE)), LONGEST)
+        ns = min(_rest * int(_debt), LONGEST)
         _useful, _until = max(threads // 2, 1), time.perf_counter_ns() + ns
         _debt = _worked = 0.0
 
@@ -156,17 +156,17 @@ def in_parallel(
 
 # ---- keeping time inside a kernel
 
-# Places in a team's `state`, a cache line apart, and how many numbers it has. LOST, NAPS: ticks
-# that its threads slept at meetings in one run, and how often; TIRED: the last round before which
-# that was more than MOST_NAPS times; ALONE: whether the first thread went on without the others.
-STATE = 128
-ARRIVED, ROUND, ABANDONED, CALLS, LOST, NAPS, TIRED, ALONE = range(0, STATE, 16)
+# Places in a team's `state`, a cache line apart, and how many numbers it has. LOST: ticks that its
+# threads slept at meetings in one run; ENOUGH: of these, from where one of them had better go on
+# alone; TIRED: the last round before which that was so.
+STATE = 112
+ARRIVED, ROUND, ABANDONED, CALLS, LOST, ENOUGH, TIRED = range(0, STATE, 16)
 CLOSED = -1  # stands in CALLS when nobody waits for a call any more
 # How often a thread looks at a place before it naps between the looks, and before it goes. 200,000
 # looks are 0.1 to 0.3 ms: longer than a nap, or one thread's nap would be the cause of the other's.
 LOOKS, STAY = 200_000, 500_000
 NAP = 50  # us, and as much again until a thread is awake
-MOST_NAPS = 40  # 2 to 4 ms
+SLICE = 2_000_000  # ns: who waits so long waits for a thread that the system has put aside
 
 
 class Team:
@@ -185,7 +185,7 @@ class Team:
     def run(self, work, again: bool = False) -> None:
         """Call work(i) for all i < n at the same time. again: it is that of the last time, and asks
         for `called_again`."""
-        global _team
+        global _team, _ticks
         if self.n == 1:
             return work(0)
         with _one_at_a_time:
@@ -201,6 +201,7 @@ class Team:
                     if _team:
                         _team.end()
                     self.state[:], self._others, _team = 0, [], self
+                    self.state[ENOUGH] = SLICE * _ticks or 1 << 62
                     for i in range(1, self.n):
                         self._others.append(pool(self.n - 1).submit(self._other, work, i))
                 work(0)
@@ -211,12 +212,9 @@ class Team:
             if self.state[ABANDONED]:
                 for other in self._others:
                     other.result()  # raises what went wrong there
-            took, lost, alone = time.perf_counter_ns() - start, 0.0, False
-            if slept := int(self.state[LOST]):  # in ticks
-                lost = slept * took / (now() - began) / (self.n - 1)
-                alone = bool(self.state[ALONE])
-                self.state[[LOST, NAPS, ALONE]] = 0
-            judge(self.n, took, lost, alone)
+            took, slept = time.perf_counter_ns() - start, int(self.state[LOST])
+            self.state[LOST], _ticks = 0, (now() - began) / took
+            judge(self.n, took, slept / _ticks / (self.n - 1))
 
     def _other(self, work, i: int) -> None:
         try:

@@ -221,7 +221,16 @@ class KVCache:
 
     def grow_into(self, larger: KVCache) -> None:
         """Take the arrays of an empty, larger cache for its own. What is here moves there a layer
-        at a time and is gone here, also from views, so that it is not held twice."""
+        at a time and is gone here, also from views, so that it is not held twice. InputError where
+        the other is this one, holds something, or has no room for it."""
+        shapes = [(*a.shape[:3], *a.shape[4:], a.dtype) for a in (self.keys, larger.keys)]
+        if (
+            larger.keys is self.keys
+            or larger.lengths.any()
+            or shapes[0] != shapes[1]
+            or larger.keys.shape[3] < self.lengths.max()
+        ):
+            raise InputError(f"{self} cannot grow into {larger}: it takes an empty, larger one")
         lengths, kept = self.lengths.copy(), int(self.lengths.max())
         self.lengths[:] = 0  # it is empty, if a Ctrl-C comes now
         for mine, room in ((self.keys, larger.keys), (self.values, larger.values)):

@@ -205,10 +205,11 @@ class Tokenizer:
 
     def encode_documents(self, text: str) -> list[int]:
         """Return the ids of a text in which every <|endoftext|> ends a document: its own id, if the
-        tokenizer has it, stands for each (see cut_at_ends)."""
+        tokenizer has it, stands for each (see cut_at_ends). First come the ids that `template` has
+        before a text, as in a prompt."""
         first, *others = map(self.encode, cut_at_ends(_one_text(text)))
         end = [] if self.eot_id is None else [self.eot_id]
-        return first + [i for ids in others for i in (*end, *ids)]
+        return [*self.template[0], *first, *(i for ids in others for i in (*end, *ids))]
 
     def explain(self, text: str, allowed_special: Iterable[str] | str = ()) -> list[Piece]:
         """Return the pieces of `text`, each with its bytes, every merge in order and the ids they

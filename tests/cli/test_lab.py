@@ -78,7 +78,7 @@ def test_a_class_is_put_together(cli, tmp_path):
         (["merge"], "minillm lab merge needs files"),
         (["merge", "a.json", "--yes"], "--yes is of measuring"),
         (["merge", "a.json", "--rounds", "3"], "--rounds is of measuring"),
-        (["a.json", "b.json"], "several files: to put them together"),
+        (["a.json", "b.json"], "together, minillm lab merge a.json b.json"),
         (["a.txt", "--yes"], "FILE a.txt: the name must end in one of .json"),
         (["no/such/a.json", "--yes"], "there is no such folder"),
         (["--model", "/home/anna/model"], "--model is '/home/anna/model'; it must be one of tales"),

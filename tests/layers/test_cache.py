@@ -263,9 +263,17 @@ def test_a_cache_that_grows_goes_on_and_an_interrupted_one_is_empty():
         assert cache.capacity == plain.capacity
         np.testing.assert_array_equal(model(IDS[:, 1:], cache), model(IDS[:, 1:], plain))
 
-    def interrupted():
-        raise KeyboardInterrupt
+    class Interrupted(np.ndarray):
+        def __iter__(self):
+            raise KeyboardInterrupt
 
+    small, filled, larger = (model.new_cache(2, capacity=n) for n in (1, 16, 16))
+    filled.lengths[:] = 1
+    for wrong in (cache, small, filled, model.new_cache(1), model.new_cache(2, dtype=np.float16)):
+        with pytest.raises(InputError, match="cannot grow into KVCache"):
+            cache.grow_into(wrong)
+    assert cache.lengths.tolist() == [IDS.shape[1]] * 2
+    vars(larger)["keys"] = larger.keys.view(Interrupted)
     with pytest.raises(KeyboardInterrupt):
-        cache.grow_into(SimpleNamespace(keys=(interrupted() for _ in "once"), values=cache.values))
+        cache.grow_into(larger)
     assert cache.lengths.tolist() == [0, 0]

@@ -387,6 +387,7 @@ def test_a_template_is_added_where_asked_for(folder, small_tokenizer):
     for begun in ("low", END_OF_TEXT + "low"):
         assert tokenizer.encode_prompt(begun) == [end, *plain]
     assert tokenizer.encode_prompt("") == [end] and small_tokenizer.encode_prompt("") == []
+    assert tokenizer.encode_documents("low") == [end, *tokenizer.encode("low")]  # what is scored
     named[END_OF_TEXT]["ids"] = [297]
     change(folder, post_processor=post)
     with pytest.raises(InputError, match="adds the id 297, which is no token"):
