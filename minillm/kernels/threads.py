@@ -214,7 +214,7 @@ class Team:
                     other.result()  # raises what went wrong there
             took, slept = time.perf_counter_ns() - start, int(self.state[LOST])
             self.state[LOST], _ticks = 0, (now() - began) / took
-            judge(self.n, took, slept / _ticks / (self.n - 1))
+            judge(self.n, took, slept / _ticks / (self.n - 1) if slept else 0.0)
 
     def _other(self, work, i: int) -> None:
         try:
