@@ -160,7 +160,7 @@ def test_who_waits_for_a_thread_of_the_pool_works_alone_for_a_while(rested):
             assert began.wait(60)
         else:
             began.set()
-            sleep(0.05)
+            sleep(0.3)
 
     threads.in_parallel(work, 8)
     assert threads.threads_now() == 1
