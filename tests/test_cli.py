@@ -520,7 +520,7 @@ def test_bench_says_what_the_model_takes_and_what_the_process():
             ["clock", TEXT, "--trace", "nowhere/trace.json"],
             "--trace nowhere/trace.json: there is no such folder",
         ),
-        (["clock", TEXT, "--limits", "tests"], "--limits tests: it cannot be written"),
+        (["clock", TEXT, "--limits", "tests"], "--limits tests: it is a folder; name a file in it"),
         (["train", "--out", "x", "--optimizer", "adam"], "invalid choice: 'adam'"),
         (["train", "--out", ""], "minillm train: argument --out: it is empty"),
         (["plot", ""], "argument RUN: it is empty"),

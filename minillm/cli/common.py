@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from traceback import format_exception
@@ -189,6 +189,14 @@ def check_output(option: str, path, formats: Sequence[str] = ()) -> None:
         raise InputError(f"{option} {path}: it is a folder; name a file in it")
     if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
         raise InputError(f"{option} {path}: it cannot be written")
+
+
+def check_stem(option: str, stem: str | Path | None, endings: Iterable[str]) -> None:
+    """The same for files of one name and several endings."""
+    if stem is not None and (not Path(stem).name or str(stem)[-1] in "/" + os.sep):
+        raise InputError(f"{option} {stem}: it is a folder; name what the files in it begin with")
+    for ending in endings if stem else ():
+        check_output(option, f"{stem}{ending}")
 
 
 def require_new(path: Path, force: bool, how: str = "--force") -> None:

@@ -26,6 +26,7 @@ from .common import (
     add_compute,
     add_model,
     check_output,
+    check_stem,
     join,
     load,
     say_written,
@@ -187,8 +188,7 @@ def check(args: argparse.Namespace) -> None:
     if args.random_124m:
         args.quality_tokens = 0
     check_output("--plot", args.plot, PICTURES)
-    for ending in SAVED if args.save else ():
-        check_output("--save", f"{args.save}{ending}")
+    check_stem("--save", args.save, SAVED)
 
 
 def sizes(args: argparse.Namespace) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import textwrap
 from pathlib import Path
 
 from ..errors import InputError
-from .common import PICTURES, check_output, harmless, table, write, write_json
+from .common import PICTURES, check_output, check_stem, harmless, table, write, write_json
 
 KINDS = ("float32", "float16", "int8", "int4")
 SAVED = (".md", ".json", ".png")
@@ -97,8 +97,7 @@ def run(args: argparse.Namespace) -> None:
         return list_machines(args.json)
     check_output("--plot", args.plot, PICTURES)
     check_output("--save-machine", args.save_machine)
-    for ending in SAVED if args.save else ():
-        check_output("--save", f"{args.save}{ending}")
+    check_stem("--save", args.save, SAVED)
     for name in ("contexts", "new", "rounds"):
         value = getattr(args, name)
         if min(value if isinstance(value, list) else [value]) < 1:

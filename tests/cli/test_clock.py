@@ -87,7 +87,7 @@ def test_the_command_draws_and_tabulates(cli, tmp_path):
             "--plot no/such/folder/a.png: there is no such folder",
         ),
         ([TALE, "--plot", "picture.xyz"], "--plot picture.xyz: the name must end in one of .png"),
-        ([TALE, "--trace", "."], "--trace .: it cannot be written"),
+        ([TALE, "--trace", "."], "--trace .: it is a folder; name a file in it"),
         ([TALE, "--limits", "README.md"], "README.md"),
         (["--predict", "3,x"], "--predict 3,x: give contexts as whole numbers"),
         (["--predict", "32", TALE], "--predict needs no prompt: leave out 'Once upon a time'"),

@@ -85,6 +85,8 @@ def test_a_config_alone(cli, machine, tmp_path):
         (["tales", "--rounds", "0"], "--rounds is 0; it must be at least 1"),
         (["weights/tales/config.json", "--measure"], "config.json: a config has no weights to"),
         (["tales", "--contexts", "3", "-1"], "--contexts is [3, -1]"),
+        (["tales", "--save", "tests/"], "--save tests/: it is a folder; name what the files in it"),
+        (["tales", "--save", "/"], "--save /: it is a folder"),
         (["tales", "--plot", "a.xyz"], "--plot a.xyz: the name must end in"),
         (["tales", "--save-machine", "no/such/a.json"], "there is no such folder"),
     ],
