@@ -11,7 +11,7 @@ from time import sleep
 from ..errors import InputError
 from ..loading import config_of
 from .peers import PEERS, choose
-from .run import PAUSE, check_measured, in_rounds, random_ids, started
+from .run import PAUSE, check_measured, in_rounds, random_ids, require_some, started
 
 # Of each width llama.cpp first, which the others of that width are compared with.
 USUAL = (
@@ -88,7 +88,7 @@ def run(
 
     Raises InputError for a peer that is unknown, and where none could be measured.
     """
-    names = choose(names)
+    require_some(names := choose(names))
     if n_prompt < 2:
         raise InputError(f"the prompt has {n_prompt} token; it must have 2 at least: the first")
     ids = random_ids(config_of(folder), n_prompt, n_new, max(batches))

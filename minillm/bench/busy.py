@@ -14,7 +14,7 @@ from statistics import median
 from ..loading import config_of
 from . import trainers
 from .peers import choose
-from .run import check_measured, in_rounds, random_ids, started, turn
+from .run import check_measured, in_rounds, random_ids, require_some, started, turn
 
 PEERS = "minillm-float32,llama.cpp-F32"
 # seconds of a turn, in which a peer is asked again and again: the system shares processors out in
@@ -86,7 +86,7 @@ def run(
     Returns for each number of neighbours and threads every peer's result. Raises InputError for a
     peer that is unknown, and where none could be measured.
     """
-    names = choose(names)
+    require_some(names := choose(names))
     request = {"ids": random_ids(config_of(folder), n_prompt, n_new), "n_new": n_new}
     tokens = {"decode": n_new, "prefill": n_prompt}
     return _in_turn(folder, names, request, tokens, busy, rounds, threads, cache_dtype)
@@ -94,10 +94,11 @@ def run(
 
 def train(shape: str, names: str, busy: int, rounds: int = 5, threads: int = 2) -> list[BusyResult]:
     """The same with training steps of a shape, and the peers, of trainers.run."""
-    names, (_, (B, T)) = trainers.choose(names), trainers.SHAPES[shape]
+    chosen, (_, (B, T)) = trainers.choose(names), trainers.SHAPES[shape]
+    require_some(chosen, trainers.TRAINERS)
     with trainers.prepared(shape) as (folder, request):
         tokens = {"training": B * T * trainers.STEPS}
-        return _in_turn(folder, names, request, tokens, busy, rounds, threads)
+        return _in_turn(folder, chosen, request, tokens, busy, rounds, threads)
 
 
 def _in_turn(

@@ -46,6 +46,12 @@ def spent(kind: str, start: tuple[float, float], end: tuple[float, float]) -> di
     return {f"{kind}_s": end[0] - start[0], f"{kind}_cpu_s": end[1] - start[1]}
 
 
+def not_installed(module: str) -> str:
+    """That a module is not there, and how to install it."""
+    package = {"llama_cpp": "llama-cpp-python"}.get(module, module)
+    return f"{module} is not installed: python -m pip install {package}"
+
+
 class Peer:
     """What `run` needs to know of an engine, and how it is timed.
 
@@ -54,6 +60,7 @@ class Peer:
     one position) and libraries (the memory held before there was a model, None where unknown).
     """
 
+    needs: tuple[str, ...] = ()  # modules that may not be installed
     bits: int | None = 32  # how a weight is stored, for the groups of --peers
     cache_dtype: str | None = (
         None  # of the KV cache, where it can be chosen; None is the engine's own choice
@@ -262,6 +269,7 @@ class MinillmStored(MinillmFloat32):
 class Transformers(Peer):
     """Hugging Face transformers with its own cache, without the overhead of its generate()."""
 
+    needs = ("torch", "transformers")
     dtype = "float32"
 
     def load(self, model: str, threads: int) -> None:
@@ -324,6 +332,7 @@ class LlamaCpp(Peer):
     it chooses so, batches of 512. The context is as long as the longest run needs.
     """
 
+    needs = ("llama_cpp",)
     precision: str | None = "F32"
     context: Any = None
     room = 0
@@ -411,6 +420,7 @@ class CTranslate2(Peer):
     be one pass, but computes the logits of all positions.)
     """
 
+    needs = ("ctranslate2",)
     precision = "float32"
 
     def load(self, model: str, threads: int) -> None:

@@ -7,9 +7,10 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from time import perf_counter, sleep
@@ -22,7 +23,7 @@ from ..loading import config_of
 from ..machine.child import Child, Ended
 from ..machine.forms import short
 from ..machine.progress import progress_bar
-from .peers import choose
+from .peers import PEERS, choose, not_installed
 from .roofline import MACHINE, prefill_flop
 
 # What Numba is told in order to compile for another processor than this one.
@@ -194,7 +195,7 @@ def run_lengths(
 ) -> list[PeerComparison]:
     """The same with prompts of several lengths, all in turn in each round: a comparison of each.
     What a peer holds at most is that of the whole run."""
-    names = choose(names)
+    require_some(names := choose(names))
     config = config_of(folder)
     ids = random_ids(config, max(prompts), n_new)
     comparisons = [PeerComparison(n, n_new, prefill_flop(config, n) / n) for n in prompts]
@@ -295,6 +296,18 @@ def _check_limits(said: dict) -> dict:
     if "missing" in said:
         raise InputError(f"the machine's limits cannot be measured: {said['missing']}")
     return said
+
+
+def require_some(names: Iterable[str], kinds: Mapping[str, Any] = PEERS) -> None:
+    """Raise InputError, before anything is started, where of all these peers something that they
+    need is not installed."""
+    reasons = []
+    for name in names:
+        absent = [module for module in kinds[name].needs if find_spec(module) is None]
+        if not absent:
+            return
+        reasons.append(f"{name}: {not_installed(absent[0])}")
+    raise InputError(f"no peer could be measured: {'; '.join(reasons)}")
 
 
 def check_measured(results: Sequence[Any]) -> None:

@@ -19,7 +19,7 @@ from ..families.llama.config import LlamaConfig
 from ..machine.memory import peak_bytes
 from .peers import clocks, spent
 from .roofline import prefill_flop
-from .run import PAUSE, check_measured, in_rounds, limits_of, started
+from .run import PAUSE, check_measured, in_rounds, limits_of, require_some, started
 
 # What can be compared: a shape, and a batch [B,T] of it. "llama" is as large as "small".
 SHAPES: dict[str, tuple[Any, tuple[int, int]]] = {
@@ -46,6 +46,7 @@ STEPS = 2  # of each peer in each round
 class MinillmTraining:
     """minillm's training step: the trainer's own objective, optimiser and kernels."""
 
+    needs: tuple[str, ...] = ()
     weight_bytes = cache_bytes = 0
     precision = "float32"
 
@@ -92,6 +93,8 @@ class MinillmTrainingBfloat16(MinillmTraining):
 class TorchTraining(MinillmTraining):
     """torch eager: the model of transformers with eager attention and no dropout, and
     torch.optim.AdamW."""
+
+    needs = ("torch", "transformers")
 
     def load(self, folder: str, threads: int) -> None:
         import torch
@@ -186,7 +189,7 @@ def run(shape: str, names: str, rounds: int = 5, threads: int = 2) -> TrainerCom
 
     Raises InputError for an unknown peer, and where none could be measured.
     """
-    chosen = choose(names)
+    require_some(chosen := choose(names), TRAINERS)
     config, (B, T) = SHAPES[shape]
     comparison = TrainerComparison(
         shape, (B, T), step_flop(config, B, T) / (B * T), [TrainerResult(name) for name in chosen]

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from ..errors import InputError
 from ..machine.child import answering, listening
 from ..machine.memory import peak_bytes
-from .peers import PEERS
+from .peers import PEERS, not_installed
 from .roofline import MACHINE, Machine
 from .trainers import TRAINERS
 
@@ -43,15 +43,8 @@ def serve(
     try:
         peer.load(folder, int(threads))
     except ImportError as error:
-        answer(
-            {
-                "missing": (
-                    f"{error.name} is not installed"
-                    if isinstance(error, ModuleNotFoundError)
-                    else str(error)
-                )
-            }
-        )
+        gone = isinstance(error, ModuleNotFoundError) and error.name
+        answer({"missing": not_installed(gone) if gone else str(error)})
         return
     except InputError as error:
         answer({"missing": str(error)})

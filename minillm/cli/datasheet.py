@@ -88,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from ..bench.datasheet import PEERS, Datasheet, described
+    from ..bench.run import require_some
     from ..clock import machines
     from ..errors import require_one_of
     from ..twins.threads import checked_threads
@@ -108,6 +109,8 @@ def run(args: argparse.Namespace) -> None:
         require_one_of("--kinds", kind, known)
     for engine in args.engine:
         require_one_of("--engine", engine, PEERS)
+    if args.measure or args.errors:
+        require_some([name for engine in args.engine for name in PEERS[engine].values()])
     if args.errors:
         return errors(args)
     if len(args.engine) > 1 or args.models:
@@ -175,10 +178,7 @@ def measured(sheet, args: argparse.Namespace) -> list:
         what = sheet.name, folder, limits, [sheet.engine], sheet.kinds, args.contexts
         points = predictions.measured(*what, args.new, args.rounds)
     if why := all(point.missing for point in points) and points[0].missing:
-        raise InputError(
-            f'{sheet.engine} cannot be measured: {why}; pip install "minillm-gpt2[bench]" brings'
-            " the engines"
-        )
+        raise InputError(f"{sheet.engine} cannot be measured: {why}")
     for point in points:
         point.constants = sheet.machine.fitted.get(point.key)
     return points

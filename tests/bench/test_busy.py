@@ -30,7 +30,10 @@ def test_beside_busy_neighbours_everybody_is_measured_in_turn(
     ]
     for result in results:
         if result.name == "engine-absent":
-            assert result.missing == "no_such_library is not installed"
+            assert (
+                result.missing
+                == "no_such_library is not installed: python -m pip install no_such_library"
+            )
         else:
             assert [*result.rates] == [*result.per_cpu] == ["decode", "prefill"]
             for kind, most in (("decode", 250), ("prefill", 500)):

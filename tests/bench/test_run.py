@@ -61,7 +61,7 @@ def test_what_cannot_be_measured_is_told_and_stops_nobody(compare):
     comparison = compare(names, 2, 2, 1)
     missing = {result.name: result.missing for result in comparison.results}
     assert missing == {
-        "engine-absent": "no_such_library is not installed",
+        "engine-absent": "no_such_library is not installed: python -m pip install no_such_library",
         "engine-unable": "this engine has no such GPT-2",
         "engine-broken": f"failed: {ENDED.format(1)}: RuntimeError: symbol not found",
         "engine-dying": f"failed: {ENDED.format(7)}",
@@ -74,7 +74,7 @@ def test_what_cannot_be_measured_is_told_and_stops_nobody(compare):
 def test_nobody_to_measure_is_one_line(compare, in_threads):
     with pytest.raises(
         InputError,
-        match="no peer could be measured: engine-absent: no_such_library is not installed",
+        match="no peer could be measured: engine-absent: no_such_library is not installed: python",
     ) as error:
         compare("engine-absent,engine-dying", 2, 2, 1)
     assert "\n" not in str(error.value)
@@ -107,7 +107,7 @@ def test_the_command_names_what_is_missing_and_draws(compare, in_threads, capsys
     assert re.fullmatch(r"a round takes \d+\.\d s, all about \d+\.\d s", told[2])
     assert told[3] == f"{tmp_path / 'rates.png'}: written"
     assert (
-        "engine-absent: missing (no_such_library is not installed)" in out
+        "engine-absent: missing (no_such_library is not installed: python -m pip install" in out
         and "differ from" in out
         and "reference" in out
     )
@@ -300,3 +300,26 @@ def test_peers_for_another_processor(monkeypatch, tmp_path):
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True
     )
     assert done.stdout.split() == ["another", "haswell"], done.stderr
+
+
+def test_where_no_engine_is_installed_nothing_is_started(monkeypatch, capsys):
+    monkeypatch.setattr(run_module, "find_spec", lambda module: None)
+    monkeypatch.setattr(run_module, "_Worker", None)
+    for args, module in (
+        (["--peers", "llama.cpp-F32,llama.cpp-Q8_0"], "llama_cpp"),
+        (["--peers", "ctranslate2"], "ctranslate2"),
+        (["--busy", "1", "--peers", "llama.cpp-F32"], "llama_cpp"),
+        (["--batch", "2", "--peers", "llama.cpp-F32"], "llama_cpp"),
+        (["--train", "small", "--peers", "torch-eager"], "torch"),
+    ):
+        assert main(["bench", *([] if "--train" in args else ["--model", "tales"]), *args]) == 2
+        out, err = capsys.readouterr()
+        package = {"llama_cpp": "llama-cpp-python"}.get(module, module)
+        assert not out and f"{module} is not installed: python -m pip install {package}" in err
+        assert err.count("\n") == 1
+    for args in (
+        ["tales", "--measure", "--engine", "llama.cpp"],
+        ["--errors", "--engine", "llama.cpp"],
+    ):
+        assert main(["datasheet", *args]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
