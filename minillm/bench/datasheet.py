@@ -57,10 +57,11 @@ PEERS: dict[str, dict[str, str]] = {
 @dataclass(frozen=True)
 class Predicted:
     """One pass by the limits: seconds of reading, of arithmetic and of overhead; attention: what is
-    attention's of these."""
+    attention's of these; step: the overhead that constants leave as it is measured."""
 
     parts: Mapping[str, float]
     attention: Mapping[str, float] = field(default_factory=dict)
+    step: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -91,7 +92,7 @@ class Predicted:
             inside = self.attention.get(what, 0.0)
             parts[what] = (self.parts[what] - inside) / constants.share
             parts[what] += inside / (constants.attention or constants.share)
-        return Predicted(parts | {OVERHEAD: constants.node * nodes})
+        return Predicted(parts | {OVERHEAD: constants.node * nodes + self.step})
 
 
 def nodes(config) -> int:
@@ -115,11 +116,18 @@ def by_limits(
     if kind not in limits.row or kind not in limits.rows:
         raise InputError(f"the machine has no rate of {kind}, but of {', '.join(limits.row)}")
     T, past = (1, context - 1) if what == TOKEN else (context, 0)
-    names = formed(config, fused=batch * T <= AT_ONCE)
+    fused = batch * T <= AT_ONCE
+    names = formed(config, fused)
     names = [name for name in names if choose or name not in CHOOSE]
     found = predict(config, limits, names, T, past, batch, kind, cached=cached)
     inside = [p for name, p in found.items() if local_name(name) == "attn.context"]
-    return Predicted(divided(found.values()), divided(inside))
+    parts, step = divided(found.values()), limits.step if fused else 0.0
+    return Predicted(parts | {OVERHEAD: parts[OVERHEAD] + step}, divided(inside), step)
+
+
+def limits_for(engine: str, limits: Limits) -> Limits:
+    """A machine's limits for an engine: what our own functions and threads wait, no other does."""
+    return limits if engine == "minillm" else limits.without_waiting()
 
 
 def weight_bytes(config, kind: str) -> int:
@@ -230,7 +238,8 @@ class Datasheet:
     ) -> Predicted:
         """One pass, with the engine's constants where there are some; see by_limits."""
         config, cached = config or self.config, cached or CACHED[self.engine]
-        found = by_limits(config, limits or self.limits, kind, what, context, batch, cached)
+        limits = limits_for(self.engine, limits or self.limits)
+        found = by_limits(config, limits, kind, what, context, batch, cached)
         return found.by(self.machine.fitted.get((self.engine, kind, what)), nodes(config))
 
     def entry(

@@ -39,6 +39,7 @@ from .datasheet import (
     TOKEN,
     Predicted,
     by_limits,
+    limits_for,
     nodes,
     weight_bytes,
 )
@@ -121,7 +122,7 @@ class Point:
         """JSON-able values."""
         names = ("model", "engine", "kind", "context", "what", "seconds", "missing")
         found = {name: getattr(self, name) for name in names}
-        found["limits"] = [(p.known, p.known_attention) for p in self.predicted]
+        found["limits"] = [(p.known, p.known_attention, p.step) for p in self.predicted]
         return found if self.missing else found | {"predicted": self.forecast, "error": self.error}
 
     def row(self) -> tuple[str, ...]:
@@ -209,7 +210,8 @@ def measured(
         in_rounds(rounds, one_round)
     best = max((now["flops"] for _, _, now, _ in moments), default=1)
     for peer, n, now, took in moments:
-        (engine, kind), then = plan[peer], limits.at(now["bandwidth"], now["flops"] / best)
+        engine, kind = plan[peer]
+        then = limits_for(engine, limits.at(now["bandwidth"], now["flops"] / best))
         for what, seconds in took.items():
             shape = kind, what, n if what == FIRST else n + (n_new + 1) // 2, 1, CACHED[engine]
             points[peer, n, what].seconds.append(seconds)
@@ -221,7 +223,8 @@ def measured(
 
 def fit(points: Sequence[Point]) -> Constants:
     """The constants with which the points are predicted best: least squares of relative errors,
-    none below 0; attention has a share of its own where it can be told apart."""
+    none below 0; attention has a share of its own where it can be told apart. What a step takes
+    by itself is measured, and left out."""
 
     def column(part) -> np.ndarray:
         return np.array([part(p) / p.fastest for p in points])
@@ -229,27 +232,28 @@ def fit(points: Sequence[Point]) -> Constants:
     known = column(lambda p: p.at_best.known)
     inside = column(lambda p: p.at_best.known_attention)
     node = column(lambda p: p.nodes)
+    left = 1 - column(lambda p: p.at_best.step)
     models = tuple(dict.fromkeys(p.model for p in points))
 
     # with every constant, if that makes sense, else with fewer
     for columns in ((known - inside, inside, node), (known - inside, inside), (known, node)):
-        if (found := least_squares(columns)) is not None:
+        if (found := least_squares(columns, left)) is not None:
             outside, *rest = found
             attention = 1 / rest[0] if columns[0] is not known else None
             return Constants(
                 1 / outside, rest[-1] if columns[-1] is node else 0.0, models, attention
             )
-    return Constants(float(known @ known / known.sum()), 0.0, models)
+    return Constants(float(known @ known / (known @ left)), 0.0, models)
 
 
-def least_squares(columns: Sequence[np.ndarray]) -> list[float] | None:
-    """What to multiply each column by so that they add up to about 1; None where some of them would
-    be below 0 or are no columns."""
+def least_squares(columns: Sequence[np.ndarray], left: np.ndarray) -> list[float] | None:
+    """What to multiply each column by so that they add up to about `left`; None where some of them
+    would be below 0 or are no columns."""
     design = np.stack(columns, 1)
     scale = design.max(0)
     if not scale.all() or len(design) <= len(columns):
         return None
-    found, *_ = np.linalg.lstsq(design / scale, np.ones(len(design)), rcond=None)
+    found, *_ = np.linalg.lstsq(design / scale, left, rcond=None)
     return (found / scale).tolist() if found.min() > 0 else None
 
 

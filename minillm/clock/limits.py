@@ -22,17 +22,21 @@ import numpy as np
 
 from .. import kernels
 from ..errors import InputError, short
+from ..families.gpt2.config import GPT2Config
+from ..families.gpt2.program import program
+from ..layers.cache import KVCache
 from ..machine.files import read_json, write_atomically
 from ..machine.forms import build, check
 from ..machine.progress import Update
 from ..twins.threads import n_threads
 from ..twins.twin import abilities
-from ..weights import store
+from ..weights import store, store_parameters
 
 ARRAYS = tuple(2**n for n in range(16, 29, 2))  # 64 KiB to 256 MiB
 FAR = 2**26  # bytes from which an array lies in memory
 BEST_OF = 5
 MOST = 1e24  # of a rate in a file
+SMALLEST = GPT2Config(vocab_size=16, n_positions=2, n_embd=16, n_layer=1, n_head=1)
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Limits:
     call: float
     launch: float
     meet: float
+    step: float = 0.0
 
     def bandwidth_at(self, nbytes: float) -> float:
         """Bytes/s for numbers that are read again after `nbytes` in all: interpolated in
@@ -91,7 +96,7 @@ class Limits:
         rates = [*sized.values(), *limits.row.values(), *limits.rows.values(), limits.elements]
         if wrong := [rate for rate in rates if not MOST >= rate >= 1 / MOST]:
             raise InputError(f"{where}: {short(wrong[0])} is no rate, in bytes or FLOP a second")
-        times = (limits.call, limits.launch, limits.meet)
+        times = (limits.call, limits.launch, limits.meet, limits.step)
         if wrong := [seconds for seconds in times if not MOST >= seconds >= 0]:
             raise InputError(f"{where}: {short(wrong[0])} is no number of seconds")
         if not 1 <= limits.threads < 1 << 20:
@@ -107,7 +112,7 @@ class Limits:
 
     def without_waiting(self) -> Limits:
         """These limits without what our own functions and threads wait: for engines of others."""
-        return replace(self, call=0.0, launch=0.0, meet=0.0)
+        return replace(self, call=0.0, launch=0.0, meet=0.0, step=0.0)
 
     def at(self, memory: float, share: float = 1.0) -> Limits:
         """These limits at a moment at which memory gives so many bytes a second, and products of
@@ -145,9 +150,8 @@ def measure(
     launch = 0.0 if own.launch is None else _seconds(own.launch, 200)
     meet = 0.0 if own.meet_often is None else _meeting(own.meet_often)
     update("measuring limits", total, total)
-    return Limits(
-        describe_machine(), n_threads(ops), bandwidth, row, rows, elements, _call(ops), launch, meet
-    )
+    waiting = _call(ops), launch, meet, _step(ops)
+    return Limits(describe_machine(), n_threads(ops), bandwidth, row, rows, elements, *waiting)
 
 
 def describe_machine() -> dict:
@@ -206,6 +210,25 @@ def _meeting(meet_often: Callable[[int], None], times: int = 2000) -> float:
     meet_often(times)
     often, never = _seconds(lambda: meet_often(times)), _seconds(lambda: meet_often(0))
     return max(0.0, (often - never) / times)
+
+
+def _step(ops) -> float:
+    """Seconds of a fused step of a model of 16 numbers a position, which computes next to
+    nothing."""
+    own, config = abilities(ops), SMALLEST
+    if own.fused is None:
+        return 0.0
+    ones = {n: np.ones(p.shape(config.sizes), np.float32) for n, p in config.layout.items()}
+    parameters = store_parameters(ones, "float32", config.layout)
+    step = own.fused(program(config, parameters))
+    cache = (own.new_cache or KVCache)(config, 1, 2, np.float32)
+
+    def work() -> None:
+        cache.truncate(1)
+        step([[0]], cache, last=True)
+
+    step([[0]], cache, last=True)
+    return _seconds(work, 200)
 
 
 def read_bandwidth(size: int, read_everything: Callable | None = None) -> float:

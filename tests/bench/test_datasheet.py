@@ -66,6 +66,21 @@ def test_a_cache_of_fewer_bits_is_read_faster():
     assert times[0].seconds - times[1].seconds == pytest.approx(saved, rel=0.01)
 
 
+def test_what_a_step_takes_by_itself_is_added_to_our_own_engine_alone():
+    by_engine = {
+        (engine, "int8", TOKEN): Constants(0.5, 0.0) for engine in ("minillm", "llama.cpp")
+    }
+    for fitted in ({}, by_engine):
+        plain = machine(fitted=fitted)
+        slow = replace(plain, limits=tuple(replace(n, step=1e-3) for n in plain.limits))
+        for engine, n, more in (("minillm", 8, 1e-3), ("minillm", 600, 0.0), ("llama.cpp", 8, 0.0)):
+            before, after = (
+                Datasheet("a", GPT2_124M, m, engine).predicted("int8", TOKEN, 100, n).seconds
+                for m in (plain, slow)
+            )
+            assert after - before == pytest.approx(more, abs=1e-9)
+
+
 def test_constants_scale_the_roof_and_count_nodes():
     by_engine = {("minillm", "float32", TOKEN): Constants(0.5, 1e-5)}
     sheets = [Datasheet("a", GPT2_124M, machine(fitted=f)) for f in ({}, by_engine)]

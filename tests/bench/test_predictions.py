@@ -47,6 +47,12 @@ def test_two_constants_are_found_again():
     assert found.models == ("m2", "m12")
 
 
+def test_what_a_step_takes_by_itself_is_not_fitted(monkeypatch):
+    monkeypatch.setattr(f"{__name__}.LIMITS", replace(LIMITS, step=1e-3))
+    found = fit([p for p in points() if p.what == TOKEN and p.model in ("m2", "m12")])
+    assert found.share == pytest.approx(TRUE.share) and found.node == pytest.approx(TRUE.node)
+
+
 @pytest.mark.parametrize("what", [TOKEN, FIRST])
 def test_attention_has_a_share_of_its_own(what):
     """As in an engine whose time grows faster with the context than what it has to read."""
