@@ -567,6 +567,15 @@ def test_sentences_are_computed_from_the_run(open_page):
     assert len(lens) == 3 and lens[0].startswith("embedding") and lens[2].startswith("layer 1")
 
 
+@pytest.mark.parametrize("busy, binds", [(None, True), (0.04, True), (0.1, True), (0.6, False)])
+def test_others_at_work_are_said_and_causes_then_left_out(open_page, busy, binds):
+    header = copy.deepcopy(MADE.header)
+    header["machine"]["busy"] = busy
+    said = open_page(Recording(header, MADE.arrays)).locator("#facts").inner_text()
+    assert ("binds" in said.split("Measured while")[0]) == binds
+    assert (f"{100 * (busy or 0):.0f}% busy with other work" in said) == ((busy or 0) >= 0.05)
+
+
 def test_the_first_cycle_has_a_cause_that_this_run_bears_out(open_page):
     """Where the choice of a word takes longest in it, reading the prompt is not the reason."""
     header, arrays = copy.deepcopy(TALES.header), dict(TALES.arrays)

@@ -55,6 +55,8 @@ export class Run {
     this.layers = header.model.sizes.L;
     this.heads = header.model.sizes.H;
     this.predicts = header.limits !== null;
+    /** The share of the machine that other work took. @type {number} */
+    this.busy = typeof header.machine.busy === "number" ? header.machine.busy : 0;
     this.compared = header.compared ?? null;  // with a reference, step by step
     this.parting = header.parting ?? null;  // from another computation, word by word
     this.beams = header.options.num_beams > 1 ? header.options.num_beams : 0;

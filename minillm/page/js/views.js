@@ -43,7 +43,7 @@ const swatch = (phase) => el("span", {class: "swatch", "data-phase": phase, "ari
 /** What the run says as a whole. @param {Run} run @returns {string[]} */
 export function facts(run) {
   const {header} = run, found = [], typical = run.typical, [first] = run.cycles;
-  const n = header.text.ids.length, last = run.cycles.length - 1;
+  const n = header.text.ids.length, last = run.cycles.length - 1, {busy} = run;
   if (typical >= 0) {
     const all = run.total(typical), times = PHASES.map((phase) => ({
       phase, net: run.total(typical, (i) => i.phase === phase).net,
@@ -75,7 +75,7 @@ export function facts(run) {
         phases: more.phases.map((phase) => say(`doing.${phase}`)).join(say("and")),
       }));
     }
-    if (run.predicts) {
+    if (run.predicts && busy < TOO_BUSY) {
       const {cost, predicted, binds} = all, read = cost.weights + cost.cache;
       const share = predicted / run.lasted(typical), said = share <= CREDIBLE ? BINDS[binds] : "doubtful";
       found.push(say(`fact.binds.${said}`, {
@@ -89,8 +89,11 @@ export function facts(run) {
   } else {
     found.push(say("fact.only", {n: first.positions, time: duration(run.lasted(0))}));
   }
+  if (busy >= BUSY) found.push(say(busy < TOO_BUSY ? "fact.busy" : "fact.too.busy", {share: percent(busy)}));
   return found;
 }
+
+const BUSY = 0.05, TOO_BUSY = 0.25;  // from which others are told of, and no cause is (clock/verdict.py)
 
 const CREDIBLE = 1.05;  // of the time measured: what is predicted, if limits and run are of one moment
 const SURE = 0.9;  // how likely a word is that was nearly certain
