@@ -5,6 +5,7 @@ minillm bench                                GPT-2 124M's shape, every peer that
 minillm bench --peers 8-bit --context 900    decode after a prompt of 900 tokens
 minillm bench --processor haswell            compiled as for a processor without AVX-512 and VNNI
 minillm bench --model tales --rounds 9 --json --plot rates.png
+minillm bench --model tales --prompt 32,128,448
 minillm bench --model smollm2                each matrix as the file has it, beside llama.cpp
 minillm bench --model smollm2 --stored Q4_1,Q4_0,Q8_0,F16,F32 --prompt 32,512,900
 minillm bench --train small                  the training step against torch (or 124m, llama)
@@ -246,7 +247,7 @@ def _numbers(option: str, text: str) -> list[int]:
 
 def _stored(found: list, args: argparse.Namespace) -> None:
     if args.json:
-        what = {"model": args.model, "new": args.new, "rounds": args.rounds}
+        what = {"model": args.model or RANDOM, "new": args.new, "rounds": args.rounds}
         of = [
             {"type": t.type, "file_bytes": t.file_bytes, "runs": [*map(_values, t.comparisons)]}
             for t in found
@@ -265,12 +266,16 @@ def _stored(found: list, args: argparse.Namespace) -> None:
                 rows.append([*row, _tokens(comparison, r)])
         n = max(c.n_prompt for c in in_type.comparisons) + args.new
         held += [[in_type.type, *row] for row in _held(comparison, n, in_type.file_bytes)]
-    write(f"{args.model}: tokens/s of decode ({args.new} tokens after a prompt) and of prefill")
+    write(
+        f"{args.model or RANDOM}: tokens/s of decode ({args.new} tokens after a prompt) and of"
+        " prefill"
+    )
     headings = ["type", "prompt", "peer", "decode", "ratio", "middle half", "of read"]
     headings += ["prefill", "ratio", "middle half", "of GEMM", "greedy tokens"]
     write(table(headings, rows, "<><>>>>>>>><"))
     write(f"\n{MEMORY}")
-    write(table(["type", "peer", "file", *HELD, "of file + KV", *WHOLE], held, "<<>>>>>>>"))
+    due = "file" if found[0].file_bytes else "weights"
+    write(table(["type", "peer", due, *HELD, f"of {due} + KV", *WHOLE], held, "<<>>>>>>>"))
     write(
         f"\nmedians of {count(args.rounds, 'interleaved round')}; ratio to the first of a type,"
         " round by round; of read, of GEMM: of what the"
