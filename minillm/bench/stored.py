@@ -1,5 +1,5 @@
-"""A model after prompts of several lengths, peers in turn; a GGUF file also with its matrices in one
-type after another."""
+"""A model after prompts of several lengths, peers in turn; a GGUF file also with its matrices in
+one type after another."""
 
 from __future__ import annotations
 
