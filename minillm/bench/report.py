@@ -21,7 +21,7 @@ from .trainers import TrainerComparison
 KINDS = ("decode", "prefill")
 MEMORY = (
     "\nmemory at its peak in the whole run: MB; libraries: of it before there was a model (imports,"
-    " Numba's own start)"
+    " LLVM's own start)"
 )
 
 
