@@ -91,7 +91,6 @@ PROVEN_ELSEWHERE = {
     "tests/cli/test_datasheet.py: figures, as the command draws them": ("plots.datasheet",),
     "tests/bench/test_run.py: peers made there are chosen, started, asked and told of": (
         "bench.against",
-        "bench.peers",
         "bench.stored",
         "bench.worker",
     ),

@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 
 import minillm
-from minillm.bench import PeerComparison, PeerResult
 from minillm.checkpoints import find_folder
-from minillm.cli import bench, main
+from minillm.cli import main
 
 TEXT = "Once upon a time"
 
@@ -407,17 +406,6 @@ def test_bench_measures_and_names_what_is_missing(monkeypatch, cli):
     (result,) = values["results"]
     assert len(result["decode"]) == 1 and result["decode"][0] > 0 and len(result["tokens"]) == 4
     assert cli("bench", "--peers", "nobody")[0] == 2
-
-
-def test_bench_says_what_the_model_takes_and_what_the_process():
-    """Beside llama.cpp with as many bits: 30 MB above the libraries, where 24 are due."""
-    ours = PeerResult("minillm-int8", peak_bytes=90_000_000, libraries=60_000_000)
-    ours.weight_bytes, ours.cache_bytes = 20_000_000, 100_000
-    llama = PeerResult("llama.cpp-Q8_0", weight_bytes=20_000_000, peak_bytes=75_000_000)
-    other = PeerResult("llama.cpp-F32", weight_bytes=80_000_000, peak_bytes=150_000_000)
-    rows = bench._held(PeerComparison(32, 8, 0.0, [ours, llama, other]), 40)
-    assert rows[0] == ["minillm-int8", "20.0", "4.0", "60", "30", "1.25", "90", "1.20"]
-    assert rows[1] == ["llama.cpp-Q8_0", "20.0", "?", "?", "?", "?", "75", "1.00"]
 
 
 # ---- bad input: one line, exit code 2, no traceback

@@ -1,5 +1,5 @@
-"""One model's file with its matrices in one type after another; in each the peers that take a file
-as it is, in turn, after prompts of several lengths."""
+"""A model after prompts of several lengths, peers in turn; a GGUF file also with its matrices in
+one type after another."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from .run import PeerComparison, run_lengths
 
 @dataclass
 class InType:
-    """What the peers did with a file whose matrices are of one type; a comparison for each length
-    of the prompt. As the table of tokens may be of another type, file_bytes says how long it is."""
+    """What the peers did with a model whose matrices are of one type; a comparison for each length
+    of the prompt. As the table of tokens may be of another type, file_bytes says how long the file
+    is; None for a folder, of which each engine makes what it reads."""
 
     type: str
-    file_bytes: int
+    file_bytes: int | None
     comparisons: list[PeerComparison]
 
 
@@ -36,8 +37,9 @@ def checked_types(names: str | None) -> list[str] | None:
 
 
 def type_of(path: str | Path) -> str:
-    """The type that most of a file's matrices have."""
-    return TYPE[open_checkpoint(path).stored]
+    """The type that most of a model's matrices have."""
+    stored = open_checkpoint(path).stored
+    return TYPE.get(stored, stored)
 
 
 def run(
@@ -50,16 +52,15 @@ def run(
     threads: int = 2,
     cache_dtype: str | None = None,
 ) -> list[InType]:
-    """Compare peers on a GGUF file in each of `types`; the rest is as in run_lengths, which raises,
-    too.
+    """Compare peers on a folder or a GGUF file; on a file in each of `types`, unless that is None.
+    The rest is as in run_lengths, which raises, too.
 
     What the file is not, llama.cpp writes anew from it. Raises InputError where that is not
-    installed, and for a folder.
+    installed, and for types of a folder.
     """
-    if path.is_dir():
+    if types and path.is_dir():
         raise InputError(
-            "several prompts, and --stored, are for a model in a GGUF file: minillm convert FOLDER"
-            " FILE.gguf makes one"
+            "--stored is for a model in a GGUF file: minillm convert FOLDER FILE.gguf makes one"
         )
     own, found = type_of(path), []
     for wanted in types or [own]:
@@ -75,5 +76,6 @@ def run(
                         " install -e '.[bench]'"
                     ) from None
             comparisons = run_lengths(file, names, prompts, n_new, rounds, threads, cache_dtype)
-            found.append(InType(wanted, file.stat().st_size, comparisons))
+            size = None if file.is_dir() else file.stat().st_size
+            found.append(InType(wanted, size, comparisons))
     return found

@@ -263,10 +263,27 @@ def test_a_file_in_several_types_after_several_prompts(
         (["--prompt", "2,0"], "--prompt is '2,0'"),
         (["--prompt", "2,30"], "30 + 6 tokens do not fit the model's 32 positions"),
         (["--busy", "1"], "--busy does not go together with --stored"),
-        (["--model", str(compare.folder)], "minillm convert FOLDER"),
+        (["--model", str(compare.folder)], "--stored is for a model in a GGUF file: minillm conv"),
     ):
         assert main([*args, *words]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_folder_after_several_prompts(compare, in_threads, capsys):
+    """The same table as of a file; what is due is each peer's weights, there being no one file."""
+    GPT2.random(CONFIG).save_pretrained(compare.folder)
+    peers = "engine-other,minillm-steady"
+    args = ["bench", "--model", str(compare.folder), "--prompt", "2,4", "--new", "6"]
+    args += ["--rounds", "2", "--peers", peers]
+    assert main(args) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    turns = [["F32", n, peer] for n in "24" for peer in peers.split(",")]
+    assert [line[:3] for line in lines[3:7]] == turns
+    assert lines[9][:4] == ["type", "peer", "weights", "KV"] and lines[11][2] == "0.0"
+    assert main([*args, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["types"]
+    assert (found["type"], found["file_bytes"]) == ("F32", None)
+    assert [run["prompt"] for run in found["runs"]] == [2, 4]
 
 
 def test_the_groups_that_the_help_names_are_there(capsys):
