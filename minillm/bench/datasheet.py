@@ -1,11 +1,12 @@
 """A datasheet of a model on a machine: what a token costs, predicted from the config alone.
 
-    time of a pass = sum of max(bytes / bandwidth, FLOP / rate) / share + nodes * node
+    time of a pass = reading x bytes / bandwidth + arithmetic x FLOP / rate + node x nodes + step
 
-Bytes and FLOP are counted (costs.py), bandwidth and rates are the machine's limits. `share`, that
-in attention apart, and `node` are what an engine makes of them, constants for each kind of storage
-and kind of pass, fitted on other models (predictions.py); where there are none, an engine reaches
-the limits, and waits as our kernels do.
+Bytes, FLOP and nodes are counted (costs.py); bandwidth, rates, and what our own step takes by
+itself are the machine's limits. `reading`, `arithmetic` and `node` are what an engine makes of
+them, constants for each kind of storage and kind of pass, fitted on other models (predictions.py).
+Where there are none, an engine reaches the limits, reads while it computes, and waits as our
+kernels do: the sum over steps of max(bytes / bandwidth, FLOP / rate).
 """
 
 from __future__ import annotations
@@ -34,7 +35,6 @@ from ..families.family import CHOOSE, MATRIX, TABLE
 from ..layers.cache import position_bytes
 from ..loading import config_of, open_checkpoint
 from ..machine.files import read_json
-from ..steps import local_name
 from ..weights import KINDS
 
 TOKEN, FIRST = "token", "first"  # the passes: one more token, and a whole prompt
@@ -56,11 +56,13 @@ PEERS: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Predicted:
-    """One pass by the limits: seconds of reading, of arithmetic and of overhead; attention: what is
-    attention's of these; step: the overhead that constants leave as it is measured."""
+    """One pass. parts: its seconds of reading, of arithmetic and of overhead, of each step the
+    longer of the first two; reading, arithmetic: all of both, by the limits; step: the overhead
+    that constants leave as it is measured."""
 
     parts: Mapping[str, float]
-    attention: Mapping[str, float] = field(default_factory=dict)
+    reading: float = 0.0
+    arithmetic: float = 0.0
     step: float = 0.0
 
     @property
@@ -70,13 +72,8 @@ class Predicted:
 
     @property
     def known(self) -> float:
-        """What the roofline says: reading and arithmetic."""
+        """What is reading and arithmetic."""
         return self.parts[READING] + self.parts[ARITHMETIC]
-
-    @property
-    def known_attention(self) -> float:
-        """What of that is attention's."""
-        return sum(self.attention.get(what, 0.0) for what in (READING, ARITHMETIC))
 
     @property
     def binds(self) -> str:
@@ -87,12 +84,13 @@ class Predicted:
         """What an engine makes of it that has these constants; without, the limits' own."""
         if constants is None:
             return self
-        parts = {}
-        for what in (READING, ARITHMETIC):
-            inside = self.attention.get(what, 0.0)
-            parts[what] = (self.parts[what] - inside) / constants.share
-            parts[what] += inside / (constants.attention or constants.share)
-        return Predicted(parts | {OVERHEAD: constants.node * nodes + self.step})
+        return Predicted(
+            {
+                READING: constants.reading * self.reading,
+                ARITHMETIC: constants.arithmetic * self.arithmetic,
+                OVERHEAD: constants.node * nodes + self.step,
+            }
+        )
 
 
 def nodes(config) -> int:
@@ -120,9 +118,11 @@ def by_limits(
     names = formed(config, fused)
     names = [name for name in names if choose or name not in CHOOSE]
     found = predict(config, limits, names, T, past, batch, kind, cached=cached)
-    inside = [p for name, p in found.items() if local_name(name) == "attn.context"]
     parts, step = divided(found.values()), limits.step if fused else 0.0
-    return Predicted(parts | {OVERHEAD: parts[OVERHEAD] + step}, divided(inside), step)
+    reading, arithmetic = (
+        sum(getattr(p, n) for p in found.values()) for n in ("memory", "arithmetic")
+    )
+    return Predicted(parts | {OVERHEAD: parts[OVERHEAD] + step}, reading, arithmetic, step)
 
 
 def limits_for(engine: str, limits: Limits) -> Limits:

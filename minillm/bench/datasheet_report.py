@@ -8,7 +8,7 @@ from html import escape
 from itertools import pairwise
 
 from .. import families
-from ..clock.verdict import duration, percent, rate_of, size
+from ..clock.verdict import duration, rate_of, size
 from ..errors import count
 from .datasheet import BATCHES, Datasheet, Entry
 from .ledger_report import Saved, markdown
@@ -123,9 +123,8 @@ class DatasheetReport(Saved):
         s, family = sheet.sizes, families.of(sheet.config)
         kind = "Measured limits" if machine.measured else "Predicted only, from published figures"
         fitted = [
-            f"{kind}, {what}: {percent(c.share)} of the limits"
-            + (f", {percent(c.attention)} in attention," if c.attention else "")
-            + f" and {duration(c.node)} a node"
+            f"{kind}, {what}: {c.reading:.2f} times the reading, {c.arithmetic:.2f} times the"
+            f" arithmetic, {duration(c.node)} a node"
             for (engine, kind, what), c in machine.fitted.items()
             if engine == sheet.engine and kind in sheet.kinds
         ]

@@ -9,6 +9,7 @@ answers the one that was disturbed least, and the limits of the best moment.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -122,7 +123,7 @@ class Point:
         """JSON-able values."""
         names = ("model", "engine", "kind", "context", "what", "seconds", "missing")
         found = {name: getattr(self, name) for name in names}
-        found["limits"] = [(p.known, p.known_attention, p.step) for p in self.predicted]
+        found["limits"] = [(p.reading, p.arithmetic, p.step) for p in self.predicted]
         return found if self.missing else found | {"predicted": self.forecast, "error": self.error}
 
     def row(self) -> tuple[str, ...]:
@@ -221,40 +222,27 @@ def measured(
     return [*points.values()]
 
 
+SETS = [0, 1, 2], [0, 1], [0, 2], [1, 2], [0], [1]  # of reading, arithmetic, node
+
+
 def fit(points: Sequence[Point]) -> Constants:
-    """The constants with which the points are predicted best: least squares of relative errors,
-    none below 0; attention has a share of its own where it can be told apart. What a step takes
-    by itself is measured, and left out."""
-
-    def column(part) -> np.ndarray:
-        return np.array([part(p) / p.fastest for p in points])
-
-    known = column(lambda p: p.at_best.known)
-    inside = column(lambda p: p.at_best.known_attention)
-    node = column(lambda p: p.nodes)
-    left = 1 - column(lambda p: p.at_best.step)
+    """The constants with which the points are predicted best, none below 0: least squares of
+    relative errors, by the nearest of all sets of fewer constants than points (of one at least)
+    that come out above 0. What a step takes by itself is measured, and not fitted."""
+    fastest = np.array([p.fastest for p in points])
+    design = np.array([(p.at_best.reading, p.at_best.arithmetic, p.nodes) for p in points])
+    design, left = design / fastest[:, None], 1 - [p.at_best.step for p in points] / fastest
     models = tuple(dict.fromkeys(p.model for p in points))
-
-    # with every constant, if that makes sense, else with fewer
-    for columns in ((known - inside, inside, node), (known - inside, inside), (known, node)):
-        if (found := least_squares(columns, left)) is not None:
-            outside, *rest = found
-            attention = 1 / rest[0] if columns[0] is not known else None
-            return Constants(
-                1 / outside, rest[-1] if columns[-1] is node else 0.0, models, attention
-            )
-    return Constants(float(known @ known / (known @ left)), 0.0, models)
-
-
-def least_squares(columns: Sequence[np.ndarray], left: np.ndarray) -> list[float] | None:
-    """What to multiply each column by so that they add up to about `left`; None where some of them
-    would be below 0 or are no columns."""
-    design = np.stack(columns, 1)
-    scale = design.max(0)
-    if not scale.all() or len(design) <= len(columns):
-        return None
-    found, *_ = np.linalg.lstsq(design / scale, left, rcond=None)
-    return (found / scale).tolist() if found.min() > 0 else None
+    nearest, found = math.inf, np.array([1.0, 1.0, 0.0])  # the limits themselves
+    for some in SETS:
+        scale = design[:, some].max(0)
+        times, *_ = np.linalg.lstsq(design[:, some] / scale, left, rcond=None)
+        apart = np.linalg.norm(design[:, some] / scale @ times - left)
+        if times.min() > 0 and apart < nearest and len(some) < max(2, len(points)):
+            nearest, found = apart, np.zeros(3)
+            found[some] = times / scale
+    reading, arithmetic, node = found.tolist()
+    return Constants(reading, arithmetic, node, models)
 
 
 def fitted(points: Sequence[Point], models: Iterable[str]) -> dict[tuple[str, str, str], Constants]:

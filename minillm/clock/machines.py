@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 from ..errors import InputError, short
 from ..machine.files import read_json, write_atomically
@@ -23,7 +23,7 @@ from ..twins.threads import n_threads, set_threads
 from ..weights import KINDS
 from .limits import FAR, MOST, Limits, measure
 
-VERSION = 1
+VERSION = 2
 PUBLISHED = Path(__file__).with_name("machines.json")
 LONGEST = 200  # characters of a name or a source
 MOST_LIMITS = 64  # numbers of threads in a file
@@ -32,10 +32,10 @@ MOST_LIMITS = 64  # numbers of threads in a file
 class ConstantsEntry(TypedDict):
     """See Constants."""
 
-    share: float
+    reading: float
+    arithmetic: float
     node: float
     models: list[str]
-    attention: NotRequired[float]
 
 
 class MachineEntry(TypedDict):
@@ -63,14 +63,14 @@ class PublishedEntry(TypedDict):
 
 @dataclass(frozen=True)
 class Constants:
-    """What an engine makes of a machine: it reaches `share` of the limits, in attention this share
-    of its own (None: the same), and each node of its graph takes `node` seconds besides. models: of
-    which it was fitted."""
+    """What an engine makes of a machine: it reads and computes `reading` and `arithmetic` times as
+    long as the limits need (0: beside all else), and each node of its graph takes `node` seconds
+    besides. models: of which it was fitted."""
 
-    share: float
+    reading: float
+    arithmetic: float
     node: float
     models: tuple[str, ...] = ()
-    attention: float | None = None
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,7 @@ class Machine:
         """JSON-able values: what a file holds."""
         fitted: dict[str, dict[str, dict[str, dict]]] = {}
         for (engine, kind, what), constants in self.fitted.items():
-            entry = {n: value for n, value in asdict(constants).items() if value is not None}
-            fitted.setdefault(engine, {}).setdefault(kind, {})[what] = entry
+            fitted.setdefault(engine, {}).setdefault(kind, {})[what] = asdict(constants)
         return {
             "version": VERSION,
             **{n: getattr(self, n) for n in ("name", "source", "measured", "memory")},
@@ -150,11 +149,10 @@ class Machine:
         for engine, by_kind in entry["fitted"].items():
             for kind, by_pass in by_kind.items():
                 for what, c in by_pass.items():
-                    shares, node = (c["share"], c.get("attention", 1.0)), c["node"]
-                    if not (all(1 / MOST <= s <= MOST for s in shares) and 0 <= node <= MOST):
+                    found = c["reading"], c["arithmetic"], c["node"]
+                    if not all(0 <= n <= MOST for n in found) or not found[0] + found[1] > 0:
                         raise InputError(f"{where}: constants of {short(engine)} are {short(c)}")
-                    constants = Constants(c["share"], node, tuple(c["models"]), c.get("attention"))
-                    fitted[engine, kind, what] = constants
+                    fitted[engine, kind, what] = Constants(*found, tuple(c["models"]))
         return cls(
             entry["name"],
             entry["source"],

@@ -68,7 +68,7 @@ def test_a_cache_of_fewer_bits_is_read_faster():
 
 def test_what_a_step_takes_by_itself_is_added_to_our_own_engine_alone():
     by_engine = {
-        (engine, "int8", TOKEN): Constants(0.5, 0.0) for engine in ("minillm", "llama.cpp")
+        (engine, "int8", TOKEN): Constants(2.0, 2.0, 0.0) for engine in ("minillm", "llama.cpp")
     }
     for fitted in ({}, by_engine):
         plain = machine(fitted=fitted)
@@ -82,7 +82,7 @@ def test_what_a_step_takes_by_itself_is_added_to_our_own_engine_alone():
 
 
 def test_constants_scale_the_roof_and_count_nodes():
-    by_engine = {("minillm", "float32", TOKEN): Constants(0.5, 1e-5)}
+    by_engine = {("minillm", "float32", TOKEN): Constants(2.0, 0.0, 1e-5)}
     sheets = [Datasheet("a", GPT2_124M, machine(fitted=f)) for f in ({}, by_engine)]
     without, with_ = (sheet.predicted("float32", TOKEN, 100).seconds for sheet in sheets)
     assert with_ == pytest.approx(2 * without + 1e-5 * nodes(GPT2_124M))
@@ -134,7 +134,7 @@ def test_the_words_and_the_tables_have_the_same_cache():
 
 def test_what_is_predicted_would_cost_that():
     """At best, unless it is known what the engine makes of the limits."""
-    known = {("minillm", "float32", TOKEN): Constants(0.5, 0.0)}
+    known = {("minillm", "float32", TOKEN): Constants(2.0, 2.0, 0.0)}
     for fitted, best in (({}, " at best"), (known, "")):
         sheet = Datasheet("a", GPT2_124M, machine(fitted=fitted), threads=1)
         token = sheet.entry("float32", TOKEN, 512)
@@ -145,7 +145,7 @@ def test_what_is_predicted_would_cost_that():
 
 
 def test_an_engine_that_is_faster_than_the_limits_has_no_cause_named():
-    fitted = {("minillm", "float32", TOKEN): Constants(1.5, 0.0)}
+    fitted = {("minillm", "float32", TOKEN): Constants(0.6, 0.6, 0.0)}
     page = DatasheetReport(Datasheet("a", GPT2_124M, machine(fitted=fitted)), "").page(None)
     assert "Each token would cost" in page and "All of that is" not in page
 

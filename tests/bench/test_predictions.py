@@ -18,11 +18,11 @@ from minillm.model import GPT2
 RATES = {"float32": 1e11, "int8": 2e11}
 LIMITS = Limits({}, 2, {2**26: 2e10}, RATES, RATES, 1e12, 0.0, 0.0, 0.0)
 CONFIGS = {n: GPT2Config(n_layer=n, n_embd=64 * n, n_head=n) for n in (2, 4, 8, 12)}
-TRUE = Constants(0.7, 5e-6)
+TRUE = Constants(1.4, 1.7, 5e-6)
 
 
-def points(true: Constants = TRUE, wrong: float = 1.0, missing: str | None = None) -> list[Point]:
-    """Models whose passes take what two constants make of the limits; those of the last model,
+def points(wrong: float = 1.0, missing: str | None = None) -> list[Point]:
+    """Models whose passes take what constants make of the limits; those of the last model,
     `wrong` times that. Each round has a memory of its own."""
     made = []
     for n, config in CONFIGS.items():
@@ -33,44 +33,37 @@ def points(true: Constants = TRUE, wrong: float = 1.0, missing: str | None = Non
                     limits = LIMITS.at(rate)
                     found = by_limits(config, limits, "int8", what, context)
                     point.predicted.append(found)
-                    seconds = found.by(true, point.nodes).seconds
+                    seconds = found.by(TRUE, point.nodes).seconds
                     point.seconds.append(seconds * (wrong if n == 12 else 1))
                 point.missing = missing
                 made.append(point)
     return made
 
 
-def test_two_constants_are_found_again():
-    some = [p for p in points() if p.what == TOKEN and p.model in ("m2", "m12")]
-    found = fit(some)
-    assert found.share == pytest.approx(TRUE.share) and found.node == pytest.approx(TRUE.node)
-    assert found.models == ("m2", "m12")
-
-
-def test_what_a_step_takes_by_itself_is_not_fitted(monkeypatch):
-    monkeypatch.setattr(f"{__name__}.LIMITS", replace(LIMITS, step=1e-3))
-    found = fit([p for p in points() if p.what == TOKEN and p.model in ("m2", "m12")])
-    assert found.share == pytest.approx(TRUE.share) and found.node == pytest.approx(TRUE.node)
-
-
 @pytest.mark.parametrize("what", [TOKEN, FIRST])
-def test_attention_has_a_share_of_its_own(what):
-    """As in an engine whose time grows faster with the context than what it has to read."""
-    true = Constants(0.7, 5e-6, attention=0.1)
-    some = [p for p in points(true) if p.what == what and p.model in ("m2", "m12")]
-    found = fit(some)
-    # of a prompt, the medians of the rounds do not add up to that of the sum: worst seen 7 %
-    assert found.share == pytest.approx(0.7, rel=0.01)
-    assert found.attention == pytest.approx(0.1, rel=0.01)
-    assert found.node == pytest.approx(5e-6, rel=0.1)
+@pytest.mark.parametrize("step", [0.0, 1e-3])
+def test_constants_are_found_again(monkeypatch, what, step):
+    """What a step takes by itself is no constant."""
+    monkeypatch.setattr(f"{__name__}.LIMITS", replace(LIMITS, step=step))
+    found = fit([p for p in points() if p.what == what and p.model in ("m2", "m12")])
+    for name in ("reading", "arithmetic", "node"):
+        assert getattr(found, name) == pytest.approx(getattr(TRUE, name), rel=1e-3)
+    assert found.models == ("m2", "m12")
 
 
 def test_no_constant_is_negative():
     some = [p for p in points() if p.what == TOKEN]
     for p in some:
-        p.seconds = [0.5 * found.known - 1e-9 * p.nodes for found in p.predicted]
+        p.seconds = [2 * found.reading - 1e-9 * p.nodes for found in p.predicted]
     found = fit(some)
-    assert found.node == 0 and found.share == pytest.approx(2, rel=0.2)
+    assert found.node == 0 and found.reading == pytest.approx(2, rel=0.2)
+
+
+def test_of_one_point_one_constant_is_fitted():
+    one = points()[:1]
+    found = fit(one)
+    assert sum(n > 0 for n in (found.reading, found.arithmetic, found.node)) == 1
+    assert one[0].at_best.by(found, one[0].nodes).seconds == pytest.approx(one[0].fastest)
 
 
 def test_errors_are_of_the_models_that_were_not_fitted():

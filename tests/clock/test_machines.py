@@ -11,6 +11,7 @@ from minillm.clock import limits as limits_module
 from minillm.clock.machines import Constants, Machine, find, published
 
 RATES = {"float32": 1e11, "int8": 2e11}
+NOTHING = {"reading": 0, "arithmetic": 0, "node": 0, "models": []}
 LIMITS = Limits({"cores": 2}, 2, {2**20: 1e11, 2**26: 1e10}, RATES, RATES, 1e9, 0.0, 0.0, 0.0)
 MACHINE = Machine(
     "A processor",
@@ -18,7 +19,7 @@ MACHINE = Machine(
     True,
     16 * 10**9,
     (replace(LIMITS, threads=1), LIMITS),
-    {("minillm", "int8", "token"): Constants(0.8, 2e-6, ("tales",), 0.5)},
+    {("minillm", "int8", "token"): Constants(1.25, 2.0, 2e-6, ("tales",))},
 )
 
 
@@ -40,7 +41,7 @@ def test_published_figures_have_their_sources():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "a machine of version 2; this minillm reads 1"),
+        ({"version": 1}, "a machine of version 1; this minillm reads 2"),
         ({"name": "a\nb"}, "name is 'a.nb'; one line is needed"),
         ({"source": "x" * 1000}, "source is 'xxx.*one line is needed"),
         ({"limits": []}, "limits are needed, once for each"),
@@ -51,7 +52,16 @@ def test_published_figures_have_their_sources():
         ({"limits": [LIMITS.__dict__ | {"meet": -1.0}]}, "-1.0 is no number of seconds"),
         ({"limits": [LIMITS.__dict__ | {"row": {"int8": 1e9}}]}, "the rate of float32"),
         ({"limits": [LIMITS.__dict__ | {"threads": 0}]}, "threads is 0"),
-        ({"fitted": {"a": {"int8": {"token": {"share": 0, "node": 0, "models": []}}}}}, "of 'a'"),
+        (
+            {
+                "fitted": {
+                    "a": {
+                        "int8": {"token": {"reading": 0, "arithmetic": 0, "node": 0, "models": []}}
+                    }
+                }
+            },
+            "of 'a'",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line(tmp_path, change, message):

@@ -56,8 +56,9 @@ def check_cache(model, ids, cut):
 
 
 def check_fused(model, ids, kind):
-    """The fused step equals the readable forward: float32, sums in another order, worst seen 2e-6;
-    where that rounds to another bfloat16, 2.6e-3."""
+    """The fused step equals the readable forward: float32, sums in another order, worst seen 2e-6.
+    Where inputs are rounded, to another bfloat16 (worst seen 2.6e-3) or, rarely, to another number
+    of 8 bits (1.2e-2, for all positions that look there), most positions of the latter agree."""
     from minillm import kernels
 
     arrays = store_parameters(model.astype(np.float32).parameters, kind, model.layout)
@@ -65,7 +66,9 @@ def check_fused(model, ids, kind):
     assert fast._fused
     cache, readable = fast.new_cache(2), fast(ids)
     fused = np.concatenate([fast(ids[:, :6], cache), fast(ids[:, 6:], cache)], axis=1)
-    assert relative(fused, readable) < (1e-2 if kind == "bfloat16_rounded" else 2e-5)
+    apart = np.abs(fused - readable).max(-1) / np.abs(readable).max()
+    assert apart.max() < {"bfloat16_rounded": 1e-2}.get(kind, 2e-2 if "int" in kind else 2e-5)
+    assert kind == "bfloat16_rounded" or np.median(apart) < 2e-5
 
 
 def check_decoding(model, ids):

@@ -233,7 +233,7 @@ def read_recording(folder: Path) -> None:
 
 A_MACHINE = Machine(
     "A processor", "measured here", True, 10**10, (LIMITS,),
-    {("minillm", "int8", "token"): Constants(0.8, 1e-6, ("tales",))},
+    {("minillm", "int8", "token"): Constants(1.25, 1.5, 1e-6, ("tales",))},
 )  # fmt: skip
 
 
