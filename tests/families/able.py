@@ -14,7 +14,6 @@ from minillm.decoding import ModelDraft, NGramDraft, Options, Request, generate_
 from minillm.decoding.generate import moments
 from minillm.model import Model, model_of
 from minillm.weights import KINDS, store_parameters
-from tests.central import relative
 
 LLAMA3 = {
     "rope_type": "llama3",
