@@ -28,7 +28,7 @@ IDS = [5, 6, 7, 8]
 class Ours(Engine):
     """minillm's own model, as an engine."""
 
-    name, package, threads, versions = "ours", "minillm", 1, {"minillm": "1"}
+    name, needs, threads, versions = "ours", ("minillm",), 1, {"minillm": "1"}
 
     def __init__(self, model="tales-draft", threads=None, dtype=None):
         super().__init__(model)
