@@ -27,6 +27,25 @@ def one_line(message: str) -> str:
     return f"{message[: MOST // 2]} [...] {message[-MOST // 3 :]}"
 
 
+PACKAGES = {"llama_cpp": "llama-cpp-python"}  # what pip calls a module, where that differs
+
+
+def not_installed(module: str, needed_by: str = "") -> str:
+    """That a module is not there, by whom it is needed, and how to install it."""
+    needed = f", which {needed_by} needs," if needed_by else ""
+    package = PACKAGES.get(module, module)
+    return f"{module}{needed} is not installed: python -m pip install {package}"
+
+
+def not_imported(error: ImportError, *wanted: str) -> str:
+    """Why the modules `wanted` could not be imported: which is not installed, one of them or one
+    that they need, or what else it is."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return f"{' or '.join(wanted)} cannot be imported: {error}"
+    module = error.name.partition(".")[0]
+    return not_installed(module, "" if module in wanted else " or ".join(wanted))
+
+
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxlong = _repr.maxother = 80
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from . import families
 from .differences import StepDifferences, diff
-from .errors import InputError, require_kind
+from .errors import InputError, not_imported, require_kind
 from .machine.files import as_path, read_npz, write_atomically
 from .protocol import Model
 from .steps import Trace
@@ -116,9 +116,7 @@ def record(folder: str | Path, ids, n_greedy: int = 0, dtype="float64") -> Refer
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
     except ImportError as error:
-        raise InputError(
-            f"{error.name} is not installed: python -m pip install torch transformers"
-        ) from None
+        raise InputError(not_imported(error, "torch", "transformers")) from None
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     ours = families.read_config(folder)

@@ -614,6 +614,71 @@ def test_ctrl_c_ends_quietly():
     assert (process.returncode, err.strip(), out[-1:]) == (130, b"", b"\n")
 
 
+HALF_MADE = """
+import sys, time
+from minillm.cli import info, main
+
+class Half:  # as LLVM's objects: a Ctrl-C while it is made, and its end finds less than it needs
+    def __init__(self):
+        self.itself = self
+        raise KeyboardInterrupt
+    def __del__(self):
+        raise AttributeError("_as_parameter_")
+
+class Deaf:
+    def __del__(self):
+        raise KeyboardInterrupt
+
+def half(args):
+    Half()
+
+def deaf(args):
+    Deaf()
+    for _ in range(1000):
+        time.sleep(0.01)
+
+def other(args):
+    try:
+        raise KeyboardInterrupt
+    finally:
+        raise AttributeError("PassBuilder")
+
+def wrong(args):
+    try:
+        raise ValueError
+    finally:
+        raise AttributeError("a fault")
+
+def absent(args):
+    import no_such_library.part
+
+info.run = globals()[sys.argv[1]]
+code = main(["info"])
+assert sys.unraisablehook is sys.__unraisablehook__
+sys.exit(code)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("how", ["half", "deaf", "other"])
+def test_ctrl_c_is_one_whatever_it_becomes_on_its_way(how):
+    """An error of who was interrupted, or of what was left half made; or nothing, where Python
+    cannot raise."""
+    command = [sys.executable, "-c", HALF_MADE, how]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=hear_ctrl_c)
+    assert (done.returncode, done.stderr, done.stdout) == (130, "\n", "")
+
+
+def test_a_fault_is_no_ctrl_c_and_what_is_not_installed_is_one_line():
+    command = [sys.executable, "-c", HALF_MADE]
+    done = subprocess.run([*command, "wrong"], capture_output=True, text=True)
+    assert done.returncode == 1 and "AttributeError: a fault" in done.stderr
+    done = subprocess.run([*command, "absent"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr == (
+        "minillm: no_such_library is not installed: python -m pip install no_such_library\n"
+    )
+
+
 # ---- start-up
 
 

@@ -44,8 +44,8 @@ def bytes_read(sizes: Mapping[str, int], config) -> int:
 
 
 def write_gguf(model: str | Path, path: str | Path, precision: str | None) -> int:
-    """Write GGUF with every matrix as F32, F16, Q8_0 or Q4_0, None: as it is stored; see
-    llama_cpp.save_file, which raises.
+    """Write GGUF with every matrix as F32, F16, Q8_0, Q4_0 or Q4_1, None: as it is stored;
+    see llama_cpp.save_file, which raises.
 
     Raises InputError, too, for rows that are no whole blocks of 32: they would be 16 bits wide.
     """

@@ -43,12 +43,13 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 # Who keeps which bytes of a number in the cache, and under which name bench starts it, by kind.
 CACHED = {"minillm": FLOAT, "llama.cpp": 2, "transformers": FLOAT}
 PEERS: dict[str, dict[str, str]] = {
-    "minillm": {k: f"minillm-{k}" for k in ("float32", "bfloat16", "float16", "int8", "int4")},
+    "minillm": {kind: f"minillm-{kind.replace('_', '-')}" for kind in KINDS},
     "llama.cpp": {
         "float32": "llama.cpp-F32",
         "float16": "llama.cpp-F16",
         "int8": "llama.cpp-Q8_0",
         "int4": "llama.cpp-Q4_0",
+        "int4_min": "llama.cpp-Q4_1",
     },
     "transformers": {"float32": "transformers-fp32"},
 }

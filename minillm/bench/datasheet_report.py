@@ -10,7 +10,7 @@ from itertools import pairwise
 from .. import families
 from ..clock.verdict import duration, rate_of, size
 from ..errors import count
-from .datasheet import BATCHES, Datasheet, Entry
+from .datasheet import BATCHES, PEERS, Datasheet, Entry
 from .ledger_report import Saved, markdown
 from .predictions import HEADINGS as MEASURED
 
@@ -102,6 +102,8 @@ class DatasheetReport(Saved):
                 "The fastest of the rounds, beside what the best limits of all rounds allow; error:"
                 " predicted / measured - 1. The limits were measured in turn with the passes."
             )
+            if left := [kind for kind in sheet.kinds if kind not in PEERS[sheet.engine]]:
+                note += f" {sheet.engine} is not started here with {' or '.join(left)}."
             found.append(Section("Predicted, then measured", note, MEASURED[:-1], rows))
         return found
 

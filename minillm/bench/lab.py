@@ -6,7 +6,9 @@ no user, no name of the machine, no path.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -25,6 +27,7 @@ VERSION = 1
 MOST = 1e18  # of a figure in a file
 HEADINGS = ("machine", "GB/s", "GFLOP/s", "engine", "kind", "pass", "context")
 HEADINGS += ("measured", "predicted", "error")
+WIDTH = 100  # columns of what is shown
 
 
 class RowEntry(TypedDict):
@@ -41,7 +44,8 @@ class RowEntry(TypedDict):
 
 
 class LabEntry(TypedDict):
-    """A laptop's file; datasheet: as `minillm datasheet --json` has it, and not read again."""
+    """A laptop's file; datasheet: as `minillm datasheet --json` has it, without what was measured,
+    and not read again."""
 
     version: int
     model: str
@@ -77,11 +81,13 @@ def to_dict(sheet: Datasheet) -> LabEntry:
     if not rows:
         why = next((p.missing for p in sheet.measured if p.missing), "it was not tried")
         raise InputError(f"nothing could be measured: {why}")
+    datasheet = sheet.to_dict()
+    del datasheet["measured"]  # which the rows say
     return {
         "version": VERSION,
         "model": sheet.name,
         "machine": sheet.machine.to_dict(),
-        "datasheet": sheet.to_dict(),
+        "datasheet": datasheet,
         "rows": rows,
     }
 
@@ -100,6 +106,63 @@ def _row(sheet: Datasheet, point: Point) -> RowEntry:
         "predicted": point.forecast,
         "seconds": point.seconds,
     }
+
+
+def shown(entry: Mapping[str, Any], name: str = "") -> list[str]:
+    """All that a file says, in lines: tables as such, numbers to three digits, texts in full."""
+    here = {key: value for key, value in entry.items() if not _has_records(value)}
+    lines = _paragraph(name, here)
+    for key, value in entry.items():
+        if key not in here:
+            view = shown if isinstance(value, dict) else _records
+            lines += view(value, f"{name}.{key}" if name else key)
+    return lines
+
+
+def _has_records(value: object) -> bool:
+    """Whether a table is to be made of it, or of something in it."""
+    if isinstance(value, dict):
+        return any(map(_has_records, value.values()))
+    return isinstance(value, list) and any(isinstance(item, dict) for item in value)
+
+
+def _records(records: Sequence[Any], name: str) -> list[str]:
+    """Records of the same keys as a table, and what is the same in all of them once, above it; any
+    others as paragraphs."""
+    first = records[0]
+    alike = all(isinstance(record, dict) and record.keys() == first.keys() for record in records)
+    if len(records) == 1 or not alike or any(isinstance(v, dict) for v in first.values()):
+        numbered = enumerate(records, 1)
+        return [line for n, record in numbered for line in _paragraph(f"{name} {n}", record)]
+    keys = [key for key in first if any(r[key] != first[key] for r in records)] or [*first]
+    same = {key: value for key, value in first.items() if key not in keys}
+    cells = [keys, *([_words(record[key]) for key in keys] for record in records)]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    head, *rows = ("  " + "  ".join(map(str.ljust, row, widths)) for row in cells)
+    beside = max(1, min(WIDTH // len(head), len(rows)))  # as many side by side as there is room for
+    height = -(-len(rows) // beside)
+    lines = [head * beside, *("".join(rows[i::height]) for i in range(height))]
+    return [*(_paragraph(name, same) if same else [f"{name}:"]), *(line.rstrip() for line in lines)]
+
+
+def _paragraph(name: str, value: object) -> list[str]:
+    text = f"{name}: {_words(value)}" if name else _words(value)
+    return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _words(value: object) -> str:
+    """A value in one line; a text is in quotes where its end could be mistaken."""
+    if isinstance(value, dict):
+        pairs = ((key, _words(v), v and isinstance(v, dict)) for key, v in value.items())
+        words = ", ".join(f"{key} ({v})" if inside else f"{key} {v}" for key, v, inside in pairs)
+        return words or "none"
+    if isinstance(value, list | tuple):
+        inside = (f"[{_words(v)}]" if isinstance(v, list | tuple) else _words(v) for v in value)
+        return " ".join(inside) or "none"
+    if isinstance(value, str):
+        plain = value.isprintable() and value and not set(value) & set(',()[]"')
+        return value if plain else json.dumps(value, ensure_ascii=False)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def read(path: str | Path, number: int) -> Lab:

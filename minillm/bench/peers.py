@@ -49,12 +49,6 @@ def spent(kind: str, start: tuple[float, float], end: tuple[float, float]) -> di
     return {f"{kind}_s": end[0] - start[0], f"{kind}_cpu_s": end[1] - start[1]}
 
 
-def not_installed(module: str) -> str:
-    """That a module is not there, and how to install it."""
-    package = {"llama_cpp": "llama-cpp-python"}.get(module, module)
-    return f"{module} is not installed: python -m pip install {package}"
-
-
 class Peer:
     """What `run` needs to know of an engine, and how it is timed.
 
@@ -268,6 +262,13 @@ class MinillmInt4(MinillmFloat32):
     dtype, bits = "int4", 4
 
 
+class MinillmInt4Min(MinillmFloat32):
+    """minillm's kernels with matrices in blocks of 32 numbers of 4 bits, a float16 scale and a
+    float16 minimum."""
+
+    dtype, bits = "int4_min", 4
+
+
 class MinillmStored(MinillmFloat32):
     """minillm's kernels with each matrix in the type that the model's file has it in."""
 
@@ -414,6 +415,13 @@ class LlamaCppQ4(LlamaCpp):
     precision, bits = "Q4_0", 4
 
 
+class LlamaCppQ41(LlamaCpp):
+    """llama.cpp with matrices in blocks of 32 numbers of 4 bits, a float16 scale and a float16
+    minimum."""
+
+    precision, bits = "Q4_1", 4
+
+
 class LlamaCppStored(LlamaCpp):
     """llama.cpp with each matrix in the type that the model's file has it in: a GGUF file as it
     is."""
@@ -482,6 +490,7 @@ PEERS: dict[str, type[Peer]] = {
     "minillm-float16": MinillmFloat16,
     "minillm-int8": MinillmInt8,
     "minillm-int4": MinillmInt4,
+    "minillm-int4-min": MinillmInt4Min,
     "minillm-stored": MinillmStored,
     "transformers-fp32": Transformers,
     "transformers-bf16": TransformersBf16,
@@ -489,6 +498,7 @@ PEERS: dict[str, type[Peer]] = {
     "llama.cpp-F16": LlamaCppF16,
     "llama.cpp-Q8_0": LlamaCppQ8,
     "llama.cpp-Q4_0": LlamaCppQ4,
+    "llama.cpp-Q4_1": LlamaCppQ41,
     "llama.cpp-stored": LlamaCppStored,
     "ctranslate2-fp32": CTranslate2,
     "ctranslate2-int8": CTranslate2Int8,

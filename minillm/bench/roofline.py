@@ -18,6 +18,8 @@ MACHINE = "the machine"  # its name among the peers
 class Machine:
     """Spoken to as a peer (load, measure), in a process of its own."""
 
+    needs: tuple[str, ...] = ()
+
     def load(self, folder: str, threads: int) -> None:
         set_threads(threads)
         self.threads = threads

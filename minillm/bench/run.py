@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, count
+from ..errors import InputError, count, not_installed
 from ..loading import config_of
 from ..machine.child import Child, Ended
 from ..machine.forms import short
 from ..machine.progress import progress_bar
-from .peers import PEERS, choose, not_installed
+from .peers import PEERS, choose
 from .roofline import MACHINE, prefill_flop
 
 # What Numba is told in order to compile for another processor than this one.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..checkpoints.llama_cpp import FILE_TYPE, TYPE
-from ..errors import InputError
+from ..errors import InputError, not_imported
 from ..loading import open_checkpoint
 from .convert import in_another_process, requantize
 from .run import PeerComparison, run_lengths
@@ -70,10 +70,10 @@ def run(
                 file = Path(folder) / f"{wanted}.gguf"
                 try:
                     in_another_process(requantize, path, file, wanted)
-                except ImportError:
+                except ImportError as error:
+                    why = not_imported(error, "llama_cpp")
                     raise InputError(
-                        f"llama.cpp is not installed, which writes {path.name} as {wanted}: pip"
-                        " install -e '.[bench]'"
+                        f"llama.cpp writes {path.name} as {wanted}, and {why}"
                     ) from None
             comparisons = run_lengths(file, names, prompts, n_new, rounds, threads, cache_dtype)
             size = None if file.is_dir() else file.stat().st_size

@@ -12,10 +12,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from ..errors import InputError
+from ..errors import InputError, not_imported
 from ..machine.child import answering, listening
 from ..machine.memory import peak_bytes
-from .peers import PEERS, not_installed
+from .peers import PEERS
 from .roofline import MACHINE, Machine
 from .trainers import TRAINERS
 
@@ -43,8 +43,7 @@ def serve(
     try:
         peer.load(folder, int(threads))
     except ImportError as error:
-        gone = isinstance(error, ModuleNotFoundError) and error.name
-        answer({"missing": not_installed(gone) if gone else str(error)})
+        answer({"missing": not_imported(error, *peer.needs)})
         return
     except InputError as error:
         answer({"missing": str(error)})

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypedDict
 
-from ..errors import InputError, require_kind, short
+from ..errors import InputError, not_imported, require_kind, short
 from ..machine.files import read_json
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -127,10 +127,9 @@ def _from_hub(name: str) -> Path:
     try:
         import huggingface_hub as hub
         import huggingface_hub.utils
-    except ImportError:
-        raise InputError(
-            f"{known}; to fetch it from the Hugging Face hub: python -m pip install huggingface_hub"
-        ) from None
+    except ImportError as error:
+        why = not_imported(error, "huggingface_hub")
+        raise InputError(f"{known}; to fetch it from the Hugging Face hub: {why}") from None
     try:
         with _quiet_unless_on_a_terminal(hub):
             name, file = _parts(name)

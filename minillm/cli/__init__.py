@@ -7,13 +7,16 @@ import ast
 import gc
 import os
 import sys
-from collections.abc import Iterable
+from _thread import interrupt_main
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from importlib import import_module
+from threading import Timer
 from types import ModuleType
+from typing import Any
 
 from .. import __version__
-from ..errors import InputError, one_line
+from ..errors import InputError, not_imported, one_line
 from ..machine.files import read_text
 from .common import log_on_stderr, say_when_compiling
 
@@ -147,6 +150,49 @@ def summary_of(about: str) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 a check failed, 2 unusable input."""
+    before = sys.unraisablehook
+    sys.unraisablehook = unraisable = Unraisable(before)
+    try:
+        return outcome(argv)
+    except BaseException as error:
+        if not by_ctrl_c(error):
+            raise
+        unraisable.ended = True
+        print(file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        if unraisable.ended:
+            gc.collect()  # now, while it is listened to
+        sys.unraisablehook = before
+
+
+class Unraisable:
+    """What happens where Python cannot raise, as in a __del__ of LLVM's objects: a Ctrl-C comes
+    once more a moment later; and of what a Ctrl-C left half made, nothing is told."""
+
+    def __init__(self, tell: Callable[[Any], object]):
+        self.tell, self.ended = tell, False
+
+    def __call__(self, what: Any) -> None:
+        if self.ended:
+            return
+        if by_ctrl_c(what.exc_value):
+            Timer(0.01, interrupt_main).start()
+        else:
+            self.tell(what)
+
+
+def by_ctrl_c(error: BaseException | None) -> bool:
+    """Whether it is a KeyboardInterrupt, or came up while one was on its way, as in LLVM."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return any(isinstance(one, KeyboardInterrupt) for one in seen)
+
+
+def outcome(argv: list[str] | None) -> int:
+    """Run one command; what a person can mend is one line, and an exit code."""
     gc.set_threshold(100_000)  # what a start makes stays: a tenth of it would be seeking garbage
     for stream in ("stdout", "stderr"):  # None where they were closed (`>&-`): then nobody reads
         if getattr(sys, stream) is None:
@@ -162,11 +208,12 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has gone (`| head -1`): nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED_PIPE
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return INTERRUPTED
     except InputError as error:
         return failed(str(error))
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.partition(".")[0] == __name__.partition(".")[0]:
+            raise
+        return failed(not_imported(error))
     except MemoryError as error:
         return failed(f"not enough memory ({str(error) or 'for Python itself'})")
     except OSError as error:

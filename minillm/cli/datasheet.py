@@ -15,13 +15,15 @@ on the others; with --save-machine they are kept, and used by what is predicted 
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import textwrap
 from pathlib import Path
 
 from ..errors import InputError
-from .common import PICTURES, check_output, check_stem, harmless, table, write, write_json
+from .common import PICTURES, check_output, check_stem, harmless, say, table, write, write_json
 
+CONFIG = "config.json"
 KINDS = ("float32", "float16", "int8", "int4")
 SAVED = (".md", ".json", ".png")
 
@@ -128,6 +130,8 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--measure is of this machine: leave out --machine {args.machine}")
     rates = machine.limits[-1].row
     kinds = dict.fromkeys(kind for kind in wanted if args.kinds or kind in rates)
+    if not args.kinds and stored not in kinds:
+        say(f"{stored}, in which its file has matrices, is left out: the machine has no rate of it")
     sheet = Datasheet(
         name_of(args.model or "tales"), config, machine, args.engine[0], [*kinds], args.threads
     )
@@ -139,13 +143,13 @@ def run(args: argparse.Namespace) -> None:
 def require_weights(models) -> None:
     """Raise InputError, before anything is measured, for a model that is not there."""
     from ..bench.predictions import SHAPES
-    from ..checkpoints.find import find_model
+    from ..loading import open_checkpoint
 
     for name in models:
         if name.lower().endswith(".json"):
             raise InputError(f"{name}: a config has no weights to measure; leave out --measure")
         if name not in SHAPES:
-            find_model(name)
+            open_checkpoint(name)
 
 
 def measured_machine(args: argparse.Namespace, kinds=()):
@@ -163,9 +167,18 @@ def measured_machine(args: argparse.Namespace, kinds=()):
 
 
 def name_of(model: str) -> str:
-    """What a model is called: not where it lies."""
+    """What a model is called: not where it lies. A config.json is called by its folder, too."""
     path = Path(model).resolve() if Path(model).exists() else Path(model)
-    return path.parent.name if path.name == "config.json" else path.name
+    return str(Path(path.parent.name, path.name)) if path.name == CONFIG else path.name
+
+
+def again(value: str) -> str:
+    """What names the same once more, here: a file or a folder below this one by its path from here,
+    another as name_of, whatever is no path as it is."""
+    if not os.path.exists(value):
+        return value
+    path, here = Path(os.path.abspath(value)), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else name_of(value)
 
 
 def measured(sheet, args: argparse.Namespace) -> list:
@@ -271,7 +284,7 @@ def errors(args: argparse.Namespace) -> None:
 
 def command(args: argparse.Namespace) -> str:
     """The command that makes this again, without where files lie."""
-    parts = ["minillm", "datasheet", *([name_of(args.model)] if args.model else [])]
+    parts = ["minillm", "datasheet", *([again(args.model)] if args.model else [])]
     for name in ("machine", "engine", "kinds", "threads", "models", "contexts", "new", "rounds"):
         value = getattr(args, name)
         if name in ("contexts", "new", "rounds") and not (args.measure or args.errors):
@@ -280,7 +293,7 @@ def command(args: argparse.Namespace) -> str:
             continue
         if value is not None:
             values = value if isinstance(value, list) else [value]
-            parts += [f"--{name}", *(Path(str(v)).name for v in values)]
+            parts += [f"--{name}", *(again(str(v)) for v in values)]
     parts += [f"--{name}" for name in ("measure", "errors") if getattr(args, name)]
     return shlex.join(parts)
 

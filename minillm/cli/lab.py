@@ -86,13 +86,16 @@ def measure(args: argparse.Namespace) -> int:
     with predictions.model_of(args.model) as folder:
         what = args.model, folder, limits, ["minillm"], KINDS, [32, 128]
         sheet.measured = predictions.measured(*what, rounds=args.rounds)
-    text = json.dumps(lab.to_dict(sheet), indent=1) + "\n"
-    write(text, end="")
-    write(f"this is all that {path} will hold: no user, no name of the machine, no path")
+    entry = lab.to_dict(sheet)
+    write(harmless("\n".join(lab.shown(entry))))
+    write(
+        f"this is all that {harmless(str(path))} will hold, there with every digit: no user, no"
+        " name of the machine, no path"
+    )
     if not args.yes and input(f"write {path}? [y/N] ").strip().lower() not in ("y", "yes"):
         write("nothing was written")
         return 1
-    write_atomically(path, text.encode())
+    write_atomically(path, (json.dumps(entry, indent=1) + "\n").encode())
     return 0
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from .. import ops as numpy_ops
 from ..checkpoints.checkpoint import Checkpoint, Tensor
 from ..checkpoints.opening import open_checkpoint
-from ..errors import InputError, require_kind, whole_number
+from ..errors import InputError, not_imported, require_kind, whole_number
 from ..ids import checked_ids
 from ..layers.cache import checked_capacity, position_bytes
 from ..loading import convert
@@ -30,14 +30,14 @@ from ..steps import Observer, Step, Trace, checked, identity
 class Engine:
     """An engine with a model in it: `engine(ids, cache, step=...)` gives logits as a Model does.
 
-    A subclass sets `name` and `package` (what pip installs), and in __init__, after this one's,
+    A subclass sets `name` and `needs` (modules that it imports), and in __init__, after this one's,
     `threads` (as the engine itself reports them), `versions` {library: version}, and `step_names`,
     the steps whose values it has. It holds one text at a time. InputError where the package is not
     installed, or the model is none that it has.
     """
 
     name = ""
-    package = ""
+    needs: tuple[str, ...] = ()
     cache_dtype = "float32"  # of its keys and values
     # Where it may differ from minillm by choice: what to say, the options of __init__ that end it.
     switches: Mapping[str, Mapping[str, Any]] = {}
@@ -60,13 +60,11 @@ class Engine:
     @classmethod
     @contextmanager
     def needed(cls) -> Iterator[None]:
-        """Turn a missing package, imported within, into the line that says what to install."""
+        """Turn a missing module, imported within, into the line that says what to install."""
         try:
             yield
         except ImportError as error:
-            raise InputError(
-                f"{cls.name} is not there ({error}): python -m pip install {cls.package}"
-            ) from None
+            raise InputError(not_imported(error, *cls.needs)) from None
 
     def written(self, checkpoint: Checkpoint, name: str, dtype: str | None) -> Checkpoint:
         """The checkpoint in another form: a file or a folder of this name, there as long as the

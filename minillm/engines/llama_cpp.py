@@ -231,7 +231,7 @@ class LlamaCpp(Engine):
     a callback, one with stamps, one with values.
     """
 
-    name, package = "llama.cpp", "llama-cpp-python"
+    name, needs = "llama.cpp", ("llama_cpp",)
     switches: Mapping[str, Mapping[str, Any]] = {
         "keys and values in float32": {"cache_dtype": "float32"},
         "flash attention off": {"flash": False},

@@ -35,7 +35,7 @@ ATTENTION = ("attn.scores", "attn.weights")
 class Transformers(Engine):
     """A model in transformers, in float32: a folder, or a GGUF file by way of one."""
 
-    name, package = "transformers", "torch transformers"
+    name, needs = "transformers", ("torch", "transformers")
 
     def __init__(
         self, model: str | Path | Checkpoint, threads: int | None = None, dtype: str | None = None

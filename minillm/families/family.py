@@ -174,6 +174,7 @@ class Family:
     None.
 
     knobs: {setting of a training run: the config's field}, for what is to be trained from nothing.
+    sized_by: the fields of which a config.json says at least one.
     """
 
     name: str
@@ -196,6 +197,7 @@ class Family:
     gguf: GGUF | None = None
     equations: Callable[[Any], Mapping[str, tuple[str, str]]] = lambda config: {}
     knobs: Mapping[str, str] = field(default_factory=dict)
+    sized_by: tuple[str, ...] = ()
 
     def name_elsewhere(self, form: str, scope: str) -> str:
         """The name in another format of a parameter without ".weight": h.3.attn.c_attn ->
@@ -247,10 +249,18 @@ class Family:
 
 def parse_config(values: Any, where: object) -> Any:
     """The config that the values of a config.json describe; InputError, beginning with `where`, for
-    what minillm does not read."""
+    what minillm does not read, and where no size is said: defaults would be another model's."""
     values = check(values, dict, where)
     try:
-        return described(values).config.from_dict(values)
+        family = described(values)
+        config = family.config.from_dict(values)
+        if family.sized_by and values.keys().isdisjoint(family.sized_by):
+            missing = ", ".join(("model_type",) * ("model_type" not in values) + family.sized_by)
+            raise InputError(
+                f"it says none of {missing}: a config must name its model's sizes, which are not"
+                " guessed"
+            )
+        return config
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LINES = ("-", "--", "-.", ":", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 MARKS = "osD^vX"
+FACES = ("white", "black", "0.6", "0.8", "0.3")  # of marks, by how matrices are stored
 
 
 def times_by_context(sheet: Datasheet, what: str = "token", ax=None):
@@ -98,19 +99,35 @@ def predicted_against_measured(report: PredictionErrors, ax=None):
 
 
 def class_roofline(labs: Sequence[Lab], ax=None):
-    """FLOP/s against FLOP for each byte: each machine's roof, and a mark where it decodes."""
+    """FLOP/s against FLOP for each byte: each machine's roof for products in float32, and marks
+    where it decodes, one for each context, filled by how matrices are stored."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
     ax, x = axes_or_new(ax), np.geomspace(0.1, 1000, 200)
+    tokens = [row for lab in labs for row in lab.rows if row["what"] == "token"]
+    faces = dict(zip(dict.fromkeys(row["kind"] for row in tokens), _again(FACES)))
+    machines = []
     for lab, style, mark in zip(labs, _again(LINES), _again(MARKS)):
         roof = np.minimum(lab.rate, lab.bandwidth * x) / 1e9
         ax.plot(x, roof, linestyle=style, color="0.45", linewidth=1)
         for row in lab.rows:
             if row["what"] == "token":
                 at = row["flops"] / row["bytes"], row["flops"] / min(row["seconds"]) / 1e9
-                ax.plot(*at, mark, color="black", markerfacecolor="white")
-        ax.plot([], [], marker=mark, linestyle=style, color="black", label=lab.label)
+                ax.plot(*at, mark, color="black", markerfacecolor=faces[row["kind"]])
+        look: dict = {"marker": mark, "linestyle": style, "color": "0.45", "linewidth": 1}
+        look |= {"markeredgecolor": "black", "markerfacecolor": "none"}
+        machines.append(Line2D([], [], label=lab.label, **look))
     ax.set(xscale="log", yscale="log", xlabel="FLOP per byte", ylabel="GFLOP/s")
-    ax.set_title("The machines of a class: roofs, and a token of each")
-    ax.legend(fontsize="x-small")
+    plain_numbers(ax.xaxis)
+    plain_numbers(ax.yaxis)
+    contexts = ", ".join(f"{n:,}" for n in sorted({row["context"] for row in tokens}))
+    after = f", and tokens after contexts of {contexts}" if tokens else ""
+    ax.set_title(f"Roofs of a class's machines{after}")
+    stored = [Patch(facecolor=f, edgecolor="black", label=kind) for kind, f in faces.items()]
+    style = {"fontsize": "x-small", "title_fontsize": "x-small", "alignment": "left"}
+    ax.add_artist(ax.legend(handles=machines, title="mark and roof: machine", loc=2, **style))
+    ax.legend(handles=stored, title="fill: matrices in", loc=4, **style)
     return ax
 
 

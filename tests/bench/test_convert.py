@@ -73,6 +73,7 @@ def test_other_activations(saved, activation):
         ("llama.cpp-F16", 16),
         ("llama.cpp-Q8_0", 8.5),
         ("llama.cpp-Q4_0", 4.5),
+        ("llama.cpp-Q4_1", 5),
         ("ctranslate2-int8", 8),
     ],
 )
@@ -105,7 +106,8 @@ def test_narrow_weights_read_less_and_begin_alike(saved, name, bits):
 
 @pytest.mark.live
 @pytest.mark.parametrize(
-    ("precision", "step"), [("F32", 0), ("F16", 2**-11), ("Q8_0", 1 / 254), ("Q4_0", 1 / 8)]
+    ("precision", "step"),
+    [("F32", 0), ("F16", 2**-11), ("Q8_0", 1 / 254), ("Q4_0", 1 / 8), ("Q4_1", 1 / 15)],
 )
 def test_every_matrix_is_in_the_type_asked_for(saved, tmp_path, precision, step):
     gguf = pytest.importorskip("gguf", reason="needs the extra bench: pip install -e '.[bench]'")

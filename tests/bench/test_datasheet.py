@@ -9,6 +9,7 @@ import pytest
 from minillm import GPT2Config, InputError, LlamaConfig
 from minillm.bench.datasheet import (
     FIRST,
+    PEERS,
     TOKEN,
     Datasheet,
     by_limits,
@@ -17,6 +18,7 @@ from minillm.bench.datasheet import (
     weight_bytes,
 )
 from minillm.bench.datasheet_report import DatasheetReport, plain
+from minillm.bench.predictions import Point
 from minillm.checkpoints.opening import config_of, save_checkpoint
 from minillm.clock import Limits, machines
 from minillm.clock.machines import Constants, Machine
@@ -200,7 +202,7 @@ def test_a_config_alone_is_enough(tmp_path, config, said):
         assert described(path) == described(tmp_path) == (config, kind)
 
 
-@pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16", "int8", "int4"])
+@pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16", "int8", "int4", "int4_min"])
 @pytest.mark.parametrize("name", ["gpt2", "llama", "qwen2", "qwen3"])
 def test_the_beginning_of_a_gguf_file_is_enough(tmp_path, name, kind):
     whole, begun = tmp_path / "whole.gguf", tmp_path / "begun.gguf"
@@ -221,3 +223,24 @@ def test_of_a_folder_its_weights_count(tmp_path):
 
 def test_nothing_is_markdown():
     assert plain("a|b*c_[d]<e>`") == "a\\|b\\*c\\_\\[d\\]\\<e\\>\\`"
+
+
+def test_every_kind_of_ours_can_be_measured_and_what_cannot_be_is_said():
+    from minillm.bench.peers import PEERS as STARTED
+
+    assert [*PEERS["minillm"]] == [*KINDS]
+    for kinds in PEERS.values():
+        assert kinds.keys() <= KINDS.keys() and {*kinds.values()} <= STARTED.keys()
+    for kind, name in PEERS["minillm"].items():
+        assert STARTED[name].dtype == kind
+    kinds = ["int4_min", "float32", "bfloat16"]
+    for engine, said in (
+        ("minillm", "in turn with the passes."),
+        ("llama.cpp", "llama.cpp is not started here with bfloat16."),
+        ("transformers", "transformers is not started here with int4_min or bfloat16."),
+    ):
+        sheet = Datasheet("a", SHAPES["gpt2"], machine(), engine, kinds=kinds)
+        point = Point("a", engine, "float32", 32, TOKEN, 1, missing="it was not tried")
+        sheet.measured = [point]
+        section = DatasheetReport(sheet, "").sections()[-1]
+        assert section.text.endswith(said)

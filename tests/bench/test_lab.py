@@ -4,10 +4,12 @@ import getpass
 import json
 import os
 import platform
+import re
 
 import pytest
+from matplotlib.figure import Figure
 
-from minillm import GPT2Config, InputError
+from minillm import GPT2Config, InputError, plots
 from minillm.bench import lab
 from minillm.bench.datasheet import Datasheet, by_limits, nodes
 from minillm.bench.predictions import Point
@@ -57,6 +59,62 @@ def test_no_user_no_host_and_no_path_is_in_it():
     for private in (getpass.getuser(), platform.node(), os.getcwd(), os.path.expanduser("~")):
         assert private not in text
     assert "/" not in text.replace("GB/s", "").replace("tokens/s", "").replace("MB/s", "")
+
+
+def leaves(value, *keys):
+    """Every value that is no table and no list, with the keys that lead to it."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from leaves(inner, *keys, key)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from leaves(inner, *keys)
+    else:
+        yield keys, value
+
+
+def test_all_that_is_in_it_is_shown():
+    """Whatever is put into it later, too, wherever that is."""
+    values = entry()
+    values["machine"]["limits"][0]["machine"]["owner"] = "Anna, (of room 7)  and\nothers"
+    values["datasheet"]["batch"][3]["note"] = "/home/anna"
+    values["datasheet"]["levers"][0]["what"] = "a secret" * 30
+    values["rows"][1]["seconds"][2] = 123456.0
+    values["more"] = [{"a": {"deep": [[1, 2.5], []]}}, 7, {"b": None}]
+    values["same"], values["empty"] = [{"x": "twice"}] * 2, {}
+    lines = lab.shown(values)
+    text = re.sub(r"\s", "", "".join(lines))
+    for keys, value in leaves(values):
+        words = f"{value:.3g}" if isinstance(value, float) else str(value)
+        words = json.dumps(words)[1:-1] if "\n" in words else words
+        for part in (*keys, words):
+            assert re.sub(r"\s", "", part) in text, (keys, value)
+    assert "\n" not in "".join(lines) and "empty none" in lines[0]
+    assert [line.strip() for line in lines].count("twice  twice") == 1
+
+
+def test_it_is_shown_in_few_lines_that_can_be_read():
+    lines = lab.shown(entry())
+    assert len(lines) < 60 and max(map(len, lines)) <= 110
+    start = lines.index("rows: engine minillm, kind int8, context 32")
+    assert lines[start + 1].split() == ["what", "flops", "bytes", "predicted", "seconds"]
+    assert [line.split()[0] for line in lines[start + 2 :]] == ["token", "first"]
+
+
+def test_a_mark_of_the_class_says_its_machine_and_how_matrices_are_stored(files):
+    one, other = entry(), entry()
+    one["rows"] += [row | {"kind": "float32"} for row in one["rows"]]
+    ax = plots.class_roofline(lab.read_all(files(one, other)), Figure().subplots())
+    marks = [line for line in ax.lines if len(line.get_xdata()) == 1]
+    seen = [(mark.get_marker(), mark.get_markerfacecolor()) for mark in marks]
+    assert seen == [("o", "white"), ("o", "black"), ("s", "white")]
+    first, second = (child for child in ax.get_children() if hasattr(child, "legend_handles"))
+    legends = {legend.get_title().get_text(): legend for legend in (first, second)}
+    machines, stored = legends["mark and roof: machine"], legends["fill: matrices in"]
+    assert [mark.get_marker() for mark in machines.legend_handles] == ["o", "s"]
+    assert [text.get_text() for text in stored.get_texts()] == ["int8", "float32"]
+    faces = [patch.get_facecolor()[:3] for patch in stored.legend_handles]
+    assert faces == [(1, 1, 1), (0, 0, 0)] and "contexts of 32" in ax.get_title()
 
 
 @pytest.mark.parametrize(

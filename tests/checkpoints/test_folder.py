@@ -430,7 +430,7 @@ def test_missing_file_is_named(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.fp16.safetensors"])
 def test_weights_in_another_format_are_pointed_out(tmp_path, name):
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"n_layer": 2}')
     (tmp_path / name).touch()
     with pytest.raises(InputError, match=f"no model.safetensors; it has {name}: save it again"):
         load_model(tmp_path)

@@ -61,11 +61,59 @@ def test_all_forms_of_a_sheet(cli, machine, tmp_path):
     assert [*json.loads((tmp_path / "it.json").read_text())["bytes"]["weights"]] == ["int8"]
 
 
-def test_a_config_alone(cli, machine, tmp_path):
+def test_a_config_alone(cli, machine, tmp_path, monkeypatch):
+    """What it is called, and how it is made again: as it was typed, if nothing else lies open."""
     config = {"model_type": "qwen3", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 99}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    code, out, _ = cli(str(tmp_path / "config.json"), "--machine", machine)
-    assert code == 0 and f"# Datasheet: {tmp_path.name.replace('_', chr(92) + '_')} on" in out
+    (tmp_path / "some" / "w").mkdir(parents=True)
+    path = tmp_path / "some" / "w" / "config.json"
+    path.write_text(json.dumps(config))
+    (beside := tmp_path / "beside").mkdir()
+    for here, typed, again, title in (
+        (tmp_path, "some/w/config.json", "some/w/config.json", "w/config.json"),
+        (path.parent, "config.json", "config.json", "w/config.json"),
+        (tmp_path / "some", str(path), "w/config.json", "w/config.json"),
+        (tmp_path / "some", "../some/./w", "w", "w"),
+        (path.parent, ".", ".", "w"),
+        (beside, str(path), "w/config.json", "w/config.json"),
+    ):
+        monkeypatch.chdir(here)
+        code, out, _ = cli(typed, "--machine", machine)
+        command = out.splitlines()[-1].strip()
+        assert (code, command) == (0, f"minillm datasheet {again} --machine machine.json")
+        assert out.startswith(f"# Datasheet: {title} on Made up\n")
+        if here != beside:  # where it lies is nobody's business
+            assert cli(again, "--machine", machine)[1] == out  # as it is shown, it works
+
+
+def test_a_name_of_the_hub_is_shown_whole():
+    from minillm.cli.datasheet import again, name_of
+
+    assert again("owner/model") == "owner/model" and name_of("owner/model") == "model"
+
+
+def test_a_kind_of_the_file_that_the_machine_knows_nothing_of_is_said(cli, machine, tmp_path):
+    from minillm import GPT2Config
+    from minillm.checkpoints.opening import save_checkpoint
+    from minillm.model import Model
+
+    path = tmp_path / "a.gguf"
+    save_checkpoint(Model.random(GPT2Config(99, 64, 32, 1, 2)), path, "int4_min")
+    code, out, err = cli(str(path), "--machine", machine)
+    assert code == 0 and "int4" not in out
+    assert err == "int4_min, in which its file has matrices, is left out: " + (
+        "the machine has no rate of it\n"
+    )
+
+
+def test_weights_that_are_not_there_are_missed_before_anything_is_measured(
+    cli, tmp_path, monkeypatch
+):
+    from minillm import GPT2Config
+
+    monkeypatch.setattr(machines, "measure_machine", None)
+    (tmp_path / "config.json").write_text(json.dumps(GPT2Config().to_dict()))
+    code, out, err = cli(str(tmp_path), "--measure")
+    assert (code, out) == (2, "") and "has no model.safetensors" in err
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from minillm.bench import predictions
+from minillm.bench import lab, predictions
 from minillm.bench.datasheet import by_limits, nodes
 from minillm.cli import main
 from minillm.clock import machines
@@ -45,7 +45,10 @@ def cli(capsys, monkeypatch):
 def test_what_is_written_is_what_was_shown(cli, tmp_path):
     path = tmp_path / "a.json"
     code, out, _ = cli(str(path), "--yes")
-    assert code == 0 and out.startswith(path.read_text())
+    written = json.loads(path.read_text())
+    view, _, rest = out.partition("\nthis is all that ")
+    assert code == 0 and view == "\n".join(lab.shown(written)) and str(path) in rest
+    assert len(out.splitlines()) < 60
     assert json.loads(path.read_text())["machine"]["name"] == "Made up"
     assert cli(str(path), "--yes") == (2, "", f"minillm: {path} is there; --force writes over it\n")
     assert cli(str(path), "--yes", "--force")[0] == 0

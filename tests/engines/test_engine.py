@@ -15,7 +15,7 @@ from minillm.cli import main
 from minillm.clock import Clock, ClockReport, Limits
 from minillm.decoding import Options
 from minillm.decoding.generate import moments
-from minillm.engines import ENGINES, Engine, engine
+from minillm.engines import ENGINES, Engine, LlamaCpp, Transformers, engine
 from minillm.engines.price import price
 from minillm.page.answering import answerer
 from minillm.record import record
@@ -28,7 +28,7 @@ IDS = [5, 6, 7, 8]
 class Ours(Engine):
     """minillm's own model, as an engine."""
 
-    name, package, threads, versions = "ours", "minillm", 1, {"minillm": "1"}
+    name, needs, threads, versions = "ours", ("minillm",), 1, {"minillm": "1"}
 
     def __init__(self, model="tales-draft", threads=None, dtype=None):
         super().__init__(model)
@@ -237,3 +237,26 @@ def test_engines_are_known_by_name():
     assert engine("llama.cpp").name == "llama.cpp"
     with pytest.raises(InputError, match=r"engine is 'vllm'; it must be one of llama\.cpp"):
         engine("vllm")
+
+
+def test_of_what_cannot_be_imported_the_missing_module_is_named(monkeypatch):
+    """Also where it is one that an engine needs itself, which is not to be installed anew."""
+
+    def says(kind, error):
+        with pytest.raises(InputError) as caught, kind.needed():
+            raise error
+        return str(caught.value)
+
+    gone = ModuleNotFoundError("No module named 'x'", name="llama_cpp")
+    install = "python -m pip install"
+    assert says(LlamaCpp, gone) == f"llama_cpp is not installed: {install} llama-cpp-python"
+    gone.name = "diskcache.core"
+    assert says(LlamaCpp, gone) == (
+        f"diskcache, which llama_cpp needs, is not installed: {install} diskcache"
+    )
+    gone.name = "torch"
+    assert says(Transformers, gone) == f"torch is not installed: {install} torch"
+    broken = ImportError("libcuda.so.1: cannot open", name="torch._C")
+    assert says(Transformers, broken) == (
+        "torch or transformers cannot be imported: libcuda.so.1: cannot open"
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import minillm
-from minillm import GPT2, GPT2Config, families
+from minillm import GPT2, GPT2Config, InputError, families
 from minillm.clock import step_costs
 from minillm.weights import KINDS, store_parameters
 
@@ -87,3 +87,25 @@ def test_a_family_is_found_by_its_config_and_by_its_name():
         families.described({"model_type": "bert"})
     with pytest.raises(minillm.InputError, match="dict is no config of a known family"):
         families.of({})
+
+
+@pytest.mark.parametrize("family", families.known(), ids=lambda family: family.name)
+def test_a_config_without_any_size_is_refused_and_one_size_is_enough(family):
+    """What it does not say besides is what transformers takes."""
+    if not family.sized_by:
+        pytest.skip("a family of the tests")
+    for given in ({"model_type": family.name}, {"model_type": family.name, "vocab_size": 9}):
+        with pytest.raises(InputError) as error:
+            families.parse_config(given, "w/config.json")
+        names = ", ".join(family.sized_by)
+        assert str(error.value).startswith(f"w/config.json: it says none of {names}: a config must")
+    name = family.sized_by[0]
+    given = {"model_type": family.name, name: 1}
+    assert families.parse_config(given, "w").sizes.L == 1
+
+
+def test_of_no_model_at_all_nothing_is_made():
+    with pytest.raises(InputError, match=r"c: it says none of model_type, n_layer, n_head, n_embd"):
+        families.parse_config({}, "c")
+    old = {"n_ctx": 8, "n_positions": 8, "vocab_size": 9, "n_embd": 4, "n_layer": 1, "n_head": 2}
+    assert families.parse_config(old, "c") == GPT2Config(9, 8, 4, 1, 2)

@@ -36,6 +36,7 @@ BETWEEN = register(
         program=program,
         inexpressible=lambda engine, config: "at all: it is minillm's own",
         knobs=layout.KNOBS,
+        sized_by=("n_layer", "n_head", "n_embd"),
         equations=layout.equations,
     )
 )

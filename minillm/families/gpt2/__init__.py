@@ -24,6 +24,7 @@ GPT2 = register(
         gguf=gguf.FORMAT,
         equations=layout.equations,
         knobs=layout.KNOBS,
+        sized_by=("n_layer", "n_head", "n_embd"),
     )
 )
 

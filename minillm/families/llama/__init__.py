@@ -29,6 +29,7 @@ LLAMA = register(
         inexpressible=layout.inexpressible,
         gguf=gguf.FORMAT,
         knobs=layout.KNOBS,
+        sized_by=("num_hidden_layers", "num_attention_heads", "hidden_size"),
     )
 )
 
