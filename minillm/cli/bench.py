@@ -268,9 +268,9 @@ def _stored(found: list, args: argparse.Namespace) -> None:
     write(f"{args.model}: tokens/s of decode ({args.new} tokens after a prompt) and of prefill")
     headings = ["type", "prompt", "peer", "decode", "ratio", "middle half", "of read"]
     headings += ["prefill", "ratio", "middle half", "of GEMM", "greedy tokens"]
-    write(table(headings, rows, "<><>>>>>>>><"))
+    write(table(headings, rows, "<><|>>>>>>>><"))
     write(f"\n{MEMORY}")
-    write(table(["type", "peer", "file", *HELD, "of file + KV", *WHOLE], held, "<<>>>>>>>"))
+    write(table(["type", "peer", "file", *HELD, "of file + KV", *WHOLE], held, "<<|>>>>>>>"))
     write(
         f"\nmedians of {count(args.rounds, 'interleaved round')}; ratio to the first of a type,"
         " round by round; of read, of GEMM: of what the"
@@ -399,7 +399,7 @@ def _busy(results: list, titles: dict[str, str], args: argparse.Namespace) -> No
             row += [f"{median(r.per_cpu[kind]):,.1f}"]
             rows.append([*row, f"{r.ratio(alone.get(r.name, r), kind, 'per_cpu'):.2f}"])
         write(f"{title}, beside busy processes")
-        write(table(headings, rows, "><>>>>>>") + "\n")
+        write(table(headings, rows, "><>|>>>>>") + "\n")
     write(
         f"medians of {count(args.rounds, 'interleaved round')}; ratio to the first beside as many"
         " busy processes"
@@ -430,7 +430,7 @@ def _batch(comparison: BatchComparison, args: argparse.Namespace) -> None:
         " tokens/s of all together"
     )
     headings = ["texts", "peer", "median", "range", "ratio", "greedy texts", "gap"]
-    write(table(headings, rows, "><>>><>"))
+    write(table(headings, rows, "><|>>><>"))
     write(
         f"\nmedians of {count(args.rounds, 'interleaved round')}; ratio to the first peer of as"
         " many texts and the same width;"
@@ -464,7 +464,7 @@ def _against(lines: list, args: argparse.Namespace) -> None:
     write(f"this minillm and {args.against}: tokens/s of prefill ({args.prompt} tokens) and decode")
     write(f"(the {args.new} tokens after them)")
     headings = ("model", "peer", "", "this", "other", "ratio", "middle half", "greedy tokens")
-    write(table(headings, rows, "<<<>>>><"))
+    write(table(headings, rows, "<<<|>>>><"))
     write(f"\nmedians of {args.rounds} interleaved rounds; ratio this / other, round by round")
     for line in lines:
         if line.missing:

@@ -288,7 +288,7 @@ def compare(args: argparse.Namespace) -> None:
         write_json([run.to_dict() for run in runs])
         return
     heads = ("data", "model", "parameters", "accuracy", "spread", "lowest", "highest", "seconds")
-    write("\n" + table(heads, [accuracies(group) for group in runs_by_model(runs)], "<<>>>>>>"))
+    write("\n" + table(heads, [accuracies(group) for group in runs_by_model(runs)], "<<|>>>>>>"))
 
 
 def runs_by_model(runs) -> list:
