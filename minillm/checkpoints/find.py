@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from ..errors import InputError, require_kind, short
-from ..machine.files import read_json
+from ..machine.files import read_json, require_unpacked
 
 PACKAGE = Path(__file__).resolve().parent.parent
 BUNDLED = (PACKAGE / "bundled", PACKAGE.parent / "weights")  # in a wheel; in a checkout
@@ -93,6 +93,7 @@ def find_model(name_or_path: str | Path) -> Path:
     name = os.fspath(require_kind("model", name_or_path, str | os.PathLike, "a folder or a name"))
     if os.path.exists(name):  # unlike Path's, False for "" and for what is too long for a path
         return Path(name)
+    require_unpacked()
     for root in BUNDLED:
         if name in bundled_names() and (root / name).is_dir():
             return root / name
