@@ -37,6 +37,7 @@ from .common import (
     text_of,
     write,
     write_json,
+    writes_unicode,
 )
 
 
@@ -148,8 +149,7 @@ def run(args: argparse.Namespace) -> None:
         several = {args.engine: model, "minillm": own} if args.beside else {"": model}
         reports = in_turn(several, tokenizer, text, args, update)
     report, looked = next(iter(reports.values())), None
-    encoding = (sys.stdout.encoding or "ascii").lower()
-    drawn_in = {"colour": wants_colour(), "unicode": encoding.startswith("utf")}
+    drawn_in = {"colour": wants_colour(), "unicode": writes_unicode()}
     if not args.json:  # at once: the limits take seconds
         write(diagram(report, terminal_width(100), **drawn_in))
     with progress_bar("steps", show=not args.json) as update:

@@ -12,6 +12,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from itertools import zip_longest
 from pathlib import Path
 from textwrap import wrap
@@ -170,6 +171,20 @@ def text_of(args: argparse.Namespace) -> str:
         ) from None
 
 
+def asked(prompt: str) -> str:
+    """Return what is typed on the terminal; UTF-8 also where its encoding is another that lacks
+    what was typed, as ASCII does. InputError for what is no text."""
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
+    line = input(prompt)
+    if not any("\udc80" <= c <= "\udcff" for c in line):
+        return line
+    try:
+        return line.encode(sys.stdin.encoding, "surrogateescape").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"what was typed is not UTF-8 text ({error.reason})") from None
+
+
 def text_of_file(file: Path) -> str:
     """Return what a UTF-8 file holds, without the byte order mark that some editors begin with."""
     return read_text(file)
@@ -248,10 +263,24 @@ def harmless(text: str) -> str:
     )
 
 
-def write_json(value) -> None:
-    """Print JSON, which has no NaN and no infinity: these are null."""
+def writes_unicode() -> bool:
+    """Whether the output's encoding has every character."""
+    return (sys.stdout.encoding or "ascii").lower().startswith("utf")
+
+
+def write_json(value, indent: int | None = 2) -> None:
+    """Print JSON, which has no NaN and no infinity: these are null.
+
+    What a terminal obeys, and what its encoding lacks, is written out, as \\u00f6.
+    """
     value = json.loads(json.dumps(value), parse_constant=lambda name: None)
-    write(json.dumps(value, ensure_ascii=False, indent=2))
+    dumped = json.dumps(value, ensure_ascii=not writes_unicode(), indent=indent)
+    write("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in dumped))
+
+
+def write_json_line(value) -> None:
+    """The same in one line."""
+    write_json(value, indent=None)
 
 
 NARROW = 12  # characters that a column of text keeps

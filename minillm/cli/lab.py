@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from ..errors import InputError
-from .common import PICTURES, check_output, harmless, require_new, table, write, write_json
+from .common import PICTURES, asked, check_output, harmless, require_new, table, write, write_json
 
 KINDS = ("float32", "int8")
 ROUNDS = 5
@@ -89,7 +89,7 @@ def measure(args: argparse.Namespace) -> int:
     text = json.dumps(lab.to_dict(sheet), indent=1) + "\n"
     write(text, end="")
     write(f"this is all that {path} will hold: no user, no name of the machine, no path")
-    if not args.yes and input(f"write {path}? [y/N] ").strip().lower() not in ("y", "yes"):
+    if not args.yes and asked(f"write {path}? [y/N] ").strip().lower() not in ("y", "yes"):
         write("nothing was written")
         return 1
     write_atomically(path, text.encode())
