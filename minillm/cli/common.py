@@ -303,7 +303,8 @@ def table(headings: Sequence[str], rows: Sequence[Sequence], align: str) -> str:
     keys, align = len(before) if bar else 1, align.replace("|", "")
     cells = [[str(cell) for cell in row] for row in (headings, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells)]
-    room, tables, rest = terminal_width(sys.maxsize), [], [*range(keys, len(widths))]
+    room, rest = terminal_width(sys.maxsize), [*range(keys, len(widths))]
+    tables: list[str] = []
     while rest or not tables:
         few = len(rest)
         while few > 1 and _across(widths[i] for i in (*range(keys), *rest[:few])) > room:
