@@ -12,6 +12,8 @@ from minillm import Tokenizer
 
 # Tests of kernels ask for them by name; the others need not compile any.
 os.environ["MINILLM_KERNELS"] = "numpy"
+# Tables are as wide as they are, unless a test says how wide the terminal is.
+os.environ.pop("COLUMNS", None)
 # Each of several processes (pytest -n) has one core: threads of two would wait for one another.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))

@@ -200,7 +200,6 @@ PROVEN_ELSEWHERE = {
     "tests/test_cli.py: commands as they are typed": (
         "__main__",
         "cli.bench",
-        "cli.common",
         "cli.course",
         "cli.generate",
         "cli.info",

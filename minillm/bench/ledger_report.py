@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from ..clock.limits import describe_machine
+from ..errors import count
 from ..machine.files import write_atomically
 from .amdahl import Amdahl, amdahl
 from .ledger import Entry
@@ -83,7 +85,7 @@ class LedgerReport(Saved):
 
     def page(self, picture: str) -> str:
         """Return a page in Markdown: figure, table, what was measured, on which machine, how."""
-        machine, quality = self.machine, ""
+        quality = ""
         if self.quality_tokens:
             quality = f" Quality: {self.quality_tokens:,} tokens of {self.file}."
         lines = [f"# The ledger: {self.model}", ""]
@@ -105,10 +107,16 @@ class LedgerReport(Saved):
                 f" half over rounds.{quality}"
             ),
             "Exact by: a test in tests/decoding/test_levers.py.",
-            f"{machine['processor']}, {self.entries[0].threads} threads; {machine['time'][:10]};",
-            ", ".join(f"{what} {version}" for what, version in machine["versions"].items()) + ".",
+            *made_on(self.machine, count(self.entries[0].threads, "thread")),
         ]
         return "\n".join([*lines, "", f"    {self.command}", ""])
+
+
+def made_on(machine: Mapping[str, Any], *more: str) -> list[str]:
+    """Return the lines that say where a page's figures were measured, as describe_machine does."""
+    where = ", ".join([machine["processor"], *more, machine["system"]])
+    versions = ", ".join(f"{what} {version}" for what, version in machine["versions"].items())
+    return [f"{where}; {machine['time'][:10]};", f"{versions}."]
 
 
 def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

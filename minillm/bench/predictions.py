@@ -44,7 +44,7 @@ from .datasheet import (
     nodes,
     weight_bytes,
 )
-from .ledger_report import Saved, markdown
+from .ledger_report import Saved, made_on, markdown
 from .run import in_rounds, limits_of, started, turn
 
 # Shapes with random weights, by name.
@@ -303,7 +303,6 @@ class PredictionErrors(Saved):
 
     def page(self, picture: str) -> str:
         """Return a page in Markdown."""
-        machine = self.machine
         goals = "goals: {:.0%} and {:.0%}".format(*GOALS)
         lines = ["# How wrong the datasheet is", ""]
         lines += [f"![predicted against measured seconds]({picture})", ""]
@@ -316,8 +315,7 @@ class PredictionErrors(Saved):
             "",
             *markdown(HEADINGS, self.rows()),
             "",
-            f"{machine['processor']}; {machine['time'][:10]};",
-            ", ".join(f"{what} {version}" for what, version in machine["versions"].items()) + ".",
+            *made_on(self.machine),
         ]
         return "\n".join([*lines, "", f"    {self.command}", ""])
 

@@ -26,7 +26,8 @@ MEMORY = (
 
 
 class Table(NamedTuple):
-    """Rows below their headings; `align` has one of < and > for each column."""
+    """Rows below their headings; `align` has one of < and > for each column, after a | those that
+    may follow below."""
 
     headings: Sequence[str]
     rows: Sequence[Sequence[Any]]
@@ -101,9 +102,9 @@ def of_lengths(found: Sequence[InType], model: str, n_new: int, rounds: int) -> 
     due = "file" if found[0].file_bytes else "weights"
     parts: list[str | Table] = [
         f"{model}: tokens/s of decode ({n_new} tokens after a prompt) and of prefill",
-        Table(headings, rows, "<><>>>>>>>><"),
+        Table(headings, rows, "<><|>>>>>>>><"),
         MEMORY,
-        Table(["type", "peer", *_held_headings(due)], held, "<<>>>>>>>"),
+        Table(["type", "peer", *_held_headings(due)], held, "<<|>>>>>>>"),
         f"\n{_medians(rounds)}; ratio to the first of a type, round by round; of read, of GEMM: of"
         " what the",
         *limits,
@@ -186,7 +187,7 @@ def of_busy(results: Sequence[BusyResult], titles: Mapping[str, str], rounds: in
             row = [r.busy, r.name, r.threads, *_spread(r.rates[kind])]
             row += [f"{r.ratio(first, kind):.2f}", f"{median(r.per_cpu[kind]):,.1f}"]
             rows.append([*row, f"{r.ratio(alone.get(r.name, r), kind, 'per_cpu'):.2f}"])
-        parts += [f"{title}, beside busy processes", Table(headings, rows, "><>>>>>>"), ""]
+        parts += [f"{title}, beside busy processes", Table(headings, rows, "><>|>>>>>"), ""]
     parts.append(f"{_medians(rounds)}; ratio to the first beside as many busy processes")
     return Report([vars(r) for r in results], [*parts, *_versions(results)])
 
@@ -211,7 +212,7 @@ def of_batches(
     parts: list[str | Table] = [
         f"{count(n_new, 'token')} after a prompt of {n_prompt}, of so many texts at once: tokens/s"
         " of all together",
-        Table(headings, rows, "><>>><>"),
+        Table(headings, rows, "><|>>><>"),
         f"\n{_medians(rounds)}; ratio to the first peer of as many texts and the same width;",
         "greedy texts against minillm's first there, and how far its two largest logits are apart",
         "where another text parts from it, at most",
@@ -243,7 +244,7 @@ def of_another(
     parts: list[str | Table] = [
         f"this minillm and {other}: tokens/s of prefill ({n_prompt} tokens) and decode",
         f"(the {n_new} tokens after them)",
-        Table(headings, rows, "<<<>>>><"),
+        Table(headings, rows, "<<<|>>>><"),
         f"\n{_medians(rounds)}; ratio this / other, round by round",
         *(f"{x.model}, {x.peer}, {x.kind}: missing ({x.missing})" for x in lines if x.missing),
     ]

@@ -32,7 +32,7 @@ from ..machine.progress import progress_bar
 from ..model import Model
 from ..training.settings import Settings, of_others
 from ..training.trainer import SETTINGS, read_settings
-from .ledger_report import Saved
+from .ledger_report import Saved, made_on
 
 HEADINGS = (
     "run",
@@ -234,7 +234,6 @@ class RunsReport(Saved):
 
     def page(self, picture: str) -> str:
         """Return a page in Markdown: figure, table, what was measured, on which machine, how."""
-        machine = self.machine
         lines = [f"# The ledger: {self.title}", ""]
         lines += [f"![bits per byte, time of a cycle and KV bytes of each run]({picture})", ""]
         lines += [
@@ -248,8 +247,7 @@ class RunsReport(Saved):
                 HOW.format(**vars(self) | {"threads": count(self.threads, "thread")}), 100
             ),
             "",
-            f"{machine['processor']}; {machine['time'][:10]};",
-            ", ".join(f"{what} {version}" for what, version in machine["versions"].items()) + ".",
+            *made_on(self.machine),
         ]
         return "\n".join([*lines, "", f"    {self.command}", ""])
 

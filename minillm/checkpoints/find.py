@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from ..errors import InputError, not_imported, require_kind, short
-from ..machine.files import read_json
+from ..machine.files import read_json, require_unpacked
 
 PACKAGE = Path(__file__).resolve().parent.parent
 BUNDLED = (PACKAGE / "bundled", PACKAGE.parent / "weights")  # in a wheel; in a checkout
@@ -72,6 +72,11 @@ def bundled_names() -> list[str]:
     return sorted({path.parent.name for root in BUNDLED for path in root.glob(f"*/{CONFIG}")})
 
 
+def _packaged() -> str:
+    """For a message: the models in packages of their own, and what installs them."""
+    return ", ".join(f"{name}, which chats ({install})" for name, (*_, install) in PACKAGES.items())
+
+
 def find_folder(name_or_folder: str | Path) -> Path:
     """Return the folder of a model, as find_model does; InputError for a file."""
     if (path := find_model(name_or_folder)).is_dir():
@@ -88,6 +93,7 @@ def find_model(name_or_path: str | Path) -> Path:
     name = os.fspath(require_kind("model", name_or_path, str | os.PathLike, "a folder or a name"))
     if os.path.exists(name):  # unlike Path's, False for "" and for what is too long for a path
         return Path(name)
+    require_unpacked()
     for root in BUNDLED:
         if name in bundled_names() and (root / name).is_dir():
             return root / name
@@ -105,7 +111,9 @@ def find_model(name_or_path: str | Path) -> Path:
         or not name
     ):
         kind = "file" if is_file else "folder"
-        raise InputError(f"no {kind} {name!r}; bundled models: {', '.join(bundled_names())}")
+        raise InputError(
+            f"no {kind} {name!r}; bundled models: {', '.join(bundled_names())}; and {_packaged()}"
+        )
     return _from_hub(name)
 
 
@@ -120,10 +128,13 @@ def _in_package(name: str) -> Path:
 
 
 def _from_hub(name: str) -> Path:
-    near = get_close_matches(name, bundled_names(), 1)
-    meant = f"; did you mean {near[0]}?" if near else ""
+    near = get_close_matches(name, [*bundled_names(), *PACKAGES], 1)
+    meant = f" (did you mean {near[0]}?)" if near else ""
     here = "a file" if name.endswith(".gguf") else "a folder"
-    known = f"model {name!r} is neither {here} nor bundled ({', '.join(bundled_names())}{meant})"
+    known = (
+        f"model {name!r} is neither {here} nor bundled ({', '.join(bundled_names())}) nor"
+        f" {_packaged()}{meant}"
+    )
     try:
         import huggingface_hub as hub
         import huggingface_hub.utils

@@ -17,7 +17,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import InputError, not_imported, one_line
-from ..machine.files import read_text
+from ..machine.files import read_text, require_unpacked
 from .common import log_on_stderr, say_when_compiling
 
 # Command -> its file, which is imported when it is called, or when all are listed
@@ -199,6 +199,7 @@ def outcome(argv: list[str] | None) -> int:
             setattr(sys, stream, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     try:
         with log_on_stderr():
+            require_unpacked()
             argv = sys.argv[1:] if argv is None else argv
             args = parser(*argv[:1]).parse_args(argv)
             say_when_compiling()

@@ -11,7 +11,6 @@ Each line is a message, and /help lists the commands. Ctrl-C stops an answer.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,7 +19,17 @@ from time import perf_counter
 
 from ..errors import InputError, count
 from ..machine.files import as_path, read_text
-from .common import add_compute, add_model, harmless, load, require_new, say, write
+from .common import (
+    add_compute,
+    add_model,
+    asked,
+    harmless,
+    load,
+    require_new,
+    say,
+    write,
+    write_json_line,
+)
 from .generate import add_options, given_options, stats
 
 HELP = """/edit [TEXT]    say TEXT instead of your last message; without TEXT, change that
@@ -147,7 +156,9 @@ class Terminal:
         if self.interactive:
             while True:
                 try:
-                    yield input("> ")
+                    yield asked("> ")
+                except InputError as error:
+                    say(str(error))
                 except KeyboardInterrupt:  # nothing is being answered
                     say("\n/quit or Ctrl-D ends.")
                 except EOFError:
@@ -184,8 +195,7 @@ class Terminal:
         used = vars(self.chat.stats)
         line = {"answer": text, "finish": finish, "seconds": round(seconds, 6), **used}
         line["dropped"] = self.chat.dropped
-        dumped = json.dumps(line, ensure_ascii=False)
-        write("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in dumped))
+        write_json_line(line)
 
     # ---- commands
 
@@ -235,10 +245,10 @@ class Terminal:
             import readline
         except ImportError:
             say(f"the message was: {message}")
-            return input("edit> ")
+            return asked("edit> ")
         readline.set_startup_hook(lambda: readline.insert_text(message))
         try:
-            return input("edit> ")
+            return asked("edit> ")
         finally:
             readline.set_startup_hook()
 

@@ -12,7 +12,6 @@ A tenth of the texts, always the same, is held out for the result.
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 from pathlib import Path
 
@@ -30,8 +29,9 @@ from .common import (
     text_of,
     write,
     write_json,
+    write_json_line,
 )
-from .train import add_settings, given, write_json_line
+from .train import add_settings, given
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -248,11 +248,7 @@ def predict(args: argparse.Namespace) -> None:
         best = classifier.labels[int(row.argmax())]
         if args.json:
             values = {label: round(float(p), 6) for label, p in zip(classifier.labels, row)}
-            write(
-                json.dumps(
-                    {"text": text, "label": best, "probabilities": values}, ensure_ascii=False
-                )
-            )
+            write_json_line({"text": text, "label": best, "probabilities": values})
         elif one:
             order = np.argsort(-row)
             write(
@@ -288,7 +284,7 @@ def compare(args: argparse.Namespace) -> None:
         write_json([run.to_dict() for run in runs])
         return
     heads = ("data", "model", "parameters", "accuracy", "spread", "lowest", "highest", "seconds")
-    write("\n" + table(heads, [accuracies(group) for group in runs_by_model(runs)], "<<>>>>>>"))
+    write("\n" + table(heads, [accuracies(group) for group in runs_by_model(runs)], "<<|>>>>>>"))
 
 
 def runs_by_model(runs) -> list:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shutil
 import sys
 import textwrap
 from pathlib import Path
@@ -34,9 +33,11 @@ from .common import (
     require_new,
     say_written,
     table,
+    terminal_width,
     text_of,
     write,
     write_json,
+    writes_unicode,
 )
 
 
@@ -148,10 +149,9 @@ def run(args: argparse.Namespace) -> None:
         several = {args.engine: model, "minillm": own} if args.beside else {"": model}
         reports = in_turn(several, tokenizer, text, args, update)
     report, looked = next(iter(reports.values())), None
-    encoding = (sys.stdout.encoding or "ascii").lower()
-    drawn_in = {"colour": wants_colour(), "unicode": encoding.startswith("utf")}
+    drawn_in = {"colour": wants_colour(), "unicode": writes_unicode()}
     if not args.json:  # at once: the limits take seconds
-        write(diagram(report, terminal_width(), **drawn_in))
+        write(diagram(report, terminal_width(100), **drawn_in))
     with progress_bar("steps", show=not args.json) as update:
         if args.engine:
             from ..engines.price import price
@@ -206,8 +206,8 @@ def run(args: argparse.Namespace) -> None:
     if args.beside:
         mark = "█" if drawn_in["unicode"] else "#"
         notes += ["", *beside(reports, mark)]
-    write("\n".join(notes))
-    write("\n" + textwrap.fill(str(report.verdict), terminal_width()))
+    write("\n".join(textwrap.fill(note, terminal_width(sys.maxsize)) for note in notes))
+    write("\n" + textwrap.fill(str(report.verdict), terminal_width(100)))
 
 
 def in_turn(models: dict, tokenizer, text: str, args: argparse.Namespace, update) -> dict:
@@ -374,11 +374,6 @@ def limits_of(model, args: argparse.Namespace, update, kinds=()):
         limits.save(args.limits)
         say_written(args.limits)
     return limits
-
-
-def terminal_width() -> int:
-    """How many characters a line may have: the terminal's, or 100."""
-    return shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 100
 
 
 def wants_colour() -> bool:

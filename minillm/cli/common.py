@@ -7,11 +7,15 @@ import argparse
 import json
 import logging
 import os
+import shutil
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
+from itertools import zip_longest
 from pathlib import Path
+from textwrap import wrap
 from traceback import format_exception
 
 from ..errors import InputError
@@ -167,6 +171,20 @@ def text_of(args: argparse.Namespace) -> str:
         ) from None
 
 
+def asked(prompt: str) -> str:
+    """Return what is typed on the terminal; UTF-8 also where its encoding is another that lacks
+    what was typed, as ASCII does. InputError for what is no text."""
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
+    line = input(prompt)
+    if not any("\udc80" <= c <= "\udcff" for c in line):
+        return line
+    try:
+        return line.encode(sys.stdin.encoding, "surrogateescape").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"what was typed is not UTF-8 text ({error.reason})") from None
+
+
 def text_of_file(file: Path) -> str:
     """Return what a UTF-8 file holds, without the byte order mark that some editors begin with."""
     return read_text(file)
@@ -245,20 +263,85 @@ def harmless(text: str) -> str:
     )
 
 
-def write_json(value) -> None:
-    """Print JSON, which has no NaN and no infinity: these are null."""
+def writes_unicode() -> bool:
+    """Whether the output's encoding has every character."""
+    return (sys.stdout.encoding or "ascii").lower().startswith("utf")
+
+
+def write_json(value, indent: int | None = 2) -> None:
+    """Print JSON, which has no NaN and no infinity: these are null.
+
+    What a terminal obeys, and what its encoding lacks, is written out, as \\u00f6.
+    """
     value = json.loads(json.dumps(value), parse_constant=lambda name: None)
-    write(json.dumps(value, ensure_ascii=False, indent=2))
+    dumped = json.dumps(value, ensure_ascii=not writes_unicode(), indent=indent)
+    write("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in dumped))
+
+
+def write_json_line(value) -> None:
+    """The same in one line."""
+    write_json(value, indent=None)
+
+
+NARROW = 12  # characters that a column of text keeps
+
+
+def terminal_width(otherwise: int) -> int:
+    """How many characters a line may have: $COLUMNS, else the terminal's; `otherwise` where the
+    output is no terminal."""
+    return shutil.get_terminal_size((otherwise, 24)).columns
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence], align: str) -> str:
-    """Return aligned columns; `align` has one of < and > for each."""
+    """Return aligned columns; `align` has one of < and > for each.
+
+    Where a terminal is too narrow for all, the later ones follow in tables of their own, below the
+    first, each of which begins with the columns before the | in `align` (without one, the first);
+    and text is wrapped that is too long for that. No number is cut.
+    """
+    before, bar, _ = align.partition("|")
+    keys, align = len(before) if bar else 1, align.replace("|", "")
     cells = [[str(cell) for cell in row] for row in (headings, *rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(headings))]
-    lines = [
-        "  ".join(f"{c:{a}{w}}" for c, a, w in zip(row, align, widths)).rstrip() for row in cells
-    ]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    room, rest = terminal_width(sys.maxsize), [*range(keys, len(widths))]
+    tables: list[str] = []
+    while rest or not tables:
+        few = len(rest)
+        while few > 1 and _across(widths[i] for i in (*range(keys), *rest[:few])) > room:
+            few -= 1
+        of, rest = [*range(keys), *rest[:few]], rest[few:]
+        part = [[row[i] for i in of] for row in cells]
+        tables.append(_lines(part, [widths[i] for i in of], [align[i] for i in of], room))
+    return "\n\n".join(tables)
+
+
+def _across(widths: Iterable[int]) -> int:
+    """How many characters a line of columns has, two blanks between them."""
+    return sum(width + 2 for width in widths) - 2
+
+
+def _lines(cells: Sequence[Sequence[str]], widths: list[int], align: list[str], room: int) -> str:
+    """One table, the first row being its headings; the widest columns of text are wrapped first."""
+    for n in sorted(range(len(widths)), key=lambda n: -widths[n]):
+        if align[n] == "<" and (excess := _across(widths) - room) > 0:
+            widths[n] = max(widths[n] - excess, min(widths[n], NARROW))
+    drawn = []
+    for row in cells:
+        wrapped = [_wrapped(c, w) for c, w in zip(row, widths)]
+        drawn.append(
+            [
+                "  ".join(f"{c:{a}{w}}" for c, a, w in zip(line, align, widths)).rstrip()
+                for line in zip_longest(*wrapped, fillvalue="")
+            ]
+        )
+    rule = "-" * max(len(line) for lines in drawn for line in lines)
+    return "\n".join([*drawn[0], rule, *(line for lines in drawn[1:] for line in lines)])
+
+
+def _wrapped(cell: str, width: int) -> list[str]:
+    """The lines of a cell: those after the first stand two blanks further to the right."""
+    further = " " * (len(cell) - len(cell.lstrip()) + 2)
+    return wrap(cell, width, subsequent_indent=further) if len(cell) > width else [cell]
 
 
 def shown(data: bytes) -> str:

@@ -21,7 +21,17 @@ import textwrap
 from pathlib import Path
 
 from ..errors import InputError
-from .common import PICTURES, check_output, check_stem, harmless, say, table, write, write_json
+from .common import (
+    PICTURES,
+    check_output,
+    check_stem,
+    harmless,
+    say,
+    table,
+    terminal_width,
+    write,
+    write_json,
+)
 
 CONFIG = "config.json"
 KINDS = ("float32", "float16", "int8", "int4")
@@ -206,8 +216,20 @@ def show(sheet, args: argparse.Namespace) -> None:
     elif args.html:
         write(report.html(drawing(sheet)))
     else:
-        write(harmless(report.page(None)), end="")
+        write(harmless(in_words(report)))
     keep(report, lambda: _page(sheet), args)
+
+
+def in_words(report) -> str:
+    """What a page says, for a terminal."""
+    width, said = terminal_width(100), [report.title]
+    for section in report.sections():
+        said += [section.title] if section.title else []
+        said += [textwrap.fill(section.text, width)] if section.text else []
+        if section.rows:
+            align = "<" + ">" * (len(section.headings) - 1)
+            said += [table(section.headings, section.rows, align)]
+    return "\n\n".join([*said, report.command])
 
 
 def _page(sheet):
@@ -269,8 +291,8 @@ def errors(args: argparse.Namespace) -> None:
         write_json(report.to_dict())
     else:
         headings = predictions.HEADINGS
-        write(table(headings, report.rows(), "<<<><>>><"))
-        write("\n" + table(predictions.SUMMARY, report.summary_rows(), "<<>>>"))
+        write(table(headings, report.rows(), "<<<><|>>><"))
+        write("\n" + table(predictions.SUMMARY, report.summary_rows(), "<<|>>>"))
 
     def figure():
         drawn = Figure(figsize=(7, 6), layout="constrained")
@@ -316,5 +338,5 @@ def list_machines(as_json: bool) -> None:
     ]
     write(table(("name", "machine", "GB/s", "TFLOP/s", "in 16 bits"), rows, "<<>>>") + "\n")
     for name, m in published().items():
-        write(textwrap.fill(f"{name}: {m.source}", 100, subsequent_indent="  "))
+        write(textwrap.fill(f"{name}: {m.source}", terminal_width(100), subsequent_indent="  "))
     write("\npredicted only: no engine was measured on them")

@@ -231,7 +231,7 @@ def list_all(args) -> None:
         )
         for r in rows
     ]
-    write(table(("", "exercise", "do", "state", "min", "", "unlocks"), cells, "<<<<><<"))
+    write(table(("", "exercise", "do", "state", "min", "", "unlocks"), cells, "<<|<<><<"))
 
 
 def run_own(args) -> int:

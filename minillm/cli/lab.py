@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from ..errors import InputError
-from .common import PICTURES, check_output, harmless, require_new, table, write, write_json
+from .common import PICTURES, asked, check_output, harmless, require_new, table, write, write_json
 
 KINDS = ("float32", "int8")
 ROUNDS = 5
@@ -92,7 +92,7 @@ def measure(args: argparse.Namespace) -> int:
         f"this is all that {harmless(str(path))} will hold, there with every digit: no user, no"
         " name of the machine, no path"
     )
-    if not args.yes and input(f"write {path}? [y/N] ").strip().lower() not in ("y", "yes"):
+    if not args.yes and asked(f"write {path}? [y/N] ").strip().lower() not in ("y", "yes"):
         write("nothing was written")
         return 1
     write_atomically(path, (json.dumps(entry, indent=1) + "\n").encode())

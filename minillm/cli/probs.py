@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
         rows.append(
             (i, token_name(tokenizer, i), f"{logprob:.4f}", percent(math.exp(logprob)), rank)
         )
-    write(table(("id", "token", "log P", "P", "rank"), rows, "><>>>"))
+    write(table(("id", "token", "log P", "P", "rank"), rows, "><|>>>"))
     if len(ids) > 1:
         write(
             f"\nlog P of the text {whole.logprob:.4f} nats over {len(ids) - 1} predicted tokens;"
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> None:
                     "#" * round(BAR * p / longest),
                 )
             )
-        write("\nP(next | text)\n" + table(("rank", "token", "P", "log P", ""), rows, "><>><"))
+        write("\nP(next | text)\n" + table(("rank", "token", "P", "log P", ""), rows, "><|>><"))
     if words:
         rows = [
             (

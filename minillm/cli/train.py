@@ -17,7 +17,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..samples import own_or_sample
 from ..training.settings import Plan, Settings, presets, settings
-from .common import add_compute, join, say_next, write
+from .common import add_compute, join, say_next, write, write_json_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,12 +115,6 @@ def run(args: argparse.Namespace) -> None:
     if not ranks.rank:
         model = shlex.quote(str(args.out))
         say_next(args.out, f'minillm generate "{Settings.sample_prompt}" --model {model}')
-
-
-def write_json_line(record: dict) -> None:
-    import json
-
-    write(json.dumps(record, ensure_ascii=False))
 
 
 def show(record: dict) -> None:

@@ -6,7 +6,6 @@ next one. So the intervals of a cycle leave no gap, and their sum is the cycle's
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ import numpy as np
 from .. import kernels
 from ..errors import InputError
 from ..steps import phase_of, under
+from ..twins.choose import compiles
 
 
 def counter() -> tuple[Callable[[], int], str]:
@@ -24,8 +24,7 @@ def counter() -> tuple[Callable[[], int], str]:
     stamps where Numba is."""
     if not kernels.available():
         return perf_counter_ns, "time.perf_counter_ns"
-    compiled = os.environ.get("NUMBA_DISABLE_JIT", "0") == "0"
-    return kernels.now, "time-stamp counter" if compiled else "time.perf_counter_ns"
+    return kernels.now, "time-stamp counter" if compiles() else "time.perf_counter_ns"
 
 
 @dataclass(frozen=True)

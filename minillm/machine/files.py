@@ -28,6 +28,17 @@ LINE_END = r"\r\n?|\n"  # str.splitlines cuts at \x0b, \x0c, \x1c, \x85, U+2028 
 TEMPORARY = re.compile(r"\.minillm-[0-9a-f]{16}\.tmp")
 
 
+def require_unpacked() -> None:
+    """Raise InputError where minillm was imported from an archive, as Python's zipimport does: the
+    models, texts and tables that come with it are read as files."""
+    package = Path(__file__).resolve().parents[1]
+    if not package.is_dir():
+        raise InputError(
+            f"minillm was imported from the archive {package.parent}, but its models and other data"
+            " must be files in a folder: unpack it, or install it with python -m pip install"
+        )
+
+
 def as_path(value, name: str = "folder") -> Path:
     """Return `value` as a Path; InputError for what is no name, for one that is too long, and for
     "", which would be the current folder."""

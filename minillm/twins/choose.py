@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +17,7 @@ from .folder import open_folder
 from .threads import checked_threads
 from .twin import Twin, abilities
 
+log = logging.getLogger(__name__)
 NAMES = ("auto", "numba", "numpy")
 
 
@@ -29,7 +32,8 @@ def twin(name: str | Path | Twin | None = None) -> Twin:
     possible, a folder of exercises is ops with what was written there.
 
     None takes the environment variable MINILLM_KERNELS, or "auto"; a twin is taken as it is. Where
-    Numba is missing, "auto" takes ops and says so, and "numba" raises InputError.
+    Numba is missing, or told to compile nothing, "auto" takes ops and says so; "numba" raises
+    InputError where it is missing.
     """
     if not isinstance(name, str | Path | None):
         return abilities(name).ops
@@ -47,18 +51,29 @@ def twin(name: str | Path | Twin | None = None) -> Twin:
     if kernels.available():
         if not all(map(PLAIN.fullmatch, (f"{n}={v}" for n, v in os.environ.items()))):
             _start_numba()
+        if name == "auto" and not compiles():
+            _say_numpy("NUMBA_DISABLE_JIT is set, so that kernels would run as Python")
+            return ops
         checked_threads(kernels.n_threads())
         return cast(Twin, kernels)
     if name == "numba":
         raise InputError(
             "Numba is not installed: python -m pip install numba (or choose the kernels numpy)"
         )
-    warnings.warn(
-        "Numba is not installed: computing with NumPy, which is slower",
-        RuntimeWarning,
-        stacklevel=2,
-    )
+    _say_numpy("Numba is not installed")
     return ops
+
+
+def compiles() -> bool:
+    """Whether Numba, where it is, compiles kernels: NUMBA_DISABLE_JIT runs them as Python, to look
+    into them, at a thousandth of their speed."""
+    return os.environ.get("NUMBA_DISABLE_JIT", "0") == "0"
+
+
+@cache
+def _say_numpy(why: str) -> None:
+    """Say once that NumPy computes, and why."""
+    log.warning("%s: computing with NumPy, which is slower than compiled kernels", why)
 
 
 def _start_numba() -> None:

@@ -16,7 +16,8 @@ ENTRIES = [
 
 @pytest.fixture
 def report():
-    machine = {"processor": "a processor", "time": "2026-01-02T03:04", "versions": {"numpy": "2"}}
+    machine = {"processor": "a processor", "system": "a system", "time": "2026-01-02T03:04"}
+    machine["versions"] = {"numpy": "2"}
     sizes = {"n_prompt": 8, "n_new": 4, "rounds": 2, "quality_tokens": 0}
     about = {"command": "minillm compare x", "processes": 1, "model": "a model", "file": "x"}
     return LedgerReport(ENTRIES, **about, **sizes, machine=machine)
@@ -43,9 +44,8 @@ def test_a_page_shows_its_picture_and_the_command(report, tmp_path):
     report.save(tmp_path / "ledger")
     page = (tmp_path / "ledger.md").read_text()
     assert page.startswith("# The ledger: a model\n\n![decode speed of each lever](ledger.png)\n")
-    assert (
-        "\n- skip:9: there are 6 layers\n" in page and "a processor, 1 threads; 2026-01-02" in page
-    )
+    assert "\n- skip:9: there are 6 layers\n" in page
+    assert "\na processor, 1 thread, a system; 2026-01-02;\n" in page
     assert page.endswith("\nnumpy 2.\n\n    minillm compare x\n") and "Quality:" not in page
     report.quality_tokens = 1024
     assert "over rounds. Quality: 1,024 tokens of x.\n" in report.page("y.png")

@@ -12,6 +12,7 @@ from minillm.bench import predictions
 from minillm.bench.datasheet import FIRST, TOKEN, by_limits, nodes
 from minillm.bench.predictions import Point, PredictionErrors, fit, fitted
 from minillm.clock import Limits
+from minillm.clock.limits import describe_machine
 from minillm.clock.machines import Constants
 from minillm.model import GPT2
 
@@ -78,6 +79,7 @@ def test_errors_are_of_the_models_that_were_not_fitted():
     assert everything[:3] == ("all", "", 8)
     page = report.page("a.png")
     assert "| m12 | minillm | int8 | 512 | token |" in page and "-50.0 % |" in page
+    assert f", {describe_machine()['system']}; 20" in page
     assert page.count("| fitted |") == 8 and "25.0% | 50.0% |" in page
     json.dumps(report.to_dict())
 

@@ -12,7 +12,12 @@ from minillm.model import Model
 from minillm.training.settings import Settings
 from minillm.training.trainer import write_settings
 
-MACHINE = {"processor": "a processor", "time": "2026-01-02T03:04", "versions": {"numpy": "2"}}
+MACHINE = {
+    "processor": "a processor",
+    "system": "a system",
+    "time": "2026-01-02T03:04",
+    "versions": {"numpy": "2"},
+}
 SHAPE = {"n_layer": 1, "n_head": 2, "n_embd": 8, "n_positions": 16, "vocab_size": 4096}
 
 
@@ -101,7 +106,7 @@ def test_values_are_all_that_the_page_says(tmp_path):
         "](ledger.png)\n" in page and "\n- line 1: better than line 0 (-0.1000, -0.1000)\n" in page
     )
     assert (
-        page.endswith("\nnumpy 2.\n\n    minillm compare x\n")
+        page.endswith("\na processor, a system; 2026-01-02;\nnumpy 2.\n\n    minillm compare x\n")
         and max(len(line) for line in page.splitlines() if "|" not in line) <= 100
     )
     values = json.loads((tmp_path / "ledger.json").read_text())

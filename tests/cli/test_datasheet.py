@@ -36,11 +36,12 @@ def machine(tmp_path):
 
 def test_a_sheet_of_a_published_machine(cli):
     code, out, _ = cli("tales-draft", "--machine", "a100")
-    assert code == 0 and out.startswith("# Datasheet: tales-draft on NVIDIA A100 80GB SXM\n")
+    assert code == 0 and out.startswith("Datasheet: tales-draft on NVIDIA A100 80GB SXM\n")
     assert "Predicted only" in out and out.endswith(
-        "\n    minillm datasheet tales-draft --machine a100\n"
+        "\n\nminillm datasheet tales-draft --machine a100\n"
     )
-    assert "| context | float16 | float32 | int8 | int4 |" in out  # first as the file has it
+    heading = next(line for line in out.splitlines() if line.startswith("context"))
+    assert heading.split()[1:] == ["float16", "float32", "int8", "int4"]  # first as the file has it
     assert "One change each to float16" in out and "float16 instead" not in out
     listed = cli("--machine", "?")[1]
     assert "\na100: NVIDIA A100" in listed and max(map(len, listed.splitlines())) <= 100
@@ -55,8 +56,9 @@ def test_all_forms_of_a_sheet(cli, machine, tmp_path):
     html = cli(*what, "--html")[1]
     assert html.startswith("<!doctype html>") and "<svg" in html and "<!DOCTYPE svg" not in html
     code, out, _ = cli(*what, "--kinds", "int8", "int8", "--save", str(tmp_path / "it"))
-    assert code == 0 and "![" not in out and "| context | int8 |" in out
-    assert "](it.png)" in (tmp_path / "it.md").read_text()
+    assert code == 0 and "|" not in out and "\ncontext  " in out
+    page = (tmp_path / "it.md").read_text()
+    assert "](it.png)" in page and "| context | int8 |" in page
     assert (tmp_path / "it.png").stat().st_size > 10_000
     assert [*json.loads((tmp_path / "it.json").read_text())["bytes"]["weights"]] == ["int8"]
 
@@ -80,7 +82,7 @@ def test_a_config_alone(cli, machine, tmp_path, monkeypatch):
         code, out, _ = cli(typed, "--machine", machine)
         command = out.splitlines()[-1].strip()
         assert (code, command) == (0, f"minillm datasheet {again} --machine machine.json")
-        assert out.startswith(f"# Datasheet: {title} on Made up\n")
+        assert out.startswith(f"Datasheet: {title} on Made up\n")
         if here != beside:  # where it lies is nobody's business
             assert cli(again, "--machine", machine)[1] == out  # as it is shown, it works
 
@@ -114,6 +116,13 @@ def test_weights_that_are_not_there_are_missed_before_anything_is_measured(
     (tmp_path / "config.json").write_text(json.dumps(GPT2Config().to_dict()))
     code, out, err = cli(str(tmp_path), "--measure")
     assert (code, out) == (2, "") and "has no model.safetensors" in err
+
+
+def test_markdown_is_for_the_page_alone(cli, tmp_path):
+    what = ("tales-draft", "--machine", "a100", "--kinds", "float32", "int4_min")
+    code, out, _ = cli(*what, "--save", str(tmp_path / "it"))
+    assert code == 0 and "int4_min instead of float32" in out and not set("\\|#") & set(out)
+    assert r"int4\_min instead of float32" in (tmp_path / "it.md").read_text()
 
 
 @pytest.mark.parametrize(

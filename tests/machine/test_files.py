@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
+import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -193,3 +196,30 @@ def test_lines_end_where_files_have_line_ends():
     assert lines_of(f"{inside}\n\r\n{inside}\rlast") == [inside, "", inside, "last"]
     for text in ("", "a", "a\n", "\n", "a\n\n", "\r\n\r\n"):
         assert lines_of(text) == text.splitlines()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import minillm; minillm.load('tales')",
+        "from minillm.cli import main; raise SystemExit(main(['generate', 'Once']))",
+    ],
+    ids=["library", "command"],
+)
+def test_a_package_in_an_archive_is_told_to_be_unpacked(tmp_path, code):
+    package = Path(files.__file__).parents[1]
+    shutil.copytree(
+        package, tmp_path / "all" / "minillm", ignore=shutil.ignore_patterns("__pycache__", "js")
+    )
+    archive = shutil.make_archive(str(tmp_path / "minillm"), "zip", tmp_path / "all")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": archive},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    *_, last = done.stderr.splitlines()
+    assert (
+        done.returncode and f"imported from the archive {archive}" in last and "unpack it" in last
+    )

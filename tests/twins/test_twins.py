@@ -3,6 +3,8 @@ thread."""
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -17,7 +19,7 @@ from minillm.steps import Trace
 from minillm.training.language import LanguageModel
 from minillm.training.lora import with_adapters
 from minillm.training.optimizers import OPTIMIZERS
-from minillm.twins import set_threads
+from minillm.twins import choose, set_threads
 from minillm.twins.choose import twin
 from minillm.weights import KINDS, store_parameters
 from tests.reference.make import stored
@@ -48,10 +50,28 @@ def test_auto_takes_kernels_where_numba_is(monkeypatch):
     assert isinstance(load_model("tales-draft").parameters["wte.weight"], KINDS["float32"])
 
 
-def test_without_numba_auto_takes_numpy_and_says_so(monkeypatch):
+NOTHING_COMPILED = """
+from minillm import kernels, ops
+from minillm.twins.choose import twin
+assert twin() is twin("auto") is ops and twin("numba") is kernels
+"""
+
+
+@needs_numba
+def test_where_nothing_is_compiled_auto_takes_numpy_and_says_so_once():
+    """In a process of its own: Numba reads the variable while it is imported."""
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "MINILLM_KERNELS": "auto"}
+    command = [sys.executable, "-c", NOTHING_COMPILED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("NUMBA_DISABLE_JIT is set") and "with NumPy" in done.stderr
+
+
+def test_without_numba_auto_takes_numpy_and_says_so(monkeypatch, caplog):
+    choose._say_numpy.cache_clear()
     monkeypatch.setattr(kernels, "available", lambda: False)
-    with pytest.warns(RuntimeWarning, match="Numba is not installed"):
-        model = load_model("tales-draft", kernels="auto")
+    model = load_model("tales-draft", kernels="auto")
+    assert "Numba is not installed: computing with NumPy" in caplog.text
     assert model.ops is ops and model.generate([1, 2, 3], 2).shape == (5,)
     with pytest.raises(InputError, match="pip install numba"):
         twin("numba")
