@@ -86,7 +86,11 @@ def cached_attention(dtype):
                         m, total = np.float32(-np.inf), np.float32(0)
                         if start < stop:
                             q, context = row_at(query, D, np.float32), row_at(out, D, np.float32)
-                            m, total = attend(q, keys, values, scale, scores, context)
+                            ahead = keys[:0]
+                            if r + 1 < R and h + 1 == (head + 1) * group:  # the next text's
+                                at = places[r + 1, Place.KEYS_AT] + there
+                                ahead = array_at(at, stop, D, dtype)[start:]
+                            m, total = attend(q, keys, values, scale, scores, context, ahead)
                         if in_stretches:
                             part = row_at(out, D + 2, np.float32)
                             part[D], part[D + 1] = m, total

@@ -51,18 +51,18 @@ def processor() -> tuple[str, str]:
 
 
 def made() -> str:
-    """A hash of all that machine code depends on: sources, processor, versions, and how Numba was
-    told to compile."""
+    """A hash of all that machine code depends on: sources, processor, system, versions, and how
+    Numba was told to compile."""
     if (numba := find_spec("numba")) is None or numba.origin is None:
         raise ImportError("Numba is not installed")
     version = Path(numba.origin).with_name("_version.py").read_text(encoding="utf-8")
     told = (f"{n}={v}" for n, v in sorted(os.environ.items()) if n.startswith("NUMBA_"))
     told = [t for t in told if not t.startswith(("NUMBA_NUM_THREADS=", "NUMBA_CACHE_DIR="))]
-    everything = (STAMP, *PROCESSOR, version, llvmlite.__version__, *told)
+    everything = (STAMP, *PROCESSOR, SYSTEM, version, llvmlite.__version__, *told)
     return hashlib.sha256("\0".join(everything).encode()).hexdigest()
 
 
-STAMP, PROCESSOR = source_stamp(), processor()
+STAMP, PROCESSOR, SYSTEM = source_stamp(), processor(), llvm.get_process_triple()
 MADE = made()
 # Whether one instruction turns float16 into float32 and back.
 HAS_HALVES = bool({"+f16c", "+fullfp16"} & {*PROCESSOR[1].split(",")})
@@ -96,8 +96,9 @@ def folders() -> Iterator[Path]:
 
 
 def file_of(name: str) -> str:
-    """A file for each processor: they may share a folder."""
-    return f"{name}.{hashlib.sha256(''.join(PROCESSOR).encode()).hexdigest()[:8]}.code"
+    """A file for each processor and system: they may share a folder."""
+    of = "".join((*PROCESSOR, SYSTEM))
+    return f"{name}.{hashlib.sha256(of.encode()).hexdigest()[:8]}.code"
 
 
 def mark(name: str, symbol: str, calls: list[str], code: bytes) -> str:

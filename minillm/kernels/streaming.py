@@ -16,19 +16,25 @@ from .memory import reshaped
 from .products import float_matmul
 from .rows import exponentiate, maximum
 from .threads import in_parallel
-from .vectors import number
+from .vectors import number, prefetch
 
 
 @helper
-def attend(q, keys, values, scale, scores, context):
+def attend(q, keys, values, scale, scores, context, ahead):
     """One query: context = softmax(q keys^T * scale) values. q, context: [D]; keys, values: [S,D],
     of float16 as int16 too; scores: room for S. Returns m, the largest score, and the sum of
-    exp(score - m)."""
+    exp(score - m).
+
+    ahead: keys that are read after these, such as another text's. Memory begins to bring them, as
+    it does the values, while there is something else to compute.
+    """
     for s in range(keys.shape[0]):
         key, total = keys[s], q.dtype.type(0)
         for d in range(q.shape[0]):
             total += q[d] * number(key[d])
         scores[s] = total * scale
+        for d in range(0, q.shape[0], 16):
+            prefetch(values[s], d)
     m = maximum(scores)
     sum_of_all = exponentiate(scores, m)
     inverse = q.dtype.type(1) / sum_of_all
@@ -36,6 +42,9 @@ def attend(q, keys, values, scale, scores, context):
         context[d] = 0
     whole = keys.shape[0] // 4 * 4
     for s in range(0, whole, 4):  # four values at a time: a fourth of the traffic with context
+        for n in range(s, min(s + 4, ahead.shape[0])):
+            for d in range(0, q.shape[0], 16):
+                prefetch(ahead[n], d)
         v0, v1, v2, v3 = values[s], values[s + 1], values[s + 2], values[s + 3]
         w0, w1, w2, w3 = (
             scores[s] * inverse,
@@ -61,7 +70,8 @@ def one_by_one(q, keys, values, positions, scale, out, scores):
     for t in range(q.shape[0]):
         seen = min(positions[t] + 1, keys.shape[0])
         if seen > 0:
-            attend(q[t], keys[:seen], values[:seen], q.dtype.type(scale), scores[:seen], out[t])
+            k, v, room = keys[:seen], values[:seen], scores[:seen]
+            attend(q[t], k, v, q.dtype.type(scale), room, out[t], keys[:0])
         else:
             out[t] = np.nan  # softmax of nothing
 

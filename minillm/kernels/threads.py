@@ -15,6 +15,8 @@ fewer threads work for a while (`threads_now`), which changes no number.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import threading
 import time
@@ -102,6 +104,42 @@ def pool(workers: int) -> ThreadPoolExecutor:
     return _pool[1]
 
 
+LOADAVG = "/proc/loadavg"  # Linux: of all its numbers, the fourth is running/all threads
+try:
+    _processor = ctypes.CDLL(None).sched_getcpu if hasattr(os, "sched_setaffinity") else None
+except (AttributeError, OSError, TypeError):  # no Linux
+    _processor = None
+
+
+def here() -> int:
+    """The number of the processor that this thread runs on; -1 where the system does not say."""
+    return -1 if _processor is None else _processor()
+
+
+def apart(processor: int, i: int) -> None:
+    """Go to another processor than this one, where the i-th thread was woken by who runs there, if
+    one is idle.
+
+    The system often begins a thread where the one runs that woke it, and takes milliseconds to see
+    that another processor is idle; at every meeting one of the two would wait for its turn.
+    """
+    if here() == processor >= 0 and one_is_idle():
+        free = sorted(allowed := os.sched_getaffinity(0))
+        with contextlib.suppress(ValueError, OSError):  # the system allows others meanwhile
+            os.sched_setaffinity(0, {free[(free.index(processor) + i) % len(free)]})
+            os.sched_setaffinity(0, allowed)
+
+
+def one_is_idle() -> bool:
+    """Whether no more threads run on this machine than it has processors."""
+    try:
+        with open(LOADAVG, "rb") as file:
+            running = file.read().split()[3].partition(b"/")[0]
+    except (OSError, IndexError):
+        return False
+    return int(running) <= (os.cpu_count() or 1)
+
+
 def shares(n: int, parts: int, unit: int = 1) -> list[slice]:
     """Cut range(n) into at most `parts` slices at multiples of `unit`, as equal as these allow:
     shares(5, 2) -> 0:3, 3:5."""
@@ -126,7 +164,7 @@ def in_parallel(
             work(part)
         return
     workers, each = n_threads(), each or (1 if cost < 10_000_000 else 4)
-    waiting = deque(shares(n, each * workers, unit))
+    waiting, processor = deque(shares(n, each * workers, unit)), here()
 
     def take_turns():
         while waiting:
@@ -136,10 +174,14 @@ def in_parallel(
                 return
             work(part)
 
+    def take_turns_apart(i):
+        apart(processor, i)
+        take_turns()
+
     if workers > 1 and _team:
         _team.dismiss()
     others, start = min(threads_now(), len(waiting)) - 1, time.perf_counter_ns()
-    futures = [pool(workers - 1).submit(take_turns) for _ in range(others)]
+    futures = [pool(workers - 1).submit(take_turns_apart, i) for i in range(1, others + 1)]
     try:
         take_turns()
         done = time.perf_counter_ns()
@@ -203,7 +245,7 @@ class Team:
                     self.state[:], self._others, _team = 0, [], self
                     self.state[ENOUGH] = SLICE * _ticks or 1 << 62
                     for i in range(1, self.n):
-                        self._others.append(pool(self.n - 1).submit(self._other, work, i))
+                        self._others.append(pool(self.n - 1).submit(self._other, work, i, here()))
                 work(0)
             except BaseException:  # Ctrl-C between the lines above: nobody must be left waiting
                 self.state[ABANDONED] = 1
@@ -216,8 +258,9 @@ class Team:
             self.state[LOST], _ticks = 0, (now() - began) / took
             judge(self.n, took, slept / _ticks / (self.n - 1) if slept else 0.0)
 
-    def _other(self, work, i: int) -> None:
+    def _other(self, work, i: int, processor: int) -> None:
         try:
+            apart(processor, i)
             work(i)
         except BaseException:
             self.state[ABANDONED] = 1

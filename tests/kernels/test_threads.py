@@ -294,3 +294,26 @@ os._exit(0)
         timeout=60,
     )
     assert done.stdout.split() == ["2", "2"], done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system says no processors")
+@pytest.mark.parametrize(
+    ("where", "running", "goes"), [(5, 2, True), (3, 2, False), (5, 99, False), (-1, 2, False)]
+)
+def test_a_thread_leaves_the_processor_of_who_woke_it_if_one_is_idle(
+    monkeypatch, tmp_path, where, running, goes
+):
+    """And is then as free as before."""
+    asked = []
+    monkeypatch.setattr(threads, "here", lambda: where)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 9})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, allowed: asked.append(allowed))
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    said = tmp_path / "loadavg"
+    said.write_text(f"0.1 0.2 0.3 {running}/345 6789\n")
+    monkeypatch.setattr(threads, "LOADAVG", str(said))
+    threads.apart(5, 2)
+    assert asked == ([{3}, {3, 5, 9}] if goes else [])
+    monkeypatch.setattr(threads, "LOADAVG", str(tmp_path / "not there"))
+    threads.apart(5, 2)
+    assert len(asked) == 2 * goes
