@@ -229,7 +229,8 @@ class MinillmFloat32(MinillmNumpy):
         super().load(model, threads)
         ids = [0] * min(REHEARSED, self.model.config.sizes.P - 1)
         self.measure(ids, 1)
-        self.measure_batch([ids, ids], 1, 2)
+        if len(ids) > 1:
+            self.measure_batch([ids, ids], 1, 2)
 
 
 class MinillmBfloat16(MinillmFloat32):
