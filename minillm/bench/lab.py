@@ -1,4 +1,4 @@
-"""A class measures: a file from each laptop, and all of them in one table and one roofline.
+"""A class measures: a file from each laptop, and all of them in tables and one roofline.
 
 A file says what the machine is and can do, what is predicted of one model, and what was measured;
 no user, no name of the machine, no path.
@@ -25,8 +25,8 @@ from .predictions import Point
 
 VERSION = 1
 MOST = 1e18  # of a figure in a file
-HEADINGS = ("machine", "others took", "GB/s", "GFLOP/s", "engine", "kind", "pass", "context")
-HEADINGS += ("measured", "predicted", "error")
+MACHINES = ("machine", "others took", "GB/s", "GFLOP/s")
+HEADINGS = ("machine", "engine", "kind", "pass", "context", "measured", "predicted", "error")
 WIDTH = 100  # columns of what is shown
 
 
@@ -252,14 +252,24 @@ def error(row: RowEntry) -> float:
     return row["predicted"] / min(row["seconds"]) - 1
 
 
-def table(labs: Sequence[Lab]) -> list[tuple[str, ...]]:
-    """The rows of a table below HEADINGS: every pass of every laptop."""
+def machines(labs: Sequence[Lab]) -> list[tuple[str, ...]]:
+    """The rows of a table below MACHINES: every laptop."""
     return [
         (
             lab.label,
             "-" if lab.busy is None else percent(lab.busy),
             f"{lab.bandwidth / 1e9:,.1f}",
             f"{lab.rate / 1e9:,.0f}",
+        )
+        for lab in labs
+    ]
+
+
+def table(labs: Sequence[Lab]) -> list[tuple[str, ...]]:
+    """The rows of a table below HEADINGS: every pass of every laptop, by its number."""
+    return [
+        (
+            lab.label.partition(":")[0],
             row["engine"],
             row["kind"],
             row["what"],

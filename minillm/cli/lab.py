@@ -2,7 +2,7 @@
 
 minillm lab                         measure this machine, show the file, ask, write lab.json
 minillm lab anna.json --yes         without being asked
-minillm lab merge *.json --plot class.png      one roofline and one table of all
+minillm lab merge *.json --plot class.png      one roofline and the tables of all
 
 The file says what the processor is, what it can do, and what one model takes on it, predicted and
 measured: no user, no name of the machine, no path. All of it is shown before it is written.
@@ -114,7 +114,7 @@ def measure(args: argparse.Namespace) -> int:
 
 
 def merge(args: argparse.Namespace) -> None:
-    """Print the files of a class as one table, and draw them."""
+    """Print the machines of a class and all their passes as tables, and draw them."""
     from ..bench import lab
 
     check_output("--plot", args.plot, PICTURES)
@@ -135,4 +135,5 @@ def merge(args: argparse.Namespace) -> None:
         say_written(args.plot)
     if args.json:
         return write_json(lab.values(labs))
-    write(harmless(table(lab.HEADINGS, lab.table(labs), "<>>><<<>>>>")))
+    write(harmless(table(lab.MACHINES, lab.machines(labs), "<>>>")))
+    write(harmless("\n" + table(lab.HEADINGS, lab.table(labs), "<<<<>|>>>")))

@@ -49,10 +49,11 @@ def test_files_of_a_class_are_one_table(files):
     del old["busy"]  # as files were at first
     labs = lab.read_all(files(entry(), old))
     assert [one.label for one in labs] == ["1: A processor (0.json)", "2: A processor (1.json)"]
-    rows = lab.table(labs)
+    machines, rows = lab.machines(labs), lab.table(labs)
+    assert [row[1:] for row in machines] == [("13 %", "20.0", "100"), ("-", "20.0", "100")]
     assert len(rows) == 4 and all(len(row) == len(lab.HEADINGS) for row in rows)
-    assert rows[0][1:8] == ("13 %", "20.0", "100", "minillm", "int8", "token", "32")
-    assert rows[2][1] == "-" and [row["busy"] for row in lab.values(labs)[1:3]] == [0.13, None]
+    assert rows[0][:5] == ("1", "minillm", "int8", "token", "32") and rows[2][0] == "2"
+    assert [row["busy"] for row in lab.values(labs)] == [0.13, 0.13, None, None]
     assert [row[-1] for row in rows] == ["-50 %", "-50 %", "+0 %", "+0 %"]
     assert [row["error"] for row in lab.values(labs)] == pytest.approx([-0.5, -0.5, 0, 0])
 
