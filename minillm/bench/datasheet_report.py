@@ -176,7 +176,7 @@ class DatasheetReport(Saved):
         for kind, found in binds.items():
             what = "as in brackets" if len(found) > 1 else "".join(found)
             groups.setdefault(what, []).append(kind)
-        said = [f"{what} for {' and '.join(some)}" for what, some in groups.items()]
+        said = [f"{what} for {', '.join(some)}" for what, some in groups.items()]
         text += f" What binds: {'; '.join(said if len(said) > 1 else groups)}."
         table = [[first, *cells] for first, cells in rows.items()]
         return Section(title, text, [row, *kinds], table)

@@ -4,7 +4,7 @@ machines."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -130,7 +130,7 @@ def class_roofline(labs: Sequence[Lab], ax=None):
     after = f", and tokens after contexts of {contexts}" if tokens else ""
     ax.set_title(f"Roofs of a class's machines{after}")
     stored: list = [Patch(facecolor=f, edgecolor="black", label=kind) for kind, f in faces.items()]
-    roofs = {"-": "from memory; many rows in float32"}
+    roofs: dict[Any, str] = {"-": "from memory; many rows in float32"}
     if any(lab.in_caches for lab in labs):
         roofs["--"] = "from the caches; one row of its kind"
     for style, what in roofs.items():
