@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
@@ -10,7 +10,7 @@ from itertools import pairwise
 from .. import families
 from ..clock.verdict import duration, rate_of, size
 from ..errors import count
-from .datasheet import BATCHES, PEERS, Datasheet, Entry
+from .datasheet import BATCHES, CACHED, PEERS, Datasheet, Entry
 from .ledger_report import Saved, markdown
 from .predictions import HEADINGS as MEASURED
 
@@ -47,7 +47,9 @@ class DatasheetReport(Saved):
     @property
     def title(self) -> str:
         """What the page is about."""
-        return f"Datasheet: {self.sheet.name} on {self.sheet.machine.name}"
+        sheet = self.sheet
+        engine = "" if sheet.engine == "minillm" else f" in {sheet.engine}"
+        return f"Datasheet: {sheet.name}{engine} on {sheet.machine.name}"
 
     def sections(self) -> list[Section]:
         """Everything that is said, in order."""
@@ -58,14 +60,17 @@ class DatasheetReport(Saved):
         words = " ".join(filter(None, parts))
         found = [
             Section("", self._about()),
-            Section("In words", f"{words} (In {base}{threads}, after {n - 1:,} tokens.)"),
+            Section(
+                "In words",
+                f"{words} (In {base}{threads}, after {n - 1:,} tokens.){self._widened()}",
+            ),
             self._by_kind(
                 "A token after a context",
-                f"One text{threads}; what binds in brackets.",
+                f"One text{threads}.",
                 "context",
                 sheet.tokens,
                 lambda e: f"{e.context:,}",
-                lambda e: f"{duration(e.seconds)} ({e.binds})",
+                lambda e: duration(e.seconds),
             ),
             self._by_kind(
                 "The first token after a prompt",
@@ -73,7 +78,7 @@ class DatasheetReport(Saved):
                 "prompt",
                 sheet.firsts,
                 lambda e: f"{e.context:,}",
-                lambda e: f"{duration(e.seconds)} ({e.binds})",
+                lambda e: duration(e.seconds),
             ),
             self._by_kind(
                 "Several texts at once",
@@ -81,7 +86,7 @@ class DatasheetReport(Saved):
                 "texts",
                 sheet.batches,
                 lambda e: str(e.batch),
-                lambda e: f"{e.rate:,.0f} ({e.binds})",
+                lambda e: f"{e.rate:,.0f}",
             ),
         ]
         if len(sheet.machine.limits) > 1:
@@ -92,7 +97,7 @@ class DatasheetReport(Saved):
                     "threads",
                     sheet.by_threads,
                     lambda e: str(e.threads),
-                    lambda e: f"{duration(e.seconds)} ({e.binds})",
+                    lambda e: duration(e.seconds),
                 )
             )
         found += [self._memory(), self._levers()]
@@ -100,12 +105,21 @@ class DatasheetReport(Saved):
             rows = [point.row() for point in sheet.measured]
             note = (
                 "The fastest of the rounds, beside what the best limits of all rounds allow; error:"
-                " predicted / measured - 1. The limits were measured in turn with the passes."
+                " predicted / measured - 1. The tables above predict other times: by limits from"
+                " before, where these were measured in turn with the passes; with probabilities,"
+                " which are not formed here; of one token, where this is the mean of several."
             )
             if left := [kind for kind in sheet.kinds if kind not in PEERS[sheet.engine]]:
                 note += f" {sheet.engine} is not started here with {' or '.join(left)}."
             found.append(Section("Predicted, then measured", note, MEASURED[:-1], rows))
         return found
+
+    def _widened(self) -> str:
+        """Why other commands begin from another kind, where they do."""
+        base = self.sheet.kinds[0]
+        if self.sheet.engine != "minillm" or base not in ("float16", "bfloat16"):
+            return ""
+        return f" Other commands take a folder's {base} as float32, unless --dtype {base} is added."
 
     def _slower(self) -> str:
         """Why more texts give fewer tokens/s, where they do."""
@@ -123,7 +137,8 @@ class DatasheetReport(Saved):
     def _about(self) -> str:
         sheet, machine = self.sheet, self.sheet.machine
         s, family = sheet.sizes, families.of(sheet.config)
-        kind = "Measured limits" if machine.measured else "Predicted only, from published figures"
+        published = f"Predicted only, from published figures ({machine.source})"
+        limits = "Limits as they were measured" if machine.measured else published
         fitted = [
             f"{kind}, {what}: {c.reading:.2f} times the reading, {c.arithmetic:.2f} times the"
             f" arithmetic, {duration(c.node)} a node"
@@ -138,7 +153,7 @@ class DatasheetReport(Saved):
         return (
             f"{family.title}, {sheet.parameters:,} parameters: {count(s.L, 'layer')} of {s.C:,},"
             f" {s.H} query heads and {s.K} of keys and values, {s.V:,} tokens, {s.P:,} positions."
-            f" {kind} ({machine.source}). {reached}."
+            f" {limits}. {reached}."
         )
 
     def _by_kind(
@@ -146,15 +161,25 @@ class DatasheetReport(Saved):
         title: str,
         text: str,
         row: str,
-        entries: Iterable[Entry],
+        entries: Sequence[Entry],
         name: Callable[[Entry], str],
         cell: Callable[[Entry], str],
     ) -> Section:
-        rows: dict[str, list[str]] = {}
-        for entry in entries:
-            rows.setdefault(name(entry), []).append(cell(entry))
+        """A row for each name, a column for each kind; what binds stands in the text where it is
+        the same in a whole column, else in brackets."""
+        kinds, rows = self.sheet.kinds, dict[str, list[str]]()
+        binds = {kind: {e.binds for e in entries if e.kind == kind} for kind in kinds}
+        for e in entries:
+            words = cell(e) if len(binds[e.kind]) == 1 else f"{cell(e)} ({e.binds})"
+            rows.setdefault(name(e), []).append(words)
+        groups: dict[str, list[str]] = {}
+        for kind, found in binds.items():
+            what = "as in brackets" if len(found) > 1 else "".join(found)
+            groups.setdefault(what, []).append(kind)
+        said = [f"{what} for {', '.join(some)}" for what, some in groups.items()]
+        text += f" What binds: {'; '.join(said if len(said) > 1 else groups)}."
         table = [[first, *cells] for first, cells in rows.items()]
-        return Section(title, text, [row, *self.sheet.kinds], table)
+        return Section(title, text, [row, *kinds], table)
 
     def _memory(self) -> Section:
         sheet = self.sheet
@@ -164,7 +189,10 @@ class DatasheetReport(Saved):
             whole = weights + n * sheet.position
             fits = "" if most is None else _texts(weights, n * sheet.position, most)
             rows.append([kind, size(weights), size(n * sheet.position), size(whole), fits])
-        text = f"Keys and values take {sheet.position:,} bytes a position."
+        text = (
+            f"Keys and values take {sheet.position:,} bytes a position:"
+            f" {sheet.engine} keeps them in float{8 * CACHED[sheet.engine]}."
+        )
         if most is not None:
             text += f" The machine has {size(most)}."
         headings = ["kind", "weights", f"cache of {n:,}", "together", "texts that fit"]

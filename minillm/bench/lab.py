@@ -1,4 +1,4 @@
-"""A class measures: a file from each laptop, and all of them in one table and one roofline.
+"""A class measures: a file from each laptop, and all of them in tables and one roofline.
 
 A file says what the machine is and can do, what is predicted of one model, and what was measured;
 no user, no name of the machine, no path.
@@ -11,22 +11,22 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from ..clock.costs import step_costs
 from ..clock.machines import LONGEST, Machine
-from ..clock.verdict import duration
+from ..clock.verdict import duration, percent, size
 from ..costs import FLOAT, total
 from ..errors import InputError, short
 from ..machine.files import read_json
 from ..machine.forms import check
-from .datasheet import CACHED, TOKEN, Datasheet
+from .datasheet import CACHED, FIRST, TOKEN, Datasheet
 from .predictions import Point
 
 VERSION = 1
 MOST = 1e18  # of a figure in a file
-HEADINGS = ("machine", "GB/s", "GFLOP/s", "engine", "kind", "pass", "context")
-HEADINGS += ("measured", "predicted", "error")
+MACHINES = ("machine", "others took", "GB/s", "GFLOP/s")
+HEADINGS = ("machine", "engine", "kind", "pass", "context", "measured", "predicted", "error")
 WIDTH = 100  # columns of what is shown
 
 
@@ -44,11 +44,13 @@ class RowEntry(TypedDict):
 
 
 class LabEntry(TypedDict):
-    """A laptop's file; datasheet: as `minillm datasheet --json` has it, without what was measured,
-    and not read again."""
+    """A laptop's file. busy: the share of the processors that others took meanwhile, 0 to 1, None
+    where the system does not say. datasheet: as `minillm datasheet --json` has it, without what was
+    measured, and not read again."""
 
     version: int
     model: str
+    busy: NotRequired[float | None]
     machine: dict[str, object]
     datasheet: dict[str, object]
     rows: list[RowEntry]
@@ -56,12 +58,13 @@ class LabEntry(TypedDict):
 
 @dataclass(frozen=True)
 class Lab:
-    """What a laptop's file holds. label: a number and the processor."""
+    """What a laptop's file holds. label: a number, the processor, and the file's name."""
 
     label: str
     model: str
     machine: Machine
     rows: list[RowEntry]
+    busy: float | None = None
 
     @property
     def bandwidth(self) -> float:
@@ -74,9 +77,22 @@ class Lab:
         """FLOP/s of products with many rows in float32."""
         return self.machine.limits[-1].rows["float32"]
 
+    @property
+    def in_caches(self) -> dict[str, tuple[float, float]]:
+        """{kind: (bytes/s, FLOP/s)} of tokens whose bytes come from the caches, and of products
+        with one row: where contexts differ, the highest."""
+        limits, found = self.machine.limits[-1], dict[str, tuple[float, float]]()
+        for row in self.rows:
+            kind, nbytes = row["kind"], row["bytes"]
+            if row["what"] == TOKEN and limits.in_caches(nbytes):
+                roof = limits.bandwidth_at(nbytes), limits.row[kind]
+                found[kind] = max(roof, found.get(kind, roof))
+        return found
 
-def to_dict(sheet: Datasheet) -> LabEntry:
-    """What a laptop's file says: a datasheet with what was measured of it."""
+
+def to_dict(sheet: Datasheet, busy: float | None = None) -> LabEntry:
+    """What a laptop's file says: a datasheet with what was measured of it, and how busy others were
+    meanwhile."""
     rows = [_row(sheet, point) for point in sheet.measured if not point.missing]
     if not rows:
         why = next((p.missing for p in sheet.measured if p.missing), "it was not tried")
@@ -86,6 +102,7 @@ def to_dict(sheet: Datasheet) -> LabEntry:
     return {
         "version": VERSION,
         "model": sheet.name,
+        "busy": busy,
         "machine": sheet.machine.to_dict(),
         "datasheet": datasheet,
         "rows": rows,
@@ -106,6 +123,23 @@ def _row(sheet: Datasheet, point: Point) -> RowEntry:
         "predicted": point.forecast,
         "seconds": point.seconds,
     }
+
+
+def summary(sheet: Datasheet) -> list[str]:
+    """What was measured, in a line for each kind: how fast weights are read, and the times of the
+    longest context."""
+    lines = []
+    for kind, nbytes in sheet.weights.items():
+        if points := [p for p in sheet.measured if p.kind == kind and not p.missing]:
+            n = max(p.context for p in points)
+            took = {p.what: duration(p.fastest) for p in points if p.context == n}
+            where = "the caches" if sheet.limits.in_caches(nbytes) else "memory"
+            lines.append(
+                f"{kind}: weights at {size(sheet.limits.bandwidth_at(nbytes))}/s from {where};"
+                f" after a prompt of {n:,} the first token {took[FIRST]}, the next {took[TOKEN]}"
+                " each"
+            )
+    return lines
 
 
 def shown(entry: Mapping[str, Any], name: str = "") -> list[str]:
@@ -169,7 +203,9 @@ def read(path: str | Path, number: int) -> Lab:
     """Read a laptop's file; InputError names it, and what in it cannot be."""
     entry = read_json(path, dict)
     if "version" not in entry or "rows" not in entry:
-        raise InputError(f"{path}: not a file that `minillm lab` writes")
+        a_machine = "limits" in entry and "fitted" in entry
+        but = ", but a machine's, as of `minillm datasheet --save-machine`" if a_machine else ""
+        raise InputError(f"{path}: not a file that `minillm lab` writes{but}")
     if entry["version"] != VERSION:
         raise InputError(
             f"{path}: of version {short(entry['version'])}; `minillm lab` writes {VERSION}"
@@ -184,14 +220,25 @@ def read(path: str | Path, number: int) -> Lab:
         figures = [row["flops"], row["bytes"], row["predicted"], row["context"], *row["seconds"]]
         if not row["seconds"] or not all(1 / MOST <= n <= MOST for n in figures):
             raise InputError(f"{path}: a figure of {short(row)} is 0 or less, or beyond {MOST:g}")
+    if not 0 <= (busy := entry.get("busy") or 0.0) <= 1:
+        raise InputError(f"{path}: busy is {busy}; it must be a share, 0 to 1")
     machine = Machine.from_dict(entry["machine"], f"{path}: machine")
-    return Lab(f"{number}: {machine.name}", entry["model"], machine, entry["rows"])
+    for row in entry["rows"]:
+        if row["kind"] not in machine.limits[-1].row:
+            raise InputError(f"{path}: machine: it has no rate of {short(row['kind'])}")
+    file = Path(path).name.encode(errors="replace").decode()
+    label = f"{number}: {machine.name} ({file})"
+    return Lab(label, entry["model"], machine, entry["rows"], entry.get("busy"))
 
 
 def read_all(paths: Sequence[str | Path]) -> list[Lab]:
-    """Read the files of a class; InputError where they are of different models."""
+    """Read the files of a class; InputError where one comes twice, or they are of different
+    models."""
     labs = [read(path, number) for number, path in enumerate(paths, 1)]
-    for path, lab in zip(paths, labs):
+    places = [Path(path).resolve() for path in paths]
+    for path, place, lab in zip(paths, places, labs):
+        if (times := places.count(place)) > 1:
+            raise InputError(f"{path} is given {times} times; once is enough")
         if lab.model != labs[0].model:
             raise InputError(
                 f"{path} is of {short(lab.model)}, {paths[0]} of {short(labs[0].model)}: a class"
@@ -205,13 +252,24 @@ def error(row: RowEntry) -> float:
     return row["predicted"] / min(row["seconds"]) - 1
 
 
-def table(labs: Sequence[Lab]) -> list[tuple[str, ...]]:
-    """The rows of a table below HEADINGS: every pass of every laptop."""
+def machines(labs: Sequence[Lab]) -> list[tuple[str, ...]]:
+    """The rows of a table below MACHINES: every laptop."""
     return [
         (
             lab.label,
+            "-" if lab.busy is None else percent(lab.busy),
             f"{lab.bandwidth / 1e9:,.1f}",
             f"{lab.rate / 1e9:,.0f}",
+        )
+        for lab in labs
+    ]
+
+
+def table(labs: Sequence[Lab]) -> list[tuple[str, ...]]:
+    """The rows of a table below HEADINGS: every pass of every laptop, by its number."""
+    return [
+        (
+            lab.label.partition(":")[0],
             row["engine"],
             row["kind"],
             row["what"],
@@ -228,7 +286,8 @@ def table(labs: Sequence[Lab]) -> list[tuple[str, ...]]:
 def values(labs: Sequence[Lab]) -> list[dict[str, Any]]:
     """The same for JSON."""
     return [
-        {"machine": lab.label, "bandwidth": lab.bandwidth, "rate": lab.rate}
+        {"machine": lab.label}
+        | {n: getattr(lab, n) for n in ("busy", "bandwidth", "rate")}
         | {n: v for n, v in row.items() if n in RowEntry.__annotations__}  # not what else it says
         | {"error": error(row)}
         for lab in labs

@@ -27,6 +27,7 @@ from .common import (
     check_stem,
     harmless,
     say,
+    say_written,
     table,
     terminal_width,
     write,
@@ -47,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--machine",
         metavar="FILE",
-        help="a file of --save-machine, or a name, as a100; ? lists them (default: this one)",
+        help="a file of --save-machine or of minillm lab, or a name, as a100; ? lists them"
+        " (default: this one)",
     )
     parser.add_argument("--save-machine", metavar="FILE", help="write the machine into a file")
     parser.add_argument(
@@ -108,6 +110,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.machine == "?":
         return list_machines(args.json)
+    if args.html and args.json:
+        raise InputError("--html and --json are two forms of one page: leave out one of them")
     check_output("--plot", args.plot, PICTURES)
     check_output("--save-machine", args.save_machine)
     check_stem("--save", args.save, SAVED)
@@ -136,6 +140,7 @@ def run(args: argparse.Namespace) -> None:
         machine.save(args.save_machine)
         if args.model is None:
             return write(f"{args.save_machine}: {harmless(machine.name)}, {machine.source}")
+        say_written(args.save_machine)
     if args.measure and not machine.measured:
         raise InputError(f"--measure is of this machine: leave out --machine {args.machine}")
     rates = machine.limits[-1].row
@@ -258,6 +263,7 @@ def keep(report, figure, args: argparse.Namespace) -> None:
             plots.save(drawn, path)
     if args.save:
         report.save(Path(args.save))
+    say_written(args.plot, *(f"{args.save}{ending}" for ending in SAVED if args.save))
 
 
 def errors(args: argparse.Namespace) -> None:
@@ -302,6 +308,7 @@ def errors(args: argparse.Namespace) -> None:
     keep(report, figure, args)
     if args.save_machine:
         measured_machine(args).with_fitted(found).save(args.save_machine)
+        say_written(args.save_machine)
 
 
 def command(args: argparse.Namespace) -> str:

@@ -2,7 +2,7 @@
 
 minillm lab                         measure this machine, show the file, ask, write lab.json
 minillm lab anna.json --yes         without being asked
-minillm lab merge *.json --plot class.png      one roofline and one table of all
+minillm lab merge *.json --plot class.png      one roofline and the tables of all
 
 The file says what the processor is, what it can do, and what one model takes on it, predicted and
 measured: no user, no name of the machine, no path. All of it is shown before it is written.
@@ -17,7 +17,17 @@ import sys
 from pathlib import Path
 
 from ..errors import InputError
-from .common import PICTURES, asked, check_output, harmless, require_new, table, write, write_json
+from .common import (
+    PICTURES,
+    asked,
+    check_output,
+    harmless,
+    require_new,
+    say_written,
+    table,
+    write,
+    write_json,
+)
 
 KINDS = ("float32", "int8")
 ROUNDS = 5
@@ -50,7 +60,7 @@ def run(args: argparse.Namespace) -> int | None:
         merge(args)
         return None
     if len(args.files) > 1:
-        files = shlex.join(args.files)
+        files = shlex.join(f for f in args.files if f.lower().endswith(".json")) or "FILE..."
         raise InputError(f"several files: to put them together, minillm lab merge {files:.200}")
     if args.json or args.plot:
         raise InputError("--json and --plot are of minillm lab merge FILE...")
@@ -66,6 +76,7 @@ def measure(args: argparse.Namespace) -> int:
     from ..errors import require_one_of
     from ..loading import config_of
     from ..machine.files import write_atomically
+    from ..machine.load import Load
     from ..machine.progress import progress_bar
     from ..twins.choose import twin
     from ..twins.threads import checked_threads, n_threads
@@ -79,6 +90,7 @@ def measure(args: argparse.Namespace) -> int:
     if not (args.yes or (sys.stdin and sys.stdin.isatty())):
         raise InputError("the file is shown, and asked about, on a terminal: else add --yes")
     most = checked_threads(args.threads) if args.threads is not None else n_threads(twin())
+    others = Load()
     with progress_bar("steps") as update:
         machine = measure_machine(twin(), KINDS, (1, most), update)
     sheet = Datasheet(args.model, config_of(args.model), machine, kinds=KINDS)
@@ -86,21 +98,23 @@ def measure(args: argparse.Namespace) -> int:
     with predictions.model_of(args.model) as folder:
         what = args.model, folder, limits, ["minillm"], KINDS, [32, 128]
         sheet.measured = predictions.measured(*what, rounds=args.rounds)
-    entry = lab.to_dict(sheet)
+    entry = lab.to_dict(sheet, others.share())
     write(harmless("\n".join(lab.shown(entry))))
     write(
         f"this is all that {harmless(str(path))} will hold, there with every digit: no user, no"
         " name of the machine, no path"
     )
+    write("\n".join(["", *lab.summary(sheet)]))
     if not args.yes and asked(f"write {path}? [y/N] ").strip().lower() not in ("y", "yes"):
         write("nothing was written")
         return 1
     write_atomically(path, (json.dumps(entry, indent=1) + "\n").encode())
+    say_written(path)
     return 0
 
 
 def merge(args: argparse.Namespace) -> None:
-    """Print the files of a class as one table, and draw them."""
+    """Print the machines of a class and all their passes as tables, and draw them."""
     from ..bench import lab
 
     check_output("--plot", args.plot, PICTURES)
@@ -118,6 +132,8 @@ def merge(args: argparse.Namespace) -> None:
         figure = Figure(figsize=(8, 6), layout="constrained")
         plots.class_roofline(labs, figure.subplots())
         plots.save(figure, args.plot)
+        say_written(args.plot)
     if args.json:
         return write_json(lab.values(labs))
-    write(harmless(table(lab.HEADINGS, lab.table(labs), "<>><<<>>>>")))
+    write(harmless(table(lab.MACHINES, lab.machines(labs), "<>>>")))
+    write(harmless("\n" + table(lab.HEADINGS, lab.table(labs), "<<<<>|>>>")))

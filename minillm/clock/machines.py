@@ -121,8 +121,11 @@ class Machine:
 
     @classmethod
     def load(cls, path: str | Path) -> Machine:
-        """Read what `save` wrote; InputError names the file."""
-        return cls.from_dict(read_json(path, dict), path)
+        """Read what `save` wrote, or the machine in what `minillm lab` did; InputError names the
+        file."""
+        values = read_json(path, dict)
+        inside = values.get("machine")
+        return cls.from_dict(inside if isinstance(inside, dict) else values, path)
 
     @classmethod
     def from_dict(cls, values: Any, where: object) -> Machine:

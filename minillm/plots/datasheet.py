@@ -4,7 +4,7 @@ machines."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -99,8 +99,10 @@ def predicted_against_measured(report: PredictionErrors, ax=None):
 
 
 def class_roofline(labs: Sequence[Lab], ax=None):
-    """FLOP/s against FLOP for each byte: each machine's roof for products in float32, and marks
-    where it decodes, one for each context, filled by how matrices are stored."""
+    """FLOP/s against FLOP for each byte: marks where each machine decodes, one for each context,
+    filled by how matrices are stored, and its roofs, with the mark at their ends: of memory and
+    products of many rows in float32, and, dashed, of the caches for each kind that is read from
+    them, and its products of one row."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -108,26 +110,37 @@ def class_roofline(labs: Sequence[Lab], ax=None):
     tokens = [row for lab in labs for row in lab.rows if row["what"] == "token"]
     faces = dict(zip(dict.fromkeys(row["kind"] for row in tokens), _again(FACES)))
     machines = []
-    for lab, style, mark in zip(labs, _again(LINES), _again(MARKS)):
-        roof = np.minimum(lab.rate, lab.bandwidth * x) / 1e9
-        ax.plot(x, roof, linestyle=style, color="0.45", linewidth=1)
+    for lab, mark in zip(labs, _again(MARKS)):
+        far = "-", "none", lab.bandwidth, lab.rate
+        near = [("--", faces[kind], *roof) for kind, roof in lab.in_caches.items()]
+        for style, face, bandwidth, rate in (far, *near):
+            roof = np.minimum(rate, bandwidth * x) / 1e9
+            ends: dict = {"marker": mark, "markersize": 4, "markevery": [0, len(x) - 1]}
+            ax.plot(x, roof, style, color="0.45", linewidth=1, markerfacecolor=face, **ends)
         for row in lab.rows:
             if row["what"] == "token":
                 at = row["flops"] / row["bytes"], row["flops"] / min(row["seconds"]) / 1e9
                 ax.plot(*at, mark, color="black", markerfacecolor=faces[row["kind"]])
-        look: dict = {"marker": mark, "linestyle": style, "color": "0.45", "linewidth": 1}
-        look |= {"markeredgecolor": "black", "markerfacecolor": "none"}
-        machines.append(Line2D([], [], label=lab.label, **look))
+        look: dict = {"color": "black", "markerfacecolor": "none", "linestyle": "none"}
+        machines.append(Line2D([], [], marker=mark, label=lab.label, **look))
     ax.set(xscale="log", yscale="log", xlabel="FLOP per byte", ylabel="GFLOP/s")
     plain_numbers(ax.xaxis)
     plain_numbers(ax.yaxis)
     contexts = ", ".join(f"{n:,}" for n in sorted({row["context"] for row in tokens}))
     after = f", and tokens after contexts of {contexts}" if tokens else ""
     ax.set_title(f"Roofs of a class's machines{after}")
-    stored = [Patch(facecolor=f, edgecolor="black", label=kind) for kind, f in faces.items()]
-    style = {"fontsize": "x-small", "title_fontsize": "x-small", "alignment": "left"}
-    ax.add_artist(ax.legend(handles=machines, title="mark and roof: machine", loc=2, **style))
-    ax.legend(handles=stored, title="fill: matrices in", loc=4, **style)
+    stored: list = [Patch(facecolor=f, edgecolor="black", label=kind) for kind, f in faces.items()]
+    roofs: dict[Any, str] = {"-": "from memory; many rows in float32"}
+    if any(lab.in_caches for lab in labs):
+        roofs["--"] = "from the caches; one row of its kind"
+    for style, what in roofs.items():
+        stored.append(Line2D([], [], linestyle=style, color="0.45", linewidth=1, label=what))
+    small = {"fontsize": "x-small", "title_fontsize": "x-small", "alignment": "left"}
+    names = ax.legend(handles=machines, title="mark: machine", loc=2, **small)
+    for name in names.get_texts():
+        name.set_parse_math(False)  # a file's name may have dollars
+    ax.add_artist(names)
+    ax.legend(handles=stored, title="fill: matrices in; line: roof", loc=4, **small)
     return ax
 
 

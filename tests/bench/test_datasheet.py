@@ -221,6 +221,39 @@ def test_of_a_folder_its_weights_count(tmp_path):
     assert described(tmp_path)[1] == "float16"
 
 
+def test_what_binds_is_said_once_where_a_whole_column_agrees():
+    """Of prompts, longer and longer; the kinds multiply at different rates."""
+    by_rate = {
+        (math.inf, math.inf): ("reading", ""),
+        (math.inf, 1e6): ("reading for float32; arithmetic for int8", ""),
+        (1e12, math.inf): ("as in brackets for float32; reading for int8", "reading arithmetic"),
+        (1e12, 1e12): ("as in brackets", "reading arithmetic"),
+    }
+    for (one, other), (said, inside) in by_rate.items():
+        rates = {"float32": one, "int8": other}
+        (limits,) = machine(threads=(1,)).limits
+        some = replace(machine(), limits=(replace(limits, row=rates, rows=rates),))
+        sheet = Datasheet("a", GPT2_124M, some, kinds=["float32", "int8"])
+        found = {s.title: s for s in DatasheetReport(sheet, "").sections()}
+        section = found["The first token after a prompt"]
+        assert section.text == f"One text, 1 thread. What binds: {said}."
+        cells = [cell.partition(" (")[2][:-1] for row in section.rows for cell in row[1:]]
+        assert {*cells} - {""} == {*inside.split()}
+
+
+def test_the_engine_and_the_numbers_of_its_cache_are_named():
+    for engine, title, cache in (
+        ("minillm", "Datasheet: a on Made up", "minillm keeps them in float32."),
+        ("llama.cpp", "Datasheet: a in llama.cpp on Made up", "llama.cpp keeps them in float16."),
+    ):
+        sheet = Datasheet("a", GPT2_124M, machine(), engine, kinds=["float16", "int8"])
+        report = DatasheetReport(sheet, "")
+        sections = {section.title: section.text for section in report.sections()}
+        assert report.title == title and cache in sections["Memory"]
+        # what the other commands do with float16 is of minillm
+        assert ("unless --dtype float16 is added" in sections["In words"]) == (engine == "minillm")
+
+
 def test_nothing_is_markdown():
     assert plain("a|b*c_[d]<e>`") == "a\\|b\\*c\\_\\[d\\]\\<e\\>\\`"
 
@@ -235,7 +268,7 @@ def test_every_kind_of_ours_can_be_measured_and_what_cannot_be_is_said():
         assert STARTED[name].dtype == kind
     kinds = ["int4_min", "float32", "bfloat16"]
     for engine, said in (
-        ("minillm", "in turn with the passes."),
+        ("minillm", "the mean of several."),
         ("llama.cpp", "llama.cpp is not started here with bfloat16."),
         ("transformers", "transformers is not started here with int4_min or bfloat16."),
     ):

@@ -30,7 +30,7 @@ def entry(model: str = "tales", slower: float = 2.0) -> dict:
         point.predicted = [by_limits(CONFIG, LIMITS, "int8", what, 32)] * 3
         point.seconds = [slower * point.predicted[0].seconds * n for n in (1, 1, 9)]
         sheet.measured = [*sheet.measured, point]
-    return json.loads(json.dumps(lab.to_dict(sheet)))
+    return json.loads(json.dumps(lab.to_dict(sheet, busy=0.13)))
 
 
 @pytest.fixture
@@ -45,11 +45,15 @@ def files(tmp_path):
 
 
 def test_files_of_a_class_are_one_table(files):
-    labs = lab.read_all(files(entry(), entry(slower=1.0)))
-    assert [one.label for one in labs] == ["1: A processor", "2: A processor"]
-    rows = lab.table(labs)
+    old = entry(slower=1.0)
+    del old["busy"]  # as files were at first
+    labs = lab.read_all(files(entry(), old))
+    assert [one.label for one in labs] == ["1: A processor (0.json)", "2: A processor (1.json)"]
+    machines, rows = lab.machines(labs), lab.table(labs)
+    assert [row[1:] for row in machines] == [("13 %", "20.0", "100"), ("-", "20.0", "100")]
     assert len(rows) == 4 and all(len(row) == len(lab.HEADINGS) for row in rows)
-    assert rows[0][1:7] == ("20.0", "100", "minillm", "int8", "token", "32")
+    assert rows[0][:5] == ("1", "minillm", "int8", "token", "32") and rows[2][0] == "2"
+    assert [row["busy"] for row in lab.values(labs)] == [0.13, 0.13, None, None]
     assert [row[-1] for row in rows] == ["-50 %", "-50 %", "+0 %", "+0 %"]
     assert [row["error"] for row in lab.values(labs)] == pytest.approx([-0.5, -0.5, 0, 0])
 
@@ -110,11 +114,53 @@ def test_a_mark_of_the_class_says_its_machine_and_how_matrices_are_stored(files)
     assert seen == [("o", "white"), ("o", "black"), ("s", "white")]
     first, second = (child for child in ax.get_children() if hasattr(child, "legend_handles"))
     legends = {legend.get_title().get_text(): legend for legend in (first, second)}
-    machines, stored = legends["mark and roof: machine"], legends["fill: matrices in"]
+    machines, stored = legends["mark: machine"], legends["fill: matrices in; line: roof"]
     assert [mark.get_marker() for mark in machines.legend_handles] == ["o", "s"]
-    assert [text.get_text() for text in stored.get_texts()] == ["int8", "float32"]
-    faces = [patch.get_facecolor()[:3] for patch in stored.legend_handles]
+    roof = "from memory; many rows in float32"  # nothing is in the caches
+    assert [text.get_text() for text in stored.get_texts()] == ["int8", "float32", roof]
+    faces = [patch.get_facecolor()[:3] for patch in stored.legend_handles[:2]]
     assert faces == [(1, 1, 1), (0, 0, 0)] and "contexts of 32" in ax.get_title()
+
+
+def test_what_is_read_from_the_caches_has_a_roof_of_its_own(files):
+    """At the limits, its marks are above that of memory, and on it, or not far below."""
+    values = entry(slower=1.0)
+    values["machine"]["limits"][0]["bandwidth"] = {2**20: 1e11, 2**26: 2e10}
+    (one,) = lab.read_all(files(values))
+    assert one.in_caches == {"int8": (1e11, 2e11)}
+    ax = plots.class_roofline([one], Figure().subplots())
+    memory, caches, mark = ax.lines
+    assert (memory.get_linestyle(), caches.get_linestyle()) == ("-", "--")
+    assert caches.get_marker() == mark.get_marker() == "o"
+    assert caches.get_markerfacecolor() == mark.get_markerfacecolor() == "white"
+    ends = [line.get_ydata()[[0, -1]].tolist() for line in (memory, caches)]
+    assert ends == [pytest.approx([2, 100]), pytest.approx([10, 200])]
+    intensity, reached = mark.get_xdata()[0], 1e9 * mark.get_ydata()[0]
+    assert 2e10 * intensity < reached <= 1e11 * intensity
+    said = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert said[-1] == "from the caches; one row of its kind"
+
+
+def test_a_name_of_a_file_is_no_formula(files, tmp_path):
+    (path,) = files(entry())
+    path = path.rename(tmp_path / "$_{$.json")
+    figure = Figure()
+    plots.class_roofline(lab.read_all([path]), figure.subplots())
+    plots.save(figure, tmp_path / "class.png")
+
+
+def test_what_was_measured_is_said_in_a_line_for_each_kind():
+    machine = Machine("A processor", "measured here", True, None, (LIMITS,))
+    sheet = Datasheet("tales", CONFIG, machine, kinds=["float32", "int8"])
+    for kind, missing in (("float32", "it is not installed"), ("int8", None)):
+        for context, what, seconds in ((32, "token", 0.5), (8, "token", 9), (32, "first", 2.0)):
+            point = Point("tales", "minillm", kind, context, what, 7, missing=missing)
+            point.seconds = [seconds, 2 * seconds]
+            sheet.measured = [*sheet.measured, point]
+    assert lab.summary(sheet) == [
+        "int8: weights at 20 GB/s from memory; after a prompt of 32 the first token 2 s, the next"
+        " 500 ms each"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -131,6 +177,10 @@ def test_a_mark_of_the_class_says_its_machine_and_how_matrices_are_stored(files)
         ("rows.seconds", [float("nan")], "is 0 or less"),
         ("rows.bytes", 0.0, "is 0 or less"),
         ("rows.predicted", float("inf"), "is 0 or less"),
+        ("rows.kind", "int4", "machine: it has no rate of 'int4'"),
+        ("busy", 1.5, "busy is 1.5; it must be a share"),
+        ("busy", float("nan"), "busy is nan"),
+        ("busy", "much", "busy is 'much'"),
     ],
 )
 def test_what_cannot_be_is_one_line(files, place, value, message):
@@ -148,6 +198,18 @@ def test_what_cannot_be_is_one_line(files, place, value, message):
 def test_another_file_is_not_taken_for_one(files, values):
     with pytest.raises(InputError, match=r"0.json: not a file that `minillm lab` writes"):
         lab.read_all(files(values))
+
+
+def test_a_machine_is_called_one(tmp_path):
+    Machine("A processor", "measured here", True, None, (LIMITS,)).save(tmp_path / "this.json")
+    with pytest.raises(InputError, match="writes, but a machine's, as of `minillm datasheet --sav"):
+        lab.read_all([tmp_path / "this.json"])
+
+
+def test_one_file_counts_once(files, tmp_path):
+    (path,) = files(entry())
+    with pytest.raises(InputError, match=r"0.json is given 2 times"):
+        lab.read_all([path, tmp_path / "." / ".." / tmp_path.name / "0.json"])
 
 
 def test_a_class_compares_one_model(files):

@@ -55,7 +55,10 @@ def test_all_forms_of_a_sheet(cli, machine, tmp_path):
     assert code == 0 and values["token"][0]["kind"] == "float32" and str(tmp_path) not in out
     html = cli(*what, "--html")[1]
     assert html.startswith("<!doctype html>") and "<svg" in html and "<!DOCTYPE svg" not in html
-    code, out, _ = cli(*what, "--kinds", "int8", "int8", "--save", str(tmp_path / "it"))
+    stem, drawn = str(tmp_path / "it"), str(tmp_path / "drawn.pdf")
+    code, out, err = cli(*what, "--kinds", "int8", "int8", "--save", stem, "--plot", drawn)
+    made = [drawn, *(f"{stem}.{ending}" for ending in ("md", "json", "png"))]
+    assert err.splitlines() == [f"{path}: written" for path in made]
     assert code == 0 and "|" not in out and "\ncontext  " in out
     page = (tmp_path / "it.md").read_text()
     assert "](it.png)" in page and "| context | int8 |" in page
@@ -144,6 +147,7 @@ def test_markdown_is_for_the_page_alone(cli, tmp_path):
         (["tales", "--contexts", "3", "-1"], "--contexts is [3, -1]"),
         (["tales", "--save", "tests/"], "--save tests/: it is a folder; name what the files in it"),
         (["tales", "--save", "/"], "--save /: it is a folder"),
+        (["tales", "--html", "--json"], "--html and --json are two forms of one page"),
         (["tales", "--plot", "a.xyz"], "--plot a.xyz: the name must end in"),
         (["tales", "--save-machine", "no/such/a.json"], "there is no such folder"),
     ],

@@ -11,6 +11,7 @@ from minillm.cli import main
 from minillm.clock import machines
 from minillm.clock.limits import Limits
 from minillm.loading import config_of
+from minillm.machine.load import Load
 
 pytest.importorskip("matplotlib").use("Agg")
 RATES = {"float32": 9e10, "int8": 1e11}
@@ -21,15 +22,18 @@ MACHINE = machines.Machine("Made up", "measured here", True, 10**10, (LIMITS,))
 @pytest.fixture
 def cli(capsys, monkeypatch):
     def measured(name, folder, limits, engines, kinds, contexts, rounds):
-        config = config_of(folder)
-        point = predictions.Point(name, "minillm", "int8", 32, "token", nodes(config))
-        point.predicted = [by_limits(config, limits, "int8", "token", 32)]
-        point.seconds = [2 * point.predicted[0].seconds]
-        return [point]
+        config, points = config_of(folder), []
+        for what in ("token", "first"):
+            point = predictions.Point(name, "minillm", "int8", 32, what, nodes(config))
+            point.predicted = [by_limits(config, limits, "int8", what, 32)]
+            point.seconds = [2 * point.predicted[0].seconds]
+            points.append(point)
+        return points
 
     monkeypatch.setattr(machines, "measure_machine", lambda *_, **__: MACHINE)
     monkeypatch.setattr(predictions, "limits_now", lambda *_: LIMITS)
     monkeypatch.setattr(predictions, "measured", measured)
+    monkeypatch.setattr(Load, "share", lambda self: 0.25)
 
     def call(*args):
         try:
@@ -44,8 +48,11 @@ def cli(capsys, monkeypatch):
 
 def test_what_is_written_is_what_was_shown(cli, tmp_path):
     path = tmp_path / "a.json"
-    code, out, _ = cli(str(path), "--yes")
+    code, out, err = cli(str(path), "--yes")
     written = json.loads(path.read_text())
+    assert written["busy"] == 0.25 and err == f"{path}: written\n"
+    last = out.splitlines()[-1]
+    assert last.startswith("int8: weights at ") and "after a prompt of 32 the first token" in last
     view, _, rest = out.partition("\nthis is all that ")
     assert code == 0 and view == "\n".join(lab.shown(written)) and str(path) in rest
     assert len(out.splitlines()) < 60
@@ -68,10 +75,13 @@ def test_a_class_is_put_together(cli, tmp_path):
     paths = [str(tmp_path / name) for name in ("a.json", "b.json")]
     for path in paths:
         cli(path, "--yes")
-    code, out, _ = cli("merge", *paths, "--plot", str(tmp_path / "class.png"))
-    assert code == 0 and out.count("Made up") == 2 and "-50 %" in out
+    code, out, err = cli("merge", *paths, "--plot", str(tmp_path / "class.png"))
+    assert code == 0 and out.count("-50 %") == 4
+    (second,) = (line for line in out.splitlines() if "Made up (b.json)" in line)
+    assert second.split() == ["2:", "Made", "up", "(b.json)", "25", "%", "20.0", "90"]
     assert (tmp_path / "class.png").stat().st_size > 10_000
-    assert len(json.loads(cli("merge", *paths, "--json")[1])) == 2
+    assert err == f"{tmp_path / 'class.png'}: written\n"
+    assert len(json.loads(cli("merge", *paths, "--json")[1])) == 4
 
 
 @pytest.mark.parametrize(
@@ -82,6 +92,8 @@ def test_a_class_is_put_together(cli, tmp_path):
         (["merge", "a.json", "--yes"], "--yes is of measuring"),
         (["merge", "a.json", "--rounds", "3"], "--rounds is of measuring"),
         (["a.json", "b.json"], "together, minillm lab merge a.json b.json"),
+        (["marge", "b.json"], "together, minillm lab merge b.json"),
+        (["marge", "anna"], "together, minillm lab merge FILE..."),
         (["a.txt", "--yes"], "FILE a.txt: the name must end in one of .json"),
         (["no/such/a.json", "--yes"], "there is no such folder"),
         (["--model", "/home/anna/model"], "--model is '/home/anna/model'; it must be one of tales"),

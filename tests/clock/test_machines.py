@@ -29,6 +29,15 @@ def test_a_machine_is_written_and_read(tmp_path):
     assert MACHINE.limits_of().threads == 2 and MACHINE.limits_of(1).threads == 1
 
 
+def test_a_file_of_a_lab_holds_one(tmp_path):
+    path = tmp_path / "anna.json"
+    path.write_text(json.dumps({"version": 1, "rows": [], "machine": MACHINE.to_dict()}))
+    assert find(path) == MACHINE
+    path.write_text(json.dumps({"version": 1, "machine": "a processor"}))
+    with pytest.raises(InputError, match=r"anna.json: a machine of version 1"):
+        find(path)
+
+
 def test_published_figures_have_their_sources():
     found = published()
     assert {"a100", "h100", "rtx4090", "m1max"} <= found.keys()

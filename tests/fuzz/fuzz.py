@@ -254,7 +254,7 @@ def a_lab_file(folder: Path) -> None:
 
 def read_lab_file(folder: Path) -> None:
     labs = lab.read_all([folder / "lab.json"])
-    lab.table(labs), json.dumps(lab.values(labs), allow_nan=False)
+    lab.machines(labs), lab.table(labs), json.dumps(lab.values(labs), allow_nan=False)
 
 
 FORMATS: dict[str, tuple[Callable, Callable]] = {
