@@ -394,7 +394,7 @@ CALLS += " would give 6,710 tokens/s together; "
 )  # fmt: skip
 def test_each_sentence_of_a_recorded_run(changes, cores, kind, busy, said):
     """Times as they were recorded, on a machine with these limits in the place of its own."""
-    evidence = Evidence.of_recording(recording.read(RECORDED.with_name("tales.recording")))
+    evidence = Evidence.of_recording(recording.read(RECORDED.with_name("tales-busy.recording")))
     its = evidence.limits.with_kinds(["int8", "int4"], "float32")
     rates = its.row if "rate" not in changes else dict.fromkeys(its.row, changes["rate"])
     rates |= {"int8": changes["int8"]} if "int8" in changes else {}
