@@ -56,10 +56,11 @@ def test_one_token_has_no_decode():
 
 
 def engine_s(limits: Limits, cached: int = 4) -> ClockReport:
-    """Times of an engine that tells phases apart, 1 ms each but for the last two, 10 ns."""
+    """Times of an engine that tells phases apart, 1 ms each but for the last two, 1.1 and 0.9
+    us."""
     names = ("embed", *(f"h.{i}.{part}.residual" for i in (0, 1) for part in ("attn", "mlp")))
     names += ("logits", "probs", "next")
-    net = np.array([1e6] * 6 + [10.0] * 2)
+    net = np.array([1e6] * 6 + [1100.0, 900.0])
     cycles = [
         CycleTimes(kind, 1, T, past, 0.0, names, np.cumsum(net), net)
         for kind, T, past in (("prefill", 31, 0), ("decode", 1, 31))
@@ -78,6 +79,14 @@ def test_a_phase_that_is_not_divided_stands_once():
     assert "waiting" not in "".join(report.summary())  # which is minillm's
     binds = {line[0]: line[headings.index("bound by")] for line in lines}
     assert binds["attend"] == "" and binds["  probs"] != ""  # of 2 ms the limits explain nothing
+
+
+def test_what_is_too_short_to_be_told_has_no_share():
+    headings, lines = engine_s(LIMITS).table()
+    at = headings.index("predicted ms")
+    told = {line[0]: [bool(cell) for cell in line[at : at + 3]] for line in lines}
+    assert told["  probs"] == [True, True, True] and told["  next"] == [True, False, False]
+    assert told["choose"] == [True, True, True]  # 2 us, of two steps
 
 
 def test_one_rate_of_reading_is_said():
