@@ -72,9 +72,10 @@ def test_kernels_are_loaded_before_an_answer_is_timed(piped, tmp_path):
     _, plain, _ = piped(f"the low\n/save {saved}\nnewer\n", *drawn)
     code, out, err = piped("the low\nnewer\n", *drawn, "--stats")
     assert code == 0 and out == plain  # and nothing is left of what was tried
-    start, *answers = [line for line in err.splitlines() if line.startswith("[")]
+    start, *said = err.splitlines()
     assert re.fullmatch(r"\[start \d+\.\d{3} s: kernels are loaded, and 2 tokens tried\]", start)
-    assert answers[0].startswith("[read ") and "(0 were in the cache)" in answers[0]
+    first, _ = [line for line in said if line.startswith("[read ")]
+    assert "(0 were in the cache)" in first
     _, _, err = piped("/edit newer\n", "--load", str(saved), "--stats")
     assert "[read " in err  # what was loaded is there
 
