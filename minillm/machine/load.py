@@ -18,7 +18,7 @@ class Load:
     """Counts from its making on how much of the processors' time others took: neither this process
     nor those that it has started."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.before: tuple[float, ...] | None = _counted()
 
     def share(self) -> float | None:
