@@ -46,9 +46,9 @@ def compare_engine(
     ours, outcomes = Side(model), list[Outcome]()
     logits, options = model(ids), dict[str, Any]()
     switches = {"": {}, **kind.switches}  # as it is, and with one more at a time
-    with progress_bar("ways to start it") as update:
+    with progress_bar("ways") as update:
         for number, (switch, more) in enumerate(switches.items()):
-            update("comparing", number, len(switches), f"{kind.name}, {switch or 'as it is'}")
+            update("comparing", number, len(switches), switch or "as it is")
             options |= more
             engine = kind(checkpoint, **options)
             steps = Judge(ours, Side(engine), len(ids)).read(ids, last=False)

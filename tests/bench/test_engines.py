@@ -85,9 +85,9 @@ def test_what_is_being_tried_is_shown(monkeypatch):
     monkeypatch.setattr("minillm.bench.engines.progress_bar", bar)
     compared(Rough)
     assert shown == [
-        ("comparing", 0, 3, "rough, as it is"),
-        ("comparing", 1, 3, "rough, one that changes nothing"),
-        ("comparing", 2, 3, "rough, float32 there"),
+        ("comparing", 0, 3, "as it is"),
+        ("comparing", 1, 3, "one that changes nothing"),
+        ("comparing", 2, 3, "float32 there"),
     ]
 
 
