@@ -27,14 +27,24 @@ def one_line(message: str) -> str:
     return f"{message[: MOST // 2]} [...] {message[-MOST // 3 :]}"
 
 
-PACKAGES = {"llama_cpp": "llama-cpp-python"}  # what pip calls a module, where that differs
+# What pip is told of a module, where that differs, or others belong to it. Extras are named nowhere
+# else: no index has minillm itself.
+PACKAGES = {
+    "llama_cpp": "llama-cpp-python",
+    "jupyterlab": "jupyterlab anywidget",
+    "mpi4py": "mpi4py mpich",
+}
+
+
+def install(module: str) -> str:
+    """The command that installs a module, wherever minillm itself comes from."""
+    return f"python -m pip install {PACKAGES.get(module, module)}"
 
 
 def not_installed(module: str, needed_by: str = "") -> str:
     """That a module is not there, by whom it is needed, and how to install it."""
     needed = f", which {needed_by} needs," if needed_by else ""
-    package = PACKAGES.get(module, module)
-    return f"{module}{needed} is not installed: python -m pip install {package}"
+    return f"{module}{needed} is not installed: {install(module)}"
 
 
 def not_imported(error: ImportError, *wanted: str) -> str:

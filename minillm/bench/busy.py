@@ -6,12 +6,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 from ..loading import config_of
+from ..machine.load import Load
 from . import trainers
 from .peers import choose
 from .run import check_measured, in_rounds, random_ids, require_some, started, turn
@@ -127,15 +128,17 @@ def _in_turn(
             said = groups[result.threads][1][result.name]
             result.versions, result.missing = said.get("versions", {}), said.get("missing")
 
+        others = Load()
+
         def one_round(keep: bool) -> None:
             for n in (0, busy):
-                with neighbours(n):
+                with others.resting() if n else nullcontext(), neighbours(n):
                     for result in results:
                         if result.busy == n and not result.missing:
                             worker = groups[result.threads][0][result.name]
                             _measure(result, worker, request, tokens, keep)
 
-        in_rounds(rounds, one_round)
+        in_rounds(rounds, one_round, others, "what has no busy neighbours")
     check_measured(results)
     return results
 

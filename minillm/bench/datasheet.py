@@ -155,6 +155,11 @@ def described(model: str | Path) -> tuple[Any, str]:
         path = find_model(model)
     if path.suffix.lower() == ".gguf" and path.is_file():
         return llama_cpp.header(path)
+    if path.is_file():
+        raise InputError(
+            f"model '{path}' is a file; a datasheet is of a config.json, a .gguf, or a folder with"
+            " config.json"
+        )
     config = config_of(path)
     try:
         return config, open_checkpoint(path).stored

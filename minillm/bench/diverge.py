@@ -15,6 +15,7 @@ from ..decoding.cycle import Continuation
 from ..decoding.plain import one_by_one
 from ..errors import InputError
 from ..families.family import TABLE
+from ..machine.progress import Update, progress_bar
 from ..model import Model
 from ..tokenizer import Tokenizer
 from .rounding import Compared, Judge, Side
@@ -127,8 +128,11 @@ def diverge(
             f"{n} ids of a text and {options['max_new_tokens']} new ones are more than the"
             f" {P} positions of the models: ask for fewer (max_new_tokens)"
         )
-    ids_a, probs_a, cache = side_a.write(ids)
-    ids_b, probs_b, _ = side_b.write(ids)
+    with progress_bar("texts") as update:
+        update("writing", 0, 2, "A")
+        ids_a, probs_a, cache = side_a.write(ids)
+        update("writing", 1, 2, "B")
+        ids_b, probs_b, _ = side_b.write(ids)
     pairs = [*zip(ids_a[n:], ids_b[n:])]
     parting = next((m for m, (x, y) in enumerate(pairs) if x != y), None)
     apart = [float(abs(p - q).sum() / 2) for p, q in zip(probs_a, probs_b)]
@@ -140,7 +144,8 @@ def diverge(
             cache.truncate(n + parting)  # back to before they part, and on with B's token
             crossed, *_ = side_a.write(ids_b[:there], parting + 1, cache)
         apart = apart[: parting + 1]
-    moment, steps, formed = first_steps(side_a, side_b, ids_a, n)
+    with progress_bar("moments") as update:
+        moment, steps, formed = first_steps(side_a, side_b, ids_a, n, update)
     reasons = changed(side_a.exact, side_b.exact, steps[0].name) if steps else []
     if parting is not None and seeds[0] != seeds[1] and (moment is None or moment > parting):
         drawn = pairs[parting]
@@ -168,13 +173,14 @@ def require_alike(a: Model, b: Model) -> None:
 
 
 def first_steps(
-    a: Writer, b: Writer, ids: Sequence[int], n_prompt: int
+    a: Writer, b: Writer, ids: Sequence[int], n_prompt: int, update: Update
 ) -> tuple[int | None, list[Compared], int]:
     """Go along a text moment by moment: the first at which a step differs beyond rounding, which do
     there, and how many steps were formed."""
     judge, texts = Judge(a, b, len(ids)), [side.text(ids[:n_prompt]) for side in (a, b)]
     steps: list[Compared] = []
     for moment, end in enumerate(range(n_prompt, len(ids))):
+        update("comparing", moment, len(ids) - n_prompt)
         so_far = list(ids[:end])
         choose = [partial(probabilities, text, so_far) for text in texts]
         steps = judge.read(so_far, choose=choose)

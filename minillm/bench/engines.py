@@ -10,6 +10,7 @@ from typing import Any
 from ..checkpoints.checkpoint import Checkpoint
 from ..differences import apart
 from ..engines import Engine
+from ..machine.progress import progress_bar
 from ..model import Model
 from .rounding import Compared, Judge, Side
 
@@ -45,12 +46,14 @@ def compare_engine(
     ours, outcomes = Side(model), list[Outcome]()
     logits, options = model(ids), dict[str, Any]()
     switches = {"": {}, **kind.switches}  # as it is, and with one more at a time
-    for number, more in enumerate(switches.values()):
-        options |= more
-        engine = kind(checkpoint, **options)
-        steps = Judge(ours, Side(engine), len(ids)).read(ids, last=False)
-        far = float(apart(logits, engine(ids)).max())
-        outcomes.append(Outcome(tuple(switches)[1 : number + 1], engine.title, steps, far))
-        if not outcomes[-1].differing:
-            break
+    with progress_bar("ways") as update:
+        for number, (switch, more) in enumerate(switches.items()):
+            update("comparing", number, len(switches), switch or "as it is")
+            options |= more
+            engine = kind(checkpoint, **options)
+            steps = Judge(ours, Side(engine), len(ids)).read(ids, last=False)
+            far = float(apart(logits, engine(ids)).max())
+            outcomes.append(Outcome(tuple(switches)[1 : number + 1], engine.title, steps, far))
+            if not outcomes[-1].differing:
+                break
     return outcomes

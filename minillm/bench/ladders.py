@@ -14,6 +14,7 @@ import numpy as np
 from .. import families, kernels
 from ..errors import InputError, count
 from ..families.gpt2.config import GPT2Config
+from ..machine.load import undisturbed
 from ..machine.progress import progress_bar
 from ..twins.threads import set_threads
 from ..weights import store
@@ -59,7 +60,7 @@ def run(rounds: int = 5, threads: int = 2) -> list[Rung]:
     rungs = _rungs(threads)
     seconds = (rounds + 1) * len(rungs) * (PAUSE + LONG)
     log.info("%s rungs in turn, %s times: %s at least", len(rungs), rounds + 1, lasting(seconds))
-    with progress_bar("timings") as update:
+    with undisturbed("the ladders were measured"), progress_bar("timings") as update:
         for turn in range(rounds + 1):
             for done, rung in enumerate(rungs):
                 update("ladders", turn * len(rungs) + done, (rounds + 1) * len(rungs))

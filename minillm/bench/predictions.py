@@ -28,7 +28,6 @@ from ..families.gpt2.config import GPT2Config
 from ..families.llama.config import LlamaConfig
 from ..families.llama.qwen import Qwen2Config, Qwen3Config
 from ..loading import config_of
-from ..machine.load import undisturbed
 from ..machine.progress import progress_bar
 from ..model import Model
 from ..twins.choose import twin
@@ -187,10 +186,7 @@ def measured(
     }
     missing: dict[str, str | None] = {}
     moments: list[tuple[str, int, dict, dict]] = []
-    with (
-        undisturbed(f"{name} was measured"),
-        started([*plan], folder, limits.threads) as (workers, said),
-    ):
+    with started([*plan], folder, limits.threads) as (workers, said):
         missing.update({peer: said[peer].get("missing") for peer in plan})
 
         def one_round(keep: bool) -> None:
@@ -208,7 +204,7 @@ def measured(
                         }
                         moments.append((peer, n, now, took))
 
-        in_rounds(rounds, one_round)
+        in_rounds(rounds, one_round, what=name)
     best = max((now["flops"] for _, _, now, _ in moments), default=1)
     for peer, n, now, took in moments:
         engine, kind = plan[peer]

@@ -89,7 +89,7 @@ def of_lengths(found: Sequence[InType], model: str, n_new: int, rounds: int) -> 
                 row = [t.type, comparison.n_prompt, r.name]
                 for kind in KINDS:
                     row += [f"{median(getattr(r, kind)):,.1f}", f"{r.ratio(first, kind):.2f}"]
-                    row += ["{:.2f}-{:.2f}".format(*r.middle_half(first, kind))]
+                    row += [_range(*r.middle_half(first, kind), rounds, ".2f")]
                     row += [f"{comparison.share(r, kind):.0%}"]
                 rows.append([*row, _tokens(comparison, r)])
         n = max(c.n_prompt for c in t.comparisons) + n_new
@@ -234,7 +234,7 @@ def of_another(
             f"{line.this:,.1f}",
             f"{line.other:,.1f}",
             f"{line.ratio:.3f}",
-            "{:.3f}-{:.3f}".format(*line.middle_half),
+            _range(*line.middle_half, rounds, ".3f"),
             "same" if line.same_tokens else "differ",
         ]
         for line in lines
@@ -281,7 +281,12 @@ def _medians(rounds: int) -> str:
 
 def _spread(values: Sequence[float], form: str = ",.1f") -> list[str]:
     """Median and range, two cells."""
-    return [f"{median(values):{form}}", f"{min(values):{form}}-{max(values):{form}}"]
+    return [f"{median(values):{form}}", _range(min(values), max(values), len(values), form)]
+
+
+def _range(low: float, high: float, n: int, form: str) -> str:
+    """A range of n values: one alone has none."""
+    return f"{low:{form}}-{high:{form}}" if n > 1 else ""
 
 
 def _quotient(number: float | None, unit: float | None = 1e6, form: str = ",.0f") -> str:

@@ -22,6 +22,7 @@ from ..errors import InputError, count, not_installed
 from ..loading import config_of
 from ..machine.child import Child, Ended
 from ..machine.forms import short
+from ..machine.load import Load, undisturbed
 from ..machine.progress import progress_bar
 from .peers import PEERS, choose
 from .roofline import MACHINE, prefill_flop
@@ -265,12 +266,15 @@ def turn(worker: Any, request: dict, seconds: float) -> list[dict]:
     return answers
 
 
-def in_rounds(rounds: int, one_round: Callable[[bool], None]) -> None:
+def in_rounds(
+    rounds: int, one_round: Callable[[bool], None], others: Load | None = None, what: str = "this"
+) -> None:
     """Call one_round(whether it counts) once to warm up, and then `rounds` times; say how long that
-    takes when the first tells it."""
+    takes when the first tells it, and in the end where others were at work while `what` was
+    measured, by a count of one's own if given."""
     log.info("measuring in turn: a round to warm up, and %s after it", count(rounds, "round"))
     begin = perf_counter()
-    with progress_bar("rounds") as update:
+    with undisturbed(f"{what} was measured", others), progress_bar("rounds") as update:
         for i in range(rounds + 1):
             if i == 1:
                 seconds = perf_counter() - begin

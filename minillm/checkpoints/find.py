@@ -104,6 +104,7 @@ def find_model(name_or_path: str | Path) -> Path:
         isinstance(name_or_path, Path)
         or Path(name).is_absolute()
         or (is_file and Path(name).parent.is_dir())
+        or ("/" in name and Path(name).parent.is_dir() and not find_spec("huggingface_hub"))
         or (name.count("/") > 1 and not name.endswith(".gguf"))
         or name.count("/") > 2
         or name.startswith(".")

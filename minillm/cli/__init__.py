@@ -45,6 +45,7 @@ ROOMS = {
     "course": "course",
     "warmup": "warmup",
 }
+LIKE = 0.75  # how like a name is that may have been meant: --temperature is no --trace
 INTERRUPTED, CLOSED_PIPE = 130, 141  # what a shell reports for SIGINT and SIGPIPE
 
 
@@ -116,7 +117,7 @@ def is_text(argument: str) -> bool:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """The end of a message that names what may have been meant; empty where nothing is like it."""
-    near = get_close_matches(word, known, 1)
+    near = get_close_matches(word, known, 1, LIKE)
     return f"; did you mean {near[0]}?" if near else ""
 
 

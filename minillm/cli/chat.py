@@ -14,6 +14,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
 
@@ -41,6 +42,7 @@ HELP = """/edit [TEXT]    say TEXT instead of your last message; without TEXT, c
 /stats          what the last answer took
 /system [TEXT]  the message that stands before all others; without TEXT, show it
 Ctrl-C stops an answer. A message that begins with / needs a blank before it."""
+TRIED = 2  # tokens before the first answer that is timed
 WITHOUT = ("max_length", "num_beams", "length_penalty", "early_stopping", "on_full")
 WITHOUT += ("use_cache", "window", "chunk")
 
@@ -99,9 +101,22 @@ def run(args: argparse.Namespace) -> int:
         stop=args.stop,
         **options,
     )
+    if args.stats:
+        warm_up(chat)
     if args.load:
         chat.load(args.load)
     return Terminal(chat, args).talk()
+
+
+def warm_up(chat) -> None:
+    """Load kernels and touch memory, which the first answer is not to be blamed for, and say how
+    long it took."""
+    start = perf_counter()
+    for _ in islice(chat.send("."), TRIED):
+        pass
+    chat.reset()
+    took = f"[start {perf_counter() - start:.3f} s"
+    say(f"{took}: kernels are loaded, and {count(TRIED, 'token')} tried]")
 
 
 class Terminal:

@@ -135,6 +135,11 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(
             f"--engine has a precision of its own: leave out --precision {args.precision}"
         )
+    if args.engine and args.kernels and not (args.beside or args.record):
+        raise InputError(
+            f"--kernels is of minillm's functions, not of {args.engine}'s: leave out"
+            f" {args.kernels}, or put minillm --beside"
+        )
     if args.beside and not args.engine:
         raise InputError("--beside puts minillm beside another engine: add --engine llama.cpp")
     if args.limits and Path(args.limits).exists():
@@ -151,6 +156,7 @@ def run(args: argparse.Namespace) -> None:
     report, looked = next(iter(reports.values())), None
     drawn_in = {"colour": wants_colour(), "unicode": writes_unicode()}
     if not args.json:  # at once: the limits take seconds
+        write(report.verdict.sentences["answer"] + "\n")
         write(diagram(report, terminal_width(100), **drawn_in))
     with progress_bar("steps", show=not args.json) as update:
         if args.engine:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ..errors import InputError, count
+from ..errors import InputError, count, not_installed
 from .common import write
 
 # asks the network nothing
@@ -37,10 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from ..exercises.course import copy_chapters
 
     if not args.no_open and importlib.util.find_spec("jupyterlab") is None:
-        raise InputError(
-            "Jupyter is not installed: python -m pip install 'minillm-gpt2[notebooks]' (--no-open"
-            " only copies)"
-        )
+        raise InputError(f"{not_installed('jupyterlab')} (--no-open only copies)")
     copied, kept = copy_chapters(args.folder)
     kept_too = f"; {len(kept)} were there and stay as they are" if kept else ""
     write(f"{args.folder}: {count(len(copied), 'notebook')} copied{kept_too}")

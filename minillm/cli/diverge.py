@@ -55,11 +55,16 @@ def run(args: argparse.Namespace) -> None:
     seeds, options = seeds_of(args.seed), given_options(args)
     if args.seed is None and (options.get("do_sample") or options.get("temperature")):
         raise InputError("to draw tokens, give --seed N, or --seed N,N for A and B")
-    text = text_of(args)
     warn_of_no_number()
     if args.threads is not None:
         set_threads(args.threads)
-    (a, tokenizer), (b, other) = map(load_spelled, (args.a, args.b))
+    try:
+        text = text_of(args)
+        (a, tokenizer), (b, other) = map(load_spelled, (args.a, args.b))
+    except InputError as error:
+        if args.text is None:  # most often it is B that was left out
+            raise InputError(f"minillm diverge takes A, B and a text: {error}") from None
+        raise
     if tokenizer.tokens != other.tokens:
         raise InputError(
             f"{args.a} and {args.b} have different vocabularies: a text is other ids to each"
@@ -134,8 +139,13 @@ def said(found, args: argparse.Namespace, tokenizer) -> list[str]:
         worst = max(range(len(before)), key=before.__getitem__)
         lines.append(
             f"the same for {count(len(before), 'token')}:"
-            f" {tokenizer.readable(new[: len(before)])!r};"
-            f" P apart by {before[0]:.2g} at first, by {before[worst]:.2g} at most (moment {worst})"
+            f" {tokenizer.readable(new[: len(before)])!r}; probabilities "
+            + (
+                f"apart by {before[0]:.2g} at first, by {before[worst]:.2g} at most (moment"
+                f" {worst})"
+                if before[worst]
+                else "the same to the bit"
+            )
         )
     if found.parting is None:
         lines.append("the texts are the same" if found.ids_a == found.ids_b else "one ends earlier")
@@ -145,7 +155,8 @@ def said(found, args: argparse.Namespace, tokenizer) -> list[str]:
             for i, (p, q) in found.candidates.items()
         )
         lines.append(
-            f"they part at moment {found.parting}: {choices}; P apart by {found.apart[-1]:.2g}"
+            f"they part at moment {found.parting}: {choices}; probabilities apart by"
+            f" {found.apart[-1]:.2g}"
         )
     lines.append(f"A {args.a}: {tokenizer.readable(found.ids_a)}")
     if found.ids_a != found.ids_b:

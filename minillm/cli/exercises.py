@@ -3,7 +3,8 @@
 minillm exercises start             writes numbered files here (`start mine`: into mine), and never
                                     overwrites one
 minillm exercises check             runs them in order, up to the first that is not right yet
-minillm exercises check softmax     one of them; --watch checks again whenever a file is saved
+minillm exercises check softmax     one of them, or several; --watch checks again whenever a file
+                                    is saved
 minillm exercises hint softmax 2    its first two hints
 minillm exercises list              what is done, and what it unlocks
 minillm exercises run               the bundled model, computed with your functions
@@ -63,9 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sub = action("start", "write the files that are not there yet", start)
     sub.add_argument("where", nargs="?", type=Path, metavar="DIR", help="the same as --folder DIR")
     sub = action(
-        "check", "check one exercise, or all in order up to the first that is not right", check
+        "check", "check some exercises, or all in order up to the first that is not right", check
     )
-    sub.add_argument("name", nargs="?", help="an exercise (default: all)")
+    sub.add_argument(
+        "names", nargs="*", metavar="name", help="exercises, or their files (default: all)"
+    )
     sub.add_argument(
         "--all", action="store_true", help="do not stop at the first that is not right"
     )
@@ -77,12 +80,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--json", action="store_true", help="print JSON")
     sub = action("hint", "show the first hints of an exercise", hint)
-    sub.add_argument("name", help="an exercise")
+    sub.add_argument("name", help="an exercise, or its file")
     sub.add_argument(
         "number", nargs="?", type=int, default=1, help="how many (default: %(default)s)"
     )
     action("reset", "begin an exercise anew; a copy of yours is kept", reset).add_argument(
-        "name", help="an exercise"
+        "name", help="an exercise, or its file"
     )
     sub = action(
         "list", "show all exercises: done or to do, minutes, difficulty, what they unlock", list_all
@@ -111,12 +114,12 @@ def start(args) -> None:
     written, kept = folder.start(where)
     write(
         f"{where.resolve()}: {count(len(written), 'file')} written"
-        + (f", {len(kept)} left as they were" if kept else "")
+        + (f", {len(kept)} left as they were (to begin one anew: `reset NAME`)" if kept else "")
     )
-    there = "" if where.resolve() == Path.cwd() else f" --folder {shlex.quote(str(where))}"
+    there = "" if where.resolve() == Path.cwd() else f"cd {shlex.quote(str(where))}, "
     first = min([*written, *kept]).name
     write(
-        f"Begin in {first}, and then: minillm exercises check{there} (the answers are in the"
+        f"Next: {there}begin in {first}, and then: minillm exercises check (the answers are in the"
         " package; try without)"
     )
 
@@ -145,12 +148,12 @@ def state(folder: Path) -> list:
 
 def check_once(args) -> int:
     """Check and print; 0 if all that was checked is right."""
-    from ..exercises import EXERCISES, exercise
+    from ..exercises import EXERCISES
     from ..exercises.checking.process import check_folder
-    from ..exercises.student.folder import file_of, require
+    from ..exercises.student.folder import file_of, named, require
     from ..moved import imported_in
 
-    names = [exercise(args.name).name] if args.name else [*EXERCISES]
+    names = [named(args.folder, name).name for name in args.names] or [*EXERCISES]
     require(args.folder)
     results: list[Result] = []
     old_names: dict[str, str] = {}
@@ -164,7 +167,7 @@ def check_once(args) -> int:
             write(result.headline if brief else str(result))
             if result.status in ("todo", "missing") and not brief:
                 write(f"  file: {file.name}")
-        if not result.right and not args.all:
+        if not (result.right or args.all or args.names):
             break
     if args.json:
         write_json([asdict(r) for r in results])
@@ -177,15 +180,16 @@ def check_once(args) -> int:
 
 def hint(args) -> None:
     from ..errors import InputError
-    from ..exercises import exercise
+    from ..exercises.student.folder import named
 
-    hints = exercise(args.name).hints
+    e = named(args.folder, args.name)
+    hints = e.hints
     if args.number < 1:
         raise InputError(f"hint {args.number}: it must be 1 or more")
     for i, text in enumerate(hints[: args.number], 1):
         write(f"{i} of {len(hints)}: {text}")
     if args.number < len(hints):
-        write(f"more: minillm exercises hint {args.name} {args.number + 1}")
+        write(f"more: minillm exercises hint {e.name} {args.number + 1}")
 
 
 def reset(args) -> None:

@@ -25,6 +25,7 @@ from .common import add_compute, check_output, load, require_new, say_written, w
 from .generate import add_options, given_options
 
 TEXT = "Once upon a time, there was a little girl"
+PAGES = (".html", ".htm")
 WORDS = 40  # how many are written unless told otherwise
 SEED = 1  # so that levers draw the same text
 HUBS = {
@@ -98,12 +99,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-
     from ..page.answering import answerer
+    from ..page.levers import require_known
     from .clock import limits_of
 
     text = TEXT if args.text is None else args.text
-    check_output("--save", args.save, (".html", ".htm"))
+    check_output("--save", args.save, PAGES)
     check_output("--limits", args.limits)
     if args.save:
         require_new(Path(args.save), args.force)
@@ -113,6 +114,8 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("--live puts the model into a page: give --save page.html, too")
     if args.beside and not args.save:
         raise InputError("--beside is for --save page.html; a served page offers its levers")
+    for lever in args.beside:
+        require_known(lever)
     folder = folder_of(args)
     if args.watch and not folder:
         raise InputError("--watch looks at your functions: give --kernels FOLDER, too")
@@ -166,6 +169,12 @@ def replay(args: argparse.Namespace) -> None:
         raise InputError(f"--recording shows what was computed: leave out {given[0]}")
     if not args.save:
         raise InputError("--recording is for --save page.html")
+    for path in args.recording:
+        if path.lower().endswith(PAGES):
+            raise InputError(
+                f"--recording {path}: this is a page, not a recording, which `minillm clock"
+                " --record FILE` writes; open it in a browser"
+            )
     made = [read(path) for path in args.recording]
     shapes = [(one.header["model"]["family"], one.header["model"]["sizes"]) for one in made]
     for path, shape in zip(args.recording, shapes):

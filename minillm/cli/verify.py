@@ -81,7 +81,7 @@ def check(name: str, args: argparse.Namespace) -> dict:
     say = write if not args.json else lambda *_: None
     result = {"folder": str(folder), "ok": True}
     if args.live or published is None or (folder / REFERENCE_FILE).exists():
-        result |= check_steps(folder, model, tokenizer, args, say)
+        result |= check_steps(name, folder, model, tokenizer, args, say)
     if published is not None:
         facts = check_facts(published, model, tokenizer, say)
         result |= {"ok": result["ok"] and all(f["ok"] for f in facts), "published": facts}
@@ -98,13 +98,14 @@ def check_engine(args: argparse.Namespace) -> dict:
     from ..loading import load_model, open_checkpoint
 
     kind = engine(args.engine)
-    checkpoint = open_checkpoint(args.model or "tales")
+    name = args.model or "tales"
+    checkpoint = open_checkpoint(name)
     model, tokenizer = load_model(checkpoint, kernels=args.kernels), checkpoint.tokenizer
     text = LIVE_TEXT if args.text is None else args.text
     ids = tokenizer.encode_prompt(text) if tokenizer else np.arange(8).tolist()
     outcomes = compare_engine(kind, checkpoint, model, ids)
     if not args.json:
-        write(f"{checkpoint.path} against {outcomes[0].title}: {count(len(ids), 'id')}")
+        write(f"{name} against {outcomes[0].title}: {count(len(ids), 'id')}")
         where = "" if args.all else ", where it is most in any layer"
         write(f"how far apart a step is, in rounding of both{where}; blank: it is within another")
         for number, switch in enumerate(outcomes[-1].switches, 1):
@@ -130,7 +131,7 @@ def check_engine(args: argparse.Namespace) -> dict:
     }
 
 
-def check_steps(folder: Path, model, tokenizer, args: argparse.Namespace, say) -> dict:
+def check_steps(name: str, folder: Path, model, tokenizer, args, say) -> dict:
     """Compare every step and a greedy continuation with the reference, stored or run now."""
     import numpy as np
 
@@ -163,7 +164,7 @@ def check_steps(folder: Path, model, tokenizer, args: argparse.Namespace, say) -
         except InputError as error:  # a step above is red, and says why
             failure = f": {error}"
     same = bool(np.array_equal(greedy, reference.greedy)) if reference.greedy.size else None
-    say(f"{folder} against {source}: ids of shape {list(reference.ids.shape)}\n")
+    say(f"{name} against {source}: ids of shape {list(reference.ids.shape)}\n")
     say(comparison(reports, by_kind=not args.all) + "\n")
     for dtype, report in reports.items():
         first = "every step OK" if report.ok else f"the first step that is not OK is {report.first}"

@@ -23,6 +23,7 @@ from .prediction import Prediction, predict
 from .verdict import Evidence, Verdict, size, verdict
 
 TENTH = 0.1  # of the measured time: where the limits say less, none of them binds
+LEAST = 1000  # ns of an interval: what is shorter, neither the clock nor the limits can tell
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Row:
 
     ticks: reference cycles of the latter. cost, predicted, binds: of the decode cycle in the
     middle, its seconds and the binding limit by the machine's limits (None without); prefill_cost:
-    what the prefill has to do.
+    what the prefill has to do. intervals: of that cycle, whose sum it is.
     """
 
     phase: str
@@ -44,6 +45,7 @@ class Row:
     prefill_cost: Cost
     predicted: float | None = None
     binds: str = ""
+    intervals: int = 1
 
     @property
     def share(self) -> float | None:
@@ -188,9 +190,9 @@ class ClockReport:
             for c in (self.typical, self.prefill)
         ]
         ticks, seconds = decode * self.ticks_per_second / 1e9, sum(p.seconds for p in mine)
-        return Row(
-            phase, part, ns(self.prefill), decode, ticks, *costs, seconds if mine else None, binds
-        )
+        times = ns(self.prefill), decode, ticks
+        predicted_s = seconds if mine else None
+        return Row(phase, part, *times, *costs, predicted_s, binds, len(mine))
 
     def to_dict(self) -> dict:
         """All of it as JSON-able values, times in ns."""
@@ -265,15 +267,12 @@ class ClockReport:
                 ]
             if self.decode and self.limits:
                 line += [f"{row.cost.flops / 1e6:,.2f}", f"{row.cost.bytes / 1e6:,.2f}"]
-                line += (
-                    [
-                        f"{1e3 * row.predicted:,.3f}",
-                        f"{row.share:.0%}",
-                        row.binds if row.share >= TENTH else "",
-                    ]
-                    if row.share
-                    else ["", "", ""]
-                )
+                share = (row.decode >= LEAST * row.intervals and row.share) or 0.0
+                line += [
+                    f"{1e3 * row.predicted:,.3f}" if row.predicted else "",
+                    f"{share:.0%}" if share else "",
+                    row.binds if share >= TENTH else "",
+                ]
             lines.append(line)
         return headings, lines
 
@@ -314,8 +313,11 @@ class ClockReport:
             lines += [
                 "predicted: reading or arithmetic, whichever takes longer at these limits"
                 + waiting,
-                "of limit: predicted / measured, above 100% where it was faster; bound by: the"
-                " longest of these, where all are a tenth of the time",
+                "of limit: predicted / measured; above 100% is faster than the limits, as from a"
+                " nearer cache",
+                "bound by: what the prediction spends longest on; blank where it is less than a"
+                " tenth of the time measured",
+                "both are blank where steps take less than 1 us each, too little to be told",
             ]
         return lines
 

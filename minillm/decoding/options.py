@@ -331,13 +331,14 @@ class Options:
         if fit < 1:
             raise InputError(
                 f"the prompt has {n_prompt:,} tokens and the model {n_positions} positions: "
-                "shorten it, or use on_full='slide' (--on-full slide) to keep its end"
+                "shorten it, or slide, which keeps its end (--on-full slide; in Python"
+                " on_full='slide')"
             )
         if LIMITS & self.given.keys() and wanted > fit:
             raise InputError(
                 f"{count(n_prompt, 'token')} and {wanted} new ones do not fit the model's"
-                f" {n_positions} positions: ask for at most {fit}, or use on_full='slide'"
-                " (--on-full slide)"
+                f" {n_positions} positions: ask for at most {fit}, or slide on (--on-full slide;"
+                " in Python on_full='slide')"
             )
         return min(wanted, fit)
 

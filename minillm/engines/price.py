@@ -61,11 +61,13 @@ class Price:
         ]
         if self.own and self.within:
             lines += [
-                f"of these, embed to unembed are {self.inside:,.3f} ms on average:"
-                f" {self.within:,.3f} within {self.engine}, which itself counts {self.own:,.3f}"
-                f" ({self.within / self.own - 1:+.1%})",
-                f"and {self.inside - self.within:,.3f} around it, where it is called and its logits"
-                " are copied, in embed and unembed; the table has medians, of its own run",
+                f"with stamps, {self.inside:,.3f} ms in the mean from the call to the logits:"
+                f" {self.within:,.3f} in the functions of {self.engine},",
+                f"and {self.inside - self.within:,.3f} in the call from Python and a copy of the"
+                " logits, which the phases embed and unembed hold",
+                f"{self.engine} itself counts {self.own:,.3f} ms for its functions"
+                f" (the stamps {self.within / self.own - 1:+.1%}); the table has medians of another"
+                " run",
             ]
         if self.unknown:
             nodes = ", ".join(f"{n} x {node}" for node, n in self.unknown.items())

@@ -323,4 +323,5 @@ def by_gguf(architecture: str) -> Family:
 
 
 def _names() -> str:
-    return ", ".join(repr(family.name) for family in _families.values())
+    """The families that others write, too."""
+    return ", ".join(repr(family.name) for family in _families.values() if family.architectures)

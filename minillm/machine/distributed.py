@@ -4,7 +4,7 @@ gradients.
 Every process (a *rank*, 0 to size - 1) runs the same program; they meet in the methods of
 `world()`, which all must call in the same order. Started without mpiexec the world is one process,
 its methods cost nothing, and mpi4py is not imported: whoever uses them needs no second way for one
-process. Needs `pip install "minillm-gpt2[mpi]"`: mpi4py and an MPI.
+process. Needs the extra `mpi`: mpi4py and an MPI.
 
 Source: Message Passing Interface Forum, "MPI: A Message-Passing Interface Standard" (1994), chapter
 4.
@@ -19,7 +19,7 @@ from time import monotonic, sleep
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, install
 
 # What mpiexec sets in each process: MPICH, Intel's and Microsoft's; PMIx, and with it Open MPI and
 # Slurm; old Open MPI.
@@ -147,9 +147,7 @@ def _started_by_mpi() -> World:
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
-        raise InputError(
-            f'mpiexec needs mpi4py ({error}): python -m pip install "minillm-gpt2[mpi]"'
-        ) from None
+        raise InputError(f"mpiexec needs mpi4py ({error}): {install('mpi4py')}") from None
     return MPIWorld(MPI.COMM_WORLD) if MPI.COMM_WORLD.size > 1 else ALONE
 
 

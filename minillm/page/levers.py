@@ -24,6 +24,7 @@ KNOWN = (
 )
 
 ROWS = {"batch": "batch", "beams": "num_beams"}  # levers that are a number of rows, for `record`
+NAMED = ("draft", "cache", "model", "engine")  # levers with a name behind the colon
 NUMBER = re.compile("[0-9]{1,4}")
 
 
@@ -34,6 +35,19 @@ def offered(model: Model, drafts: tuple[str, ...] = ()) -> list[str]:
     return [*found, "threads:1"] if n_threads(model.ops) > 1 else found
 
 
+def require_known(lever: str) -> None:
+    """Raise InputError for what is no lever, of whatever model; "" is none."""
+    what, _, how = lever.partition(":")
+    if what in (*ROWS, "threads"):
+        known = bool(NUMBER.fullmatch(how))
+    else:
+        known = bool(how) if what in NAMED else lever in ("", "no-cache", *KINDS)
+    if not known:
+        raise InputError(f"lever {short(lever)} is not known; known: {KNOWN}")
+    if what == "engine":
+        engine(how)  # raises
+
+
 @contextmanager
 def pulled(
     lever: str, model: Model, tokenizer: Tokenizer, load: Callable[..., Any], name: str = ""
@@ -41,32 +55,31 @@ def pulled(
     """The model, the draft and the arguments of `record` that a lever asks for, while it is pulled;
     "" is none. load: opens a model by its name; name: what this one is opened by. InputError for
     another lever."""
+    require_known(lever)
     what, _, how = lever.partition(":")
     threads = n_threads(model.ops)
     draft: Draft | None = None
     options: dict = {}
-    if what == "draft" and how:
+    if what == "draft":
         draft = named_draft(how, model, tokenizer, load)
-    elif what == "cache" and how:
+    elif what == "cache":
         options = {"cache_dtype": how}
-    elif what in ROWS and NUMBER.fullmatch(how):
+    elif what in ROWS:
         options = {ROWS[what]: int(how)}
-    elif what == "threads" and NUMBER.fullmatch(how):
+    elif what == "threads":
         set_threads(int(how))
-    elif what == "model" and how:
+    elif what == "model":
         other, its_tokenizer = load(how)
         require_alike(model, other)
         if its_tokenizer.tokens != tokenizer.tokens:
             raise InputError(f"{short(how)} has another vocabulary: a text is other ids to it")
         model, options = other, {"name": how}
-    elif what == "engine" and how:
+    elif what == "engine":
         options = {"engine": engine(how)(name, threads)}
     elif lever == "no-cache":
         options = {"use_cache": False}
-    elif lever in KINDS:
-        model = quantize(model, lever)
     elif lever:
-        raise InputError(f"lever {short(lever)} is not known; known: {KNOWN}")
+        model = quantize(model, lever)
     try:
         yield model, draft, options
     finally:

@@ -136,8 +136,8 @@ class Explored:
 
     @cached_property
     def widget(self) -> Any:
-        """The page as a widget, which asks this process for other texts; needs anywidget (pip
-        install "minillm-gpt2[notebooks]")."""
+        """The page as a widget, which asks this process for other texts; needs anywidget, of the
+        extra `notebooks`."""
         import anywidget
         import traitlets
 

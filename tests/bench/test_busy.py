@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from time import perf_counter, sleep
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from minillm import InputError
 from minillm.bench import busy, trainers
 from minillm.bench.peers import clocks, spent
 from minillm.cli import main
+from minillm.machine import load
 from tests.bench.conftest import run_module
 from tests.bench.workers import CONFIG, ENDED, Steady
 
@@ -53,6 +55,26 @@ def test_beside_busy_neighbours_everybody_is_measured_in_turn(
     assert main([*args, "0"]) == 2 and "--busy is 0; it must be" in capsys.readouterr().err
     with pytest.raises(InputError, match="no peer could be measured: engine-absent: no_such"):
         busy.run(compare.folder, "engine-absent", 1, 2, 2, 1, threads=1)
+
+
+@pytest.mark.parametrize(("disturbed", "said"), [(0, True), (1, False)])
+def test_others_count_where_there_are_no_neighbours(
+    compare, in_threads, monkeypatch, caplog, disturbed, said
+):
+    counted = [0.0, 0.0, 0.0]  # seconds: all, the busy ones, ours
+
+    @contextmanager
+    def neighbours(n):
+        counted[0] += 10
+        counted[1] += 9 if n == disturbed else 0
+        yield []
+
+    monkeypatch.setattr(busy, "TURN", 0)
+    monkeypatch.setattr(busy, "neighbours", neighbours)
+    monkeypatch.setattr(load, "_counted", lambda: tuple(counted))
+    busy.run(compare.folder, "engine-other", 1, n_prompt=2, n_new=3, rounds=1, threads=1)
+    warning = "others took 90 % of the processors while what has no busy neighbours was measured"
+    assert (warning in caplog.text) == said
 
 
 def test_a_turn_lasts_until_slices_even_out(monkeypatch):

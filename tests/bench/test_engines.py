@@ -2,6 +2,7 @@
 engine of this file is minillm itself, and rounds one step unless it is told not to."""
 
 import json
+from contextlib import contextmanager
 from typing import ClassVar
 
 import numpy as np
@@ -74,6 +75,22 @@ def test_what_no_switch_explains_stays():
     assert not any(step.name.endswith("scores") for step in outcomes[0].steps)
 
 
+def test_what_is_being_tried_is_shown(monkeypatch):
+    shown = []
+
+    @contextmanager
+    def bar(unit):
+        yield lambda *said: shown.append(said)
+
+    monkeypatch.setattr("minillm.bench.engines.progress_bar", bar)
+    compared(Rough)
+    assert shown == [
+        ("comparing", 0, 3, "as it is"),
+        ("comparing", 1, 3, "one that changes nothing"),
+        ("comparing", 2, 3, "float32 there"),
+    ]
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_not_finite_is_not_within_rounding(bad, tmp_path, capsys, monkeypatch):
     """On both sides: in float64 it is not finite either, and so no rounding can be measured."""
@@ -100,7 +117,7 @@ def test_verify_says_so(kind, code, monkeypatch, capsys):
     arguments = ["verify", "tales-draft", "--engine", "rough", "The king"]
     assert main(arguments) == code
     words = capsys.readouterr().out
-    assert "tales-draft against rough 1: 2 ids" in words
+    assert words.startswith("tales-draft against rough 1: 2 ids\n")
     assert ("no switch explains h.*.ln_2" in words) == bool(code)
     assert "+1: one that changes nothing\n+2: float32 there, and those above\n" in words
     assert ("+2: all within rounding" in words) == (not code)

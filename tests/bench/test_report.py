@@ -61,6 +61,15 @@ def test_rates_and_where_tokens_part(comparison):
     assert first["same_tokens"] and not second["same_tokens"] and "decode_ratio" not in last
 
 
+def test_one_round_has_no_range(comparison):
+    for r in comparison.measured:
+        r.prefill, r.decode = r.prefill[:1], r.decode[:1]
+    for table in tables(report.of_peers(comparison, "a model", 1))[:2]:
+        assert [row[1:3] for row in table.rows[:2]] == [["200.0", ""], ["100.0", ""]]
+    lengths, _ = tables(report.of_lengths([InType("F16", None, [comparison])], "m", 8, 1))
+    assert [lengths.rows[1][i] for i in (4, 5, 8, 9)] == ["0.50", "", "0.50", ""]
+
+
 def test_a_rung_is_beside_what_its_group_is_measured_by():
     rungs = [
         Rung("products", name, 1, 1.0, list, [rate])

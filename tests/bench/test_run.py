@@ -19,6 +19,7 @@ from minillm.bench import run as run_function
 from minillm.bench.convert import requantize, write_gguf
 from minillm.bench.peers import GROUPS, PEERS, choose
 from minillm.cli import main
+from minillm.machine import load
 from minillm.machine.child import NO_ANSWER
 from tests.bench.workers import CONFIG, ENDED
 
@@ -317,6 +318,13 @@ def test_peers_for_another_processor(monkeypatch, tmp_path):
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True
     )
     assert done.stdout.split() == ["another", "haswell"], done.stderr
+
+
+def test_others_at_work_meanwhile_are_told_of(monkeypatch, caplog):
+    counts = iter([(0.0, 0.0, 0.0), (10.0, 9.0, 1.0)])
+    monkeypatch.setattr(load, "_counted", lambda: next(counts))
+    run_module.in_rounds(1, lambda keep: None, what="tales")
+    assert "others took 80 % of the processors while tales was measured" in caplog.text
 
 
 def test_where_no_engine_is_installed_nothing_is_started(monkeypatch, capsys):

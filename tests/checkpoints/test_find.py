@@ -132,6 +132,13 @@ def test_any_failure_is_one_line(error, reason):
     assert find._reason(error, "URL").startswith(reason)
 
 
+def test_a_path_is_not_sought_on_the_hub(elsewhere, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # as if it were not installed
+    (elsewhere / "here" / "mine").mkdir()
+    assert one_line("mine/model").startswith("no folder 'mine/model'; bundled models: ")
+    assert "to fetch it from the Hugging Face hub: " in one_line("owner/model")
+
+
 def test_a_name_almost_right_is_asked_about(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # as if it were not installed
     with pytest.raises(

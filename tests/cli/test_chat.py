@@ -67,6 +67,19 @@ def test_a_line_is_a_message_and_answers_are_all_that_is_printed(piped, tmp_path
     assert code == 0 and len(out.splitlines()) == 1 and "were in the cache" in err
 
 
+def test_kernels_are_loaded_before_an_answer_is_timed(piped, tmp_path):
+    saved, drawn = tmp_path / "talk.json", ("--seed", "1", "--temperature", "1")
+    _, plain, _ = piped(f"the low\n/save {saved}\nnewer\n", *drawn)
+    code, out, err = piped("the low\nnewer\n", *drawn, "--stats")
+    assert code == 0 and out == plain  # and nothing is left of what was tried
+    start, *said = err.splitlines()
+    assert re.fullmatch(r"\[start \d+\.\d{3} s: kernels are loaded, and 2 tokens tried\]", start)
+    first, _ = [line for line in said if line.startswith("[read ")]
+    assert "(0 were in the cache)" in first
+    _, _, err = piped("/edit newer\n", "--load", str(saved), "--stats")
+    assert "[read " in err  # what was loaded is there
+
+
 def test_only_its_own_file_is_written_over(piped, tmp_path):
     saved, other = tmp_path / "talk.json", tmp_path / "other.json"
     other.write_text("mine")

@@ -1,6 +1,7 @@
 """What people see of the clock: the diagram, the trace, and the command."""
 
 import json
+import re
 
 import pytest
 
@@ -65,6 +66,7 @@ def test_the_command_draws_and_tabulates(cli, tmp_path):
         and "\x1b" not in out
         and "predicted" not in out
     )
+    assert re.match("Each token costs .* which is .* tokens/s\\.\n\n", out)
     assert check_nesting(json.loads((tmp_path / "t.json").read_text())["traceEvents"]) == 3
     LIMITS.save(tmp_path / "limits.json")
     code, out, _ = cli(*args, "--limits", str(tmp_path / "limits.json"), "--every-step")
@@ -89,6 +91,10 @@ def test_the_command_draws_and_tabulates(cli, tmp_path):
         ([TALE, "--plot", "picture.xyz"], "--plot picture.xyz: the name must end in one of .png"),
         ([TALE, "--trace", "."], "--trace .: it is a folder; name a file in it"),
         ([TALE, "--limits", "README.md"], "README.md"),
+        (
+            [TALE, "--engine", "llama.cpp", "--kernels", "numpy"],
+            "--kernels is of minillm's functions, not of llama.cpp's: leave out numpy",
+        ),
         (["--predict", "3,x"], "--predict 3,x: give contexts as whole numbers"),
         (["--predict", "32", TALE], "--predict needs no prompt: leave out 'Once upon a time'"),
         (["--predict", "32", "--engine", "llama.cpp"], "--predict goes without --engine"),

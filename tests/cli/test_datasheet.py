@@ -133,6 +133,7 @@ def test_markdown_is_for_the_page_alone(cli, tmp_path):
     [
         (["--machine", "b300"], "machine 'b300' is no file, and none of a100"),
         (["no-such-model", "--machine", "a100"], "no-such-model"),
+        (["pyproject.toml"], "is a file; a datasheet is of a config.json, a .gguf"),
         (["tales", "--machine", "a100", "--threads", "2"], "has no limits for 2 threads"),
         (["tales", "--machine", "a100", "--measure"], "--measure is of this machine"),
         (["tales", "--kinds", "int3"], "--kinds is 'int3'; it must be one of float32"),

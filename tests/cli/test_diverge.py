@@ -1,5 +1,6 @@
 """minillm diverge: how models are spelt, what is said, and what is refused in one line."""
 
+import io
 import json
 
 import pytest
@@ -35,6 +36,7 @@ def test_the_same_model_in_words(cli):
     text = tokenizer.decode(model.generate(tokenizer.encode("The king"), 6, do_sample=False))
     assert out.splitlines()[0] == "no step differs beyond rounding"
     assert out.endswith(f"the texts are the same\nA tales-draft: {text}\n")
+    assert "; probabilities the same to the bit\n" in out
 
 
 def test_all_of_it_as_json(cli):
@@ -64,7 +66,8 @@ def test_models_are_spelt_with_dtype_and_kernels(tmp_path):
         (("tales-draft", "tales-draft@transformer", "The"), "numpy, llama.cpp, transformers, or a"),
         (("tales-draft", "tales-draft@numpy:int8", "The"), ":DTYPE stands before it"),
         (("tales-draft", "tales-draft@", "The king"), "@ is followed by"),
-        (("tales-draft", "nowhere", "The king"), "nowhere"),
+        (("tales-draft", "nowhere", "The king"), "minillm: model 'nowhere'"),
+        (("tales-draft", "Once"), "minillm diverge takes A, B and a text: model 'Once' is"),
         (("tales-draft", "tales-draft", ""), "the prompt is empty"),
         (("tales-draft", "tales-draft", "The king", "--seed", "one"), "--seed one"),
         (("tales-draft", "tales-draft", "The king", "--temperature", "2"), "give --seed N"),
@@ -72,7 +75,8 @@ def test_models_are_spelt_with_dtype_and_kernels(tmp_path):
     ],
     ids=lambda v: " ".join(v)[:40] if isinstance(v, tuple) else "",
 )
-def test_what_cannot_be_compared_is_one_line(cli, arguments, message):
+def test_what_cannot_be_compared_is_one_line(cli, monkeypatch, arguments, message):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
     code, out, err = cli(*arguments)
     assert (code, out) == (2, "") and message in err and err.count("\n") == 1
 

@@ -47,7 +47,10 @@ def test_start_writes_every_file_once(cli, tmp_path):
 def test_start_takes_a_folder_as_the_course_prints_it(cli, tmp_path):
     """notebooks/README.md: minillm exercises start mine."""
     code, out, _ = cli("start", "mine")
-    assert code == 0 and "Begin in 0001_argmax.py" in out and "check --folder mine (" in out
+    assert code == 0 and "\nNext: cd mine, begin in 0001_argmax.py, and then: minillm" in out
+    assert " exercises check (" in out and "reset" not in out
+    code, out, _ = cli("start", "mine")
+    assert code == 0 and "left as they were (to begin one anew: `reset NAME`)\n" in out
     assert len([*(tmp_path / "mine").glob("*.py")]) == len(EXERCISES) and not [
         *tmp_path.glob("*.py")
     ]
@@ -67,6 +70,22 @@ def test_a_file_is_found_under_an_older_number(cli, tmp_path):
     assert cli("check", "softmax")[:2] == (0, "softmax: right\n")
     cli("start")
     assert not (tmp_path / folder.file_name(exercise("softmax"))).exists()
+
+
+@pytest.mark.parametrize("name", ["0299_softmax.py", "mine/0299_softmax.py", "0299"])
+def test_an_exercise_is_known_by_its_file(cli, tmp_path, name):
+    (tmp_path / "0299_softmax.py").write_text(with_body_of(exercise("softmax")))
+    assert cli("check", name)[:2] == (0, "softmax: right\n")
+    assert "more: minillm exercises hint softmax 2" in cli("hint", name)[1]
+    assert cli("reset", name)[1].startswith("0299_softmax.py is new")
+
+
+def test_several_are_all_checked(cli, tmp_path):
+    cli("start")
+    softmax_file(tmp_path).write_text(with_body_of(exercise("softmax")))
+    code, out, _ = cli("check", "0001_argmax.py", "softmax")
+    assert code == 1 and out.startswith("argmax: to do")
+    assert out.endswith("\nsoftmax: right\n\n1 of 2 right\n")
 
 
 def test_reset_keeps_copies(cli, tmp_path):
@@ -181,6 +200,7 @@ def test_json_is_a_list_of_results(cli):
     [
         (("check",), "holds no exercises: run `minillm exercises start` there"),
         (("check", "sofmax"), "there is no exercise 'sofmax'; near it: softmax"),
+        (("check", "0203_sofmax.py"), "there is no exercise 'sofmax'; near it: softmax"),
         (("check", "7"), "there is no exercise '7'; there are: argmax"),
         (("reset", "softmax"), "holds no exercises"),
         (("hint", "softmax", "0"), "hint 0: it must be 1 or more"),

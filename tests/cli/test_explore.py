@@ -29,6 +29,14 @@ def test_the_command_writes_a_page(tmp_path, capsys):
     assert "the name must end in one of .html" in capsys.readouterr().err
 
 
+def test_a_lever_that_is_none_is_refused_before_anything_is_loaded(monkeypatch, capsys):
+    monkeypatch.setattr("minillm.cli.explore.load", None)
+    assert main(["explore", "--save", "a.html", "--beside", "int8", "--beside", "intt8"]) == 2
+    assert "lever 'intt8' is not known; known: no-cache, " in capsys.readouterr().err
+    assert main(["explore", "--save", "a.html", "--beside", "engine:vllm"]) == 2
+    assert "engine is 'vllm'; it must be one of llama.cpp" in capsys.readouterr().err
+
+
 def test_recordings_are_shown_without_what_made_them(tmp_path, capsys):
     """Those of two engines, neither of which is needed."""
     data, page = Path(__file__).parents[1] / "data", tmp_path / "a.html"
@@ -44,6 +52,7 @@ def test_recordings_are_shown_without_what_made_them(tmp_path, capsys):
         (["The king", *args], "leave out text"),
         ([*args, "--recording", another, *save, "b.html"], f"other shapes than {engines[0]}"),
         (["--recording", f"{another}.no", *save, "b.html"], "tales.recording.no"),
+        (["--recording", "king.html", *save, "b.html"], "this is a page, not a recording"),
     ):
         assert main(["explore", *wrong]) == 2
         err = capsys.readouterr().err

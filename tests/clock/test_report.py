@@ -20,6 +20,8 @@ LIMITS = Limits(
     {}, 2, {2**16: 1e11, 2**28: 2e10}, {"float32": 9e10}, {"float32": 1e11}, 5e9, 1e-6, 1e-5, 1e-7
 )
 
+SLOW = replace(LIMITS, elements=5e8)  # half a microsecond for the softmax of 48 numbers
+
 
 @pytest.fixture(scope="module")
 def report() -> ClockReport:
@@ -56,10 +58,11 @@ def test_one_token_has_no_decode():
 
 
 def engine_s(limits: Limits, cached: int = 4) -> ClockReport:
-    """Times of an engine that tells phases apart, 1 ms each but for the last two, 10 ns."""
+    """Times of an engine that tells phases apart, 1 ms each but for the last two, 1.1 and 0.9
+    us."""
     names = ("embed", *(f"h.{i}.{part}.residual" for i in (0, 1) for part in ("attn", "mlp")))
     names += ("logits", "probs", "next")
-    net = np.array([1e6] * 6 + [10.0] * 2)
+    net = np.array([1e6] * 6 + [1100.0, 900.0])
     cycles = [
         CycleTimes(kind, 1, T, past, 0.0, names, np.cumsum(net), net)
         for kind, T, past in (("prefill", 31, 0), ("decode", 1, 31))
@@ -70,7 +73,7 @@ def engine_s(limits: Limits, cached: int = 4) -> ClockReport:
 
 
 def test_a_phase_that_is_not_divided_stands_once():
-    report = engine_s(LIMITS)
+    report = engine_s(SLOW)
     headings, lines = report.table()
     assert [line[0] for line in lines] == [
         *("embed", "attend", "feed forward", "unembed", "choose", "  probs", "  next", "cycle")
@@ -78,6 +81,14 @@ def test_a_phase_that_is_not_divided_stands_once():
     assert "waiting" not in "".join(report.summary())  # which is minillm's
     binds = {line[0]: line[headings.index("bound by")] for line in lines}
     assert binds["attend"] == "" and binds["  probs"] != ""  # of 2 ms the limits explain nothing
+
+
+def test_what_is_too_short_to_be_told_has_no_share():
+    headings, lines = engine_s(SLOW).table()
+    at = headings.index("predicted ms")
+    told = {line[0]: [bool(cell) for cell in line[at : at + 3]] for line in lines}
+    assert told["  probs"] == [True, True, True] and told["  next"] == [True, False, False]
+    assert told["choose"] == [True, True, True]  # 2 us, of two steps
 
 
 def test_one_rate_of_reading_is_said():

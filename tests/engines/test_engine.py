@@ -142,11 +142,10 @@ def test_the_price_says_what_is_around_the_engine_and_what_is_not_known(ours):
     told = replace(found, inside=10.0, within=9.75, own=9.7, same=False, unknown={"shift:ADD": 2})
     lines = told.summary()
     assert lines[2].endswith("logits NOT THE SAME")
-    assert (
-        "10.000 ms on average: 9.750 within ours 1, which itself counts 9.700 (+0.5%)" in lines[3]
-    )
-    assert lines[4].startswith("and 0.250 around it")
-    assert lines[5] == "not known, timed with the step that ends next: 2 x shift:ADD"
+    assert "10.000 ms in the mean" in lines[3] and "9.750 in the functions of ours 1," in lines[3]
+    assert lines[4].startswith("and 0.250 in the call from Python")
+    assert lines[5].startswith("ours 1 itself counts 9.700 ms for its functions (the stamps +0.5%)")
+    assert lines[6] == "not known, timed with the step that ends next: 2 x shift:ADD"
 
 
 def test_a_recording_is_timed_by_it_and_valued_by_the_model(ours):

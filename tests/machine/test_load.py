@@ -1,6 +1,9 @@
 """How busy the machine is with others' work, by counters that are made up."""
 
 import os
+import subprocess
+import sys
+from time import perf_counter, sleep
 
 import pytest
 
@@ -43,6 +46,30 @@ def test_what_was_measured_beside_others_is_in_doubt(counters, caplog):
             counters(101 + others, 102 - others, ours=1)
         assert caplog.text.count("% of the processors while it was measured") == said
     assert "others took 33 %" in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(os, "sysconf"), reason="Windows counts otherwise")
+def test_what_happens_while_it_rests_does_not_count(counters):
+    counters(100, 100)
+    others = load.Load()
+    counters(104, 104, ours=2)
+    with others.resting():
+        counters(204, 104, ours=3)
+    counters(206, 106, ours=4)
+    assert others.share() == pytest.approx((6 - 3) / 12)
+
+
+@pytest.mark.skipif(not os.path.exists(load.STAT), reason="Linux counts so")
+def test_a_process_that_we_started_is_ours_while_it_runs():
+    *_, before = load._counted()
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as child:
+        try:
+            end = perf_counter() + 30
+            while load._counted()[2] < before + 0.3 and perf_counter() < end:
+                sleep(0.05)
+            assert load._counted()[2] >= before + 0.3 > sum(os.times()[:4])
+        finally:
+            child.kill()
 
 
 def test_a_system_that_does_not_say(tmp_path, monkeypatch):

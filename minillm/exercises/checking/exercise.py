@@ -14,6 +14,7 @@ from functools import cached_property, partial
 
 import numpy as np
 
+from ...errors import not_installed
 from ...moved import place_of
 from ...reference import TOLERANCES
 from ..course import heading
@@ -133,8 +134,7 @@ class Exercise:
         """The result where nothing can be checked, because a library is not installed."""
         if not self.needs or importlib.util.find_spec(self.needs) is not None:
             return None
-        says = f"{self.needs} is not installed: python -m pip install {self.needs}"
-        return Result(self.name, SKIPPED, says)
+        return Result(self.name, SKIPPED, not_installed(self.needs))
 
     def judge(self, student: Student, seed: int = 0) -> Result:
         """Return how far a student's work is right, wherever it runs."""

@@ -31,6 +31,17 @@ def file_of(folder: Path, e: Exercise) -> Path:
     return found[0] if found else folder / file_name(e)
 
 
+def named(folder: Path, name: str) -> Exercise:
+    """Return the exercise of a name, or of a student's file: its name or its number alone.
+    InputError if there is none."""
+    stem = Path(name).name.removesuffix(".py")
+    for e in EXERCISES.values():
+        file = file_of(folder, e).stem
+        if stem in (file, file.partition("_")[0]):
+            return e
+    return exercise(re.sub(r"^\d+_", "", stem))
+
+
 def text_of(e: Exercise) -> str:
     """Return what the file holds at the start: a heading and the stub."""
     check = f"minillm exercises check {e.name}"
@@ -57,7 +68,7 @@ def start(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def reset(folder: Path, name: str) -> tuple[Path, Path | None]:
     """Begin one exercise anew; return its file and the copy that was kept of what stood there."""
-    e = exercise(name)
+    e = named(folder, name)
     require(folder)
     file, copy = file_of(folder, e), None
     if file.exists():

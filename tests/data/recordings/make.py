@@ -1,8 +1,8 @@
 """Write the fixed recordings of this folder anew: `python tests/data/recordings/make.py [NAME]`.
 
 They hold what one machine measured once, so that pages drawn from them are the same everywhere.
-tales-busy.recording, whose times the verdict's sentences are tested on, was made as `tales` is, on a
-machine that was busy, and is not made anew.
+tales-busy.recording, whose times the verdict's sentences are tested on, was made as `tales` is, on
+a machine that was busy, and is not made anew.
 """
 
 import sys

@@ -141,7 +141,7 @@ def test_nothing_is_overwritten(tmp_path, capsys):
 def tool(name):
     """A tool's command line, as in an activated environment; a skip where it is not installed."""
     if importlib.util.find_spec(name) is None:
-        pytest.skip(f"{name} is not installed: python -m pip install 'minillm-gpt2[graders]'")
+        pytest.skip(f"{name} is not installed: python -m pip install -e '.[graders]'")
     own = {"PATH": Path(sys.executable).parent, "PYTHONPATH": Path(__file__).parents[3]}
     env = os.environ | {
         key: os.pathsep.join([str(path.absolute()), os.environ.get(key, "")])
