@@ -18,6 +18,7 @@ from minillm.loading import convert, load_model
 from minillm.weights import KINDS
 from minillm.weights.blocks import Blocks
 from minillm.weights.weight import LANES
+from tests.central import REORDERED, relative
 from tests.families.able import LLAMA3, lively, llama_cpp_logits
 
 SIZES = {
@@ -92,8 +93,7 @@ def test_there_and_back_it_is_the_same_model(name, tmp_path):
     for parameter, value in model.parameters.items():
         assert np.array_equal(back.parameters[parameter], value), parameter
     # llama3's scaling comes back as the factors that it made, which are rounded to float32
-    tolerance = 2e-5 if "llama3" in name else 0
-    np.testing.assert_allclose(back(IDS), model(IDS), atol=tolerance, rtol=0)
+    assert relative(back(IDS), model(IDS)) < (2e-5 if "llama3" in name else REORDERED)
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16", "int8", "int4", "int4_min"])
@@ -105,7 +105,7 @@ def test_stored_matrices_keep_their_numbers(kind, tmp_path):
     for name, value in model.parameters.items():
         assert np.array_equal(np.asarray(back.parameters[name]), np.asarray(value)), name
     wide = load_model(tmp_path / "m.gguf", "float32", "numpy")
-    assert wide.stored == "float32" and np.array_equal(wide(IDS), model(IDS))
+    assert wide.stored == "float32" and relative(wide(IDS), model(IDS)) < REORDERED
 
 
 def test_queries_and_keys_stand_in_pairs_in_the_file(file):

@@ -23,7 +23,7 @@ from minillm.training.language import LanguageModel
 from minillm.training.lora import merged, with_adapters
 from minillm.weights import KINDS, store_parameters
 from minillm.weights.lora import LoRA
-from tests.central import central_differences, relative
+from tests.central import REORDERED, central_differences, relative
 from tests.families.able import check_cache, check_decoding, check_fused, check_smaller
 
 # Nothing is a multiple of 16, H D is not C, F is odd, and three heads share a key-value head.
@@ -82,7 +82,8 @@ def test_a_folder_keeps_it_in_every_kind(model, kind, tmp_path):
     stored.save_pretrained(tmp_path)
     again = Model.from_pretrained(tmp_path, kernels="numpy")
     assert again.stored == (kind if kind.startswith("int") else "float32")
-    assert np.array_equal(again(IDS), stored.quantize(kind.removesuffix("_rounded"))(IDS))
+    as_written = stored.quantize(kind.removesuffix("_rounded"))
+    assert relative(again(IDS), as_written(IDS)) < REORDERED
 
 
 @pytest.mark.parametrize("cut", [1, 4, 9])
