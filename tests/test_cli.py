@@ -722,3 +722,13 @@ def test_start_up_stays_far_from_seconds():
     start = time.perf_counter()
     assert run("generate", TEXT, "--max-new-tokens", "1").returncode == 0
     assert time.perf_counter() - start < 5
+
+
+def test_a_second_ctrl_c_while_the_first_ends_the_command_is_no_traceback(monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minillm.cli.outcome", interrupt)
+    monkeypatch.setattr("gc.collect", interrupt)
+    hook = sys.unraisablehook
+    assert main(["info"]) == 130 and sys.unraisablehook is hook

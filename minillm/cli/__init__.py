@@ -9,6 +9,7 @@ import os
 import sys
 from _thread import interrupt_main
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from threading import Timer
@@ -159,11 +160,12 @@ def main(argv: list[str] | None = None) -> int:
         if not by_ctrl_c(error):
             raise
         unraisable.ended = True
-        print(file=sys.stderr)
         return INTERRUPTED
     finally:
         if unraisable.ended:
-            gc.collect()  # now, while it is listened to
+            with suppress(KeyboardInterrupt):  # a second one has nothing more to end
+                print(file=sys.stderr)
+                gc.collect()  # now, while it is listened to
         sys.unraisablehook = before
 
 

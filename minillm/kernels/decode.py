@@ -337,15 +337,17 @@ class DecodeStep:
     def _gather(self, threads: int, lanes: int) -> None:
         """Make a team of so many threads, and room for each, and for stretches in so many lanes."""
         s = self.program.sizes
+        self._job[LANES] = 0  # nobody's, if a Ctrl-C comes before all is there
         self._team = Team(threads)
         self._rooms += [self._room(i) for i in range(len(self._rooms), threads)]
         self._rooms_at = [room.ctypes.data for room in self._rooms]
         n_parts = lanes * self.MOST * s.H if s.K % lanes else 0
         self._parts = np.zeros((n_parts, s.D + 2), np.float32)
         state = self._team.state.ctypes.data
-        self._job[[Job.THREADS, Job.STATE, Job.LANES]] = threads, state, lanes
+        self._job[[Job.THREADS, Job.STATE]] = threads, state
         if n_parts:
             self._job[[Job.PARTS, Job.MERGE]] = self._parts.ctypes.data, kernel_at("heads", "merge")
+        self._job[LANES] = lanes
 
     def _room_for_tiles(self, n_keys: int) -> int:
         """Where one layer's keys and values, so many of each head, have room in tiles."""

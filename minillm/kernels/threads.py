@@ -134,10 +134,10 @@ def one_is_idle() -> bool:
     """Whether no more threads run on this machine than it has processors."""
     try:
         with open(LOADAVG, "rb") as file:
-            running = file.read().split()[3].partition(b"/")[0]
-    except (OSError, IndexError):
+            running = int(file.read().split()[3].partition(b"/")[0])
+    except (OSError, IndexError, ValueError):
         return False
-    return int(running) <= (os.cpu_count() or 1)
+    return running <= (os.cpu_count() or 1)
 
 
 def shares(n: int, parts: int, unit: int = 1) -> list[slice]:

@@ -582,3 +582,25 @@ def test_all_of_this_compiled_for_another_processor(name, tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_ctrl_c_while_threads_gather_leaves_no_half_of_them(monkeypatch):
+    """Else a team of one would wait for ever for a second, or two have room for one."""
+
+    class Interrupted(list):
+        def __iadd__(self, rooms):
+            raise KeyboardInterrupt
+
+    model, ids = stored(random_model(SMALL), "float32"), [1, 2]
+    step, cache = fused(model), model.new_cache()
+    monkeypatch.setattr(kernels_decode, "n_threads", lambda: 2)
+    monkeypatch.setattr(kernels_decode, "threads_now", lambda: 1)  # the other one rests
+    first = one(step, ids[0], cache)
+    monkeypatch.setattr(kernels_decode, "threads_now", lambda: 2)
+    rooms, step._rooms = step._rooms, Interrupted(step._rooms)
+    with pytest.raises(KeyboardInterrupt):
+        one(step, ids[1], cache)
+    step._rooms = rooms
+    logits = np.concatenate([first, one(step, ids[1], cache)])
+    np.testing.assert_array_equal(logits, decode(model, ids)[0])
+    assert len(step._rooms_at) == 2

@@ -316,4 +316,7 @@ def test_a_thread_leaves_the_processor_of_who_woke_it_if_one_is_idle(
     assert asked == ([{3}, {3, 5, 9}] if goes else [])
     monkeypatch.setattr(threads, "LOADAVG", str(tmp_path / "not there"))
     threads.apart(5, 2)
+    said.write_text("nothing of the kind/345 as other systems may say\n")
+    monkeypatch.setattr(threads, "LOADAVG", str(said))
+    threads.apart(5, 2)
     assert len(asked) == 2 * goes
