@@ -205,6 +205,8 @@ def test_flash_is_true_false_or_none(flash):
 @pytest.mark.live
 @needs_engine
 def test_the_page_s_code_says_what_the_page_says(capsys):
+    """Words to the letter; numbers move with the processor (worst seen 0.3)."""
+    number = re.compile(r"-?\d+\.\d+")
     try:
         find_model("smollm2")
     except InputError as error:
@@ -214,8 +216,13 @@ def test_the_page_s_code_says_what_the_page_says(capsys):
     names: dict = {}
     for code, expected in pieces:
         exec(code, names)
-        said = [line.strip() for line in expected.splitlines()]
-        assert capsys.readouterr().out.splitlines() == said
+        said, there = (
+            capsys.readouterr().out,
+            "\n".join(map(str.strip, expected.splitlines())) + "\n",
+        )
+        assert number.sub("#", said) == number.sub("#", there)
+        values, expected_values = (np.array(number.findall(t), float) for t in (said, there))
+        np.testing.assert_allclose(values, expected_values, atol=0.5, rtol=0)
     assert len(pieces) == 2
 
 

@@ -200,7 +200,9 @@ def test_ids_are_llama_cpp_s(smollm2, shared_data, tmp_path, pre):
             ids = theirs.tokenize(text.encode(), add_bos=False, special=special)
             assert ours.encode(text, "all" if special else ()) == ids, ascii(text[:60])
     if pre == "smollm":
-        assert ours.tokens == [theirs.detokenize([i], special=True) for i in range(ours.vocab_size)]
+        pieces = [theirs.detokenize([i], special=True) for i in range(ours.vocab_size)]
+        # llama-cpp-python has room for 32 bytes of a token
+        assert [token if len(token) <= 32 else b"" for token in ours.tokens] == pieces
 
 
 @pytest.mark.live
