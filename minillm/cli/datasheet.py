@@ -34,7 +34,6 @@ from .common import (
     write_json,
 )
 
-CONFIG = "config.json"
 KINDS = ("float32", "float16", "int8", "int4")
 SAVED = (".md", ".json", ".png")
 
@@ -183,6 +182,8 @@ def measured_machine(args: argparse.Namespace, kinds=()):
 
 def name_of(model: str) -> str:
     """What a model is called: not where it lies. A config.json is called by its folder, too."""
+    from ..checkpoints.find import CONFIG
+
     path = Path(model).resolve() if Path(model).exists() else Path(model)
     return str(Path(path.parent.name, path.name)) if path.name == CONFIG else path.name
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 
 import pytest
 
@@ -40,3 +41,16 @@ def in_threads(monkeypatch):
     """Workers are threads of this process."""
     monkeypatch.setattr(run_module, "Child", Thread)
     monkeypatch.setattr(worker, "Machine", Idle)
+
+
+@pytest.fixture
+def bar_of(monkeypatch):
+    """What a module shows in its progress bars, as it comes: bar_of("minillm.bench.diverge")."""
+
+    def watched(module: str) -> list[tuple]:
+        shown: list[tuple] = []
+        bar = nullcontext(lambda *said: shown.append(said))
+        monkeypatch.setattr(f"{module}.progress_bar", lambda unit: bar)
+        return shown
+
+    return watched

@@ -1,6 +1,5 @@
 """Where two models part: a changed weight is found at its step and moment, rounding is not."""
 
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -102,14 +101,8 @@ def test_what_is_used_later_is_found_later(table):
     assert found.ids_a == text and found.apart[: found.moment] == [0.0] * found.moment
 
 
-def test_who_writes_and_which_moment_is_compared_is_shown(monkeypatch):
-    shown = []
-
-    @contextmanager
-    def bar(unit):
-        yield lambda *said: shown.append(said)
-
-    monkeypatch.setattr("minillm.bench.diverge.progress_bar", bar)
+def test_who_writes_and_which_moment_is_compared_is_shown(bar_of):
+    shown = bar_of("minillm.bench.diverge")
     diverge(MODELS[0], MODELS[0], IDS, max_new_tokens=2)
     writing = [("writing", 0, 2, "A"), ("writing", 1, 2, "B")]
     assert shown == [*writing, ("comparing", 0, 2), ("comparing", 1, 2)]

@@ -2,7 +2,6 @@
 engine of this file is minillm itself, and rounds one step unless it is told not to."""
 
 import json
-from contextlib import contextmanager
 from typing import ClassVar
 
 import numpy as np
@@ -75,14 +74,8 @@ def test_what_no_switch_explains_stays():
     assert not any(step.name.endswith("scores") for step in outcomes[0].steps)
 
 
-def test_what_is_being_tried_is_shown(monkeypatch):
-    shown = []
-
-    @contextmanager
-    def bar(unit):
-        yield lambda *said: shown.append(said)
-
-    monkeypatch.setattr("minillm.bench.engines.progress_bar", bar)
+def test_what_is_being_tried_is_shown(bar_of):
+    shown = bar_of("minillm.bench.engines")
     compared(Rough)
     assert shown == [
         ("comparing", 0, 3, "as it is"),
